@@ -1,0 +1,207 @@
+//! The command line. Arguments only validate what was typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+const EXAMPLES: &str = "\
+Examples:
+  What does process 1234 leak? Trace for a minute, print the table:
+      sudo unfreed record -p 1234 --duration 60s
+  The same as a flamegraph and as a pprof profile:
+      sudo unfreed record -p 1234 --duration 60s -o leak.svg -o leak.pb.gz
+  Only what has been live for five minutes, with a table every minute:
+      sudo unfreed record -p 1234 --older-than 5m --interval 1m
+  Run a program from its first allocation, and fail CI when it leaks:
+      sudo unfreed run --fail-above 1M -- ./service --self-test
+  Compare two recordings:
+      unfreed diff monday.json friday.json -o growth.svg";
+
+/// Show which call paths of a live process allocate native memory that is
+/// never freed.
+#[derive(Debug, Parser)]
+#[command(name = "unfreed", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace live processes by pid
+    Record(RecordArgs),
+    /// Start a program and trace it from its first allocation
+    Run(RunArgs),
+    /// Render a saved JSON report again, offline
+    Report(ReportArgs),
+    /// Compare two reports (JSON or pprof)
+    Diff(DiffArgs),
+    /// Check the kernel, privileges and a target, with a remedy for each problem
+    Doctor(DoctorArgs),
+    /// Print a shell completion script
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Manual {
+        /// An existing folder
+        folder: PathBuf,
+    },
+}
+
+/// `unfreed record`
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Process to trace (repeatable)
+    #[arg(short, long = "pid", value_name = "PID", required = true,
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pids: Vec<u32>,
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// What to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `unfreed run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How to trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// What to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// How to trace.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tracing")]
+pub struct TraceArgs {
+    /// Stop after this long [default: until Ctrl-C or the target's end]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Print the table and rewrite the outputs this often
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Report only blocks that have been live at least this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub older_than: Option<Duration>,
+    /// Trace only allocations of at least this many bytes
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
+    pub min_size: u64,
+    /// Trace children too, each as a process of its own
+    #[arg(long)]
+    pub follow: bool,
+    /// Live blocks to hold in the kernel
+    #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
+    pub max_live: u64,
+    /// Call paths to hold in the kernel
+    #[arg(long, value_name = "COUNT", value_parser = count, default_value = "16k")]
+    pub max_sites: u64,
+    /// Print what is probed and where; twice: the kernel side's log too
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress, no table; only what -o asks for
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// What to write.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Write a report; the extension tells the format (repeatable, - is standard output)
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+    /// Format of outputs whose name does not tell it
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Exit with status 3 when more than this is live at the end
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub fail_above: Option<u64>,
+}
+
+/// `unfreed report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// A report written with -o FILE.json
+    pub file: PathBuf,
+    /// What to write.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `unfreed diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The earlier report (.json or .pb.gz)
+    pub before: PathBuf,
+    /// The later report (.json or .pb.gz)
+    pub after: PathBuf,
+    /// Write the difference (.svg, .folded or .json; repeatable, - is standard output)
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+    /// Format of outputs whose name does not tell it
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Rows of the table
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+}
+
+/// `unfreed doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also look at this process
+    #[arg(short, long, value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: Option<u32>,
+}
+
+/// Report formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Flamegraph (.svg)
+    Svg,
+    /// Folded stacks, root first, live bytes as the value (.folded)
+    Folded,
+    /// pprof profile (.pb.gz)
+    Pprof,
+    /// The complete report (.json)
+    Json,
+    /// The table (.txt)
+    Text,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 90s, 5m or 1h30m"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .map_err(|error| format!("{error}; write 4096, 64k or 10M"))
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    let value = size(text)?;
+    if (16..=1 << 28).contains(&value) { Ok(value) } else { Err("must be from 16 to 256M".into()) }
+}

@@ -1,0 +1,7 @@
+//! `unfreed` shows which call paths of a live process allocate native memory
+//! that is never freed.
+
+mod cli;
+mod report;
+
+fn main() {}

@@ -1,0 +1,297 @@
+//! The report: everything one run found, and the schema of the JSON export.
+//!
+//! Every exporter reads this and nothing else, so a report that was saved as
+//! JSON renders exactly as it did when it was made. Times are seconds since
+//! the run began unless a field says otherwise; sizes are bytes.
+
+use serde::{Deserialize, Serialize};
+
+/// The schema name that this version writes. Fields are only ever added
+/// within a schema; a change of meaning gets a new name.
+pub const SCHEMA: &str = "unfreed/1";
+
+/// One run of the tracer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// The version of `unfreed` that wrote this.
+    pub version: String,
+    /// When the run began, RFC 3339 in UTC.
+    pub started: String,
+    /// How long was traced, seconds.
+    pub duration: f64,
+    /// What was asked for.
+    pub settings: Settings,
+    /// The processes that were traced. A process that called `exec` is two.
+    pub processes: Vec<Process>,
+    /// Files whose code appears in a stack.
+    pub modules: Vec<Module>,
+    /// One entry for each process and call path, most live bytes first.
+    pub sites: Vec<Site>,
+    /// Totals over all sites.
+    pub totals: Totals,
+    /// Totals at each `--interval`, oldest first.
+    pub timeline: Vec<TimelinePoint>,
+    /// Every cause of loss, including those that did not occur (count 0).
+    pub losses: Vec<Loss>,
+    /// What tracing cost.
+    pub overhead: Overhead,
+}
+
+/// What was asked for on the command line, as far as it changes the numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The command line, joined by spaces.
+    pub command: String,
+    /// Allocations below this many bytes were not traced.
+    pub min_size: u64,
+    /// Live numbers count only blocks at least this old, seconds.
+    pub older_than: f64,
+    /// Whether children were followed.
+    pub follow: bool,
+    /// How many live blocks the kernel map holds.
+    pub max_live: u64,
+    /// How many sites the kernel map holds.
+    pub max_sites: u64,
+}
+
+/// One traced process image: the time between two `exec` calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// The short name (`comm`).
+    pub name: String,
+    /// Path of the executable as the process sees it.
+    pub executable: String,
+    /// How the image ended, or that it did not.
+    pub end: ProcessEnd,
+    /// When tracing of this image began.
+    pub began: f64,
+    /// When it ended (the end of the run if it did not).
+    pub ended: f64,
+    /// The probes placed in it.
+    pub probes: Vec<Probe>,
+}
+
+/// How a process image ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessEnd {
+    /// It still runs.
+    Running,
+    /// The process exited.
+    Exited,
+    /// The process replaced itself by `exec`.
+    Exec,
+}
+
+/// One probe: where an allocator's function is watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The function, `malloc` for example.
+    pub function: String,
+    /// The file that defines it, as the process sees it.
+    pub module: String,
+    /// File offset of the probed instruction.
+    pub file_offset: u64,
+    /// Bytes from the function's first instruction.
+    pub displacement: u64,
+    /// Why there: the instruction and whether the kernel emulates it.
+    pub placement: String,
+}
+
+/// A file whose code appears in a stack, at one place in one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Index into [`Report::processes`].
+    pub process: usize,
+    /// Path as the process sees it, or a pseudo name such as `[vdso]`.
+    pub path: String,
+    /// First address of the mapping.
+    pub start: u64,
+    /// First address after the mapping.
+    pub end: u64,
+    /// File offset of `start`.
+    pub file_offset: u64,
+    /// GNU build id in hexadecimal, if the file has one.
+    pub build_id: Option<String>,
+}
+
+/// What kind of memory a site allocates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryKind {
+    /// Blocks from malloc and its relatives.
+    Heap,
+    /// Anonymous mappings made by the program itself.
+    Mapping,
+}
+
+/// One process and call path, with everything it allocated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// Number of the site within this report.
+    pub id: u64,
+    /// Index into [`Report::processes`].
+    pub process: usize,
+    /// What kind of memory.
+    pub kind: MemoryKind,
+    /// Bytes allocated during the run and not freed.
+    pub live_bytes: u64,
+    /// Blocks allocated during the run and not freed.
+    pub live_count: u64,
+    /// Bytes ever allocated during the run.
+    pub allocated_bytes: u64,
+    /// Blocks ever allocated during the run.
+    pub allocated_count: u64,
+    /// Bytes allocated during the run and freed.
+    pub freed_bytes: u64,
+    /// Blocks allocated during the run and freed.
+    pub freed_count: u64,
+    /// Age of the oldest live block at the end, seconds.
+    pub oldest_age: Option<f64>,
+    /// When the site first allocated.
+    pub first_seen: f64,
+    /// When the site last allocated.
+    pub last_seen: f64,
+    /// Lifetimes of freed blocks; empty buckets are left out.
+    pub lifetimes: Vec<LifetimeBucket>,
+    /// Some event of this site was lost: `allocated` numbers are lower bounds
+    /// and `live` numbers estimates.
+    pub lower_bound: bool,
+    /// Why the stack ends where it does.
+    pub stack_end: StackEnd,
+    /// The call path, root first; the allocator's function is last.
+    pub frames: Vec<Frame>,
+}
+
+/// How many freed blocks lived for less than `below` and not less than the
+/// bucket before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LifetimeBucket {
+    /// Upper bound of the lifetime, seconds; `null` for the last, open bucket.
+    pub below: Option<f64>,
+    /// How many blocks.
+    pub count: u64,
+}
+
+/// Why a stack ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StackEnd {
+    /// The next frame pointer was null: as far as frame pointers tell, the
+    /// start of the thread.
+    Start,
+    /// The frame-pointer chain broke: the code was built without them.
+    Broken,
+    /// The limit of 127 frames.
+    TooDeep,
+    /// The stack memory could not be read.
+    Unreadable,
+}
+
+/// One frame of a call path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Demangled function name; `null` if there is none (see `reason`).
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Source line.
+    pub line: Option<u32>,
+    /// Path of the file that the code belongs to, or a pseudo name.
+    pub module: Option<String>,
+    /// Offset of the address in that file.
+    pub module_offset: Option<u64>,
+    /// Absolute address: a return address, or the probed instruction for the
+    /// last frame.
+    pub address: u64,
+    /// Inlined into the frame before it; shares its address.
+    pub inlined: bool,
+    /// Where the code comes from, for colours.
+    pub origin: Origin,
+    /// Why there is no name.
+    pub reason: Option<String>,
+}
+
+/// Where a frame's code comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The program's own executable.
+    Program,
+    /// A shared library.
+    Library,
+    /// Code compiled at run time (named by a perf map).
+    Jit,
+    /// Unknown.
+    #[default]
+    Unknown,
+}
+
+/// Sums over all sites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// See [`Site::live_bytes`].
+    pub live_bytes: u64,
+    /// See [`Site::live_count`].
+    pub live_count: u64,
+    /// See [`Site::allocated_bytes`].
+    pub allocated_bytes: u64,
+    /// See [`Site::allocated_count`].
+    pub allocated_count: u64,
+    /// See [`Site::freed_bytes`].
+    pub freed_bytes: u64,
+    /// See [`Site::freed_count`].
+    pub freed_count: u64,
+    /// Frees of blocks that were not traced: allocated before the run, or
+    /// below `--min-size`. Normal, not an error.
+    pub untraced_frees: u64,
+}
+
+/// Totals at one moment of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TimelinePoint {
+    /// When.
+    pub at: f64,
+    /// The sums at that moment.
+    pub totals: Totals,
+}
+
+/// One cause of lost events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Stable name of the cause.
+    pub cause: String,
+    /// How many events.
+    pub count: u64,
+    /// What it means and what to do about it.
+    pub meaning: String,
+}
+
+/// What tracing cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overhead {
+    /// Times a probe ran in a traced process (a lower bound: nested calls are
+    /// not counted).
+    pub probe_hits: u64,
+    /// Time per probe hit in nanoseconds, calibrated on this machine at the
+    /// start of the run; an estimate.
+    pub nanoseconds_per_hit: f64,
+    /// `probe_hits * nanoseconds_per_hit` as seconds of the targets' threads'
+    /// time; an estimate.
+    pub target_seconds: f64,
+    /// Kernel memory of the tracer's maps, bytes (computed).
+    pub kernel_bytes: u64,
+    /// CPU time of the tracer itself, seconds.
+    pub tracer_seconds: f64,
+}
+
+impl Report {
+    /// The loss causes that occurred.
+    pub fn occurred_losses(&self) -> impl Iterator<Item = &Loss> {
+        self.losses.iter().filter(|loss| loss.count > 0)
+    }
+}
