@@ -105,6 +105,11 @@ fn realloc_of_a_block_from_before_the_run() -> Result<()> {
 }
 
 #[test]
+fn realloc_of_a_block_from_before_the_run_that_fails() -> Result<()> {
+    agrees("semantics", "realloc_before_attach_fails").map(drop)
+}
+
+#[test]
 fn reallocarray_counts_its_product_once() -> Result<()> {
     agrees("semantics", "reallocarray_plain").map(drop)
 }

@@ -114,6 +114,23 @@ fn too_many_sites_are_counted_as_lost() -> Result<()> {
 }
 
 #[test]
+fn a_failed_call_is_no_loss() -> Result<()> {
+    let mut target = Target::start("overload")?;
+    let tracer = Tracer::record(target.pid, &["--max-sites", "16"])?;
+    target.command("many_paths")?;
+    target.command("failing_calls")?;
+    let report = tracer.stop()?.report()?;
+    let found = report.heap("many_paths");
+    assert_eq!(
+        found.live_count + report.lost(),
+        1 << DEPTH,
+        "{found:?} {:?}",
+        report.losses
+    );
+    Ok(())
+}
+
+#[test]
 fn a_loss_names_its_cause_and_remedy() -> Result<()> {
     let report = record("many_blocks", &["--max-live", "1k"])?;
     let losses: Vec<_> = report.occurred_losses().collect();

@@ -42,6 +42,13 @@ SITE static void many_paths(void) {
     }
 }
 
+/* Calls that allocate nothing, so that there is nothing to lose. */
+SITE static void failing_calls(void) {
+    for (int index = 0; index < 50; index++)
+        if (opaque(malloc(any(PTRDIFF_MAX))))
+            abort();
+}
+
 SITE static void recurse(int depth) {
     if (depth > 1)
         recurse(depth - 1);
@@ -63,6 +70,7 @@ SITE static void too_deep_stack(void) {
 static const Command commands[] = {
     COMMAND(many_blocks),
     COMMAND(many_paths),
+    COMMAND(failing_calls),
     COMMAND(deep_stack),
     COMMAND(too_deep_stack),
     {NULL, NULL},

@@ -123,6 +123,14 @@ SITE static void realloc_before_attach(void) {
     truth_untraced_frees += 7;
 }
 
+SITE static void realloc_before_attach_fails(void) {
+    for (int index = 0; index < 7; index++)
+        if (opaque(realloc(before_attach[index], HUGE)))
+            abort();
+    opaque(malloc(83));
+    truth("realloc_before_attach_fails", 83, 1, 0);
+}
+
 SITE static void reallocarray_plain(void) {
     void *block = opaque(reallocarray(NULL, 3, 167));
     opaque(reallocarray(block, 300, 167));
@@ -333,6 +341,7 @@ static const Command commands[] = {
     COMMAND(realloc_to_zero),
     COMMAND(realloc_of_null),
     COMMAND(realloc_before_attach),
+    COMMAND(realloc_before_attach_fails),
     COMMAND(reallocarray_plain),
     COMMAND(reallocarray_overflow),
     COMMAND(posix_memalign_plain),
