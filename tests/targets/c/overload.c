@@ -1,6 +1,7 @@
 /* More live blocks, more call paths and deeper stacks than a small tracer
  * holds. */
 #include "target.h"
+#include <stdint.h>
 
 SITE static void many_blocks(void) {
     for (int index = 0; index < 5000; index++)
