@@ -2,6 +2,7 @@
 //! that is never freed.
 
 mod cli;
+mod process;
 mod report;
 
 fn main() {}
