@@ -4,5 +4,6 @@
 mod cli;
 mod process;
 mod report;
+mod symbolize;
 
 fn main() {}
