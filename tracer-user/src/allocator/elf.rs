@@ -86,6 +86,20 @@ pub fn functions(
     Ok(found)
 }
 
+/// The path of the loader that a program asks for (`PT_INTERP`).
+pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
+    let cache = ReadCache::new(Positioned { file, at: 0 });
+    let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, &cache).ok()?;
+    let path = segments.iter().find(|segment| segment.p_type(endian) == PT_INTERP)?;
+    if path.p_filesz(endian) > 4096 {
+        return None;
+    }
+    let path = path.data(endian, &cache).ok()?;
+    Some(path.split(|byte| *byte == 0).next()?.to_vec())
+}
+
 /// Where an address is in the file, and how many bytes of its segment follow.
 fn offset_in(
     segment: &object::elf::ProgramHeader64<Endianness>,

@@ -2,15 +2,19 @@
 
 mod elf;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use rustix::fs::{Mode, OFlags};
 use tracer_ebpf::call::Function;
 
 use crate::attach::placement::{Placement, place};
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
-use crate::process::file::ModuleFile;
+use crate::process::file::{ModuleFile, RegularFile};
 
 /// A function that can be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,4 +140,13 @@ pub fn in_file(
         return Ok(None);
     }
     Ok(Some(Allocator { file: Arc::clone(file), path: path.to_owned(), functions }))
+}
+
+/// The loader that an executable asks for; `None` if it is static or not a
+/// readable program.
+pub fn loader(path: &Path) -> Option<PathBuf> {
+    let located = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = RegularFile::open(&located).ok()?;
+    let name = elf::interpreter(&file)?;
+    Path::new(OsStr::from_bytes(&name)).canonicalize().ok()
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -122,6 +123,19 @@ impl ModuleFiles {
     /// No files yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A file that is not mapped yet, by its path in our own root; known
+    /// afterwards under the identity that `fstat` tells.
+    ///
+    /// # Errors
+    /// Fails if it is not a regular file or may not be read.
+    pub fn open_path(&mut self, path: &Path) -> io::Result<Arc<ModuleFile>> {
+        let located = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let content = RegularFile::open(&located)?;
+        let file = Arc::new(ModuleFile { mapped: content.id(), content });
+        self.files.insert(file.mapped, Arc::clone(&file));
+        Ok(file)
     }
 
     /// The file of a mapping, opened now unless it is open already.

@@ -185,6 +185,16 @@ impl Images {
         }
     }
 
+    /// Reads the mappings of a running image again, in case an event of new
+    /// code is still on its way.
+    pub fn refresh(&mut self, index: usize, now: u64) {
+        let Some(image) = self.images.get(index) else { return };
+        if let Some(space) = self.lives[image.life].spaces.get_mut(image.ordinal) {
+            // A process that is gone has no more to tell.
+            let _ = space.code.refresh_from_pid(now, &mut self.files);
+        }
+    }
+
     /// Marks the current image of a process as ended.
     pub fn end(&mut self, index: usize, time_ns: u64, how: ProcessEnd) {
         let Some(image) = self.images.get_mut(index) else { return };

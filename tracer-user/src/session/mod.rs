@@ -68,6 +68,20 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The least that loads.
+    pub fn smallest() -> Self {
+        Self {
+            command: String::new(),
+            min_size: 0,
+            older_than: Duration::ZERO,
+            follow: false,
+            sizes: Sizes { live: 1024, sites: 16 },
+            verbose: 0,
+        }
+    }
+}
+
 /// Losses that user space notices.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UserLosses {
@@ -189,6 +203,11 @@ impl Session {
         self.images.running().next().is_none()
     }
 
+    /// What a probe hit costs here, nanoseconds; an estimate.
+    pub fn nanoseconds_per_hit(&self) -> f64 {
+        self.nanoseconds_per_hit
+    }
+
     /// One line for each target: who, and where it is probed.
     pub fn describe(&self) -> Vec<String> {
         self.images
@@ -199,9 +218,9 @@ impl Session {
                 format!(
                     "{} ({}): {} functions in {}",
                     image.pid,
-                    crate::report::text::sanitized(self.images.name(image)),
+                    crate::report::names::clean(self.images.name(image)),
                     image.probes.len(),
-                    crate::report::text::sanitized(&modules.join(", "))
+                    crate::report::names::clean(&modules.join(", "))
                 )
             })
             .collect()
@@ -213,7 +232,7 @@ impl Session {
             .iter()
             .flat_map(|image| &image.probes)
             .map(|probe| {
-                format!("{:>16} at {}+{:#x}, {}", probe.function, crate::report::text::sanitized(&probe.module), probe.file_offset, probe.placement)
+                format!("{:>16} at {}+{:#x}, {}", probe.function, crate::report::names::clean(&probe.module), probe.file_offset, probe.placement)
             })
             .collect()
     }

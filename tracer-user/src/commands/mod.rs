@@ -1,0 +1,5 @@
+//! The verbs of the command line, one a file.
+
+pub mod doctor;
+pub mod record;
+pub mod run;
