@@ -109,7 +109,14 @@ fn deb(dist: &Path, version: &str) -> Result<PathBuf> {
     command
         .current_dir(workspace())
         .env("CARGO", cargo().get_program())
-        .args(["--package", "tracer-user", "--no-build", "--output"])
+        .args([
+            "--package",
+            "tracer-user",
+            "--no-build",
+            "--strip",
+            "--quiet",
+            "--output",
+        ])
         .arg(&package);
     run(&mut command)?;
     run(Command::new("dpkg-deb").arg("--contents").arg(&package))?;
