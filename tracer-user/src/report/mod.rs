@@ -1,8 +1,15 @@
 //! Reports: the model, and one exporter a file.
 
+pub mod destination;
+pub mod flamegraph;
+pub mod folded;
 pub mod gate;
+pub mod input;
+pub mod json;
 pub mod model;
 pub mod names;
+pub mod output;
+pub mod pprof;
 pub mod text;
 pub mod units;
 
