@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, bail};
 use object::elf::{FileHeader64, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, SymbolTable};
-use object::{Endianness, ReadCache, ReadRef};
+use object::{Endianness, ReadCache};
 
 use crate::process::file::RegularFile;
 

@@ -5,7 +5,7 @@
 //! image id begins when, and perf's records say which code an image maps.
 //! Both count execs, so the n-th image of a process has the n-th code space.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use anyhow::Result;
 use tracer_ebpf::event::{Event, EventKind};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::allocator::{self, Allocator};
 use crate::process::file::ModuleFiles;
@@ -43,8 +43,8 @@ impl Waiting {
         let spawner = std::thread::spawn(move || command.spawn());
         let mut pid = [0u8; 4];
         if pid_reader.read_exact(&mut pid).is_err() {
-            let error = spawner.join().map_err(|_| anyhow!("the starting thread panicked"))?;
-            error.context("cannot start a process")?;
+            spawner.join().map_err(|_| anyhow!("the starting thread panicked"))?.context("cannot start a process")?;
+            bail!("the child ended before it was traced");
         }
         Ok(Self { pid: u32::from_ne_bytes(pid), go, spawner })
     }
