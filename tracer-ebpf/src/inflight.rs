@@ -5,6 +5,8 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{self, Entry, Function};
+use tracer_ebpf::lifetime;
+use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{NO_SITE, Site};
 use tracer_ebpf::stack::Walk;
@@ -151,12 +153,15 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
 /// Counts a block as freed at its site.
 #[inline(always)]
 pub(crate) fn count_free(block: &Block, time: u64) {
-    if let Some(site) = SITES.get_ptr_mut(block.site) {
-        let bucket = tracer_ebpf::lifetime::bucket(time.saturating_sub(block.time));
-        // SAFETY: fields of a live map value.
-        unsafe {
-            maps::add(&raw mut (*site).freed_count, 1);
-            maps::add(&raw mut (*site).freed_bytes, block.size);
+    let Some(site) = SITES.get_ptr_mut(block.site) else {
+        return;
+    };
+    let bucket = maps::opaque(lifetime::bucket(time.saturating_sub(block.time)));
+    // SAFETY: fields of a live map value.
+    unsafe {
+        maps::add(&raw mut (*site).freed_count, 1);
+        maps::add(&raw mut (*site).freed_bytes, block.size);
+        if bucket < LIFETIME_BUCKETS {
             maps::add((&raw mut (*site).lifetimes).cast::<u64>().add(bucket), 1);
         }
     }

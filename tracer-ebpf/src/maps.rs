@@ -93,6 +93,16 @@ pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
     }
 }
 
+/// The same number, about which the compiler knows nothing: what is compared
+/// after this is compared in the program too, where the verifier looks.
+#[inline(always)]
+pub(crate) fn opaque(number: usize) -> usize {
+    let mut number = number;
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{number} = {number}", number = inout(reg) number) };
+    number
+}
+
 /// Counts lost events.
 #[inline(always)]
 pub(crate) fn lose(cause: LossCause, events: u64, bytes: u64) {

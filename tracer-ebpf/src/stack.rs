@@ -7,6 +7,9 @@
 use crate::limits::{MAX_FRAMES, USER_END};
 use crate::site::SiteKey;
 
+/// No code lies in the first page.
+const LOWEST_CODE: u64 = 0x1000;
+
 /// Why a stack ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -51,6 +54,42 @@ pub struct Walk {
     pub key: SiteKey,
 }
 
+/// Where a walk is. In the kernel it lives in a map value and is read anew in
+/// each round: the verifier forgets what it knew about memory, so that one
+/// round looks to it like the next.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct WalkState {
+    /// The next frame pointer.
+    fp: Volatile,
+    /// The frame before it must lie below it.
+    above: Volatile,
+    /// The hash until here.
+    high: Volatile,
+    low: Volatile,
+}
+
+/// A word that is really read and really written.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(transparent)]
+pub struct Volatile(u64);
+
+impl Volatile {
+    /// The value.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        // SAFETY: a valid reference.
+        unsafe { core::ptr::from_ref(&self.0).read_volatile() }
+    }
+
+    /// Replaces the value.
+    #[inline(always)]
+    pub fn set(&mut self, value: u64) {
+        // SAFETY: a valid reference.
+        unsafe { core::ptr::from_mut(&mut self.0).write_volatile(value) };
+    }
+}
+
 /// Walks the stack into `frames`, the probed instruction first, then return
 /// addresses.
 #[inline(always)]
@@ -58,85 +97,80 @@ pub fn walk(
     registers: Registers,
     seed: (u64, u64),
     memory: &mut impl StackMemory,
+    state: &mut WalkState,
     frames: &mut [u64; MAX_FRAMES],
 ) -> Walk {
-    let mut hash = StackHash::new(seed);
+    state.high.set(seed.0);
+    state.low.set(seed.1);
     frames[0] = registers.ip;
-    hash.add(registers.ip);
+    state.add(registers.ip);
     let Some((caller, _)) = memory.pair(registers.sp) else {
-        return Walk {
-            depth: 1,
-            end: StackEnd::Unreadable,
-            key: hash.finish(1),
-        };
+        return state.finish(1, StackEnd::Unreadable);
     };
     frames[1] = caller;
-    hash.add(caller);
-    let mut depth = 2;
-    let mut fp = registers.fp;
-    let mut above = registers.sp;
+    state.add(caller);
+    state.fp.set(registers.fp);
+    state.above.set(registers.sp);
     let mut end = StackEnd::TooDeep;
+    let mut depth = 2;
     while depth < MAX_FRAMES {
-        if fp == 0 {
-            end = StackEnd::Start;
-            break;
+        match state.step(memory) {
+            Ok(address) => frames[depth] = address,
+            Err(reason) => {
+                end = reason;
+                break;
+            }
         }
-        if fp <= above || fp & 7 != 0 || fp >= USER_END {
-            end = StackEnd::Broken;
-            break;
+        depth += 1;
+    }
+    state.finish(depth as u32, end)
+}
+
+impl WalkState {
+    /// The next return address, or why there is none.
+    #[inline(always)]
+    fn step(&mut self, memory: &mut impl StackMemory) -> Result<u64, StackEnd> {
+        let fp = self.fp.get();
+        if fp == 0 {
+            return Err(StackEnd::Start);
+        }
+        if fp <= self.above.get() || fp & 7 != 0 || fp >= USER_END {
+            return Err(StackEnd::Broken);
         }
         let Some((next, address)) = memory.pair(fp) else {
-            end = StackEnd::Unreadable;
-            break;
+            return Err(StackEnd::Unreadable);
         };
         if address == 0 {
-            end = StackEnd::Start;
-            break;
+            return Err(StackEnd::Start);
         }
-        if address < 0x1000 || address >= USER_END {
-            end = StackEnd::Broken;
-            break;
+        if address < LOWEST_CODE || address >= USER_END {
+            return Err(StackEnd::Broken);
         }
-        frames[depth] = address;
-        hash.add(address);
-        depth += 1;
-        above = fp;
-        fp = next;
-    }
-    let depth = depth as u32;
-    Walk {
-        depth,
-        end,
-        key: hash.finish(depth),
-    }
-}
-
-/// Two independent 64-bit multiply-xorshift lanes.
-struct StackHash {
-    high: u64,
-    low: u64,
-}
-
-impl StackHash {
-    #[inline(always)]
-    fn new((high, low): (u64, u64)) -> Self {
-        Self { high, low }
+        self.above.set(fp);
+        self.fp.set(next);
+        self.add(address);
+        Ok(address)
     }
 
+    /// Two independent 64-bit multiply-xorshift lanes.
     #[inline(always)]
     fn add(&mut self, word: u64) {
-        self.high = (self.high ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.high ^= self.high >> 32;
-        self.low = (self.low.rotate_left(23) ^ word).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-        self.low ^= self.low >> 29;
+        let high = (self.high.get() ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.high.set(high ^ (high >> 32));
+        let low = (self.low.get().rotate_left(23) ^ word).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+        self.low.set(low ^ (low >> 29));
     }
 
     #[inline(always)]
-    fn finish(mut self, depth: u32) -> SiteKey {
+    fn finish(&mut self, depth: u32, end: StackEnd) -> Walk {
         self.add(u64::from(depth));
-        SiteKey {
-            high: self.high,
-            low: self.low,
+        Walk {
+            depth,
+            end,
+            key: SiteKey {
+                high: self.high.get(),
+                low: self.low.get(),
+            },
         }
     }
 }
@@ -169,7 +203,8 @@ mod tests {
             sp: 0x7000,
             fp,
         };
-        let walk = walk(registers, (1, 2), &mut memory, &mut frames);
+        let mut state = WalkState::default();
+        let walk = walk(registers, (1, 2), &mut memory, &mut state, &mut frames);
         (walk, frames[..walk.depth as usize].to_vec())
     }
 

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
+use crate::stack::{Volatile, WalkState};
 
 /// A traced process, keyed by its id (tgid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +44,13 @@ pub struct Thread {
     pub call: Call,
     /// The stack of that call, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
-    /// Keeps the window aligned to 16 bytes.
-    pub padding: u64,
-    /// Target stack memory read last.
+    /// The walk of that stack.
+    pub walk: WalkState,
+    /// Address of the stack memory that was read last.
+    pub window_start: Volatile,
+    /// How many bytes of it there are.
+    pub window_length: Volatile,
+    /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
 }
 

@@ -24,71 +24,68 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     };
     // SAFETY: the caller's record.
     let seed = unsafe { (maps::settings().hash_seed, (*thread).image) };
-    let mut memory = Window {
-        thread,
-        start: 0,
-        length: 0,
+    // SAFETY: only this thread touches the record, and these are different
+    // fields of it.
+    let (frames, state) = unsafe {
+        (
+            &mut *(&raw mut (*thread).frames),
+            &mut *(&raw mut (*thread).walk),
+        )
     };
-    // SAFETY: only this thread touches the record, and the window and the
-    // frames are different fields of it.
-    let frames = unsafe { &mut *(&raw mut (*thread).frames) };
-    walk(registers, seed, &mut memory, frames)
+    // SAFETY: the caller's record.
+    unsafe { (*thread).window_length.set(0) };
+    walk(registers, seed, &mut Window { thread }, state, frames)
 }
 
-/// The part of the stack that was read last.
+/// The part of the stack that was read last, in the thread's record.
 struct Window {
     thread: *mut Thread,
-    start: u64,
-    length: u64,
 }
 
 impl StackMemory for Window {
     #[inline(always)]
     fn pair(&mut self, address: u64) -> Option<(u64, u64)> {
-        let offset = address.wrapping_sub(self.start);
-        let index = if offset < WINDOW_BYTES as u64 && offset + 16 <= self.length {
-            (offset / 8) as usize
-        } else {
-            self.read(address)?;
-            0
-        };
+        // SAFETY: only this thread touches its record.
+        let thread = unsafe { &mut *self.thread };
+        let offset = address.wrapping_sub(thread.window_start.get());
+        if offset > WINDOW_BYTES as u64 || offset + 16 > thread.window_length.get() {
+            read(thread, address)?;
+        }
+        let index = address.wrapping_sub(thread.window_start.get()) as usize / 8;
+        let index = maps::opaque(index);
         if index > WINDOW_BYTES / 8 - 2 {
             return None;
         }
-        // SAFETY: only this thread touches its record.
-        let window = unsafe { &*(&raw const (*self.thread).window) };
-        Some((window[index], window[index + 1]))
+        Some((thread.window[index], thread.window[index + 1]))
     }
 }
 
-impl Window {
-    /// Reads from `address` to the end of its page, at most a window: a read
-    /// that crosses into an unmapped page would fail as a whole.
-    #[inline(always)]
-    fn read(&mut self, address: u64) -> Option<()> {
-        let to_page_end = 4096 - (address & 4095);
-        let length = if to_page_end < 16 {
-            16
-        } else if to_page_end > WINDOW_BYTES as u64 {
-            WINDOW_BYTES as u64
-        } else {
-            to_page_end
-        };
-        // SAFETY: the window has room for `length` bytes; a fault in the
-        // target's memory is an error code.
-        let status = unsafe {
-            bpf_probe_read_user(
-                (&raw mut (*self.thread).window).cast(),
-                length as u32,
-                address as *const _,
-            )
-        };
-        if status != 0 {
-            self.length = 0;
-            return None;
-        }
-        self.start = address;
-        self.length = length;
-        Some(())
+/// Reads from `address` to the end of its page, at most a window: a read
+/// that crosses into an unmapped page would fail as a whole.
+#[inline(always)]
+fn read(thread: &mut Thread, address: u64) -> Option<()> {
+    let to_page_end = 4096 - (address & 4095);
+    let length = if to_page_end < 16 {
+        16
+    } else if to_page_end > WINDOW_BYTES as u64 {
+        WINDOW_BYTES as u64
+    } else {
+        to_page_end
+    };
+    // SAFETY: the window has room for `length` bytes; a fault in the target's
+    // memory is an error code.
+    let status = unsafe {
+        bpf_probe_read_user(
+            (&raw mut thread.window).cast(),
+            length as u32,
+            address as *const _,
+        )
+    };
+    if status != 0 {
+        thread.window_length.set(0);
+        return None;
     }
+    thread.window_start.set(address);
+    thread.window_length.set(length);
+    Some(())
 }

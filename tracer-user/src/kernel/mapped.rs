@@ -2,10 +2,11 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 
 use anyhow::{Context, Result};
+use aya::maps::MapData;
 use tracer_ebpf::Record;
 
 /// A read-only view of an array map made with `BPF_F_MMAPABLE`.
@@ -14,6 +15,8 @@ pub struct MappedArray<T> {
     bytes: usize,
     len: u32,
     record: PhantomData<T>,
+    /// Programs that are loaded later need the open map.
+    _map: MapData,
 }
 
 // SAFETY: the view is read-only and the mapping belongs to the process.
@@ -27,18 +30,18 @@ impl<T: Record> MappedArray<T> {
     ///
     /// # Errors
     /// Fails if the kernel refuses the mapping.
-    pub fn new(map: BorrowedFd<'_>, len: u32) -> Result<Self> {
+    pub fn new(map: MapData, len: u32) -> Result<Self> {
         let bytes = (Self::STRIDE * len as usize).next_multiple_of(4096);
         // SAFETY: a fresh shared mapping of a map of at least this size; the
         // kernel checks both.
         let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, map.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, map.fd().as_fd().as_raw_fd(), 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("cannot map a kernel array");
         }
         let start = NonNull::new(start.cast()).context("the kernel mapped an array at address 0")?;
-        Ok(Self { start, bytes, len, record: PhantomData })
+        Ok(Self { start, bytes, len, record: PhantomData, _map: map })
     }
 
     /// How many elements there are.

@@ -198,12 +198,12 @@ fn map_data(map: Map) -> Result<MapData> {
 }
 
 fn mapped<T: tracer_ebpf::Record>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<MappedArray<T>> {
-    let data = map_data(take(ebpf, name)?)?;
-    MappedArray::new(data.fd().as_fd(), len)
+    MappedArray::new(map_data(take(ebpf, name)?)?, len)
 }
 
 fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
-    let mut queue: Queue<MapData, u32> = take(ebpf, "FREE_SITES")?.try_into()?;
+    let map = ebpf.map_mut("FREE_SITES").context("the BPF object has no map FREE_SITES")?;
+    let mut queue: Queue<&mut MapData, u32> = map.try_into()?;
     for index in 0..sites {
         queue.push(index, 0).context("cannot fill the queue of sites")?;
     }
