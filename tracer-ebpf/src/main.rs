@@ -1,3 +1,131 @@
-//! The BPF programs.
+//! The BPF programs: entry points only.
+//!
+//! Every program is short: it reads its arguments from the registers and
+//! hands them to the subject's module.
+
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod allocation;
+mod inflight;
+mod lifecycle;
+mod mapping;
+mod maps;
+mod unwind;
+
+use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
+use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
+use tracer_ebpf::call::Function;
+
+/// Defines the entry and the return probe of an allocating function. Names
+/// have at most the 15 characters that the kernel keeps.
+macro_rules! allocates {
+    ($enter:ident, $leave:ident, $function:ident) => {
+        #[uprobe]
+        fn $enter(context: ProbeContext) -> u32 {
+            allocation::enter(&context, Function::$function);
+            0
+        }
+
+        #[uretprobe]
+        fn $leave(context: RetProbeContext) -> u32 {
+            allocation::leave(&context, Function::$function);
+            0
+        }
+    };
+}
+
+allocates!(uf_malloc, uf_malloc_ret, Malloc);
+allocates!(uf_calloc, uf_calloc_ret, Calloc);
+allocates!(uf_realloc, uf_realloc_ret, Realloc);
+allocates!(uf_reallocarr, uf_reallocarr_r, Reallocarray);
+allocates!(uf_posix_mem, uf_posix_mem_r, PosixMemalign);
+allocates!(uf_aligned, uf_aligned_ret, AlignedAlloc);
+allocates!(uf_memalign, uf_memalign_ret, Memalign);
+allocates!(uf_valloc, uf_valloc_ret, Valloc);
+allocates!(uf_pvalloc, uf_pvalloc_ret, Pvalloc);
+
+#[uprobe]
+fn uf_free(context: ProbeContext) -> u32 {
+    allocation::free(&context);
+    0
+}
+
+#[uprobe]
+fn uf_mmap(context: ProbeContext) -> u32 {
+    mapping::enter_mmap(&context);
+    0
+}
+
+#[uretprobe]
+fn uf_mmap_ret(context: RetProbeContext) -> u32 {
+    mapping::leave_mmap(&context);
+    0
+}
+
+#[uprobe]
+fn uf_munmap(context: ProbeContext) -> u32 {
+    mapping::enter_munmap(&context);
+    0
+}
+
+#[uretprobe]
+fn uf_munmap_ret(context: RetProbeContext) -> u32 {
+    mapping::leave_munmap(&context);
+    0
+}
+
+#[uprobe]
+fn uf_mremap(context: ProbeContext) -> u32 {
+    mapping::enter_mremap(&context);
+    0
+}
+
+#[uretprobe]
+fn uf_mremap_ret(context: RetProbeContext) -> u32 {
+    mapping::leave_mremap(&context);
+    0
+}
+
+/// An empty probe: the floor that benchmarks and calibration measure.
+#[uprobe]
+fn uf_empty(_context: ProbeContext) -> u32 {
+    0
+}
+
+/// An empty return probe.
+#[uretprobe]
+fn uf_empty_ret(_context: RetProbeContext) -> u32 {
+    0
+}
+
+#[raw_tracepoint]
+fn uf_newtask(context: RawTracePointContext) -> i32 {
+    lifecycle::new_task(&context);
+    0
+}
+
+#[raw_tracepoint]
+fn uf_exec(context: RawTracePointContext) -> i32 {
+    lifecycle::exec(&context);
+    0
+}
+
+#[raw_tracepoint]
+fn uf_exit(_context: RawTracePointContext) -> i32 {
+    lifecycle::exit();
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier accepts no panic, so none can be reached.
+    loop {}
+}
+
+/// The kernel lends some helpers to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

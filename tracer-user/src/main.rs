@@ -1,7 +1,35 @@
 //! `unfreed` shows which call paths of a live process allocate native memory
 //! that is never freed.
 
+mod allocator;
+mod attach;
 mod cli;
+mod commands;
+mod kernel;
+mod leak;
+mod process;
 mod report;
+mod session;
+mod symbolize;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Record(args) => commands::record::run(&args),
+        Command::Run(args) => commands::run::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Report(args) => commands::report::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
+        Command::Completions { shell } => commands::completions::run(shell),
+        Command::Manual { folder } => commands::manual::run(&folder),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("unfreed: {error:#}");
+        ExitCode::FAILURE
+    })
+}

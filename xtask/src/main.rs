@@ -1,2 +1,93 @@
-//! The one door.
-fn main() {}
+//! The one door: everything that is done in this workspace is a verb here.
+//! CI runs the same verbs.
+
+mod build;
+mod demo;
+mod dist;
+mod lint;
+mod setup;
+mod shell;
+mod tally;
+mod targets;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use build::Profile;
+use setup::Group;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Install what is missing: the BPF compiler, bpf-linker, packages
+    Setup {
+        /// What for
+        #[arg(value_enum, default_value = "build")]
+        groups: Vec<Group>,
+    },
+    /// Build the binary
+    Build {
+        /// With optimizations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build the programs that tests trace, into target/targets
+    Targets,
+    /// Set up, build, and trace a leaking program by pid
+    Demo,
+    /// Check formatting, lints on both sides of the kernel boundary, dependencies
+    Lint,
+    /// Set up, lint, build, and run every test
+    Test {
+        /// Run only tests whose name contains this, and no lints
+        name: Option<String>,
+    },
+    /// Make the release tarball and the Debian package, in target/dist
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup { groups } => drop(setup::ensure(&groups)?),
+        Verb::Build { release } => {
+            setup::ensure(&[])?;
+            build::unfreed(if release {
+                Profile::Release
+            } else {
+                Profile::Dev
+            })?;
+        }
+        Verb::Targets => {
+            setup::ensure(&[Group::Test])?;
+            targets::build_all()?;
+        }
+        Verb::Demo => demo::run()?,
+        Verb::Lint => lint::all(&setup::ensure(&[Group::Lint])?)?,
+        Verb::Test { name } => return test::all(name.as_deref()),
+        Verb::Dist => dist::all()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,49 +1,44 @@
 //! Finds the BPF toolchain and builds the BPF object.
 //!
-//! Used by `tracer-user/build.rs` (which only looks) and by `cargo xtask
-//! setup` (which installs what is missing).
+//! `tracer-user/build.rs` only looks at what is there and builds with it;
+//! `cargo xtask setup` installs what [`choose`] says is missing.
+//!
+//! Two roads lead to a BPF object, tried in this order:
+//!
+//! 1. The distribution's compiler, when its packages carry a prebuilt `core`
+//!    for BPF (Debian: `rustc-web` with `libstd-rust-web-dev-bpf`).
+//! 2. rustup's nightly with the `rust-src` component, which builds `core` on
+//!    the way (`-Z build-std=core`). No machine of this project has had that
+//!    component so far: the choice of this road is covered by unit tests, its
+//!    build is not.
+//!
+//! On both, bpf-linker is built from crates.io into `target/tools`, against
+//! the very `libLLVM` that the compiler in use loads.
+
+mod linker;
+mod machine;
+mod object;
+mod toolchain;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+pub use linker::{BPF_LINKER, Stamp, install};
+pub use machine::{Compiler, Installer, Machine, look};
+pub use object::{build, clippy, inputs, keep_toolchains};
+pub use toolchain::{Fault, Missing, PACKAGES, Road, Toolchain, choose};
 
 /// The BPF target that the object is built for.
 pub const TARGET: &str = "bpfel-unknown-none";
 
-/// The workspace that this crate was built in.
-pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
+/// The workspace's root folder.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
 }
 
-/// Builds the BPF object and returns its path.
-///
-/// # Errors
-/// Fails with one message that names what is missing when there is no
-/// toolchain, and with the compiler's own output when the build fails.
-pub fn build(target_dir: &Path) -> Result<PathBuf> {
-    let workspace = workspace();
-    let tools = workspace.join("target/tools/bin");
-    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
-    let mut cargo = Command::new("cargo");
-    for (key, _) in std::env::vars_os() {
-        if key.to_str().is_some_and(|k| k.starts_with("CARGO") || k.starts_with("RUST")) && key != "CARGO_HOME" {
-            cargo.env_remove(key);
-        }
-    }
-    let status = cargo
-        .args(["build", "--release", "--package", "tracer-ebpf", "--bin", "unfreed-bpf", "--features", "bpf"])
-        .args(["--target", TARGET, "--target-dir"])
-        .arg(target_dir)
-        .current_dir(&workspace)
-        .env("PATH", path)
-        .env("RUSTC", "/usr/bin/rustc")
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf")
-        .status()
-        .context("cannot run cargo")?;
-    if !status.success() {
-        bail!("the BPF object did not build");
-    }
-    Ok(target_dir.join(TARGET).join("release/unfreed-bpf"))
+/// Where tools that the build needs are installed: `target/tools`.
+#[must_use]
+pub fn tools() -> PathBuf {
+    workspace().join("target/tools")
 }

@@ -1,2 +1,18 @@
-//! Reports.
+//! Reports: the model, and one exporter a file.
+
+pub mod destination;
+pub mod diff;
+pub mod flamegraph;
+pub mod folded;
+pub mod gate;
+pub mod input;
+pub mod json;
 pub mod model;
+pub mod names;
+pub mod output;
+pub mod pprof;
+pub mod text;
+pub mod units;
+
+#[cfg(test)]
+pub mod sample;

@@ -1,0 +1,216 @@
+//! malloc and its relatives.
+
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::call::{self, Function};
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::thread::Thread;
+
+use crate::inflight::{self, now};
+use crate::maps::{self, LIVE, SITES, UNTRACED_FREES};
+
+/// What an allocating function was asked for.
+struct Arguments {
+    /// Bytes. A product that overflows makes the call fail, so it does not
+    /// matter what it wraps to.
+    size: u64,
+    /// The block to replace, 0 if none.
+    old: u64,
+    /// Where the result goes, 0 if it is returned.
+    result: u64,
+}
+
+impl Arguments {
+    #[inline(always)]
+    fn of(function: Function, context: &ProbeContext) -> Option<Self> {
+        let argument = |index| context.arg::<u64>(index);
+        let (size, old, result) = match function {
+            Function::Calloc => (argument(0)?.wrapping_mul(argument(1)?), 0, 0),
+            Function::Realloc => (argument(1)?, argument(0)?, 0),
+            Function::Reallocarray => (argument(1)?.wrapping_mul(argument(2)?), argument(0)?, 0),
+            Function::PosixMemalign => (argument(2)?, 0, argument(0)?),
+            Function::AlignedAlloc | Function::Memalign => (argument(1)?, 0, 0),
+            _ => (argument(0)?, 0, 0),
+        };
+        Some(Self { size, old, result })
+    }
+}
+
+/// An allocating function was entered.
+#[inline(always)]
+pub(crate) fn enter(context: &ProbeContext, function: Function) {
+    let Some(arguments) = Arguments::of(function, context) else {
+        return;
+    };
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the context's registers and the thread's own record.
+    unsafe {
+        let slot = (*context.regs).rsp;
+        if !inflight::is_outermost(thread, function, slot) {
+            return;
+        }
+        let time = now();
+        let site = if arguments.size < maps::settings().min_size {
+            NO_SITE
+        } else {
+            inflight::site(context.regs, thread, time, arguments.size)
+        };
+        let call = &mut (*thread).call;
+        call.function = function as u32;
+        call.site = site;
+        call.slot = slot;
+        call.size = arguments.size;
+        call.argument = arguments.result;
+        call.time = time;
+        call.old_address = 0;
+        call.inner = 0;
+        if arguments.old != 0 {
+            take_old(thread, arguments.old);
+        }
+    }
+}
+
+/// Takes realloc's old block out of the live map: while the call runs, the
+/// address may already belong to another thread.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn take_old(thread: *mut Thread, address: u64) {
+    // SAFETY: the caller's record.
+    let (call, image) = unsafe { (&mut (*thread).call, (*thread).image) };
+    let key = BlockKey { address, image };
+    match LIVE.get_ptr(key) {
+        Some(block) => {
+            // SAFETY: a live map value.
+            call.old = unsafe { *block };
+            if LIVE.remove(key).is_ok() {
+                call.old_address = address;
+            }
+        }
+        None => count_untraced_free(),
+    }
+}
+
+/// An allocating function returned.
+#[inline(always)]
+pub(crate) fn leave(context: &RetProbeContext, function: Function) {
+    let Some(thread) = inflight::known_thread() else {
+        return;
+    };
+    // SAFETY: the context's registers and the thread's own record.
+    unsafe {
+        let call = &mut (*thread).call;
+        if !call::ends(call, function, (*context.regs).rsp) {
+            return;
+        }
+        call.function = 0;
+        let outcome = match function {
+            Function::PosixMemalign => {
+                aligned_result(context.ret::<u64>() as u32, call.argument, call.size)
+            }
+            _ => context.ret::<u64>(),
+        };
+        // A realloc to nothing frees the block and returns null; any other
+        // null is a failure that leaves the old block alone.
+        let done = outcome != 0 || call.size == 0;
+        if call.old_address != 0 {
+            if done {
+                inflight::count_free(&call.old, call.time);
+            } else {
+                inflight::restore_old(thread);
+            }
+        }
+        if outcome != 0 && call.site != NO_SITE {
+            count_allocation(thread, outcome);
+        }
+    }
+}
+
+/// The address that posix_memalign stored; 0 if it failed or is unreadable.
+#[inline(always)]
+fn aligned_result(status: u32, result: u64, size: u64) -> u64 {
+    if status != 0 {
+        return 0;
+    }
+    inflight::read_word(result).unwrap_or_else(|| {
+        maps::lose(LossCause::ResultUnreadable, 1, size);
+        0
+    })
+}
+
+/// Counts the call's block at its site and follows it.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn count_allocation(thread: *mut Thread, address: u64) {
+    // SAFETY: the caller's record.
+    let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
+    let Some(site) = SITES.get_ptr_mut(call.site) else {
+        return;
+    };
+    // SAFETY: fields of a live map value.
+    unsafe {
+        maps::add(&raw mut (*site).allocated_count, 1);
+        maps::add(&raw mut (*site).allocated_bytes, call.size);
+        (*site).last_seen = call.time;
+    }
+    let block = Block {
+        size: call.size,
+        time: call.time,
+        site: call.site,
+        padding: 0,
+    };
+    inflight::keep(BlockKey { address, image }, &block);
+}
+
+/// `free` was entered.
+#[inline(always)]
+pub(crate) fn free(context: &ProbeContext) {
+    let Some(address) = context.arg::<u64>(0) else {
+        return;
+    };
+    if address == 0 {
+        return;
+    }
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the thread's own record.
+    let image = unsafe {
+        let call = &(*thread).call;
+        if call.function != 0 && is_inside(call, (*context.regs).rsp) {
+            return;
+        }
+        (*thread).image
+    };
+    let key = BlockKey { address, image };
+    let Some(block) = LIVE.get_ptr(key) else {
+        count_untraced_free();
+        return;
+    };
+    // SAFETY: a live map value.
+    let block = unsafe { *block };
+    if LIVE.remove(key).is_ok() {
+        inflight::count_free(&block, now());
+    }
+}
+
+/// Whether a `free` at stack pointer `stack` is part of the call in flight:
+/// musl's realloc, for example, ends in one.
+#[inline(always)]
+fn is_inside(in_flight: &call::Call, stack: u64) -> bool {
+    stack <= in_flight.slot && inflight::read_word(in_flight.slot).is_some_and(call::is_trampoline)
+}
+
+#[inline(always)]
+fn count_untraced_free() {
+    if let Some(count) = UNTRACED_FREES.get_ptr_mut(0) {
+        // SAFETY: a live map value.
+        unsafe { maps::add(count, 1) };
+    }
+}

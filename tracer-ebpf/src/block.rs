@@ -1,0 +1,37 @@
+//! Live blocks: what the kernel remembers of each address.
+
+/// A heap address in one process image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct BlockKey {
+    /// The address that the allocator returned.
+    pub address: u64,
+    /// The process image; see [`crate::thread::Process`].
+    pub image: u64,
+}
+
+/// A block that was allocated and not yet freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Block {
+    /// Bytes asked for.
+    pub size: u64,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// Index of the site.
+    pub site: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+// SAFETY: repr(C), two u64, no padding.
+unsafe impl crate::Record for BlockKey {}
+// SAFETY: repr(C), fields fill all 24 bytes, any bit pattern is valid.
+unsafe impl crate::Record for Block {}
+
+/// Kernel memory of one entry of a preallocated hash map, bytes: the kernel's
+/// element header (48), the key and the value, and a bucket head (16) for each
+/// entry rounded up to a power of two.
+pub const fn hash_entry_bytes(key: usize, value: usize) -> usize {
+    48 + key.next_multiple_of(8) + value.next_multiple_of(8)
+}

@@ -1,0 +1,273 @@
+//! Calls in flight: which probed function is outermost, and when a call that
+//! never returned must not be believed any longer.
+
+use crate::block::Block;
+
+/// The probed functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Function {
+    /// `malloc(size)`
+    Malloc = 1,
+    /// `calloc(count, size)`
+    Calloc = 2,
+    /// `realloc(old, size)`
+    Realloc = 3,
+    /// `reallocarray(old, count, size)`
+    Reallocarray = 4,
+    /// `posix_memalign(result, alignment, size)`
+    PosixMemalign = 5,
+    /// `aligned_alloc(alignment, size)`
+    AlignedAlloc = 6,
+    /// `memalign(alignment, size)`
+    Memalign = 7,
+    /// `valloc(size)`
+    Valloc = 8,
+    /// `pvalloc(size)`
+    Pvalloc = 9,
+    /// `mmap(address, length, protection, flags, file, offset)`
+    Mmap = 10,
+    /// `munmap(address, length)`
+    Munmap = 11,
+    /// `mremap(old, old_length, length, flags, new)`
+    Mremap = 12,
+}
+
+impl Function {
+    /// Whether this function may end in a jump to `inner`, which then runs on
+    /// the same return-address slot. Known of glibc (reallocarray, realloc of
+    /// null, memalign of a small alignment) and musl (its memalign family).
+    pub const fn may_tail_call(self, inner: Self) -> bool {
+        match self {
+            Self::Reallocarray => matches!(inner, Self::Realloc),
+            Self::Realloc | Self::Calloc => matches!(inner, Self::Malloc),
+            Self::AlignedAlloc | Self::Memalign | Self::Valloc | Self::Pvalloc => matches!(
+                inner,
+                Self::Malloc | Self::AlignedAlloc | Self::Memalign | Self::PosixMemalign
+            ),
+            _ => false,
+        }
+    }
+}
+
+/// The outermost call of a thread, from its entry to its return.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// A [`Function`], or 0 while no call is in flight.
+    pub function: u32,
+    /// Index of the site, [`crate::site::NO_SITE`] if it is not counted.
+    pub site: u32,
+    /// Address of the return-address slot: the stack pointer at entry.
+    pub slot: u64,
+    /// Bytes asked for.
+    pub size: u64,
+    /// posix_memalign's result pointer; mmap's and mremap's flags.
+    pub argument: u64,
+    /// Time of the entry, nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// The block that realloc was given; taken out of the live map until the
+    /// outcome is known.
+    pub old: Block,
+    /// Its address, 0 if it was not live.
+    pub old_address: u64,
+    /// How many inner calls were left out because of this one.
+    pub inner: u64,
+}
+
+/// What an entry means, given the call that is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// No call is in flight: this one is outermost.
+    Outermost,
+    /// Inside the call in flight: not counted.
+    Nested,
+    /// The call in flight ended without a return: it is lost, and this one is
+    /// outermost.
+    Stale,
+}
+
+/// Decides what an entry at stack pointer `slot` means.
+///
+/// `saved` reads the word at the slot of the call in flight. While that call
+/// is active the word is the kernel's return trampoline, which starts a page;
+/// afterwards it is whatever the stack was reused for.
+#[inline(always)]
+pub fn entry(
+    in_flight: &Call,
+    function: Function,
+    slot: u64,
+    saved: impl FnOnce() -> Option<u64>,
+) -> Entry {
+    if in_flight.function == 0 {
+        return Entry::Outermost;
+    }
+    if slot > in_flight.slot {
+        return Entry::Stale;
+    }
+    if slot == in_flight.slot && !tail_call(in_flight.function, function) {
+        return Entry::Stale;
+    }
+    match saved() {
+        Some(word) if is_trampoline(word) => Entry::Nested,
+        _ => Entry::Stale,
+    }
+}
+
+/// Whether a return at stack pointer `stack` (one word above its slot) ends
+/// the call in flight.
+#[inline(always)]
+pub const fn ends(in_flight: &Call, function: Function, stack: u64) -> bool {
+    in_flight.function == function as u32 && in_flight.slot.wrapping_add(8) == stack
+}
+
+/// Whether the kernel wrote this return address: its trampoline is the first
+/// instruction of a page of its own.
+#[inline(always)]
+pub const fn is_trampoline(word: u64) -> bool {
+    word != 0 && word & 0xfff == 0
+}
+
+#[inline(always)]
+fn tail_call(outer: u32, inner: Function) -> bool {
+    use Function as F;
+    for function in [
+        F::Calloc,
+        F::Realloc,
+        F::Reallocarray,
+        F::AlignedAlloc,
+        F::Memalign,
+        F::Valloc,
+        F::Pvalloc,
+    ] {
+        if function as u32 == outer {
+            return function.may_tail_call(inner);
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
+
+    fn call(function: Function, slot: u64) -> Call {
+        Call {
+            function: function as u32,
+            site: 0,
+            slot,
+            size: 1,
+            argument: 0,
+            time: 0,
+            old: Block::default(),
+            old_address: 0,
+            inner: 0,
+        }
+    }
+
+    fn decide(outer: Function, outer_slot: u64, inner: Function, slot: u64, word: u64) -> Entry {
+        entry(&call(outer, outer_slot), inner, slot, || Some(word))
+    }
+
+    #[test]
+    fn nothing_in_flight_is_outermost() {
+        let mut idle = call(Function::Malloc, 0x1000);
+        idle.function = 0;
+        assert_eq!(
+            entry(&idle, Function::Malloc, 0x500, || None),
+            Entry::Outermost
+        );
+    }
+
+    #[test]
+    fn a_deeper_call_under_an_active_one_is_nested() {
+        assert_eq!(
+            decide(
+                Function::Calloc,
+                0x1000,
+                Function::Malloc,
+                0xf00,
+                TRAMPOLINE
+            ),
+            Entry::Nested
+        );
+    }
+
+    #[test]
+    fn a_deeper_call_after_longjmp_is_not_nested() {
+        assert_eq!(
+            decide(
+                Function::PosixMemalign,
+                0x1000,
+                Function::Malloc,
+                0xf00,
+                0x5555_1234
+            ),
+            Entry::Stale
+        );
+    }
+
+    #[test]
+    fn a_shallower_call_shows_that_the_other_was_left() {
+        assert_eq!(
+            decide(
+                Function::Malloc,
+                0x1000,
+                Function::Malloc,
+                0x1100,
+                TRAMPOLINE
+            ),
+            Entry::Stale
+        );
+    }
+
+    #[test]
+    fn a_tail_call_is_nested_and_a_repeated_call_is_not() {
+        assert_eq!(
+            decide(
+                Function::Realloc,
+                0x1000,
+                Function::Malloc,
+                0x1000,
+                TRAMPOLINE
+            ),
+            Entry::Nested
+        );
+        assert_eq!(
+            decide(
+                Function::Malloc,
+                0x1000,
+                Function::Malloc,
+                0x1000,
+                TRAMPOLINE
+            ),
+            Entry::Stale
+        );
+        assert_eq!(
+            decide(
+                Function::PosixMemalign,
+                0x1000,
+                Function::Malloc,
+                0x1000,
+                TRAMPOLINE
+            ),
+            Entry::Stale
+        );
+    }
+
+    #[test]
+    fn a_return_ends_only_its_own_call() {
+        let realloc = call(Function::Realloc, 0x1000);
+        assert!(ends(&realloc, Function::Realloc, 0x1008));
+        assert!(
+            !ends(&realloc, Function::Malloc, 0x1008),
+            "a tail call returns first"
+        );
+        assert!(
+            !ends(&realloc, Function::Realloc, 0xf08),
+            "an inner call of the same name"
+        );
+    }
+}

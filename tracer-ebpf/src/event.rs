@@ -1,0 +1,64 @@
+//! Events that user space reads one by one: what touches many blocks at once
+//! or changes a process. Single heap events never leave the kernel.
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// `mmap` returned an address: `address`, `length`, `site`; `flags` are
+    /// mmap's. Sent for anonymous mappings and for `MAP_FIXED` ones.
+    Map = 1,
+    /// `munmap` was entered: `address`, `length`.
+    UnmapEnter = 2,
+    /// `munmap` failed: what its entry took away still stands.
+    UnmapFailed = 3,
+    /// `mremap` was entered: `address`, `length` of the old range.
+    RemapEnter = 4,
+    /// `mremap` returned: `address` is the new one (or [`MAP_FAILED`]),
+    /// `length` the new length, `site` the caller, `flags` mremap's.
+    RemapReturn = 5,
+    /// `fork`: `image` is the parent's, `other` the child's image.
+    Fork = 6,
+    /// `exec`: `image` is the old one, `other` the new.
+    Exec = 7,
+}
+
+/// The address that a failed `mmap` or `mremap` returns.
+pub const MAP_FAILED: u64 = u64::MAX;
+/// mmap's flag for memory without a file.
+pub const MAP_ANONYMOUS: u64 = 0x20;
+/// mmap's flag for an exact address, replacing what is there.
+pub const MAP_FIXED: u64 = 0x10;
+/// mmap's flag for an exact address, failing if something is there.
+pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+/// mremap's flag to leave the old range mapped (and empty).
+pub const MREMAP_DONTUNMAP: u64 = 4;
+
+/// One event of the ring buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Thread id in the initial pid namespace.
+    pub thread: u32,
+    /// The process image.
+    pub image: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// See [`EventKind`].
+    pub address: u64,
+    /// See [`EventKind`].
+    pub length: u64,
+    /// See [`EventKind`].
+    pub flags: u64,
+    /// See [`EventKind`].
+    pub other: u64,
+    /// Index of the site, or [`crate::site::NO_SITE`].
+    pub site: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+// SAFETY: repr(C), fields fill all 64 bytes, any bit pattern is valid.
+unsafe impl crate::Record for Event {}

@@ -1,0 +1,225 @@
+//! The current thread's record, and the call that it has in flight.
+
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user};
+use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::call::{self, Entry, Function};
+use tracer_ebpf::lifetime;
+use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::{NO_SITE, Site};
+use tracer_ebpf::stack::Walk;
+use tracer_ebpf::thread::Thread;
+
+use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
+use crate::unwind;
+
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
+
+/// Nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The record of the current thread if it has one.
+#[inline(always)]
+pub(crate) fn known_thread() -> Option<*mut Thread> {
+    THREADS.get_ptr_mut(bpf_get_current_pid_tgid())
+}
+
+/// The record of the current thread, made if its process is traced.
+#[inline(always)]
+pub(crate) fn thread() -> Option<*mut Thread> {
+    match known_thread() {
+        Some(thread) => Some(thread),
+        None => make_thread(),
+    }
+}
+
+#[inline(never)]
+fn make_thread() -> Option<*mut Thread> {
+    let id = bpf_get_current_pid_tgid();
+    let process = PROCESSES.get_ptr((id >> 32) as u32)?;
+    let template = NEW_THREAD.get(0)?;
+    if THREADS.insert(id, template, BPF_ANY).is_err() {
+        maps::lose(LossCause::ThreadsFull, 1, 0);
+        return None;
+    }
+    let thread = THREADS.get_ptr_mut(id)?;
+    // SAFETY: both point to live map values.
+    unsafe { (*thread).image = (*process).image };
+    Some(thread)
+}
+
+/// Whether a probed function that was entered at stack pointer `slot` is the
+/// outermost one. A call that was left without a return is settled as lost.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot: u64) -> bool {
+    // SAFETY: the caller's record, which only this thread touches.
+    let in_flight = unsafe { &mut (*thread).call };
+    let saved_at = in_flight.slot;
+    match call::entry(in_flight, function, slot, || read_word(saved_at)) {
+        Entry::Outermost => true,
+        Entry::Nested => {
+            in_flight.inner += 1;
+            false
+        }
+        Entry::Stale => {
+            maps::lose(LossCause::MissedReturn, 1 + in_flight.inner, in_flight.size);
+            // SAFETY: the caller's record.
+            unsafe { restore_old(thread) };
+            in_flight.function = 0;
+            true
+        }
+    }
+}
+
+/// Reads a word of the target's memory.
+#[inline(always)]
+pub(crate) fn read_word(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    // SAFETY: eight bytes into a local; a fault is an error code.
+    let status = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) };
+    (status == 0).then_some(word)
+}
+
+/// Puts the block that realloc took out back into the live map.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn restore_old(thread: *mut Thread) {
+    // SAFETY: the caller's record.
+    let (call, image) = unsafe { (&mut (*thread).call, (*thread).image) };
+    if call.old_address != 0 {
+        let key = BlockKey {
+            address: call.old_address,
+            image,
+        };
+        let old = call.old;
+        call.old_address = 0;
+        keep(key, &old);
+    }
+}
+
+/// Enters a block into the live map, and settles the one that it replaces.
+#[inline(always)]
+pub(crate) fn keep(key: BlockKey, block: &Block) {
+    let Err(error) = LIVE.insert(key, block, BPF_NOEXIST) else {
+        return;
+    };
+    keep_slowly(key, block, error);
+}
+
+#[inline(never)]
+fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
+    const EEXIST: i32 = -17;
+    const E2BIG: i32 = -7;
+    let mut error = error;
+    if error == EEXIST {
+        if let Some(old) = LIVE.get_ptr(key) {
+            // SAFETY: a live map value.
+            let old = unsafe { *old };
+            maps::lose(LossCause::MissedFree, 1, old.size);
+            count_free(&old, block.time);
+        }
+        match LIVE.insert(key, block, BPF_ANY) {
+            Ok(()) => return,
+            Err(again) => error = again,
+        }
+    }
+    let cause = if error == E2BIG {
+        LossCause::LiveFull
+    } else {
+        LossCause::MapBusy
+    };
+    maps::lose(cause, 1, block.size);
+    if let Some(site) = SITES.get_ptr_mut(block.site) {
+        // SAFETY: fields of a live map value.
+        unsafe {
+            maps::add(&raw mut (*site).untracked_count, 1);
+            maps::add(&raw mut (*site).untracked_bytes, block.size);
+        }
+    }
+}
+
+/// Counts a block as freed at its site.
+#[inline(always)]
+pub(crate) fn count_free(block: &Block, time: u64) {
+    let Some(site) = SITES.get_ptr_mut(block.site) else {
+        return;
+    };
+    let bucket = maps::opaque(lifetime::bucket(time.saturating_sub(block.time)));
+    // SAFETY: fields of a live map value.
+    unsafe {
+        maps::add(&raw mut (*site).freed_count, 1);
+        maps::add(&raw mut (*site).freed_bytes, block.size);
+        if bucket < LIFETIME_BUCKETS {
+            maps::add((&raw mut (*site).lifetimes).cast::<u64>().add(bucket), 1);
+        }
+    }
+}
+
+/// The site of the current stack, made if it is new; [`NO_SITE`] (and a loss)
+/// if there is no room.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn site(regs: *const pt_regs, thread: *mut Thread, time: u64, size: u64) -> u32 {
+    // SAFETY: the caller's record.
+    let walk = unsafe { unwind::capture(regs, thread) };
+    match SITE_INDEX.get_ptr(walk.key) {
+        // SAFETY: a live map value.
+        Some(index) => unsafe { *index },
+        // SAFETY: the caller's record.
+        None => unsafe { make_site(thread, &walk, time, size) },
+    }
+}
+
+#[inline(always)]
+unsafe fn make_site(thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u32 {
+    let Ok(Some(index)) = FREE_SITES.pop() else {
+        maps::lose(LossCause::SitesFull, 1, size);
+        return NO_SITE;
+    };
+    let Some(site) = SITES.get_ptr_mut(index) else {
+        return NO_SITE;
+    };
+    // SAFETY: the index came from the queue, so nobody else has this site.
+    unsafe { fill(site, thread, walk, time) };
+    if SITE_INDEX.insert(walk.key, index, BPF_NOEXIST).is_ok() {
+        return index;
+    }
+    // Another thread made the same site first, or the index map is busy.
+    // SAFETY: still ours alone.
+    unsafe { (*site).image = 0 };
+    let _ = FREE_SITES.push(index, 0);
+    match SITE_INDEX.get_ptr(walk.key) {
+        // SAFETY: a live map value.
+        Some(index) => unsafe { *index },
+        None => {
+            maps::lose(LossCause::MapBusy, 1, size);
+            NO_SITE
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn fill(site: *mut Site, thread: *const Thread, walk: &Walk, time: u64) {
+    // SAFETY: the caller owns the site and the thread's record.
+    unsafe {
+        (*site).first_seen = time;
+        (*site).depth = walk.depth;
+        (*site).end = walk.end as u32;
+        (*site).frames = (*thread).frames;
+        (*site).image = (*thread).image;
+    }
+}

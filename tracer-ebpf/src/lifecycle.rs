@@ -1,0 +1,133 @@
+//! Processes and threads that come and go.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::programs::RawTracePointContext;
+use tracer_ebpf::event::{Event, EventKind};
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::thread::{Process, image_id};
+
+use crate::inflight::now;
+use crate::maps::{self, PROCESSES, THREADS};
+
+const CLONE_VM: u64 = 0x100;
+const CLONE_THREAD: u64 = 0x1_0000;
+
+/// `task_newtask(task, clone_flags)`, in the parent before the child runs.
+#[inline(always)]
+pub(crate) fn new_task(context: &RawTracePointContext) {
+    let clone_flags: u64 = context.arg(1);
+    if clone_flags & CLONE_THREAD != 0 {
+        return;
+    }
+    let Some(parent) = PROCESSES.get_ptr(current_pid()) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let parent = unsafe { *parent };
+    let settings = maps::settings();
+    let shares_heap = clone_flags & CLONE_VM != 0;
+    if !shares_heap && settings.follow == 0 {
+        return;
+    }
+    let task: u64 = context.arg(0);
+    let Some(child) = read_kernel_u32(task + u64::from(settings.task_tgid)) else {
+        return;
+    };
+    let time = now();
+    let image = if shares_heap {
+        parent.image
+    } else {
+        image_id(child, time)
+    };
+    let process = Process {
+        image,
+        shares_heap: u32::from(shares_heap),
+        padding: 0,
+    };
+    if PROCESSES.insert(child, process, 0).is_err() {
+        maps::lose(LossCause::ProcessesFull, 1, 0);
+    } else if !shares_heap {
+        announce(EventKind::Fork, parent.image, image, time);
+    }
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`, in the process itself.
+#[inline(always)]
+pub(crate) fn exec(context: &RawTracePointContext) {
+    let pid = current_pid();
+    let Some(process) = PROCESSES.get_ptr(pid) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let old = unsafe { *process };
+    let id = u64::from(pid) << 32;
+    let _ = THREADS.remove(id | u64::from(pid));
+    // A thread that was not the first took over the process' id.
+    let _ = THREADS.remove(id | (context.arg::<u64>(1) & 0xffff_ffff));
+    if old.shares_heap != 0 && maps::settings().follow == 0 {
+        let _ = PROCESSES.remove(pid);
+        return;
+    }
+    let time = now();
+    let image = image_id(pid, time);
+    let _ = PROCESSES.insert(
+        pid,
+        Process {
+            image,
+            shares_heap: 0,
+            padding: 0,
+        },
+        0,
+    );
+    let kind = if old.shares_heap != 0 {
+        EventKind::Fork
+    } else {
+        EventKind::Exec
+    };
+    announce(kind, old.image, image, time);
+}
+
+/// `sched_process_exit(task)`, in the thread itself.
+#[inline(always)]
+pub(crate) fn exit() {
+    let id = bpf_get_current_pid_tgid();
+    let _ = THREADS.remove(id);
+    let pid = (id >> 32) as u32;
+    if pid != id as u32 {
+        return;
+    }
+    if let Some(process) = PROCESSES.get_ptr(pid) {
+        // SAFETY: a live map value.
+        if unsafe { (*process).shares_heap } != 0 {
+            let _ = PROCESSES.remove(pid);
+        }
+    }
+}
+
+fn announce(kind: EventKind, image: u64, other: u64, time: u64) {
+    maps::send(&Event {
+        kind: kind as u32,
+        thread: bpf_get_current_pid_tgid() as u32,
+        image,
+        time,
+        address: 0,
+        length: 0,
+        flags: 0,
+        other,
+        site: NO_SITE,
+        padding: 0,
+    });
+}
+
+fn current_pid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+fn read_kernel_u32(address: u64) -> Option<u32> {
+    let mut value = 0u32;
+    // SAFETY: four bytes into a local; a fault is an error code.
+    let status = unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 4, address as *const _) };
+    (status == 0).then_some(value)
+}

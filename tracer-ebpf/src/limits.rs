@@ -1,0 +1,24 @@
+//! Fixed limits, with the reason for each.
+
+/// Frames of one stack: what `perf` and every viewer cope with, and the most
+/// that fits with its length into 1 KiB.
+pub const MAX_FRAMES: usize = 127;
+
+/// Bytes of target stack read at once: 80 ns a read whatever its size up to
+/// a few KiB, so one read serves many frames.
+pub const WINDOW_BYTES: usize = 2048;
+
+/// Buckets of a lifetime histogram: powers of two from 1 us to 6 days.
+pub const LIFETIME_BUCKETS: usize = 40;
+
+/// Thread records, made when a thread first allocates.
+pub const MAX_THREADS: u32 = 32_768;
+
+/// Traced processes, including followed children.
+pub const MAX_PROCESSES: u32 = 16_384;
+
+/// Bytes of the ring buffer for mapping and lifecycle events.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+
+/// First address past user space on x86-64 with 4-level page tables.
+pub const USER_END: u64 = 0x0000_7fff_ffff_f000;

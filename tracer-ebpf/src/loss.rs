@@ -1,0 +1,122 @@
+//! Lost events, by cause.
+
+/// Why an event was lost. Each is one counter of [`LossCount`] in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LossCause {
+    /// The map of live blocks is full: the block was counted as allocated,
+    /// but is not followed. Live numbers are lower bounds.
+    LiveFull,
+    /// The map of sites is full: allocations from new call paths were not
+    /// counted at all.
+    SitesFull,
+    /// The map of threads is full: allocations of further threads were not
+    /// counted at all.
+    ThreadsFull,
+    /// The map of processes is full: a child was not followed.
+    ProcessesFull,
+    /// A call was left without a return (`longjmp` out of it, or the kernel
+    /// missed the return): its allocation was not counted.
+    MissedReturn,
+    /// The pointer that `posix_memalign` wrote could not be read: its
+    /// allocation was not counted.
+    ResultUnreadable,
+    /// An address was allocated again while it was still live: its free was
+    /// missed. The old block was counted as freed at that moment.
+    MissedFree,
+    /// The kernel refused to update a map for another reason than its size.
+    MapBusy,
+    /// The event ring was full: a mapping or a lifecycle event was lost.
+    RingFull,
+}
+
+/// How many causes there are.
+pub const LOSS_CAUSES: usize = 9;
+
+impl LossCause {
+    /// All causes, in the order of their counters.
+    pub const ALL: [Self; LOSS_CAUSES] = [
+        Self::LiveFull,
+        Self::SitesFull,
+        Self::ThreadsFull,
+        Self::ProcessesFull,
+        Self::MissedReturn,
+        Self::ResultUnreadable,
+        Self::MissedFree,
+        Self::MapBusy,
+        Self::RingFull,
+    ];
+
+    /// The stable name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LiveFull => "live_full",
+            Self::SitesFull => "sites_full",
+            Self::ThreadsFull => "threads_full",
+            Self::ProcessesFull => "processes_full",
+            Self::MissedReturn => "missed_return",
+            Self::ResultUnreadable => "result_unreadable",
+            Self::MissedFree => "missed_free",
+            Self::MapBusy => "map_busy",
+            Self::RingFull => "ring_full",
+        }
+    }
+
+    /// What it means for the numbers, and the remedy.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::LiveFull => {
+                "blocks allocated while the map of live blocks was full: live numbers are lower bounds; raise --max-live, or trace less with --min-size"
+            }
+            Self::SitesFull => {
+                "allocations from new call paths while the map of sites was full: they are in no number; raise --max-sites"
+            }
+            Self::ThreadsFull => {
+                "calls in threads beyond the 32,768 that are traced at once: they are in no number"
+            }
+            Self::ProcessesFull => {
+                "children beyond the 16,384 processes that are traced at once: they were not followed"
+            }
+            Self::MissedReturn => {
+                "calls whose return was never seen (left by longjmp, or missed by the kernel): their allocations are in no number"
+            }
+            Self::ResultUnreadable => {
+                "posix_memalign results that could not be read: their allocations are in no number"
+            }
+            Self::MissedFree => {
+                "addresses allocated again while still live: their free was missed, they were counted as freed when seen again"
+            }
+            Self::MapBusy => {
+                "updates that the kernel refused under contention: the blocks are counted as allocated but not followed; live numbers are lower bounds"
+            }
+            Self::RingFull => {
+                "mapping or lifecycle events lost in a full ring: numbers of mappings are estimates"
+            }
+        }
+    }
+}
+
+/// The counter of one cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LossCount {
+    /// Events lost.
+    pub events: u64,
+    /// Bytes that those events asked for, as far as known.
+    pub bytes: u64,
+}
+
+// SAFETY: repr(C), two u64, no padding.
+unsafe impl crate::Record for LossCount {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_stands_at_its_own_counter() {
+        for (index, cause) in LossCause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The kernel maps, and counters in them. The loader sets the sizes of those
+//! that the user can choose.
+
+use core::arch::asm;
+
+use aya_ebpf::Global;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, Queue, RingBuf};
+use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::event::Event;
+use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_PROCESSES, MAX_THREADS};
+use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
+use tracer_ebpf::settings::Settings;
+use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::thread::{Process, Thread};
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Set by the loader.
+#[unsafe(no_mangle)]
+static SETTINGS: Global<Settings> = Global::new(Settings {
+    min_size: 0,
+    hash_seed: 0,
+    task_pid: 0,
+    task_tgid: 0,
+    follow: 0,
+    padding: 0,
+});
+
+/// Traced processes by tgid.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, Process> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Threads by `tgid << 32 | tid`.
+#[map]
+pub(crate) static THREADS: HashMap<u64, Thread> =
+    HashMap::with_max_entries(MAX_THREADS, BPF_F_NO_PREALLOC);
+
+/// An all-zero record, to make new ones from.
+#[map]
+pub(crate) static NEW_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
+
+/// Live blocks.
+#[map]
+pub(crate) static LIVE: HashMap<BlockKey, Block> = HashMap::with_max_entries(1 << 20, 0);
+
+/// Indices of sites.
+#[map]
+pub(crate) static SITE_INDEX: HashMap<SiteKey, u32> = HashMap::with_max_entries(1 << 14, 0);
+
+/// The sites themselves.
+#[map]
+pub(crate) static SITES: Array<Site> = Array::with_max_entries(1 << 14, BPF_F_MMAPABLE);
+
+/// Indices not yet in use. Filled by the loader: a queue gives each index out
+/// once without the fetching atomics that kernels before 5.12 lack.
+#[map]
+pub(crate) static FREE_SITES: Queue<u32> = Queue::with_max_entries(1 << 14, 0);
+
+/// One counter for each cause of loss.
+#[map]
+pub(crate) static LOSSES: Array<LossCount> =
+    Array::with_max_entries(LOSS_CAUSES as u32, BPF_F_MMAPABLE);
+
+/// Frees of blocks that are not in [`LIVE`].
+#[map]
+pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What user space must see one by one.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// The loader's settings.
+#[inline(always)]
+pub(crate) fn settings() -> Settings {
+    SETTINGS.load()
+}
+
+/// Adds to a counter in a map, atomically. Written as the instruction itself:
+/// the target's `core` has no atomic addition, and one that does not fetch is
+/// all that kernels before 5.12 know.
+///
+/// # Safety
+/// `counter` points into a map value and is aligned to 8 bytes.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: the caller's pointer is valid and aligned; the instruction
+    // touches nothing else.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {amount}", counter = in(reg) counter, amount = in(reg) amount);
+    }
+}
+
+/// The same number, about which the compiler knows nothing: what is compared
+/// after this is compared in the program too, where the verifier looks.
+#[inline(always)]
+pub(crate) fn opaque(number: usize) -> usize {
+    let mut number = number;
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{number} = {number}", number = inout(reg) number) };
+    number
+}
+
+/// Counts lost events.
+#[inline(always)]
+pub(crate) fn lose(cause: LossCause, events: u64, bytes: u64) {
+    if let Some(count) = LOSSES.get_ptr_mut(cause as u32) {
+        // SAFETY: a pointer to a field of a live map value.
+        unsafe { add(&raw mut (*count).events, events) };
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*count).bytes, bytes) };
+    }
+}
+
+/// Hands an event to user space, or counts that it could not.
+#[inline(always)]
+pub(crate) fn send(event: &Event) {
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(*event);
+            entry.submit(0);
+        }
+        None => lose(LossCause::RingFull, 1, event.length),
+    }
+}

@@ -1,0 +1,68 @@
+//! Sites: one call path in one process, with the sums of what it allocated.
+
+use crate::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
+
+/// The 128-bit hash of an image and its stack: the identity of a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SiteKey {
+    /// First 64 bits.
+    pub high: u64,
+    /// Second 64 bits, mixed independently.
+    pub low: u64,
+}
+
+/// The index of no site.
+pub const NO_SITE: u32 = u32::MAX;
+
+/// The sums of one site. In a memory-mapped array, so that user space reads
+/// it without a system call; only grows while the site's index is in use.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Site {
+    /// The process image, 0 while the slot is unused.
+    pub image: u64,
+    /// Blocks allocated.
+    pub allocated_count: u64,
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// Blocks allocated here and freed.
+    pub freed_count: u64,
+    /// Bytes allocated here and freed.
+    pub freed_bytes: u64,
+    /// Blocks allocated that could not be entered into the live map.
+    pub untracked_count: u64,
+    /// Their bytes.
+    pub untracked_bytes: u64,
+    /// First allocation, nanoseconds of `CLOCK_MONOTONIC`.
+    pub first_seen: u64,
+    /// Last allocation.
+    pub last_seen: u64,
+    /// Freed blocks by lifetime; see [`crate::lifetime`].
+    pub lifetimes: [u64; LIFETIME_BUCKETS],
+    /// How many of `frames` are valid.
+    pub depth: u32,
+    /// Why the stack ends; see [`crate::stack::StackEnd`].
+    pub end: u32,
+    /// Return addresses, the allocator's own frame first.
+    pub frames: [u64; MAX_FRAMES],
+}
+
+// SAFETY: repr(C), u64 fields and two u32 in a row, no padding, any bits valid.
+unsafe impl crate::Record for Site {}
+
+impl Site {
+    /// Blocks in the live map now.
+    pub const fn live_count(&self) -> u64 {
+        self.allocated_count
+            .saturating_sub(self.freed_count)
+            .saturating_sub(self.untracked_count)
+    }
+
+    /// Bytes in the live map now.
+    pub const fn live_bytes(&self) -> u64 {
+        self.allocated_bytes
+            .saturating_sub(self.freed_bytes)
+            .saturating_sub(self.untracked_bytes)
+    }
+}

@@ -1,0 +1,61 @@
+//! Processes and threads as the kernel side knows them.
+
+use crate::call::Call;
+use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
+use crate::stack::{Volatile, WalkState};
+
+/// A traced process, keyed by its id (tgid).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Process {
+    /// The process image: unique for each process and each `exec` in it; see
+    /// [`image_id`].
+    pub image: u64,
+    /// 1 if this is a `vfork` child, which shares its parent's heap (and so
+    /// its parent's image) until it calls `exec`.
+    pub shares_heap: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+// SAFETY: repr(C), fields fill all 16 bytes, any bit pattern is valid.
+unsafe impl crate::Record for Process {}
+
+/// The id of a process image: the process id above, and the time of its birth
+/// in units of 1,024 ns below, which wraps after 73 minutes. A process id is
+/// not used again within the same microsecond of that.
+pub const fn image_id(pid: u32, birth_ns: u64) -> u64 {
+    ((pid as u64) << 32) | ((birth_ns >> 10) & 0xffff_ffff)
+}
+
+/// The process id in an image id.
+pub const fn image_pid(image: u64) -> u32 {
+    (image >> 32) as u32
+}
+
+/// What a thread is doing. Only the thread's own probes touch its record, and
+/// they never overlap, so it needs no locks; uprobe programs may be preempted,
+/// which rules out per-CPU scratch.
+#[repr(C)]
+pub struct Thread {
+    /// The image that the thread allocates in.
+    pub image: u64,
+    /// The outermost allocation call that has not returned yet.
+    pub call: Call,
+    /// The stack of that call, the allocator's own frame first.
+    pub frames: [u64; MAX_FRAMES],
+    /// The walk of that stack.
+    pub walk: WalkState,
+    /// Address of the stack memory that was read last.
+    pub window_start: Volatile,
+    /// How many bytes of it there are.
+    pub window_length: Volatile,
+    /// The stack memory itself.
+    pub window: [u64; WINDOW_BYTES / 8],
+}
+
+/// log2 of the size limit of hash elements in older kernels' slab caches.
+const _: () = assert!(
+    size_of::<Thread>() <= 3584,
+    "a thread record fits the kernel's 4 KiB caches"
+);

@@ -1,0 +1,169 @@
+//! Function symbols of an ELF file and their machine code, read with bounds:
+//! the file may belong to anybody.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, bail};
+use object::elf::{FileHeader64, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, SymbolTable};
+use object::{Endianness, ReadCache};
+
+use crate::process::file::RegularFile;
+
+/// Larger symbol tables are not read: Chromium's, with debug symbols, is
+/// below half of it.
+const MAX_TABLE: u64 = 256 << 20;
+
+/// Machine code read of a function, at most.
+const MAX_CODE: u64 = 16 << 10;
+
+/// A function that a file defines.
+#[derive(Debug)]
+pub struct FunctionSymbol {
+    /// The symbol.
+    pub name: String,
+    /// Where the function is in the file.
+    pub file_offset: u64,
+    /// Its first bytes.
+    pub code: Vec<u8>,
+}
+
+/// The functions whose symbol is `wanted`: exported ones, or global ones of
+/// the full symbol table if the file is a program that is linked statically.
+///
+/// # Errors
+/// Fails if the file is not a readable 64-bit little-endian ELF file.
+pub fn functions(
+    file: &RegularFile,
+    is_program: bool,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<FunctionSymbol>> {
+    let cache = ReadCache::new(Positioned { file, at: 0 });
+    let data = &cache;
+    let header = FileHeader64::<Endianness>::parse(data).context("not a 64-bit ELF file")?;
+    let endian = header.endian()?;
+    let segments = header.program_headers(endian, data).context("its program headers cannot be read")?;
+    let sections = header.sections(endian, data).context("its section headers cannot be read")?;
+    let is_static = is_program && !segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP);
+    let mut found = Vec::new();
+    for kind in [SHT_DYNSYM, SHT_SYMTAB] {
+        if kind == SHT_SYMTAB && (!is_static || !found.is_empty()) {
+            break;
+        }
+        let Some((index, section)) = sections.enumerate().find(|(_, s)| s.sh_type(endian) == kind) else {
+            continue;
+        };
+        if section.sh_size(endian) > MAX_TABLE {
+            bail!("its symbol table of {} bytes is larger than {MAX_TABLE}", section.sh_size(endian));
+        }
+        let table = SymbolTable::parse(endian, data, &sections, index, section)
+            .context("its symbol table cannot be read")?;
+        for symbol in table.iter() {
+            let is_function = symbol.st_type() == STT_FUNC && !symbol.is_undefined(endian);
+            if !is_function || !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK) {
+                continue;
+            }
+            let Ok(name) = table.symbol_name(endian, symbol) else { continue };
+            if !wanted(name) {
+                continue;
+            }
+            let address = symbol.st_value(endian);
+            let place = segments.iter().find_map(|s| offset_in(s, endian, address));
+            if let Some((file_offset, room)) = place {
+                let length = match symbol.st_size(endian) {
+                    0 => 64,
+                    size => size,
+                };
+                found.push(FunctionSymbol {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    file_offset,
+                    code: read_code(file, file_offset, length.min(room).min(MAX_CODE)),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The path of the loader that a program asks for (`PT_INTERP`).
+pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
+    let cache = ReadCache::new(Positioned { file, at: 0 });
+    let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, &cache).ok()?;
+    let path = segments.iter().find(|segment| segment.p_type(endian) == PT_INTERP)?;
+    if path.p_filesz(endian) > 4096 {
+        return None;
+    }
+    let path = path.data(endian, &cache).ok()?;
+    Some(path.split(|byte| *byte == 0).next()?.to_vec())
+}
+
+/// Where an address is in the file, and how many bytes of its segment follow.
+fn offset_in(
+    segment: &object::elf::ProgramHeader64<Endianness>,
+    endian: Endianness,
+    address: u64,
+) -> Option<(u64, u64)> {
+    let (_, size) = segment.file_range(endian);
+    let into = address.checked_sub(segment.p_vaddr(endian))?;
+    let executable = segment.p_type(endian) == object::elf::PT_LOAD
+        && segment.p_flags(endian) .0 & object::elf::PF_X.0 != 0;
+    (executable && into < size).then(|| Some((segment.p_offset(endian).checked_add(into)?, size - into)))?
+}
+
+/// Up to `length` bytes of the file; fewer if it is shorter.
+fn read_code(file: &RegularFile, offset: u64, length: u64) -> Vec<u8> {
+    let mut code = vec![0; usize::try_from(length).unwrap_or(0)];
+    let mut filled = 0;
+    while let Ok(read @ 1..) = file.file().read_at(&mut code[filled..], offset + filled as u64) {
+        filled += read;
+    }
+    code.truncate(filled);
+    code
+}
+
+/// Reads a file without touching its shared position.
+struct Positioned<'a> {
+    file: &'a RegularFile,
+    at: u64,
+}
+
+impl Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.file().read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Positioned<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let base = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.file.size().checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = base.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::handle::ProcessHandle;
+
+    #[test]
+    fn own_libc_defines_malloc_and_its_code_decodes() {
+        let own = ProcessHandle::open(std::process::id()).unwrap();
+        let maps = String::from_utf8(std::fs::read("/proc/self/maps").unwrap()).unwrap();
+        let libc = maps.lines().find(|l| l.contains("libc.so")).unwrap().split_whitespace().last().unwrap();
+        let located = own.locate_in_root(libc.as_ref(), rustix::fs::OFlags::empty()).unwrap();
+        let file = RegularFile::open(&located).unwrap();
+        let found = functions(&file, false, |name| name == b"malloc" || name == b"free").unwrap();
+        assert_eq!(found.iter().filter(|f| f.name == "malloc").count(), 1);
+        assert!(found.iter().all(|f| !f.code.is_empty()));
+    }
+}

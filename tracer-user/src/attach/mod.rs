@@ -1,0 +1,4 @@
+//! Attaching probes to allocators.
+
+pub mod placement;
+pub mod probes;

@@ -1,0 +1,83 @@
+//! `unfreed doctor`: what works here, and the remedy for what does not.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::allocator;
+use crate::cli::args::DoctorArgs;
+use crate::process::clock::monotonic_ns;
+use crate::process::code::CodeSpace;
+use crate::process::file::ModuleFiles;
+use crate::report::names::clean;
+use crate::session::preflight::checks;
+use crate::session::target::Target;
+use crate::session::{Options, Session};
+
+/// Runs the verb; fails if tracing would.
+///
+/// # Errors
+/// Fails only if standard output cannot be written.
+pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
+    println!("unfreed {}, Linux {}", env!("CARGO_PKG_VERSION"), kernel_release());
+    let mut healthy = true;
+    let mut show = |what: &str, result: Result<String, String>| match result {
+        Ok(detail) => println!("  ok       {what}{}{detail}", if detail.is_empty() { "" } else { ": " }),
+        Err(problem) => {
+            healthy = false;
+            println!("  problem  {what}: {problem}");
+        }
+    };
+    for check in checks() {
+        show(check.what, check.problem.map_or(Ok(String::new()), Err));
+    }
+    show("kernel accepts the programs", load());
+    if let Some(pid) = args.pid {
+        for (what, result) in target(pid) {
+            show(&what, result);
+        }
+    }
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Loads everything once, on the smallest maps.
+fn load() -> Result<String, String> {
+    let session = Session::load(Options::smallest()).map_err(|error| format!("{error:#}"))?;
+    Ok(format!("a probe hit costs about {:.0} ns here", session.nanoseconds_per_hit()))
+}
+
+/// What a target offers.
+fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
+    let found = Target::find(pid);
+    let mut results =
+        vec![(format!("process {pid}"), found.map(|_| String::new()).map_err(|error| format!("{error:#}")))];
+    let code = match CodeSpace::attach(pid, monotonic_ns(), &mut ModuleFiles::new()) {
+        Ok(code) => code,
+        Err(error) => {
+            results.push(("mappings".into(), Err(format!("{error:#}"))));
+            return results;
+        }
+    };
+    let (allocators, searched) = allocator::find(&code);
+    for file in searched {
+        if let Some(problem) = file.problem {
+            results.push((clean(&file.path).into_owned(), Err(clean(&problem).into_owned())));
+        }
+    }
+    if allocators.is_empty() {
+        results.push(("allocator".into(), Err(format!("no mapped file is {}", allocator::LOOKED_FOR))));
+    }
+    for allocator in allocators {
+        let functions: Vec<_> = allocator
+            .functions
+            .iter()
+            .map(|function| format!("\n             {}+{:#x} {}", function.symbol, function.placement.displacement, function.placement))
+            .collect();
+        results.push((format!("allocator {}", clean(&allocator.path)), Ok(functions.concat())));
+    }
+    results
+}

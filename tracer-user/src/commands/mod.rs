@@ -1,0 +1,9 @@
+//! The verbs of the command line, one a file.
+
+pub mod completions;
+pub mod diff;
+pub mod doctor;
+pub mod manual;
+pub mod record;
+pub mod report;
+pub mod run;

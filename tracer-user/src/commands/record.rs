@@ -1,0 +1,166 @@
+//! `unfreed record`: trace live processes by pid.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+
+use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
+use crate::report::model::Report;
+use crate::report::output::{self, Output};
+use crate::report::{gate, text};
+use crate::session::progress::Progress;
+use crate::session::stop::Signals;
+use crate::session::target::Target;
+use crate::session::{Options, Session};
+
+/// How often the kernel is asked what happened.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the verb.
+///
+/// # Errors
+/// Says what failed and what mends it.
+pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+    let outputs = output::resolve(&args.output.outputs, args.output.format)?;
+    output::check(&outputs)?;
+    let mut pids = args.pids.clone();
+    pids.sort_unstable();
+    pids.dedup();
+    let options = Options::new(&args.trace)?;
+    crate::session::preflight::check()?;
+    let targets = pids.into_iter().map(Target::find).collect::<Result<Vec<_>>>()?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::catch()?;
+        let mut session = Session::load(options)?;
+        for target in targets {
+            session.attach(target)?;
+        }
+        announce(&session, &args.trace);
+        let plan = Plan { trace: &args.trace, output: &args.output, outputs: &outputs };
+        trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
+        signals.leave_on_next();
+        finish(session, &plan)
+    })
+}
+
+/// The runtime of a run: one thread is plenty.
+///
+/// # Errors
+/// Fails if the system has no descriptors left.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// What to print and write, when.
+pub struct Plan<'a> {
+    /// How to trace.
+    pub trace: &'a TraceArgs,
+    /// What to write.
+    pub output: &'a OutputArgs,
+    /// The same, resolved.
+    pub outputs: &'a [Output],
+}
+
+/// Says that all probes are in place. Scripts wait for this line.
+pub fn announce(session: &Session, trace: &TraceArgs) {
+    if trace.quiet {
+        return;
+    }
+    for line in session.describe() {
+        eprintln!("tracing {line}");
+    }
+    let footprint = session.footprint();
+    eprintln!(
+        "kernel memory {} and {} a thread (at most {}); {}",
+        indicatif::HumanBytes(footprint.fixed),
+        indicatif::HumanBytes(footprint.per_thread),
+        indicatif::HumanBytes(footprint.bound()),
+        match trace.duration {
+            Some(time) => format!("ends after {}", humantime::format_duration(time)),
+            None => "Ctrl-C ends".to_owned(),
+        }
+    );
+    if trace.verbose > 0 {
+        for line in session.describe_probes() {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// Why tracing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The time was over, or the targets ended.
+    Done,
+    /// A signal came.
+    Signal(i32),
+}
+
+/// Traces until the time is over, a signal comes, the targets have ended or
+/// `other` is ready; then takes the probes away.
+///
+/// # Errors
+/// Fails if the kernel does, or an output of `--interval` cannot be written.
+pub async fn trace(
+    session: &mut Session,
+    plan: &Plan<'_>,
+    signals: &mut Signals,
+    other: impl Future<Output = ()>,
+) -> Result<End> {
+    let mut progress = Progress::new(plan.trace.quiet);
+    let begin = Instant::now();
+    let deadline = plan.trace.duration.map(|duration| begin + duration);
+    let mut poll = interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let period = plan.trace.interval.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+    let mut periodic = interval_at(begin + period, period);
+    let mut other = std::pin::pin!(other);
+    let end = loop {
+        tokio::select! {
+            biased;
+            number = signals.next() => break End::Signal(number),
+            () = sleep_until(deadline.unwrap_or(begin)), if deadline.is_some() => break End::Done,
+            () = &mut other => break End::Done,
+            _ = periodic.tick(), if plan.trace.interval.is_some() => {
+                session.poll()?;
+                session.mark();
+                progress.clear();
+                publish(&session.report()?, plan)?;
+            }
+            _ = poll.tick() => {
+                session.poll()?;
+                progress.update(session);
+                if session.is_over() {
+                    break End::Done;
+                }
+            }
+        }
+    };
+    session.detach()?;
+    progress.clear();
+    Ok(end)
+}
+
+/// Makes the report and writes it everywhere.
+///
+/// # Errors
+/// Fails if an output cannot be written; the others are written all the same.
+pub fn finish(mut session: Session, plan: &Plan<'_>) -> Result<ExitCode> {
+    if plan.trace.interval.is_some() {
+        session.mark();
+    }
+    let report = session.report()?;
+    drop(session);
+    publish(&report, plan)?;
+    Ok(gate::exit_code(&report, plan.output.fail_above))
+}
+
+/// Prints the table, unless standard output is taken, and writes the outputs.
+fn publish(report: &Report, plan: &Plan<'_>) -> Result<()> {
+    if !plan.trace.quiet && !output::takes_stdout(plan.outputs) {
+        text::print(report, plan.output.top)?;
+    }
+    output::write(plan.outputs, report)
+}

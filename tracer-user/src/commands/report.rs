@@ -1,0 +1,24 @@
+//! `unfreed report`: a saved report, rendered again.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::args::ReportArgs;
+use crate::report::{gate, input, output, text};
+
+/// Prints the table, writes the outputs and applies `--fail-above`. The table
+/// stays away from standard output when an output goes there.
+///
+/// # Errors
+/// Fails when the report cannot be read or an output cannot be written.
+pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    let outputs = output::resolve(&args.output.outputs, args.output.format)?;
+    output::check(&outputs)?;
+    let report = input::read_report(&args.file)?;
+    if !output::takes_stdout(&outputs) {
+        text::print(&report, args.output.top)?;
+    }
+    output::write(&outputs, &report)?;
+    Ok(gate::exit_code(&report, args.output.fail_above))
+}

@@ -1,0 +1,80 @@
+//! `unfreed run`: trace a program from its very first allocation.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ExitCode, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::record::{End, Plan, announce, finish, runtime, trace};
+use crate::cli::args::RunArgs;
+use crate::process::file::ModuleFiles;
+use crate::report::output;
+use crate::session::launch::{Waiting, allocators_of};
+use crate::session::stop::Signals;
+use crate::session::target::Target;
+use crate::session::{Options, Session};
+
+/// Runs the verb: the program's own exit code, unless the gate fails.
+///
+/// # Errors
+/// Says what failed and what mends it.
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let outputs = output::resolve(&args.output.outputs, args.output.format)?;
+    output::check(&outputs)?;
+    let options = Options::new(&args.trace)?;
+    let program = args.command.first().context("no program to run was given")?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::catch()?;
+        let mut session = Session::load(options)?;
+        let waiting = Waiting::fork(&args.command)?;
+        let target = Target::find(waiting.pid)?;
+        let allocators = allocators_of(Path::new(program), &mut ModuleFiles::new());
+        session.attach_waiting(target, &allocators)?;
+        announce(&session, &args.trace);
+        let mut child = match waiting.start() {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("unfreed: cannot run {}: {error}", program.display());
+                return Ok(ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }));
+            }
+        };
+        let plan = Plan { trace: &args.trace, output: &args.output, outputs: &outputs };
+        let end = trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
+        if let End::Signal(number) = end {
+            pass_on(&mut child, number, &mut signals).await?;
+        }
+        signals.leave_on_next();
+        let gate = finish(session, &plan)?;
+        let status = child.wait().context("cannot wait for the program")?;
+        Ok(if gate == ExitCode::SUCCESS { code_of(status) } else { gate })
+    })
+}
+
+/// Ends the program as the signal asked. A terminal's Ctrl-C reaches it
+/// without us, so it gets a moment first.
+async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Result<()> {
+    for wait in 0.. {
+        if child.try_wait().context("cannot wait for the program")?.is_some() {
+            return Ok(());
+        }
+        let due = if number == libc::SIGINT { 10 } else { 0 };
+        if wait == due {
+            let pid = i32::try_from(child.id())?;
+            // SAFETY: our own child, which was not waited for yet.
+            unsafe { libc::kill(pid, number) };
+        }
+        tokio::select! {
+            again = signals.next() => std::process::exit(128 + again),
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The program's own exit code; 128 + the signal that ended it.
+fn code_of(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}

@@ -1,0 +1,122 @@
+//! Reading and deleting many entries of a hash map in one system call
+//! (`BPF_MAP_LOOKUP_BATCH` and `BPF_MAP_DELETE_BATCH`, kernel 5.6).
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use tracer_ebpf::Record;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+
+/// Entries asked for at once.
+const BATCH: usize = 8192;
+
+/// The part of `union bpf_attr` that batch commands use (`linux/bpf.h`).
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Calls `each` with every entry of the map. Entries that come or go while
+/// this runs may or may not be seen.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn for_each<K: Record, V: Record>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> Result<()> {
+    let mut capacity = BATCH;
+    let mut position: Option<u64> = None;
+    let mut keys = vec![0u8; capacity * size_of::<K>()];
+    let mut values = vec![0u8; capacity * size_of::<V>()];
+    loop {
+        let mut next = 0u64;
+        let mut attributes = BatchAttributes {
+            in_batch: position.as_ref().map_or(0, |at| std::ptr::from_ref(at) as u64),
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: u32::try_from(capacity)?,
+            map: map.as_raw_fd().cast_unsigned(),
+            element_flags: 0,
+            flags: 0,
+        };
+        let error = call(BPF_MAP_LOOKUP_BATCH, &mut attributes).err();
+        match error.as_ref().and_then(io::Error::raw_os_error) {
+            None | Some(libc::ENOENT) => {}
+            // One bucket alone holds more than was asked for.
+            Some(libc::ENOSPC) if capacity < BATCH * 64 => {
+                capacity *= 2;
+                keys.resize(capacity * size_of::<K>(), 0);
+                values.resize(capacity * size_of::<V>(), 0);
+                continue;
+            }
+            Some(_) => {
+                return Err(error.unwrap_or_else(|| io::ErrorKind::Other.into()))
+                    .context("cannot read a kernel map");
+            }
+        }
+        let read = (attributes.count as usize).min(capacity);
+        for index in 0..read {
+            let key = tracer_ebpf::read_record(&keys[index * size_of::<K>()..]);
+            let value = tracer_ebpf::read_record(&values[index * size_of::<V>()..]);
+            if let (Some(key), Some(value)) = (key, value) {
+                each(key, value);
+            }
+        }
+        if error.is_some() {
+            return Ok(());
+        }
+        position = Some(next);
+    }
+}
+
+/// Deletes entries; those that are gone already are no error.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn delete<K: Record>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()> {
+    let mut done = 0;
+    while done < keys.len() {
+        let mut attributes = BatchAttributes {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys[done..].as_ptr() as u64,
+            values: 0,
+            count: u32::try_from(keys.len() - done)?,
+            map: map.as_raw_fd().cast_unsigned(),
+            element_flags: 0,
+            flags: 0,
+        };
+        match call(BPF_MAP_DELETE_BATCH, &mut attributes) {
+            Ok(()) => return Ok(()),
+            // Stopped at a key that is not there: go on behind it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                done += attributes.count as usize + 1;
+            }
+            Err(error) => return Err(error).context("cannot delete from a kernel map"),
+        }
+    }
+    Ok(())
+}
+
+fn call(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {
+    // SAFETY: the attributes are of the kernel's layout and point to buffers
+    // of the stated count that outlive the call.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<BatchAttributes>(),
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,62 @@
+//! How much kernel memory the maps take, computed from their sizes.
+
+use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
+use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_THREADS};
+use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::thread::Thread;
+
+/// The sizes that the user can choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Live blocks.
+    pub live: u32,
+    /// Sites.
+    pub sites: u32,
+}
+
+/// Kernel memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Taken at load, whatever happens.
+    pub fixed: u64,
+    /// Taken for each thread that allocates.
+    pub per_thread: u64,
+}
+
+impl Sizes {
+    /// The kernel memory of maps of these sizes.
+    pub fn footprint(self) -> Footprint {
+        let live = u64::from(self.live) * hash_entry_bytes(size_of::<BlockKey>(), size_of::<Block>()) as u64
+            + buckets(self.live);
+        let index = u64::from(self.sites) * hash_entry_bytes(size_of::<SiteKey>(), 4) as u64
+            + buckets(self.sites);
+        let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
+        Footprint {
+            fixed: live + index + sites + u64::from(EVENT_RING_BYTES),
+            per_thread: hash_entry_bytes(8, size_of::<Thread>()) as u64,
+        }
+    }
+}
+
+impl Footprint {
+    /// The most it can be, bytes.
+    pub fn bound(self) -> u64 {
+        self.fixed + self.per_thread * u64::from(MAX_THREADS)
+    }
+}
+
+/// A bucket head of 16 bytes for each entry, rounded up to a power of two.
+fn buckets(entries: u32) -> u64 {
+    u64::from(entries).next_power_of_two() * 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_sizes_stay_below_150_mib() {
+        let footprint = Sizes { live: 1 << 20, sites: 1 << 14 }.footprint();
+        assert!(footprint.fixed < 150 << 20, "{footprint:?}");
+    }
+}

@@ -1,0 +1,74 @@
+//! A kernel array map in this process' memory: read without system calls.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr::NonNull;
+
+use anyhow::{Context, Result};
+use aya::maps::MapData;
+use tracer_ebpf::Record;
+
+/// A read-only view of an array map made with `BPF_F_MMAPABLE`.
+pub struct MappedArray<T> {
+    start: NonNull<u8>,
+    bytes: usize,
+    len: u32,
+    record: PhantomData<T>,
+    /// Programs that are loaded later need the open map.
+    _map: MapData,
+}
+
+// SAFETY: the view is read-only and the mapping belongs to the process.
+unsafe impl<T> Send for MappedArray<T> {}
+
+impl<T: Record> MappedArray<T> {
+    /// Distance of two elements: the kernel rounds values up to 8 bytes.
+    const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+
+    /// Maps the array behind `map`, which has `len` elements.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses the mapping.
+    pub fn new(map: MapData, len: u32) -> Result<Self> {
+        let bytes = (Self::STRIDE * len as usize).next_multiple_of(4096);
+        // SAFETY: a fresh shared mapping of a map of at least this size; the
+        // kernel checks both.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, map.fd().as_fd().as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).context("cannot map a kernel array");
+        }
+        let start = NonNull::new(start.cast()).context("the kernel mapped an array at address 0")?;
+        Ok(Self { start, bytes, len, record: PhantomData, _map: map })
+    }
+
+    /// How many elements there are.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// A copy of one element. The kernel may be writing it: each word is
+    /// whole, the element as a whole is a snapshot only when nothing traces.
+    pub fn get(&self, index: u32) -> Option<T> {
+        if index >= self.len {
+            return None;
+        }
+        // SAFETY: the element lies within the mapping, which lives as long as
+        // self; a Record is valid for every bit pattern.
+        Some(unsafe { self.start.as_ptr().add(index as usize * Self::STRIDE).cast::<T>().read_volatile() })
+    }
+
+    /// Copies of all elements.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, T)> + '_ {
+        (0..self.len).filter_map(|index| Some((index, self.get(index)?)))
+    }
+}
+
+impl<T> Drop for MappedArray<T> {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping made in `new`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

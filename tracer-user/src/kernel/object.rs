@@ -1,0 +1,211 @@
+//! The loaded BPF object: its programs, and typed access to its maps.
+
+use std::num::NonZeroU32;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use aya::maps::{HashMap, Map, MapData, Queue, RingBuf};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
+use aya::programs::{RawTracePoint, UProbe};
+use aya::{Ebpf, EbpfLoader};
+use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
+use tracer_ebpf::settings::Settings;
+use tracer_ebpf::site::Site;
+use tracer_ebpf::thread::{Process, image_id};
+use tracer_ebpf::{as_bytes, limits};
+
+use super::batch;
+use super::footprint::Sizes;
+use super::mapped::MappedArray;
+
+/// The compiled programs, aligned as the ELF reader wants them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
+
+/// The loaded object. Dropping it removes everything from the kernel.
+pub struct Object {
+    /// The programs, and the log.
+    pub ebpf: Ebpf,
+    /// The sites.
+    pub sites: MappedArray<Site>,
+    /// Lost events by cause.
+    pub losses: MappedArray<LossCount>,
+    /// Frees of blocks that were not traced.
+    pub untraced_frees: MappedArray<u64>,
+    /// Mapping and lifecycle events.
+    pub events: RingBuf<MapData>,
+    live: MapData,
+    processes: HashMap<MapData, u32, [u64; 2]>,
+}
+
+impl Object {
+    /// Loads the object; nothing is attached yet.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses a map or a program.
+    pub fn load(settings: &Settings, sizes: Sizes, log: bool) -> Result<Self> {
+        let level: u8 = if log { 4 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", as_bytes(settings), true)
+            .override_global("AYA_LOG_LEVEL", &level, false)
+            .map_max_entries("LIVE", sizes.live)
+            .map_max_entries("SITE_INDEX", sizes.sites)
+            .map_max_entries("SITES", sizes.sites)
+            .map_max_entries("FREE_SITES", sizes.sites)
+            .load(OBJECT)
+            .context("the kernel refused the BPF maps")?;
+        for name in ["uf_newtask", "uf_exec", "uf_exit"] {
+            let program: &mut RawTracePoint = program(&mut ebpf, name)?;
+            program.load().with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        fill_free_sites(&mut ebpf, sizes.sites)?;
+        Ok(Self {
+            sites: mapped(&mut ebpf, "SITES", sizes.sites)?,
+            losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
+            untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
+            events: take(&mut ebpf, "EVENTS")?.try_into()?,
+            live: map_data(take(&mut ebpf, "LIVE")?)?,
+            processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
+            ebpf,
+        })
+    }
+
+    /// Attaches the probes on the birth and death of processes and threads.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn attach_lifecycle(&mut self) -> Result<()> {
+        for (name, tracepoint) in [
+            ("uf_exit", "sched_process_exit"),
+            ("uf_exec", "sched_process_exec"),
+            ("uf_newtask", "task_newtask"),
+        ] {
+            let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+            program.attach(tracepoint).with_context(|| format!("cannot attach to {tracepoint}"))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches one program to an instruction of a file, in one process or
+    /// (with `None`) in all that map the file. Dropping the link detaches.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or the place.
+    pub fn attach(&mut self, name: &str, file: &Path, offset: u64, pid: Option<u32>) -> Result<UProbeLink> {
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program.load().with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        let scope = match pid.and_then(NonZeroU32::new) {
+            Some(pid) => UProbeScope::OneProcess(pid),
+            None => UProbeScope::AllProcesses,
+        };
+        let link = program
+            .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, scope)
+            .with_context(|| format!("cannot place a probe at offset {offset:#x} of {}", file.display()))?;
+        Ok(program.take_link(link)?)
+    }
+
+    /// Begins to trace a process: returns its image.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn admit(&mut self, pid: u32, time_ns: u64) -> Result<u64> {
+        let image = image_id(pid, time_ns);
+        let process = Process { image, shares_heap: 0, padding: 0 };
+        let words = tracer_ebpf::read_record::<ProcessWords>(as_bytes(&process)).unwrap_or_default();
+        self.processes.insert(pid, words.0, 0).context("cannot register the process")?;
+        Ok(image)
+    }
+
+    /// Stops tracing a process that has ended, if its image is still `image`.
+    pub fn dismiss(&mut self, pid: u32, image: u64) {
+        if self.processes.get(&pid, 0).is_ok_and(|words| words[0] == image) {
+            // Gone already is fine.
+            let _ = self.processes.remove(&pid);
+        }
+    }
+
+    /// The sites in use. Their indices are given out in order, so a long gap
+    /// ends the search.
+    pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        const GAP: u32 = 1024;
+        let mut last_used = 0;
+        (0..self.sites.len())
+            .map_while(move |index| {
+                let site = self.sites.get(index)?;
+                if site.image != 0 {
+                    last_used = index;
+                }
+                (index - last_used < GAP).then_some((index, site))
+            })
+            .filter(|(_, site)| site.image != 0)
+    }
+
+    /// Calls `each` with every live block.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_live(&self, each: impl FnMut(BlockKey, Block)) -> Result<()> {
+        batch::for_each(self.live.fd().as_fd(), each)
+    }
+
+    /// Forgets the live blocks of an image that has ended.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn forget(&self, image: u64) -> Result<()> {
+        let mut keys = Vec::new();
+        self.for_each_live(|key, _| {
+            if key.image == image {
+                keys.push(key);
+            }
+        })?;
+        batch::delete(self.live.fd().as_fd(), &keys)
+    }
+}
+
+/// A [`Process`] as the plain words that aya's map type takes.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+struct ProcessWords([u64; 2]);
+
+// SAFETY: two u64, any bit pattern is valid.
+unsafe impl tracer_ebpf::Record for ProcessWords {}
+
+const _: () = assert!(size_of::<Process>() == size_of::<ProcessWords>(), "the map's value is a Process");
+const _: () = assert!(limits::MAX_PROCESSES > 0, "at least one process can be traced");
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+    <&'a mut P as TryFrom<&'a mut aya::programs::Program>>::Error: std::error::Error + Send + Sync + 'static,
+{
+    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+}
+
+fn map_data(map: Map) -> Result<MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) => Ok(data),
+        _ => Err(anyhow!("a map of the BPF object has an unexpected type")),
+    }
+}
+
+fn mapped<T: tracer_ebpf::Record>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<MappedArray<T>> {
+    MappedArray::new(map_data(take(ebpf, name)?)?, len)
+}
+
+fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
+    let map = ebpf.map_mut("FREE_SITES").context("the BPF object has no map FREE_SITES")?;
+    let mut queue: Queue<&mut MapData, u32> = map.try_into()?;
+    for index in 0..sites {
+        queue.push(index, 0).context("cannot fill the queue of sites")?;
+    }
+    Ok(())
+}

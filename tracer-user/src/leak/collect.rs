@@ -1,0 +1,184 @@
+//! Reading the sites: the kernel's sums, the ledgers of mappings, and the
+//! ages of what is live.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use tracer_ebpf::lifetime;
+use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::site::Site;
+
+use super::ledger::{LiveMapping, MappingSums};
+use crate::kernel::object::Object;
+use crate::report::model::{LifetimeBucket, MemoryKind};
+use crate::session::images::{Image, Images};
+
+/// Sums over live blocks of one site.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveSums {
+    /// Blocks that are old enough.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest was allocated, nanoseconds of `CLOCK_MONOTONIC`.
+    pub oldest: u64,
+}
+
+/// Live blocks by site.
+pub type Ages = BTreeMap<u32, LiveSums>;
+
+/// Which live blocks count: those allocated no later than this.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutoff {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub born_by: u64,
+    /// Whether the user asked for one. If not, the sums of the kernel are the
+    /// live numbers, and ages only tell the oldest.
+    pub asked: bool,
+}
+
+/// One site with everything that is counted.
+#[derive(Debug, Clone)]
+pub struct CollectedSite {
+    /// The image's id.
+    pub image: u64,
+    /// Heap or mappings.
+    pub kind: MemoryKind,
+    /// Blocks allocated.
+    pub allocated: (u64, u64),
+    /// Blocks freed.
+    pub freed: (u64, u64),
+    /// Live blocks (that are old enough).
+    pub live: (u64, u64),
+    /// When the oldest of them was allocated.
+    pub oldest: Option<u64>,
+    /// First and last allocation.
+    pub seen: (u64, u64),
+    /// Freed blocks by lifetime.
+    pub lifetimes: [u64; LIFETIME_BUCKETS],
+    /// Blocks that could not be followed.
+    pub untracked: u64,
+    /// Addresses, leaf first.
+    pub frames: Vec<u64>,
+    /// Why the stack ends; a [`tracer_ebpf::stack::StackEnd`].
+    pub end: u32,
+}
+
+impl LiveSums {
+    fn add(&mut self, bytes: u64, time: u64) {
+        self.oldest = if self.count == 0 { time } else { self.oldest.min(time) };
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// The ages of live heap blocks: of one image, or of all.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn heap_ages(object: &Object, image: Option<u64>, cutoff: Cutoff) -> Result<Ages> {
+    let mut ages = Ages::new();
+    object.for_each_live(|key, block| {
+        if image.is_none_or(|wanted| wanted == key.image) && block.time <= cutoff.born_by {
+            ages.entry(block.site).or_default().add(block.size, block.time);
+        }
+    })?;
+    Ok(ages)
+}
+
+/// Every site that allocated anything.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<CollectedSite>> {
+    let mut ages = heap_ages(object, None, cutoff)?;
+    for image in images.iter() {
+        ages.extend(image.last_live.iter().flatten().map(|(site, sums)| (*site, *sums)));
+    }
+    let mut sites = Vec::new();
+    for (index, site) in object.used_sites() {
+        let Some(image) = images.index_of(site.image).and_then(|at| images.iter().nth(at)) else {
+            continue;
+        };
+        if site.allocated_count > 0 {
+            sites.push(heap_site(&site, ages.get(&index).copied(), cutoff));
+        }
+        if let Some((_, sums)) = image.ledger.sums().find(|(of, _)| *of == index) {
+            sites.push(mapping_site(&site, sums, image, index, cutoff));
+        }
+    }
+    Ok(sites)
+}
+
+/// Lifetimes in seconds, without empty buckets.
+pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket> {
+    let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+    (0..LIFETIME_BUCKETS)
+        .filter(|bucket| counts[*bucket] > 0)
+        .map(|bucket| LifetimeBucket {
+            below: lifetime::upper_bound(bucket).map(seconds),
+            count: counts[bucket],
+        })
+        .collect()
+}
+
+fn heap_site(site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
+    let aged = live.unwrap_or_default();
+    let live = if cutoff.asked {
+        (aged.count, aged.bytes)
+    } else {
+        (site.live_count(), site.live_bytes())
+    };
+    CollectedSite {
+        kind: MemoryKind::Heap,
+        allocated: (site.allocated_count, site.allocated_bytes),
+        freed: (site.freed_count, site.freed_bytes),
+        live,
+        oldest: (aged.count > 0).then_some(aged.oldest),
+        seen: (site.first_seen, site.last_seen),
+        lifetimes: site.lifetimes,
+        untracked: site.untracked_count,
+        ..bare(site)
+    }
+}
+
+fn mapping_site(
+    site: &Site,
+    sums: &MappingSums,
+    image: &Image,
+    index: u32,
+    cutoff: Cutoff,
+) -> CollectedSite {
+    let mut aged = LiveSums::default();
+    let old_enough = |mapping: &LiveMapping| mapping.site == index && mapping.time <= cutoff.born_by;
+    for mapping in image.ledger.live().filter(old_enough) {
+        aged.add(mapping.bytes, mapping.time);
+    }
+    CollectedSite {
+        kind: MemoryKind::Mapping,
+        allocated: (sums.allocated_count, sums.allocated_bytes),
+        freed: (sums.freed_count, sums.freed_bytes),
+        live: (aged.count, aged.bytes),
+        oldest: (aged.count > 0).then_some(aged.oldest),
+        seen: (sums.first_seen, sums.last_seen),
+        lifetimes: sums.lifetimes,
+        untracked: 0,
+        ..bare(site)
+    }
+}
+
+fn bare(site: &Site) -> CollectedSite {
+    CollectedSite {
+        image: site.image,
+        kind: MemoryKind::Heap,
+        allocated: (0, 0),
+        freed: (0, 0),
+        live: (0, 0),
+        oldest: None,
+        seen: (0, 0),
+        lifetimes: [0; LIFETIME_BUCKETS],
+        untracked: 0,
+        frames: site.frames.iter().take(site.depth as usize).copied().collect(),
+        end: site.end,
+    }
+}

@@ -1,0 +1,4 @@
+//! What is live, where it came from, and since when.
+
+pub mod collect;
+pub mod ledger;

@@ -1,0 +1,96 @@
+//! Addresses that carry their meaning, so that one kind is never taken for
+//! another.
+
+use std::fmt;
+
+/// The address of an instruction in a process's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CodeAddress(pub u64);
+
+/// The address that a call returns to: the instruction *after* the call.
+///
+/// The call itself is what a stack frame stands for, and it may be the last
+/// instruction of its function, line or mapping. So names are looked up one
+/// byte earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReturnAddress(pub u64);
+
+impl ReturnAddress {
+    /// An address inside the call instruction.
+    pub fn call(self) -> CodeAddress {
+        CodeAddress(self.0.saturating_sub(1))
+    }
+}
+
+/// Where a frame's address came from, and so how it is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameAddress {
+    /// The instruction at which the stack was taken.
+    Instruction(CodeAddress),
+    /// Any frame further out.
+    Return(ReturnAddress),
+}
+
+impl FrameAddress {
+    /// The frames of a stack, innermost first: the first address is the
+    /// instruction at which the stack was taken.
+    pub fn of_stack(leaf_first: &[u64]) -> impl DoubleEndedIterator<Item = FrameAddress> {
+        leaf_first
+            .iter()
+            .enumerate()
+            .map(|(depth, &address)| match depth {
+                0 => FrameAddress::Instruction(CodeAddress(address)),
+                _ => FrameAddress::Return(ReturnAddress(address)),
+            })
+    }
+
+    /// The address to look up.
+    pub fn lookup(self) -> CodeAddress {
+        match self {
+            FrameAddress::Instruction(address) => address,
+            FrameAddress::Return(address) => address.call(),
+        }
+    }
+
+    /// The address as it was found on the stack.
+    pub fn raw(self) -> u64 {
+        match self {
+            FrameAddress::Instruction(address) => address.0,
+            FrameAddress::Return(address) => address.0,
+        }
+    }
+}
+
+/// A position in a file, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileOffset(pub u64);
+
+/// An address as an ELF file states it (`st_value`, `p_vaddr`), before the
+/// loader moved it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ElfAddress(pub u64);
+
+macro_rules! hexadecimal {
+    ($($kind:ty),*) => {$(
+        impl fmt::Display for $kind {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(out, "{:#x}", self.0)
+            }
+        }
+    )*};
+}
+hexadecimal!(CodeAddress, ReturnAddress, FileOffset, ElfAddress);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_leaf_is_looked_up_where_it_is() {
+        let frames: Vec<_> = FrameAddress::of_stack(&[0x1000, 0x2000, 0]).collect();
+        let lookups: Vec<_> = frames.iter().map(|frame| frame.lookup().0).collect();
+        assert_eq!(lookups, [0x1000, 0x1fff, 0]);
+        assert_eq!(frames[1].raw(), 0x2000);
+        assert_eq!(CodeAddress(0x1f).to_string(), "0x1f");
+    }
+}

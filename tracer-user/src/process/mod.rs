@@ -1,0 +1,11 @@
+//! What is known about a traced process: which code is mapped where, and the
+//! files that the code came from.
+
+pub mod address;
+pub mod clock;
+pub mod code;
+pub mod file;
+pub mod handle;
+pub mod maps;
+mod record;
+pub mod watch;

@@ -1,0 +1,126 @@
+//! One side of a comparison.
+
+use std::path;
+
+use anyhow::Result;
+
+use crate::report::flamegraph::Amount;
+use crate::report::input::{self, Input};
+use crate::report::model::{Frame, Report};
+use crate::report::{names, pprof, units};
+
+/// What was live at the end of one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The file.
+    pub name: String,
+    /// What is measured, `inuse_space` for memory.
+    pub kind: String,
+    /// Its unit, `bytes` for memory.
+    pub unit: String,
+    /// Whether blocks were counted; without, all counts are 0.
+    pub counted: bool,
+    /// How long was traced, seconds, if known.
+    pub duration: Option<f64>,
+    /// What a reader must know to trust the numbers: losses.
+    pub notes: Vec<String>,
+    /// The call paths.
+    pub paths: Vec<Path>,
+}
+
+/// One call path of one process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Path {
+    /// Name of the process, if known.
+    pub process: Option<String>,
+    /// Root first.
+    pub frames: Vec<Frame>,
+    /// What it holds.
+    pub live: Amount,
+}
+
+impl Snapshot {
+    /// Reads a JSON report or a pprof profile; `-` is standard input.
+    ///
+    /// # Errors
+    /// See [`input::read`].
+    pub fn read(path: &path::Path) -> Result<Self> {
+        let name = input::name(path);
+        Ok(match input::read(path)? {
+            Input::Report(report) => Self::of_report(&name, &report),
+            Input::Profile(profile) => Self::of_profile(&name, profile),
+        })
+    }
+
+    /// The live memory of a report.
+    pub fn of_report(name: &str, report: &Report) -> Self {
+        let path = |site: &crate::report::model::Site| Path {
+            process: report
+                .processes
+                .get(site.process)
+                .map(|process| process.name.clone()),
+            frames: site.frames.clone(),
+            live: Amount {
+                bytes: site.live_bytes,
+                count: site.live_count,
+            },
+        };
+        let loss = |loss: &crate::report::model::Loss| {
+            format!(
+                "lost events: {} × {}",
+                units::grouped(loss.count),
+                names::clean(&loss.cause)
+            )
+        };
+        Self {
+            name: name.into(),
+            kind: pprof::INUSE_SPACE.into(),
+            unit: "bytes".into(),
+            counted: true,
+            duration: Some(report.duration),
+            notes: report.occurred_losses().map(loss).collect(),
+            paths: report.sites.iter().map(path).collect(),
+        }
+    }
+
+    /// The values of a profile.
+    pub fn of_profile(name: &str, profile: pprof::Profile) -> Self {
+        let path = |sample: pprof::Sample| Path {
+            process: sample.process,
+            frames: sample.frames,
+            live: Amount {
+                bytes: sample.value,
+                count: sample.count.unwrap_or(0),
+            },
+        };
+        let lost = profile
+            .comments
+            .iter()
+            .filter(|comment| comment.starts_with("lost events"));
+        Self {
+            name: name.into(),
+            notes: lost
+                .map(|comment| names::clean(comment).into_owned())
+                .collect(),
+            kind: names::clean(&profile.kind).into_owned(),
+            unit: names::clean(&profile.unit).into_owned(),
+            counted: profile.samples.iter().all(|sample| sample.count.is_some()),
+            duration: profile.duration,
+            paths: profile.samples.into_iter().map(path).collect(),
+        }
+    }
+
+    /// Everything that is live.
+    pub fn total(&self) -> Amount {
+        self.paths
+            .iter()
+            .fold(Amount::default(), |sum, path| sum.plus(path.live))
+    }
+
+    /// Whether processes of different names were traced.
+    pub fn has_several_names(&self) -> bool {
+        let mut names = self.paths.iter().map(|path| &path.process);
+        let first = names.next();
+        names.any(|name| Some(name) != first)
+    }
+}

@@ -1,0 +1,194 @@
+//! Flamegraphs as interactive SVG, drawn by inferno.
+//!
+//! inferno lays out the boxes and brings search and zoom; names, tooltips and
+//! colours of the boxes are ours (see [`draw`]), because a tooltip here says
+//! more than a share and a colour stands for where the code comes from.
+
+mod colour;
+mod draw;
+mod tree;
+
+use std::io::Write;
+
+use anyhow::Result;
+
+pub use draw::{Legend, Scene, draw};
+pub use tree::{Amount, Node, Tree};
+
+use super::model::{Origin, Report};
+use super::{names, text, units};
+
+pub use colour::{GROWN, SAME, SHRUNK, change};
+
+/// Draws the live bytes of a report. A report without live bytes becomes a
+/// drawing that says so.
+///
+/// # Errors
+/// Those of the writer, or of inferno.
+pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
+    let tree = tree(report);
+    let total = tree.root().after.bytes;
+    let live = |node: &Node| tooltip(node, total);
+    let colour = |node: &Node| colour::origin(node);
+    let svg = draw(&Scene {
+        title: format!("Live memory of {}", who(report)),
+        subtitle: subtitle(report),
+        empty: text::nothing_live(report),
+        legend: legend(report),
+        tree: &tree,
+        tooltip: &live,
+        colour: &colour,
+    })?;
+    Ok(writer.write_all(svg.as_bytes())?)
+}
+
+fn tree(report: &Report) -> Tree {
+    let several = report.processes.len() > 1;
+    let mut tree = Tree::default();
+    for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
+        let process = several.then(|| names::process_of(report, site.process));
+        let live = Amount {
+            bytes: site.live_bytes,
+            count: site.live_count,
+        };
+        tree.add(process.as_deref(), &site.frames, Amount::default(), live);
+    }
+    tree
+}
+
+fn tooltip(node: &Node, total: u64) -> String {
+    let mut text = format!(
+        "{}, {} of live, {}",
+        units::counted(node.after.bytes, "byte"),
+        units::percent(node.after.bytes, total),
+        units::counted(node.after.count, "block")
+    );
+    if let Some(place) = node.place() {
+        text.push_str(&format!(", {place}"));
+    }
+    text
+}
+
+fn who(report: &Report) -> String {
+    match report.processes.as_slice() {
+        [process] => names::process(process),
+        processes => format!("{} processes", processes.len()),
+    }
+}
+
+fn subtitle(report: &Report) -> String {
+    let totals = &report.totals;
+    let mut text = format!(
+        "{} in {} allocated and not freed during {}",
+        units::bytes(totals.live_bytes),
+        units::counted(totals.live_count, "block"),
+        units::seconds(report.duration)
+    );
+    if report.settings.older_than > 0.0 {
+        text.push_str(&format!(
+            ", live for at least {}",
+            units::seconds(report.settings.older_than)
+        ));
+    }
+    match report.lost_events() {
+        0 => {}
+        lost => text.push_str(&format!(
+            "; estimates: {} lost",
+            units::counted(lost, "event")
+        )),
+    }
+    text
+}
+
+/// The origins that occur, in a fixed order.
+fn legend(report: &Report) -> Vec<Legend> {
+    let live = || report.sites.iter().filter(|site| site.live_bytes > 0);
+    let occurs = |origin| live().any(|site| site.frames.iter().any(|frame| frame.origin == origin));
+    [
+        (Origin::Program, "program"),
+        (Origin::Library, "library"),
+        (Origin::Jit, "JIT"),
+        (Origin::Unknown, "unknown"),
+    ]
+    .into_iter()
+    .filter(|(origin, _)| occurs(*origin))
+    .map(|(origin, text)| Legend {
+        colour: colour::base(Some(origin)),
+        text: text.into(),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn svg(report: &Report) -> String {
+        let mut svg = Vec::new();
+        write(report, &mut svg).unwrap();
+        String::from_utf8(svg).unwrap()
+    }
+
+    #[test]
+    fn every_box_says_its_exact_bytes_and_place() {
+        let svg = svg(&sample::report());
+        for title in [
+            "all (11,208,104 bytes, 100% of live, 11,032 blocks)",
+            "main (11,208,104 bytes, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90)",
+            "open_session(int) (10,097,063 bytes, 90.1% of live, 10,007 blocks, /src/leaky/session.cpp:42)",
+            "Cache::insert(Key const&amp;) (1,045,504 bytes, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13)",
+            "load_config() (65,537 bytes, 0.6% of live, 1 block, /src/leaky/main.cpp:20)",
+        ] {
+            assert!(svg.contains(&format!("<title>{title}</title>")), "{title}");
+        }
+        assert!(
+            !svg.contains("parse()"),
+            "a site that holds nothing is not drawn"
+        );
+        assert_eq!(svg.matches("malloc (").count(), 3);
+    }
+
+    #[test]
+    fn origins_and_inlining_have_colours_of_their_own() {
+        let svg = svg(&sample::report());
+        let fill = |name: &str| {
+            let from = svg.find(&format!("<title>{name} (")).unwrap();
+            let rest = &svg[from..];
+            rest[rest.find("fill=\"").unwrap()..]
+                .split('"')
+                .nth(1)
+                .unwrap()
+                .to_string()
+        };
+        let fills = [fill("main"), fill("malloc"), fill("Session::Session()")];
+        assert!(
+            fills[0] != fills[1] && fills[1] != fills[2] && fills[0] != fills[2],
+            "{fills:?}"
+        );
+        assert!(svg.contains(">program</text>") && svg.contains(">library</text>"));
+        assert!(!svg.contains(">JIT</text>"));
+    }
+
+    #[test]
+    fn nothing_live_is_a_drawing_that_says_so() {
+        let mut report = sample::report();
+        report.sites.clear();
+        let svg = svg(&report);
+        assert!(svg.starts_with("<?xml") && svg.trim_end().ends_with("</svg>"));
+        assert!(svg.contains("Nothing that was allocated during the run is still live."));
+    }
+
+    #[test]
+    fn names_are_text_not_markup() {
+        let mut report = sample::report();
+        report.processes[0].name = "<script>".into();
+        report.sites[0].frames[2].function = Some("</text><script>alert(1)</script>".into());
+        report.sites[0].frames[2].file = Some("a(b)\"<c>".into());
+        let svg = svg(&report);
+        assert!(!svg.contains("<script>"), "only inferno's own script");
+        assert!(
+            svg.contains("&lt;/text&gt;&lt;script&gt;alert(1)&lt;/script&gt; (10,097,063 bytes")
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! A tree drawn by inferno.
+//!
+//! inferno merges boxes by name and colours them by name. So each box goes in
+//! under a number of its own, and the numbers in the finished drawing are
+//! replaced by what the box is.
+
+use anyhow::{Context, Result};
+use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
+use inferno::flamegraph::{self, Options, TextTruncateDirection};
+
+use super::tree::{Node, Tree};
+
+/// Boxes below this share of the whole are not drawn; their parents are. It
+/// bounds a drawing to 10,000 boxes a level.
+const MIN_SHARE: f64 = 0.0001;
+/// Width of all boxes together before a browser stretches them, pixels.
+const WIDTH: f64 = 1180.0;
+/// Width of a character, and of what a box needs beside its text, pixels.
+const CHARACTER: f64 = 7.3;
+const PADDING: f64 = 3.0;
+/// Behind the boxes.
+const BACKGROUND: Color = Color {
+    r: 250,
+    g: 250,
+    b: 250,
+};
+
+/// What is drawn.
+pub struct Scene<'a> {
+    /// The heading.
+    pub title: String,
+    /// The line below the heading.
+    pub subtitle: String,
+    /// Said instead of a drawing when no box has a width.
+    pub empty: String,
+    /// What the colours mean.
+    pub legend: Vec<Legend>,
+    /// The boxes.
+    pub tree: &'a Tree,
+    /// What a box says about itself when pointed at.
+    pub tooltip: &'a dyn Fn(&Node) -> String,
+    /// The colour of a box.
+    pub colour: &'a dyn Fn(&Node) -> Color,
+}
+
+/// One colour and what it means.
+pub struct Legend {
+    /// The colour.
+    pub colour: Color,
+    /// Its meaning.
+    pub text: String,
+}
+
+/// Draws the scene as an SVG document.
+///
+/// # Errors
+/// Fails when inferno does, or when its drawing is not shaped as expected.
+pub fn draw(scene: &Scene<'_>) -> Result<String> {
+    if scene.tree.root().weight == 0 {
+        return Ok(empty(scene));
+    }
+    let plan = Plan::new(scene);
+    let mut palette = PaletteMap::default();
+    for (number, node) in plan.boxes.iter().enumerate() {
+        palette.insert(placeholder(number), (scene.colour)(node));
+    }
+    // inferno looks up the colour of the root under an empty name.
+    palette.insert("", (scene.colour)(scene.tree.root()));
+    let mut options = Options::default();
+    options.title.clone_from(&scene.title);
+    options.subtitle = Some(scene.subtitle.clone());
+    options.count_name = "bytes".into();
+    options.palette_map = Some(&mut palette);
+    options.bgcolors = Some(BackgroundColor::Flat(BACKGROUND));
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    options.min_width = 0.0;
+    let mut svg = Vec::new();
+    flamegraph::from_lines(
+        &mut options,
+        plan.lines.iter().map(String::as_str),
+        &mut svg,
+    )
+    .context("cannot draw the flamegraph")?;
+    let svg = String::from_utf8(svg).context("the flamegraph is not UTF-8")?;
+    label(&svg, scene, &plan).context("the flamegraph has an unexpected shape")
+}
+
+/// The boxes that are drawn, and inferno's input.
+struct Plan<'a> {
+    /// In the order of their numbers; the root is 0.
+    boxes: Vec<&'a Node>,
+    lines: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(scene: &Scene<'a>) -> Self {
+        let tree = scene.tree;
+        let mut plan = Self {
+            boxes: Vec::new(),
+            lines: Vec::new(),
+        };
+        let mut path: Vec<String> = Vec::new();
+        let mut next = vec![(0, 0)];
+        while let Some((index, depth)) = next.pop() {
+            let node = &tree.nodes()[index];
+            path.truncate(depth);
+            path.push(placeholder(plan.boxes.len()));
+            plan.boxes.push(node);
+            let shown: Vec<usize> = tree
+                .children(index)
+                .filter(|child| is_drawn(&tree.nodes()[*child], tree.root().weight))
+                .collect();
+            let below = shown.iter().fold(0_u64, |sum, child| {
+                sum.saturating_add(tree.nodes()[*child].weight)
+            });
+            let own = node.weight.saturating_sub(below);
+            // inferno draws the root by itself, so its number is left out.
+            if own > 0 && path.len() > 1 {
+                plan.lines.push(format!("{} {own}", path[1..].join(";")));
+            }
+            next.extend(shown.iter().rev().map(|child| (*child, depth + 1)));
+        }
+        plan
+    }
+}
+
+fn is_drawn(node: &Node, total: u64) -> bool {
+    node.weight > 0 && node.weight as f64 >= MIN_SHARE * total as f64
+}
+
+/// The name under which a box goes in; sorts by number.
+fn placeholder(number: usize) -> String {
+    format!("{number:08}")
+}
+
+/// Replaces the boxes' numbers by names and tooltips, and adds the legend.
+fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
+    const BOX: &str = "<g><title>";
+    let mut parts = svg.split(BOX);
+    let (before, frames) = parts.next()?.split_once(r#"<svg id="frames""#)?;
+    let mut labelled = format!("{before}{}<svg id=\"frames\"{frames}", legend(scene));
+    for part in parts {
+        let (title, rest) = part.split_once("</title>")?;
+        let (shape, rest) = rest.split_once("<text ")?;
+        let (attributes, rest) = rest.split_once('>')?;
+        let (_, rest) = rest.split_once("</text>")?;
+        let number = title
+            .split(' ')
+            .next()
+            .filter(|name| *name != "all")
+            .map_or(Ok(0), str::parse);
+        let node = plan.boxes.get(number.ok()?)?;
+        let name = escape(&node.label);
+        // The script takes everything up to the last parenthesis for the name.
+        let tooltip = escape(&(scene.tooltip)(node).replace('(', "[").replace(')', "]"));
+        let share = node.weight as f64 / scene.tree.root().weight as f64;
+        let text = escape(&cut(&node.label, share));
+        labelled.push_str(&format!(
+            "{BOX}{name} ({tooltip})</title>{shape}<text {attributes}>{text}</text>{rest}"
+        ));
+    }
+    Some(labelled)
+}
+
+/// As much of a name as fits a box, for viewers that do not run the script.
+fn cut(label: &str, share: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small number; one below zero becomes zero"
+    )]
+    let room = ((share * WIDTH - PADDING) / CHARACTER) as usize;
+    match room {
+        0..3 => String::new(),
+        _ if label.chars().count() <= room => label.into(),
+        _ => label.chars().take(room - 2).chain("..".chars()).collect(),
+    }
+}
+
+/// A row of coloured squares at the left of the subtitle.
+fn legend(scene: &Scene<'_>) -> String {
+    let mut x = 10;
+    let mut row = String::new();
+    for Legend { colour, text } in &scene.legend {
+        row.push_str(&format!(
+            r#"<rect x="{x}" y="39" width="10" height="10" fill="rgb({},{},{})"/><text x="{}" y="48">{}</text>"#,
+            colour.r,
+            colour.g,
+            colour.b,
+            x + 14,
+            escape(text)
+        ));
+        x += 30 + 8 * text.chars().count();
+    }
+    row
+}
+
+/// A drawing that says that there is nothing to draw.
+fn empty(scene: &Scene<'_>) -> String {
+    let text = |y, size, text: &str| {
+        format!(
+            r#"<text x="50%" y="{y}" font-size="{size}">{}</text>"#,
+            escape(text)
+        )
+    };
+    format!(
+        concat!(
+            r#"<?xml version="1.0" standalone="no"?>"#,
+            r#"<svg version="1.1" width="1200" height="120" viewBox="0 0 1200 120" "#,
+            r#"xmlns="http://www.w3.org/2000/svg" font-family="monospace" text-anchor="middle">"#,
+            r##"<rect width="100%" height="100%" fill="#fafafa"/>{}{}{}</svg>"##,
+            "\n"
+        ),
+        text(30, 17, &scene.title),
+        text(60, 14, &scene.empty),
+        text(90, 12, &scene.subtitle)
+    )
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}

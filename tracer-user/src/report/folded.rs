@@ -1,0 +1,94 @@
+//! Folded stacks: one line a site, root first, `;` between frames, then a
+//! space and the live bytes. Read by flamegraph.pl, inferno and speedscope.
+
+use std::io::{self, Write};
+
+use super::model::{Frame, Report};
+use super::names;
+
+/// Writes the sites that hold live bytes. With several processes the first
+/// frame of a line is `name (pid)`.
+///
+/// # Errors
+/// Only those of the writer.
+pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
+    let several = report.processes.len() > 1;
+    for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
+        let process = several.then(|| names::process_of(report, site.process));
+        writeln!(
+            writer,
+            "{} {}",
+            path(process.as_deref(), &site.frames),
+            site.live_bytes
+        )?;
+    }
+    Ok(())
+}
+
+/// A call path as `frame;frame;frame`, root first.
+pub fn path(process: Option<&str>, frames: &[Frame]) -> String {
+    let labels = process
+        .map(str::to_string)
+        .into_iter()
+        .chain(frames.iter().map(names::label));
+    let labels: Vec<String> = labels.map(|label| label.replace(';', ":")).collect();
+    if labels.is_empty() {
+        names::UNKNOWN.into()
+    } else {
+        labels.join(";")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Process;
+    use crate::report::sample;
+
+    fn folded(report: &Report) -> String {
+        let mut text = Vec::new();
+        write(report, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn root_first_with_live_bytes_and_nothing_that_holds_nothing() {
+        let expected = "\
+__libc_start_main;main;open_session(int);Session::Session();malloc 10097063
+__libc_start_main;main;Cache::insert(Key const&);malloc 1045504
+__libc_start_main;main;load_config();malloc 65537
+";
+        assert_eq!(folded(&sample::report()), expected);
+    }
+
+    #[test]
+    fn names_cannot_break_the_format() {
+        let mut report = sample::report();
+        report.sites.truncate(1);
+        report.sites[0].frames.truncate(1);
+        report.sites[0].frames[0].function = Some("drop<[u8; 8]>\nevil 1".into());
+        assert_eq!(folded(&report), "drop<[u8: 8]>\u{FFFD}evil 1 10097063\n");
+        report.sites[0].frames.clear();
+        assert_eq!(folded(&report), "[unknown] 10097063\n");
+    }
+
+    #[test]
+    fn several_processes_are_the_first_frames() {
+        let mut report = sample::report();
+        report.processes.push(Process {
+            pid: 77,
+            name: "child;".into(),
+            ..report.processes[0].clone()
+        });
+        report.sites[2].process = 1;
+        let text = folded(&report);
+        assert!(
+            text.starts_with("leaky (1234);__libc_start_main;"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nchild: (77);__libc_start_main;main;load_config();malloc 65537\n"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! `--fail-above`: the leak gate for CI.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use super::model::Report;
+use super::units;
+
+/// Exit status when more than `--fail-above` is live.
+pub const EXIT_ABOVE: u8 = 3;
+
+/// How a report compares with `--fail-above`. Its text is one message for
+/// standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not more than the limit is live, and no event was lost.
+    Within,
+    /// Not more than the limit was seen live, but events were lost.
+    Unsure {
+        /// Live bytes that were seen.
+        live: u64,
+        /// The limit, bytes.
+        limit: u64,
+        /// Lost events of all causes.
+        lost: u64,
+    },
+    /// More than the limit is live.
+    Above {
+        /// Live bytes.
+        live: u64,
+        /// The limit, bytes.
+        limit: u64,
+    },
+}
+
+/// Applies `--fail-above` (bytes): says on standard error what there is to
+/// say, and returns success or [`EXIT_ABOVE`].
+pub fn exit_code(report: &Report, fail_above: Option<u64>) -> ExitCode {
+    let verdict = fail_above.map_or(Verdict::Within, |limit| report.verdict(limit));
+    if verdict != Verdict::Within {
+        eprintln!("unfreed: {verdict}");
+    }
+    match verdict {
+        Verdict::Above { .. } => ExitCode::from(EXIT_ABOVE),
+        Verdict::Within | Verdict::Unsure { .. } => ExitCode::SUCCESS,
+    }
+}
+
+impl Report {
+    /// Compares the live total with `limit` (bytes), the value of
+    /// `--fail-above`. Exactly the limit is still within it.
+    pub fn verdict(&self, limit: u64) -> Verdict {
+        let live = self.totals.live_bytes;
+        let lost = self.lost_events();
+        match () {
+            () if live > limit => Verdict::Above { live, limit },
+            () if lost > 0 => Verdict::Unsure { live, limit, lost },
+            () => Verdict::Within,
+        }
+    }
+
+    /// Lost events of all causes.
+    pub fn lost_events(&self) -> u64 {
+        self.losses
+            .iter()
+            .fold(0, |sum, loss| sum.saturating_add(loss.count))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exact = |size| format!("{} ({} bytes)", units::bytes(size), units::grouped(size));
+        match *self {
+            Verdict::Within => write!(f, "the live total is within --fail-above"),
+            Verdict::Unsure { live, limit, lost } => write!(
+                f,
+                "{} seen live, within --fail-above {}; but {} lost, so more may be live: see the losses in the report",
+                exact(live),
+                exact(limit),
+                units::counted(lost, "event")
+            ),
+            Verdict::Above { live, limit } => {
+                write!(
+                    f,
+                    "{} live, above --fail-above {}",
+                    exact(live),
+                    exact(limit)
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn the_limit_itself_passes() {
+        let mut report = sample::report();
+        let live = report.totals.live_bytes;
+        report.losses.clear();
+        assert_eq!(report.verdict(live), Verdict::Within);
+        assert_eq!(
+            report.verdict(live - 1),
+            Verdict::Above {
+                live,
+                limit: live - 1
+            }
+        );
+    }
+
+    #[test]
+    fn losses_are_said_when_nothing_is_above() {
+        let mut report = sample::report();
+        report.losses[0].count = 7;
+        let live = report.totals.live_bytes;
+        assert_eq!(
+            report.verdict(live),
+            Verdict::Unsure {
+                live,
+                limit: live,
+                lost: 7
+            }
+        );
+        assert!(report.verdict(live).to_string().contains("7 events lost"));
+    }
+}

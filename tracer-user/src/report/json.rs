@@ -1,0 +1,141 @@
+//! The complete report as JSON, written and read back. The fields are those
+//! of [`model`](super::model), whose documentation is the schema's.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use super::model::{Report, SCHEMA};
+
+/// Frames a call path may have when it is read.
+pub const MAX_FRAMES: usize = 4096;
+
+/// Writes the report as one line.
+///
+/// # Errors
+/// Only those of the writer.
+pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, report)?;
+    writeln!(writer)
+}
+
+/// Reads a report, and checks what the exporters rely on.
+///
+/// # Errors
+/// Fails when the text is not JSON, is not a report of this schema, or is
+/// inconsistent; the message says which.
+pub fn read(text: &[u8]) -> Result<Report> {
+    /// The one field that every schema has.
+    #[derive(Deserialize)]
+    struct Head {
+        schema: Option<String>,
+    }
+    let head: Head = serde_json::from_slice(text).context("not a JSON object")?;
+    match head.schema.as_deref() {
+        Some(SCHEMA) => {}
+        Some(other) => bail!(
+            "its schema is `{}`, and this version of unfreed reads `{SCHEMA}`; use the version that wrote it",
+            super::names::clean(other)
+        ),
+        None => bail!("it has no `schema` field: not a report of unfreed"),
+    }
+    let report: Report = serde_json::from_slice(text).context("not a complete report")?;
+    check(&report).context("the report is inconsistent")?;
+    Ok(report)
+}
+
+fn check(report: &Report) -> Result<()> {
+    let processes = report.processes.len();
+    for site in &report.sites {
+        let (id, index, frames) = (site.id, site.process, site.frames.len());
+        ensure!(
+            index < processes,
+            "site {id} belongs to process {index} of {processes}"
+        );
+        ensure!(
+            frames <= MAX_FRAMES,
+            "site {id} has {frames} frames; at most {MAX_FRAMES} are read"
+        );
+    }
+    for module in &report.modules {
+        let index = module.process;
+        ensure!(
+            index < processes,
+            "a module belongs to process {index} of {processes}"
+        );
+    }
+    for (what, value) in [
+        (
+            "live_bytes",
+            (|site| site.live_bytes) as fn(&super::model::Site) -> u64,
+        ),
+        ("live_count", |site| site.live_count),
+        ("allocated_bytes", |site| site.allocated_bytes),
+        ("allocated_count", |site| site.allocated_count),
+    ] {
+        let sum = report
+            .sites
+            .iter()
+            .map(value)
+            .try_fold(0_u64, u64::checked_add);
+        ensure!(
+            sum.is_some_and(|sum| i64::try_from(sum).is_ok()),
+            "the sum of {what} is above 2^63"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn written(report: &Report) -> Vec<u8> {
+        let mut text = Vec::new();
+        write(report, &mut text).unwrap();
+        text
+    }
+
+    fn error(text: &[u8]) -> String {
+        format!("{:#}", read(text).unwrap_err())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let report = sample::report();
+        assert_eq!(read(&written(&report)).unwrap(), report);
+    }
+
+    #[test]
+    fn another_schema_is_named() {
+        let error = error(br#"{"schema":"unfreed/9","sites":7}"#);
+        assert!(
+            error.contains("`unfreed/9`") && error.contains("`unfreed/1`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_report_is_told_apart() {
+        assert!(error(b"[1]").contains("not a JSON object"));
+        assert!(error(b"{}").contains("no `schema` field"));
+        assert!(error(br#"{"schema":"unfreed/1"}"#).contains("missing field"));
+        let whole = written(&sample::report());
+        assert!(error(&whole[..whole.len() / 2]).contains("EOF"));
+    }
+
+    #[test]
+    fn indices_and_sums_are_checked() {
+        let mut report = sample::report();
+        report.sites[1].process = 5;
+        assert!(error(&written(&report)).contains("site 2 belongs to process 5 of 1"));
+        report.sites[1].process = 0;
+        report.sites[0].live_bytes = u64::MAX;
+        assert!(error(&written(&report)).contains("the sum of live_bytes"));
+        report.sites[0].live_bytes = 1;
+        report.sites[0].frames = vec![Default::default(); MAX_FRAMES + 1];
+        assert!(error(&written(&report)).contains("4097 frames"));
+    }
+}

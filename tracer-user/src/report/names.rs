@@ -1,0 +1,122 @@
+//! Names from the target, made safe and short.
+//!
+//! Symbols, paths and process names are the target's own bytes. Nothing of
+//! them reaches a terminal, a folded line or a drawing before [`clean`].
+
+use std::borrow::Cow;
+
+use super::model::{Frame, Process, Report};
+
+/// What stands for a frame of which nothing is known.
+pub const UNKNOWN: &str = "[unknown]";
+
+/// Replaces everything that could steer a terminal or reorder a line
+/// (control characters, line separators, direction overrides) by `�`.
+pub fn clean(name: &str) -> Cow<'_, str> {
+    if name.chars().any(steers) {
+        Cow::Owned(
+            name.chars()
+                .map(|c| if steers(c) { '\u{FFFD}' } else { c })
+                .collect(),
+        )
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}')
+}
+
+/// The last component of a path or pseudo name.
+pub fn base(path: &str) -> &str {
+    path.rsplit('/')
+        .find(|part| !part.is_empty())
+        .unwrap_or(path)
+}
+
+/// What a frame is called: its function, else `module+0xoffset`, else
+/// [`UNKNOWN`]. The same call path has the same labels in every run.
+pub fn label(frame: &Frame) -> String {
+    let function = frame.function.as_ref().filter(|name| !name.is_empty());
+    match (function, &frame.module, frame.module_offset) {
+        (Some(function), ..) => clean(function).into_owned(),
+        (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))),
+        (None, Some(module), None) => format!("[{}]", clean(base(module))),
+        (None, None, _) => UNKNOWN.into(),
+    }
+}
+
+/// `file:line` if the frame has it.
+pub fn place(frame: &Frame) -> Option<String> {
+    let file = clean(frame.file.as_deref()?);
+    Some(match frame.line {
+        Some(line) => format!("{file}:{line}"),
+        None => file.into_owned(),
+    })
+}
+
+/// What tells one frame of a call path from another, in every run: its
+/// [`label`] and the name of its file.
+pub fn key(frame: &Frame) -> (String, String) {
+    let module = frame
+        .module
+        .as_deref()
+        .map(|module| base(module).trim_end_matches(" (deleted)"));
+    (label(frame), module.unwrap_or_default().into())
+}
+
+/// `name (pid)`, with the executable's name when there is no short name.
+pub fn process(process: &Process) -> String {
+    let name = if process.name.is_empty() {
+        base(&process.executable)
+    } else {
+        &process.name
+    };
+    format!("{} ({})", clean(name), process.pid)
+}
+
+/// [`process`] by index; an index without an entry is an unknown process.
+pub fn process_of(report: &Report, index: usize) -> String {
+    report
+        .processes
+        .get(index)
+        .map_or_else(|| UNKNOWN.into(), process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_lose_their_power() {
+        assert_eq!(clean("\x1b]0;owned\x07"), "\u{FFFD}]0;owned\u{FFFD}");
+        assert_eq!(clean("a\u{9b}31mb"), "a\u{FFFD}31mb");
+        assert_eq!(clean("x\u{202E}y\nz"), "x\u{FFFD}y\u{FFFD}z");
+        assert!(matches!(clean("größe<T>(日本)"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_frame_without_a_name_is_called_by_its_place() {
+        let mut frame = Frame {
+            address: 0x7f00_1234,
+            ..Frame::default()
+        };
+        assert_eq!(label(&frame), "[unknown]");
+        frame.module = Some("/usr/lib/libfoo.so.1".into());
+        assert_eq!(label(&frame), "[libfoo.so.1]");
+        frame.module_offset = Some(0x1234);
+        assert_eq!(label(&frame), "libfoo.so.1+0x1234");
+        frame.function = Some("foo".into());
+        assert_eq!(label(&frame), "foo");
+    }
+
+    #[test]
+    fn base_names() {
+        assert_eq!(base("/usr/lib/libc.so.6"), "libc.so.6");
+        assert_eq!(base("[vdso]"), "[vdso]");
+        assert_eq!(base("/"), "/");
+    }
+}

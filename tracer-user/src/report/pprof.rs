@@ -1,0 +1,84 @@
+//! pprof profiles: the format that `go tool pprof` and most profile viewers
+//! open. Written for every report; read, also from other tools, for `diff`.
+
+mod proto;
+mod read;
+mod write;
+
+pub use read::{Profile, Sample, read};
+pub use write::write;
+
+/// The sample type that viewers open first.
+pub const INUSE_SPACE: &str = "inuse_space";
+/// Live blocks.
+pub const INUSE_OBJECTS: &str = "inuse_objects";
+/// Label of a sample: the process's name.
+pub const PROCESS: &str = "process";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Report;
+    use crate::report::{names, sample};
+
+    fn round_trip(report: &Report) -> Profile {
+        let mut file = Vec::new();
+        write(report, &mut file).unwrap();
+        read(&file).unwrap()
+    }
+
+    #[test]
+    fn live_memory_survives_the_round_trip() {
+        let report = sample::report();
+        let profile = round_trip(&report);
+        assert_eq!(profile.kind, "inuse_space");
+        assert_eq!(profile.unit, "bytes");
+        assert_eq!(profile.duration, Some(60.0));
+        assert_eq!(profile.samples.len(), report.sites.len());
+        for (sample, site) in profile.samples.iter().zip(&report.sites) {
+            assert_eq!(sample.value, site.live_bytes);
+            assert_eq!(sample.count, Some(site.live_count));
+            assert_eq!(sample.process.as_deref(), Some("leaky"));
+            let keys = |frames: &[_]| frames.iter().map(names::key).collect::<Vec<_>>();
+            assert_eq!(keys(&sample.frames), keys(&site.frames));
+        }
+    }
+
+    #[test]
+    fn inlined_frames_share_a_location() {
+        let report = sample::report();
+        let frames = &round_trip(&report).samples[0].frames;
+        let inlined: Vec<_> = frames.iter().map(|frame| frame.inlined).collect();
+        assert_eq!(inlined, [false, false, false, true, false]);
+        assert_eq!(frames[2].address, frames[3].address);
+        assert_eq!((frames[3].line, frames[2].line), (Some(7), Some(42)));
+    }
+
+    #[test]
+    fn a_frame_without_a_name_is_found_again_by_its_offset() {
+        let mut report = sample::report();
+        report.modules[0].file_offset = 0x2000;
+        let frame = &mut report.sites[0].frames[1];
+        frame.function = None;
+        frame.file = None;
+        frame.module_offset = Some(frame.address - 0x40_0000 + 0x2000);
+        let label = names::label(frame);
+        assert_eq!(
+            names::label(&round_trip(&report).samples[0].frames[1]),
+            label
+        );
+    }
+
+    #[test]
+    fn losses_travel_as_comments() {
+        let mut report = sample::report();
+        report.losses[0].count = 3;
+        let comments = round_trip(&report).comments;
+        assert!(
+            comments
+                .iter()
+                .any(|line| line.contains("3 × live_map_full")),
+            "{comments:?}"
+        );
+    }
+}

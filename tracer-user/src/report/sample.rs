@@ -1,0 +1,181 @@
+//! A report for tests: a leak, a bounded cache, a start-up allocation and a
+//! path that holds nothing.
+
+use super::model::*;
+
+/// Build id of the sample's executable.
+pub const BUILD_ID: &str = "00112233445566778899aabbccddeeff00112233";
+
+fn frame(function: &str, origin: Origin, address: u64) -> Frame {
+    let module = match origin {
+        Origin::Program => "/opt/leaky/leaky",
+        _ => "/usr/lib/x86_64-linux-gnu/libc.so.6",
+    };
+    Frame {
+        function: Some(function.into()),
+        module: Some(module.into()),
+        module_offset: Some(address & 0xffff),
+        address,
+        origin,
+        ..Frame::default()
+    }
+}
+
+/// A frame of the program, at `/src/leaky/FILE:LINE`.
+pub fn program(function: &str, file: &str, line: u32, address: u64) -> Frame {
+    Frame {
+        file: Some(format!("/src/leaky/{file}")),
+        line: Some(line),
+        ..frame(function, Origin::Program, address)
+    }
+}
+
+/// A frame of the C library.
+pub fn library(function: &str, address: u64) -> Frame {
+    frame(function, Origin::Library, address)
+}
+
+/// A site of process 0 with these numbers and frames between `main` and
+/// `malloc`.
+pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -> Site {
+    let mut frames = vec![
+        library("__libc_start_main", 0x7f00_0000_7111),
+        program("main", "main.cpp", 90, 0x40_1011),
+    ];
+    frames.extend(between);
+    frames.push(library("malloc", 0x7f00_0000_9000));
+    Site {
+        id,
+        process: 0,
+        kind: MemoryKind::Heap,
+        live_bytes: live.0,
+        live_count: live.1,
+        allocated_bytes: live.0 + freed.0,
+        allocated_count: live.1 + freed.1,
+        freed_bytes: freed.0,
+        freed_count: freed.1,
+        oldest_age: (live.1 > 0).then_some(59.0),
+        first_seen: 0.5,
+        last_seen: 59.9,
+        lifetimes: vec![],
+        lower_bound: false,
+        stack_end: StackEnd::Start,
+        frames,
+    }
+}
+
+/// The report of one process with four sites.
+pub fn report() -> Report {
+    let inlined = Frame {
+        inlined: true,
+        ..program("Session::Session()", "session.h", 7, 0x40_2022)
+    };
+    let leak = site(
+        1,
+        (10_007 * 1_009, 10_007),
+        (0, 0),
+        vec![
+            program("open_session(int)", "session.cpp", 42, 0x40_2022),
+            inlined,
+        ],
+    );
+    let mut cache = site(
+        2,
+        (1_024 * 1_021, 1_024),
+        (298_976 * 1_021, 298_976),
+        vec![program(
+            "Cache::insert(Key const&)",
+            "cache.cpp",
+            13,
+            0x40_3033,
+        )],
+    );
+    cache.oldest_age = Some(0.2);
+    cache.lifetimes = vec![
+        LifetimeBucket {
+            below: Some(0.134),
+            count: 4,
+        },
+        LifetimeBucket {
+            below: Some(0.268),
+            count: 298_972,
+        },
+    ];
+    let mut start_up = site(
+        3,
+        (65_537, 1),
+        (0, 0),
+        vec![program("load_config()", "main.cpp", 20, 0x40_4044)],
+    );
+    start_up.last_seen = 0.5;
+    let idle = site(
+        4,
+        (0, 0),
+        (499, 1),
+        vec![program("parse()", "main.cpp", 30, 0x40_5055)],
+    );
+    let sites = vec![leak, cache, start_up, idle];
+    let sum = |value: fn(&Site) -> u64| sites.iter().map(value).sum();
+    Report {
+        schema: SCHEMA.into(),
+        version: "0.1.0".into(),
+        started: "2026-11-21T20:03:22Z".into(),
+        duration: 60.0,
+        settings: Settings {
+            command: "unfreed record -p 1234".into(),
+            ..Settings::default()
+        },
+        processes: vec![Process {
+            pid: 1234,
+            name: "leaky".into(),
+            executable: "/opt/leaky/leaky".into(),
+            end: ProcessEnd::Running,
+            began: 0.0,
+            ended: 60.0,
+            probes: vec![],
+        }],
+        modules: vec![
+            module("/opt/leaky/leaky", 0x40_0000, 0x41_0000, Some(BUILD_ID)),
+            module(
+                "/usr/lib/x86_64-linux-gnu/libc.so.6",
+                0x7f00_0000_0000,
+                0x7f00_0010_0000,
+                None,
+            ),
+        ],
+        totals: Totals {
+            live_bytes: sum(|s| s.live_bytes),
+            live_count: sum(|s| s.live_count),
+            allocated_bytes: sum(|s| s.allocated_bytes),
+            allocated_count: sum(|s| s.allocated_count),
+            freed_bytes: sum(|s| s.freed_bytes),
+            freed_count: sum(|s| s.freed_count),
+            untraced_frees: 12,
+        },
+        sites,
+        timeline: vec![],
+        losses: vec![Loss {
+            cause: "live_map_full".into(),
+            count: 0,
+            meaning: "The map of live blocks was full. Raise --max-live.".into(),
+        }],
+        overhead: Overhead {
+            probe_hits: 608_985,
+            nanoseconds_per_hit: 610.0,
+            target_seconds: 0.371,
+            kernel_bytes: 64 << 20,
+            tracer_seconds: 0.25,
+        },
+    }
+}
+
+fn module(path: &str, start: u64, end: u64, build_id: Option<&str>) -> Module {
+    Module {
+        process: 0,
+        path: path.into(),
+        start,
+        end,
+        file_offset: 0,
+        build_id: build_id.map(Into::into),
+    }
+}

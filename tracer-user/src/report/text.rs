@@ -1,0 +1,216 @@
+//! The table on standard output and in `.txt` files.
+
+mod footer;
+mod header;
+mod layout;
+mod site;
+mod stack;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+
+pub use layout::{Layout, PLAIN};
+pub use site::nothing_live;
+pub use stack::Stack;
+pub use table::{Cell, Row, Table};
+
+use super::model::Report;
+
+/// The report as text: what was traced, the top sites with their stacks, the
+/// rest in one line, losses, cost. Every line ends with a newline and none is
+/// wider than the layout.
+pub fn render(report: &Report, layout: &Layout) -> String {
+    let mut text = String::new();
+    header::render(&mut text, report, layout);
+    site::render(&mut text, report, layout);
+    footer::render(&mut text, report, layout);
+    text
+}
+
+/// Prints the table on standard output, as wide as the terminal, with colours
+/// if standard output is a terminal that wants them (NO_COLOR is honoured).
+///
+/// # Errors
+/// Fails when standard output cannot be written; a reader that closed the
+/// pipe is not an error.
+pub fn print(report: &Report, top: usize) -> anyhow::Result<()> {
+    print_text(&render(report, &Layout::of_stdout(top)))
+}
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// See [`print`].
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Layout {
+    /// The layout for standard output as it is now.
+    pub fn of_stdout(top: usize) -> Self {
+        let stdout = io::stdout();
+        let terminal = if stdout.is_terminal() {
+            terminal_size::terminal_size_of(&stdout)
+        } else {
+            None
+        };
+        let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
+        Self::new(top, terminal.map(|(width, _)| usize::from(width.0)), colour)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+    use crate::report::model::*;
+    use crate::report::sample;
+
+    fn plain(report: &Report, width: usize) -> String {
+        render(report, &Layout::new(10, Some(width), false))
+    }
+
+    #[test]
+    fn the_three_kinds_of_site_read_differently() {
+        let text = plain(&sample::report(), 100);
+        let expected = "\
+leaky (1234), traced for 1m 00s from 2026-11-21T20:03:22Z
+Live: 10.7 MiB in 11,032 blocks (11,208,104 bytes) from 3 call paths
+Allocated: 302 MiB in 310,009 blocks; 5.03 MiB/s, 5,167 blocks/s
+Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks from before the run
+
+ #       LIVE  BLOCKS  SHARE  OLDEST  LAST ALLOC  ALLOCS/S   BYTES/S  FREED  LIFETIME OF FREED
+ 1   9.63 MiB  10,007  90.1%  59.0 s  100 ms ago       167   164 KiB     0%  –
+    10,097,063 bytes live · allocated 10,007 (10,097,063 bytes) · freed 0 · by malloc
+    Session::Session() (inlined)  leaky/session.h:7
+    open_session(int)  leaky/session.cpp:42
+    main  leaky/main.cpp:90
+    __libc_start_main  (libc.so.6)
+
+ 2  1,021 KiB   1,024   9.3%  200 ms  100 ms ago     5,000  4.87 MiB  99.7%  median <268 ms
+    1,045,504 bytes live · allocated 300,000 (306,300,000 bytes)
+    freed 298,976 (305,254,496 bytes), all within 268 ms · by malloc
+    Cache::insert(Key const&)  leaky/cache.cpp:13
+    main  leaky/main.cpp:90
+    __libc_start_main  (libc.so.6)
+
+ 3   64.0 KiB       1   0.6%  59.0 s  59.5 s ago     0.017  1.07 KiB     0%  –
+    65,537 bytes live · allocated 1 (65,537 bytes) · freed 0 · by malloc
+    load_config()  leaky/main.cpp:20
+    main  leaky/main.cpp:90
+    __libc_start_main  (libc.so.6)
+
+1 call path holds nothing live.
+
+Cost: at least 608,985 probe hits of about 610 ns, together about 371 ms of the target's time (0.6%
+of one core during the run); 64.0 MiB of kernel memory; 250 ms of the tracer's own CPU time.
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut report = sample::report();
+        report.losses[0].count = 3;
+        report.sites[0].frames[2].function =
+            Some("std::vector<日本語, std::allocator<日本語>>::emplace_back".repeat(4));
+        for width in [20, 40, 60, 79, 80, 100, 200] {
+            for line in plain(&report, width).lines() {
+                assert!(line.width() <= width, "{} > {width}: {line}", line.width());
+            }
+        }
+    }
+
+    #[test]
+    fn the_target_cannot_steer_the_terminal() {
+        let mut report = sample::report();
+        report.processes[0].name = "\x1b[2J".into();
+        report.losses[0] = Loss {
+            cause: "\x1b[1m".into(),
+            count: 1,
+            meaning: "\x07".into(),
+        };
+        let frame = &mut report.sites[0].frames[2];
+        frame.function = Some("\x1b]52;c;aGk=\x07".into());
+        frame.file = Some("/tmp/\r\x1b[A".into());
+        report.sites[1].frames[2] = Frame {
+            module: Some("/tmp/\x1b[31m".into()),
+            reason: Some("\x1b[0m".into()),
+            ..Frame::default()
+        };
+        let text = plain(&report, 100);
+        assert!(
+            text.chars().all(|c| c == '\n' || !c.is_control()),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn numbers_touched_by_a_loss_are_marked_and_explained() {
+        let mut report = sample::report();
+        report.losses[0].count = 1_234;
+        report.sites[1].lower_bound = true;
+        let text = plain(&report, 100);
+        assert!(text.contains("Live: ~10.7 MiB"), "{text}");
+        assert!(text.contains("Allocated: ≥302 MiB"), "{text}");
+        assert!(text.contains("~1,045,504 bytes live"), "{text}");
+        assert!(text.contains("1,234 × live_map_full"), "{text}");
+        assert!(text.contains("Raise --max-live."), "{text}");
+    }
+
+    #[test]
+    fn an_empty_report_claims_no_leak_only_without_losses() {
+        let mut report = sample::report();
+        report.sites.retain(|site| site.live_count == 0);
+        report.totals.live_bytes = 0;
+        report.totals.live_count = 0;
+        assert!(plain(&report, 100).contains("Nothing that was allocated"));
+        report.losses[0].count = 1;
+        let text = plain(&report, 100);
+        assert!(!text.contains("Nothing that was allocated"), "{text}");
+        assert!(text.contains("but events were lost"), "{text}");
+    }
+
+    #[test]
+    fn what_the_table_leaves_out_is_summed() {
+        let text = render(&sample::report(), &Layout::new(1, Some(100), false));
+        assert!(
+            text.contains("2 more call paths: 1.06 MiB in 1,025 blocks live."),
+            "{text}"
+        );
+        assert!(text.contains("1 call path holds nothing live."), "{text}");
+    }
+
+    #[test]
+    fn colours_only_when_asked_for() {
+        assert!(!plain(&sample::report(), 100).contains('\x1b'));
+        assert!(render(&sample::report(), &Layout::new(10, None, true)).contains('\x1b'));
+    }
+
+    #[test]
+    fn every_row_names_its_process_when_there_are_several() {
+        let mut report = sample::report();
+        assert!(!plain(&report, 100).contains("in leaky (1234)"));
+        report.processes.push(Process {
+            pid: 77,
+            name: "child".into(),
+            ..report.processes[0].clone()
+        });
+        report.sites[1].process = 1;
+        let text = plain(&report, 100);
+        assert!(
+            text.contains("in leaky (1234)") && text.contains("in child (77)"),
+            "{text}"
+        );
+    }
+}

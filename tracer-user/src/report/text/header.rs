@@ -1,0 +1,125 @@
+//! What was traced, and the totals.
+
+use super::layout::{Layout, Marks, PLAIN};
+use crate::report::model::{Process, ProcessEnd, Report};
+use crate::report::{names, units};
+
+/// Processes named before the rest is only counted.
+const NAMED_PROCESSES: usize = 6;
+
+/// Adds the heading lines and an empty one.
+pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+    layout.prose(text, layout.strong, 0, &traced(report));
+    for line in [live(report), allocated(report), freed(report)] {
+        layout.prose(text, PLAIN, 0, &line);
+    }
+    text.push('\n');
+}
+
+fn traced(report: &Report) -> String {
+    let count = report.processes.len();
+    let mut names: Vec<String> = report
+        .processes
+        .iter()
+        .take(NAMED_PROCESSES)
+        .map(process)
+        .collect();
+    if count > NAMED_PROCESSES {
+        names.push(format!("and {} more", count - NAMED_PROCESSES));
+    }
+    let who = if count > 1 {
+        format!("{count} processes: ")
+    } else {
+        String::new()
+    };
+    format!(
+        "{who}{}, traced for {} from {}",
+        names.join(", "),
+        units::seconds(report.duration),
+        names::clean(&report.started)
+    )
+}
+
+fn process(process: &Process) -> String {
+    let end = match process.end {
+        ProcessEnd::Running => "",
+        ProcessEnd::Exited => " exited",
+        ProcessEnd::Exec => " until exec",
+    };
+    format!("{}{end}", names::process(process))
+}
+
+fn live(report: &Report) -> String {
+    let totals = &report.totals;
+    let about = marks(report).about;
+    let sites = report
+        .sites
+        .iter()
+        .filter(|site| site.live_count > 0)
+        .count() as u64;
+    let mut line = format!(
+        "Live: {about}{} in {about}{} ({about}{} bytes) from {}",
+        units::bytes(totals.live_bytes),
+        units::counted(totals.live_count, "block"),
+        units::grouped(totals.live_bytes),
+        units::counted(sites, "call path"),
+    );
+    if report.settings.older_than > 0.0 {
+        let age = units::seconds(report.settings.older_than);
+        line.push_str(&format!("; only blocks live for at least {age}"));
+    }
+    if report.settings.min_size > 0 {
+        let size = units::grouped(report.settings.min_size);
+        line.push_str(&format!("; only allocations of at least {size} bytes"));
+    }
+    line
+}
+
+fn allocated(report: &Report) -> String {
+    let totals = &report.totals;
+    let at_least = marks(report).at_least;
+    format!(
+        "Allocated: {at_least}{} in {at_least}{}; {at_least}{}/s, {at_least}{} blocks/s",
+        units::bytes(totals.allocated_bytes),
+        units::counted(totals.allocated_count, "block"),
+        units::bytes_per_second(rate(totals.allocated_bytes, report.duration)),
+        units::per_second(rate(totals.allocated_count, report.duration)),
+    )
+}
+
+fn freed(report: &Report) -> String {
+    let totals = &report.totals;
+    let Marks { at_least, about } = marks(report);
+    let mut line = format!(
+        "Freed: {at_least}{} in {at_least}{}, {about}{} of the blocks",
+        units::bytes(totals.freed_bytes),
+        units::counted(totals.freed_count, "block"),
+        units::percent(totals.freed_count, totals.allocated_count),
+    );
+    if totals.untraced_frees > 0 {
+        let frees = units::counted(totals.untraced_frees, "free");
+        let small = if report.settings.min_size > 0 {
+            " or below --min-size"
+        } else {
+            ""
+        };
+        line.push_str(&format!(
+            "; and {frees} of blocks from before the run{small}"
+        ));
+    }
+    line
+}
+
+/// The totals are inexact when anything was lost.
+fn marks(report: &Report) -> Marks {
+    Marks::new(report.lost_events() > 0 || report.sites.iter().any(|site| site.lower_bound))
+}
+
+/// `amount` a second; 0 for a run without duration.
+pub fn rate(amount: u64, duration: f64) -> f64 {
+    if duration > 0.0 {
+        amount as f64 / duration
+    } else {
+        0.0
+    }
+}

@@ -1,0 +1,219 @@
+//! The table of sites.
+
+use super::header::rate;
+use super::layout::{Layout, Marks, PLAIN};
+use super::stack::Stack;
+use super::table::{Cell, Row, Table};
+use crate::report::model::{LifetimeBucket, MemoryKind, Report, Site};
+use crate::report::{names, units};
+
+/// Adds the top rows and what they leave out.
+pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+    let mut live: Vec<&Site> = report
+        .sites
+        .iter()
+        .filter(|site| site.live_count > 0)
+        .collect();
+    live.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(a.id.cmp(&b.id)));
+    let (top, rest) = live.split_at(layout.top.min(live.len()));
+    let rows = top
+        .iter()
+        .enumerate()
+        .map(|(index, site)| row(report, site, index + 1))
+        .collect();
+    Table { rows }.render(text, layout);
+    for line in remainder(report, &live, rest) {
+        layout.prose(text, PLAIN, 0, &line);
+    }
+}
+
+fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if live.is_empty() {
+        lines.push(nothing_live(report));
+    }
+    if !rest.is_empty() {
+        let total = |value: fn(&Site) -> u64| {
+            rest.iter()
+                .fold(0_u64, |sum, site| sum.saturating_add(value(site)))
+        };
+        let about = Marks::new(rest.iter().any(|site| site.lower_bound)).about;
+        lines.push(format!(
+            "{}: {about}{} in {about}{} live.",
+            units::counted(rest.len() as u64, "more call path"),
+            units::bytes(total(|site| site.live_bytes)),
+            units::counted(total(|site| site.live_count), "block"),
+        ));
+    }
+    let idle = report.sites.len() - live.len();
+    if idle > 0 {
+        let verb = if idle == 1 { "holds" } else { "hold" };
+        lines.push(format!(
+            "{} {verb} nothing live.",
+            units::counted(idle as u64, "call path")
+        ));
+    }
+    lines
+}
+
+/// What to say when no block is live: with losses, or with `--older-than`, it
+/// is less than that nothing leaks.
+pub fn nothing_live(report: &Report) -> String {
+    let age = report.settings.older_than;
+    match () {
+        () if report.lost_events() > 0 => {
+            "No live block was seen, but events were lost: this does not prove that nothing leaks."
+                .into()
+        }
+        () if age > 0.0 => {
+            format!(
+                "Nothing that was allocated during the run has been live for {}.",
+                units::seconds(age)
+            )
+        }
+        () => "Nothing that was allocated during the run is still live.".into(),
+    }
+}
+
+fn row<'a>(report: &'a Report, site: &'a Site, number: usize) -> Row<'a> {
+    let callers = site.frames.len().saturating_sub(1);
+    Row {
+        cells: cells(report, site, number),
+        notes: notes(report, site),
+        stack: Stack {
+            frames: &site.frames[..callers],
+            end: Some(site.stack_end),
+        },
+    }
+}
+
+fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
+    let Marks { at_least, about } = Marks::new(site.lower_bound);
+    let oldest = site.oldest_age.map_or_else(
+        || "–".into(),
+        |age| format!("{about}{}", units::seconds(age)),
+    );
+    let allocations = rate(site.allocated_count, report.duration);
+    let bytes = rate(site.allocated_bytes, report.duration);
+    vec![
+        Cell::new("#", format!("{number:>2}")),
+        Cell::new("LIVE", format!("{about}{}", units::bytes(site.live_bytes))),
+        Cell::new(
+            "BLOCKS",
+            format!("{about}{}", units::grouped(site.live_count)),
+        ),
+        Cell::new(
+            "SHARE",
+            units::percent(site.live_bytes, report.totals.live_bytes),
+        ),
+        Cell::new("OLDEST", oldest),
+        Cell::new("LAST ALLOC", last_allocation(report, site)),
+        Cell::new(
+            "ALLOCS/S",
+            format!("{at_least}{}", units::per_second(allocations)),
+        ),
+        Cell::new(
+            "BYTES/S",
+            format!("{at_least}{}", units::bytes_per_second(bytes)),
+        ),
+        Cell::new(
+            "FREED",
+            format!(
+                "{about}{}",
+                units::percent(site.freed_count, site.allocated_count)
+            ),
+        ),
+        Cell::new("LIFETIME OF FREED", median(&site.lifetimes)),
+    ]
+}
+
+/// How long before the end of the run the site last allocated.
+fn last_allocation(report: &Report, site: &Site) -> String {
+    format!("{} ago", units::seconds(report.duration - site.last_seen))
+}
+
+fn notes(report: &Report, site: &Site) -> Vec<String> {
+    let Marks { at_least, about } = Marks::new(site.lower_bound);
+    let mut notes = vec![
+        format!("{about}{} bytes live", units::grouped(site.live_bytes)),
+        format!(
+            "allocated {at_least}{} ({at_least}{} bytes)",
+            units::grouped(site.allocated_count),
+            units::grouped(site.allocated_bytes)
+        ),
+        freed(site, at_least),
+    ];
+    if let Some(allocator) = site.frames.last() {
+        notes.push(format!("by {}", names::label(allocator)));
+    } else if site.kind == MemoryKind::Mapping {
+        notes.push("a mapping".into());
+    }
+    if report.processes.len() > 1 {
+        notes.push(format!("in {}", names::process_of(report, site.process)));
+    }
+    notes
+}
+
+fn freed(site: &Site, at_least: &str) -> String {
+    if site.freed_count == 0 {
+        return "freed 0".into();
+    }
+    let within = match site.lifetimes.last() {
+        Some(LifetimeBucket {
+            below: Some(limit), ..
+        }) => {
+            format!(", all within {}", units::seconds(*limit))
+        }
+        _ => String::new(),
+    };
+    format!(
+        "freed {at_least}{} ({at_least}{} bytes){within}",
+        units::grouped(site.freed_count),
+        units::grouped(site.freed_bytes)
+    )
+}
+
+/// The bucket that half of the freed blocks' lifetimes reach.
+fn median(lifetimes: &[LifetimeBucket]) -> String {
+    let total = lifetimes
+        .iter()
+        .fold(0_u64, |sum, bucket| sum.saturating_add(bucket.count));
+    if total == 0 {
+        return "–".into();
+    }
+    let mut seen = 0_u64;
+    let mut over = None;
+    for bucket in lifetimes {
+        seen = seen.saturating_add(bucket.count);
+        match bucket.below {
+            Some(limit) if seen >= total.div_ceil(2) => {
+                return format!("median <{}", units::seconds(limit));
+            }
+            limit => over = limit.or(over),
+        }
+    }
+    format!("median ≥{}", units::seconds(over.unwrap_or(0.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_a_bound_of_its_bucket() {
+        let bucket = |below, count| LifetimeBucket { below, count };
+        assert_eq!(median(&[]), "–");
+        assert_eq!(
+            median(&[bucket(Some(0.001), 10), bucket(Some(2.0), 9)]),
+            "median <1.00 ms"
+        );
+        assert_eq!(
+            median(&[bucket(Some(0.001), 10), bucket(Some(2.0), 11)]),
+            "median <2.0 s"
+        );
+        assert_eq!(
+            median(&[bucket(Some(2.0), 1), bucket(None, 9)]),
+            "median ≥2.0 s"
+        );
+    }
+}

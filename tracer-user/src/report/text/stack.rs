@@ -1,0 +1,230 @@
+//! A call path, most important frame first.
+
+use std::collections::BTreeSet;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::layout::{Layout, PLAIN, fit_end, fit_middle};
+use crate::report::model::{Frame, Origin, StackEnd};
+use crate::report::names;
+
+/// Lines of a stack before it is collapsed.
+const MAX_LINES: usize = 14;
+/// Lines kept at the leaf of a collapsed stack.
+const LEAF_LINES: usize = 8;
+/// Lines kept at the root of a collapsed stack.
+const ROOT_LINES: usize = 3;
+/// Path components of a source file that are shown.
+const PATH_COMPONENTS: usize = 2;
+
+/// A call path as lines: leaf first, recursion and long middles collapsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Stack<'a> {
+    /// Root first.
+    pub frames: &'a [Frame],
+    /// Why it ends at the root, if known.
+    pub end: Option<StackEnd>,
+}
+
+/// One or more frames in a row with the same name.
+struct Line<'a> {
+    frame: &'a Frame,
+    label: String,
+    repeated: usize,
+}
+
+impl Stack<'_> {
+    /// Adds the lines, each after `indent` spaces. The leaf-most frame of the
+    /// program itself stands out.
+    pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
+        let lines = self.lines();
+        let interest = lines
+            .iter()
+            .position(|line| line.frame.origin == Origin::Program);
+        let shown = shown(lines.len(), interest);
+        let mut next = 0;
+        for index in shown {
+            if index > next {
+                let hidden: usize = lines[next..index].iter().map(|line| line.repeated).sum();
+                layout.line(
+                    text,
+                    layout.faint,
+                    &format!("{:indent$}… {hidden} more frames", ""),
+                );
+            }
+            lines[index].render(text, indent, layout, interest == Some(index));
+            next = index + 1;
+        }
+        if let Some(end) = self.end_note() {
+            layout.line(text, layout.faint, &format!("{:indent$}{end}", ""));
+        }
+    }
+
+    fn lines(&self) -> Vec<Line<'_>> {
+        let mut lines: Vec<Line<'_>> = Vec::new();
+        for frame in self.frames.iter().rev() {
+            let label = names::label(frame);
+            match lines.last_mut() {
+                Some(last) if frame.function.is_some() && last.label == label => last.repeated += 1,
+                _ => lines.push(Line {
+                    frame,
+                    label,
+                    repeated: 1,
+                }),
+            }
+        }
+        lines
+    }
+
+    fn end_note(&self) -> Option<&'static str> {
+        match self.end? {
+            StackEnd::Start => None,
+            StackEnd::Broken => Some("(the stack breaks off here: built without frame pointers)"),
+            StackEnd::TooDeep => Some("(deeper than 127 frames: the root is missing)"),
+            StackEnd::Unreadable => Some("(the stack could not be read further)"),
+        }
+    }
+}
+
+/// Which lines of a stack are shown: the leaf, the root, and where the
+/// program's own code begins.
+fn shown(count: usize, interest: Option<usize>) -> BTreeSet<usize> {
+    if count <= MAX_LINES {
+        return (0..count).collect();
+    }
+    let around = interest.into_iter().flat_map(|line| [line, line + 1]);
+    (0..LEAF_LINES)
+        .chain(count - ROOT_LINES..count)
+        .chain(around)
+        .filter(|line| *line < count)
+        .collect()
+}
+
+impl Line<'_> {
+    fn render(&self, text: &mut String, indent: usize, layout: &Layout, interest: bool) {
+        let place = self.place();
+        let mut suffix = String::new();
+        if self.repeated > 1 {
+            suffix.push_str(&format!(" (×{})", self.repeated));
+        }
+        if self.frame.inlined {
+            suffix.push_str(" (inlined)");
+        }
+        let room = layout.width - indent;
+        let place_width = place.width().min((room / 2).saturating_sub(suffix.width()));
+        let name_width = room.saturating_sub(place_width + suffix.width() + 2);
+        let name = fit_middle(&self.label, name_width);
+        let place = if place_width == 0 {
+            String::new()
+        } else {
+            fit_end(&place, place_width)
+        };
+        let (strong, faint) = (if interest { layout.strong } else { PLAIN }, layout.faint);
+        text.push_str(&format!(
+            "{:indent$}{strong}{name}{strong:#}{faint}{suffix}",
+            ""
+        ));
+        let gap = if place_width == 0 { "" } else { "  " };
+        text.push_str(&format!("{gap}{place}{faint:#}\n"));
+    }
+
+    /// Where the code is: source line, else module; for a frame without a
+    /// name the reason.
+    fn place(&self) -> String {
+        if self.frame.function.is_none() {
+            let reason = self.frame.reason.as_deref().unwrap_or("no name");
+            let address = self
+                .frame
+                .module
+                .is_none()
+                .then(|| format!("{:#x}, ", self.frame.address));
+            return format!("({}{})", address.unwrap_or_default(), names::clean(reason));
+        }
+        match (names::place(self.frame), &self.frame.module) {
+            (Some(place), _) => short_path(&place).into(),
+            (None, Some(module)) => format!("({})", names::clean(names::base(module))),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The last components of a path.
+fn short_path(path: &str) -> &str {
+    let start = path
+        .rmatch_indices('/')
+        .nth(PATH_COMPONENTS - 1)
+        .map_or(0, |(index, _)| index + 1);
+    &path[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    fn lines(frames: &[Frame], end: Option<StackEnd>) -> Vec<String> {
+        let mut text = String::new();
+        Stack { frames, end }.render(&mut text, 2, &Layout::new(1, Some(60), false));
+        text.lines().map(str::to_string).collect()
+    }
+
+    #[test]
+    fn leaf_first_with_places() {
+        let mut inlined = sample::program("make()", "make.h", 3, 0x40_2000);
+        inlined.inlined = true;
+        let frames = [
+            sample::program("main", "main.cpp", 9, 0x40_1000),
+            inlined,
+            sample::library("strdup", 1),
+        ];
+        let expected = [
+            "  strdup  (libc.so.6)",
+            "  make() (inlined)  leaky/make.h:3",
+            "  main  leaky/main.cpp:9",
+        ];
+        assert_eq!(lines(&frames, Some(StackEnd::Start)), expected);
+    }
+
+    #[test]
+    fn a_frame_without_a_name_says_why() {
+        let known = Frame {
+            module: Some("/opt/libz.so.1".into()),
+            module_offset: Some(0x4321),
+            reason: Some("no symbol table".into()),
+            ..Frame::default()
+        };
+        let unknown = Frame {
+            address: 0x7f12,
+            ..Frame::default()
+        };
+        let expected = [
+            "  libz.so.1+0x4321  (no symbol table)",
+            "  [unknown]  (0x7f12, no name)",
+            "  (the stack breaks off here: built without frame pointers)",
+        ];
+        assert_eq!(lines(&[unknown, known], Some(StackEnd::Broken)), expected);
+    }
+
+    #[test]
+    fn a_long_stack_keeps_leaf_root_and_the_programs_own_code() {
+        let mut frames: Vec<Frame> = (0..40)
+            .map(|n| sample::library(&format!("lib{n}"), n))
+            .collect();
+        frames[20] = sample::program("interesting()", "a.cpp", 1, 0x40_0000);
+        let lines = lines(&frames, None);
+        assert_eq!(lines[0], "  lib39  (libc.so.6)");
+        assert_eq!(lines[8], "  … 11 more frames");
+        assert_eq!(lines[9], "  interesting()  leaky/a.cpp:1");
+        assert_eq!(lines[11], "  … 16 more frames");
+        assert_eq!(
+            lines.last().map(String::as_str),
+            Some("  lib0  (libc.so.6)")
+        );
+    }
+
+    #[test]
+    fn recursion_takes_one_line() {
+        let frames: Vec<Frame> = (0..50).map(|n| sample::library("walk", n)).collect();
+        assert_eq!(lines(&frames, None), ["  walk (×50)  (libc.so.6)"]);
+    }
+}

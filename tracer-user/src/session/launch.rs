@@ -1,0 +1,166 @@
+//! Starting a program that waits until its probes are in place.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::allocator::{self, Allocator};
+use crate::process::file::ModuleFiles;
+
+/// A child of ours between `fork` and `exec`.
+pub struct Waiting {
+    /// Its process id.
+    pub pid: u32,
+    go: File,
+    spawner: JoinHandle<io::Result<Child>>,
+}
+
+impl Waiting {
+    /// Forks; the child waits for [`Self::start`].
+    ///
+    /// # Errors
+    /// Fails if there can be no pipe or no child.
+    pub fn fork(command: &[OsString]) -> Result<Self> {
+        let (program, arguments) = command.split_first().context("no program to run was given")?;
+        let (mut pid_reader, pid_writer) = pipe()?;
+        let (go_reader, go) = pipe()?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let (report, wait) = (OwnedFd::from(pid_writer), OwnedFd::from(go_reader));
+        let parent_ends = [pid_reader.as_raw_fd(), go.as_raw_fd()];
+        // SAFETY: between fork and exec the closure only makes system calls.
+        unsafe {
+            command.pre_exec(move || wait_for_start(&report, &wait, parent_ends));
+        }
+        // `spawn` returns only after exec, so it has a thread of its own.
+        let spawner = std::thread::spawn(move || command.spawn());
+        let mut pid = [0u8; 4];
+        if pid_reader.read_exact(&mut pid).is_err() {
+            spawner.join().map_err(|_| anyhow!("the starting thread panicked"))?.context("cannot start a process")?;
+            bail!("the child ended before it was traced");
+        }
+        Ok(Self { pid: u32::from_ne_bytes(pid), go, spawner })
+    }
+
+    /// Lets the child call `exec`.
+    ///
+    /// # Errors
+    /// Fails as `exec` does: no such program, for example.
+    pub fn start(mut self) -> io::Result<Child> {
+        self.go.write_all(&[1])?;
+        drop(self.go);
+        self.spawner.join().map_err(|_| io::Error::other("the starting thread panicked"))?
+    }
+}
+
+fn pipe() -> Result<(File, File)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    Ok((File::from(reader), File::from(writer)))
+}
+
+/// In the child: says who it is, then waits. If the tracer dies instead, the
+/// pipe closes and the program is not started.
+fn wait_for_start(report: &OwnedFd, wait: &OwnedFd, parent_ends: [i32; 2]) -> io::Result<()> {
+    for end in parent_ends {
+        // SAFETY: our own copies of the parent's ends.
+        unsafe { libc::close(end) };
+    }
+    let pid = std::process::id().to_ne_bytes();
+    rustix::io::write(report, &pid)?;
+    let mut byte = [0u8];
+    loop {
+        match rustix::io::read(wait, &mut byte) {
+            Ok(1) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+/// The allocators that a program will map first: its own if it is static,
+/// else the libc of its loader. A script stands for its interpreter. What
+/// else it maps is found when it does.
+pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> {
+    let mut path = find_program(program);
+    for _ in 0..4 {
+        let Some(interpreter) = path.as_deref().and_then(script_interpreter) else { break };
+        path = Some(interpreter);
+    }
+    let Some(path) = path else { return Vec::new() };
+    let mut found = Vec::new();
+    let loader = allocator::loader(&path);
+    let candidates = match &loader {
+        None => vec![(path, true)],
+        Some(loader) => {
+            let libc = loader.parent().map(|folder| folder.join("libc.so.6"));
+            [Some((path, true)), Some((loader.clone(), false)), libc.map(|libc| (libc, false))]
+                .into_iter()
+                .flatten()
+                .collect()
+        }
+    };
+    for (path, is_program) in candidates {
+        if let Ok(file) = files.open_path(&path)
+            && let Ok(Some(allocator)) = allocator::in_file(&file, &path.to_string_lossy(), is_program)
+        {
+            found.push(allocator);
+        }
+    }
+    found
+}
+
+/// Where `execvp` would find a program.
+fn find_program(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.canonicalize().ok();
+    }
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(program)).find_map(|path| {
+        path.is_file().then(|| path.canonicalize().ok())?
+    })
+}
+
+/// The interpreter in a script's first line.
+fn script_interpreter(path: &Path) -> Option<PathBuf> {
+    let mut start = [0u8; 256];
+    let read = File::open(path).ok()?.read(&mut start).ok()?;
+    let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let interpreter = line.split_whitespace().next()?;
+    Path::new(interpreter).canonicalize().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocator::Probed;
+
+    #[test]
+    fn a_dynamic_program_will_map_its_loaders_libc() {
+        let found = allocators_of("cat".as_ref(), &mut ModuleFiles::new());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].path.contains("libc"));
+        assert!(found[0].functions.iter().any(|function| function.probed == Probed::Free));
+    }
+
+    #[test]
+    fn a_child_waits_and_its_exit_code_comes_back() {
+        let command = ["sh", "-c", "exit 7"].map(OsString::from);
+        let waiting = Waiting::fork(&command).unwrap();
+        assert!(Path::new(&format!("/proc/{}", waiting.pid)).exists());
+        assert_eq!(waiting.start().unwrap().wait().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let waiting = Waiting::fork(&["/no/such/program".into()]).unwrap();
+        assert_eq!(waiting.start().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,453 @@
+//! One run of the tracer: load, attach, follow what happens, detach, report.
+
+pub mod assemble;
+pub mod calibrate;
+pub mod images;
+pub mod launch;
+pub mod preflight;
+pub mod progress;
+pub mod stop;
+pub mod target;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tracer_ebpf::event::Event;
+use tracer_ebpf::loss::{LossCause, LossCount};
+use tracer_ebpf::settings::Settings;
+
+use self::images::{Change, Images};
+use self::target::Target;
+use crate::allocator::{self, Allocator};
+use crate::attach::probes::{Probes, Scope};
+use crate::cli::args::TraceArgs;
+use crate::kernel::btf;
+use crate::kernel::footprint::{Footprint, Sizes};
+use crate::kernel::object::Object;
+use crate::leak::collect::{Cutoff, heap_ages};
+use crate::process::clock::monotonic_ns;
+use crate::process::code::CodeMapping;
+use crate::process::watch::{CodeEvent, CodeWatch};
+use crate::report::model::{ProcessEnd, TimelinePoint, Totals};
+
+/// What was asked for, resolved.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The command line, for the report.
+    pub command: String,
+    /// Smallest allocation to trace.
+    pub min_size: u64,
+    /// Least age of what is reported.
+    pub older_than: Duration,
+    /// Whether children are traced.
+    pub follow: bool,
+    /// Sizes of the kernel maps.
+    pub sizes: Sizes,
+    /// 1: what is probed; 2: the kernel side's log.
+    pub verbose: u8,
+}
+
+impl Options {
+    /// From the arguments.
+    ///
+    /// # Errors
+    /// Fails if a size is beyond what the kernel's maps can have.
+    pub fn new(args: &TraceArgs) -> Result<Self> {
+        let sites = u32::try_from(args.max_sites)?;
+        if sites > 1 << 20 {
+            bail!("--max-sites {sites} is too large: at most 1M");
+        }
+        Ok(Self {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            min_size: args.min_size,
+            older_than: args.older_than.unwrap_or_default(),
+            follow: args.follow,
+            sizes: Sizes { live: u32::try_from(args.max_live)?, sites },
+            verbose: args.verbose,
+        })
+    }
+}
+
+impl Options {
+    /// The least that loads.
+    pub fn smallest() -> Self {
+        Self {
+            command: String::new(),
+            min_size: 0,
+            older_than: Duration::ZERO,
+            follow: false,
+            sizes: Sizes { live: 1024, sites: 16 },
+            verbose: 0,
+        }
+    }
+}
+
+/// Losses that user space notices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UserLosses {
+    /// Records of new code that were lost.
+    pub code_events: u64,
+    /// Allocators that were probed only after they were mapped.
+    pub late_allocators: u64,
+}
+
+/// A run in progress.
+pub struct Session {
+    // Dropped in this order: first the probes, then what they use.
+    probes: Probes,
+    object: Object,
+    watch: CodeWatch,
+    images: Images,
+    options: Options,
+    targets: Vec<Target>,
+    losses: UserLosses,
+    timeline: Vec<TimelinePoint>,
+    nanoseconds_per_hit: f64,
+    began: (std::time::SystemTime, Instant, u64),
+}
+
+impl Session {
+    /// Loads the kernel side. Nothing is traced yet.
+    ///
+    /// # Errors
+    /// Says what the kernel or our privileges lack.
+    pub fn load(options: Options) -> Result<Self> {
+        preflight::check()?;
+        // Before any mappings are read, so that nothing falls in between.
+        let watch = CodeWatch::open().context("cannot watch for new code")?;
+        let offsets = btf::task_offsets()?;
+        let settings = Settings {
+            min_size: options.min_size,
+            hash_seed: seed(),
+            task_pid: offsets.pid,
+            task_tgid: offsets.tgid,
+            follow: u32::from(options.follow),
+            padding: 0,
+        };
+        let mut object = Object::load(&settings, options.sizes, options.verbose > 1)?;
+        let nanoseconds_per_hit = calibrate::nanoseconds_per_hit(&mut object).context("cannot calibrate")?;
+        object.attach_lifecycle()?;
+        Ok(Self {
+            probes: Probes::default(),
+            object,
+            watch,
+            images: Images::default(),
+            options,
+            targets: Vec::new(),
+            losses: UserLosses::default(),
+            timeline: Vec::new(),
+            nanoseconds_per_hit,
+            began: (std::time::SystemTime::now(), Instant::now(), monotonic_ns()),
+        })
+    }
+
+    /// Begins to trace a live process.
+    ///
+    /// # Errors
+    /// Says why it cannot be traced; for one without an allocator, what was
+    /// looked for and where.
+    pub fn attach(&mut self, target: Target) -> Result<()> {
+        let pid = target.pid;
+        self.admit(target)?;
+        let code = self.images.current_code(pid).context("the process is gone")?;
+        let (allocators, searched) = allocator::find(code);
+        if allocators.is_empty() {
+            let files: Vec<_> = searched
+                .iter()
+                .map(|file| match &file.problem {
+                    Some(problem) => format!("  {}: {problem}", file.path),
+                    None => format!("  {}", file.path),
+                })
+                .collect();
+            bail!(
+                "process {pid} has no allocator to probe: looked for {} among its files:\n{}\na program that is linked statically needs its symbol table (do not strip it)",
+                allocator::LOOKED_FOR,
+                files.join("\n")
+            );
+        }
+        for allocator in allocators {
+            self.probe(pid, &allocator)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to trace a process of our own that waits to call `exec`:
+    /// `allocators` are those that its program will map.
+    ///
+    /// # Errors
+    /// Fails if a probe cannot be placed.
+    pub fn attach_waiting(&mut self, target: Target, allocators: &[Allocator]) -> Result<()> {
+        let pid = target.pid;
+        self.admit(target)?;
+        for allocator in allocators {
+            self.probe(pid, allocator)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what happened since the last call.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn poll(&mut self) -> Result<()> {
+        self.drain_code()?;
+        self.drain_events()?;
+        for index in self.images.running().collect::<Vec<_>>() {
+            self.notice_exit(index)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all targets have ended.
+    pub fn is_over(&self) -> bool {
+        self.images.running().next().is_none()
+    }
+
+    /// What a probe hit costs here, nanoseconds; an estimate.
+    pub fn nanoseconds_per_hit(&self) -> f64 {
+        self.nanoseconds_per_hit
+    }
+
+    /// One line for each target: who, and where it is probed.
+    pub fn describe(&self) -> Vec<String> {
+        self.images
+            .iter()
+            .map(|image| {
+                let mut modules: Vec<_> = image.probes.iter().map(|probe| probe.module.as_str()).collect();
+                modules.dedup();
+                format!(
+                    "{} ({}): {} functions in {}",
+                    image.pid,
+                    crate::report::names::clean(self.images.name(image)),
+                    image.probes.len(),
+                    crate::report::names::clean(&modules.join(", "))
+                )
+            })
+            .collect()
+    }
+
+    /// Each probe, for `-v`.
+    pub fn describe_probes(&self) -> Vec<String> {
+        self.images
+            .iter()
+            .flat_map(|image| &image.probes)
+            .map(|probe| {
+                format!("{:>16} at {}+{:#x}, {}", probe.function, crate::report::names::clean(&probe.module), probe.file_offset, probe.placement)
+            })
+            .collect()
+    }
+
+    /// Kernel memory of the maps and buffers.
+    pub fn footprint(&self) -> Footprint {
+        let mut footprint = self.options.sizes.footprint();
+        footprint.fixed += self.watch.kernel_bytes() as u64;
+        footprint
+    }
+
+    /// Sums over all sites now.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
+            ..Totals::default()
+        };
+        for (_, site) in self.object.used_sites() {
+            if self.images.index_of(site.image).is_none() {
+                continue;
+            }
+            totals.live_bytes += site.live_bytes();
+            totals.live_count += site.live_count();
+            totals.allocated_bytes += site.allocated_bytes;
+            totals.allocated_count += site.allocated_count;
+            totals.freed_bytes += site.freed_bytes;
+            totals.freed_count += site.freed_count;
+        }
+        for (_, sums) in self.images.iter().flat_map(|image| image.ledger.sums()) {
+            totals.live_bytes += sums.allocated_bytes - sums.freed_bytes;
+            totals.live_count += sums.allocated_count - sums.freed_count;
+            totals.allocated_bytes += sums.allocated_bytes;
+            totals.allocated_count += sums.allocated_count;
+            totals.freed_bytes += sums.freed_bytes;
+            totals.freed_count += sums.freed_count;
+        }
+        totals
+    }
+
+    /// How many call paths there are, and how many events were lost.
+    pub fn sites_and_losses(&self) -> (usize, u64) {
+        let lost: u64 = self.object.losses.iter().map(|(_, count)| count.events).sum();
+        (self.object.used_sites().count(), lost + self.losses.code_events)
+    }
+
+    /// Takes the probes away. What is still on its way is read.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn detach(&mut self) -> Result<()> {
+        self.poll()?;
+        self.probes.detach();
+        self.poll()?;
+        // An exec whose code was noticed only in between.
+        self.drain_code()
+    }
+
+    /// Remembers the totals of this moment.
+    pub fn mark(&mut self) {
+        let point = TimelinePoint { at: self.elapsed(), totals: self.totals() };
+        self.timeline.push(point);
+    }
+
+    fn elapsed(&self) -> f64 {
+        self.began.1.elapsed().as_secs_f64()
+    }
+
+    fn scope(&self, pid: u32) -> Scope {
+        if self.options.follow { Scope::Everyone } else { Scope::Process(pid) }
+    }
+
+    fn admit(&mut self, target: Target) -> Result<()> {
+        let time = monotonic_ns();
+        let image = self.object.admit(target.pid, time)?;
+        self.images.attach(target.pid, image, time)?;
+        if !target.is_alive() {
+            bail!("process {} ended while it was being attached", target.pid);
+        }
+        self.targets.push(target);
+        Ok(())
+    }
+
+    fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<()> {
+        let scope = self.scope(pid);
+        if self.probes.cover(scope, allocator.file.mapped) {
+            return Ok(());
+        }
+        let probes = self.probes.attach(&mut self.object, allocator, scope)?;
+        if let Some(image) = self.images.current_image(pid) {
+            image.probes.extend(probes);
+        }
+        Ok(())
+    }
+
+    fn drain_code(&mut self) -> Result<()> {
+        let mut changes = Vec::new();
+        let (images, follow, losses) = (&mut self.images, self.options.follow, &mut self.losses);
+        self.watch.drain(&mut |event| {
+            if let CodeEvent::Lost { count, .. } = event {
+                losses.code_events += count;
+            }
+            changes.push(images.apply_code(event, follow));
+        });
+        let mut pids: Vec<u32> = changes
+            .into_iter()
+            .filter_map(|change| if let Change::NewCode(pid) = change { Some(pid) } else { None })
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids {
+            self.probe_new_code(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Probes allocators that a process mapped after it was attached.
+    fn probe_new_code(&mut self, pid: u32) -> Result<()> {
+        let scope = self.scope(pid);
+        let Some(code) = self.images.current_code(pid) else { return Ok(()) };
+        let unknown = |mapping: &&CodeMapping| {
+            mapping.file.as_ref().is_ok_and(|file| !self.probes.cover(scope, file.mapped))
+        };
+        let found: Vec<Allocator> = code
+            .current()
+            .filter(unknown)
+            .filter_map(|mapping| {
+                let file = mapping.file.as_ref().ok()?;
+                allocator::in_file(file, &mapping.display_name(), code.is_program(mapping)).ok()?
+            })
+            .collect();
+        for allocator in found {
+            if self.probes.cover(scope, allocator.file.mapped) {
+                continue;
+            }
+            match self.probe(pid, &allocator) {
+                Ok(()) => self.losses.late_allocators += 1,
+                // The process may be gone by now.
+                Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn drain_events(&mut self) -> Result<()> {
+        let mut replaced = Vec::new();
+        while let Some(item) = self.object.events.next() {
+            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else { continue };
+            if let Change::Replaced(index) = self.images.apply(&event) {
+                replaced.push(index);
+            }
+        }
+        for index in replaced {
+            self.retire(index)?;
+        }
+        Ok(())
+    }
+
+    fn notice_exit(&mut self, index: usize) -> Result<()> {
+        let Some(image) = self.images.get_mut(index) else { return Ok(()) };
+        let (pid, id) = (image.pid, image.id);
+        let alive = match self.targets.iter().find(|target| target.pid == pid) {
+            Some(target) => target.is_alive(),
+            None => Target::find(pid).is_ok(),
+        };
+        if alive {
+            return Ok(());
+        }
+        // Its last events, which may say that this image was replaced.
+        self.drain_code()?;
+        self.drain_events()?;
+        let still_running = self.images.running().any(|running| running == index);
+        if still_running {
+            self.images.end(index, monotonic_ns(), ProcessEnd::Exited);
+            self.object.dismiss(pid, id);
+            self.retire(index)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers the ages of what was live when an image ended, and frees its
+    /// place in the kernel's map.
+    fn retire(&mut self, index: usize) -> Result<()> {
+        let Some(image) = self.images.get_mut(index) else { return Ok(()) };
+        let Some((ended, _)) = image.ended else { return Ok(()) };
+        let id = image.id;
+        let has_live = self
+            .object
+            .used_sites()
+            .any(|(_, site)| site.image == id && site.live_count() > 0);
+        if has_live {
+            let ages = heap_ages(&self.object, Some(id), self.cutoff(ended))?;
+            self.object.forget(id)?;
+            if let Some(image) = self.images.get_mut(index) {
+                image.last_live = Some(ages);
+            }
+        }
+        Ok(())
+    }
+
+    fn cutoff(&self, end: u64) -> Cutoff {
+        let age = u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX);
+        Cutoff { born_by: end.saturating_sub(age), asked: age > 0 }
+    }
+
+    /// Lost events by cause.
+    fn kernel_losses(&self) -> impl Iterator<Item = (LossCause, LossCount)> + '_ {
+        LossCause::ALL
+            .into_iter()
+            .map(|cause| (cause, self.object.losses.get(cause as u32).unwrap_or_default()))
+    }
+}
+
+/// An unpredictable number: the hash of nothing under std's random keys.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,113 @@
+//! Whether a process can be traced, found before anything is attached.
+
+use std::fs::File;
+use std::io::Read;
+
+use anyhow::{Context, Result, bail};
+
+/// A kernel thread's flag in `/proc/PID/stat` (`PF_KTHREAD`).
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// A living process that can be traced. Its start time tells it from another
+/// that gets the same pid later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The process id in our namespace.
+    pub pid: u32,
+    started: u64,
+}
+
+impl Target {
+    /// Looks at a process.
+    ///
+    /// # Errors
+    /// Says why it cannot be traced, and what to do.
+    pub fn find(pid: u32) -> Result<Self> {
+        let stat = Stat::read(pid).with_context(|| {
+            format!("there is no process {pid}; `pgrep -a NAME` finds one by name")
+        })?;
+        if stat.flags & PF_KTHREAD != 0 {
+            bail!("process {pid} is a kernel thread; unfreed traces the memory of programs");
+        }
+        if stat.state == 'Z' || stat.state == 'X' {
+            bail!("process {pid} has exited already (it is a zombie until its parent asks for it)");
+        }
+        let leader = thread_group(pid)?;
+        if leader != pid {
+            bail!("{pid} is a thread of process {leader}; give that pid: -p {leader}");
+        }
+        if elf_class(pid)? == 1 {
+            bail!("process {pid} is a 32-bit program; unfreed traces 64-bit x86-64 programs");
+        }
+        Ok(Self { pid, started: stat.started })
+    }
+
+    /// Whether the process is still the one that was found.
+    pub fn is_alive(&self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| stat.started == self.started && stat.state != 'Z' && stat.state != 'X')
+    }
+}
+
+/// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
+struct Stat {
+    state: char,
+    flags: u64,
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Result<Self> {
+        let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+        Self::parse(&String::from_utf8_lossy(&text)).context("/proc/PID/stat has an unknown form")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // The name stands in parentheses and may contain anything.
+        let (_, fields) = text.rsplit_once(')')?;
+        let mut fields = fields.split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let flags = fields.nth(5)?.parse().ok()?;
+        let started = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, flags, started })
+    }
+}
+
+fn thread_group(pid: u32) -> Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|value| value.trim().parse().ok()).context("/proc/PID/status has no Tgid")
+}
+
+/// Byte 4 of the executable: 1 for 32-bit programs, 2 for 64-bit ones.
+fn elf_class(pid: u32) -> Result<u8> {
+    let mut header = [0u8; 5];
+    File::open(format!("/proc/{pid}/exe"))
+        .and_then(|mut file| file.read_exact(&mut header))
+        .with_context(|| {
+            format!("cannot read the executable of process {pid} (needs root, or CAP_SYS_PTRACE)")
+        })?;
+    Ok(header[4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_contain_parentheses_and_spaces() {
+        let text = "12 (a) b (c) S 1 12 12 0 -1 2097152 1 2 3 4 5 6 7 8 20 0 1 0 777 9";
+        let stat = Stat::parse(text).unwrap();
+        assert_eq!((stat.state, stat.flags, stat.started), ('S', PF_KTHREAD, 777));
+    }
+
+    #[test]
+    fn kernel_threads_are_refused() {
+        let error = Target::find(2).unwrap_err().to_string();
+        assert!(error.contains("kernel thread"), "{error}");
+    }
+
+    #[test]
+    fn we_can_be_traced_and_are_alive() {
+        assert!(Target::find(std::process::id()).unwrap().is_alive());
+    }
+}

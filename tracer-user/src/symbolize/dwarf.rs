@@ -1,0 +1,153 @@
+//! Source lines and inlined functions, by blazesym.
+//!
+//! blazesym maps a file by its path. It is handed `/proc/self/fd/N`, and a
+//! reader of its own for each file, so that its caches (by path) cannot take
+//! one file for another. Two things are kept from it: a file that another
+//! user may change is copied first, since the owner could truncate it and so
+//! end the tracer by a signal; and such a file's links to other files are not
+//! followed, since they could lead to a fifo or a device.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::elf::ElfImage;
+use crate::process::address::ElfAddress;
+use crate::process::file::RegularFile;
+
+/// A file that others may change and that is larger than this is not copied,
+/// and so has no lines.
+const MAX_COPY: u64 = 512 << 20;
+
+/// A position in source code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceLine {
+    /// The file.
+    pub file: String,
+    /// The line.
+    pub line: Option<u32>,
+}
+
+/// What the debug information says of one address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceNames {
+    /// The function's mangled name.
+    pub function: Option<String>,
+    /// Where in that function: at the call of the first inlined one, if any.
+    pub line: Option<SourceLine>,
+    /// Functions inlined there, the outermost first: their mangled names,
+    /// and where in them.
+    pub inlined: Vec<(String, Option<SourceLine>)>,
+}
+
+/// The debug information of one file.
+pub struct DwarfReader {
+    symbolizer: Symbolizer,
+    source: Source<'static>,
+    /// Holds the descriptor that `source` names.
+    _file: File,
+}
+
+impl DwarfReader {
+    /// Prepares to read an open file; none if it has no debug information
+    /// that may be read.
+    pub fn open(file: &RegularFile, image: &ElfImage) -> Option<Self> {
+        if !image.has_dwarf || (image.names_files && !file.safe_from_others()) {
+            return None;
+        }
+        let file = if file.safe_from_others() {
+            file.file().try_clone()
+        } else {
+            copy(file)
+        }
+        .ok()?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let symbolizer = Symbolizer::builder()
+            .enable_auto_reload(false)
+            .enable_demangling(false)
+            .build();
+        Some(DwarfReader {
+            symbolizer,
+            source: Source::Elf(Elf::new(path)),
+            _file: file,
+        })
+    }
+
+    /// Looks up addresses, all at once.
+    ///
+    /// # Errors
+    /// Fails if the debug information is broken; the reader should then be
+    /// dropped.
+    pub fn look_up(&self, addresses: &[ElfAddress]) -> Result<Vec<SourceNames>, String> {
+        let addresses: Vec<u64> = addresses.iter().map(|address| address.0).collect();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            self.symbolizer
+                .symbolize(&self.source, Input::VirtOffset(&addresses))
+        }));
+        match result {
+            Ok(Ok(found)) => Ok(found.into_iter().map(names).collect()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the debug information is broken".into()),
+        }
+    }
+}
+
+fn names(found: Symbolized<'_>) -> SourceNames {
+    match found {
+        // Without a size it is a guess from the symbol table.
+        Symbolized::Sym(symbol) if symbol.size.is_some() || symbol.code_info.is_some() => {
+            known(symbol)
+        }
+        _ => SourceNames::default(),
+    }
+}
+
+fn known(symbol: Sym<'_>) -> SourceNames {
+    let certain = symbol.size.is_some() && !symbol.name.is_empty();
+    SourceNames {
+        function: certain.then(|| symbol.name.into_owned()),
+        line: symbol.code_info.as_deref().and_then(line),
+        inlined: symbol
+            .inlined
+            .into_iter()
+            .map(|function| {
+                (
+                    function.name.to_string(),
+                    function.code_info.as_ref().and_then(line),
+                )
+            })
+            .collect(),
+    }
+}
+
+fn line(info: &CodeInfo<'_>) -> Option<SourceLine> {
+    let file = info.to_path().to_string_lossy().into_owned();
+    // DWARF's line 0 is code that stems from no line.
+    let line = info.line.filter(|&line| line > 0);
+    (!file.is_empty()).then_some(SourceLine { file, line })
+}
+
+/// Copies a file into memory that no one else can change.
+fn copy(file: &RegularFile) -> io::Result<File> {
+    if file.size() > MAX_COPY {
+        return Err(io::Error::other("too large"));
+    }
+    let mut copy = File::from(memfd_create(c"unfreed-module", MemfdFlags::CLOEXEC)?);
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    while offset < file.size() {
+        let count = file.file().read_at(&mut buffer, offset)?;
+        if count == 0 {
+            break;
+        }
+        copy.write_all(&buffer[..count])?;
+        offset += count as u64;
+    }
+    Ok(copy)
+}

@@ -1,0 +1,266 @@
+//! From addresses to frames: a name, or the reason why there is none.
+
+mod debug_file;
+mod demangle;
+mod dwarf;
+mod elf;
+mod module;
+mod perf_map;
+mod symbols;
+#[cfg(test)]
+mod tests;
+mod vdso;
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use self::demangle::printable;
+use self::module::{ModuleNames, Names};
+use self::perf_map::PerfMapFile;
+use self::vdso::Vdso;
+use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
+use crate::process::code::{CodeMapping, CodeSpace};
+use crate::process::file::ModuleFile;
+use crate::process::maps::{FileId, MappingName};
+use crate::report::model::{Frame, Module, Origin};
+
+/// Names of more addresses than this are not remembered.
+const MAX_NAMES: usize = 1 << 20;
+
+/// No more files (or perf maps) than this are held parsed at once.
+const MAX_PARSED: usize = 128;
+
+/// Gives names to addresses. Keeps what it read, so that each file is parsed
+/// and each address looked up once; what it keeps is bounded.
+#[derive(Default)]
+pub struct Symbolizer {
+    modules: HashMap<FileId, Result<ModuleNames, String>>,
+    names: HashMap<(FileId, FileOffset), Rc<Names>>,
+    /// By [`CodeSpace::id`].
+    perf_maps: HashMap<u64, Result<PerfMapFile, String>>,
+    vdso: Option<Result<Vdso, String>>,
+}
+
+impl Symbolizer {
+    /// Nothing is read yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The frames of a stack that was taken at `at_ns`, root first, with
+    /// inlined functions after the function that they were inlined into.
+    ///
+    /// `leaf_first` are the addresses as the kernel gives them: first the
+    /// instruction at which the stack was taken, then return addresses. A
+    /// frame never fails: without a name it says why.
+    pub fn frames(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) -> Vec<Frame> {
+        self.prepare(code, leaf_first, at_ns);
+        let mut frames = Vec::with_capacity(leaf_first.len());
+        for address in FrameAddress::of_stack(leaf_first).rev() {
+            match code.find(address.lookup(), at_ns) {
+                Some(mapping) => self.add_frames(code, mapping, address, &mut frames),
+                None => frames.push(Frame {
+                    address: address.raw(),
+                    reason: Some("no executable mapping is known at this address".into()),
+                    ..Frame::default()
+                }),
+            }
+        }
+        frames
+    }
+
+    /// The files (and the kernel's code) that the addresses of stacks are in,
+    /// each mapping once. `process` is the index in the report; each stack
+    /// comes with its time.
+    pub fn modules<'stack>(
+        &mut self,
+        process: usize,
+        code: &CodeSpace,
+        stacks: impl IntoIterator<Item = (&'stack [u64], u64)>,
+    ) -> Vec<Module> {
+        let mut seen = HashSet::new();
+        let mut modules = Vec::new();
+        for (leaf_first, at_ns) in stacks {
+            for address in FrameAddress::of_stack(leaf_first) {
+                let Some(mapping) = code.find(address.lookup(), at_ns) else {
+                    continue;
+                };
+                let range = &mapping.range;
+                let key = (
+                    range.start,
+                    range.end,
+                    range.file_offset,
+                    range.name.clone(),
+                );
+                if range.name != MappingName::Anonymous && seen.insert(key) {
+                    modules.push(self.module(process, code, mapping));
+                }
+            }
+        }
+        modules.sort_by_key(|module| module.start);
+        modules
+    }
+
+    fn module(&mut self, process: usize, code: &CodeSpace, mapping: &CodeMapping) -> Module {
+        let names = mapping
+            .file
+            .as_ref()
+            .ok()
+            .map(|file| self.opened(code, mapping, file));
+        let build_id = match names {
+            Some(Ok(names)) => names.build_id().map(ToString::to_string),
+            _ => None,
+        };
+        Module {
+            process,
+            path: printable(&mapping.display_name()),
+            start: mapping.range.start.0,
+            end: mapping.range.end.0,
+            file_offset: mapping.range.file_offset.0,
+            build_id,
+        }
+    }
+
+    fn opened(
+        &mut self,
+        code: &CodeSpace,
+        mapping: &CodeMapping,
+        file: &ModuleFile,
+    ) -> &mut Result<ModuleNames, String> {
+        if self.modules.len() >= MAX_PARSED && !self.modules.contains_key(&file.mapped) {
+            self.modules.clear();
+        }
+        let path = mapping.range.name.path();
+        self.modules
+            .entry(file.mapped)
+            .or_insert_with(|| ModuleNames::open(code.process(), path, file))
+    }
+
+    /// Looks up the addresses of a stack that are not known yet, all of one
+    /// file together.
+    fn prepare(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) {
+        let mut wanted: HashMap<FileId, (&CodeMapping, &ModuleFile, Vec<FileOffset>)> =
+            HashMap::new();
+        if self.names.len() >= MAX_NAMES {
+            self.names.clear();
+        }
+        for address in FrameAddress::of_stack(leaf_first) {
+            let Some(mapping) = code.find(address.lookup(), at_ns) else {
+                continue;
+            };
+            let Ok(file) = &mapping.file else { continue };
+            let offset = mapping.file_offset(address.lookup());
+            if !self.names.contains_key(&(file.mapped, offset)) {
+                let entry = wanted
+                    .entry(file.mapped)
+                    .or_insert((mapping, file, Vec::new()));
+                entry.2.push(offset);
+            }
+        }
+        for (id, (mapping, file, mut offsets)) in wanted {
+            offsets.sort_unstable();
+            offsets.dedup();
+            let Ok(names) = self.opened(code, mapping, file) else {
+                continue;
+            };
+            let found = names.look_up(&offsets);
+            let entries = offsets.into_iter().zip(found);
+            self.names
+                .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));
+        }
+    }
+
+    fn add_frames(
+        &mut self,
+        code: &CodeSpace,
+        mapping: &CodeMapping,
+        address: FrameAddress,
+        frames: &mut Vec<Frame>,
+    ) {
+        let (names, jit) = self.names_at(code, mapping, address.lookup());
+        let in_file = mapping.range.name != MappingName::Anonymous;
+        let origin = match &mapping.range.name {
+            _ if jit => Origin::Jit,
+            MappingName::File(_) if code.is_program(mapping) => Origin::Program,
+            MappingName::File(_) => Origin::Library,
+            MappingName::Special(name) if name == vdso::NAME => Origin::Library,
+            _ => Origin::Unknown,
+        };
+        let module = printable(&mapping.display_name());
+        for (depth, function) in names.functions.iter().enumerate() {
+            let line = function.line.as_ref();
+            frames.push(Frame {
+                function: function.name.clone(),
+                file: line.map(|line| line.file.clone()),
+                line: line.and_then(|line| line.line),
+                module: Some(module.clone()),
+                module_offset: in_file.then(|| mapping.file_offset(CodeAddress(address.raw())).0),
+                address: address.raw(),
+                inlined: depth > 0,
+                origin,
+                reason: if depth == 0 {
+                    names.reason.clone()
+                } else {
+                    None
+                },
+            });
+        }
+    }
+
+    /// The names at an address, and whether they are of code compiled at run
+    /// time.
+    fn names_at(
+        &mut self,
+        code: &CodeSpace,
+        mapping: &CodeMapping,
+        address: CodeAddress,
+    ) -> (Rc<Names>, bool) {
+        let offset = mapping.file_offset(address);
+        if let MappingName::Special(name) = &mapping.range.name
+            && name == vdso::NAME
+        {
+            let names = match self.vdso.get_or_insert_with(Vdso::own) {
+                Ok(vdso) => vdso.look_up(mapping, offset),
+                Err(reason) => Names::unknown(reason.clone()),
+            };
+            return (Rc::new(names), false);
+        }
+        let reason = match &mapping.file {
+            Ok(file) => match self.names.get(&(file.mapped, offset)) {
+                Some(names) => return (Rc::clone(names), false),
+                None => self.opened(code, mapping, file).as_ref().err().cloned(),
+            },
+            Err(reason) => Some(reason.clone()),
+        };
+        match self.jit_name(code, address) {
+            Ok(name) => (Rc::new(Names::function(name)), true),
+            Err(no_map) => {
+                let reason = match &mapping.range.name {
+                    MappingName::Anonymous => format!("executable memory without a file; {no_map}"),
+                    MappingName::Special(_) => "code of the kernel without a name".into(),
+                    MappingName::File(_) => reason.unwrap_or(no_map),
+                };
+                (Rc::new(Names::unknown(printable(&reason))), false)
+            }
+        }
+    }
+
+    /// The name in the process's perf map, which is read again when it has
+    /// grown.
+    fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<String, String> {
+        if self.perf_maps.len() >= MAX_PARSED && !self.perf_maps.contains_key(&code.id()) {
+            self.perf_maps.clear();
+        }
+        let read = || PerfMapFile::read(code.process());
+        let entry = self.perf_maps.entry(code.id()).or_insert_with(read);
+        if entry.as_ref().is_ok_and(PerfMapFile::changed) {
+            *entry = read();
+        }
+        let file = entry.as_ref().map_err(Clone::clone)?;
+        let name = file
+            .map
+            .find(address)
+            .ok_or("the perf map does not cover this address")?;
+        Ok(printable(name))
+    }
+}

@@ -1,0 +1,166 @@
+//! The names in one file, from its symbols and its debug information.
+
+use std::path::Path;
+
+use super::debug_file::{self, DebugFile};
+use super::demangle::{demangle, printable};
+use super::dwarf::{DwarfReader, SourceLine, SourceNames};
+use super::elf::{BuildId, ElfImage};
+use crate::process::address::{ElfAddress, FileOffset};
+use crate::process::file::ModuleFile;
+use crate::process::handle::ProcessHandle;
+
+/// A function at an address, or one inlined there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedFunction {
+    /// The demangled name.
+    pub name: Option<String>,
+    /// Where in the source.
+    pub line: Option<SourceLine>,
+}
+
+/// What is known of one address: one function, and those inlined into it,
+/// the outermost first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Never empty.
+    pub functions: Vec<NamedFunction>,
+    /// Why the first function has no name.
+    pub reason: Option<String>,
+}
+
+impl Names {
+    /// An address without a name.
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Names {
+            functions: vec![NamedFunction::default()],
+            reason: Some(reason.into()),
+        }
+    }
+
+    /// One function of which only the name is known.
+    pub fn function(name: String) -> Self {
+        Names {
+            functions: vec![NamedFunction {
+                name: Some(name),
+                line: None,
+            }],
+            reason: None,
+        }
+    }
+}
+
+/// A file, its debug file if there is one, and their readers.
+pub struct ModuleNames {
+    image: ElfImage,
+    debug: Option<DebugFile>,
+    dwarf: Option<DwarfReader>,
+}
+
+impl ModuleNames {
+    /// Reads an open file. `path` is the one that the process sees.
+    ///
+    /// # Errors
+    /// The reason why nothing in it has a name.
+    pub fn open(
+        process: &ProcessHandle,
+        path: Option<&Path>,
+        module: &ModuleFile,
+    ) -> Result<Self, String> {
+        let file = &module.content;
+        let image = ElfImage::read(file.file())?;
+        if file.changed() {
+            return Err("the file was modified after it was mapped".into());
+        }
+        let debug = if image.has_dwarf {
+            None
+        } else {
+            debug_file::find(process, path, file, &image)
+        };
+        let dwarf = match &debug {
+            Some(debug) => DwarfReader::open(&debug.file, &debug.image),
+            None => DwarfReader::open(file, &image),
+        };
+        Ok(ModuleNames {
+            image,
+            debug,
+            dwarf,
+        })
+    }
+
+    /// The file's identity, if it has one.
+    pub fn build_id(&self) -> Option<&BuildId> {
+        self.image.build_id.as_ref()
+    }
+
+    /// Looks up positions in the file, all at once.
+    pub fn look_up(&mut self, offsets: &[FileOffset]) -> Vec<Names> {
+        let addresses: Vec<_> = offsets
+            .iter()
+            .map(|&offset| self.image.address(offset))
+            .collect();
+        let known: Vec<ElfAddress> = addresses.iter().copied().flatten().collect();
+        let mut sources = self.sources(&known).into_iter();
+        addresses
+            .into_iter()
+            .map(|address| match address {
+                Some(address) => self.names(address, sources.next().unwrap_or_default()),
+                None => Names::unknown("not in a part of the file that is loaded"),
+            })
+            .collect()
+    }
+
+    /// Lines and inlined functions. After a failure there are none: symbols
+    /// still give names.
+    fn sources(&mut self, addresses: &[ElfAddress]) -> Vec<SourceNames> {
+        let Some(dwarf) = &self.dwarf else {
+            return Vec::new();
+        };
+        dwarf.look_up(addresses).unwrap_or_else(|_| {
+            self.dwarf = None;
+            Vec::new()
+        })
+    }
+
+    /// The linker's symbol is exact and complete with its parameters; the
+    /// debug information names functions that have none.
+    fn names(&self, address: ElfAddress, source: SourceNames) -> Names {
+        let symbol = self
+            .debug
+            .iter()
+            .map(|debug| &debug.image)
+            .chain([&self.image])
+            .find_map(|image| image.symbols.find(address));
+        let name = symbol.map(str::to_owned).or(source.function);
+        let reason = name.is_none().then(|| self.no_symbol().to_owned());
+        let mut functions = vec![named(name, source.line)];
+        functions.extend(source.inlined.into_iter().map(|(name, line)| {
+            let name = (!name.is_empty()).then_some(name);
+            named(name, line)
+        }));
+        Names { functions, reason }
+    }
+
+    fn no_symbol(&self) -> &'static str {
+        let debug = self
+            .debug
+            .as_ref()
+            .is_some_and(|debug| !debug.image.symbols.is_empty());
+        if self.image.symbols.is_empty() && !debug {
+            "the file is stripped and no debug file was found"
+        } else {
+            "no symbol covers this address"
+        }
+    }
+}
+
+fn named(name: Option<String>, line: Option<SourceLine>) -> NamedFunction {
+    let line = line.map(|line| SourceLine {
+        file: printable(&line.file),
+        ..line
+    });
+    NamedFunction {
+        name: name.map(|name| demangle(&name)),
+        line,
+    }
+}

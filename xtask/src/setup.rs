@@ -1,0 +1,229 @@
+//! Installs what is missing: packages through apt, bpf-linker through cargo.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
+
+use crate::shell::{as_root, capture, is_root, run, say};
+
+/// The clippy of the distribution's compiler, for the BPF programs.
+const CLIPPY: &str = "rust-web-clippy";
+
+/// What a set-up is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Group {
+    /// `cargo build`
+    Build,
+    /// `cargo xtask demo`
+    Demo,
+    /// `cargo xtask lint`
+    Lint,
+    /// `cargo xtask test`
+    Test,
+    /// `cargo xtask bench`
+    Bench,
+    /// `cargo xtask dist`
+    Dist,
+}
+
+impl Group {
+    /// Debian's packages that the group needs besides a BPF toolchain.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Build => &["gcc", "libc6-dev"],
+            Self::Demo => &["g++"],
+            Self::Lint => &[],
+            Self::Test => &[
+                "bzip2",
+                "g++",
+                "gdb",
+                "git",
+                "jq",
+                "libc6-dbg",
+                "librsvg2-bin",
+                "musl-tools",
+                "openssl",
+                "perl",
+                "python3",
+                "sqlite3",
+                "valgrind",
+                "xz-utils",
+                "zstd",
+            ],
+            Self::Bench => &["bpftrace", "g++"],
+            Self::Dist => &["dpkg-dev"],
+        }
+    }
+}
+
+/// Installs what the groups need, and in any case a BPF toolchain. Says
+/// nothing and takes no time when all is there.
+///
+/// # Errors
+/// Fails when something is missing and cannot be installed.
+pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
+    let mut wanted: BTreeSet<&str> = groups
+        .iter()
+        .chain([&Group::Build])
+        .flat_map(|group| group.packages())
+        .copied()
+        .collect();
+    // All in one run of apt, which is faster than two.
+    let found = choose(&look());
+    if matches!(found, Err(Missing::Compiler { .. })) {
+        wanted.extend(PACKAGES);
+    }
+    if groups.contains(&Group::Lint) && !is_nightly(&found) {
+        wanted.insert(CLIPPY);
+    }
+    apt(&wanted.into_iter().collect::<Vec<_>>())?;
+
+    if let Err(Missing::Linker { compiler, .. }) = choose(&look()) {
+        say(format_args!(
+            "bpf-linker {BPF_LINKER}: building it in target/tools, once"
+        ));
+        install(&compiler, run)?;
+    }
+    Ok(choose(&look())?)
+}
+
+fn is_nightly(found: &Result<Toolchain, Missing>) -> bool {
+    let (Ok(Toolchain { road, .. }) | Err(Missing::Linker { road, .. })) = found else {
+        return false;
+    };
+    *road == Road::Nightly
+}
+
+/// Installs those of the packages that are missing.
+fn apt(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say(format_args!("missing packages: {}", missing.join(" ")));
+    if !is_root()
+        && Command::new("sudo")
+            .arg("-V")
+            .stdout(Stdio::null())
+            .status()
+            .is_err()
+    {
+        bail!(
+            "not root, and no sudo; run as root: apt-get install {}",
+            missing.join(" ")
+        );
+    }
+    if run(apt_get().args(["-qq", "update"])).is_err() {
+        say("the package index is not fresh; going on with the one that is there");
+    }
+    // Never at the price of what is installed already.
+    run(apt_get()
+        .args([
+            "-qq",
+            "install",
+            "-y",
+            "--no-install-recommends",
+            "--no-remove",
+        ])
+        .args(&missing)
+        .stdout(Stdio::null()))
+    .with_context(|| format!("cannot install {}", missing.join(" ")))
+}
+
+/// apt-get as root, which asks for nothing.
+fn apt_get() -> Command {
+    let mut command = as_root("env");
+    command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .stdin(Stdio::null());
+    command
+}
+
+/// Those of the packages that are not installed.
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    let query = Command::new("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
+        .args(packages)
+        .stderr(Stdio::null())
+        .output();
+    match query {
+        Ok(output) => Ok(not_installed(
+            packages,
+            &String::from_utf8_lossy(&output.stdout),
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            say(format_args!(
+                "no dpkg here; wanted are the likes of: {}",
+                packages.join(" ")
+            ));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error).context("cannot run dpkg-query"),
+    }
+}
+
+/// The packages that dpkg-query's lines (`name status`) do not call installed.
+fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
+    let installed: BTreeSet<&str> = listing
+        .lines()
+        .filter_map(|line| line.strip_suffix(" installed"))
+        .collect();
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !installed.contains(package))
+        .collect()
+}
+
+/// A cargo subcommand from crates.io, built once into `target/tools`.
+///
+/// # Errors
+/// Fails when it does not build.
+pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<std::path::PathBuf> {
+    let root = tracer_ebpf_build::tools();
+    let binary = root.join("bin").join(name);
+    let is_there = binary.is_file()
+        && capture(Command::new(&binary).arg("--version")).is_ok_and(|text| text.contains(version));
+    if !is_there {
+        say(format_args!(
+            "{name} {version}: building it in target/tools, once"
+        ));
+        run(crate::shell::cargo()
+            .args([
+                "install",
+                name,
+                "--version",
+                version,
+                "--locked",
+                "--force",
+                "--quiet",
+            ])
+            .arg("--root")
+            .arg(&root)
+            // It runs for a second and is built for a minute: no optimization.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"))?;
+    }
+    Ok(binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_installed_packages_count() {
+        let listing = "gcc installed\ngdb config-files\nlibc6-dev installed\n";
+        let wanted = ["gcc", "gdb", "libc6", "libc6-dev", "valgrind"];
+        assert_eq!(
+            not_installed(&wanted, listing),
+            ["gdb", "libc6", "valgrind"]
+        );
+        assert_eq!(not_installed(&wanted, ""), wanted);
+    }
+}

@@ -1,0 +1,148 @@
+//! How many tests passed, failed and were skipped.
+
+use std::fmt;
+use std::ops::{Add, AddAssign};
+
+/// Counts of tests. A test that its harness ignores is skipped; one that the
+/// name filter leaves out is not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl Tally {
+    /// What a line of a test run's output counts: something for the closing
+    /// lines of libtest and of nextest, nothing for all others.
+    pub(crate) fn of_line(line: &str) -> Self {
+        if let Some(counts) = line.strip_prefix("test result: ") {
+            return Self::of_libtest(counts);
+        }
+        match line.split_once(" run: ") {
+            Some((run, counts)) if run.trim_start().starts_with("Summary [") => {
+                Self::of_nextest(counts)
+            }
+            _ => Self::default(),
+        }
+    }
+
+    /// `ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; …`
+    fn of_libtest(counts: &str) -> Self {
+        let counts = counts.split_once(". ").map_or(counts, |(_, counts)| counts);
+        let count = |name: &str| number_of(counts, "; ", name);
+        Self {
+            passed: count("passed"),
+            failed: count("failed"),
+            skipped: count("ignored"),
+        }
+    }
+
+    /// `31 passed (1 slow), 2 failed, 1 timed out, 4 skipped`; those that a
+    /// name filter leaves out are among the skipped.
+    fn of_nextest(counts: &str) -> Self {
+        let count = |name: &str| number_of(counts, ", ", name);
+        Self {
+            passed: count("passed"),
+            failed: count("failed") + count("exec failed") + count("timed out"),
+            skipped: count("skipped"),
+        }
+    }
+
+    /// How many tests ran.
+    pub(crate) fn ran(self) -> u64 {
+        self.passed + self.failed
+    }
+
+    /// Whether nothing failed and nothing was skipped.
+    pub(crate) fn is_good(self) -> bool {
+        self.failed == 0 && self.skipped == 0
+    }
+}
+
+/// The number before a name in a list such as `5 passed; 0 failed`.
+fn number_of(list: &str, separator: &str, name: &str) -> u64 {
+    list.split(separator)
+        .filter_map(|item| {
+            let (number, rest) = item.trim().split_once(' ')?;
+            let rest = rest.split(" (").next()?;
+            if rest == name {
+                number.parse::<u64>().ok()
+            } else {
+                None
+            }
+        })
+        .sum()
+}
+
+impl Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(passed: u64, failed: u64, skipped: u64) -> Tally {
+        Tally {
+            passed,
+            failed,
+            skipped,
+        }
+    }
+
+    #[test]
+    fn libtest() {
+        let line = "test result: ok. 14 passed; 0 failed; 2 ignored; 0 measured; 3 filtered out; \
+                    finished in 0.00s";
+        assert_eq!(Tally::of_line(line), tally(14, 0, 2));
+        let line = "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(Tally::of_line(line), tally(1, 2, 0));
+        assert_eq!(
+            Tally::of_line("test counts::test_result ... ok"),
+            tally(0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn nextest() {
+        let line = "     Summary [   0.021s] 17 tests run: 15 passed (1 slow), 1 failed, 1 timed out, \
+                    3 skipped";
+        assert_eq!(Tally::of_line(line), tally(15, 2, 3));
+        let line = "     Summary [   0.004s] 1 test run: 1 passed, 0 skipped";
+        assert_eq!(Tally::of_line(line), tally(1, 0, 0));
+        let line = "     Summary [   0.009s] 3/9 tests run: 2 passed, 1 failed, 0 skipped";
+        assert_eq!(Tally::of_line(line), tally(2, 1, 0));
+    }
+
+    #[test]
+    fn the_closing_line() {
+        let sum = tally(14, 0, 0) + tally(3, 1, 2);
+        assert_eq!(sum.to_string(), "17 passed, 1 failed, 2 skipped");
+        assert!(!sum.is_good() && tally(1, 0, 0).is_good() && !tally(1, 0, 1).is_good());
+    }
+}

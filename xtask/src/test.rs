@@ -1,0 +1,193 @@
+//! All tests: set-up, lints, unit tests as the user, and the end-to-end tests
+//! as root.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use tracer_ebpf_build::workspace;
+
+use crate::build::{Profile, unfreed};
+use crate::setup::{Group, ensure};
+use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
+use crate::tally::Tally;
+use crate::{lint, targets};
+
+/// The package of the end-to-end tests.
+const END_TO_END: &str = "unfreed-tests";
+/// End-to-end tests that run at a time.
+const THREADS: &str = "--test-threads=2";
+
+/// Runs everything, or the tests whose names contain `filter`, and prints one
+/// closing line. The code says failure when a test failed or was skipped.
+///
+/// # Errors
+/// Fails when something cannot be set up, linted or built.
+pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
+    let toolchain = ensure(&[Group::Lint, Group::Test])?;
+    if filter.is_none() {
+        lint::all(&toolchain)?;
+    }
+    let binary = unfreed(Profile::Dev)?;
+    targets::build_all()?;
+    let programs = end_to_end_programs()?;
+
+    let mut tally = unit_tests(filter)?;
+    for program in programs {
+        let targets = targets::folder();
+        let variables = [
+            ("UNFREED_BIN", binary.as_path()),
+            ("UNFREED_TARGETS", targets.as_path()),
+        ];
+        let mut command = as_root_with(variables, program);
+        command
+            .current_dir(workspace().join("tests"))
+            .args([THREADS, "--color=never"])
+            .args(filter);
+        tally += run_tests(&mut command)?;
+    }
+    if filter.is_some() && tally.ran() == 0 {
+        bail!("no test's name contains {:?}", filter.unwrap_or_default());
+    }
+    println!("{tally}");
+    Ok(if tally.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Unit tests of all packages, and the examples in their documentation.
+fn unit_tests(filter: Option<&str>) -> Result<Tally> {
+    let mut tests = cargo();
+    let nextest = has_nextest();
+    if nextest {
+        tests.args([
+            "nextest",
+            "run",
+            "--no-tests=pass",
+            "--no-fail-fast",
+            "--color=never",
+        ]);
+    } else {
+        tests.args([
+            "test",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--no-fail-fast",
+            "--color=never",
+        ]);
+    }
+    tests
+        .args(["--workspace", "--exclude", END_TO_END])
+        .args(filter);
+    let mut tally = run_tests(&mut tests)?;
+    if nextest && filter.is_some() {
+        // It counts what the filter leaves out as skipped.
+        tally.skipped = 0;
+    }
+    let mut examples = cargo();
+    examples
+        .args(["test", "--doc", "--workspace", "--color=never"])
+        .args(filter);
+    Ok(tally + run_tests(&mut examples)?)
+}
+
+fn has_nextest() -> bool {
+    cargo()
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Builds the end-to-end tests, as the user, and returns the programs.
+fn end_to_end_programs() -> Result<Vec<PathBuf>> {
+    let messages = capture(cargo().args([
+        "test",
+        "--no-run",
+        "--quiet",
+        "--package",
+        END_TO_END,
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    test_programs(&messages)
+}
+
+/// The test programs among cargo's JSON messages, one a line.
+fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: serde_json::Value =
+            serde_json::from_str(line).context("cannot parse cargo's messages")?;
+        if message["profile"]["test"] == true
+            && let Some(program) = message["executable"].as_str()
+        {
+            programs.push(program.into());
+        }
+    }
+    Ok(programs)
+}
+
+/// Runs tests to their end, and counts what they print, which is shown too.
+/// A run that fails without a failed test counts as one.
+fn run_tests(command: &mut Command) -> Result<Tally> {
+    echo(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_run(command))?;
+    let stdout = child.stdout.take().map(count_lines);
+    let stderr = child.stderr.take().map(count_lines);
+    let mut tally = Tally::default();
+    for counter in [stdout, stderr].into_iter().flatten() {
+        match counter.join() {
+            Ok(counted) => tally += counted,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    let status = child.wait().with_context(|| cannot_run(command))?;
+    if !status.success() && tally.failed == 0 {
+        say(format_args!("no test failed, and yet: {status}"));
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+fn count_lines(stream: impl Read + Send + 'static) -> thread::JoinHandle<Tally> {
+    thread::spawn(move || {
+        let mut tally = Tally::default();
+        for line in BufReader::new(stream)
+            .lines()
+            .map_while(std::io::Result::ok)
+        {
+            tally += Tally::of_line(&line);
+            say(line);
+        }
+        tally
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_test_programs_are_run() {
+        let messages = r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/debug/xtask"}
+{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/debug/deps/record-1"}
+{"reason":"compiler-artifact","profile":{"test":false},"executable":null}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(
+            test_programs(messages).unwrap(),
+            [PathBuf::from("/t/debug/deps/record-1")]
+        );
+        assert!(test_programs("warning: unused").is_err());
+    }
+}
