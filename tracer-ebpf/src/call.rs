@@ -34,12 +34,12 @@ pub enum Function {
 }
 
 impl Function {
-    /// Whether this function may end in a jump to `inner`, which then runs on
-    /// the same return-address slot. Known of glibc (reallocarray, realloc of
+    /// Whether this function may end in a jump to `inner`, or in one to a
+    /// function that does, so that it runs on the same return-address slot. Known of glibc (reallocarray, realloc of
     /// null, memalign of a small alignment) and musl (its memalign family).
     pub const fn may_tail_call(self, inner: Self) -> bool {
         match self {
-            Self::Reallocarray => matches!(inner, Self::Realloc),
+            Self::Reallocarray => matches!(inner, Self::Realloc | Self::Malloc),
             Self::Realloc | Self::Calloc => matches!(inner, Self::Malloc),
             Self::AlignedAlloc | Self::Memalign | Self::Valloc | Self::Pvalloc => matches!(
                 inner,

@@ -31,9 +31,13 @@ pub(crate) fn known_thread() -> Option<*mut Thread> {
     THREADS.get_ptr_mut(bpf_get_current_pid_tgid())
 }
 
-/// The record of the current thread, made if its process is traced.
+/// The record of the current thread if events count now, made if its process
+/// is traced.
 #[inline(always)]
 pub(crate) fn thread() -> Option<*mut Thread> {
+    if !maps::is_active() {
+        return None;
+    }
     match known_thread() {
         Some(thread) => Some(thread),
         None => make_thread(),

@@ -68,9 +68,20 @@ pub(crate) static LOSSES: Array<LossCount> =
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// 1 while events count. Probes come and go one by one, over some tenths of a
+/// second; this makes all of them begin, and end, at one moment.
+#[map]
+pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// What user space must see one by one.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// Whether events count now.
+#[inline(always)]
+pub(crate) fn is_active() -> bool {
+    ACTIVE.get(0).is_some_and(|active| *active != 0)
+}
 
 /// The loader's settings.
 #[inline(always)]

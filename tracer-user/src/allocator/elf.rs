@@ -5,7 +5,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
-use object::elf::{FileHeader64, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC};
+use object::elf::{
+    FileHeader64, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC,
+};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, SymbolTable};
 use object::{Endianness, ReadCache};
 
@@ -43,19 +45,32 @@ pub fn functions(
     let data = &cache;
     let header = FileHeader64::<Endianness>::parse(data).context("not a 64-bit ELF file")?;
     let endian = header.endian()?;
-    let segments = header.program_headers(endian, data).context("its program headers cannot be read")?;
-    let sections = header.sections(endian, data).context("its section headers cannot be read")?;
-    let is_static = is_program && !segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP);
+    let segments = header
+        .program_headers(endian, data)
+        .context("its program headers cannot be read")?;
+    let sections = header
+        .sections(endian, data)
+        .context("its section headers cannot be read")?;
+    let is_static = is_program
+        && !segments
+            .iter()
+            .any(|segment| segment.p_type(endian) == PT_INTERP);
     let mut found = Vec::new();
     for kind in [SHT_DYNSYM, SHT_SYMTAB] {
         if kind == SHT_SYMTAB && (!is_static || !found.is_empty()) {
             break;
         }
-        let Some((index, section)) = sections.enumerate().find(|(_, s)| s.sh_type(endian) == kind) else {
+        let Some((index, section)) = sections
+            .enumerate()
+            .find(|(_, s)| s.sh_type(endian) == kind)
+        else {
             continue;
         };
         if section.sh_size(endian) > MAX_TABLE {
-            bail!("its symbol table of {} bytes is larger than {MAX_TABLE}", section.sh_size(endian));
+            bail!(
+                "its symbol table of {} bytes is larger than {MAX_TABLE}",
+                section.sh_size(endian)
+            );
         }
         let table = SymbolTable::parse(endian, data, &sections, index, section)
             .context("its symbol table cannot be read")?;
@@ -64,7 +79,9 @@ pub fn functions(
             if !is_function || !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK) {
                 continue;
             }
-            let Ok(name) = table.symbol_name(endian, symbol) else { continue };
+            let Ok(name) = table.symbol_name(endian, symbol) else {
+                continue;
+            };
             if !wanted(name) {
                 continue;
             }
@@ -92,7 +109,9 @@ pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
     let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
     let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, &cache).ok()?;
-    let path = segments.iter().find(|segment| segment.p_type(endian) == PT_INTERP)?;
+    let path = segments
+        .iter()
+        .find(|segment| segment.p_type(endian) == PT_INTERP)?;
     if path.p_filesz(endian) > 4096 {
         return None;
     }
@@ -109,15 +128,19 @@ fn offset_in(
     let (_, size) = segment.file_range(endian);
     let into = address.checked_sub(segment.p_vaddr(endian))?;
     let executable = segment.p_type(endian) == object::elf::PT_LOAD
-        && segment.p_flags(endian) .0 & object::elf::PF_X.0 != 0;
-    (executable && into < size).then(|| Some((segment.p_offset(endian).checked_add(into)?, size - into)))?
+        && segment.p_flags(endian).0 & object::elf::PF_X.0 != 0;
+    (executable && into < size)
+        .then(|| Some((segment.p_offset(endian).checked_add(into)?, size - into)))?
 }
 
 /// Up to `length` bytes of the file; fewer if it is shorter.
 fn read_code(file: &RegularFile, offset: u64, length: u64) -> Vec<u8> {
     let mut code = vec![0; usize::try_from(length).unwrap_or(0)];
     let mut filled = 0;
-    while let Ok(read @ 1..) = file.file().read_at(&mut code[filled..], offset + filled as u64) {
+    while let Ok(read @ 1..) = file
+        .file()
+        .read_at(&mut code[filled..], offset + filled as u64)
+    {
         filled += read;
     }
     code.truncate(filled);
@@ -159,8 +182,16 @@ mod tests {
     fn own_libc_defines_malloc_and_its_code_decodes() {
         let own = ProcessHandle::open(std::process::id()).unwrap();
         let maps = String::from_utf8(std::fs::read("/proc/self/maps").unwrap()).unwrap();
-        let libc = maps.lines().find(|l| l.contains("libc.so")).unwrap().split_whitespace().last().unwrap();
-        let located = own.locate_in_root(libc.as_ref(), rustix::fs::OFlags::empty()).unwrap();
+        let libc = maps
+            .lines()
+            .find(|l| l.contains("libc.so"))
+            .unwrap()
+            .split_whitespace()
+            .last()
+            .unwrap();
+        let located = own
+            .locate_in_root(libc.as_ref(), rustix::fs::OFlags::empty())
+            .unwrap();
         let file = RegularFile::open(&located).unwrap();
         let found = functions(&file, false, |name| name == b"malloc" || name == b"free").unwrap();
         assert_eq!(found.iter().filter(|f| f.name == "malloc").count(), 1);

@@ -117,11 +117,7 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
-pub fn in_file(
-    file: &Arc<ModuleFile>,
-    path: &str,
-    is_program: bool,
-) -> Result<Option<Allocator>> {
+pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<Option<Allocator>> {
     let symbols = elf::functions(&file.content, is_program, |name| {
         SYMBOLS.iter().any(|(symbol, _)| symbol.as_bytes() == name)
     })?;
@@ -131,7 +127,12 @@ pub fn in_file(
             let start = FileOffset(found.file_offset);
             if functions.iter().all(|known| known.start != start) {
                 let placement = place(&found.code);
-                functions.push(AllocatorFunction { probed, symbol, start, placement });
+                functions.push(AllocatorFunction {
+                    probed,
+                    symbol,
+                    start,
+                    placement,
+                });
             }
         }
     }
@@ -139,7 +140,11 @@ pub fn in_file(
     if !defines(Probed::Call(Function::Malloc)) || !defines(Probed::Free) {
         return Ok(None);
     }
-    Ok(Some(Allocator { file: Arc::clone(file), path: path.to_owned(), functions }))
+    Ok(Some(Allocator {
+        file: Arc::clone(file),
+        path: path.to_owned(),
+        functions,
+    }))
 }
 
 /// The loader that an executable asks for; `None` if it is static or not a

@@ -11,8 +11,8 @@
 use std::fmt;
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
-    OpAccess, OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
+    OpKind, Register,
 };
 
 /// Instructions looked at, at most: an entry block's start is short.
@@ -68,13 +68,19 @@ pub fn place(code: &[u8]) -> Placement {
         }
     }
     let first = decode(code).next().unwrap_or_default();
-    let step = if is_emulated(&first) { Step::Emulated } else { Step::OutOfLine };
+    let step = if is_emulated(&first) {
+        Step::Emulated
+    } else {
+        Step::OutOfLine
+    };
     at(&first, step)
 }
 
 /// Decodes from address 0; ends at the first undecodable byte.
 fn decode(code: &[u8]) -> impl Iterator<Item = Instruction> {
-    Decoder::with_ip(64, code, 0, DecoderOptions::NONE).into_iter().take_while(|i| !i.is_invalid())
+    Decoder::with_ip(64, code, 0, DecoderOptions::NONE)
+        .into_iter()
+        .take_while(|i| !i.is_invalid())
 }
 
 fn at(instruction: &Instruction, step: Step) -> Placement {
@@ -102,15 +108,24 @@ fn is_harmless(instruction: &Instruction, info: &mut InstructionInfoFactory) -> 
     if instruction.flow_control() != FlowControl::Next || instruction.is_privileged() {
         return false;
     }
-    if matches!(instruction.code(), Code::Syscall | Code::Sysenter | Code::Cpuid | Code::Xgetbv) {
+    if matches!(
+        instruction.code(),
+        Code::Syscall | Code::Sysenter | Code::Cpuid | Code::Xgetbv
+    ) {
         return false;
     }
     let info = info.info(instruction);
     let writes = |access| {
-        !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+        !matches!(
+            access,
+            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+        )
     };
     info.used_memory().iter().all(|m| !writes(m.access()))
-        && info.used_registers().iter().all(|r| !writes(r.access()) || is_scratch(r.register()))
+        && info
+            .used_registers()
+            .iter()
+            .all(|r| !writes(r.access()) || is_scratch(r.register()))
 }
 
 /// Registers that hold neither an argument nor a caller's value at entry.
@@ -118,7 +133,10 @@ fn is_scratch(register: Register) -> bool {
     if register.is_vector_register() || register.is_k() {
         return true;
     }
-    matches!(register.full_register(), Register::RAX | Register::R10 | Register::R11)
+    matches!(
+        register.full_register(),
+        Register::RAX | Register::R10 | Register::R11
+    )
 }
 
 /// Whether any branch of the function leads behind its first instruction and
@@ -139,23 +157,28 @@ mod tests {
     /// Debian 12, glibc 2.36: `push %rbp; push %rbx; sub $8,%rsp; …`
     const MALLOC_DEBIAN: &[u8] = &[0x55, 0x53, 0x48, 0x83, 0xec, 0x08];
     /// Debian 12, glibc 2.36: `test %rdi,%rdi; je +0xb0; push %rbp`
-    const FREE_DEBIAN: &[u8] =
-        &[0x48, 0x85, 0xff, 0x0f, 0x84, 0xb0, 0x00, 0x00, 0x00, 0x55, 0x48, 0x89, 0xe5];
+    const FREE_DEBIAN: &[u8] = &[
+        0x48, 0x85, 0xff, 0x0f, 0x84, 0xb0, 0x00, 0x00, 0x00, 0x55, 0x48, 0x89, 0xe5,
+    ];
     /// Ubuntu 22.04, glibc 2.35 with CET: `endbr64; test %rdi,%rdi; je; push %rbp`
-    const FREE_UBUNTU: &[u8] =
-        &[0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x85, 0xff, 0x0f, 0x84, 0xbb, 0x00, 0x00, 0x00, 0x55];
+    const FREE_UBUNTU: &[u8] = &[
+        0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x85, 0xff, 0x0f, 0x84, 0xbb, 0x00, 0x00, 0x00, 0x55,
+    ];
     /// Ubuntu 22.04 with CET: `endbr64; push %r12`
     const MALLOC_UBUNTU: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa, 0x41, 0x54, 0x55];
     /// glibc's `munmap`: `mov $0xb,%eax; syscall; cmp $-4095,%rax; jae; ret`
     const MUNMAP: &[u8] = &[
-        0xb8, 0x0b, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, 0x73, 0x01, 0xc3,
+        0xb8, 0x0b, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, 0x73, 0x01,
+        0xc3,
     ];
     /// musl's `malloc` thunk: `jmp`
     const MALLOC_MUSL: &[u8] = &[0xe9, 0x10, 0x00, 0x00, 0x00];
     /// jemalloc's `malloc`: `push %rbp; mov %rsp,%rbp`
     const MALLOC_JEMALLOC: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
     /// jemalloc's `free`: `test %rdi,%rdi; je; mov %fs:…,%rax`
-    const FREE_JEMALLOC: &[u8] = &[0x48, 0x85, 0xff, 0x74, 0x20, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0];
+    const FREE_JEMALLOC: &[u8] = &[
+        0x48, 0x85, 0xff, 0x74, 0x20, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0,
+    ];
     /// `sub $0x18,%rsp; push %rbx`: the stack moved before the push
     const MOVES_STACK: &[u8] = &[0x48, 0x83, 0xec, 0x18, 0x53];
     /// `mov %rdi,%rax; mov %rsi,%rdi; push %rbx`: an argument is gone
@@ -207,7 +230,10 @@ mod tests {
     #[test]
     fn a_store_before_the_push_falls_back_to_the_start() {
         // mov %rax,(%rdi); push %rbx
-        assert_eq!(displacement(&[0x48, 0x89, 0x07, 0x53]), (0, Step::OutOfLine));
+        assert_eq!(
+            displacement(&[0x48, 0x89, 0x07, 0x53]),
+            (0, Step::OutOfLine)
+        );
     }
 
     #[test]
@@ -215,7 +241,9 @@ mod tests {
         assert_eq!(displacement(&[]).0, 0);
         assert_eq!(displacement(&[0x06, 0x07, 0xff]).0, 0);
         for seed in 0..=255u8 {
-            let bytes: Vec<u8> = (0..64).map(|i: u8| i.wrapping_mul(37).wrapping_add(seed)).collect();
+            let bytes: Vec<u8> = (0..64)
+                .map(|i: u8| i.wrapping_mul(37).wrapping_add(seed))
+                .collect();
             assert!(place(&bytes).displacement < 64);
         }
     }

@@ -1,9 +1,10 @@
-//! The probes in place, and the order in which they come and go.
+//! The probes in place.
 //!
-//! While probes are placed one by one, the target runs on. So that no block
-//! seems leaked that was freed meanwhile, frees are probed first; and so that
-//! no call seems abandoned, a function's return is probed before its entry.
-//! They go in the opposite order.
+//! They are placed one by one while the target runs on. Those of a run's
+//! beginning count nothing until all are there. For those that come later
+//! (an allocator that was just mapped) the order matters: frees are probed
+//! first, so that no block seems leaked that was freed meanwhile, and a
+//! function's return before its entry, so that no call seems abandoned.
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ impl Scope {
 }
 
 /// The order in which probes are placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Frees,
     Returns,
@@ -46,10 +47,10 @@ enum Stage {
 
 const STAGES: [Stage; 3] = [Stage::Frees, Stage::Returns, Stage::Entries];
 
-/// All probes of a run. Dropping it takes them away in the right order.
+/// All probes of a run. Dropping it takes them away.
 #[derive(Default)]
 pub struct Probes {
-    links: Vec<(Stage, UProbeLink)>,
+    links: Vec<UProbeLink>,
     /// What is probed already.
     covered: Vec<(Scope, FileId)>,
 }
@@ -65,28 +66,57 @@ impl Probes {
     /// # Errors
     /// Fails if a probe that counts on the others cannot be placed; then
     /// those already placed stay until the end of the run.
-    pub fn attach(&mut self, object: &mut Object, allocator: &Allocator, scope: Scope) -> Result<Vec<Probe>> {
+    pub fn attach(
+        &mut self,
+        object: &mut Object,
+        allocator: &Allocator,
+        scope: Scope,
+    ) -> Result<Vec<Probe>> {
         // The open file itself, so that no link or rename can lead elsewhere.
-        let file = PathBuf::from(format!("/proc/self/fd/{}", allocator.file.content.file().as_raw_fd()));
+        let file = PathBuf::from(format!(
+            "/proc/self/fd/{}",
+            allocator.file.content.file().as_raw_fd()
+        ));
+        for function in &allocator.functions {
+            for stage in STAGES {
+                program(function.probed, stage).map_or(Ok(()), |name| object.load_program(name))?;
+            }
+        }
         for stage in STAGES {
             for function in &allocator.functions {
-                let Some(program) = program(function.probed, stage) else { continue };
+                let Some(program) = program(function.probed, stage) else {
+                    continue;
+                };
                 let link = object
                     .attach(program, &file, function.probe_offset(), scope.pid())
-                    .with_context(|| format!("cannot probe {} in {}", function.symbol, allocator.path))?;
-                self.links.push((stage, link));
+                    .with_context(|| {
+                        format!("cannot probe {} in {}", function.symbol, allocator.path)
+                    })?;
+                self.links.push(link);
             }
         }
         self.covered.push((scope, allocator.file.mapped));
-        Ok(allocator.functions.iter().map(|function| describe(function, &allocator.path)).collect())
+        Ok(allocator
+            .functions
+            .iter()
+            .map(|function| describe(function, &allocator.path))
+            .collect())
     }
 
-    /// Takes all probes away.
+    /// Takes over probes that were placed otherwise.
+    pub fn keep(&mut self, links: impl IntoIterator<Item = UProbeLink>) {
+        self.links.extend(links);
+    }
+
+    /// Takes all probes away. The kernel takes 0.1 s over each, but over all
+    /// at once if they are asked for at once.
     pub fn detach(&mut self) {
-        for stage in STAGES.into_iter().rev() {
-            self.links.retain(|(of, _)| *of != stage);
-        }
         self.covered.clear();
+        std::thread::scope(|scope| {
+            for link in self.links.drain(..) {
+                scope.spawn(move || drop(link));
+            }
+        });
     }
 }
 

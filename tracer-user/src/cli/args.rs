@@ -203,5 +203,9 @@ fn size(text: &str) -> Result<u64, String> {
 
 fn count(text: &str) -> Result<u64, String> {
     let value = size(text)?;
-    if (16..=1 << 28).contains(&value) { Ok(value) } else { Err("must be from 16 to 256M".into()) }
+    if (16..=1 << 28).contains(&value) {
+        Ok(value)
+    } else {
+        Err("must be from 16 to 256M".into())
+    }
 }

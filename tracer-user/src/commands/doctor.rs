@@ -19,10 +19,17 @@ use crate::session::{Options, Session};
 /// # Errors
 /// Fails only if standard output cannot be written.
 pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
-    println!("unfreed {}, Linux {}", env!("CARGO_PKG_VERSION"), kernel_release());
+    println!(
+        "unfreed {}, Linux {}",
+        env!("CARGO_PKG_VERSION"),
+        kernel_release()
+    );
     let mut healthy = true;
     let mut show = |what: &str, result: Result<String, String>| match result {
-        Ok(detail) => println!("  ok       {what}{}{detail}", if detail.is_empty() { "" } else { ": " }),
+        Ok(detail) => println!(
+            "  ok       {what}{}{detail}",
+            if detail.is_empty() { "" } else { ": " }
+        ),
         Err(problem) => {
             healthy = false;
             println!("  problem  {what}: {problem}");
@@ -37,24 +44,38 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
             show(&what, result);
         }
     }
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Loads everything once, on the smallest maps.
 fn load() -> Result<String, String> {
     let session = Session::load(Options::smallest()).map_err(|error| format!("{error:#}"))?;
-    Ok(format!("a probe hit costs about {:.0} ns here", session.nanoseconds_per_hit()))
+    Ok(format!(
+        "a probe hit costs about {:.0} ns here",
+        session.nanoseconds_per_hit()
+    ))
 }
 
 /// What a target offers.
 fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
     let found = Target::find(pid);
-    let mut results =
-        vec![(format!("process {pid}"), found.map(|_| String::new()).map_err(|error| format!("{error:#}")))];
+    let mut results = vec![(
+        format!("process {pid}"),
+        found
+            .map(|_| String::new())
+            .map_err(|error| format!("{error:#}")),
+    )];
     let code = match CodeSpace::attach(pid, monotonic_ns(), &mut ModuleFiles::new()) {
         Ok(code) => code,
         Err(error) => {
@@ -65,19 +86,33 @@ fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
     let (allocators, searched) = allocator::find(&code);
     for file in searched {
         if let Some(problem) = file.problem {
-            results.push((clean(&file.path).into_owned(), Err(clean(&problem).into_owned())));
+            results.push((
+                clean(&file.path).into_owned(),
+                Err(clean(&problem).into_owned()),
+            ));
         }
     }
     if allocators.is_empty() {
-        results.push(("allocator".into(), Err(format!("no mapped file is {}", allocator::LOOKED_FOR))));
+        results.push((
+            "allocator".into(),
+            Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
+        ));
     }
     for allocator in allocators {
         let functions: Vec<_> = allocator
             .functions
             .iter()
-            .map(|function| format!("\n             {}+{:#x} {}", function.symbol, function.placement.displacement, function.placement))
+            .map(|function| {
+                format!(
+                    "\n             {}+{:#x} {}",
+                    function.symbol, function.placement.displacement, function.placement
+                )
+            })
             .collect();
-        results.push((format!("allocator {}", clean(&allocator.path)), Ok(functions.concat())));
+        results.push((
+            format!("allocator {}", clean(&allocator.path)),
+            Ok(functions.concat()),
+        ));
     }
     results
 }

@@ -30,15 +30,23 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     pids.dedup();
     let options = Options::new(&args.trace)?;
     crate::session::preflight::check()?;
-    let targets = pids.into_iter().map(Target::find).collect::<Result<Vec<_>>>()?;
+    let targets = pids
+        .into_iter()
+        .map(Target::find)
+        .collect::<Result<Vec<_>>>()?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options)?;
         for target in targets {
             session.attach(target)?;
         }
+        session.start()?;
         announce(&session, &args.trace);
-        let plan = Plan { trace: &args.trace, output: &args.output, outputs: &outputs };
+        let plan = Plan {
+            trace: &args.trace,
+            output: &args.output,
+            outputs: &outputs,
+        };
         trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
         signals.leave_on_next();
         finish(session, &plan)
@@ -50,7 +58,9 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 /// # Errors
 /// Fails if the system has no descriptors left.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 /// What to print and write, when.
@@ -114,7 +124,10 @@ pub async fn trace(
     let deadline = plan.trace.duration.map(|duration| begin + duration);
     let mut poll = interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let period = plan.trace.interval.unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+    let period = plan
+        .trace
+        .interval
+        .unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
     let mut periodic = interval_at(begin + period, period);
     let mut other = std::pin::pin!(other);
     let end = loop {

@@ -24,7 +24,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
     let options = Options::new(&args.trace)?;
-    let program = args.command.first().context("no program to run was given")?;
+    let program = args
+        .command
+        .first()
+        .context("no program to run was given")?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options)?;
@@ -32,15 +35,26 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let target = Target::find(waiting.pid)?;
         let allocators = allocators_of(Path::new(program), &mut ModuleFiles::new());
         session.attach_waiting(target, &allocators)?;
+        session.start()?;
         announce(&session, &args.trace);
         let mut child = match waiting.start() {
             Ok(child) => child,
             Err(error) => {
                 eprintln!("unfreed: cannot run {}: {error}", program.display());
-                return Ok(ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }));
+                return Ok(ExitCode::from(
+                    if error.kind() == std::io::ErrorKind::NotFound {
+                        127
+                    } else {
+                        126
+                    },
+                ));
             }
         };
-        let plan = Plan { trace: &args.trace, output: &args.output, outputs: &outputs };
+        let plan = Plan {
+            trace: &args.trace,
+            output: &args.output,
+            outputs: &outputs,
+        };
         let end = trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
         if let End::Signal(number) = end {
             pass_on(&mut child, number, &mut signals).await?;
@@ -48,7 +62,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         signals.leave_on_next();
         let gate = finish(session, &plan)?;
         let status = child.wait().context("cannot wait for the program")?;
-        Ok(if gate == ExitCode::SUCCESS { code_of(status) } else { gate })
+        Ok(if gate == ExitCode::SUCCESS {
+            code_of(status)
+        } else {
+            gate
+        })
     })
 }
 
@@ -56,7 +74,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 /// without us, so it gets a moment first.
 async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Result<()> {
     for wait in 0.. {
-        if child.try_wait().context("cannot wait for the program")?.is_some() {
+        if child
+            .try_wait()
+            .context("cannot wait for the program")?
+            .is_some()
+        {
             return Ok(());
         }
         let due = if number == libc::SIGINT { 10 } else { 0 };
@@ -75,6 +97,8 @@ async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Resul
 
 /// The program's own exit code; 128 + the signal that ended it.
 fn code_of(status: ExitStatus) -> ExitCode {
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
 }

@@ -31,7 +31,10 @@ struct BatchAttributes {
 ///
 /// # Errors
 /// Fails if the kernel does.
-pub fn for_each<K: Record, V: Record>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> Result<()> {
+pub fn for_each<K: Record, V: Record>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(K, V),
+) -> Result<()> {
     let mut capacity = BATCH;
     let mut position: Option<u64> = None;
     let mut keys = vec![0u8; capacity * size_of::<K>()];
@@ -39,7 +42,9 @@ pub fn for_each<K: Record, V: Record>(map: BorrowedFd<'_>, mut each: impl FnMut(
     loop {
         let mut next = 0u64;
         let mut attributes = BatchAttributes {
-            in_batch: position.as_ref().map_or(0, |at| std::ptr::from_ref(at) as u64),
+            in_batch: position
+                .as_ref()
+                .map_or(0, |at| std::ptr::from_ref(at) as u64),
             out_batch: (&raw mut next) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
@@ -118,5 +123,9 @@ fn call(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<(
             size_of::<BatchAttributes>(),
         )
     };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

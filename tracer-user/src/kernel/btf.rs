@@ -19,9 +19,12 @@ pub struct TaskOffsets {
 /// # Errors
 /// Fails on a kernel without BTF.
 pub fn task_offsets() -> Result<TaskOffsets> {
-    let btf = Btf::from_file(VMLINUX)
-        .with_context(|| format!("cannot read {VMLINUX}: unfreed needs a kernel with CONFIG_DEBUG_INFO_BTF"))?;
-    let types = btf.resolve_types_by_name("task_struct").context("the kernel's BTF has no task_struct")?;
+    let btf = Btf::from_file(VMLINUX).with_context(|| {
+        format!("cannot read {VMLINUX}: unfreed needs a kernel with CONFIG_DEBUG_INFO_BTF")
+    })?;
+    let types = btf
+        .resolve_types_by_name("task_struct")
+        .context("the kernel's BTF has no task_struct")?;
     let task = types.into_iter().find_map(|kind| match kind {
         Type::Struct(task) => Some(task),
         _ => None,
@@ -34,7 +37,10 @@ pub fn task_offsets() -> Result<TaskOffsets> {
             .map(|member| member.bit_offset() / 8)
             .with_context(|| format!("the kernel's task_struct has no {wanted}"))
     };
-    Ok(TaskOffsets { pid: offset("pid")?, tgid: offset("tgid")? })
+    Ok(TaskOffsets {
+        pid: offset("pid")?,
+        tgid: offset("tgid")?,
+    })
 }
 
 #[cfg(test)]

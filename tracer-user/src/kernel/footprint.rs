@@ -26,7 +26,8 @@ pub struct Footprint {
 impl Sizes {
     /// The kernel memory of maps of these sizes.
     pub fn footprint(self) -> Footprint {
-        let live = u64::from(self.live) * hash_entry_bytes(size_of::<BlockKey>(), size_of::<Block>()) as u64
+        let live = u64::from(self.live)
+            * hash_entry_bytes(size_of::<BlockKey>(), size_of::<Block>()) as u64
             + buckets(self.live);
         let index = u64::from(self.sites) * hash_entry_bytes(size_of::<SiteKey>(), 4) as u64
             + buckets(self.sites);
@@ -56,7 +57,11 @@ mod tests {
 
     #[test]
     fn the_default_sizes_stay_below_150_mib() {
-        let footprint = Sizes { live: 1 << 20, sites: 1 << 14 }.footprint();
+        let footprint = Sizes {
+            live: 1 << 20,
+            sites: 1 << 14,
+        }
+        .footprint();
         assert!(footprint.fixed < 150 << 20, "{footprint:?}");
     }
 }

@@ -35,13 +35,27 @@ impl<T: Record> MappedArray<T> {
         // SAFETY: a fresh shared mapping of a map of at least this size; the
         // kernel checks both.
         let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, map.fd().as_fd().as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            )
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("cannot map a kernel array");
         }
-        let start = NonNull::new(start.cast()).context("the kernel mapped an array at address 0")?;
-        Ok(Self { start, bytes, len, record: PhantomData, _map: map })
+        let start =
+            NonNull::new(start.cast()).context("the kernel mapped an array at address 0")?;
+        Ok(Self {
+            start,
+            bytes,
+            len,
+            record: PhantomData,
+            _map: map,
+        })
     }
 
     /// How many elements there are.
@@ -57,7 +71,13 @@ impl<T: Record> MappedArray<T> {
         }
         // SAFETY: the element lies within the mapping, which lives as long as
         // self; a Record is valid for every bit pattern.
-        Some(unsafe { self.start.as_ptr().add(index as usize * Self::STRIDE).cast::<T>().read_volatile() })
+        Some(unsafe {
+            self.start
+                .as_ptr()
+                .add(index as usize * Self::STRIDE)
+                .cast::<T>()
+                .read_volatile()
+        })
     }
 
     /// Copies of all elements.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{HashMap, Map, MapData, Queue, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, Queue, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
@@ -35,6 +35,7 @@ pub struct Object {
     pub untraced_frees: MappedArray<u64>,
     /// Mapping and lifecycle events.
     pub events: RingBuf<MapData>,
+    active: Array<MapData, u64>,
     live: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
 }
@@ -57,7 +58,9 @@ impl Object {
             .context("the kernel refused the BPF maps")?;
         for name in ["uf_newtask", "uf_exec", "uf_exit"] {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
-            program.load().with_context(|| format!("the kernel refused the BPF program {name}"))?;
+            program
+                .load()
+                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
         }
         fill_free_sites(&mut ebpf, sizes.sites)?;
         Ok(Self {
@@ -65,6 +68,7 @@ impl Object {
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
+            active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             ebpf,
@@ -82,7 +86,9 @@ impl Object {
             ("uf_newtask", "task_newtask"),
         ] {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
-            program.attach(tracepoint).with_context(|| format!("cannot attach to {tracepoint}"))?;
+            program
+                .attach(tracepoint)
+                .with_context(|| format!("cannot attach to {tracepoint}"))?;
         }
         Ok(())
     }
@@ -92,19 +98,52 @@ impl Object {
     ///
     /// # Errors
     /// Fails when the kernel refuses the program or the place.
-    pub fn attach(&mut self, name: &str, file: &Path, offset: u64, pid: Option<u32>) -> Result<UProbeLink> {
+    pub fn attach(
+        &mut self,
+        name: &str,
+        file: &Path,
+        offset: u64,
+        pid: Option<u32>,
+    ) -> Result<UProbeLink> {
+        self.load_program(name)?;
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            program.load().with_context(|| format!("the kernel refused the BPF program {name}"))?;
-        }
         let scope = match pid.and_then(NonZeroU32::new) {
             Some(pid) => UProbeScope::OneProcess(pid),
             None => UProbeScope::AllProcesses,
         };
         let link = program
             .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, scope)
-            .with_context(|| format!("cannot place a probe at offset {offset:#x} of {}", file.display()))?;
+            .with_context(|| {
+                format!(
+                    "cannot place a probe at offset {offset:#x} of {}",
+                    file.display()
+                )
+            })?;
         Ok(program.take_link(link)?)
+    }
+
+    /// Lets events count, or not.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn set_active(&mut self, active: bool) -> Result<()> {
+        self.active
+            .set(0, u64::from(active), 0)
+            .context("cannot switch the programs")
+    }
+
+    /// Loads a program that is not loaded yet, which takes some 20 ms.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program.
+    pub fn load_program(&mut self, name: &str) -> Result<()> {
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        Ok(())
     }
 
     /// Begins to trace a process: returns its image.
@@ -113,15 +152,26 @@ impl Object {
     /// Fails when the kernel does.
     pub fn admit(&mut self, pid: u32, time_ns: u64) -> Result<u64> {
         let image = image_id(pid, time_ns);
-        let process = Process { image, shares_heap: 0, padding: 0 };
-        let words = tracer_ebpf::read_record::<ProcessWords>(as_bytes(&process)).unwrap_or_default();
-        self.processes.insert(pid, words.0, 0).context("cannot register the process")?;
+        let process = Process {
+            image,
+            shares_heap: 0,
+            padding: 0,
+        };
+        let words =
+            tracer_ebpf::read_record::<ProcessWords>(as_bytes(&process)).unwrap_or_default();
+        self.processes
+            .insert(pid, words.0, 0)
+            .context("cannot register the process")?;
         Ok(image)
     }
 
     /// Stops tracing a process that has ended, if its image is still `image`.
     pub fn dismiss(&mut self, pid: u32, image: u64) {
-        if self.processes.get(&pid, 0).is_ok_and(|words| words[0] == image) {
+        if self
+            .processes
+            .get(&pid, 0)
+            .is_ok_and(|words| words[0] == image)
+        {
             // Gone already is fine.
             let _ = self.processes.remove(&pid);
         }
@@ -174,20 +224,30 @@ struct ProcessWords([u64; 2]);
 // SAFETY: two u64, any bit pattern is valid.
 unsafe impl tracer_ebpf::Record for ProcessWords {}
 
-const _: () = assert!(size_of::<Process>() == size_of::<ProcessWords>(), "the map's value is a Process");
-const _: () = assert!(limits::MAX_PROCESSES > 0, "at least one process can be traced");
+const _: () = assert!(
+    size_of::<Process>() == size_of::<ProcessWords>(),
+    "the map's value is a Process"
+);
+const _: () = assert!(
+    limits::MAX_PROCESSES > 0,
+    "at least one process can be traced"
+);
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program>,
-    <&'a mut P as TryFrom<&'a mut aya::programs::Program>>::Error: std::error::Error + Send + Sync + 'static,
+    <&'a mut P as TryFrom<&'a mut aya::programs::Program>>::Error:
+        std::error::Error + Send + Sync + 'static,
 {
-    let program = ebpf.program_mut(name).ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| anyhow!("the BPF object has no program {name}"))?;
     Ok(program.try_into()?)
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
-    ebpf.take_map(name).ok_or_else(|| anyhow!("the BPF object has no map {name}"))
+    ebpf.take_map(name)
+        .ok_or_else(|| anyhow!("the BPF object has no map {name}"))
 }
 
 fn map_data(map: Map) -> Result<MapData> {
@@ -202,10 +262,14 @@ fn mapped<T: tracer_ebpf::Record>(ebpf: &mut Ebpf, name: &str, len: u32) -> Resu
 }
 
 fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
-    let map = ebpf.map_mut("FREE_SITES").context("the BPF object has no map FREE_SITES")?;
+    let map = ebpf
+        .map_mut("FREE_SITES")
+        .context("the BPF object has no map FREE_SITES")?;
     let mut queue: Queue<&mut MapData, u32> = map.try_into()?;
     for index in 0..sites {
-        queue.push(index, 0).context("cannot fill the queue of sites")?;
+        queue
+            .push(index, 0)
+            .context("cannot fill the queue of sites")?;
     }
     Ok(())
 }

@@ -66,7 +66,11 @@ pub struct CollectedSite {
 
 impl LiveSums {
     fn add(&mut self, bytes: u64, time: u64) {
-        self.oldest = if self.count == 0 { time } else { self.oldest.min(time) };
+        self.oldest = if self.count == 0 {
+            time
+        } else {
+            self.oldest.min(time)
+        };
         self.count += 1;
         self.bytes += bytes;
     }
@@ -80,7 +84,9 @@ pub fn heap_ages(object: &Object, image: Option<u64>, cutoff: Cutoff) -> Result<
     let mut ages = Ages::new();
     object.for_each_live(|key, block| {
         if image.is_none_or(|wanted| wanted == key.image) && block.time <= cutoff.born_by {
-            ages.entry(block.site).or_default().add(block.size, block.time);
+            ages.entry(block.site)
+                .or_default()
+                .add(block.size, block.time);
         }
     })?;
     Ok(ages)
@@ -93,11 +99,20 @@ pub fn heap_ages(object: &Object, image: Option<u64>, cutoff: Cutoff) -> Result<
 pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<CollectedSite>> {
     let mut ages = heap_ages(object, None, cutoff)?;
     for image in images.iter() {
-        ages.extend(image.last_live.iter().flatten().map(|(site, sums)| (*site, *sums)));
+        ages.extend(
+            image
+                .last_live
+                .iter()
+                .flatten()
+                .map(|(site, sums)| (*site, *sums)),
+        );
     }
     let mut sites = Vec::new();
     for (index, site) in object.used_sites() {
-        let Some(image) = images.index_of(site.image).and_then(|at| images.iter().nth(at)) else {
+        let Some(image) = images
+            .index_of(site.image)
+            .and_then(|at| images.iter().nth(at))
+        else {
             continue;
         };
         if site.allocated_count > 0 {
@@ -150,7 +165,8 @@ fn mapping_site(
     cutoff: Cutoff,
 ) -> CollectedSite {
     let mut aged = LiveSums::default();
-    let old_enough = |mapping: &LiveMapping| mapping.site == index && mapping.time <= cutoff.born_by;
+    let old_enough =
+        |mapping: &LiveMapping| mapping.site == index && mapping.time <= cutoff.born_by;
     for mapping in image.ledger.live().filter(old_enough) {
         aged.add(mapping.bytes, mapping.time);
     }
@@ -178,7 +194,12 @@ fn bare(site: &Site) -> CollectedSite {
         seen: (0, 0),
         lifetimes: [0; LIFETIME_BUCKETS],
         untracked: 0,
-        frames: site.frames.iter().take(site.depth as usize).copied().collect(),
+        frames: site
+            .frames
+            .iter()
+            .take(site.depth as usize)
+            .copied()
+            .collect(),
         end: site.end,
     }
 }

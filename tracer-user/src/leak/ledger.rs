@@ -93,14 +93,26 @@ impl Ledger {
                 // The kernel refuses an address off a page and no length.
                 if event.address % PAGE == 0 && start < end {
                     let pieces = self.take(start, end);
-                    self.taken.insert(event.thread, Taken { pieces, time: event.time });
+                    self.taken.insert(
+                        event.thread,
+                        Taken {
+                            pieces,
+                            time: event.time,
+                        },
+                    );
                 }
             }
             kind if kind == EventKind::UnmapFailed as u32 => self.restore(event.thread),
             kind if kind == EventKind::RemapEnter as u32 => {
                 self.settle_thread(event.thread);
                 let pieces = self.take(start, end);
-                self.taken.insert(event.thread, Taken { pieces, time: event.time });
+                self.taken.insert(
+                    event.thread,
+                    Taken {
+                        pieces,
+                        time: event.time,
+                    },
+                );
             }
             kind if kind == EventKind::RemapReturn as u32 => self.remapped(event),
             _ => {}
@@ -121,7 +133,11 @@ impl Ledger {
 
     /// Every mapping that is live, in no order.
     pub fn live(&self) -> impl Iterator<Item = LiveMapping> + '_ {
-        self.mappings.values().map(|m| LiveMapping { bytes: m.left, time: m.time, site: m.site })
+        self.mappings.values().map(|m| LiveMapping {
+            bytes: m.left,
+            time: m.time,
+            site: m.site,
+        })
     }
 
     fn enter(&mut self, start: u64, end: u64, event: &Event) {
@@ -131,7 +147,14 @@ impl Ledger {
         let id = self.next;
         self.next += 1;
         self.pieces.insert(start, Piece { end, mapping: id });
-        self.mappings.insert(id, Mapping { site: event.site, time: event.time, left: end - start });
+        self.mappings.insert(
+            id,
+            Mapping {
+                site: event.site,
+                time: event.time,
+                left: end - start,
+            },
+        );
         let sums = self.sums.entry(event.site).or_insert(MappingSums {
             allocated_count: 0,
             allocated_bytes: 0,
@@ -173,7 +196,11 @@ impl Ledger {
         }
         self.cut(start);
         self.cut(end);
-        let taken: Vec<_> = self.pieces.range(start..end).map(|(at, piece)| (*at, *piece)).collect();
+        let taken: Vec<_> = self
+            .pieces
+            .range(start..end)
+            .map(|(at, piece)| (*at, *piece))
+            .collect();
         for (at, _) in &taken {
             self.pieces.remove(at);
         }
@@ -210,7 +237,9 @@ impl Ledger {
     /// Counts pieces as unmapped.
     fn settle(&mut self, pieces: Vec<(u64, Piece)>, time: u64) {
         for (start, piece) in pieces {
-            let Some(mapping) = self.mappings.get_mut(&piece.mapping) else { continue };
+            let Some(mapping) = self.mappings.get_mut(&piece.mapping) else {
+                continue;
+            };
             let bytes = piece.end - start;
             mapping.left = mapping.left.saturating_sub(bytes);
             let (site, left, made) = (mapping.site, mapping.left, mapping.time);
@@ -230,7 +259,9 @@ impl Ledger {
 
 /// The pages that a length covers; empty if that overflows.
 fn range(address: u64, length: u64) -> (u64, u64) {
-    let end = length.checked_next_multiple_of(PAGE).and_then(|length| address.checked_add(length));
+    let end = length
+        .checked_next_multiple_of(PAGE)
+        .and_then(|length| address.checked_add(length));
     (address, end.unwrap_or(address))
 }
 
@@ -267,9 +298,20 @@ mod tests {
         let sums = ledger.sums[&7];
         let live = ledger.live().count();
         let bytes = ledger.live().map(|mapping| mapping.bytes).sum();
-        assert_eq!(sums.allocated_bytes - sums.freed_bytes, bytes, "the sums agree with the pieces");
+        assert_eq!(
+            sums.allocated_bytes - sums.freed_bytes,
+            bytes,
+            "the sums agree with the pieces"
+        );
         assert_eq!(sums.allocated_count - sums.freed_count, live as u64);
-        assert_eq!(ledger.pieces.iter().map(|(at, piece)| piece.end - at).sum::<u64>(), bytes);
+        assert_eq!(
+            ledger
+                .pieces
+                .iter()
+                .map(|(at, piece)| piece.end - at)
+                .sum::<u64>(),
+            bytes
+        );
         (live, bytes, sums.freed_count, sums.freed_bytes)
     }
 

@@ -205,7 +205,10 @@ impl CodeSpace {
     /// What is mapped now, by address. A file with several executable
     /// mappings comes several times.
     pub fn current(&self) -> impl Iterator<Item = &CodeMapping> {
-        self.segments.values().filter_map(|segment| segment.layers.last()).map(|layer| &**layer)
+        self.segments
+            .values()
+            .filter_map(|segment| segment.layers.last())
+            .map(|layer| &**layer)
     }
 
     /// The first file that `exec` maps is the executable.

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat};
@@ -133,7 +133,10 @@ impl ModuleFiles {
     pub fn open_path(&mut self, path: &Path) -> io::Result<Arc<ModuleFile>> {
         let located = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let content = RegularFile::open(&located)?;
-        let file = Arc::new(ModuleFile { mapped: content.id(), content });
+        let file = Arc::new(ModuleFile {
+            mapped: content.id(),
+            content,
+        });
         self.files.insert(file.mapped, Arc::clone(&file));
         Ok(file)
     }

@@ -11,7 +11,6 @@ use super::Session;
 use super::images::Image;
 use crate::leak::collect::{CollectedSite, collect, lifetime_buckets};
 use crate::process::address::CodeAddress;
-use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::report::model::{
     Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Totals,
@@ -24,7 +23,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel's maps cannot be read.
     pub fn report(&mut self) -> Result<Report> {
-        let now = monotonic_ns();
+        let now = self.now();
         self.refresh_code(now);
         let collected = collect(&self.object, &self.images, self.cutoff(now))?;
         let mut symbolizer = Symbolizer::new();
@@ -32,10 +31,20 @@ impl Session {
         let mut sites = Vec::new();
         let mut modules = Vec::new();
         for (image, index) in index_of {
-            let Some(at) = self.images.index_of(image) else { continue };
-            let Some(image) = self.images.iter().nth(at) else { continue };
-            let Some(code) = self.images.code(image) else { continue };
-            let own: Vec<_> = collected.iter().filter(|site| site.image == image.id).cloned().collect();
+            let Some(at) = self.images.index_of(image) else {
+                continue;
+            };
+            let Some(image) = self.images.iter().nth(at) else {
+                continue;
+            };
+            let Some(code) = self.images.code(image) else {
+                continue;
+            };
+            let own: Vec<_> = collected
+                .iter()
+                .filter(|site| site.image == image.id)
+                .cloned()
+                .collect();
             let own = one_for_each_path(own, code);
             modules.extend(used_modules(&mut symbolizer, index, code, &own));
             let end = image.ended.map_or(now, |(time, _)| time);
@@ -44,7 +53,10 @@ impl Session {
             }));
         }
         sites.sort_by_key(|site| {
-            (std::cmp::Reverse((site.live_bytes, site.live_count, site.allocated_bytes)), site.id)
+            (
+                std::cmp::Reverse((site.live_bytes, site.live_count, site.allocated_bytes)),
+                site.id,
+            )
         });
         for (id, site) in sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
@@ -76,7 +88,11 @@ impl Session {
 
     /// The processes to report, and the index of each image among them:
     /// targets always, others if they allocated.
-    fn processes(&self, collected: &[CollectedSite], now: u64) -> (Vec<Process>, Vec<(u64, usize)>) {
+    fn processes(
+        &self,
+        collected: &[CollectedSite],
+        now: u64,
+    ) -> (Vec<Process>, Vec<(u64, usize)>) {
         let mut processes = Vec::new();
         let mut index_of = Vec::new();
         for image in self.images.iter() {
@@ -97,7 +113,9 @@ impl Session {
         Process {
             pid: image.pid,
             name: self.images.name(image).to_owned(),
-            executable: executable.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
+            executable: executable
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             end,
             began: self.since_start(image.began),
             ended: self.since_start(ended),
@@ -124,7 +142,9 @@ impl Session {
             allocated_count: site.allocated.0,
             freed_bytes: site.freed.1,
             freed_count: site.freed.0,
-            oldest_age: site.oldest.map(|oldest| seconds(end.saturating_sub(oldest))),
+            oldest_age: site
+                .oldest
+                .map(|oldest| seconds(end.saturating_sub(oldest))),
             first_seen: self.since_start(site.seen.0),
             last_seen: self.since_start(site.seen.1),
             lifetimes: lifetime_buckets(&site.lifetimes),
@@ -167,7 +187,8 @@ impl Session {
         losses.push(Loss {
             cause: "code_events".to_owned(),
             count: self.losses.code_events,
-            meaning: "records of newly mapped code that were lost: frames in it may have no name".to_owned(),
+            meaning: "records of newly mapped code that were lost: frames in it may have no name"
+                .to_owned(),
         });
         losses
     }
@@ -201,7 +222,7 @@ impl Session {
     }
 
     fn since_start(&self, time: u64) -> f64 {
-        seconds(time.saturating_sub(self.began.2))
+        seconds(time.saturating_sub(self.began.1))
     }
 }
 
@@ -211,24 +232,39 @@ fn seconds(nanoseconds: u64) -> f64 {
 
 /// Cuts each stack where it leaves executable memory (a frame pointer that
 /// was none), and adds up sites whose paths are then the same.
-fn one_for_each_path(sites: Vec<CollectedSite>, code: &CodeSpace) -> Vec<(CollectedSite, StackEnd)> {
+fn one_for_each_path(
+    sites: Vec<CollectedSite>,
+    code: &CodeSpace,
+) -> Vec<(CollectedSite, StackEnd)> {
     let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
     let mut known: HashMap<(Vec<u64>, bool), usize> = HashMap::new();
     for mut site in sites {
         let mut end = stack_end(site.end);
         let is_code = |(index, address): (usize, &u64)| {
             // A return address may stand just past its mapping.
-            let call = if index == 0 { *address } else { address.saturating_sub(1) };
+            let call = if index == 0 {
+                *address
+            } else {
+                address.saturating_sub(1)
+            };
             code.find(CodeAddress(call), site.seen.1).is_some()
         };
-        let valid = site.frames.iter().enumerate().take_while(|frame| is_code(*frame)).count();
+        let valid = site
+            .frames
+            .iter()
+            .enumerate()
+            .take_while(|frame| is_code(*frame))
+            .count();
         // The allocator and its caller are certain.
         let valid = valid.max(2).min(site.frames.len());
         if valid < site.frames.len() {
             site.frames.truncate(valid);
             end = StackEnd::Broken;
         }
-        let key = (site.frames.clone(), site.kind == crate::report::model::MemoryKind::Heap);
+        let key = (
+            site.frames.clone(),
+            site.kind == crate::report::model::MemoryKind::Heap,
+        );
         match known.get(&key) {
             Some(at) => add(&mut merged[*at].0, &site),
             None => {
@@ -268,7 +304,13 @@ fn used_modules(
     code: &CodeSpace,
     sites: &[(CollectedSite, StackEnd)],
 ) -> Vec<Module> {
-    symbolizer.modules(process, code, sites.iter().map(|(site, _)| (site.frames.as_slice(), site.seen.0)))
+    symbolizer.modules(
+        process,
+        code,
+        sites
+            .iter()
+            .map(|(site, _)| (site.frames.as_slice(), site.seen.0)),
+    )
 }
 
 /// CPU time that this process has used.
@@ -278,7 +320,8 @@ fn own_cpu_time() -> Duration {
     // SAFETY: a valid pointer to a local.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
     let part = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
     part(usage.ru_utime) + part(usage.ru_stime)
 }

@@ -151,14 +151,24 @@ impl Images {
     /// Enters an event of perf's side band.
     pub fn apply_code(&mut self, event: CodeEvent, follow: bool) -> Change {
         match event {
-            CodeEvent::Map { pid, time_ns, range } => {
-                let Some(life) = self.current.get(&pid) else { return Change::None };
-                let Some(space) = self.lives[*life].spaces.last_mut() else { return Change::None };
+            CodeEvent::Map {
+                pid,
+                time_ns,
+                range,
+            } => {
+                let Some(life) = self.current.get(&pid) else {
+                    return Change::None;
+                };
+                let Some(space) = self.lives[*life].spaces.last_mut() else {
+                    return Change::None;
+                };
                 space.code.add(range, time_ns, &mut self.files);
                 Change::NewCode(pid)
             }
             CodeEvent::Exec { pid, name, .. } => {
-                let Some(life) = self.current.get(&pid) else { return Change::None };
+                let Some(life) = self.current.get(&pid) else {
+                    return Change::None;
+                };
                 let life = &mut self.lives[*life];
                 if let Some(last) = life.spaces.last() {
                     let code = last.code.exec();
@@ -188,7 +198,9 @@ impl Images {
     /// Reads the mappings of a running image again, in case an event of new
     /// code is still on its way.
     pub fn refresh(&mut self, index: usize, now: u64) {
-        let Some(image) = self.images.get(index) else { return };
+        let Some(image) = self.images.get(index) else {
+            return;
+        };
         if let Some(space) = self.lives[image.life].spaces.get_mut(image.ordinal) {
             // A process that is gone has no more to tell.
             let _ = space.code.refresh_from_pid(now, &mut self.files);
@@ -197,7 +209,9 @@ impl Images {
 
     /// Marks the current image of a process as ended.
     pub fn end(&mut self, index: usize, time_ns: u64, how: ProcessEnd) {
-        let Some(image) = self.images.get_mut(index) else { return };
+        let Some(image) = self.images.get_mut(index) else {
+            return;
+        };
         image.ended.get_or_insert((time_ns, how));
         image.ledger.finish();
         let (pid, life) = (image.pid, image.life);
@@ -232,7 +246,9 @@ impl Images {
             .is_some_and(|life| self.lives[*life].images == 0);
         if !has_life {
             // perf's record of the fork is not here yet, or was lost.
-            let Some(space) = self.forked(image_pid(event.image), pid) else { return };
+            let Some(space) = self.forked(image_pid(event.image), pid) else {
+                return;
+            };
             self.begin_life(pid, space);
         }
         self.begin_image(event.other, event.time);
@@ -240,7 +256,10 @@ impl Images {
 
     fn forked(&self, parent: u32, child: u32) -> Option<Space> {
         let parent = self.current_space(parent)?;
-        Some(Space { name: parent.name.clone(), code: parent.code.fork(child) })
+        Some(Space {
+            name: parent.name.clone(),
+            code: parent.code.fork(child),
+        })
     }
 
     fn begin_life(&mut self, pid: u32, space: Space) {
@@ -251,12 +270,17 @@ impl Images {
             return;
         }
         self.current.insert(pid, self.lives.len());
-        self.lives.push(Life { spaces: vec![space], images: 0 });
+        self.lives.push(Life {
+            spaces: vec![space],
+            images: 0,
+        });
     }
 
     fn begin_image(&mut self, id: u64, at_ns: u64) {
         let pid = image_pid(id);
-        let Some(life) = self.current.get(&pid).copied() else { return };
+        let Some(life) = self.current.get(&pid).copied() else {
+            return;
+        };
         let ordinal = self.lives[life].images;
         self.lives[life].images += 1;
         self.by_id.insert(id, self.images.len());

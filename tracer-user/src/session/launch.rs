@@ -28,7 +28,9 @@ impl Waiting {
     /// # Errors
     /// Fails if there can be no pipe or no child.
     pub fn fork(command: &[OsString]) -> Result<Self> {
-        let (program, arguments) = command.split_first().context("no program to run was given")?;
+        let (program, arguments) = command
+            .split_first()
+            .context("no program to run was given")?;
         let (mut pid_reader, pid_writer) = pipe()?;
         let (go_reader, go) = pipe()?;
         let mut command = Command::new(program);
@@ -43,10 +45,17 @@ impl Waiting {
         let spawner = std::thread::spawn(move || command.spawn());
         let mut pid = [0u8; 4];
         if pid_reader.read_exact(&mut pid).is_err() {
-            spawner.join().map_err(|_| anyhow!("the starting thread panicked"))?.context("cannot start a process")?;
+            spawner
+                .join()
+                .map_err(|_| anyhow!("the starting thread panicked"))?
+                .context("cannot start a process")?;
             bail!("the child ended before it was traced");
         }
-        Ok(Self { pid: u32::from_ne_bytes(pid), go, spawner })
+        Ok(Self {
+            pid: u32::from_ne_bytes(pid),
+            go,
+            spawner,
+        })
     }
 
     /// Lets the child call `exec`.
@@ -56,12 +65,15 @@ impl Waiting {
     pub fn start(mut self) -> io::Result<Child> {
         self.go.write_all(&[1])?;
         drop(self.go);
-        self.spawner.join().map_err(|_| io::Error::other("the starting thread panicked"))?
+        self.spawner
+            .join()
+            .map_err(|_| io::Error::other("the starting thread panicked"))?
     }
 }
 
 fn pipe() -> Result<(File, File)> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
     Ok((File::from(reader), File::from(writer)))
 }
 
@@ -90,7 +102,9 @@ fn wait_for_start(report: &OwnedFd, wait: &OwnedFd, parent_ends: [i32; 2]) -> io
 pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> {
     let mut path = find_program(program);
     for _ in 0..4 {
-        let Some(interpreter) = path.as_deref().and_then(script_interpreter) else { break };
+        let Some(interpreter) = path.as_deref().and_then(script_interpreter) else {
+            break;
+        };
         path = Some(interpreter);
     }
     let Some(path) = path else { return Vec::new() };
@@ -100,15 +114,20 @@ pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> 
         None => vec![(path, true)],
         Some(loader) => {
             let libc = loader.parent().map(|folder| folder.join("libc.so.6"));
-            [Some((path, true)), Some((loader.clone(), false)), libc.map(|libc| (libc, false))]
-                .into_iter()
-                .flatten()
-                .collect()
+            [
+                Some((path, true)),
+                Some((loader.clone(), false)),
+                libc.map(|libc| (libc, false)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
         }
     };
     for (path, is_program) in candidates {
         if let Ok(file) = files.open_path(&path)
-            && let Ok(Some(allocator)) = allocator::in_file(&file, &path.to_string_lossy(), is_program)
+            && let Ok(Some(allocator)) =
+                allocator::in_file(&file, &path.to_string_lossy(), is_program)
         {
             found.push(allocator);
         }
@@ -122,16 +141,19 @@ fn find_program(program: &Path) -> Option<PathBuf> {
         return program.canonicalize().ok();
     }
     let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders).map(|folder| folder.join(program)).find_map(|path| {
-        path.is_file().then(|| path.canonicalize().ok())?
-    })
+    std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find_map(|path| path.is_file().then(|| path.canonicalize().ok())?)
 }
 
 /// The interpreter in a script's first line.
 fn script_interpreter(path: &Path) -> Option<PathBuf> {
     let mut start = [0u8; 256];
     let read = File::open(path).ok()?.read(&mut start).ok()?;
-    let line = start[..read].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = start[..read]
+        .strip_prefix(b"#!")?
+        .split(|byte| *byte == b'\n')
+        .next()?;
     let line = String::from_utf8_lossy(line);
     let interpreter = line.split_whitespace().next()?;
     Path::new(interpreter).canonicalize().ok()
@@ -147,7 +169,12 @@ mod tests {
         let found = allocators_of("cat".as_ref(), &mut ModuleFiles::new());
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].path.contains("libc"));
-        assert!(found[0].functions.iter().any(|function| function.probed == Probed::Free));
+        assert!(
+            found[0]
+                .functions
+                .iter()
+                .any(|function| function.probed == Probed::Free)
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod progress;
 pub mod stop;
 pub mod target;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tracer_ebpf::event::Event;
@@ -62,7 +62,10 @@ impl Options {
             min_size: args.min_size,
             older_than: args.older_than.unwrap_or_default(),
             follow: args.follow,
-            sizes: Sizes { live: u32::try_from(args.max_live)?, sites },
+            sizes: Sizes {
+                live: u32::try_from(args.max_live)?,
+                sites,
+            },
             verbose: args.verbose,
         })
     }
@@ -76,7 +79,10 @@ impl Options {
             min_size: 0,
             older_than: Duration::ZERO,
             follow: false,
-            sizes: Sizes { live: 1024, sites: 16 },
+            sizes: Sizes {
+                live: 1024,
+                sites: 16,
+            },
             verbose: 0,
         }
     }
@@ -103,7 +109,8 @@ pub struct Session {
     losses: UserLosses,
     timeline: Vec<TimelinePoint>,
     nanoseconds_per_hit: f64,
-    began: (std::time::SystemTime, Instant, u64),
+    began: (std::time::SystemTime, u64),
+    ended: Option<u64>,
 }
 
 impl Session {
@@ -125,10 +132,13 @@ impl Session {
             padding: 0,
         };
         let mut object = Object::load(&settings, options.sizes, options.verbose > 1)?;
-        let nanoseconds_per_hit = calibrate::nanoseconds_per_hit(&mut object).context("cannot calibrate")?;
+        let (nanoseconds_per_hit, links) =
+            calibrate::nanoseconds_per_hit(&mut object).context("cannot calibrate")?;
+        let mut probes = Probes::default();
+        probes.keep(links);
         object.attach_lifecycle()?;
         Ok(Self {
-            probes: Probes::default(),
+            probes,
             object,
             watch,
             images: Images::default(),
@@ -137,8 +147,18 @@ impl Session {
             losses: UserLosses::default(),
             timeline: Vec::new(),
             nanoseconds_per_hit,
-            began: (std::time::SystemTime::now(), Instant::now(), monotonic_ns()),
+            began: (std::time::SystemTime::now(), monotonic_ns()),
+            ended: None,
         })
+    }
+
+    /// Lets events count from now on: all probes are in place.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn start(&mut self) -> Result<()> {
+        self.began = (std::time::SystemTime::now(), monotonic_ns());
+        self.object.set_active(true)
     }
 
     /// Begins to trace a live process.
@@ -149,7 +169,10 @@ impl Session {
     pub fn attach(&mut self, target: Target) -> Result<()> {
         let pid = target.pid;
         self.admit(target)?;
-        let code = self.images.current_code(pid).context("the process is gone")?;
+        let code = self
+            .images
+            .current_code(pid)
+            .context("the process is gone")?;
         let (allocators, searched) = allocator::find(code);
         if allocators.is_empty() {
             let files: Vec<_> = searched
@@ -213,7 +236,11 @@ impl Session {
         self.images
             .iter()
             .map(|image| {
-                let mut modules: Vec<_> = image.probes.iter().map(|probe| probe.module.as_str()).collect();
+                let mut modules: Vec<_> = image
+                    .probes
+                    .iter()
+                    .map(|probe| probe.module.as_str())
+                    .collect();
                 modules.dedup();
                 format!(
                     "{} ({}): {} functions in {}",
@@ -232,7 +259,13 @@ impl Session {
             .iter()
             .flat_map(|image| &image.probes)
             .map(|probe| {
-                format!("{:>16} at {}+{:#x}, {}", probe.function, crate::report::names::clean(&probe.module), probe.file_offset, probe.placement)
+                format!(
+                    "{:>16} at {}+{:#x}, {}",
+                    probe.function,
+                    crate::report::names::clean(&probe.module),
+                    probe.file_offset,
+                    probe.placement
+                )
             })
             .collect()
     }
@@ -274,15 +307,26 @@ impl Session {
 
     /// How many call paths there are, and how many events were lost.
     pub fn sites_and_losses(&self) -> (usize, u64) {
-        let lost: u64 = self.object.losses.iter().map(|(_, count)| count.events).sum();
-        (self.object.used_sites().count(), lost + self.losses.code_events)
+        let lost: u64 = self
+            .object
+            .losses
+            .iter()
+            .map(|(_, count)| count.events)
+            .sum();
+        (
+            self.object.used_sites().count(),
+            lost + self.losses.code_events,
+        )
     }
 
-    /// Takes the probes away. What is still on its way is read.
+    /// Ends the run: nothing counts any more, and the probes go. What is still
+    /// on its way is read.
     ///
     /// # Errors
     /// Fails if the kernel does.
     pub fn detach(&mut self) -> Result<()> {
+        self.object.set_active(false)?;
+        self.ended = Some(monotonic_ns());
         self.poll()?;
         self.probes.detach();
         self.poll()?;
@@ -292,16 +336,29 @@ impl Session {
 
     /// Remembers the totals of this moment.
     pub fn mark(&mut self) {
-        let point = TimelinePoint { at: self.elapsed(), totals: self.totals() };
+        let point = TimelinePoint {
+            at: self.elapsed(),
+            totals: self.totals(),
+        };
         self.timeline.push(point);
     }
 
+    /// The end of the run, or now; nanoseconds of `CLOCK_MONOTONIC`.
+    fn now(&self) -> u64 {
+        self.ended.unwrap_or_else(monotonic_ns)
+    }
+
+    /// Seconds of tracing.
     fn elapsed(&self) -> f64 {
-        self.began.1.elapsed().as_secs_f64()
+        self.now().saturating_sub(self.began.1) as f64 / 1e9
     }
 
     fn scope(&self, pid: u32) -> Scope {
-        if self.options.follow { Scope::Everyone } else { Scope::Process(pid) }
+        if self.options.follow {
+            Scope::Everyone
+        } else {
+            Scope::Process(pid)
+        }
     }
 
     fn admit(&mut self, target: Target) -> Result<()> {
@@ -338,7 +395,13 @@ impl Session {
         });
         let mut pids: Vec<u32> = changes
             .into_iter()
-            .filter_map(|change| if let Change::NewCode(pid) = change { Some(pid) } else { None })
+            .filter_map(|change| {
+                if let Change::NewCode(pid) = change {
+                    Some(pid)
+                } else {
+                    None
+                }
+            })
             .collect();
         pids.sort_unstable();
         pids.dedup();
@@ -351,9 +414,14 @@ impl Session {
     /// Probes allocators that a process mapped after it was attached.
     fn probe_new_code(&mut self, pid: u32) -> Result<()> {
         let scope = self.scope(pid);
-        let Some(code) = self.images.current_code(pid) else { return Ok(()) };
+        let Some(code) = self.images.current_code(pid) else {
+            return Ok(());
+        };
         let unknown = |mapping: &&CodeMapping| {
-            mapping.file.as_ref().is_ok_and(|file| !self.probes.cover(scope, file.mapped))
+            mapping
+                .file
+                .as_ref()
+                .is_ok_and(|file| !self.probes.cover(scope, file.mapped))
         };
         let found: Vec<Allocator> = code
             .current()
@@ -370,7 +438,9 @@ impl Session {
             match self.probe(pid, &allocator) {
                 Ok(()) => self.losses.late_allocators += 1,
                 // The process may be gone by now.
-                Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => return Err(error),
+                Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
+                    return Err(error);
+                }
                 Err(_) => {}
             }
         }
@@ -380,7 +450,9 @@ impl Session {
     fn drain_events(&mut self) -> Result<()> {
         let mut replaced = Vec::new();
         while let Some(item) = self.object.events.next() {
-            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else { continue };
+            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
+                continue;
+            };
             if let Change::Replaced(index) = self.images.apply(&event) {
                 replaced.push(index);
             }
@@ -392,7 +464,9 @@ impl Session {
     }
 
     fn notice_exit(&mut self, index: usize) -> Result<()> {
-        let Some(image) = self.images.get_mut(index) else { return Ok(()) };
+        let Some(image) = self.images.get_mut(index) else {
+            return Ok(());
+        };
         let (pid, id) = (image.pid, image.id);
         let alive = match self.targets.iter().find(|target| target.pid == pid) {
             Some(target) => target.is_alive(),
@@ -406,7 +480,7 @@ impl Session {
         self.drain_events()?;
         let still_running = self.images.running().any(|running| running == index);
         if still_running {
-            self.images.end(index, monotonic_ns(), ProcessEnd::Exited);
+            self.images.end(index, self.now(), ProcessEnd::Exited);
             self.object.dismiss(pid, id);
             self.retire(index)?;
         }
@@ -416,8 +490,12 @@ impl Session {
     /// Remembers the ages of what was live when an image ended, and frees its
     /// place in the kernel's map.
     fn retire(&mut self, index: usize) -> Result<()> {
-        let Some(image) = self.images.get_mut(index) else { return Ok(()) };
-        let Some((ended, _)) = image.ended else { return Ok(()) };
+        let Some(image) = self.images.get_mut(index) else {
+            return Ok(());
+        };
+        let Some((ended, _)) = image.ended else {
+            return Ok(());
+        };
         let id = image.id;
         let has_live = self
             .object
@@ -435,14 +513,20 @@ impl Session {
 
     fn cutoff(&self, end: u64) -> Cutoff {
         let age = u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX);
-        Cutoff { born_by: end.saturating_sub(age), asked: age > 0 }
+        Cutoff {
+            born_by: end.saturating_sub(age),
+            asked: age > 0,
+        }
     }
 
     /// Lost events by cause.
     fn kernel_losses(&self) -> impl Iterator<Item = (LossCause, LossCount)> + '_ {
-        LossCause::ALL
-            .into_iter()
-            .map(|cause| (cause, self.object.losses.get(cause as u32).unwrap_or_default()))
+        LossCause::ALL.into_iter().map(|cause| {
+            (
+                cause,
+                self.object.losses.get(cause as u32).unwrap_or_default(),
+            )
+        })
     }
 }
 

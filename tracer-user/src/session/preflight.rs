@@ -21,10 +21,22 @@ pub struct Check {
 /// Looks at everything.
 pub fn checks() -> Vec<Check> {
     vec![
-        Check { what: "privileges", problem: missing_privileges() },
-        Check { what: "kernel has uprobes", problem: missing_uprobes() },
-        Check { what: "kernel has BTF", problem: missing_btf() },
-        Check { what: "host's pid namespace", problem: foreign_namespace() },
+        Check {
+            what: "privileges",
+            problem: missing_privileges(),
+        },
+        Check {
+            what: "kernel has uprobes",
+            problem: missing_uprobes(),
+        },
+        Check {
+            what: "kernel has BTF",
+            problem: missing_btf(),
+        },
+        Check {
+            what: "host's pid namespace",
+            problem: foreign_namespace(),
+        },
     ]
 }
 
@@ -51,13 +63,25 @@ fn missing_privileges() -> Option<String> {
     let needed = [
         (Capability::CAP_BPF, "CAP_BPF (load the programs)"),
         (Capability::CAP_PERFMON, "CAP_PERFMON (place the probes)"),
-        (Capability::CAP_SYS_PTRACE, "CAP_SYS_PTRACE (read the target's mappings)"),
-        (Capability::CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH (read the target's files)"),
+        (
+            Capability::CAP_SYS_PTRACE,
+            "CAP_SYS_PTRACE (read the target's mappings)",
+        ),
+        (
+            Capability::CAP_DAC_READ_SEARCH,
+            "CAP_DAC_READ_SEARCH (read the target's files)",
+        ),
     ];
-    let missing: Vec<_> =
-        needed.into_iter().filter(|(capability, _)| !has(*capability)).map(|(_, name)| name).collect();
+    let missing: Vec<_> = needed
+        .into_iter()
+        .filter(|(capability, _)| !has(*capability))
+        .map(|(_, name)| name)
+        .collect();
     (!missing.is_empty()).then(|| {
-        format!("not enough privilege: missing {}; run it with sudo", missing.join(", "))
+        format!(
+            "not enough privilege: missing {}; run it with sudo",
+            missing.join(", ")
+        )
     })
 }
 
@@ -85,7 +109,10 @@ fn foreign_namespace() -> Option<String> {
 }
 
 fn raise_memory_lock_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: a valid limit of our own process; a refusal changes nothing and
     // shows when a map is made.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };

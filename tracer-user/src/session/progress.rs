@@ -16,12 +16,20 @@ pub struct Progress {
 impl Progress {
     /// Shows nothing if `quiet`, or if standard error is not a terminal.
     pub fn new(quiet: bool) -> Self {
-        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let target = if quiet {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, events: 0, at: std::time::Instant::now() }
+        Self {
+            bar,
+            events: 0,
+            at: std::time::Instant::now(),
+        }
     }
 
     /// Shows the state of the run.
@@ -35,7 +43,11 @@ impl Progress {
         self.events = events;
         self.at = std::time::Instant::now();
         let (sites, lost) = session.sites_and_losses();
-        let lost = if lost > 0 { format!(", {} lost", HumanCount(lost)) } else { String::new() };
+        let lost = if lost > 0 {
+            format!(", {} lost", HumanCount(lost))
+        } else {
+            String::new()
+        };
         self.bar.set_message(format!(
             "live {} in {} blocks, {sites} call paths, {} events/s{lost}",
             HumanBytes(totals.live_bytes),

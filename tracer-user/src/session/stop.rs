@@ -35,7 +35,9 @@ impl Signals {
     /// From now on the next signal ends the program at once: 128 + its number.
     pub fn leave_on_next(mut self) {
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             if let Ok(runtime) = runtime {
                 let number = runtime.block_on(self.next());
                 std::process::exit(128 + number);

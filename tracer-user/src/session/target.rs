@@ -39,12 +39,17 @@ impl Target {
         if elf_class(pid)? == 1 {
             bail!("process {pid} is a 32-bit program; unfreed traces 64-bit x86-64 programs");
         }
-        Ok(Self { pid, started: stat.started })
+        Ok(Self {
+            pid,
+            started: stat.started,
+        })
     }
 
     /// Whether the process is still the one that was found.
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| stat.started == self.started && stat.state != 'Z' && stat.state != 'X')
+        Stat::read(self.pid).is_ok_and(|stat| {
+            stat.started == self.started && stat.state != 'Z' && stat.state != 'X'
+        })
     }
 }
 
@@ -68,14 +73,19 @@ impl Stat {
         let state = fields.next()?.chars().next()?;
         let flags = fields.nth(5)?.parse().ok()?;
         let started = fields.nth(12)?.parse().ok()?;
-        Some(Self { state, flags, started })
+        Some(Self {
+            state,
+            flags,
+            started,
+        })
     }
 }
 
 fn thread_group(pid: u32) -> Result<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    line.and_then(|value| value.trim().parse().ok()).context("/proc/PID/status has no Tgid")
+    line.and_then(|value| value.trim().parse().ok())
+        .context("/proc/PID/status has no Tgid")
 }
 
 /// Byte 4 of the executable: 1 for 32-bit programs, 2 for 64-bit ones.
@@ -97,7 +107,10 @@ mod tests {
     fn a_name_may_contain_parentheses_and_spaces() {
         let text = "12 (a) b (c) S 1 12 12 0 -1 2097152 1 2 3 4 5 6 7 8 20 0 1 0 777 9";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.state, stat.flags, stat.started), ('S', PF_KTHREAD, 777));
+        assert_eq!(
+            (stat.state, stat.flags, stat.started),
+            ('S', PF_KTHREAD, 777)
+        );
     }
 
     #[test]
