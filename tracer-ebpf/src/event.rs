@@ -19,7 +19,8 @@ pub enum EventKind {
     RemapReturn = 5,
     /// `fork`: `image` is the parent's, `other` the child's image.
     Fork = 6,
-    /// `exec`: `image` is the old one, `other` the new.
+    /// `exec`: `image` is the old one (of its parent, if a `vfork` child calls
+    /// it), `other` the new.
     Exec = 7,
 }
 

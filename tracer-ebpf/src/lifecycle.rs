@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::programs::RawTracePointContext;
+use aya_log_ebpf::debug;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::NO_SITE;
@@ -46,6 +47,13 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         shares_heap: u32::from(shares_heap),
         padding: 0,
     };
+    debug!(
+        context,
+        "child {} of {}, shares heap: {}",
+        child,
+        current_pid(),
+        process.shares_heap
+    );
     if PROCESSES.insert(child, process, 0).is_err() {
         maps::lose(LossCause::ProcessesFull, 1, 0);
     } else if !shares_heap {
@@ -70,6 +78,7 @@ pub(crate) fn exec(context: &RawTracePointContext) {
         let _ = PROCESSES.remove(pid);
         return;
     }
+    debug!(context, "process {} called exec", pid);
     let time = now();
     let image = image_id(pid, time);
     let _ = PROCESSES.insert(

@@ -1,6 +1,7 @@
 //! The one door: everything that is done in this workspace is a verb here.
 //! CI runs the same verbs.
 
+mod bench;
 mod build;
 mod demo;
 mod dist;
@@ -55,6 +56,8 @@ enum Verb {
         /// Run only tests whose name contains this, and no lints
         name: Option<String>,
     },
+    /// Measure what tracing costs and write it into BENCHMARKS.md
+    Bench,
     /// Make the release tarball and the Debian package, in target/dist
     Dist,
 }
@@ -87,6 +90,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run()?,
         Verb::Lint => lint::all(&setup::ensure(&[Group::Lint])?)?,
         Verb::Test { name } => return test::all(name.as_deref()),
+        Verb::Bench => bench::run()?,
         Verb::Dist => dist::all()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -34,7 +34,12 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let waiting = Waiting::fork(&args.command)?;
         let target = Target::find(waiting.pid)?;
         let allocators = allocators_of(Path::new(program), &mut ModuleFiles::new());
-        session.attach_waiting(target, &allocators)?;
+        let name = Path::new(program)
+            .file_name()
+            .unwrap_or(program)
+            .to_string_lossy()
+            .into_owned();
+        session.attach_waiting(target, name, &allocators)?;
         session.start()?;
         announce(&session, &args.trace);
         let mut child = match waiting.start() {

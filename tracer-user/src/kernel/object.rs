@@ -9,6 +9,8 @@ use aya::maps::{Array, HashMap, Map, MapData, Queue, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use log::{Log, Metadata, Record};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
@@ -35,6 +37,8 @@ pub struct Object {
     pub untraced_frees: MappedArray<u64>,
     /// Mapping and lifecycle events.
     pub events: RingBuf<MapData>,
+    /// The programs' log, if it was asked for.
+    log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
     live: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
@@ -63,7 +67,13 @@ impl Object {
                 .with_context(|| format!("the kernel refused the BPF program {name}"))?;
         }
         fill_free_sites(&mut ebpf, sizes.sites)?;
+        let log = if log {
+            Some(EbpfLogger::init_with_logger(&mut ebpf, StderrLog)?)
+        } else {
+            None
+        };
         Ok(Self {
+            log,
             sites: mapped(&mut ebpf, "SITES", sizes.sites)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
@@ -120,6 +130,13 @@ impl Object {
                 )
             })?;
         Ok(program.take_link(link)?)
+    }
+
+    /// Prints what the programs logged.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Lets events count, or not.
@@ -201,19 +218,28 @@ impl Object {
         batch::for_each(self.live.fd().as_fd(), each)
     }
 
-    /// Forgets the live blocks of an image that has ended.
+    /// Forgets live blocks.
     ///
     /// # Errors
     /// Fails when the kernel does.
-    pub fn forget(&self, image: u64) -> Result<()> {
-        let mut keys = Vec::new();
-        self.for_each_live(|key, _| {
-            if key.image == image {
-                keys.push(key);
-            }
-        })?;
-        batch::delete(self.live.fd().as_fd(), &keys)
+    pub fn delete_live(&self, keys: &[BlockKey]) -> Result<()> {
+        batch::delete(self.live.fd().as_fd(), keys)
     }
+}
+
+/// Prints the programs' log on standard error.
+struct StderrLog;
+
+impl Log for StderrLog {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        eprintln!("kernel: {}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 /// A [`Process`] as the plain words that aya's map type takes.

@@ -1,9 +1,10 @@
 //! Reading the sites: the kernel's sums, the ledgers of mappings, and the
 //! ages of what is live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
+use tracer_ebpf::block::Block;
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::Site;
@@ -76,20 +77,40 @@ impl LiveSums {
     }
 }
 
-/// The ages of live heap blocks: of one image, or of all.
+/// The ages of live heap blocks.
 ///
 /// # Errors
 /// Fails if the kernel does.
-pub fn heap_ages(object: &Object, image: Option<u64>, cutoff: Cutoff) -> Result<Ages> {
+pub fn heap_ages(object: &Object, cutoff: Cutoff) -> Result<Ages> {
     let mut ages = Ages::new();
+    object.for_each_live(|_, block| ages_add(&mut ages, &block, cutoff))?;
+    Ok(ages)
+}
+
+/// Takes the live blocks of ended images out of the kernel's map, and tells
+/// their ages at each image's end.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn retire_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<HashMap<u64, Ages>> {
+    let mut ages: HashMap<u64, Ages> = HashMap::new();
+    let mut keys = Vec::new();
     object.for_each_live(|key, block| {
-        if image.is_none_or(|wanted| wanted == key.image) && block.time <= cutoff.born_by {
-            ages.entry(block.site)
-                .or_default()
-                .add(block.size, block.time);
+        if let Some(cutoff) = ended.get(&key.image) {
+            keys.push(key);
+            ages_add(ages.entry(key.image).or_default(), &block, *cutoff);
         }
     })?;
+    object.delete_live(&keys)?;
     Ok(ages)
+}
+
+fn ages_add(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
+    if block.time <= cutoff.born_by {
+        ages.entry(block.site)
+            .or_default()
+            .add(block.size, block.time);
+    }
 }
 
 /// Every site that allocated anything.
@@ -97,7 +118,7 @@ pub fn heap_ages(object: &Object, image: Option<u64>, cutoff: Cutoff) -> Result<
 /// # Errors
 /// Fails if the kernel does.
 pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<CollectedSite>> {
-    let mut ages = heap_ages(object, None, cutoff)?;
+    let mut ages = heap_ages(object, cutoff)?;
     for image in images.iter() {
         ages.extend(
             image

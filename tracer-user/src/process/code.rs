@@ -91,17 +91,17 @@ impl CodeSpace {
     /// read. A file that cannot be opened is not an error.
     pub fn attach(pid: u32, at_ns: u64, files: &mut ModuleFiles) -> Result<Self> {
         let mut space = CodeSpace::empty(ProcessHandle::open(pid)?);
-        space.executable = space.read_executable_path();
         space.refresh_from_pid(at_ns, files)?;
         Ok(space)
     }
 
     /// The image after `exec`: nothing is mapped until events or
     /// [`refresh_from_pid`](Self::refresh_from_pid) say so.
+    ///
+    /// The executable is the first file that it maps: the process may have
+    /// replaced itself once more by the time the event is read.
     pub fn exec(&self) -> Self {
-        let mut space = CodeSpace::empty(self.process.successor(self.process.pid()));
-        space.executable = space.read_executable_path();
-        space
+        CodeSpace::empty(self.process.successor(self.process.pid()))
     }
 
     /// The image of a child just forked: the parent's mappings.
@@ -172,6 +172,9 @@ impl CodeSpace {
     /// Fails once the process is gone.
     pub fn refresh_from_pid(&mut self, at_ns: u64, files: &mut ModuleFiles) -> Result<()> {
         let pid = self.process.pid();
+        if self.executable.is_none() {
+            self.executable = self.read_executable_path();
+        }
         let ranges = self
             .process
             .open_proc("maps")

@@ -11,6 +11,7 @@ pub mod model;
 pub mod names;
 pub mod output;
 pub mod pprof;
+pub mod shape;
 pub mod text;
 pub mod units;
 

@@ -92,6 +92,7 @@ Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks fr
  #       LIVE  BLOCKS  SHARE  OLDEST  LAST ALLOC  ALLOCS/S   BYTES/S  FREED  LIFETIME OF FREED
  1   9.63 MiB  10,007  90.1%  59.0 s  100 ms ago       167   164 KiB     0%  –
     10,097,063 bytes live · allocated 10,007 (10,097,063 bytes) · freed 0 · by malloc
+    grows: looks like a leak
     Session::Session() (inlined)  leaky/session.h:7
     open_session(int)  leaky/session.cpp:42
     main  leaky/main.cpp:90
@@ -100,12 +101,14 @@ Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks fr
  2  1,021 KiB   1,024   9.3%  200 ms  100 ms ago     5,000  4.87 MiB  99.7%  median <268 ms
     1,045,504 bytes live · allocated 300,000 (306,300,000 bytes)
     freed 298,976 (305,254,496 bytes), all within 268 ms · by malloc
+    steady: freed and replaced, like a cache
     Cache::insert(Key const&)  leaky/cache.cpp:13
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)
 
  3   64.0 KiB       1   0.6%  59.0 s  59.5 s ago     0.017  1.07 KiB     0%  –
     65,537 bytes live · allocated 1 (65,537 bytes) · freed 0 · by malloc
+    allocated once, early in the run
     load_config()  leaky/main.cpp:20
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)

@@ -109,7 +109,8 @@ impl Session {
 
     fn process(&self, image: &Image, now: u64) -> Process {
         let (ended, end) = image.ended.unwrap_or((now, ProcessEnd::Running));
-        let executable = self.images.code(image).and_then(CodeSpace::executable);
+        let code = self.images.code(image);
+        let executable = code.and_then(CodeSpace::executable);
         Process {
             pid: image.pid,
             name: self.images.name(image).to_owned(),
@@ -119,7 +120,9 @@ impl Session {
             end,
             began: self.since_start(image.began),
             ended: self.since_start(ended),
-            probes: image.probes.clone(),
+            probes: self.probes_of(image.pid, |file| {
+                code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
+            }),
         }
     }
 

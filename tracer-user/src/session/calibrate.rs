@@ -52,7 +52,7 @@ pub fn nanoseconds_per_hit(object: &mut Object) -> Result<(f64, [UProbeLink; 3])
     let traced = time_pairs();
     object.set_active(false)?;
     object.dismiss(pid, image);
-    object.forget(image)?;
+    // Every block was freed, so nothing else is left to forget.
     Ok(((traced - plain).max(0.0) / f64::from(CALLS * HITS), links))
 }
 

@@ -16,7 +16,7 @@ use crate::leak::ledger::Ledger;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
-use crate::report::model::{Probe, ProcessEnd};
+use crate::report::model::ProcessEnd;
 
 /// One process image.
 pub struct Image {
@@ -30,8 +30,6 @@ pub struct Image {
     pub ended: Option<(u64, ProcessEnd)>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
-    /// The probes placed for it.
-    pub probes: Vec<Probe>,
     /// Ages of what was live when it ended, since the kernel forgets them.
     pub last_live: Option<Ages>,
     /// Which life of the pid, and which image of that life.
@@ -43,6 +41,10 @@ pub struct Image {
 struct Life {
     spaces: Vec<Space>,
     images: usize,
+    /// Whether perf has told of its birth: both tell, in either order.
+    told_by_perf: bool,
+    /// When its last thread so far ended, nanoseconds of `CLOCK_MONOTONIC`.
+    last_exit: Option<u64>,
 }
 
 /// What perf's records tell of an image.
@@ -81,7 +83,7 @@ impl Images {
     pub fn attach(&mut self, pid: u32, id: u64, at_ns: u64) -> Result<()> {
         let code = CodeSpace::attach(pid, at_ns, &mut self.files)?;
         let name = process_name(pid).unwrap_or_default();
-        self.begin_life(pid, Space { name, code });
+        self.begin_life(pid, Space { name, code }, true);
         self.begin_image(id, at_ns);
         Ok(())
     }
@@ -130,11 +132,6 @@ impl Images {
         self.lives.get(*self.current.get(&pid)?)?.spaces.last()
     }
 
-    /// The image that a process has now.
-    pub fn current_image(&mut self, pid: u32) -> Option<&mut Image> {
-        self.images.iter_mut().rev().find(|image| image.pid == pid)
-    }
-
     /// Enters an event of our own programs.
     pub fn apply(&mut self, event: &Event) -> Change {
         if event.kind == EventKind::Exec as u32 {
@@ -177,8 +174,11 @@ impl Images {
                 Change::None
             }
             CodeEvent::Fork { pid, parent, .. } if follow => {
-                if let Some(space) = self.forked(parent, pid) {
-                    self.begin_life(pid, space);
+                let untold = self.current_life(pid).filter(|life| !life.told_by_perf);
+                if let Some(life) = untold {
+                    life.told_by_perf = true;
+                } else if let Some(space) = self.forked(parent, pid) {
+                    self.begin_life(pid, space, true);
                 }
                 Change::None
             }
@@ -191,7 +191,13 @@ impl Images {
                 }
                 Change::None
             }
-            CodeEvent::Fork { .. } | CodeEvent::Exit { .. } => Change::None,
+            CodeEvent::Exit { pid, time_ns, .. } => {
+                if let Some(life) = self.current_life(pid) {
+                    life.last_exit = Some(time_ns);
+                }
+                Change::None
+            }
+            CodeEvent::Fork { .. } => Change::None,
         }
     }
 
@@ -204,6 +210,21 @@ impl Images {
         if let Some(space) = self.lives[image.life].spaces.get_mut(image.ordinal) {
             // A process that is gone has no more to tell.
             let _ = space.code.refresh_from_pid(now, &mut self.files);
+        }
+    }
+
+    /// When the last thread of an image's process ended, if perf told.
+    pub fn exit_time(&self, index: usize) -> Option<u64> {
+        self.lives.get(self.images.get(index)?.life)?.last_exit
+    }
+
+    /// Gives a process that waits to call `exec` the name it will have.
+    pub fn rename(&mut self, pid: u32, name: String) {
+        if let Some(space) = self
+            .current_life(pid)
+            .and_then(|life| life.spaces.last_mut())
+        {
+            space.name = name;
         }
     }
 
@@ -227,10 +248,14 @@ impl Images {
 
     fn exec(&mut self, event: &Event) -> Change {
         let pid = image_pid(event.other);
-        let old = self.index_of(event.image);
+        if image_pid(event.image) != pid {
+            self.exec_after_vfork(event, pid);
+            return Change::None;
+        }
         if !self.current.contains_key(&pid) {
             return Change::None;
         }
+        let old = self.index_of(event.image);
         if let Some(old) = old {
             self.end(old, event.time, ProcessEnd::Exec);
         }
@@ -238,20 +263,33 @@ impl Images {
         old.map_or(Change::None, Change::Replaced)
     }
 
-    fn fork(&mut self, event: &Event) {
-        let pid = image_pid(event.other);
-        let has_life = self
-            .current
-            .get(&pid)
-            .is_some_and(|life| self.lives[*life].images == 0);
-        if !has_life {
-            // perf's record of the fork is not here yet, or was lost.
-            let Some(space) = self.forked(image_pid(event.image), pid) else {
-                return;
-            };
-            self.begin_life(pid, space);
+    /// Until now the child had its parent's heap; its own first image, which
+    /// no id stands for, is over.
+    fn exec_after_vfork(&mut self, event: &Event, pid: u32) {
+        self.ensure_life(event, pid);
+        if let Some(life) = self.current_life(pid) {
+            life.images += 1;
         }
         self.begin_image(event.other, event.time);
+    }
+
+    fn fork(&mut self, event: &Event) {
+        self.ensure_life(event, image_pid(event.other));
+        self.begin_image(event.other, event.time);
+    }
+
+    /// Begins a life for a child unless perf told of it already.
+    fn ensure_life(&mut self, event: &Event, pid: u32) {
+        if self.current_life(pid).is_some_and(|life| life.images == 0) {
+            return;
+        }
+        if let Some(space) = self.forked(image_pid(event.image), pid) {
+            self.begin_life(pid, space, false);
+        }
+    }
+
+    fn current_life(&mut self, pid: u32) -> Option<&mut Life> {
+        self.lives.get_mut(*self.current.get(&pid)?)
     }
 
     fn forked(&self, parent: u32, child: u32) -> Option<Space> {
@@ -262,17 +300,13 @@ impl Images {
         })
     }
 
-    fn begin_life(&mut self, pid: u32, space: Space) {
-        // perf and our own programs both tell of a fork.
-        if let Some(life) = self.current.get(&pid)
-            && self.lives[*life].images == 0
-        {
-            return;
-        }
+    fn begin_life(&mut self, pid: u32, space: Space, told_by_perf: bool) {
         self.current.insert(pid, self.lives.len());
         self.lives.push(Life {
             spaces: vec![space],
             images: 0,
+            told_by_perf,
+            last_exit: None,
         });
     }
 
@@ -290,7 +324,6 @@ impl Images {
             began: at_ns,
             ended: None,
             ledger: Ledger::default(),
-            probes: Vec::new(),
             last_live: None,
             life,
             ordinal,

@@ -9,6 +9,7 @@ pub mod progress;
 pub mod stop;
 pub mod target;
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +17,7 @@ use tracer_ebpf::event::Event;
 use tracer_ebpf::loss::{LossCause, LossCount};
 use tracer_ebpf::settings::Settings;
 
-use self::images::{Change, Images};
+use self::images::{Change, Image, Images};
 use self::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
@@ -24,11 +25,13 @@ use crate::cli::args::TraceArgs;
 use crate::kernel::btf;
 use crate::kernel::footprint::{Footprint, Sizes};
 use crate::kernel::object::Object;
-use crate::leak::collect::{Cutoff, heap_ages};
+use crate::leak::collect::{Cutoff, retire_heaps};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeMapping;
+use crate::process::maps::FileId;
 use crate::process::watch::{CodeEvent, CodeWatch};
-use crate::report::model::{ProcessEnd, TimelinePoint, Totals};
+use crate::report::model::{Probe, ProcessEnd, TimelinePoint, Totals};
+use crate::report::names::clean;
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -97,6 +100,13 @@ pub struct UserLosses {
     pub late_allocators: u64,
 }
 
+/// The probes of one file.
+struct Placed {
+    scope: Scope,
+    file: FileId,
+    probes: Vec<Probe>,
+}
+
 /// A run in progress.
 pub struct Session {
     // Dropped in this order: first the probes, then what they use.
@@ -106,6 +116,7 @@ pub struct Session {
     images: Images,
     options: Options,
     targets: Vec<Target>,
+    placed: Vec<Placed>,
     losses: UserLosses,
     timeline: Vec<TimelinePoint>,
     nanoseconds_per_hit: f64,
@@ -144,6 +155,7 @@ impl Session {
             images: Images::default(),
             options,
             targets: Vec::new(),
+            placed: Vec::new(),
             losses: UserLosses::default(),
             timeline: Vec::new(),
             nanoseconds_per_hit,
@@ -199,9 +211,15 @@ impl Session {
     ///
     /// # Errors
     /// Fails if a probe cannot be placed.
-    pub fn attach_waiting(&mut self, target: Target, allocators: &[Allocator]) -> Result<()> {
+    pub fn attach_waiting(
+        &mut self,
+        target: Target,
+        name: String,
+        allocators: &[Allocator],
+    ) -> Result<()> {
         let pid = target.pid;
         self.admit(target)?;
+        self.images.rename(pid, name);
         for allocator in allocators {
             self.probe(pid, allocator)?;
         }
@@ -213,12 +231,21 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn poll(&mut self) -> Result<()> {
+        self.object.flush_log();
         self.drain_code()?;
         self.drain_events()?;
-        for index in self.images.running().collect::<Vec<_>>() {
-            self.notice_exit(index)?;
+        let gone: Vec<_> = self
+            .images
+            .running()
+            .filter(|index| !self.is_alive(*index))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // Their last events, which may say that an image was replaced.
+        self.drain_code()?;
+        self.drain_events()?;
+        self.note_exits(&gone)
     }
 
     /// Whether all targets have ended.
@@ -233,40 +260,43 @@ impl Session {
 
     /// One line for each target: who, and where it is probed.
     pub fn describe(&self) -> Vec<String> {
-        self.images
-            .iter()
-            .map(|image| {
-                let mut modules: Vec<_> = image
-                    .probes
-                    .iter()
-                    .map(|probe| probe.module.as_str())
-                    .collect();
-                modules.dedup();
-                format!(
-                    "{} ({}): {} functions in {}",
-                    image.pid,
-                    crate::report::names::clean(self.images.name(image)),
-                    image.probes.len(),
-                    crate::report::names::clean(&modules.join(", "))
-                )
-            })
-            .collect()
+        let describe = |image: &Image| {
+            let probes = self.probes_of(image.pid, |_| true);
+            let mut modules: Vec<_> = probes.iter().map(|probe| probe.module.as_str()).collect();
+            modules.dedup();
+            let (name, modules) = (clean(self.images.name(image)), modules.join(", "));
+            format!(
+                "{} ({name}): {} functions in {}",
+                image.pid,
+                probes.len(),
+                clean(&modules)
+            )
+        };
+        self.images.iter().map(describe).collect()
     }
 
     /// Each probe, for `-v`.
     pub fn describe_probes(&self) -> Vec<String> {
-        self.images
+        let describe = |probe: &Probe| {
+            let module = clean(&probe.module);
+            format!(
+                "{:>16} at {module}+{:#x}, {}",
+                probe.function, probe.file_offset, probe.placement
+            )
+        };
+        self.placed
             .iter()
-            .flat_map(|image| &image.probes)
-            .map(|probe| {
-                format!(
-                    "{:>16} at {}+{:#x}, {}",
-                    probe.function,
-                    crate::report::names::clean(&probe.module),
-                    probe.file_offset,
-                    probe.placement
-                )
-            })
+            .flat_map(|placed| &placed.probes)
+            .map(describe)
+            .collect()
+    }
+
+    /// The probes that fire in a process, in files that `is_mapped`.
+    fn probes_of(&self, pid: u32, is_mapped: impl Fn(FileId) -> bool) -> Vec<Probe> {
+        self.placed
+            .iter()
+            .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
+            .flat_map(|placed| placed.probes.clone())
             .collect()
     }
 
@@ -378,9 +408,11 @@ impl Session {
             return Ok(());
         }
         let probes = self.probes.attach(&mut self.object, allocator, scope)?;
-        if let Some(image) = self.images.current_image(pid) {
-            image.probes.extend(probes);
-        }
+        self.placed.push(Placed {
+            scope,
+            file: allocator.file.mapped,
+            probes,
+        });
         Ok(())
     }
 
@@ -457,54 +489,63 @@ impl Session {
                 replaced.push(index);
             }
         }
-        for index in replaced {
-            self.retire(index)?;
+        if replaced.is_empty() {
+            Ok(())
+        } else {
+            self.retire(&replaced)
         }
-        Ok(())
     }
 
-    fn notice_exit(&mut self, index: usize) -> Result<()> {
-        let Some(image) = self.images.get_mut(index) else {
-            return Ok(());
+    fn is_alive(&self, index: usize) -> bool {
+        let Some(image) = self.images.iter().nth(index) else {
+            return false;
         };
-        let (pid, id) = (image.pid, image.id);
-        let alive = match self.targets.iter().find(|target| target.pid == pid) {
+        match self.targets.iter().find(|target| target.pid == image.pid) {
             Some(target) => target.is_alive(),
-            None => Target::find(pid).is_ok(),
-        };
-        if alive {
-            return Ok(());
+            None => Target::find(image.pid).is_ok(),
         }
-        // Its last events, which may say that this image was replaced.
-        self.drain_code()?;
-        self.drain_events()?;
-        let still_running = self.images.running().any(|running| running == index);
-        if still_running {
-            self.images.end(index, self.now(), ProcessEnd::Exited);
-            self.object.dismiss(pid, id);
-            self.retire(index)?;
-        }
-        Ok(())
     }
 
-    /// Remembers the ages of what was live when an image ended, and frees its
-    /// place in the kernel's map.
-    fn retire(&mut self, index: usize) -> Result<()> {
-        let Some(image) = self.images.get_mut(index) else {
-            return Ok(());
-        };
-        let Some((ended, _)) = image.ended else {
-            return Ok(());
-        };
-        let id = image.id;
-        let has_live = self
+    fn note_exits(&mut self, gone: &[usize]) -> Result<()> {
+        let running: Vec<_> = self
+            .images
+            .running()
+            .filter(|index| gone.contains(index))
+            .collect();
+        for index in &running {
+            let time = self.images.exit_time(*index).unwrap_or_else(|| self.now());
+            self.images.end(*index, time, ProcessEnd::Exited);
+            if let Some(image) = self.images.iter().nth(*index) {
+                self.object.dismiss(image.pid, image.id);
+            }
+        }
+        self.retire(&running)
+    }
+
+    /// Remembers the ages of what was live when images ended, and frees their
+    /// places in the kernel's map.
+    fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        let with_heap: HashSet<u64> = self
             .object
             .used_sites()
-            .any(|(_, site)| site.image == id && site.live_count() > 0);
-        if has_live {
-            let ages = heap_ages(&self.object, Some(id), self.cutoff(ended))?;
-            self.object.forget(id)?;
-            if let Some(image) = self.images.get_mut(index) {
+            .filter(|(_, site)| site.live_count() > 0)
+            .map(|(_, site)| site.image)
+            .collect();
+        let ended: HashMap<u64, Cutoff> = ended
+            .iter()
+            .filter_map(|index| self.images.iter().nth(*index))
+            .filter(|image| with_heap.contains(&image.id))
+            .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
+            .collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for (id, ages) in retire_heaps(&self.object, &ended)? {
+            if let Some(image) = self
+                .images
+                .index_of(id)
+                .and_then(|at| self.images.get_mut(at))
+            {
                 image.last_live = Some(ages);
             }
         }

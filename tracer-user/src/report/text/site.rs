@@ -5,6 +5,7 @@ use super::layout::{Layout, Marks, PLAIN};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use crate::report::model::{LifetimeBucket, MemoryKind, Report, Site};
+use crate::report::shape::Shape;
 use crate::report::{names, units};
 
 /// Adds the top rows and what they leave out.
@@ -148,6 +149,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     } else if site.kind == MemoryKind::Mapping {
         notes.push("a mapping".into());
     }
+    notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
