@@ -6,7 +6,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(clippy::needless_pass_by_value, reason = "the entry points' signatures are aya's")]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry points' signatures are aya's"
+)]
 
 mod allocation;
 mod inflight;
