@@ -6,6 +6,14 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the entry points' signatures are aya's"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "registers hold 32-bit values in their lower half, and usize has 64 bits here"
+)]
 
 mod allocation;
 mod inflight;

@@ -113,9 +113,9 @@ pub fn walk(
     state.above.set(registers.sp);
     let mut end = StackEnd::TooDeep;
     let mut depth = 2;
-    while depth < MAX_FRAMES {
+    while (depth as usize) < MAX_FRAMES {
         match state.step(memory) {
-            Ok(address) => frames[depth] = address,
+            Ok(address) => frames[depth as usize] = address,
             Err(reason) => {
                 end = reason;
                 break;
@@ -123,7 +123,7 @@ pub fn walk(
         }
         depth += 1;
     }
-    state.finish(depth as u32, end)
+    state.finish(depth, end)
 }
 
 impl WalkState {
@@ -143,7 +143,7 @@ impl WalkState {
         if address == 0 {
             return Err(StackEnd::Start);
         }
-        if address < LOWEST_CODE || address >= USER_END {
+        if !(LOWEST_CODE..USER_END).contains(&address) {
             return Err(StackEnd::Broken);
         }
         self.above.set(fp);

@@ -26,12 +26,7 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     let seed = unsafe { (maps::settings().hash_seed, (*thread).image) };
     // SAFETY: only this thread touches the record, and these are different
     // fields of it.
-    let (frames, state) = unsafe {
-        (
-            &mut *(&raw mut (*thread).frames),
-            &mut *(&raw mut (*thread).walk),
-        )
-    };
+    let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
     // SAFETY: the caller's record.
     unsafe { (*thread).window_length.set(0) };
     walk(registers, seed, &mut Window { thread }, state, frames)

@@ -1,5 +1,6 @@
 //! `unfreed run`: trace a program from its very first allocation.
 
+use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitCode, ExitStatus};
@@ -11,7 +12,7 @@ use super::record::{End, Plan, announce, finish, runtime, trace};
 use crate::cli::args::RunArgs;
 use crate::process::file::ModuleFiles;
 use crate::report::output;
-use crate::session::launch::{Waiting, allocators_of};
+use crate::session::launch::{Waiting, allocators_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
@@ -24,19 +25,23 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
     let options = Options::new(&args.trace)?;
-    let program = args
-        .command
-        .first()
-        .context("no program to run was given")?;
+    let program = Path::new(
+        args.command
+            .first()
+            .context("no program to run was given")?,
+    );
+    let Some(path) = find_program(program) else {
+        return Ok(cannot_run(program, &io::Error::from_raw_os_error(libc::ENOENT)));
+    };
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options)?;
         let waiting = Waiting::fork(&args.command)?;
         let target = Target::find(waiting.pid)?;
-        let allocators = allocators_of(Path::new(program), &mut ModuleFiles::new());
-        let name = Path::new(program)
+        let allocators = allocators_of(&path, &mut ModuleFiles::new());
+        let name = path
             .file_name()
-            .unwrap_or(program)
+            .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
         session.attach_waiting(target, name, &allocators)?;
@@ -44,16 +49,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         announce(&session, &args.trace);
         let mut child = match waiting.start() {
             Ok(child) => child,
-            Err(error) => {
-                eprintln!("unfreed: cannot run {}: {error}", program.display());
-                return Ok(ExitCode::from(
-                    if error.kind() == std::io::ErrorKind::NotFound {
-                        127
-                    } else {
-                        126
-                    },
-                ));
-            }
+            Err(error) => return Ok(cannot_run(program, &error)),
         };
         let plan = Plan {
             trace: &args.trace,
@@ -72,6 +68,16 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         } else {
             gate
         })
+    })
+}
+
+/// Says so, with a shell's exit codes.
+fn cannot_run(program: &Path, error: &io::Error) -> ExitCode {
+    eprintln!("unfreed: cannot run {}: {error}", program.display());
+    ExitCode::from(if error.kind() == ErrorKind::NotFound {
+        127
+    } else {
+        126
     })
 }
 

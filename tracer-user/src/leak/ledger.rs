@@ -91,7 +91,7 @@ impl Ledger {
             kind if kind == EventKind::UnmapEnter as u32 => {
                 self.settle_thread(event.thread);
                 // The kernel refuses an address off a page and no length.
-                if event.address % PAGE == 0 && start < end {
+                if event.address.is_multiple_of(PAGE) && start < end {
                     let pieces = self.take(start, end);
                     self.taken.insert(
                         event.thread,
@@ -415,7 +415,7 @@ mod tests {
         let mut ledger = Ledger::default();
         map(&mut ledger, 0x10000, 0x1000);
         unmap(&mut ledger, 0x1000, u64::MAX);
-        unmap(&mut ledger, u64::MAX & !0xfff, 0x2000);
+        unmap(&mut ledger, u64::MAX - 0xfff, 0x2000);
         map(&mut ledger, 0x20000, u64::MAX - 5);
         assert_eq!(state(&mut ledger), (1, 0x1000, 0, 0));
     }

@@ -12,7 +12,6 @@
 //! inode that tell which file was mapped.
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, RawFd};
 
 use anyhow::{Context, Result, bail};
 use perf_event::events::Software;
@@ -111,12 +110,6 @@ impl CodeWatch {
             buffers,
             held: Vec::new(),
         })
-    }
-
-    /// Descriptors that poll as readable when a buffer is half full. Draining
-    /// ten times a second is enough otherwise.
-    pub fn as_raw_fds(&self) -> Vec<RawFd> {
-        self.buffers.iter().map(AsRawFd::as_raw_fd).collect()
     }
 
     /// Kernel memory of the buffers, bytes.

@@ -14,6 +14,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::allocator::{self, Allocator};
 use crate::process::file::ModuleFiles;
 
+/// Scripts that are interpreters of scripts, at most; as the kernel does it.
+const MAX_INTERPRETERS: usize = 5;
+
 /// A child of ours between `fork` and `exec`.
 pub struct Waiting {
     /// Its process id.
@@ -100,14 +103,13 @@ fn wait_for_start(report: &OwnedFd, wait: &OwnedFd, parent_ends: [i32; 2]) -> io
 /// else the libc of its loader. A script stands for its interpreter. What
 /// else it maps is found when it does.
 pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> {
-    let mut path = find_program(program);
-    for _ in 0..4 {
-        let Some(interpreter) = path.as_deref().and_then(script_interpreter) else {
+    let mut path = program.to_owned();
+    for _ in 0..MAX_INTERPRETERS {
+        let Some(interpreter) = script_interpreter(&path) else {
             break;
         };
-        path = Some(interpreter);
+        path = interpreter;
     }
-    let Some(path) = path else { return Vec::new() };
     let mut found = Vec::new();
     let loader = allocator::loader(&path);
     let candidates = match &loader {
@@ -136,7 +138,7 @@ pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> 
 }
 
 /// Where `execvp` would find a program.
-fn find_program(program: &Path) -> Option<PathBuf> {
+pub fn find_program(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.canonicalize().ok();
     }
@@ -166,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_dynamic_program_will_map_its_loaders_libc() {
-        let found = allocators_of("cat".as_ref(), &mut ModuleFiles::new());
+        let found = allocators_of(
+            &find_program("cat".as_ref()).unwrap(),
+            &mut ModuleFiles::new(),
+        );
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].path.contains("libc"));
         assert!(

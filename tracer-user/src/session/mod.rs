@@ -264,7 +264,14 @@ impl Session {
             let probes = self.probes_of(image.pid, |_| true);
             let mut modules: Vec<_> = probes.iter().map(|probe| probe.module.as_str()).collect();
             modules.dedup();
-            let (name, modules) = (clean(self.images.name(image)), modules.join(", "));
+            let name = clean(self.images.name(image));
+            if probes.is_empty() {
+                return format!(
+                    "{} ({name}): its allocator is probed when it is mapped",
+                    image.pid
+                );
+            }
+            let modules = modules.join(", ");
             format!(
                 "{} ({name}): {} functions in {}",
                 image.pid,

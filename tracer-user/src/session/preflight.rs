@@ -46,7 +46,9 @@ pub fn checks() -> Vec<Check> {
 /// Fails if anything that tracing needs is missing.
 pub fn check() -> Result<()> {
     // Before Linux 5.11 the kernel counts BPF memory against this limit.
-    raise_memory_lock_limit();
+    raise_limit(libc::RLIMIT_MEMLOCK, |_| libc::RLIM_INFINITY);
+    // Files with code are kept open, so that their processes may end.
+    raise_limit(libc::RLIMIT_NOFILE, |limit| limit.rlim_max);
     for check in checks() {
         if let Some(problem) = check.problem {
             bail!("{problem}");
@@ -108,12 +110,19 @@ fn foreign_namespace() -> Option<String> {
     })
 }
 
-fn raise_memory_lock_limit() {
-    let limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
+/// Raises a limit of our own process. A refusal changes nothing, and shows
+/// when what it limits is used up.
+fn raise_limit(resource: libc::__rlimit_resource_t, to: impl Fn(&libc::rlimit) -> u64) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: a valid limit of our own process; a refusal changes nothing and
-    // shows when a map is made.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    // SAFETY: a valid pointer to a local.
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
+        return;
+    }
+    limit.rlim_cur = to(&limit);
+    limit.rlim_max = limit.rlim_max.max(limit.rlim_cur);
+    // SAFETY: a valid pointer to a local.
+    unsafe { libc::setrlimit(resource, &raw const limit) };
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanCount, HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
 
 use super::Session;
 
@@ -52,14 +54,8 @@ impl Progress {
             "live {} in {} blocks, {sites} call paths, {} events/s{lost}",
             HumanBytes(totals.live_bytes),
             HumanCount(totals.live_count),
-            HumanCount(rate as u64),
+            HumanFloatCount(rate.round()),
         ));
-        self.bar.tick();
-    }
-
-    /// Shows what is being done after tracing.
-    pub fn say(&self, message: &'static str) {
-        self.bar.set_message(message);
         self.bar.tick();
     }
 
