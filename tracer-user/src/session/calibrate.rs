@@ -21,7 +21,7 @@ const CALLS: u32 = 500;
 const HITS: u32 = 3;
 
 #[unsafe(naked)]
-extern "C" fn pretend_malloc(_size: usize) -> usize {
+extern "C" fn pretend_malloc(_size: u64) -> usize {
     naked_asm!("push rbp", "pop rbp", "lea rax, [rdi + 4096]", "ret")
 }
 
@@ -31,16 +31,16 @@ extern "C" fn pretend_free(_block: usize) {
 }
 
 /// Nanoseconds for one probe hit with a shallow stack, and the probes, which
-/// are best taken away with all others.
+/// are best taken away with all others. Blocks of `min_size` bytes are traced.
 ///
 /// # Errors
 /// Fails if the kernel refuses the probes.
-pub fn nanoseconds_per_hit(object: &mut Object) -> Result<(f64, [UProbeLink; 3])> {
+pub fn nanoseconds_per_hit(object: &mut Object, min_size: u64) -> Result<(f64, [UProbeLink; 3])> {
     let pid = std::process::id();
     let executable = Path::new("/proc/self/exe");
     let malloc = file_offset(pretend_malloc as *const () as u64)?;
     let free = file_offset(pretend_free as *const () as u64)?;
-    let plain = time_pairs();
+    let plain = time_pairs(min_size);
     let image = object.admit(pid, monotonic_ns())?;
     let links = [
         object.attach("uf_free", executable, free, Some(pid))?,
@@ -48,8 +48,8 @@ pub fn nanoseconds_per_hit(object: &mut Object) -> Result<(f64, [UProbeLink; 3])
         object.attach("uf_malloc", executable, malloc, Some(pid))?,
     ];
     object.set_active(true)?;
-    time_pairs();
-    let traced = time_pairs();
+    time_pairs(min_size);
+    let traced = time_pairs(min_size);
     object.set_active(false)?;
     object.dismiss(pid, image);
     // Every block was freed, so nothing else is left to forget.
@@ -57,9 +57,9 @@ pub fn nanoseconds_per_hit(object: &mut Object) -> Result<(f64, [UProbeLink; 3])
 }
 
 /// Nanoseconds for all calls.
-fn time_pairs() -> f64 {
+fn time_pairs(size: u64) -> f64 {
     let begin = Instant::now();
-    for size in 0..CALLS as usize {
+    for _ in 0..CALLS {
         pretend_free(pretend_malloc(size));
     }
     begin.elapsed().as_nanos() as f64

@@ -144,7 +144,8 @@ impl Session {
         };
         let mut object = Object::load(&settings, options.sizes, options.verbose > 1)?;
         let (nanoseconds_per_hit, links) =
-            calibrate::nanoseconds_per_hit(&mut object).context("cannot calibrate")?;
+            calibrate::nanoseconds_per_hit(&mut object, options.min_size)
+                .context("cannot calibrate")?;
         let mut probes = Probes::default();
         probes.keep(links);
         object.attach_lifecycle()?;
@@ -367,6 +368,7 @@ impl Session {
         self.poll()?;
         self.probes.detach();
         self.poll()?;
+        self.images.finish_ledgers();
         // An exec whose code was noticed only in between.
         self.drain_code()
     }
