@@ -142,6 +142,8 @@ SITE static void reallocarray_overflow(void) {
     void *block = opaque(malloc(173));
     if (opaque(reallocarray(block, any(SIZE_MAX / 2), 3)))
         abort();
+    if (opaque(reallocarray(block, any(SIZE_MAX / 2 + 1), 2))) /* wraps to 0 */
+        abort();
     memset(block, 1, 173);
     truth("reallocarray_overflow", 173, 1, 0);
 }
