@@ -31,7 +31,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             .context("no program to run was given")?,
     );
     let Some(path) = find_program(program) else {
-        return Ok(cannot_run(program, &io::Error::from_raw_os_error(libc::ENOENT)));
+        return Ok(cannot_run(
+            program,
+            &io::Error::from_raw_os_error(libc::ENOENT),
+        ));
     };
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
