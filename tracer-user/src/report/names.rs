@@ -44,6 +44,7 @@ pub fn label(frame: &Frame) -> String {
     match (function, &frame.module, frame.module_offset) {
         (Some(function), ..) => clean(function).into_owned(),
         (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))),
+        (None, Some(module), None) if module.starts_with('[') => clean(module).into_owned(),
         (None, Some(module), None) => format!("[{}]", clean(base(module))),
         (None, None, _) => UNKNOWN.into(),
     }

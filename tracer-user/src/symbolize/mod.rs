@@ -236,7 +236,7 @@ impl Symbolizer {
             Ok(name) => (Rc::new(Names::function(name)), true),
             Err(no_map) => {
                 let reason = match &mapping.range.name {
-                    MappingName::Anonymous => format!("executable memory without a file; {no_map}"),
+                    MappingName::Anonymous => format!("code made at run time; {no_map}"),
                     MappingName::Special(_) => "code of the kernel without a name".into(),
                     MappingName::File(_) => reason.unwrap_or(no_map),
                 };

@@ -5,7 +5,7 @@
 //! hexadecimal. Some writers (HotSpot) put `0x` in front.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use rustix::fs::OFlags;
@@ -47,7 +47,10 @@ impl PerfMapFile {
         let file = process
             .locate_in_root(&path, OFlags::NOFOLLOW)
             .and_then(|located| RegularFile::open(&located))
-            .map_err(|error| format!("no perf map {}: {error}", path.display()))?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => "no perf map".to_owned(),
+                _ => format!("no perf map {}: {error}", path.display()),
+            })?;
         if !process.trusts(file.owner()) {
             let owner = file.owner();
             return Err(format!(

@@ -313,7 +313,7 @@ fn compiled_code_is_named_by_a_perf_map_that_grows() {
     let frame = symbolizer.frames(&code, &[start], 1).remove(0);
     let reason = frame.reason.unwrap();
     assert!(
-        reason.starts_with("executable memory without a file; no perf map"),
+        reason.starts_with("code made at run time; no perf map"),
         "{reason}"
     );
     assert_eq!(frame.origin, Origin::Unknown);
