@@ -6,3 +6,4 @@ pub mod btf;
 pub mod footprint;
 pub mod mapped;
 pub mod object;
+mod syscall;
