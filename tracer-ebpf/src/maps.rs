@@ -24,6 +24,8 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     hash_seed: 0,
     task_pid: 0,
     task_tgid: 0,
+    task_mm: 0,
+    task_utask: 0,
     follow: 0,
     padding: 0,
 });

@@ -17,6 +17,7 @@ use tracer_ebpf::event::Event;
 use tracer_ebpf::loss::{LossCause, LossCount};
 use tracer_ebpf::settings::Settings;
 
+use self::calibrate::Calibration;
 use self::images::{Change, Image, Images};
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -24,6 +25,7 @@ use crate::attach::probes::{Probes, Scope};
 use crate::cli::args::TraceArgs;
 use crate::kernel::btf;
 use crate::kernel::footprint::{Footprint, Sizes};
+use crate::kernel::link::Road;
 use crate::kernel::object::Object;
 use crate::leak::collect::{Cutoff, retire_heaps};
 use crate::process::clock::monotonic_ns;
@@ -139,12 +141,27 @@ impl Session {
             hash_seed: seed(),
             task_pid: offsets.pid,
             task_tgid: offsets.tgid,
+            task_mm: offsets.mm,
+            task_utask: offsets.utask,
             follow: u32::from(options.follow),
             padding: 0,
         };
-        let mut object = Object::load(&settings, options.sizes, options.verbose > 1)?;
-        let (nanoseconds_per_hit, links) =
-            calibrate::nanoseconds_per_hit(&mut object).context("cannot calibrate")?;
+        let forced = Road::forced()?;
+        let mut object = Object::load(
+            &settings,
+            options.sizes,
+            options.verbose > 1,
+            forced.unwrap_or(Road::Multi),
+        )?;
+        let plan = calibrate::Plan {
+            min_size: options.min_size,
+            everyone: options.follow,
+            forced,
+        };
+        let Calibration {
+            nanoseconds_per_hit,
+            links,
+        } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
         let mut probes = Probes::default();
         probes.keep(links);
         object.attach_lifecycle()?;
@@ -256,6 +273,11 @@ impl Session {
     /// What a probe hit costs here, nanoseconds; an estimate.
     pub fn nanoseconds_per_hit(&self) -> f64 {
         self.nanoseconds_per_hit
+    }
+
+    /// How the probes are attached.
+    pub fn road(&self) -> Road {
+        self.object.road()
     }
 
     /// One line for each target: who, and where it is probed.
