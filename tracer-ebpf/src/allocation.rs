@@ -91,7 +91,7 @@ unsafe fn take_old(thread: *mut Thread, address: u64) {
                 call.old_address = address;
             }
         }
-        None => count_untraced_free(),
+        None => maps::count(&UNTRACED_FREES),
     }
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn free(context: &ProbeContext) {
     };
     let key = BlockKey { address, image };
     let Some(block) = LIVE.get_ptr(key) else {
-        count_untraced_free();
+        maps::count(&UNTRACED_FREES);
         return;
     };
     // SAFETY: a live map value.
@@ -205,12 +205,4 @@ pub(crate) fn free(context: &ProbeContext) {
 #[inline(always)]
 fn is_inside(in_flight: &call::Call, stack: u64) -> bool {
     stack <= in_flight.slot && inflight::read_word(in_flight.slot).is_some_and(call::is_trampoline)
-}
-
-#[inline(always)]
-fn count_untraced_free() {
-    if let Some(count) = UNTRACED_FREES.get_ptr_mut(0) {
-        // SAFETY: a live map value.
-        unsafe { maps::add(count, 1) };
-    }
 }

@@ -11,7 +11,7 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
 use crate::inflight::now;
-use crate::maps::{self, PROCESSES, THREADS};
+use crate::maps::{self, FORKS, PROCESSES, THREADS};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -31,6 +31,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     let settings = maps::settings();
     let shares_heap = clone_flags & CLONE_VM != 0;
     if !shares_heap && settings.follow == 0 {
+        maps::count(&FORKS);
         return;
     }
     let task: u64 = context.arg(0);

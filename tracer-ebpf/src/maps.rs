@@ -70,6 +70,10 @@ pub(crate) static LOSSES: Array<LossCount> =
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// Forks whose children are not traced.
+#[map]
+pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// 1 while events count. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.
 #[map]
@@ -124,6 +128,15 @@ pub(crate) fn lose(cause: LossCause, events: u64, bytes: u64) {
         unsafe { add(&raw mut (*count).events, events) };
         // SAFETY: as above.
         unsafe { add(&raw mut (*count).bytes, bytes) };
+    }
+}
+
+/// Counts one in a map of one counter.
+#[inline(always)]
+pub(crate) fn count(counter: &Array<u64>) {
+    if let Some(count) = counter.get_ptr_mut(0) {
+        // SAFETY: a live map value.
+        unsafe { add(count, 1) };
     }
 }
 

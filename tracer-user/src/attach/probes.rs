@@ -8,6 +8,7 @@
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
@@ -15,6 +16,7 @@ use crate::allocator::{Allocator, AllocatorFunction, Probed};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
+use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::Probe;
 
@@ -42,13 +44,22 @@ impl Scope {
 pub struct Probes {
     links: Vec<Link>,
     /// What is probed already.
-    covered: Vec<(Scope, FileId)>,
+    covered: Vec<Covered>,
+}
+
+/// A file that is probed.
+struct Covered {
+    scope: Scope,
+    file: Arc<ModuleFile>,
+    offsets: Vec<u64>,
 }
 
 impl Probes {
     /// Whether a file is probed in this scope.
     pub fn cover(&self, scope: Scope, file: FileId) -> bool {
-        self.covered.contains(&(scope, file))
+        self.covered
+            .iter()
+            .any(|covered| covered.scope == scope && covered.file.mapped == file)
     }
 
     /// Probes an allocator.
@@ -62,11 +73,7 @@ impl Probes {
         allocator: &Allocator,
         scope: Scope,
     ) -> Result<Vec<Probe>> {
-        // The open file itself, so that no link or rename can lead elsewhere.
-        let file = PathBuf::from(format!(
-            "/proc/self/fd/{}",
-            allocator.file.content.file().as_raw_fd()
-        ));
+        let file = path(&allocator.file);
         let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
         for (moment, places) in &steps {
             object.load_programs(*moment, places)?;
@@ -80,12 +87,44 @@ impl Probes {
                 .with_context(|| format!("cannot probe {}", allocator.path))?;
             self.links.extend(links);
         }
-        self.covered.push((scope, allocator.file.mapped));
+        self.covered.push(Covered {
+            scope,
+            file: Arc::clone(&allocator.file),
+            offsets: allocator
+                .functions
+                .iter()
+                .map(AllocatorFunction::probe_offset)
+                .collect(),
+        });
         Ok(allocator
             .functions
             .iter()
             .map(|function| describe(function, &allocator.path))
             .collect())
+    }
+
+    /// Takes the breakpoints out of untraced children of the traced processes.
+    ///
+    /// A fork copies them. Perf events remove them when a child runs into one;
+    /// under a `uprobe_multi` link a child would go on to pay for each call.
+    /// But when any probe of a place goes, the kernel looks into all processes
+    /// for breakpoints there that nobody wants: so one comes and goes.
+    pub fn release_children(&self, object: &mut Object) {
+        for covered in &self.covered {
+            let places: Vec<_> = covered
+                .offsets
+                .iter()
+                .map(|offset| Place {
+                    function: None,
+                    offset: *offset,
+                })
+                .collect();
+            let file = path(&covered.file);
+            // If the process is gone, so are the breakpoints.
+            if let Ok(links) = object.attach(Moment::Entry, &places, &file, covered.scope.pid()) {
+                std::thread::spawn(move || drop(links));
+            }
+        }
     }
 
     /// Takes over probes that were placed otherwise.
@@ -119,6 +158,11 @@ fn describe(function: &AllocatorFunction, path: &str) -> Probe {
         displacement: function.placement.displacement,
         placement: function.placement.to_string(),
     }
+}
+
+/// The open file itself, so that no link or rename can lead elsewhere.
+fn path(file: &ModuleFile) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.content.file().as_raw_fd()))
 }
 
 /// Where the functions are that are watched at a moment.

@@ -38,6 +38,8 @@ pub struct Object {
     pub losses: MappedArray<LossCount>,
     /// Frees of blocks that were not traced.
     pub untraced_frees: MappedArray<u64>,
+    /// Forks whose children are not traced.
+    pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
     pub events: RingBuf<MapData>,
     /// The programs' log, if it was asked for.
@@ -83,6 +85,7 @@ impl Object {
             sites: mapped(&mut ebpf, "SITES", sizes.sites)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
+            forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,

@@ -57,7 +57,8 @@ impl Moment {
 /// Where a probe goes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The function there; `None` is `free`.
+    /// The function there. `None` is `free`; and at [`Moment::Entry`], with a
+    /// cookie, a probe that does nothing.
     pub function: Option<Function>,
     /// The instruction's offset in the file.
     pub offset: u64,

@@ -10,7 +10,7 @@ pub mod stop;
 pub mod target;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tracer_ebpf::event::Event;
@@ -34,6 +34,10 @@ use crate::process::maps::FileId;
 use crate::process::watch::{CodeEvent, CodeWatch};
 use crate::report::model::{Probe, ProcessEnd, TimelinePoint, Totals};
 use crate::report::names::clean;
+
+/// How often children are freed from probes, at most: the kernel looks into
+/// every process that maps the allocator.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -124,6 +128,8 @@ pub struct Session {
     nanoseconds_per_hit: f64,
     began: (std::time::SystemTime, u64),
     ended: Option<u64>,
+    /// The count of forks whose children were freed from the probes, and when.
+    released: (u64, Instant),
 }
 
 impl Session {
@@ -178,6 +184,7 @@ impl Session {
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
             ended: None,
+            released: (0, Instant::now()),
         })
     }
 
@@ -249,6 +256,7 @@ impl Session {
     /// Fails if the kernel does.
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
+        self.release_children();
         self.drain_code()?;
         self.drain_events()?;
         let gone: Vec<_> = self
@@ -410,6 +418,16 @@ impl Session {
     /// Seconds of tracing.
     fn elapsed(&self) -> f64 {
         self.now().saturating_sub(self.began.1) as f64 / 1e9
+    }
+
+    /// Frees children that were forked since the last time from the probes.
+    fn release_children(&mut self) {
+        let forks = self.object.forks.get(0).unwrap_or(0);
+        let (known, at) = self.released;
+        if self.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
+            self.probes.release_children(&mut self.object);
+            self.released = (forks, Instant::now());
+        }
     }
 
     fn scope(&self, pid: u32) -> Scope {
