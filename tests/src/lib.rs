@@ -1,1 +1,119 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: target programs with a known truth, the
+//! tracer as a child process, and a typed view of what it reported.
+//!
+//! A test never sleeps and hopes. It waits for a fact, up to [`DEADLINE`].
+//!
+//! `UNFREED_BIN` names the tracer (default `target/debug/unfreed`) and
+//! `UNFREED_TARGETS` the folder of the built target programs (default
+//! `target/targets`); `cargo xtask test` sets both.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+mod kernel;
+mod lines;
+/// The report's schema, from the tracer itself: there is one definition.
+#[path = "../../tracer-user/src/report/model.rs"]
+pub mod model;
+mod oracle;
+mod outputs;
+pub mod pprof;
+mod report;
+mod target;
+pub mod terminal;
+mod tracer;
+
+pub use kernel::{KernelObjects, patched_bytes, send_signal};
+pub use oracle::{HeapUse, valgrind};
+pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
+pub use report::{Sums, View};
+pub use target::{Target, Truth, TruthEntry};
+pub use tracer::{Finished, Tracer, unfreed};
+
+/// How long any single fact may take before a test fails.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Folder of the target programs.
+pub fn targets() -> PathBuf {
+    env::var_os("UNFREED_TARGETS").map_or_else(|| workspace().join("target/targets"), PathBuf::from)
+}
+
+/// Path of a built target program.
+///
+/// # Errors
+/// It was not built.
+pub fn target_path(name: &str) -> Result<PathBuf> {
+    let path = targets().join(name);
+    ensure!(
+        path.exists(),
+        "{} was not built; run `cargo xtask targets`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Path of the tracer.
+///
+/// # Errors
+/// It was not built.
+pub fn binary() -> Result<PathBuf> {
+    let path = env::var_os("UNFREED_BIN")
+        .map_or_else(|| workspace().join("target/debug/unfreed"), PathBuf::from);
+    ensure!(
+        path.exists(),
+        "{} was not built; run `cargo xtask build`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The folder of a target's source, to look up line numbers.
+pub fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("targets")
+        .join(file)
+}
+
+/// Line number (from 1) of the only line of a target's source that contains
+/// `marker`.
+///
+/// # Errors
+/// No line or more than one contains it.
+pub fn line_of(file: &str, marker: &str) -> Result<u32> {
+    let path = source(file);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut lines = (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| line.contains(marker));
+    match (lines.next(), lines.next()) {
+        (Some((number, _)), None) => Ok(number),
+        (first, _) => bail!(
+            "{} lines of {file} contain {marker:?}",
+            if first.is_some() { "several" } else { "no" }
+        ),
+    }
+}
+
+/// Asks until there is an answer.
+///
+/// # Errors
+/// There was none within [`DEADLINE`]; the message names `what`.
+pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < end, "waited {DEADLINE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
+}

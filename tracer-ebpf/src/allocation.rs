@@ -12,8 +12,8 @@ use crate::maps::{self, LIVE, SITES, UNTRACED_FREES};
 
 /// What an allocating function was asked for.
 struct Arguments {
-    /// Bytes. A product that overflows makes the call fail, so it does not
-    /// matter what it wraps to.
+    /// Bytes. A product that overflows makes the call fail; it must not pass
+    /// for zero, which makes realloc free.
     size: u64,
     /// The block to replace, 0 if none.
     old: u64,
@@ -28,13 +28,23 @@ impl Arguments {
         let (size, old, result) = match function {
             Function::Calloc => (argument(0)?.wrapping_mul(argument(1)?), 0, 0),
             Function::Realloc => (argument(1)?, argument(0)?, 0),
-            Function::Reallocarray => (argument(1)?.wrapping_mul(argument(2)?), argument(0)?, 0),
+            Function::Reallocarray => (product(argument(1)?, argument(2)?), argument(0)?, 0),
             Function::PosixMemalign => (argument(2)?, 0, argument(0)?),
             Function::AlignedAlloc | Function::Memalign => (argument(1)?, 0, 0),
             _ => (argument(0)?, 0, 0),
         };
         Some(Self { size, old, result })
     }
+}
+
+/// The product of two sizes. One that overflows is wrong, but never zero.
+#[inline(always)]
+fn product(count: u64, size: u64) -> u64 {
+    let product = count.wrapping_mul(size);
+    if product == 0 && count != 0 && size != 0 {
+        return u64::MAX;
+    }
+    product
 }
 
 /// An allocating function was entered.
@@ -91,7 +101,10 @@ unsafe fn take_old(thread: *mut Thread, address: u64) {
                 call.old_address = address;
             }
         }
-        None => maps::count(&UNTRACED_FREES),
+        None => {
+            call.old.site = NO_SITE;
+            call.old_address = address;
+        }
     }
 }
 
@@ -118,10 +131,12 @@ pub(crate) fn leave(context: &RetProbeContext, function: Function) {
         // null is a failure that leaves the old block alone.
         let done = outcome != 0 || call.size == 0;
         if call.old_address != 0 {
-            if done {
-                inflight::count_free(&call.old, call.time);
-            } else {
+            if !done {
                 inflight::restore_old(thread);
+            } else if call.old.site == NO_SITE {
+                maps::count(&UNTRACED_FREES);
+            } else {
+                inflight::count_free(&call.old, call.time);
             }
         }
         if outcome != 0 && call.site != NO_SITE {

@@ -103,9 +103,10 @@ pub struct Call {
     /// Time of the entry, nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,
     /// The block that realloc was given; taken out of the live map until the
-    /// outcome is known.
+    /// outcome is known. Its site is [`crate::site::NO_SITE`] if it is not
+    /// followed.
     pub old: Block,
-    /// Its address, 0 if it was not live.
+    /// Its address, 0 if there is none.
     pub old_address: u64,
     /// How many inner calls were left out because of this one.
     pub inner: u64,

@@ -10,8 +10,9 @@ pub enum EventKind {
     Map = 1,
     /// `munmap` was entered: `address`, `length`.
     UnmapEnter = 2,
-    /// `munmap` failed: what its entry took away still stands.
-    UnmapFailed = 3,
+    /// `munmap` returned: `address` is its result. Unless that is 0, what its
+    /// entry took away still stands.
+    UnmapReturn = 3,
     /// `mremap` was entered: `address`, `length` of the old range.
     RemapEnter = 4,
     /// `mremap` returned: `address` is the new one (or [`MAP_FAILED`]),

@@ -109,7 +109,9 @@ pub(crate) unsafe fn restore_old(thread: *mut Thread) {
         };
         let old = call.old;
         call.old_address = 0;
-        keep(key, &old);
+        if old.site != NO_SITE {
+            keep(key, &old);
+        }
     }
 }
 

@@ -53,12 +53,10 @@ pub(crate) fn enter_munmap(context: &ProbeContext) {
 
 #[inline(always)]
 pub(crate) fn leave_munmap(context: &RetProbeContext) {
-    let status = context.ret::<u64>() as u32;
-    if let Some((thread, _)) = end(context, Function::Munmap)
-        && status != 0
-    {
+    let status = context.ret::<u64>() & 0xffff_ffff;
+    if let Some((thread, _)) = end(context, Function::Munmap) {
         // SAFETY: the thread's own record.
-        unsafe { report(thread, EventKind::UnmapFailed, 0) };
+        unsafe { report(thread, EventKind::UnmapReturn, status) };
     }
 }
 

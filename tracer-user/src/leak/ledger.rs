@@ -102,7 +102,10 @@ impl Ledger {
                     );
                 }
             }
-            kind if kind == EventKind::UnmapFailed as u32 => self.restore(event.thread),
+            kind if kind == EventKind::UnmapReturn as u32 => match event.address {
+                0 => self.settle_thread(event.thread),
+                _ => self.restore(event.thread),
+            },
             kind if kind == EventKind::RemapEnter as u32 => {
                 self.settle_thread(event.thread);
                 let pieces = self.take(start, end);
@@ -346,11 +349,22 @@ mod tests {
     }
 
     #[test]
+    fn a_munmap_counts_once_it_returned() {
+        let mut ledger = Ledger::default();
+        map(&mut ledger, 0x10000, 0x2000);
+        unmap(&mut ledger, 0x10000, 0x2000);
+        let freed = |ledger: &Ledger| ledger.sums().map(|(_, sums)| sums.freed_bytes).sum::<u64>();
+        assert_eq!(freed(&ledger), 0);
+        ledger.apply(&event(EventKind::UnmapReturn, 0, 0, 0));
+        assert_eq!(freed(&ledger), 0x2000);
+    }
+
+    #[test]
     fn a_failed_munmap_loses_nothing() {
         let mut ledger = Ledger::default();
         map(&mut ledger, 0x10000, 0x2000);
         unmap(&mut ledger, 0x10000, 0x1000);
-        ledger.apply(&event(EventKind::UnmapFailed, 0, 0, 0));
+        ledger.apply(&event(EventKind::UnmapReturn, 0xffff_ffff, 0, 0));
         unmap(&mut ledger, 0x10001, 0x1000);
         assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
     }

@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 #[unsafe(naked)]
-extern "C" fn pretend_malloc(_size: usize) -> usize {
+extern "C" fn pretend_malloc(_size: u64) -> usize {
     naked_asm!("push rbp", "pop rbp", "lea rax, [rdi + 4096]", "ret")
 }
 
@@ -120,10 +120,10 @@ fn attach(object: &mut Object, pid: Option<u32>) -> Result<Vec<Link>> {
     Ok(links)
 }
 
-/// Nanoseconds for all calls in another thread, once they are warm.
-fn in_thread(least: u64) -> Result<f64> {
-    let least = usize::try_from(least)?;
-    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(least)));
+/// Nanoseconds for all calls in another thread, once they are warm. Blocks of
+/// `size` bytes are traced.
+fn in_thread(size: u64) -> Result<f64> {
+    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(size)));
     match times.join() {
         Ok([_, warm]) => Ok(warm),
         Err(_) => bail!("a thread of unfreed panicked"),
@@ -131,10 +131,10 @@ fn in_thread(least: u64) -> Result<f64> {
 }
 
 /// Nanoseconds for all calls.
-fn time_pairs(least: usize) -> f64 {
+fn time_pairs(size: u64) -> f64 {
     let begin = Instant::now();
-    for more in 0..CALLS as usize {
-        pretend_free(pretend_malloc(least.saturating_add(more)));
+    for _ in 0..CALLS {
+        pretend_free(pretend_malloc(size));
     }
     begin.elapsed().as_nanos() as f64
 }

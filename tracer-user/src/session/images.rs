@@ -228,6 +228,13 @@ impl Images {
         }
     }
 
+    /// Settles calls that the end of the run found in flight.
+    pub fn finish_ledgers(&mut self) {
+        for image in &mut self.images {
+            image.ledger.finish();
+        }
+    }
+
     /// Marks the current image of a process as ended.
     pub fn end(&mut self, index: usize, time_ns: u64, how: ProcessEnd) {
         let Some(image) = self.images.get_mut(index) else {

@@ -397,6 +397,7 @@ impl Session {
         self.poll()?;
         self.probes.detach();
         self.poll()?;
+        self.images.finish_ledgers();
         // An exec whose code was noticed only in between.
         self.drain_code()
     }

@@ -1,0 +1,3 @@
+// flags: -static
+// cc: musl-gcc
+#include "leak.h"

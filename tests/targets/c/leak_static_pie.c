@@ -1,0 +1,2 @@
+// flags: -static-pie
+#include "leak.h"
