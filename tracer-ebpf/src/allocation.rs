@@ -134,7 +134,7 @@ pub(crate) fn leave(context: &RetProbeContext, function: Function) {
             if !done {
                 inflight::restore_old(thread);
             } else if call.old.site == NO_SITE {
-                count_untraced_free();
+                maps::count(&UNTRACED_FREES);
             } else {
                 inflight::count_free(&call.old, call.time);
             }
@@ -207,7 +207,7 @@ pub(crate) fn free(context: &ProbeContext) {
     };
     let key = BlockKey { address, image };
     let Some(block) = LIVE.get_ptr(key) else {
-        count_untraced_free();
+        maps::count(&UNTRACED_FREES);
         return;
     };
     // SAFETY: a live map value.
@@ -222,12 +222,4 @@ pub(crate) fn free(context: &ProbeContext) {
 #[inline(always)]
 fn is_inside(in_flight: &call::Call, stack: u64) -> bool {
     stack <= in_flight.slot && inflight::read_word(in_flight.slot).is_some_and(call::is_trampoline)
-}
-
-#[inline(always)]
-fn count_untraced_free() {
-    if let Some(count) = UNTRACED_FREES.get_ptr_mut(0) {
-        // SAFETY: a live map value.
-        unsafe { maps::add(count, 1) };
-    }
 }

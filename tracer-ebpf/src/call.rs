@@ -34,6 +34,42 @@ pub enum Function {
 }
 
 impl Function {
+    /// All functions, in the order of their numbers, which start at 1.
+    pub const ALL: [Self; 12] = [
+        Self::Malloc,
+        Self::Calloc,
+        Self::Realloc,
+        Self::Reallocarray,
+        Self::PosixMemalign,
+        Self::AlignedAlloc,
+        Self::Memalign,
+        Self::Valloc,
+        Self::Pvalloc,
+        Self::Mmap,
+        Self::Munmap,
+        Self::Mremap,
+    ];
+
+    /// The function of a number, as attach cookies carry it.
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            1 => Self::Malloc,
+            2 => Self::Calloc,
+            3 => Self::Realloc,
+            4 => Self::Reallocarray,
+            5 => Self::PosixMemalign,
+            6 => Self::AlignedAlloc,
+            7 => Self::Memalign,
+            8 => Self::Valloc,
+            9 => Self::Pvalloc,
+            10 => Self::Mmap,
+            11 => Self::Munmap,
+            12 => Self::Mremap,
+            _ => return None,
+        })
+    }
+
     /// Whether this function may end in a jump to `inner`, or in one to a
     /// function that does, so that it runs on the same return-address slot. Known of glibc (reallocarray, realloc of
     /// null, memalign of a small alignment) and musl (its memalign family).
@@ -171,6 +207,16 @@ mod tests {
 
     fn decide(outer: Function, outer_slot: u64, inner: Function, slot: u64, word: u64) -> Entry {
         entry(&call(outer, outer_slot), inner, slot, || Some(word))
+    }
+
+    #[test]
+    fn a_number_names_its_function() {
+        for (number, function) in (1..).zip(Function::ALL) {
+            assert_eq!(function as u64, number);
+            assert_eq!(Function::from_number(number), Some(function));
+        }
+        assert_eq!(Function::from_number(0), None);
+        assert_eq!(Function::from_number(13), None);
     }
 
     #[test]

@@ -38,5 +38,8 @@ pub fn as_bytes<T: Record>(record: &T) -> &[u8] {
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<T>()) }
 }
 
-// SAFETY: plain integers, any bit pattern is valid.
+// SAFETY: a plain integer, any bit pattern is valid.
+unsafe impl Record for u32 {}
+
+// SAFETY: a plain integer, any bit pattern is valid.
 unsafe impl Record for u64 {}

@@ -1,16 +1,17 @@
 //! Processes and threads that come and go.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
+use tracer_ebpf::Record;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
 use crate::inflight::now;
-use crate::maps::{self, PROCESSES, THREADS};
+use crate::maps::{self, FORKS, PROCESSES, THREADS};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -24,7 +25,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     }
     let task: u64 = context.arg(0);
     let settings = maps::settings();
-    let Some(child) = read_kernel_u32(task + u64::from(settings.task_tgid)) else {
+    let Some(child) = read_kernel::<u32>(task + u64::from(settings.task_tgid)) else {
         return;
     };
     // The id may have been that of a traced process that is gone.
@@ -36,6 +37,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     let parent = unsafe { *parent };
     let shares_heap = clone_flags & CLONE_VM != 0;
     if !shares_heap && settings.follow == 0 {
+        maps::count(&FORKS);
         return;
     }
     let time = now();
@@ -117,6 +119,37 @@ pub(crate) fn exit() {
     }
 }
 
+/// A thread is about to leave its memory, by `exec` or by its end.
+///
+/// The probes of a `uprobe_multi` link to one process do not fire in a `vfork`
+/// child, although it works on its parent's heap (kernel 6.12). That the child
+/// ran into probes shows all the same: `utask` is made at a thread's first.
+#[inline(always)]
+pub(crate) fn leave_memory() {
+    let id = bpf_get_current_pid_tgid();
+    let shares_heap = match PROCESSES.get_ptr((id >> 32) as u32) {
+        // SAFETY: a live map value.
+        Some(process) => unsafe { (*process).shares_heap != 0 },
+        None => false,
+    };
+    // A thread that has a record was seen.
+    if shares_heap && maps::is_active() && THREADS.get_ptr(id).is_none() && met_probes() {
+        maps::lose(LossCause::UnseenChild, 1, 0);
+    }
+}
+
+/// Whether the current thread ran into a probe of anyone's since it was born.
+/// It may have if the kernel has given up its memory, and `utask` with that,
+/// before it told us (an exit, before kernel 6.16).
+#[inline(always)]
+fn met_probes() -> bool {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let settings = maps::settings();
+    let is_null = |offset: u32| read_kernel(task + u64::from(offset)) == Some(0u64);
+    is_null(settings.task_mm) || !is_null(settings.task_utask)
+}
+
 fn announce(kind: EventKind, image: u64, other: u64, time: u64) {
     maps::send(&Event {
         kind: kind as u32,
@@ -136,9 +169,12 @@ fn current_pid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-fn read_kernel_u32(address: u64) -> Option<u32> {
-    let mut value = 0u32;
-    // SAFETY: four bytes into a local; a fault is an error code.
-    let status = unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 4, address as *const _) };
+#[inline(always)]
+fn read_kernel<T: Record + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    let size = size_of::<T>() as u32;
+    // SAFETY: as many bytes as the local has; a fault is an error code.
+    let status =
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address as *const _) };
     (status == 0).then_some(value)
 }

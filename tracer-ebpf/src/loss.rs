@@ -28,10 +28,12 @@ pub enum LossCause {
     MapBusy,
     /// The event ring was full: a mapping or a lifecycle event was lost.
     RingFull,
+    /// A `vfork` child ran into probes that the kernel keeps from it.
+    UnseenChild,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 9;
+pub const LOSS_CAUSES: usize = 10;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -45,6 +47,7 @@ impl LossCause {
         Self::MissedFree,
         Self::MapBusy,
         Self::RingFull,
+        Self::UnseenChild,
     ];
 
     /// The stable name in reports.
@@ -59,6 +62,7 @@ impl LossCause {
             Self::MissedFree => "missed_free",
             Self::MapBusy => "map_busy",
             Self::RingFull => "ring_full",
+            Self::UnseenChild => "unseen_child",
         }
     }
 
@@ -91,6 +95,9 @@ impl LossCause {
             }
             Self::RingFull => {
                 "mapping or lifecycle events lost in a full ring: numbers of mappings are estimates"
+            }
+            Self::UnseenChild => {
+                "vfork children that called the allocator on their parent's heap, where the kernel hides it: these calls are in no number; --follow shows them"
             }
         }
     }

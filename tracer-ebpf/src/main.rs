@@ -22,6 +22,8 @@ mod mapping;
 mod maps;
 mod unwind;
 
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_ebpf::call::Function;
@@ -96,6 +98,40 @@ fn uf_mremap_ret(context: RetProbeContext) -> u32 {
     0
 }
 
+/// The function that an attach cookie names.
+#[inline(always)]
+fn attached_to(context: &impl EbpfContext) -> Option<Function> {
+    // SAFETY: the helper reads the context of the running program.
+    Function::from_number(unsafe { bpf_get_attach_cookie(context.as_ptr()) })
+}
+
+/// The entry of any function but `free`, for `uprobe_multi` links: one program
+/// at many places, told apart by the cookie.
+#[uprobe]
+fn uf_enter(context: ProbeContext) -> u32 {
+    match attached_to(&context) {
+        Some(Function::Mmap) => mapping::enter_mmap(&context),
+        Some(Function::Munmap) => mapping::enter_munmap(&context),
+        Some(Function::Mremap) => mapping::enter_mremap(&context),
+        Some(function) => allocation::enter(&context, function),
+        None => {}
+    }
+    0
+}
+
+/// The return from any function but `free`, for `uprobe_multi` links.
+#[uretprobe]
+fn uf_leave(context: RetProbeContext) -> u32 {
+    match attached_to(&context) {
+        Some(Function::Mmap) => mapping::leave_mmap(&context),
+        Some(Function::Munmap) => mapping::leave_munmap(&context),
+        Some(Function::Mremap) => mapping::leave_mremap(&context),
+        Some(function) => allocation::leave(&context, function),
+        None => {}
+    }
+    0
+}
+
 /// An empty probe: the floor that benchmarks and calibration measure.
 #[uprobe]
 fn uf_empty(_context: ProbeContext) -> u32 {
@@ -117,6 +153,14 @@ fn uf_newtask(context: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 fn uf_exec(context: RawTracePointContext) -> i32 {
     lifecycle::exec(&context);
+    0
+}
+
+/// On `sched_prepare_exec` and `sched_process_exit`, where probes may miss
+/// `vfork` children.
+#[raw_tracepoint]
+fn uf_leave_mem(_context: RawTracePointContext) -> i32 {
+    lifecycle::leave_memory();
     0
 }
 

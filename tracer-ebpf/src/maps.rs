@@ -24,6 +24,8 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     hash_seed: 0,
     task_pid: 0,
     task_tgid: 0,
+    task_mm: 0,
+    task_utask: 0,
     follow: 0,
     padding: 0,
 });
@@ -67,6 +69,10 @@ pub(crate) static LOSSES: Array<LossCount> =
 /// Frees of blocks that are not in [`LIVE`].
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Forks whose children are not traced.
+#[map]
+pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// 1 while events count. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.
@@ -122,6 +128,15 @@ pub(crate) fn lose(cause: LossCause, events: u64, bytes: u64) {
         unsafe { add(&raw mut (*count).events, events) };
         // SAFETY: as above.
         unsafe { add(&raw mut (*count).bytes, bytes) };
+    }
+}
+
+/// Counts one in a map of one counter.
+#[inline(always)]
+pub(crate) fn count(counter: &Array<u64>) {
+    if let Some(count) = counter.get_ptr_mut(0) {
+        // SAFETY: a live map value.
+        unsafe { add(count, 1) };
     }
 }
 

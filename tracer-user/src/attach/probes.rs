@@ -8,13 +8,15 @@
 
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use aya::programs::uprobe::UProbeLink;
-use tracer_ebpf::call::Function;
 
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
+use crate::kernel::link::Link;
 use crate::kernel::object::Object;
+use crate::kernel::program::{Moment, Place};
+use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::Probe;
 
@@ -37,28 +39,27 @@ impl Scope {
     }
 }
 
-/// The order in which probes are placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Frees,
-    Returns,
-    Entries,
-}
-
-const STAGES: [Stage; 3] = [Stage::Frees, Stage::Returns, Stage::Entries];
-
 /// All probes of a run. Dropping it takes them away.
 #[derive(Default)]
 pub struct Probes {
-    links: Vec<UProbeLink>,
+    links: Vec<Link>,
     /// What is probed already.
-    covered: Vec<(Scope, FileId)>,
+    covered: Vec<Covered>,
+}
+
+/// A file that is probed.
+struct Covered {
+    scope: Scope,
+    file: Arc<ModuleFile>,
+    offsets: Vec<u64>,
 }
 
 impl Probes {
     /// Whether a file is probed in this scope.
     pub fn cover(&self, scope: Scope, file: FileId) -> bool {
-        self.covered.contains(&(scope, file))
+        self.covered
+            .iter()
+            .any(|covered| covered.scope == scope && covered.file.mapped == file)
     }
 
     /// Probes an allocator.
@@ -72,30 +73,29 @@ impl Probes {
         allocator: &Allocator,
         scope: Scope,
     ) -> Result<Vec<Probe>> {
-        // The open file itself, so that no link or rename can lead elsewhere.
-        let file = PathBuf::from(format!(
-            "/proc/self/fd/{}",
-            allocator.file.content.file().as_raw_fd()
-        ));
-        for function in &allocator.functions {
-            for stage in STAGES {
-                program(function.probed, stage).map_or(Ok(()), |name| object.load_program(name))?;
-            }
+        let file = path(&allocator.file);
+        let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
+        for (moment, places) in &steps {
+            object.load_programs(*moment, places)?;
         }
-        for stage in STAGES {
-            for function in &allocator.functions {
-                let Some(program) = program(function.probed, stage) else {
-                    continue;
-                };
-                let link = object
-                    .attach(program, &file, function.probe_offset(), scope.pid())
-                    .with_context(|| {
-                        format!("cannot probe {} in {}", function.symbol, allocator.path)
-                    })?;
-                self.links.push(link);
+        for (moment, places) in &steps {
+            if places.is_empty() {
+                continue;
             }
+            let links = object
+                .attach(*moment, places, &file, scope.pid())
+                .with_context(|| format!("cannot probe {}", allocator.path))?;
+            self.links.extend(links);
         }
-        self.covered.push((scope, allocator.file.mapped));
+        self.covered.push(Covered {
+            scope,
+            file: Arc::clone(&allocator.file),
+            offsets: allocator
+                .functions
+                .iter()
+                .map(AllocatorFunction::probe_offset)
+                .collect(),
+        });
         Ok(allocator
             .functions
             .iter()
@@ -103,8 +103,32 @@ impl Probes {
             .collect())
     }
 
+    /// Takes the breakpoints out of untraced children of the traced processes.
+    ///
+    /// A fork copies them. Perf events remove them when a child runs into one;
+    /// under a `uprobe_multi` link a child would go on to pay for each call.
+    /// But when any probe of a place goes, the kernel looks into all processes
+    /// for breakpoints there that nobody wants: so one comes and goes.
+    pub fn release_children(&self, object: &mut Object) {
+        for covered in &self.covered {
+            let places: Vec<_> = covered
+                .offsets
+                .iter()
+                .map(|offset| Place {
+                    function: None,
+                    offset: *offset,
+                })
+                .collect();
+            let file = path(&covered.file);
+            // If the process is gone, so are the breakpoints.
+            if let Ok(links) = object.attach(Moment::Entry, &places, &file, covered.scope.pid()) {
+                std::thread::spawn(move || drop(links));
+            }
+        }
+    }
+
     /// Takes over probes that were placed otherwise.
-    pub fn keep(&mut self, links: impl IntoIterator<Item = UProbeLink>) {
+    pub fn keep(&mut self, links: impl IntoIterator<Item = Link>) {
         self.links.extend(links);
     }
 
@@ -136,28 +160,25 @@ fn describe(function: &AllocatorFunction, path: &str) -> Probe {
     }
 }
 
-/// The program that watches a function at a stage.
-fn program(probed: Probed, stage: Stage) -> Option<&'static str> {
-    let Probed::Call(function) = probed else {
-        return (stage == Stage::Frees).then_some("uf_free");
-    };
-    let (entry, leave) = match function {
-        Function::Malloc => ("uf_malloc", "uf_malloc_ret"),
-        Function::Calloc => ("uf_calloc", "uf_calloc_ret"),
-        Function::Realloc => ("uf_realloc", "uf_realloc_ret"),
-        Function::Reallocarray => ("uf_reallocarr", "uf_reallocarr_r"),
-        Function::PosixMemalign => ("uf_posix_mem", "uf_posix_mem_r"),
-        Function::AlignedAlloc => ("uf_aligned", "uf_aligned_ret"),
-        Function::Memalign => ("uf_memalign", "uf_memalign_ret"),
-        Function::Valloc => ("uf_valloc", "uf_valloc_ret"),
-        Function::Pvalloc => ("uf_pvalloc", "uf_pvalloc_ret"),
-        Function::Mmap => ("uf_mmap", "uf_mmap_ret"),
-        Function::Munmap => ("uf_munmap", "uf_munmap_ret"),
-        Function::Mremap => ("uf_mremap", "uf_mremap_ret"),
-    };
-    match stage {
-        Stage::Frees => None,
-        Stage::Returns => Some(leave),
-        Stage::Entries => Some(entry),
-    }
+/// The open file itself, so that no link or rename can lead elsewhere.
+fn path(file: &ModuleFile) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.content.file().as_raw_fd()))
+}
+
+/// Where the functions are that are watched at a moment.
+fn places(functions: &[AllocatorFunction], moment: Moment) -> Vec<Place> {
+    functions
+        .iter()
+        .filter_map(|function| {
+            let watched = match (function.probed, moment) {
+                (Probed::Free, Moment::Free) => None,
+                (Probed::Call(called), Moment::Return | Moment::Entry) => Some(called),
+                _ => return None,
+            };
+            Some(Place {
+                function: watched,
+                offset: function.probe_offset(),
+            })
+        })
+        .collect()
 }

@@ -62,7 +62,8 @@ fn kernel_release() -> String {
 fn load() -> Result<String, String> {
     let session = Session::load(Options::smallest()).map_err(|error| format!("{error:#}"))?;
     Ok(format!(
-        "a probe hit costs about {:.0} ns here",
+        "attached by {}, a probe hit costs about {:.0} ns here",
+        session.road(),
         session.nanoseconds_per_hit()
     ))
 }

@@ -93,6 +93,7 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
         }
     );
     if trace.verbose > 0 {
+        eprintln!("attached by {}", session.road());
         for line in session.describe_probes() {
             eprintln!("{line}");
         }

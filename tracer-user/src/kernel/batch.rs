@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use anyhow::{Context, Result};
 use tracer_ebpf::Record;
 
+use super::syscall;
+
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
@@ -115,17 +117,5 @@ pub fn delete<K: Record>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()> {
 fn call(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {
     // SAFETY: the attributes are of the kernel's layout and point to buffers
     // of the stated count that outlive the call.
-    let status = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attributes),
-            size_of::<BatchAttributes>(),
-        )
-    };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    unsafe { syscall::bpf(command, attributes) }.map(drop)
 }

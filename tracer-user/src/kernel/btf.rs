@@ -18,6 +18,10 @@ pub struct TaskOffsets {
     pub pid: u32,
     /// `tgid`: the process' id.
     pub tgid: u32,
+    /// `mm`: the address space.
+    pub mm: u32,
+    /// `utask`: what uprobes keep about the thread.
+    pub utask: u32,
 }
 
 /// Reads the running kernel's offsets.
@@ -35,6 +39,8 @@ pub fn task_offsets() -> Result<TaskOffsets> {
     Ok(TaskOffsets {
         pid: offset("pid")?,
         tgid: offset("tgid")?,
+        mm: offset("mm")?,
+        utask: offset("utask")?,
     })
 }
 

@@ -4,5 +4,9 @@
 pub mod batch;
 pub mod btf;
 pub mod footprint;
+pub mod link;
 pub mod mapped;
+pub mod multi;
 pub mod object;
+pub mod program;
+mod syscall;

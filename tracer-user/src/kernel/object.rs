@@ -1,12 +1,12 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
 use std::num::NonZeroU32;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Array, HashMap, Map, MapData, Queue, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -20,7 +20,10 @@ use tracer_ebpf::{as_bytes, limits};
 
 use super::batch;
 use super::footprint::Sizes;
+use super::link::{Link, Road};
 use super::mapped::MappedArray;
+use super::multi::MultiPrograms;
+use super::program::{Moment, Place};
 
 /// The compiled programs, aligned as the ELF reader wants them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
@@ -35,6 +38,8 @@ pub struct Object {
     pub losses: MappedArray<LossCount>,
     /// Frees of blocks that were not traced.
     pub untraced_frees: MappedArray<u64>,
+    /// Forks whose children are not traced.
+    pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
     pub events: RingBuf<MapData>,
     /// The programs' log, if it was asked for.
@@ -42,14 +47,17 @@ pub struct Object {
     active: Array<MapData, u64>,
     live: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
+    /// Programs for `uprobe_multi` links, if that road is taken.
+    multi: Option<MultiPrograms>,
 }
 
 impl Object {
-    /// Loads the object; nothing is attached yet.
+    /// Loads the object; nothing is attached yet. Programs are loaded when
+    /// they are first attached.
     ///
     /// # Errors
-    /// Fails when the kernel refuses a map or a program.
-    pub fn load(settings: &Settings, sizes: Sizes, log: bool) -> Result<Self> {
+    /// Fails when the kernel refuses a map.
+    pub fn load(settings: &Settings, sizes: Sizes, log: bool, road: Road) -> Result<Self> {
         let level: u8 = if log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
@@ -60,12 +68,12 @@ impl Object {
             .map_max_entries("FREE_SITES", sizes.sites)
             .load(OBJECT)
             .context("the kernel refused the BPF maps")?;
-        for name in ["uf_newtask", "uf_exec", "uf_exit"] {
-            let program: &mut RawTracePoint = program(&mut ebpf, name)?;
-            program
-                .load()
-                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
-        }
+        let multi = match road {
+            Road::PerfEvents => None,
+            Road::Multi => Some(MultiPrograms::new(OBJECT, |name| {
+                ebpf.map(name).and_then(descriptor)
+            })?),
+        };
         fill_free_sites(&mut ebpf, sizes.sites)?;
         let log = if log {
             Some(EbpfLogger::init_with_logger(&mut ebpf, StderrLog)?)
@@ -77,12 +85,27 @@ impl Object {
             sites: mapped(&mut ebpf, "SITES", sizes.sites)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
+            forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
+            multi,
             ebpf,
         })
+    }
+
+    /// How probes are attached.
+    pub fn road(&self) -> Road {
+        match self.multi {
+            Some(_) => Road::Multi,
+            None => Road::PerfEvents,
+        }
+    }
+
+    /// Attaches probes by perf events from now on.
+    pub fn leave_multi(&mut self) {
+        self.multi = None;
     }
 
     /// Attaches the probes on the birth and death of processes and threads.
@@ -90,46 +113,95 @@ impl Object {
     /// # Errors
     /// Fails when the kernel does.
     pub fn attach_lifecycle(&mut self) -> Result<()> {
-        for (name, tracepoint) in [
-            ("uf_exit", "sched_process_exit"),
-            ("uf_exec", "sched_process_exec"),
-            ("uf_newtask", "task_newtask"),
-        ] {
-            let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        self.attach_tracepoint("uf_exit", "sched_process_exit")?;
+        self.attach_tracepoint("uf_exec", "sched_process_exec")?;
+        self.attach_tracepoint("uf_newtask", "task_newtask")
+    }
+
+    /// Attaches the probes that notice `vfork` children whose calls are
+    /// hidden from us. To be called before [`Self::attach_lifecycle`]: these
+    /// probes come first.
+    ///
+    /// # Errors
+    /// Fails when the kernel does, as it does before 6.10.
+    pub fn attach_child_watch(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_leave_mem", "sched_prepare_exec")?;
+        self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
+    }
+
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
+        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
             program
-                .attach(tracepoint)
-                .with_context(|| format!("cannot attach to {tracepoint}"))?;
+                .load()
+                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        program
+            .attach(tracepoint)
+            .with_context(|| format!("cannot attach to {tracepoint}"))?;
+        Ok(())
+    }
+
+    /// Loads the programs that watch these functions at a moment, which takes
+    /// some 20 ms each.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses a program.
+    pub fn load_programs(&mut self, moment: Moment, places: &[Place]) -> Result<()> {
+        if let Some(multi) = &mut self.multi {
+            multi.load(moment)?;
+            return Ok(());
+        }
+        for place in places {
+            self.load_program(moment.program_of(place.function))?;
         }
         Ok(())
     }
 
-    /// Attaches one program to an instruction of a file, in one process or
-    /// (with `None`) in all that map the file. Dropping the link detaches.
+    /// Attaches the programs of a moment to places of a file, in one process
+    /// or (with `None`) in all that map the file.
     ///
     /// # Errors
-    /// Fails when the kernel refuses the program or the place.
+    /// Fails when the kernel refuses a program or a place.
     pub fn attach(
         &mut self,
-        name: &str,
+        moment: Moment,
+        places: &[Place],
         file: &Path,
-        offset: u64,
         pid: Option<u32>,
-    ) -> Result<UProbeLink> {
+    ) -> Result<Vec<Link>> {
+        if let Some(multi) = &mut self.multi {
+            return Ok(vec![multi.attach(moment, places, file, pid)?]);
+        }
+        places
+            .iter()
+            .map(|place| self.attach_event(moment, *place, file, pid))
+            .collect()
+    }
+
+    fn attach_event(
+        &mut self,
+        moment: Moment,
+        place: Place,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        let name = moment.program_of(place.function);
         self.load_program(name)?;
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
         let scope = match pid.and_then(NonZeroU32::new) {
             Some(pid) => UProbeScope::OneProcess(pid),
             None => UProbeScope::AllProcesses,
         };
-        let link = program
-            .attach(UProbeAttachLocation::AbsoluteOffset(offset), file, scope)
-            .with_context(|| {
-                format!(
-                    "cannot place a probe at offset {offset:#x} of {}",
-                    file.display()
-                )
-            })?;
-        Ok(program.take_link(link)?)
+        let location = UProbeAttachLocation::AbsoluteOffset(place.offset);
+        let link = program.attach(location, file, scope).with_context(|| {
+            format!(
+                "cannot place a probe at offset {:#x} of {}",
+                place.offset,
+                file.display()
+            )
+        })?;
+        Ok(Link::PerfEvent(program.take_link(link)?))
     }
 
     /// Prints what the programs logged.
@@ -149,11 +221,7 @@ impl Object {
             .context("cannot switch the programs")
     }
 
-    /// Loads a program that is not loaded yet, which takes some 20 ms.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses the program.
-    pub fn load_program(&mut self, name: &str) -> Result<()> {
+    fn load_program(&mut self, name: &str) -> Result<()> {
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program
@@ -276,6 +344,16 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
         .ok_or_else(|| anyhow!("the BPF object has no map {name}"))
 }
 
+/// The descriptor of a map of one of the types that the programs use.
+fn descriptor(map: &Map) -> Option<RawFd> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::Queue(data) | Map::RingBuf(data) => {
+            Some(data.fd().as_fd().as_raw_fd())
+        }
+        _ => None,
+    }
+}
+
 fn map_data(map: Map) -> Result<MapData> {
     match map {
         Map::Array(data) | Map::HashMap(data) => Ok(data),
@@ -298,4 +376,31 @@ fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
             .context("cannot fill the queue of sites")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::call::Function;
+
+    use super::*;
+
+    #[test]
+    fn the_object_has_every_program() {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        for moment in Moment::ALL {
+            let each = Function::ALL.map(|function| moment.program_of(Some(function)));
+            for name in each.into_iter().chain([moment.program()]) {
+                assert!(object.programs.contains_key(name), "{name}");
+                assert!(name.len() <= 15, "{name} is cut by the kernel");
+            }
+        }
+    }
+
+    #[test]
+    fn programs_for_multi_links_find_their_maps() {
+        let prepare =
+            |missing| MultiPrograms::new(OBJECT, |name| (name != missing).then_some(1)).map(|_| ());
+        prepare("none").unwrap();
+        assert!(prepare("LIVE").is_err());
+    }
 }

@@ -1,15 +1,18 @@
-//! What a probe costs here and now, measured on ourselves: the real programs
-//! on two functions of our own that do nothing.
+//! Which road to the probes works here, and what a probe costs: found out on
+//! ourselves, by the real programs on two functions that do nothing.
 
 use std::arch::naked_asm;
 use std::fs::File;
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use aya::programs::uprobe::UProbeLink;
+use anyhow::{Context, Result, bail};
+use tracer_ebpf::call::Function;
 
+use crate::kernel::link::{Link, Road};
 use crate::kernel::object::Object;
+use crate::kernel::program::{Moment, Place};
 use crate::process::address::CodeAddress;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::read_executable;
@@ -19,6 +22,24 @@ const CALLS: u32 = 500;
 
 /// Probe hits of one call pair: entry, return, free.
 const HITS: u32 = 3;
+
+/// What was found out.
+pub struct Calibration {
+    /// Nanoseconds for one probe hit with a shallow stack.
+    pub nanoseconds_per_hit: f64,
+    /// The probes on ourselves, which are best taken away with all others.
+    pub links: Vec<Link>,
+}
+
+/// How the run will trace.
+pub struct Plan {
+    /// Allocations below this are not traced.
+    pub min_size: u64,
+    /// Whether probes will fire in all processes.
+    pub everyone: bool,
+    /// The road to take, if there is no choice.
+    pub forced: Option<Road>,
+}
 
 #[unsafe(naked)]
 extern "C" fn pretend_malloc(_size: u64) -> usize {
@@ -30,30 +51,83 @@ extern "C" fn pretend_free(_block: usize) {
     naked_asm!("push rbp", "pop rbp", "ret")
 }
 
-/// Nanoseconds for one probe hit with a shallow stack, and the probes, which
-/// are best taken away with all others. Blocks of `min_size` bytes are traced.
+/// Leaves the object on a road that works, and measures it.
 ///
 /// # Errors
-/// Fails if the kernel refuses the probes.
-pub fn nanoseconds_per_hit(object: &mut Object, min_size: u64) -> Result<(f64, [UProbeLink; 3])> {
+/// Fails if the kernel refuses the probes, or they miss calls.
+pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
+    if object.road() == Road::Multi {
+        match prove_multi(object, plan) {
+            Err(_) if plan.forced.is_none() => object.leave_multi(),
+            result => return result,
+        }
+    }
+    measure(object, plan)
+}
+
+fn prove_multi(object: &mut Object, plan: &Plan) -> Result<Calibration> {
+    let calibration = measure(object, plan)?;
+    if !plan.everyone {
+        object.attach_child_watch()?;
+    }
+    Ok(calibration)
+}
+
+/// Fails if a call is missed. They come from another than the first thread:
+/// for a link to one process, kernels before 6.10 let only the first thread
+/// run into probes.
+fn measure(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     let pid = std::process::id();
-    let executable = Path::new("/proc/self/exe");
-    let malloc = file_offset(pretend_malloc as *const () as u64)?;
-    let free = file_offset(pretend_free as *const () as u64)?;
-    let plain = time_pairs(min_size);
+    let plain = in_thread(plan.min_size)?;
     let image = object.admit(pid, monotonic_ns())?;
-    let links = [
-        object.attach("uf_free", executable, free, Some(pid))?,
-        object.attach("uf_malloc_ret", executable, malloc, Some(pid))?,
-        object.attach("uf_malloc", executable, malloc, Some(pid))?,
-    ];
+    let links = attach(object, (!plan.everyone).then_some(pid))?;
     object.set_active(true)?;
-    time_pairs(min_size);
-    let traced = time_pairs(min_size);
+    let traced = in_thread(plan.min_size);
     object.set_active(false)?;
     object.dismiss(pid, image);
+    let seen: u64 = object
+        .used_sites()
+        .filter(|(_, site)| site.image == image)
+        .map(|(_, site)| site.allocated_count.min(site.freed_count))
+        .sum();
+    if seen != u64::from(2 * CALLS) {
+        bail!(
+            "probes by {} saw {seen} of {} calls of unfreed itself",
+            object.road(),
+            2 * CALLS
+        );
+    }
     // Every block was freed, so nothing else is left to forget.
-    Ok(((traced - plain).max(0.0) / f64::from(CALLS * HITS), links))
+    Ok(Calibration {
+        nanoseconds_per_hit: (traced? - plain).max(0.0) / f64::from(CALLS * HITS),
+        links,
+    })
+}
+
+fn attach(object: &mut Object, pid: Option<u32>) -> Result<Vec<Link>> {
+    let executable = Path::new("/proc/self/exe");
+    let malloc = Place {
+        function: Some(Function::Malloc),
+        offset: file_offset(pretend_malloc as *const () as u64)?,
+    };
+    let free = Place {
+        function: None,
+        offset: file_offset(pretend_free as *const () as u64)?,
+    };
+    let mut links = object.attach(Moment::Free, &[free], executable, pid)?;
+    links.extend(object.attach(Moment::Return, &[malloc], executable, pid)?);
+    links.extend(object.attach(Moment::Entry, &[malloc], executable, pid)?);
+    Ok(links)
+}
+
+/// Nanoseconds for all calls in another thread, once they are warm. Blocks of
+/// `size` bytes are traced.
+fn in_thread(size: u64) -> Result<f64> {
+    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(size)));
+    match times.join() {
+        Ok([_, warm]) => Ok(warm),
+        Err(_) => bail!("a thread of unfreed panicked"),
+    }
 }
 
 /// Nanoseconds for all calls.

@@ -10,13 +10,14 @@ pub mod stop;
 pub mod target;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::loss::{LossCause, LossCount};
 use tracer_ebpf::settings::Settings;
 
+use self::calibrate::Calibration;
 use self::images::{Change, Image, Images};
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -24,6 +25,7 @@ use crate::attach::probes::{Probes, Scope};
 use crate::cli::args::TraceArgs;
 use crate::kernel::btf;
 use crate::kernel::footprint::{Footprint, Sizes};
+use crate::kernel::link::Road;
 use crate::kernel::object::Object;
 use crate::leak::collect::{Cutoff, retire_heaps};
 use crate::process::clock::monotonic_ns;
@@ -32,6 +34,10 @@ use crate::process::maps::FileId;
 use crate::process::watch::{CodeEvent, CodeWatch};
 use crate::report::model::{Probe, ProcessEnd, TimelinePoint, Totals};
 use crate::report::names::clean;
+
+/// How often children are freed from probes, at most: the kernel looks into
+/// every process that maps the allocator.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -122,6 +128,8 @@ pub struct Session {
     nanoseconds_per_hit: f64,
     began: (std::time::SystemTime, u64),
     ended: Option<u64>,
+    /// The count of forks whose children were freed from the probes, and when.
+    released: (u64, Instant),
 }
 
 impl Session {
@@ -139,13 +147,27 @@ impl Session {
             hash_seed: seed(),
             task_pid: offsets.pid,
             task_tgid: offsets.tgid,
+            task_mm: offsets.mm,
+            task_utask: offsets.utask,
             follow: u32::from(options.follow),
             padding: 0,
         };
-        let mut object = Object::load(&settings, options.sizes, options.verbose > 1)?;
-        let (nanoseconds_per_hit, links) =
-            calibrate::nanoseconds_per_hit(&mut object, options.min_size)
-                .context("cannot calibrate")?;
+        let forced = Road::forced()?;
+        let mut object = Object::load(
+            &settings,
+            options.sizes,
+            options.verbose > 1,
+            forced.unwrap_or(Road::Multi),
+        )?;
+        let plan = calibrate::Plan {
+            min_size: options.min_size,
+            everyone: options.follow,
+            forced,
+        };
+        let Calibration {
+            nanoseconds_per_hit,
+            links,
+        } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
         let mut probes = Probes::default();
         probes.keep(links);
         object.attach_lifecycle()?;
@@ -162,6 +184,7 @@ impl Session {
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
             ended: None,
+            released: (0, Instant::now()),
         })
     }
 
@@ -233,6 +256,7 @@ impl Session {
     /// Fails if the kernel does.
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
+        self.release_children();
         self.drain_code()?;
         self.drain_events()?;
         let gone: Vec<_> = self
@@ -257,6 +281,11 @@ impl Session {
     /// What a probe hit costs here, nanoseconds; an estimate.
     pub fn nanoseconds_per_hit(&self) -> f64 {
         self.nanoseconds_per_hit
+    }
+
+    /// How the probes are attached.
+    pub fn road(&self) -> Road {
+        self.object.road()
     }
 
     /// One line for each target: who, and where it is probed.
@@ -390,6 +419,16 @@ impl Session {
     /// Seconds of tracing.
     fn elapsed(&self) -> f64 {
         self.now().saturating_sub(self.began.1) as f64 / 1e9
+    }
+
+    /// Frees children that were forked since the last time from the probes.
+    fn release_children(&mut self) {
+        let forks = self.object.forks.get(0).unwrap_or(0);
+        let (known, at) = self.released;
+        if self.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
+            self.probes.release_children(&mut self.object);
+            self.released = (forks, Instant::now());
+        }
     }
 
     fn scope(&self, pid: u32) -> Scope {

@@ -1,0 +1,60 @@
+//! What holds a program to a place, and the two ways to make it.
+
+use std::env;
+use std::fmt;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail};
+use aya::programs::uprobe::UProbeLink;
+
+/// Forces a road, for tests: `perf` or `multi`.
+const FORCED: &str = "UNFREED_ATTACH";
+
+/// How programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Road {
+    /// A perf event for each place, which every kernel knows. The kernel waits
+    /// 0.1 s for each as it goes, for one after the other.
+    PerfEvents,
+    /// A `uprobe_multi` link for many places (kernel 6.6). A hit costs less,
+    /// and the kernel waits once for all.
+    Multi,
+}
+
+impl Road {
+    /// The road that the environment forces, if it does.
+    ///
+    /// # Errors
+    /// Fails if it names one that does not exist.
+    pub fn forced() -> Result<Option<Self>> {
+        match env::var_os(FORCED) {
+            None => Ok(None),
+            Some(road) if road == "perf" => Ok(Some(Self::PerfEvents)),
+            Some(road) if road == "multi" => Ok(Some(Self::Multi)),
+            Some(road) => bail!(
+                "{FORCED} is {}; it can be perf or multi",
+                road.to_string_lossy()
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Road {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PerfEvents => "perf events",
+            Self::Multi => "uprobe_multi links",
+        })
+    }
+}
+
+/// Programs in place. Dropping it takes them away, which takes the kernel a
+/// tenth of a second.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, to be dropped")]
+pub enum Link {
+    /// One place.
+    PerfEvent(UProbeLink),
+    /// Many places.
+    Multi(OwnedFd),
+}

@@ -1,0 +1,65 @@
+//! The uprobe programs: which one watches a function, and when.
+
+use tracer_ebpf::call::Function;
+
+/// When a probe's program runs. In the order in which probes are placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// At the entry of `free`.
+    Free,
+    /// At the return from a [`Function`].
+    Return,
+    /// At the entry of a [`Function`].
+    Entry,
+}
+
+impl Moment {
+    /// All, in order.
+    pub const ALL: [Self; 3] = [Self::Free, Self::Return, Self::Entry];
+
+    /// The program for any function, which tells them apart by the probe's
+    /// cookie: the function's number.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Free => "uf_free",
+            Self::Return => "uf_leave",
+            Self::Entry => "uf_enter",
+        }
+    }
+
+    /// The program for one function (`None` is `free`), without a cookie.
+    pub const fn program_of(self, function: Option<Function>) -> &'static str {
+        let Some(function) = function else {
+            return "uf_free";
+        };
+        let (entry, leave) = match function {
+            Function::Malloc => ("uf_malloc", "uf_malloc_ret"),
+            Function::Calloc => ("uf_calloc", "uf_calloc_ret"),
+            Function::Realloc => ("uf_realloc", "uf_realloc_ret"),
+            Function::Reallocarray => ("uf_reallocarr", "uf_reallocarr_r"),
+            Function::PosixMemalign => ("uf_posix_mem", "uf_posix_mem_r"),
+            Function::AlignedAlloc => ("uf_aligned", "uf_aligned_ret"),
+            Function::Memalign => ("uf_memalign", "uf_memalign_ret"),
+            Function::Valloc => ("uf_valloc", "uf_valloc_ret"),
+            Function::Pvalloc => ("uf_pvalloc", "uf_pvalloc_ret"),
+            Function::Mmap => ("uf_mmap", "uf_mmap_ret"),
+            Function::Munmap => ("uf_munmap", "uf_munmap_ret"),
+            Function::Mremap => ("uf_mremap", "uf_mremap_ret"),
+        };
+        match self {
+            Self::Free => "uf_free",
+            Self::Return => leave,
+            Self::Entry => entry,
+        }
+    }
+}
+
+/// Where a probe goes in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The function there. `None` is `free`; and at [`Moment::Entry`], with a
+    /// cookie, a probe that does nothing.
+    pub function: Option<Function>,
+    /// The instruction's offset in the file.
+    pub offset: u64,
+}
