@@ -139,6 +139,11 @@ impl View {
         self.losses.iter().map(|loss| loss.count).sum()
     }
 
+    /// The losses that occurred, for messages.
+    pub fn occurred(&self) -> Vec<&Loss> {
+        self.occurred_losses().collect()
+    }
+
     /// Compares every site of the truth with the report, and that the report
     /// has nothing else unless the truth says so.
     ///
@@ -154,7 +159,7 @@ impl View {
             "{} events lost instead of {}: {:?}",
             self.lost(),
             truth.losses,
-            self.occurred_losses().collect::<Vec<&Loss>>()
+            self.occurred()
         );
         Ok(())
     }

@@ -65,7 +65,7 @@ fn a_followed_child_is_a_process_of_its_own() -> Result<()> {
         report.heap_of_process(parent, "fork_child"),
         Sums::blocks(503, 5, 1)
     );
-    assert_eq!(report.lost(), 0, "{:?}", report.losses);
+    assert_eq!(report.lost(), 0, "{:?}", report.occurred());
     Ok(())
 }
 
@@ -117,7 +117,7 @@ fn exec_begins_a_fresh_heap() -> Result<()> {
     );
     assert_eq!(report.heap_of_process(0, "after_exec"), Sums::default());
     assert_eq!(report.heap_of_process(1, "exec_self"), Sums::default());
-    assert_eq!(report.lost(), 0, "{:?}", report.losses);
+    assert_eq!(report.lost(), 0, "{:?}", report.occurred());
     Ok(())
 }
 
@@ -254,7 +254,7 @@ fn leak_agrees(program: &str) -> Result<()> {
         .chain(commands.iter().map(std::ffi::OsStr::new))
         .collect();
     let report = Tracer::run(&[], &command)?.wait()?.report()?;
-    assert_eq!(report.lost(), 0, "{:?}", report.losses);
+    assert_eq!(report.lost(), 0, "{:?}", report.occurred());
     report.sites_agree_with(&truth)
 }
 

@@ -275,7 +275,7 @@ fn a_missed_return_poisons_no_later_call_and_is_counted() -> Result<()> {
     recording.has_nothing_else()?;
     let report = &recording.report;
     let causes = report.occurred_losses().count();
-    assert_eq!((causes, report.lost()), (1, 1), "{:?}", report.losses);
+    assert_eq!((causes, report.lost()), (1, 1), "{:?}", report.occurred());
     Ok(())
 }
 

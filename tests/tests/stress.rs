@@ -82,7 +82,7 @@ fn too_many_live_blocks_are_counted_as_lost() -> Result<()> {
         found.live_count + report.lost(),
         5000,
         "{found:?} {:?}",
-        report.losses
+        report.occurred()
     );
     assert_eq!(found.live_bytes, found.live_count * 601);
     assert!(found.live_count >= 1000, "the map holds 1024: {found:?}");
@@ -102,7 +102,7 @@ fn too_many_sites_are_counted_as_lost() -> Result<()> {
         found.live_count + report.lost(),
         1 << DEPTH,
         "{found:?} {:?}",
-        report.losses
+        report.occurred()
     );
     assert!((1..=16).contains(&found.live_count), "{found:?}");
     // What is there is attributed to the right path.
@@ -125,7 +125,7 @@ fn a_failed_call_is_no_loss() -> Result<()> {
         found.live_count + report.lost(),
         1 << DEPTH,
         "{found:?} {:?}",
-        report.losses
+        report.occurred()
     );
     Ok(())
 }
