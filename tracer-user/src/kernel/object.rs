@@ -396,8 +396,8 @@ mod tests {
     fn the_object_has_every_program() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
         for moment in Moment::ALL {
-            let each = Function::ALL.map(|function| moment.program_of(Some(function)));
-            for name in each.into_iter().chain([moment.program()]) {
+            let each = Function::ALL.map(|function| Programs::Counting.of(moment, Some(function)));
+            for name in each.into_iter().chain([Programs::Counting.at(moment)]) {
                 assert!(object.programs.contains_key(name), "{name}");
                 assert!(name.len() <= 15, "{name} is cut by the kernel");
             }
