@@ -100,12 +100,23 @@ impl View {
     /// Sums over all sites of one kind that [`View::sites_with`] finds; an
     /// empty name stands for all.
     pub fn sums(&self, function: &str, kind: MemoryKind) -> Sums {
+        self.sums_where(|site| {
+            site.kind == kind
+                && (function.is_empty() || site.frames.iter().any(|frame| is(frame, function)))
+        })
+    }
+
+    /// Sums over all sites of one kind whose blocks all have one size.
+    pub fn sums_of_size(&self, size: u64, kind: MemoryKind) -> Sums {
+        self.sums_where(|site| {
+            site.kind == kind && site.allocated_bytes == site.allocated_count * size
+        })
+    }
+
+    fn sums_where(&self, wanted: impl Fn(&Site) -> bool) -> Sums {
         self.sites
             .iter()
-            .filter(|site| site.kind == kind)
-            .filter(|site| {
-                function.is_empty() || site.frames.iter().any(|frame| is(frame, function))
-            })
+            .filter(|site| wanted(site))
             .map(Sums::of)
             .fold(Sums::default(), Add::add)
     }
@@ -154,16 +165,15 @@ impl View {
     /// They differ; the message has both and the whole table.
     pub fn sites_agree_with(&self, truth: &Truth) -> Result<()> {
         for entry in &truth.sites {
-            let found = self.sums(&entry.function, entry.kind);
+            let found = match entry.function.as_str() {
+                "" => self.sums_of_size(entry.size, entry.kind),
+                function => self.sums(function, entry.kind),
+            };
             ensure!(
-                entry.admits(found),
+                entry.checked.admits(found, entry.sums()),
                 "{:?} {}\n    is {found:?}\nreally {:?}\n{}",
                 entry.kind,
-                if entry.function.is_empty() {
-                    "of the whole process"
-                } else {
-                    &entry.function
-                },
+                entry.function,
                 entry.sums(),
                 self.table()
             );
@@ -171,18 +181,24 @@ impl View {
         Ok(())
     }
 
-    /// The sums of the truth are the sums of the report: there is no site that
-    /// the truth does not know.
-    fn has_nothing_but(&self, truth: &Truth) -> Result<()> {
+    /// Whether the sums of the truth are the sums of the report: there is no
+    /// site that the truth does not know.
+    ///
+    /// # Errors
+    /// They differ; the message has both and the whole table.
+    pub fn has_nothing_but(&self, truth: &Truth) -> Result<()> {
         for kind in [MemoryKind::Heap, MemoryKind::Mapping] {
             let entries = || truth.sites.iter().filter(|entry| entry.kind == kind);
             let real = entries()
                 .map(TruthEntry::sums)
                 .fold(Sums::default(), Add::add);
             let found = self.sums("", kind);
-            let all = entries().all(|entry| entry.checked == Checked::All);
+            let promise = entries()
+                .map(|entry| entry.checked)
+                .max()
+                .unwrap_or(Checked::All);
             ensure!(
-                found.live_bytes == real.live_bytes && (!all || found == real),
+                promise.admits(found, real),
                 "all {kind:?}\n    is {found:?}\nreally {real:?}\n{}",
                 self.table()
             );
@@ -228,15 +244,17 @@ impl TruthEntry {
             live_bytes: self.allocated_bytes - self.freed_bytes,
         }
     }
+}
 
-    fn admits(&self, found: Sums) -> bool {
-        let real = self.sums();
-        match self.checked {
-            Checked::All => found == real,
-            Checked::Live => {
+impl Checked {
+    /// Whether what was found agrees with what is real, as far as promised.
+    fn admits(self, found: Sums, real: Sums) -> bool {
+        match self {
+            Self::All => found == real,
+            Self::Live => {
                 (found.live_count, found.live_bytes) == (real.live_count, real.live_bytes)
             }
-            Checked::LiveBytes => found.live_bytes == real.live_bytes,
+            Self::LiveBytes => found.live_bytes == real.live_bytes,
         }
     }
 }

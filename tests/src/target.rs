@@ -27,8 +27,10 @@ pub struct Truth {
 /// What one function allocated.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TruthEntry {
-    /// The function; empty for the whole process.
+    /// The function; empty for all blocks of `size` bytes.
     pub function: String,
+    /// Their size if there is no function.
+    pub size: u64,
     /// The kind of memory.
     pub kind: MemoryKind,
     /// How much of this is a promise.
@@ -43,8 +45,8 @@ pub struct TruthEntry {
     pub freed_bytes: u64,
 }
 
-/// Which numbers of a [`TruthEntry`] must agree with the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Which numbers of a [`TruthEntry`] must agree with the report, most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Checked {
     /// All.

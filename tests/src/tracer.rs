@@ -77,7 +77,7 @@ impl Tracer {
             .args(options)
             .arg("-o")
             .arg(folder.path().join("report.json"));
-        tracer.arg("--").args(command);
+        tracer.arg("--").args(command).stdin(Stdio::null());
         adapt(&mut tracer);
         Self::spawn(tracer, folder)
     }
@@ -93,12 +93,12 @@ impl Tracer {
             .args(arguments)
             .arg("-o")
             .arg(folder.path().join("report.json"));
+        tracer.stdin(Stdio::null());
         Self::spawn(tracer, folder)
     }
 
     fn spawn(mut command: Command, folder: TempDir) -> Result<Self> {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -244,6 +244,6 @@ impl Finished {
 /// It cannot be started or does not end.
 pub fn unfreed<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Finished> {
     let mut command = Command::new(binary()?);
-    command.args(arguments);
+    command.args(arguments).stdin(Stdio::null());
     Tracer::spawn(command, tempfile::tempdir()?)?.wait()
 }

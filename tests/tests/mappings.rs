@@ -1,19 +1,58 @@
 //! The program's own mappings, one test for each thing it may do with them.
-//! The target's source (`targets/c/mappings.c`) says what each command does.
+//! The target's source (`targets/c/mappings.c`) says what each command does. The tests
+//! share a run.
 
-use anyhow::Result;
+use std::sync::LazyLock;
+
+use anyhow::{Result, anyhow};
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{Sums, Target, Tracer, View};
+use unfreed_tests::{Recording, Sums, View};
 
-/// Attaches, runs one command, and compares the report with the target's
-/// truth: every site, no site more, and no loss.
-fn agrees(command: &str) -> Result<View> {
-    let mut target = Target::start("mappings")?;
-    let tracer = Tracer::record(target.pid, &[])?;
-    let truth = target.command(command)?;
-    let report = tracer.stop()?.report()?;
-    report.agrees_with(&truth)?;
-    Ok(report)
+static MAPPINGS: LazyLock<Result<Recording>> = LazyLock::new(|| {
+    let commands = [
+        "map_anonymous",
+        "map_and_unmap",
+        "map_shared",
+        "map_file",
+        "map_fails",
+        "malloc_maps",
+        "realloc_remaps",
+        "unmap_head",
+        "unmap_tail",
+        "unmap_middle",
+        "unmap_in_pieces",
+        "unmap_across_two",
+        "unmap_several_with_holes",
+        "unmap_rounds_up",
+        "unmap_fails",
+        "unmap_before_attach",
+        "remap_grows_in_place",
+        "remap_moves",
+        "remap_moves_then_unmap",
+        "remap_shrinks",
+        "remap_part",
+        "remap_fails",
+        "remap_over_own",
+        "remap_keeps_old",
+        "map_over_own",
+        "map_file_over_own",
+        "map_noreplace_fails",
+    ];
+    Recording::of("mappings", &commands, &[])
+});
+
+fn recording() -> Result<&'static Recording> {
+    MAPPINGS.as_ref().map_err(|error| anyhow!("{error:#}"))
+}
+
+/// Compares the report with what one command did.
+fn agrees(command: &str) -> Result<&'static View> {
+    recording()?.agrees(command)
+}
+
+#[test]
+fn nothing_else_is_counted_and_nothing_lost() -> Result<()> {
+    recording()?.has_nothing_else()
 }
 
 #[test]
@@ -47,14 +86,20 @@ fn a_failed_mmap_is_not_counted() -> Result<()> {
 #[test]
 fn what_malloc_maps_is_counted_once_and_as_heap() -> Result<()> {
     let report = agrees("malloc_maps")?;
-    assert_eq!(report.sums("", MemoryKind::Mapping), Sums::default());
+    assert_eq!(
+        report.sums("malloc_maps", MemoryKind::Mapping),
+        Sums::default()
+    );
     Ok(())
 }
 
 #[test]
 fn what_realloc_remaps_is_counted_once_and_as_heap() -> Result<()> {
     let report = agrees("realloc_remaps")?;
-    assert_eq!(report.sums("", MemoryKind::Mapping), Sums::default());
+    assert_eq!(
+        report.sums("realloc_remaps", MemoryKind::Mapping),
+        Sums::default()
+    );
     Ok(())
 }
 
@@ -76,7 +121,12 @@ fn munmap_of_the_middle_splits() -> Result<()> {
 #[test]
 fn munmap_in_pieces_leaves_nothing() -> Result<()> {
     let report = agrees("unmap_in_pieces")?;
-    assert_eq!(report.sums("", MemoryKind::Mapping).live_count, 0);
+    assert_eq!(
+        report
+            .sums("unmap_in_pieces", MemoryKind::Mapping)
+            .live_count,
+        0
+    );
     Ok(())
 }
 

@@ -114,7 +114,7 @@ fn write_program(path: &Path, content: &[u8]) -> Result<()> {
 #[test]
 fn no_allocator_to_probe() -> Result<()> {
     let target = Target::start("no_allocator")?;
-    record(target.pid)?.fails_saying(&["no_allocator", "malloc", "libc"])
+    record(target.pid)?.fails_saying(&["no_allocator", "malloc", "free"])
 }
 
 #[test]

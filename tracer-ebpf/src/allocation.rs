@@ -4,7 +4,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{self, Function};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight::{self, now};
@@ -139,7 +139,9 @@ pub(crate) fn leave(context: &RetProbeContext, function: Function) {
                 inflight::count_free(&call.old, call.time);
             }
         }
-        if outcome != 0 && call.site != NO_SITE {
+        if outcome != 0 && call.site == LOST_SITE {
+            maps::lose(LossCause::SitesFull, 1, call.size);
+        } else if outcome != 0 && call.site != NO_SITE {
             count_allocation(thread, outcome);
         }
     }

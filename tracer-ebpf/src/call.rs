@@ -92,7 +92,8 @@ impl Function {
 pub struct Call {
     /// A [`Function`], or 0 while no call is in flight.
     pub function: u32,
-    /// Index of the site, [`crate::site::NO_SITE`] if it is not counted.
+    /// Index of the site, [`crate::site::NO_SITE`] if it is not counted, or
+    /// [`crate::site::LOST_SITE`].
     pub site: u32,
     /// Address of the return-address slot: the stack pointer at entry.
     pub slot: u64,

@@ -8,7 +8,7 @@ use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::{NO_SITE, Site};
+use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 
@@ -173,8 +173,8 @@ pub(crate) fn count_free(block: &Block, time: u64) {
     }
 }
 
-/// The site of the current stack, made if it is new; [`NO_SITE`] (and a loss)
-/// if there is no room.
+/// The site of the current stack, made if it is new; [`LOST_SITE`] if there is
+/// no room.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
@@ -193,8 +193,7 @@ pub(crate) unsafe fn site(regs: *const pt_regs, thread: *mut Thread, time: u64, 
 #[inline(always)]
 unsafe fn make_site(thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u32 {
     let Ok(Some(index)) = FREE_SITES.pop() else {
-        maps::lose(LossCause::SitesFull, 1, size);
-        return NO_SITE;
+        return LOST_SITE;
     };
     let Some(site) = SITES.get_ptr_mut(index) else {
         return NO_SITE;

@@ -23,21 +23,23 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     if clone_flags & CLONE_THREAD != 0 {
         return;
     }
+    let task: u64 = context.arg(0);
+    let settings = maps::settings();
+    let Some(child) = read_kernel::<u32>(task + u64::from(settings.task_tgid)) else {
+        return;
+    };
+    // The id may have been that of a traced process that is gone.
+    let _ = PROCESSES.remove(child);
     let Some(parent) = PROCESSES.get_ptr(current_pid()) else {
         return;
     };
     // SAFETY: a live map value.
     let parent = unsafe { *parent };
-    let settings = maps::settings();
     let shares_heap = clone_flags & CLONE_VM != 0;
     if !shares_heap && settings.follow == 0 {
         maps::count(&FORKS);
         return;
     }
-    let task: u64 = context.arg(0);
-    let Some(child) = read_kernel::<u32>(task + u64::from(settings.task_tgid)) else {
-        return;
-    };
     let time = now();
     let image = if shares_heap {
         parent.image

@@ -5,7 +5,8 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use tracer_ebpf::call::{self, Function};
 use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED};
-use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight::{self, now};
@@ -147,6 +148,13 @@ fn end(context: &RetProbeContext, function: Function) -> Option<(*mut Thread, u3
 unsafe fn report(thread: *const Thread, kind: EventKind, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
+    let mut site = call.site;
+    if site == LOST_SITE {
+        if kind as u32 != EventKind::RemapEnter as u32 && address != MAP_FAILED {
+            maps::lose(LossCause::SitesFull, 1, call.size);
+        }
+        site = NO_SITE;
+    }
     maps::send(&Event {
         kind: kind as u32,
         thread: bpf_get_current_pid_tgid() as u32,
@@ -156,7 +164,7 @@ unsafe fn report(thread: *const Thread, kind: EventKind, address: u64) {
         length: call.size,
         flags: call.argument,
         other: 0,
-        site: call.site,
+        site,
         padding: 0,
     });
 }

@@ -15,6 +15,10 @@ pub struct SiteKey {
 /// The index of no site.
 pub const NO_SITE: u32 = u32::MAX;
 
+/// The index of a site for which there is no room: what is allocated there is
+/// lost. A call that fails loses nothing.
+pub const LOST_SITE: u32 = u32::MAX - 1;
+
 /// The sums of one site. In a memory-mapped array, so that user space reads
 /// it without a system call; only grows while the site's index is in use.
 #[derive(Debug, Clone, Copy)]

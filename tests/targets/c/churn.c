@@ -165,7 +165,7 @@ SITE static void churn(void) {
         regrown += workers[index].regrown;
         mapped += workers[index].mapped;
     }
-    unsigned long grown = truth_entry("by_growing", "heap")->allocated_count;
+    unsigned long grown = truth_entry("by_growing", 0, "heap")->allocated_count;
     truth("by_growing", 79, grown, grown);
     truth("regrow", 1009, regrown, regrown);
     truth_whole_mapping("map_and_unmap", 4096, mapped, mapped);

@@ -1,2 +1,3 @@
+// flags: -Wl,--build-id
 // cc: musl-gcc
 #include "leak.h"

@@ -98,6 +98,35 @@ SITE static void after_exec(void) {
 
 /* --- exit --- */
 
+static void *after_main_thread(void *argument) {
+    char path[64], state = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+    while (state != 'Z') {
+        char text[128] = "";
+        int file = open(path, O_RDONLY | O_CLOEXEC);
+        if (file < 0 || read(file, text, sizeof text - 1) <= 0 || close(file))
+            abort();
+        state = strrchr(text, ')')[2];
+    }
+    for (int index = 0; index < 5; index++)
+        opaque(malloc(563));
+    truth("after_main_thread", 563, 5, 0);
+    say_truth();
+    char line[16];
+    hear(line, sizeof line);
+    exit(0);
+    return argument;
+}
+
+/* The main thread ends; the process lives on in another. */
+SITE static void end_main_thread(void) {
+    pthread_t thread;
+    truth_others = 1;
+    if (pthread_create(&thread, NULL, after_main_thread, NULL))
+        abort();
+    pthread_exit(NULL);
+}
+
 SITE static void exit_now(void) {
     for (int index = 0; index < 4; index++)
         opaque(malloc(557));
@@ -134,7 +163,7 @@ SITE static void open_second_libc(void) {
 static const Command commands[] = {
     COMMAND(fork_child),         COMMAND(vfork_and_exec), COMMAND(exec_self),
     COMMAND(exec_from_a_thread), COMMAND(after_exec),     COMMAND(exit_now),
-    COMMAND(open_library),       COMMAND(open_second_libc), {NULL, NULL},
+    COMMAND(end_main_thread),    COMMAND(open_library),       COMMAND(open_second_libc), {NULL, NULL},
 };
 
 int main(int count, char **arguments) {

@@ -26,8 +26,14 @@ static void unmap(void *address, size_t length) {
         abort();
 }
 
-/* An address at which `length` bytes are free, found before the run. */
-static char *room;
+/* Addresses that were free before the run; each command takes some. */
+#define ROOM PAGES(64)
+static char *next_room;
+
+static char *take_room(void) {
+    next_room += ROOM;
+    return next_room;
+}
 
 SITE static void map_anonymous(void) {
     for (int index = 0; index < 3; index++)
@@ -107,6 +113,7 @@ SITE static void unmap_in_pieces(void) {
 }
 
 SITE static void unmap_across_two(void) {
+    char *room = take_room();
     MAP_AT(room, PAGES(7), MAP_FIXED_NOREPLACE);
     MAP_AT(room + PAGES(7), PAGES(5), MAP_FIXED_NOREPLACE);
     unmap(room + PAGES(4), PAGES(5));
@@ -114,6 +121,7 @@ SITE static void unmap_across_two(void) {
 }
 
 SITE static void unmap_several_with_holes(void) {
+    char *room = take_room();
     for (int index = 0; index < 4; index++)
         MAP_AT(room + PAGES(5 * index), PAGES(3), MAP_FIXED_NOREPLACE);
     unmap(room + PAGES(1), PAGES(16));
@@ -144,6 +152,7 @@ SITE static void unmap_before_attach(void) {
 /* --- mremap --- */
 
 SITE static void remap_grows_in_place(void) {
+    char *room = take_room();
     MAP_AT(room, PAGES(5), MAP_FIXED_NOREPLACE);
     if (mremap(room, PAGES(5), PAGES(11), 0) != room)
         abort();
@@ -151,6 +160,7 @@ SITE static void remap_grows_in_place(void) {
 }
 
 SITE static void remap_moves(void) {
+    char *room = take_room();
     MAP_AT(room, PAGES(5), MAP_FIXED_NOREPLACE);
     MAP_AT(room + PAGES(5), PAGES(3), MAP_FIXED_NOREPLACE); /* in the way */
     if (must(mremap(room, PAGES(5), PAGES(13), MREMAP_MAYMOVE)) == room)
@@ -159,6 +169,7 @@ SITE static void remap_moves(void) {
 }
 
 SITE static void remap_moves_then_unmap(void) {
+    char *room = take_room();
     MAP_AT(room, PAGES(5), MAP_FIXED_NOREPLACE);
     MAP_AT(room + PAGES(5), PAGES(3), MAP_FIXED_NOREPLACE);
     unmap(must(mremap(room, PAGES(5), PAGES(13), MREMAP_MAYMOVE)), PAGES(13));
@@ -190,6 +201,7 @@ SITE static void remap_fails(void) {
 
 /* The target range of MREMAP_FIXED is unmapped first. */
 SITE static void remap_over_own(void) {
+    char *room = take_room();
     MAP_AT(room, PAGES(11), MAP_FIXED_NOREPLACE);
     char *mapping = MAP(PAGES(3));
     must(mremap(mapping, PAGES(3), PAGES(5), MREMAP_MAYMOVE | MREMAP_FIXED, room + PAGES(2)));
@@ -260,8 +272,7 @@ static const Command commands[] = {
 
 int main(int count, char **arguments) {
     before_attach = MAP(PAGES(23));
-    char *hole = MAP(PAGES(4096));
-    room = hole + PAGES(1024);
-    unmap(hole, PAGES(4096));
+    next_room = MAP(100 * ROOM);
+    unmap(next_room, 100 * ROOM);
     return serve(count, arguments, commands);
 }

@@ -11,7 +11,8 @@
 
 #define HUGE any(PTRDIFF_MAX)
 
-static void *before_attach[7];
+/* Blocks for three commands. */
+static void *before_attach[3][7];
 
 /* --- malloc, calloc, free --- */
 
@@ -66,7 +67,7 @@ SITE static void calloc_overflow(void) {
 
 SITE static void free_before_attach(void) {
     for (int index = 0; index < 7; index++)
-        free(before_attach[index]);
+        free(before_attach[0][index]);
     truth_untraced_frees += 7;
 }
 
@@ -118,14 +119,14 @@ SITE static void realloc_of_null(void) {
 
 SITE static void realloc_before_attach(void) {
     for (int index = 0; index < 7; index++)
-        before_attach[index] = opaque(realloc(before_attach[index], 163));
+        before_attach[1][index] = opaque(realloc(before_attach[1][index], 163));
     truth("realloc_before_attach", 163, 7, 0);
     truth_untraced_frees += 7;
 }
 
 SITE static void realloc_before_attach_fails(void) {
     for (int index = 0; index < 7; index++)
-        if (opaque(realloc(before_attach[index], HUGE)))
+        if (opaque(realloc(before_attach[2][index], HUGE)))
             abort();
     opaque(malloc(83));
     truth("realloc_before_attach_fails", 83, 1, 0);
@@ -197,7 +198,7 @@ SITE static void pvalloc_plain(void) {
 }
 
 /* --- functions that allocate through malloc. libc keeps no frame pointers, so
- * what they allocate is told for the whole process --- */
+ * that their blocks are told by size alone --- */
 
 SITE static void strdup_counts_once(void) {
     char text[211];
@@ -366,7 +367,7 @@ static const Command commands[] = {
 };
 
 int main(int count, char **arguments) {
-    for (int index = 0; index < 7; index++)
-        before_attach[index] = opaque(malloc(89));
+    for (int index = 0; index < 3 * 7; index++)
+        before_attach[index / 7][index % 7] = opaque(malloc(89));
     return serve(count, arguments, commands);
 }

@@ -33,9 +33,11 @@ typedef struct {
 /* How much of an entry is a promise. */
 typedef enum { ALL, LIVE, LIVE_BYTES } Checked;
 
-/* What one function allocated and freed; NULL stands for the whole process. */
+/* What one function allocated and freed. Without a function: all blocks of
+ * this size, wherever they come from. */
 typedef struct {
     const char *function;
+    unsigned long size;
     const char *kind;
     Checked checked;
     unsigned long allocated_count, allocated_bytes, freed_count, freed_bytes;
@@ -63,13 +65,17 @@ static inline int same(const char *one, const char *other) {
     return one == other || (one && other && !strcmp(one, other));
 }
 
-__attribute__((unused)) static Truth *truth_entry(const char *function, const char *kind) {
+__attribute__((unused)) static Truth *
+truth_entry(const char *function, unsigned long size, const char *kind) {
+    if (function)
+        size = 0;
     for (size_t index = 0; index < truth_length; index++)
-        if (same(truths[index].function, function) && same(truths[index].kind, kind))
+        if (same(truths[index].function, function) && truths[index].size == size &&
+            same(truths[index].kind, kind))
             return &truths[index];
     if (truth_length == sizeof truths / sizeof *truths)
         abort();
-    Truth fresh = {function, kind, ALL, 0, 0, 0, 0};
+    Truth fresh = {function, size, kind, ALL, 0, 0, 0, 0};
     truths[truth_length] = fresh;
     return &truths[truth_length++];
 }
@@ -77,7 +83,7 @@ __attribute__((unused)) static Truth *truth_entry(const char *function, const ch
 /* Blocks of `size` bytes that `function` allocated and that were freed. */
 __attribute__((unused)) static void
 truth(const char *function, unsigned long size, unsigned long allocated, unsigned long freed) {
-    Truth *entry = truth_entry(function, "heap");
+    Truth *entry = truth_entry(function, size, "heap");
     entry->allocated_count += allocated;
     entry->allocated_bytes += allocated * size;
     entry->freed_count += freed;
@@ -87,7 +93,7 @@ truth(const char *function, unsigned long size, unsigned long allocated, unsigne
 /* Live blocks alone, where what came and went before is libc's business. */
 __attribute__((unused)) static void
 truth_live(const char *function, unsigned long size, unsigned long count) {
-    Truth *entry = truth_entry(function, "heap");
+    Truth *entry = truth_entry(function, size, "heap");
     entry->checked = LIVE;
     entry->allocated_count += count;
     entry->allocated_bytes += count * size;
@@ -96,7 +102,7 @@ truth_live(const char *function, unsigned long size, unsigned long count) {
 /* Anonymous mappings of `function`: bytes that are still mapped. How often a
  * mapping that was cut counts is a matter of definition. */
 __attribute__((unused)) static void truth_mapped(const char *function, unsigned long live) {
-    Truth *entry = truth_entry(function, "mapping");
+    Truth *entry = truth_entry(function, 0, "mapping");
     entry->checked = LIVE_BYTES;
     entry->allocated_bytes += live;
 }
@@ -104,7 +110,7 @@ __attribute__((unused)) static void truth_mapped(const char *function, unsigned 
 /* A mapping that was never cut: counts are told as well. */
 __attribute__((unused)) static void truth_whole_mapping(
     const char *function, unsigned long size, unsigned long mapped, unsigned long unmapped) {
-    Truth *entry = truth_entry(function, "mapping");
+    Truth *entry = truth_entry(function, 0, "mapping");
     entry->allocated_count += mapped;
     entry->allocated_bytes += mapped * size;
     entry->freed_count += unmapped;
@@ -135,9 +141,9 @@ static void say_truth(void) {
         Truth *entry = &truths[index];
         length += snprintf(
             text + length, sizeof text - (size_t)length,
-            "%s{\"function\":\"%s\",\"kind\":\"%s\",\"checked\":\"%s\",\"allocated_count\":%lu,"
+            "%s{\"function\":\"%s\",\"size\":%lu,\"kind\":\"%s\",\"checked\":\"%s\",\"allocated_count\":%lu,"
             "\"allocated_bytes\":%lu,\"freed_count\":%lu,\"freed_bytes\":%lu}",
-            index ? "," : "", entry->function ? entry->function : "", entry->kind,
+            index ? "," : "", entry->function ? entry->function : "", entry->size, entry->kind,
             checked[entry->checked], entry->allocated_count, entry->allocated_bytes,
             entry->freed_count, entry->freed_bytes);
         if ((size_t)length >= sizeof text)

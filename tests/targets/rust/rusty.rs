@@ -46,7 +46,7 @@ fn main() {
             }
         }
         say(concat!(
-            r#"done {"sites":[{"function":"leak_vectors","kind":"heap","checked":"all","#,
+            r#"done {"sites":[{"function":"leak_vectors","size":0,"kind":"heap","checked":"all","#,
             r#""allocated_count":13,"allocated_bytes":4667,"freed_count":0,"freed_bytes":0}],"#,
             r#""untraced_frees":0,"losses":0,"others":true}"#,
             "\n"

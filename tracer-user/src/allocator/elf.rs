@@ -1,6 +1,7 @@
 //! Function symbols of an ELF file and their machine code, read with bounds:
 //! the file may belong to anybody.
 
+use std::collections::HashSet;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
@@ -25,14 +26,18 @@ const MAX_CODE: u64 = 16 << 10;
 pub struct FunctionSymbol {
     /// The symbol.
     pub name: String,
+    /// Whether other files can see it.
+    pub is_global: bool,
     /// Where the function is in the file.
     pub file_offset: u64,
     /// Its first bytes.
     pub code: Vec<u8>,
 }
 
-/// The functions whose symbol is `wanted`: exported ones, or global ones of
-/// the full symbol table if the file is a program that is linked statically.
+/// The functions whose symbol is `wanted`: exported ones, or those of the full
+/// symbol table if the file is a program that is linked statically. There a
+/// symbol that the linker made local counts too (glibc's `malloc` in a static
+/// PIE), unless there is a global one of that name.
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit little-endian ELF file.
@@ -76,7 +81,8 @@ pub fn functions(
             .context("its symbol table cannot be read")?;
         for symbol in table.iter() {
             let is_function = symbol.st_type() == STT_FUNC && !symbol.is_undefined(endian);
-            if !is_function || !matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK) {
+            let is_global = matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK);
+            if !is_function || !(is_global || kind == SHT_SYMTAB) {
                 continue;
             }
             let Ok(name) = table.symbol_name(endian, symbol) else {
@@ -93,6 +99,7 @@ pub fn functions(
                     size => size,
                 };
                 found.push(FunctionSymbol {
+                    is_global,
                     name: String::from_utf8_lossy(name).into_owned(),
                     file_offset,
                     code: read_code(file, file_offset, length.min(room).min(MAX_CODE)),
@@ -100,6 +107,12 @@ pub fn functions(
             }
         }
     }
+    let global: HashSet<String> = found
+        .iter()
+        .filter(|function| function.is_global)
+        .map(|function| function.name.clone())
+        .collect();
+    found.retain(|function| function.is_global || !global.contains(&function.name));
     Ok(found)
 }
 

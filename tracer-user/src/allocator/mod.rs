@@ -94,7 +94,8 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
     let mut searched: Vec<Searched> = Vec::new();
     for mapping in code.current() {
         let path = mapping.display_name();
-        if searched.iter().any(|seen| seen.path == path) {
+        // What the kernel itself maps is no file.
+        if path.starts_with('[') || searched.iter().any(|seen| seen.path == path) {
             continue;
         }
         let problem = match &mapping.file {
