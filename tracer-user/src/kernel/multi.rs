@@ -78,12 +78,11 @@ impl MultiPrograms {
         })
     }
 
-    /// Loads the program of a moment if it is not loaded yet.
+    /// Loads a program if it is not loaded yet.
     ///
     /// # Errors
     /// Fails when the kernel refuses it.
-    pub fn load(&mut self, moment: Moment) -> Result<&OwnedFd> {
-        let name = moment.program();
+    pub fn load(&mut self, name: &'static str) -> Result<&OwnedFd> {
         if !self.loaded.contains_key(name) {
             let program = self
                 .load_program(name)
@@ -95,19 +94,20 @@ impl MultiPrograms {
             .ok_or_else(|| anyhow!("the BPF program {name} is not loaded"))
     }
 
-    /// Attaches the program of a moment to places of a file, in one process or
+    /// Attaches a program for a moment to places of a file, in one process or
     /// (with `None`) in all that map the file.
     ///
     /// # Errors
     /// Fails when the kernel refuses the program or a place.
     pub fn attach(
         &mut self,
+        name: &'static str,
         moment: Moment,
         places: &[Place],
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
-        let program = self.load(moment)?;
+        let program = self.load(name)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
         let cookies: Vec<u64> = places

@@ -23,7 +23,7 @@ use super::footprint::Sizes;
 use super::link::{Link, Road};
 use super::mapped::MappedArray;
 use super::multi::MultiPrograms;
-use super::program::{Moment, Place};
+use super::program::{Moment, Place, Programs};
 
 /// The compiled programs, aligned as the ELF reader wants them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
@@ -45,6 +45,7 @@ pub struct Object {
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
+    programs: Programs,
     live: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
     /// Programs for `uprobe_multi` links, if that road is taken.
@@ -91,6 +92,7 @@ impl Object {
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             multi,
+            programs: Programs::Counting,
             ebpf,
         })
     }
@@ -101,6 +103,11 @@ impl Object {
             Some(_) => Road::Multi,
             None => Road::PerfEvents,
         }
+    }
+
+    /// Attaches empty programs from now on.
+    pub fn use_empty_programs(&mut self) {
+        self.programs = Programs::Empty;
     }
 
     /// Attaches probes by perf events from now on.
@@ -149,11 +156,11 @@ impl Object {
     /// Fails when the kernel refuses a program.
     pub fn load_programs(&mut self, moment: Moment, places: &[Place]) -> Result<()> {
         if let Some(multi) = &mut self.multi {
-            multi.load(moment)?;
+            multi.load(self.programs.at(moment))?;
             return Ok(());
         }
         for place in places {
-            self.load_program(moment.program_of(place.function))?;
+            self.load_program(self.programs.of(moment, place.function))?;
         }
         Ok(())
     }
@@ -171,7 +178,8 @@ impl Object {
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
         if let Some(multi) = &mut self.multi {
-            return Ok(vec![multi.attach(moment, places, file, pid)?]);
+            let name = self.programs.at(moment);
+            return Ok(vec![multi.attach(name, moment, places, file, pid)?]);
         }
         places
             .iter()
@@ -186,7 +194,7 @@ impl Object {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
-        let name = moment.program_of(place.function);
+        let name = self.programs.of(moment, place.function);
         self.load_program(name)?;
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
         let scope = match pid.and_then(NonZeroU32::new) {
@@ -388,8 +396,8 @@ mod tests {
     fn the_object_has_every_program() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
         for moment in Moment::ALL {
-            let each = Function::ALL.map(|function| moment.program_of(Some(function)));
-            for name in each.into_iter().chain([moment.program()]) {
+            let each = Function::ALL.map(|function| Programs::Counting.of(moment, Some(function)));
+            for name in each.into_iter().chain([Programs::Counting.at(moment)]) {
                 assert!(object.programs.contains_key(name), "{name}");
                 assert!(name.len() <= 15, "{name} is cut by the kernel");
             }

@@ -17,9 +17,16 @@ impl Moment {
     /// All, in order.
     pub const ALL: [Self; 3] = [Self::Free, Self::Return, Self::Entry];
 
+    const fn empty_program(self) -> &'static str {
+        match self {
+            Self::Free | Self::Entry => "uf_empty",
+            Self::Return => "uf_empty_ret",
+        }
+    }
+
     /// The program for any function, which tells them apart by the probe's
     /// cookie: the function's number.
-    pub const fn program(self) -> &'static str {
+    const fn program(self) -> &'static str {
         match self {
             Self::Free => "uf_free",
             Self::Return => "uf_leave",
@@ -28,7 +35,7 @@ impl Moment {
     }
 
     /// The program for one function (`None` is `free`), without a cookie.
-    pub const fn program_of(self, function: Option<Function>) -> &'static str {
+    const fn program_of(self, function: Option<Function>) -> &'static str {
         let Some(function) = function else {
             return "uf_free";
         };
@@ -50,6 +57,33 @@ impl Moment {
             Self::Free => "uf_free",
             Self::Return => leave,
             Self::Entry => entry,
+        }
+    }
+}
+
+/// Which programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// Those that count.
+    Counting,
+    /// Empty ones, to learn what the kernel's traps cost alone.
+    Empty,
+}
+
+impl Programs {
+    /// The program for any function; see [`Moment::program`].
+    pub const fn at(self, moment: Moment) -> &'static str {
+        match self {
+            Self::Counting => moment.program(),
+            Self::Empty => moment.empty_program(),
+        }
+    }
+
+    /// The program for one function; see [`Moment::program_of`].
+    pub const fn of(self, moment: Moment, function: Option<Function>) -> &'static str {
+        match self {
+            Self::Counting => moment.program_of(function),
+            Self::Empty => moment.empty_program(),
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
     pub verbose: u8,
+    /// Whether probes do nothing, for benchmarks.
+    pub empty_probes: bool,
 }
 
 impl Options {
@@ -76,6 +78,7 @@ impl Options {
                 sites,
             },
             verbose: args.verbose,
+            empty_probes: args.empty_probes,
         })
     }
 }
@@ -93,6 +96,7 @@ impl Options {
                 sites: 16,
             },
             verbose: 0,
+            empty_probes: false,
         }
     }
 }
@@ -171,6 +175,9 @@ impl Session {
         let mut probes = Probes::default();
         probes.keep(links);
         object.attach_lifecycle()?;
+        if options.empty_probes {
+            object.use_empty_programs();
+        }
         Ok(Self {
             probes,
             object,
