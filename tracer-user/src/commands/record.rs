@@ -47,8 +47,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: &outputs,
         };
-        trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
-        signals.leave_on_next();
+        let end = trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
+        signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
 }

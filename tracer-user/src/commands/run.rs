@@ -63,7 +63,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         if let End::Signal(number) = end {
             pass_on(&mut child, number, &mut signals).await?;
         }
-        signals.leave_on_next();
+        signals.leave_on_second(matches!(end, End::Signal(_)));
         let gate = finish(session, &plan)?;
         let status = child.wait().context("cannot wait for the program")?;
         Ok(if gate == ExitCode::SUCCESS {

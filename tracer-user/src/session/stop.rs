@@ -32,13 +32,18 @@ impl Signals {
         }
     }
 
-    /// From now on the next signal ends the program at once: 128 + its number.
-    pub fn leave_on_next(mut self) {
+    /// From now on the second signal ends the program at once: 128 + its
+    /// number. The first ended the run, unless something else did; then it
+    /// `has_come` not yet, and asks only for what is being done already.
+    pub fn leave_on_second(mut self, has_come: bool) {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             if let Ok(runtime) = runtime {
+                if !has_come {
+                    runtime.block_on(self.next());
+                }
                 let number = runtime.block_on(self.next());
                 std::process::exit(128 + number);
             }

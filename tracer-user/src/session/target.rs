@@ -45,10 +45,11 @@ impl Target {
         })
     }
 
-    /// Whether the process is still the one that was found.
+    /// Whether the process is still the one that was found. It may outlive its
+    /// main thread, which is a zombie until the last of the others ends.
     pub fn is_alive(&self) -> bool {
         Stat::read(self.pid).is_ok_and(|stat| {
-            stat.started == self.started && stat.state != 'Z' && stat.state != 'X'
+            stat.started == self.started && (!matches!(stat.state, 'Z' | 'X') || stat.threads > 1)
         })
     }
 }
@@ -57,6 +58,7 @@ impl Target {
 struct Stat {
     state: char,
     flags: u64,
+    threads: u64,
     started: u64,
 }
 
@@ -72,10 +74,12 @@ impl Stat {
         let mut fields = fields.split_whitespace();
         let state = fields.next()?.chars().next()?;
         let flags = fields.nth(5)?.parse().ok()?;
-        let started = fields.nth(12)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
         Some(Self {
             state,
             flags,
+            threads,
             started,
         })
     }
@@ -108,8 +112,8 @@ mod tests {
         let text = "12 (a) b (c) S 1 12 12 0 -1 2097152 1 2 3 4 5 6 7 8 20 0 1 0 777 9";
         let stat = Stat::parse(text).unwrap();
         assert_eq!(
-            (stat.state, stat.flags, stat.started),
-            ('S', PF_KTHREAD, 777)
+            (stat.state, stat.flags, stat.threads, stat.started),
+            ('S', PF_KTHREAD, 1, 777)
         );
     }
 
