@@ -191,7 +191,8 @@ fn awk() -> Result<()> {
 /// gcc's garbage collector has a table of 4,096 pointers for each 16 MiB of
 /// address space in which it has a page (`page_table` in ggc-page.c). Whether
 /// its pages cross such a border depends on where the kernel, or valgrind,
-/// puts them: blocks of 32,768 bytes may be more or fewer, and nothing else.
+/// puts them: of what is in use, blocks of 32,768 bytes may be more or fewer,
+/// and nothing else. (What came and went also depends on the folder's name.)
 #[test]
 fn compiler() -> Result<()> {
     const TABLE: i64 = 4096 * 8;
@@ -207,25 +208,9 @@ fn compiler() -> Result<()> {
         "square.s",
     ];
     let (found, real) = both(folder.path(), &command)?;
-    let difference =
-        |number: fn(&HeapUse) -> u64| number(&found).cast_signed() - number(&real).cast_signed();
-    let tables = difference(|heap| heap.live_count);
-    assert_eq!(
-        difference(|heap| heap.live_bytes),
-        tables * TABLE,
-        "{found:?} {real:?}"
-    );
-    assert_eq!(
-        difference(|heap| heap.allocated_count),
-        tables,
-        "{found:?} {real:?}"
-    );
-    assert_eq!(
-        difference(|heap| heap.allocated_bytes),
-        tables * TABLE,
-        "{found:?} {real:?}"
-    );
-    assert_eq!(found.freed_count, real.freed_count);
+    let tables = found.live_count.cast_signed() - real.live_count.cast_signed();
+    let bytes = found.live_bytes.cast_signed() - real.live_bytes.cast_signed();
+    assert_eq!(bytes, tables * TABLE, "{found:?} {real:?}");
     assert!(tables.abs() <= 2, "{found:?} {real:?}");
     Ok(())
 }
