@@ -373,9 +373,26 @@ fn child_of(pid: u32) -> Result<u32> {
 
 // --- code made at run time ---
 
+/// The perf map of a target; removed with this value.
+struct PerfMap(PathBuf);
+
+impl PerfMap {
+    fn of(target: &Target) -> Self {
+        Self(PathBuf::from(format!("/tmp/perf-{}.map", target.pid)))
+    }
+}
+
+impl Drop for PerfMap {
+    fn drop(&mut self) {
+        let _gone_before = fs::remove_file(&self.0);
+    }
+}
+
 #[test]
 fn a_perf_map_names_compiled_code() -> Result<()> {
-    let report = record_program(&target_path("jit")?, "run_compiled")?;
+    let mut target = Target::start("jit")?;
+    let _map = PerfMap::of(&target);
+    let report = record(&mut target, "run_compiled")?;
     assert_eq!(
         report.heap("compiled_at_run_time"),
         Sums::live(701, 9),
@@ -398,7 +415,7 @@ fn a_perf_map_names_compiled_code() -> Result<()> {
 #[test]
 fn compiled_code_without_a_map_has_a_reason() -> Result<()> {
     let mut target = Target::start("jit")?;
-    fs::remove_file(format!("/tmp/perf-{}.map", target.pid))?;
+    drop(PerfMap::of(&target));
     let report = record(&mut target, "run_compiled")?;
     let frames = frames_of(&report, 9 * 701)?;
     let compiled = &frames[frames.len() - 2];
