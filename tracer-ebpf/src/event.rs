@@ -21,7 +21,8 @@ pub enum EventKind {
     /// `fork`: `image` is the parent's, `other` the child's image.
     Fork = 6,
     /// `exec`: `image` is the old one (of its parent, if a `vfork` child calls
-    /// it), `other` the new.
+    /// it), `other` the new. `thread` is the caller as it was before: another
+    /// than the first takes over the process' id.
     Exec = 7,
 }
 

@@ -61,7 +61,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     if PROCESSES.insert(child, process, 0).is_err() {
         maps::lose(LossCause::ProcessesFull, 1, 0);
     } else if !shares_heap {
-        announce(EventKind::Fork, parent.image, image, time);
+        announce(EventKind::Fork, current_thread(), parent.image, image, time);
     }
 }
 
@@ -77,7 +77,8 @@ pub(crate) fn exec(context: &RawTracePointContext) {
     let id = u64::from(pid) << 32;
     let _ = THREADS.remove(id | u64::from(pid));
     // A thread that was not the first took over the process' id.
-    let _ = THREADS.remove(id | (context.arg::<u64>(1) & 0xffff_ffff));
+    let caller = context.arg::<u64>(1) as u32;
+    let _ = THREADS.remove(id | u64::from(caller));
     if old.shares_heap != 0 && maps::settings().follow == 0 {
         let _ = PROCESSES.remove(pid);
         return;
@@ -94,12 +95,7 @@ pub(crate) fn exec(context: &RawTracePointContext) {
         },
         0,
     );
-    let kind = if old.shares_heap != 0 {
-        EventKind::Fork
-    } else {
-        EventKind::Exec
-    };
-    announce(kind, old.image, image, time);
+    announce(EventKind::Exec, caller, old.image, image, time);
 }
 
 /// `sched_process_exit(task)`, in the thread itself.
@@ -150,10 +146,10 @@ fn met_probes() -> bool {
     is_null(settings.task_mm) || !is_null(settings.task_utask)
 }
 
-fn announce(kind: EventKind, image: u64, other: u64, time: u64) {
+fn announce(kind: EventKind, thread: u32, image: u64, other: u64, time: u64) {
     maps::send(&Event {
         kind: kind as u32,
-        thread: bpf_get_current_pid_tgid() as u32,
+        thread,
         image,
         time,
         address: 0,
@@ -163,6 +159,10 @@ fn announce(kind: EventKind, image: u64, other: u64, time: u64) {
         site: NO_SITE,
         padding: 0,
     });
+}
+
+fn current_thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
 }
 
 fn current_pid() -> u32 {

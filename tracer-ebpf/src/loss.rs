@@ -82,7 +82,7 @@ impl LossCause {
                 "children beyond the 16,384 processes that are traced at once: they were not followed"
             }
             Self::MissedReturn => {
-                "calls whose return was never seen (left by longjmp, or missed by the kernel): their allocations are in no number"
+                "calls whose return was never seen (left by longjmp, or missed by the kernel), with those that seemed a part of them: their allocations are in no number"
             }
             Self::ResultUnreadable => {
                 "posix_memalign results that could not be read: their allocations are in no number"

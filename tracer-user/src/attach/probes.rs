@@ -62,6 +62,11 @@ impl Probes {
             .any(|covered| covered.scope == scope && covered.file.mapped == file)
     }
 
+    /// Forgets what is probed in a scope, whose probes fire no more.
+    pub fn uncover(&mut self, scope: Scope) {
+        self.covered.retain(|covered| covered.scope != scope);
+    }
+
     /// Probes an allocator.
     ///
     /// # Errors

@@ -71,8 +71,14 @@ pub enum Change {
     None,
     /// New code is mapped in this process.
     NewCode(u32),
-    /// An image ended by exec: index in [`Images::iter`].
-    Replaced(usize),
+    /// An image ended by exec.
+    Replaced {
+        /// Its index in [`Images::iter`].
+        index: usize,
+        /// Whether a thread that was not the first called it: the kernel ties
+        /// probes of one process to its first thread, which is gone.
+        by_thread: bool,
+    },
 }
 
 impl Images {
@@ -267,7 +273,8 @@ impl Images {
             self.end(old, event.time, ProcessEnd::Exec);
         }
         self.begin_image(event.other, event.time);
-        old.map_or(Change::None, Change::Replaced)
+        let by_thread = event.thread != pid;
+        old.map_or(Change::None, |index| Change::Replaced { index, by_thread })
     }
 
     /// Until now the child had its parent's heap; its own first image, which

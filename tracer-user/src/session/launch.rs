@@ -17,6 +17,9 @@ use crate::process::file::ModuleFiles;
 /// Scripts that are interpreters of scripts, at most; as the kernel does it.
 const MAX_INTERPRETERS: usize = 5;
 
+/// The loaders of glibc and musl, whose libc is beside them or in them.
+const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"];
+
 /// A child of ours between `fork` and `exec`.
 pub struct Waiting {
     /// Its process id.
@@ -99,9 +102,10 @@ fn wait_for_start(report: &OwnedFd, wait: &OwnedFd, parent_ends: [i32; 2]) -> io
     }
 }
 
-/// The allocators that a program will map first: its own if it is static,
-/// else the libc of its loader. A script stands for its interpreter. What
-/// else it maps is found when it does.
+/// The allocators that a program will map first: its own if it is static, the
+/// libc of its loader, and that of the usual loaders, which it may call `exec`
+/// for. A script stands for its interpreter. What else it maps is found when
+/// it does.
 pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> {
     let mut path = program.to_owned();
     for _ in 0..MAX_INTERPRETERS {
@@ -110,24 +114,19 @@ pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> 
         };
         path = interpreter;
     }
-    let mut found = Vec::new();
-    let loader = allocator::loader(&path);
-    let candidates = match &loader {
-        None => vec![(path, true)],
-        Some(loader) => {
-            let libc = loader.parent().map(|folder| folder.join("libc.so.6"));
-            [
-                Some((path, true)),
-                Some((loader.clone(), false)),
-                libc.map(|libc| (libc, false)),
-            ]
-            .into_iter()
-            .flatten()
-            .collect()
-        }
-    };
+    let mut candidates = vec![(path.clone(), true)];
+    let own = allocator::loader(&path);
+    let usual = LOADERS
+        .iter()
+        .filter_map(|loader| Path::new(loader).canonicalize().ok());
+    for loader in own.into_iter().chain(usual) {
+        candidates.push((loader.with_file_name("libc.so.6"), false));
+        candidates.push((loader, false));
+    }
+    let mut found: Vec<Allocator> = Vec::new();
     for (path, is_program) in candidates {
         if let Ok(file) = files.open_path(&path)
+            && found.iter().all(|known| known.file.mapped != file.mapped)
             && let Ok(Some(allocator)) =
                 allocator::in_file(&file, &path.to_string_lossy(), is_program)
         {
@@ -167,12 +166,11 @@ mod tests {
     use crate::allocator::Probed;
 
     #[test]
-    fn a_dynamic_program_will_map_its_loaders_libc() {
+    fn a_dynamic_program_will_map_its_loaders_libc_first() {
         let found = allocators_of(
             &find_program("cat".as_ref()).unwrap(),
             &mut ModuleFiles::new(),
         );
-        assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].path.contains("libc"));
         assert!(
             found[0]

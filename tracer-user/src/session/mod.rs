@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::loss::{LossCause, LossCount};
 use tracer_ebpf::settings::Settings;
+use tracer_ebpf::thread::image_pid;
 
 use self::calibrate::Calibration;
 use self::images::{Change, Image, Images};
@@ -30,7 +31,7 @@ use crate::kernel::object::Object;
 use crate::leak::collect::{Cutoff, retire_heaps};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeMapping;
-use crate::process::maps::FileId;
+use crate::process::maps::{FileId, MappingName};
 use crate::process::watch::{CodeEvent, CodeWatch};
 use crate::report::model::{Probe, ProcessEnd, TimelinePoint, Totals};
 use crate::report::names::clean;
@@ -536,19 +537,38 @@ impl Session {
 
     fn drain_events(&mut self) -> Result<()> {
         let mut replaced = Vec::new();
+        let mut orphaned = Vec::new();
         while let Some(item) = self.object.events.next() {
             let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
                 continue;
             };
-            if let Change::Replaced(index) = self.images.apply(&event) {
+            if let Change::Replaced { index, by_thread } = self.images.apply(&event) {
                 replaced.push(index);
+                if by_thread {
+                    orphaned.push(image_pid(event.other));
+                }
             }
+        }
+        for pid in orphaned {
+            self.probe_again(pid)?;
         }
         if replaced.is_empty() {
             Ok(())
         } else {
             self.retire(&replaced)
         }
+    }
+
+    /// Probes a process whose probes went with its first thread. What it
+    /// allocated meanwhile is lost.
+    fn probe_again(&mut self, pid: u32) -> Result<()> {
+        let scope = self.scope(pid);
+        if scope == Scope::Everyone {
+            return Ok(());
+        }
+        self.losses.late_allocators += 1;
+        self.probes.uncover(scope);
+        self.probe_new_code(pid)
     }
 
     fn is_alive(&self, index: usize) -> bool {
@@ -580,6 +600,11 @@ impl Session {
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        let unseen = ended
+            .iter()
+            .filter(|index| self.may_have_hidden_allocator(**index))
+            .count();
+        self.losses.late_allocators += unseen as u64;
         let with_heap: HashSet<u64> = self
             .object
             .used_sites()
@@ -605,6 +630,24 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether an image ended before its files could be looked at, and none of
+    /// those that could is probed.
+    fn may_have_hidden_allocator(&self, index: usize) -> bool {
+        let Some(image) = self.images.iter().nth(index) else {
+            return false;
+        };
+        let Some(code) = self.images.code(image) else {
+            return false;
+        };
+        let scope = self.scope(image.pid);
+        let is_probed = |file| self.probes.cover(scope, file);
+        let is_file = |name: &MappingName| matches!(name, MappingName::File(_));
+        !code.current().any(|mapping| is_probed(mapping.range.file))
+            && code
+                .current()
+                .any(|mapping| is_file(&mapping.range.name) && mapping.file.is_err())
     }
 
     fn cutoff(&self, end: u64) -> Cutoff {
