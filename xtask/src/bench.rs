@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -23,6 +24,12 @@ const PAIRS: u64 = 100_000;
 
 /// Measurements of one contestant in a round, of which the least counts.
 const REPEATS: usize = 3;
+
+/// No pair with probes is faster than this, and none without is as slow; ns.
+const LEAST_TRACED: f64 = 300.0;
+
+/// How long a tracer may take to fire after it said that it would, or to end after its target.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Marks the part of BENCHMARKS.md that this writes.
 const BEGIN: &str = "<!-- pairs: begin, written by `cargo xtask bench` -->";
@@ -106,13 +113,17 @@ fn measure(contestant: Contestant, unfreed: &Path, program: &Path) -> Result<f64
         Some((command, ready)) => Some(Tracer::start(command, ready)?),
         None => None,
     };
+    if tracer.is_some() {
+        target.wait_for_probes()?;
+    }
     target.time(PAIRS / 10)?;
     let mut least = f64::INFINITY;
     for _ in 0..REPEATS {
         least = least.min(target.time(PAIRS)?);
     }
+    drop(target);
     if let Some(tracer) = &mut tracer {
-        tracer.stop()?;
+        tracer.wait()?;
     }
     Ok(least)
 }
@@ -153,6 +164,23 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Waits until pairs are as slow as probes make them: bpftrace says that
+    /// it attaches, but not when it has.
+    fn wait_for_probes(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        while self.time(100)? < LEAST_TRACED {
+            if begin.elapsed() > PATIENCE {
+                bail!("the tracer's probes do not fire");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Entry, return and free are placed one by one.
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    }
+}
+
 impl Drop for Target {
     fn drop(&mut self) {
         // It ends when its input does.
@@ -183,9 +211,10 @@ impl Tracer {
         ] {
             let sender = sender.clone();
             std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                // Not all that tracers print is text.
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
                     // Nobody listens once the tracer is ready.
-                    let _ = sender.send(line);
+                    let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
                 }
             });
         }
@@ -204,10 +233,15 @@ impl Tracer {
         );
     }
 
-    fn stop(&mut self) -> Result<()> {
-        let pid = self.child.id().to_string();
-        shell::capture(shell::as_root("kill").args(["-INT", &pid]))?;
-        self.child.wait()?;
+    /// Waits for it to end because its target did, as both do.
+    fn wait(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if begin.elapsed() > PATIENCE {
+                self.child.kill()?;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 }
