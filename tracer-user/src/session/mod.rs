@@ -2,105 +2,37 @@
 
 pub mod assemble;
 pub mod calibrate;
+mod follow;
 pub mod images;
 pub mod launch;
+mod options;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
 pub mod target;
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use tracer_ebpf::event::Event;
 use tracer_ebpf::loss::{LossCause, LossCount};
 use tracer_ebpf::settings::Settings;
-use tracer_ebpf::thread::image_pid;
 
 use self::calibrate::Calibration;
-use self::images::{Change, Image, Images};
+use self::images::{Image, Images};
+pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
-use crate::cli::args::TraceArgs;
 use crate::kernel::btf;
-use crate::kernel::footprint::{Footprint, Sizes};
+use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::Object;
-use crate::leak::collect::{Cutoff, retire_heaps};
+use crate::leak::collect::Cutoff;
 use crate::process::clock::monotonic_ns;
-use crate::process::code::CodeMapping;
-use crate::process::maps::{FileId, MappingName};
-use crate::process::watch::{CodeEvent, CodeWatch};
-use crate::report::model::{Probe, ProcessEnd, TimelinePoint, Totals};
+use crate::process::maps::FileId;
+use crate::process::watch::CodeWatch;
+use crate::report::model::{Probe, TimelinePoint, Totals};
 use crate::report::names::clean;
-
-/// How often children are freed from probes, at most: the kernel looks into
-/// every process that maps the allocator.
-const RELEASE: Duration = Duration::from_secs(1);
-
-/// What was asked for, resolved.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The command line, for the report.
-    pub command: String,
-    /// Smallest allocation to trace.
-    pub min_size: u64,
-    /// Least age of what is reported.
-    pub older_than: Duration,
-    /// Whether children are traced.
-    pub follow: bool,
-    /// Sizes of the kernel maps.
-    pub sizes: Sizes,
-    /// 1: what is probed; 2: the kernel side's log.
-    pub verbose: u8,
-    /// Whether probes do nothing, for benchmarks.
-    pub empty_probes: bool,
-}
-
-impl Options {
-    /// From the arguments.
-    ///
-    /// # Errors
-    /// Fails if a size is beyond what the kernel's maps can have.
-    pub fn new(args: &TraceArgs) -> Result<Self> {
-        let sites = u32::try_from(args.max_sites)?;
-        if sites > 1 << 20 {
-            bail!("--max-sites {sites} is too large: at most 1M");
-        }
-        Ok(Self {
-            command: std::env::args().collect::<Vec<_>>().join(" "),
-            min_size: args.min_size,
-            older_than: args.older_than.unwrap_or_default(),
-            follow: args.follow,
-            sizes: Sizes {
-                live: u32::try_from(args.max_live)?,
-                sites,
-            },
-            verbose: args.verbose,
-            empty_probes: args.empty_probes,
-        })
-    }
-}
-
-impl Options {
-    /// The least that loads.
-    pub fn smallest() -> Self {
-        Self {
-            command: String::new(),
-            min_size: 0,
-            older_than: Duration::ZERO,
-            follow: false,
-            sizes: Sizes {
-                live: 1024,
-                sites: 16,
-            },
-            verbose: 0,
-            empty_probes: false,
-        }
-    }
-}
 
 /// Losses that user space notices.
 #[derive(Debug, Clone, Copy, Default)]
@@ -258,29 +190,6 @@ impl Session {
         Ok(())
     }
 
-    /// Reads what happened since the last call.
-    ///
-    /// # Errors
-    /// Fails if the kernel does.
-    pub fn poll(&mut self) -> Result<()> {
-        self.object.flush_log();
-        self.release_children();
-        self.drain_code()?;
-        self.drain_events()?;
-        let gone: Vec<_> = self
-            .images
-            .running()
-            .filter(|index| !self.is_alive(*index))
-            .collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        // Their last events, which may say that an image was replaced.
-        self.drain_code()?;
-        self.drain_events()?;
-        self.note_exits(&gone)
-    }
-
     /// Whether all targets have ended.
     pub fn is_over(&self) -> bool {
         self.images.running().next().is_none()
@@ -429,16 +338,6 @@ impl Session {
         self.now().saturating_sub(self.began.1) as f64 / 1e9
     }
 
-    /// Frees children that were forked since the last time from the probes.
-    fn release_children(&mut self) {
-        let forks = self.object.forks.get(0).unwrap_or(0);
-        let (known, at) = self.released;
-        if self.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
-            self.probes.release_children(&mut self.object);
-            self.released = (forks, Instant::now());
-        }
-    }
-
     fn scope(&self, pid: u32) -> Scope {
         if self.options.follow {
             Scope::Everyone
@@ -470,184 +369,6 @@ impl Session {
             probes,
         });
         Ok(())
-    }
-
-    fn drain_code(&mut self) -> Result<()> {
-        let mut changes = Vec::new();
-        let (images, follow, losses) = (&mut self.images, self.options.follow, &mut self.losses);
-        self.watch.drain(&mut |event| {
-            if let CodeEvent::Lost { count, .. } = event {
-                losses.code_events += count;
-            }
-            changes.push(images.apply_code(event, follow));
-        });
-        let mut pids: Vec<u32> = changes
-            .into_iter()
-            .filter_map(|change| {
-                if let Change::NewCode(pid) = change {
-                    Some(pid)
-                } else {
-                    None
-                }
-            })
-            .collect();
-        pids.sort_unstable();
-        pids.dedup();
-        for pid in pids {
-            self.probe_new_code(pid)?;
-        }
-        Ok(())
-    }
-
-    /// Probes allocators that a process mapped after it was attached.
-    fn probe_new_code(&mut self, pid: u32) -> Result<()> {
-        let scope = self.scope(pid);
-        let Some(code) = self.images.current_code(pid) else {
-            return Ok(());
-        };
-        let unknown = |mapping: &&CodeMapping| {
-            mapping
-                .file
-                .as_ref()
-                .is_ok_and(|file| !self.probes.cover(scope, file.mapped))
-        };
-        let found: Vec<Allocator> = code
-            .current()
-            .filter(unknown)
-            .filter_map(|mapping| {
-                let file = mapping.file.as_ref().ok()?;
-                allocator::in_file(file, &mapping.display_name(), code.is_program(mapping)).ok()?
-            })
-            .collect();
-        for allocator in found {
-            if self.probes.cover(scope, allocator.file.mapped) {
-                continue;
-            }
-            match self.probe(pid, &allocator) {
-                Ok(()) => self.losses.late_allocators += 1,
-                // The process may be gone by now.
-                Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
-                    return Err(error);
-                }
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn drain_events(&mut self) -> Result<()> {
-        let mut replaced = Vec::new();
-        let mut orphaned = Vec::new();
-        while let Some(item) = self.object.events.next() {
-            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
-                continue;
-            };
-            if let Change::Replaced { index, by_thread } = self.images.apply(&event) {
-                replaced.push(index);
-                if by_thread {
-                    orphaned.push(image_pid(event.other));
-                }
-            }
-        }
-        for pid in orphaned {
-            self.probe_again(pid)?;
-        }
-        if replaced.is_empty() {
-            Ok(())
-        } else {
-            self.retire(&replaced)
-        }
-    }
-
-    /// Probes a process whose probes went with its first thread. What it
-    /// allocated meanwhile is lost.
-    fn probe_again(&mut self, pid: u32) -> Result<()> {
-        let scope = self.scope(pid);
-        if scope == Scope::Everyone {
-            return Ok(());
-        }
-        self.losses.late_allocators += 1;
-        self.probes.uncover(scope);
-        self.probe_new_code(pid)
-    }
-
-    fn is_alive(&self, index: usize) -> bool {
-        let Some(image) = self.images.iter().nth(index) else {
-            return false;
-        };
-        match self.targets.iter().find(|target| target.pid == image.pid) {
-            Some(target) => target.is_alive(),
-            None => Target::find(image.pid).is_ok(),
-        }
-    }
-
-    fn note_exits(&mut self, gone: &[usize]) -> Result<()> {
-        let running: Vec<_> = self
-            .images
-            .running()
-            .filter(|index| gone.contains(index))
-            .collect();
-        for index in &running {
-            let time = self.images.exit_time(*index).unwrap_or_else(|| self.now());
-            self.images.end(*index, time, ProcessEnd::Exited);
-            if let Some(image) = self.images.iter().nth(*index) {
-                self.object.dismiss(image.pid, image.id);
-            }
-        }
-        self.retire(&running)
-    }
-
-    /// Remembers the ages of what was live when images ended, and frees their
-    /// places in the kernel's map.
-    fn retire(&mut self, ended: &[usize]) -> Result<()> {
-        let unseen = ended
-            .iter()
-            .filter(|index| self.may_have_hidden_allocator(**index))
-            .count();
-        self.losses.late_allocators += unseen as u64;
-        let with_heap: HashSet<u64> = self
-            .object
-            .used_sites()
-            .filter(|(_, site)| site.live_count() > 0)
-            .map(|(_, site)| site.image)
-            .collect();
-        let ended: HashMap<u64, Cutoff> = ended
-            .iter()
-            .filter_map(|index| self.images.iter().nth(*index))
-            .filter(|image| with_heap.contains(&image.id))
-            .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
-            .collect();
-        if ended.is_empty() {
-            return Ok(());
-        }
-        for (id, ages) in retire_heaps(&self.object, &ended)? {
-            if let Some(image) = self
-                .images
-                .index_of(id)
-                .and_then(|at| self.images.get_mut(at))
-            {
-                image.last_live = Some(ages);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an image ended before its files could be looked at, and none of
-    /// those that could is probed.
-    fn may_have_hidden_allocator(&self, index: usize) -> bool {
-        let Some(image) = self.images.iter().nth(index) else {
-            return false;
-        };
-        let Some(code) = self.images.code(image) else {
-            return false;
-        };
-        let scope = self.scope(image.pid);
-        let is_probed = |file| self.probes.cover(scope, file);
-        let is_file = |name: &MappingName| matches!(name, MappingName::File(_));
-        !code.current().any(|mapping| is_probed(mapping.range.file))
-            && code
-                .current()
-                .any(|mapping| is_file(&mapping.range.name) && mapping.file.is_err())
     }
 
     fn cutoff(&self, end: u64) -> Cutoff {

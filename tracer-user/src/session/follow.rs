@@ -1,0 +1,237 @@
+//! Following what happens during a run: new code, forks, execs and exits.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tracer_ebpf::event::Event;
+use tracer_ebpf::thread::image_pid;
+
+use super::Session;
+use super::images::Change;
+use super::target::Target;
+use crate::allocator::{self, Allocator};
+use crate::attach::probes::Scope;
+use crate::kernel::link::Road;
+use crate::leak::collect::{Cutoff, retire_heaps};
+use crate::process::code::CodeMapping;
+use crate::process::maps::MappingName;
+use crate::process::watch::CodeEvent;
+use crate::report::model::ProcessEnd;
+
+/// How often children are freed from probes, at most: the kernel looks into
+/// every process that maps the allocator.
+const RELEASE: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Reads what happened since the last call.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn poll(&mut self) -> Result<()> {
+        self.object.flush_log();
+        self.release_children();
+        self.drain_code()?;
+        self.drain_events()?;
+        let gone: Vec<_> = self
+            .images
+            .running()
+            .filter(|index| !self.is_alive(*index))
+            .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // Their last events, which may say that an image was replaced.
+        self.drain_code()?;
+        self.drain_events()?;
+        self.note_exits(&gone)
+    }
+
+    /// Frees children that were forked since the last time from the probes.
+    fn release_children(&mut self) {
+        let forks = self.object.forks.get(0).unwrap_or(0);
+        let (known, at) = self.released;
+        if self.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
+            self.probes.release_children(&mut self.object);
+            self.released = (forks, Instant::now());
+        }
+    }
+
+    pub(super) fn drain_code(&mut self) -> Result<()> {
+        let mut changes = Vec::new();
+        let (images, follow, losses) = (&mut self.images, self.options.follow, &mut self.losses);
+        self.watch.drain(&mut |event| {
+            if let CodeEvent::Lost { count, .. } = event {
+                losses.code_events += count;
+            }
+            changes.push(images.apply_code(event, follow));
+        });
+        let mut pids: Vec<u32> = changes
+            .into_iter()
+            .filter_map(|change| {
+                if let Change::NewCode(pid) = change {
+                    Some(pid)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids {
+            self.probe_new_code(pid)?;
+        }
+        Ok(())
+    }
+
+    /// Probes allocators that a process mapped after it was attached.
+    fn probe_new_code(&mut self, pid: u32) -> Result<()> {
+        let scope = self.scope(pid);
+        let Some(code) = self.images.current_code(pid) else {
+            return Ok(());
+        };
+        let unknown = |mapping: &&CodeMapping| {
+            mapping
+                .file
+                .as_ref()
+                .is_ok_and(|file| !self.probes.cover(scope, file.mapped))
+        };
+        let found: Vec<Allocator> = code
+            .current()
+            .filter(unknown)
+            .filter_map(|mapping| {
+                let file = mapping.file.as_ref().ok()?;
+                allocator::in_file(file, &mapping.display_name(), code.is_program(mapping)).ok()?
+            })
+            .collect();
+        for allocator in found {
+            if self.probes.cover(scope, allocator.file.mapped) {
+                continue;
+            }
+            match self.probe(pid, &allocator) {
+                Ok(()) => self.losses.late_allocators += 1,
+                // The process may be gone by now.
+                Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn drain_events(&mut self) -> Result<()> {
+        let mut replaced = Vec::new();
+        let mut orphaned = Vec::new();
+        while let Some(item) = self.object.events.next() {
+            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
+                continue;
+            };
+            if let Change::Replaced { index, by_thread } = self.images.apply(&event) {
+                replaced.push(index);
+                if by_thread {
+                    orphaned.push(image_pid(event.other));
+                }
+            }
+        }
+        for pid in orphaned {
+            self.probe_again(pid)?;
+        }
+        if replaced.is_empty() {
+            Ok(())
+        } else {
+            self.retire(&replaced)
+        }
+    }
+
+    /// Probes a process whose probes went with its first thread. What it
+    /// allocated meanwhile is lost.
+    fn probe_again(&mut self, pid: u32) -> Result<()> {
+        let scope = self.scope(pid);
+        if scope == Scope::Everyone {
+            return Ok(());
+        }
+        self.losses.late_allocators += 1;
+        self.probes.uncover(scope);
+        self.probe_new_code(pid)
+    }
+
+    fn is_alive(&self, index: usize) -> bool {
+        let Some(image) = self.images.iter().nth(index) else {
+            return false;
+        };
+        match self.targets.iter().find(|target| target.pid == image.pid) {
+            Some(target) => target.is_alive(),
+            None => Target::find(image.pid).is_ok(),
+        }
+    }
+
+    fn note_exits(&mut self, gone: &[usize]) -> Result<()> {
+        let running: Vec<_> = self
+            .images
+            .running()
+            .filter(|index| gone.contains(index))
+            .collect();
+        for index in &running {
+            let time = self.images.exit_time(*index).unwrap_or_else(|| self.now());
+            self.images.end(*index, time, ProcessEnd::Exited);
+            if let Some(image) = self.images.iter().nth(*index) {
+                self.object.dismiss(image.pid, image.id);
+            }
+        }
+        self.retire(&running)
+    }
+
+    /// Remembers the ages of what was live when images ended, and frees their
+    /// places in the kernel's map.
+    fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        let unseen = ended
+            .iter()
+            .filter(|index| self.may_have_hidden_allocator(**index))
+            .count();
+        self.losses.late_allocators += unseen as u64;
+        let with_heap: HashSet<u64> = self
+            .object
+            .used_sites()
+            .filter(|(_, site)| site.live_count() > 0)
+            .map(|(_, site)| site.image)
+            .collect();
+        let ended: HashMap<u64, Cutoff> = ended
+            .iter()
+            .filter_map(|index| self.images.iter().nth(*index))
+            .filter(|image| with_heap.contains(&image.id))
+            .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
+            .collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        for (id, ages) in retire_heaps(&self.object, &ended)? {
+            if let Some(image) = self
+                .images
+                .index_of(id)
+                .and_then(|at| self.images.get_mut(at))
+            {
+                image.last_live = Some(ages);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an image ended before its files could be looked at, and none of
+    /// those that could is probed.
+    fn may_have_hidden_allocator(&self, index: usize) -> bool {
+        let Some(image) = self.images.iter().nth(index) else {
+            return false;
+        };
+        let Some(code) = self.images.code(image) else {
+            return false;
+        };
+        let scope = self.scope(image.pid);
+        let is_probed = |file| self.probes.cover(scope, file);
+        let is_file = |name: &MappingName| matches!(name, MappingName::File(_));
+        !code.current().any(|mapping| is_probed(mapping.range.file))
+            && code
+                .current()
+                .any(|mapping| is_file(&mapping.range.name) && mapping.file.is_err())
+    }
+}

@@ -1,0 +1,68 @@
+//! What was asked for, resolved.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::cli::args::TraceArgs;
+use crate::kernel::footprint::Sizes;
+
+/// What was asked for, resolved.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The command line, for the report.
+    pub command: String,
+    /// Smallest allocation to trace.
+    pub min_size: u64,
+    /// Least age of what is reported.
+    pub older_than: Duration,
+    /// Whether children are traced.
+    pub follow: bool,
+    /// Sizes of the kernel maps.
+    pub sizes: Sizes,
+    /// 1: what is probed; 2: the kernel side's log.
+    pub verbose: u8,
+    /// Whether probes do nothing, for benchmarks.
+    pub empty_probes: bool,
+}
+
+impl Options {
+    /// From the arguments.
+    ///
+    /// # Errors
+    /// Fails if a size is beyond what the kernel's maps can have.
+    pub fn new(args: &TraceArgs) -> Result<Self> {
+        let sites = u32::try_from(args.max_sites)?;
+        if sites > 1 << 20 {
+            bail!("--max-sites {sites} is too large: at most 1M");
+        }
+        Ok(Self {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            min_size: args.min_size,
+            older_than: args.older_than.unwrap_or_default(),
+            follow: args.follow,
+            sizes: Sizes {
+                live: u32::try_from(args.max_live)?,
+                sites,
+            },
+            verbose: args.verbose,
+            empty_probes: args.empty_probes,
+        })
+    }
+
+    /// The least that loads.
+    pub fn smallest() -> Self {
+        Self {
+            command: String::new(),
+            min_size: 0,
+            older_than: Duration::ZERO,
+            follow: false,
+            sizes: Sizes {
+                live: 1024,
+                sites: 16,
+            },
+            verbose: 0,
+            empty_probes: false,
+        }
+    }
+}
