@@ -69,14 +69,9 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) {
             inflight::site(context.regs, thread, time, arguments.size)
         };
         let call = &mut (*thread).call;
-        call.function = function as u32;
-        call.site = site;
-        call.slot = slot;
+        call.begin(function, slot, time, site);
         call.size = arguments.size;
         call.argument = arguments.result;
-        call.time = time;
-        call.old_address = 0;
-        call.inner = 0;
         if arguments.old != 0 {
             take_old(thread, arguments.old);
         }

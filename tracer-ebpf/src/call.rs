@@ -113,6 +113,19 @@ pub struct Call {
     pub inner: u64,
 }
 
+impl Call {
+    /// Notes a call that was just entered, in place of the one before.
+    #[inline(always)]
+    pub fn begin(&mut self, function: Function, slot: u64, time: u64, site: u32) {
+        self.function = function as u32;
+        self.site = site;
+        self.slot = slot;
+        self.time = time;
+        self.old_address = 0;
+        self.inner = 0;
+    }
+}
+
 /// What an entry means, given the call that is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {

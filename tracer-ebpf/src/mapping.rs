@@ -33,7 +33,7 @@ pub(crate) fn enter_mmap(context: &ProbeContext) {
 #[inline(always)]
 pub(crate) fn leave_mmap(context: &RetProbeContext) {
     let address = context.ret::<u64>();
-    if let Some((thread, _)) = end(context, Function::Mmap)
+    if let Some(thread) = end(context, Function::Mmap)
         && address != MAP_FAILED
     {
         // SAFETY: the thread's own record.
@@ -55,7 +55,7 @@ pub(crate) fn enter_munmap(context: &ProbeContext) {
 #[inline(always)]
 pub(crate) fn leave_munmap(context: &RetProbeContext) {
     let status = context.ret::<u64>() & 0xffff_ffff;
-    if let Some((thread, _)) = end(context, Function::Munmap) {
+    if let Some(thread) = end(context, Function::Munmap) {
         // SAFETY: the thread's own record.
         unsafe { report(thread, EventKind::UnmapReturn, status) };
     }
@@ -84,7 +84,7 @@ pub(crate) fn enter_mremap(context: &ProbeContext) {
 #[inline(always)]
 pub(crate) fn leave_mremap(context: &RetProbeContext) {
     let address = context.ret::<u64>();
-    if let Some((thread, _)) = end(context, Function::Mremap) {
+    if let Some(thread) = end(context, Function::Mremap) {
         // SAFETY: the thread's own record.
         unsafe { report(thread, EventKind::RemapReturn, address) };
     }
@@ -113,21 +113,16 @@ fn begin(
             NO_SITE
         };
         let call = &mut (*thread).call;
-        call.function = function as u32;
-        call.site = site;
-        call.slot = slot;
+        call.begin(function, slot, time, site);
         call.size = length;
         call.argument = flags;
-        call.time = time;
-        call.old_address = 0;
-        call.inner = 0;
     }
     Some(thread)
 }
 
 /// Settles the call in flight if this return ends it.
 #[inline(always)]
-fn end(context: &RetProbeContext, function: Function) -> Option<(*mut Thread, u32)> {
+fn end(context: &RetProbeContext, function: Function) -> Option<*mut Thread> {
     let thread = inflight::known_thread()?;
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
@@ -136,7 +131,7 @@ fn end(context: &RetProbeContext, function: Function) -> Option<(*mut Thread, u3
             return None;
         }
         call.function = 0;
-        Some((thread, call.site))
+        Some(thread)
     }
 }
 

@@ -22,12 +22,10 @@ const BPF_F_MMAPABLE: u32 = 1 << 10;
 static SETTINGS: Global<Settings> = Global::new(Settings {
     min_size: 0,
     hash_seed: 0,
-    task_pid: 0,
     task_tgid: 0,
     task_mm: 0,
     task_utask: 0,
     follow: 0,
-    padding: 0,
 });
 
 /// Traced processes by tgid.

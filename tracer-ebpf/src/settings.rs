@@ -8,8 +8,6 @@ pub struct Settings {
     pub min_size: u64,
     /// Seed of the stack hash, so that a target cannot aim for collisions.
     pub hash_seed: u64,
-    /// Offset of `pid` (the thread's id) in the kernel's `task_struct`.
-    pub task_pid: u32,
     /// Offset of `tgid` (the process' id) in the kernel's `task_struct`.
     pub task_tgid: u32,
     /// Offset of `mm` (the address space) in the kernel's `task_struct`.
@@ -19,9 +17,7 @@ pub struct Settings {
     pub task_utask: u32,
     /// 1 if children are traced too.
     pub follow: u32,
-    /// Always zero.
-    pub padding: u32,
 }
 
-// SAFETY: repr(C), fields fill all 40 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 32 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}

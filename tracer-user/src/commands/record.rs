@@ -47,7 +47,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: &outputs,
         };
-        let end = trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
+        let end = trace(&mut session, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
@@ -109,17 +109,12 @@ pub enum End {
     Signal(i32),
 }
 
-/// Traces until the time is over, a signal comes, the targets have ended or
-/// `other` is ready; then takes the probes away.
+/// Traces until the time is over, a signal comes or the targets have ended;
+/// then takes the probes away.
 ///
 /// # Errors
 /// Fails if the kernel does, or an output of `--interval` cannot be written.
-pub async fn trace(
-    session: &mut Session,
-    plan: &Plan<'_>,
-    signals: &mut Signals,
-    other: impl Future<Output = ()>,
-) -> Result<End> {
+pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals) -> Result<End> {
     let mut progress = Progress::new(plan.trace.quiet);
     let begin = Instant::now();
     let deadline = plan.trace.duration.map(|duration| begin + duration);
@@ -130,13 +125,11 @@ pub async fn trace(
         .interval
         .unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
     let mut periodic = interval_at(begin + period, period);
-    let mut other = std::pin::pin!(other);
     let end = loop {
         tokio::select! {
             biased;
             number = signals.next() => break End::Signal(number),
             () = sleep_until(deadline.unwrap_or(begin)), if deadline.is_some() => break End::Done,
-            () = &mut other => break End::Done,
             _ = periodic.tick(), if plan.trace.interval.is_some() => {
                 session.poll()?;
                 session.mark();

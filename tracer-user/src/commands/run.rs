@@ -59,7 +59,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: &outputs,
         };
-        let end = trace(&mut session, &plan, &mut signals, std::future::pending()).await?;
+        let end = trace(&mut session, &plan, &mut signals).await?;
         if let End::Signal(number) = end {
             pass_on(&mut child, number, &mut signals).await?;
         }

@@ -14,8 +14,6 @@ const KIND_STRUCT: u32 = 4;
 /// Offsets in bytes in `struct task_struct`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskOffsets {
-    /// `pid`: the thread's id.
-    pub pid: u32,
     /// `tgid`: the process' id.
     pub tgid: u32,
     /// `mm`: the address space.
@@ -37,7 +35,6 @@ pub fn task_offsets() -> Result<TaskOffsets> {
             .with_context(|| format!("cannot find task_struct.{member} in {VMLINUX}"))
     };
     Ok(TaskOffsets {
-        pid: offset("pid")?,
         tgid: offset("tgid")?,
         mm: offset("mm")?,
         utask: offset("utask")?,
@@ -133,7 +130,9 @@ mod tests {
     #[test]
     fn the_process_id_stands_right_after_the_thread_id() {
         let offsets = task_offsets().expect("this kernel has BTF");
-        assert_eq!(offsets.tgid, offsets.pid + 4);
+        let btf = std::fs::read(VMLINUX).unwrap();
+        let pid = member_offset(&btf, "task_struct", "pid").unwrap();
+        assert_eq!(offsets.tgid, pid + 4);
     }
 
     #[test]

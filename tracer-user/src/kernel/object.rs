@@ -11,12 +11,12 @@ use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
+use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
 use tracer_ebpf::site::Site;
 use tracer_ebpf::thread::{Process, image_id};
-use tracer_ebpf::{as_bytes, limits};
 
 use super::batch;
 use super::footprint::Sizes;
@@ -329,10 +329,6 @@ unsafe impl tracer_ebpf::Record for ProcessWords {}
 const _: () = assert!(
     size_of::<Process>() == size_of::<ProcessWords>(),
     "the map's value is a Process"
-);
-const _: () = assert!(
-    limits::MAX_PROCESSES > 0,
-    "at least one process can be traced"
 );
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>

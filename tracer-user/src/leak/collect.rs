@@ -130,16 +130,13 @@ pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<C
     }
     let mut sites = Vec::new();
     for (index, site) in object.used_sites() {
-        let Some(image) = images
-            .index_of(site.image)
-            .and_then(|at| images.iter().nth(at))
-        else {
+        let Some(image) = images.index_of(site.image).and_then(|at| images.get(at)) else {
             continue;
         };
         if site.allocated_count > 0 {
             sites.push(heap_site(&site, ages.get(&index).copied(), cutoff));
         }
-        if let Some((_, sums)) = image.ledger.sums().find(|(of, _)| *of == index) {
+        if let Some(sums) = image.ledger.sums_of(index) {
             sites.push(mapping_site(&site, sums, image, index, cutoff));
         }
     }

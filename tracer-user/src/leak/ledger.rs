@@ -129,6 +129,11 @@ impl Ledger {
         }
     }
 
+    /// The sums of one site, if it made mappings.
+    pub fn sums_of(&self, site: u32) -> Option<&MappingSums> {
+        self.sums.get(&site)
+    }
+
     /// The sums of every site.
     pub fn sums(&self) -> impl Iterator<Item = (u32, &MappingSums)> {
         self.sums.iter().map(|(site, sums)| (*site, sums))

@@ -34,7 +34,7 @@ impl Session {
             let Some(at) = self.images.index_of(image) else {
                 continue;
             };
-            let Some(image) = self.images.iter().nth(at) else {
+            let Some(image) = self.images.get(at) else {
                 continue;
             };
             let Some(code) = self.images.code(image) else {

@@ -157,7 +157,7 @@ impl Session {
     }
 
     fn is_alive(&self, index: usize) -> bool {
-        let Some(image) = self.images.iter().nth(index) else {
+        let Some(image) = self.images.get(index) else {
             return false;
         };
         match self.targets.iter().find(|target| target.pid == image.pid) {
@@ -175,7 +175,7 @@ impl Session {
         for index in &running {
             let time = self.images.exit_time(*index).unwrap_or_else(|| self.now());
             self.images.end(*index, time, ProcessEnd::Exited);
-            if let Some(image) = self.images.iter().nth(*index) {
+            if let Some(image) = self.images.get(*index) {
                 self.object.dismiss(image.pid, image.id);
             }
         }
@@ -198,7 +198,7 @@ impl Session {
             .collect();
         let ended: HashMap<u64, Cutoff> = ended
             .iter()
-            .filter_map(|index| self.images.iter().nth(*index))
+            .filter_map(|index| self.images.get(*index))
             .filter(|image| with_heap.contains(&image.id))
             .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
             .collect();
@@ -220,7 +220,7 @@ impl Session {
     /// Whether an image ended before its files could be looked at, and none of
     /// those that could is probed.
     fn may_have_hidden_allocator(&self, index: usize) -> bool {
-        let Some(image) = self.images.iter().nth(index) else {
+        let Some(image) = self.images.get(index) else {
             return false;
         };
         let Some(code) = self.images.code(image) else {

@@ -94,6 +94,11 @@ impl Images {
         Ok(())
     }
 
+    /// An image by its index.
+    pub fn get(&self, index: usize) -> Option<&Image> {
+        self.images.get(index)
+    }
+
     /// All images, oldest first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Image> {
         self.images.iter()

@@ -82,12 +82,10 @@ impl Session {
         let settings = Settings {
             min_size: options.min_size,
             hash_seed: seed(),
-            task_pid: offsets.pid,
             task_tgid: offsets.tgid,
             task_mm: offsets.mm,
             task_utask: offsets.utask,
             follow: u32::from(options.follow),
-            padding: 0,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
