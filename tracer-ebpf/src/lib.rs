@@ -6,13 +6,16 @@
 
 pub mod block;
 pub mod call;
+pub mod callsite;
 pub mod event;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
+pub mod rule;
 pub mod settings;
 pub mod site;
 pub mod stack;
+pub mod table;
 pub mod thread;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.
