@@ -11,6 +11,11 @@ mod process;
 mod report;
 mod session;
 mod symbolize;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the session is about to use it")
+)]
+mod unwind;
 
 use std::process::ExitCode;
 
