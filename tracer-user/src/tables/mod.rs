@@ -268,11 +268,12 @@ fn describe(module: &Module) -> String {
         Module::Bare => "it has no unwind information".to_owned(),
         Module::Failed(problem) => problem.clone(),
         Module::Loaded(loaded) => format!(
-            "{} rows for returns, {} for interrupted instructions, {}, built in {:.1} ms",
+            "{} rows for returns, {} for interrupted instructions, {}, built in {:.1} ms, left out: {}",
             loaded.returns.len,
             loaded.full.len,
             indicatif::HumanBytes(u64::from(loaded.returns.len + loaded.full.len) * 8),
-            loaded.time.as_secs_f64() * 1e3
+            loaded.time.as_secs_f64() * 1e3,
+            loaded.omitted
         ),
     }
 }
