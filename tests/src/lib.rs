@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod agreement;
+pub mod gdb;
 mod kernel;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
@@ -27,6 +29,8 @@ mod target;
 pub mod terminal;
 mod tracer;
 
+pub use agreement::{Agreement, Runs, Stack};
+pub use gdb::{Backtraces, Gdb, Sampling};
 pub use kernel::{KernelObjects, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};

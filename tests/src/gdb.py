@@ -1,0 +1,199 @@
+"""Runs inside gdb: writes down gdb's own backtrace of every allocation.
+
+`config` is set before: `out` (the file to write), `enough` (a file: as soon as
+it is there, nothing more is written down), `allocators` (functions to stop in), `first` and `every` (of the calls from one place: the first so many
+are written down, then each so-manyth), and `runs` (whether gdb starts the
+program, or is attached to it).
+
+A backtrace is a list of addresses: where the thread stands, then return
+addresses, the innermost first. gdb also shows what has no frame of its own:
+inlined functions, and callers that left by a tail call, which it guesses from
+debug information. Both are left out.
+"""
+
+import json
+import os
+
+import gdb
+
+MASK = (1 << 64) - 1
+WORD = 8
+# So many frames may lie between an allocator's function and another.
+NESTING = 4
+
+# Where each function has its size.
+SIZES = {
+    "malloc": lambda reg: reg("rdi"),
+    "calloc": lambda reg: reg("rdi") * reg("rsi"),
+    "realloc": lambda reg: reg("rsi"),
+    "reallocarray": lambda reg: reg("rsi") * reg("rdx"),
+    "aligned_alloc": lambda reg: reg("rsi"),
+    "memalign": lambda reg: reg("rsi"),
+    "posix_memalign": lambda reg: reg("rdx"),
+    "valloc": lambda reg: reg("rdi"),
+    "mmap": lambda reg: reg("rsi"),
+}
+
+# Frames that are none: see above.
+VIRTUAL = (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME)
+
+stacks = {}
+calls = {}
+# Of each thread's outermost call: its function, where its return address is,
+# and the return address.
+outermost = {}
+code = {}
+ranges = []
+
+
+def code_ranges():
+    """Executable mappings: start, end, file offset, path."""
+    found = []
+    with open(f"/proc/{gdb.selected_inferior().pid}/maps") as maps:
+        for line in maps:
+            fields = line.split(None, 5)
+            if "x" not in fields[1]:
+                continue
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            path = fields[5].strip() if len(fields) > 5 else ""
+            found.append((start, end, int(fields[2], 16), path))
+    return found
+
+
+def note_code(address):
+    """Remembers which mapping an address lies in."""
+    global ranges
+    if address in code:
+        return
+    for _ in range(2):
+        for start, end, offset, path in ranges:
+            if start <= address < end:
+                code[address] = [path, address - start + offset]
+                return
+        ranges = code_ranges()
+    code[address] = ["", address]
+
+
+def is_nested(function, sp, caller):
+    """Whether a call is part of another: jumped to from it, or called by it
+    while it runs. Such a call allocates for the other."""
+    before = outermost.get(gdb.selected_thread().ptid)
+    if before is None:
+        return False
+    if (before[1], before[2]) == (sp, caller):
+        return before[0] != function
+    frame = gdb.newest_frame().older()
+    for _ in range(NESTING):
+        if frame is None:
+            break
+        if frame.pc() == before[2] and frame.read_register("rsp") == before[1] + WORD:
+            return True
+        frame = frame.older()
+    return False
+
+
+def walk():
+    """The addresses, and why there are no more."""
+    addresses = []
+    frame = gdb.newest_frame()
+    while frame is not None:
+        if frame.type() not in VIRTUAL:
+            addresses.append(frame.pc() & MASK)
+        reason = frame.unwind_stop_reason()
+        frame = frame.older()
+    return addresses, gdb.frame_stop_reason_string(reason)
+
+
+class Entry(gdb.Breakpoint):
+    """The first instruction of an allocator's function."""
+
+    def __init__(self, function, address):
+        super().__init__(f"*{address:#x}", internal=True)
+        self.function = function
+
+    def stop(self):
+        if os.path.exists(config["enough"]):
+            return False
+        frame = gdb.newest_frame()
+
+        def register(name):
+            return int(frame.read_register(name)) & MASK
+
+        sp = register("rsp")
+        memory = gdb.selected_inferior().read_memory(sp, WORD)
+        caller = int.from_bytes(memory.tobytes(), "little")
+        if is_nested(self.function, sp, caller):
+            return False
+        outermost[gdb.selected_thread().ptid] = (self.function, sp, caller)
+        count = calls.get(caller, 0) + 1
+        calls[caller] = count
+        if count > config["first"] and count % config["every"]:
+            return False
+        addresses, reason = walk()
+        size = SIZES[self.function](register) & MASK
+        for address in addresses:
+            note_code(address)
+        key = (self.function, size, tuple(addresses))
+        stacks.setdefault(key, [0, reason])[0] += 1
+        return False
+
+
+def place(*_):
+    """Places the breakpoints as soon as the allocator is there."""
+    if Entry.placed:
+        return
+    for function in config["allocators"]:
+        try:
+            address = int(gdb.parse_and_eval(f"(unsigned long)&'{function}'"))
+        except gdb.error:
+            continue
+        Entry.placed = True
+        Entry(function, address)
+
+
+Entry.placed = False
+
+
+def on_new_file(event):
+    if event.new_objfile.filename.endswith("libc.so.6"):
+        place()
+
+
+def write():
+    with open(config["out"], "w") as out:
+        json.dump(
+            {
+                "stacks": [
+                    {
+                        "function": function,
+                        "size": size,
+                        "count": count,
+                        "frames": [
+                            {"address": address, "path": code[address][0], "offset": code[address][1]}
+                            for address in addresses
+                        ],
+                        "end": reason,
+                    }
+                    for (function, size, addresses), (count, reason) in stacks.items()
+                ]
+            },
+            out,
+        )
+
+
+gdb.execute("set backtrace past-main on")
+gdb.execute("set backtrace past-entry on")
+gdb.execute("set backtrace limit unlimited")
+gdb.execute("set print entry-values no")
+gdb.execute("handle all nostop noprint pass")
+gdb.execute("handle SIGTRAP SIGINT stop print nopass")
+if config["runs"]:
+    gdb.events.new_objfile.connect(on_new_file)
+    gdb.execute("run")
+else:
+    place()
+    print("gdb is ready", flush=True)
+    gdb.execute("continue")
+if gdb.selected_inferior().pid:
+    raise gdb.GdbError("the program stopped before its end")
+write()
