@@ -1,9 +1,10 @@
 """Runs inside gdb: writes down gdb's own backtrace of every allocation.
 
 `config` is set before: `out` (the file to write), `enough` (a file: as soon as
-it is there, nothing more is written down), `allocators` (functions to stop in), `first` and `every` (of the calls from one place: the first so many
-are written down, then each so-manyth), and `runs` (whether gdb starts the
-program, or is attached to it).
+it is there, nothing more is written down), `allocators` (functions to stop in), `first` and `every` (of calls from one place for one size: the first so
+many are written down, then each so-manyth), `stops` (after so many calls gdb
+lets the program run on alone), and `runs` (whether gdb starts the program, or
+is attached to it).
 
 A backtrace is a list of addresses: where the thread stands, then return
 addresses, the innermost first. gdb also shows what has no frame of its own:
@@ -39,9 +40,9 @@ VIRTUAL = (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME)
 
 stacks = {}
 calls = {}
-# Of each thread's outermost call: its function, where its return address is,
+# Of each thread's last call: its function, where its return address is,
 # and the return address.
-outermost = {}
+last_call = {}
 code = {}
 ranges = []
 
@@ -60,24 +61,24 @@ def code_ranges():
     return found
 
 
-def note_code(address):
-    """Remembers which mapping an address lies in."""
+def is_code(address):
+    """Whether an address is executable. Remembers which file is there."""
     global ranges
     if address in code:
-        return
+        return True
     for _ in range(2):
         for start, end, offset, path in ranges:
             if start <= address < end:
                 code[address] = [path, address - start + offset]
-                return
+                return True
         ranges = code_ranges()
-    code[address] = ["", address]
+    return False
 
 
-def is_nested(function, sp, caller):
-    """Whether a call is part of another: jumped to from it, or called by it
-    while it runs. Such a call allocates for the other."""
-    before = outermost.get(gdb.selected_thread().ptid)
+def is_nested(function, sp, caller, before):
+    """Whether a call is part of the one before it in this thread: jumped to
+    from there, or called by it while it runs. Such a call allocates for the
+    other."""
     if before is None:
         return False
     if (before[1], before[2]) == (sp, caller):
@@ -93,12 +94,18 @@ def is_nested(function, sp, caller):
 
 
 def walk():
-    """The addresses, and why there are no more."""
+    """The addresses, and why there are no more.
+
+    Where there is no table, gdb takes any word for a return address: what is
+    not even code is none."""
     addresses = []
     frame = gdb.newest_frame()
     while frame is not None:
         if frame.type() not in VIRTUAL:
-            addresses.append(frame.pc() & MASK)
+            address = frame.pc() & MASK
+            if not is_code(address):
+                return addresses, "not code"
+            addresses.append(address)
         reason = frame.unwind_stop_reason()
         frame = frame.older()
     return addresses, gdb.frame_stop_reason_string(reason)
@@ -107,6 +114,9 @@ def walk():
 class Entry(gdb.Breakpoint):
     """The first instruction of an allocator's function."""
 
+    all = []
+    stops = 0
+
     def __init__(self, function, address):
         super().__init__(f"*{address:#x}", internal=True)
         self.function = function
@@ -114,6 +124,9 @@ class Entry(gdb.Breakpoint):
     def stop(self):
         if os.path.exists(config["enough"]):
             return False
+        Entry.stops += 1
+        if Entry.stops == config["stops"]:
+            gdb.post_event(remove)
         frame = gdb.newest_frame()
 
         def register(name):
@@ -122,36 +135,36 @@ class Entry(gdb.Breakpoint):
         sp = register("rsp")
         memory = gdb.selected_inferior().read_memory(sp, WORD)
         caller = int.from_bytes(memory.tobytes(), "little")
-        if is_nested(self.function, sp, caller):
-            return False
-        outermost[gdb.selected_thread().ptid] = (self.function, sp, caller)
-        count = calls.get(caller, 0) + 1
-        calls[caller] = count
-        if count > config["first"] and count % config["every"]:
-            return False
-        addresses, reason = walk()
         size = SIZES[self.function](register) & MASK
-        for address in addresses:
-            note_code(address)
-        key = (self.function, size, tuple(addresses))
-        stacks.setdefault(key, [0, reason])[0] += 1
+        thread = gdb.selected_thread().ptid
+        before = last_call.get(thread)
+        count = calls.get((caller, size), 0) + 1
+        calls[(caller, size)] = count
+        is_sampled = count <= config["first"] or count % config["every"] == 0
+        if is_sampled and not is_nested(self.function, sp, caller, before):
+            addresses, reason = walk()
+            key = (self.function, size, tuple(addresses))
+            stacks.setdefault(key, [0, reason])[0] += 1
+        last_call[thread] = (self.function, sp, caller)
         return False
+
+
+def remove():
+    """Takes all breakpoints away."""
+    for entry in Entry.all:
+        entry.delete()
 
 
 def place(*_):
     """Places the breakpoints as soon as the allocator is there."""
-    if Entry.placed:
+    if Entry.all:
         return
     for function in config["allocators"]:
         try:
             address = int(gdb.parse_and_eval(f"(unsigned long)&'{function}'"))
         except gdb.error:
             continue
-        Entry.placed = True
-        Entry(function, address)
-
-
-Entry.placed = False
+        Entry.all.append(Entry(function, address))
 
 
 def on_new_file(event):

@@ -38,18 +38,25 @@ pub struct Gdb {
     folder: TempDir,
 }
 
-/// Which allocations gdb writes down, of those from one place.
+/// Which allocations gdb writes down, of those from one place for one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampling {
     /// So many of the first.
     pub first: u64,
     /// Then each so-manyth.
     pub every: u64,
+    /// After so many calls, from any place, gdb lets the program run on alone.
+    /// A stop takes 0.05 ms and more, the more threads there are.
+    pub stops: u64,
 }
 
 impl Sampling {
     /// All.
-    pub const ALL: Self = Self { first: 0, every: 1 };
+    pub const ALL: Self = Self {
+        first: 0,
+        every: 1,
+        stops: u64::MAX,
+    };
 }
 
 /// All that gdb wrote down.
@@ -192,6 +199,7 @@ fn gdb(folder: &TempDir, sampling: Sampling, runs: bool) -> Command {
         "allocators": ALLOCATORS,
         "first": sampling.first,
         "every": sampling.every,
+        "stops": sampling.stops,
         "runs": i32::from(runs),
     });
     let mut command = Command::new("gdb");
