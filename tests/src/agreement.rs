@@ -11,7 +11,8 @@ use crate::report::View;
 
 /// The tracer's limit. Of a deeper stack, so many frames have to be equal.
 const MAX_FRAMES: usize = 127;
-/// A probe may be so many bytes behind a function's first instruction.
+/// A probe and gdb's breakpoint, both near a function's first instruction, may
+/// be so many bytes apart.
 const DISPLACEMENT: u64 = 32;
 
 /// What gdb says when the tables say that there is no caller.
@@ -59,6 +60,15 @@ impl View {
         self.sites
             .iter()
             .filter(|site| site.kind == MemoryKind::Heap)
+            .map(|site| self.stack(site))
+            .collect()
+    }
+
+    /// The same of one process (an index into `processes`).
+    pub fn stacks_of(&self, process: usize) -> Vec<Stack> {
+        self.sites
+            .iter()
+            .filter(|site| site.process == process && site.kind == MemoryKind::Heap)
             .map(|site| self.stack(site))
             .collect()
     }
@@ -124,7 +134,7 @@ impl Runs {
             return false;
         };
         let (found, real) = (self.key(found), self.key(real));
-        found.0 == real.0 && (real.1..real.1 + DISPLACEMENT).contains(&found.1)
+        found.0 == real.0 && found.1.abs_diff(real.1) < DISPLACEMENT
     }
 }
 

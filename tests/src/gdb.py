@@ -35,6 +35,9 @@ SIZES = {
     "mmap": lambda reg: reg("rsi"),
 }
 
+# What the kernel emulates, at the beginning of functions.
+EMULATED = ("push", "nop", "nopw", "nopl", "endbr64")
+
 # Frames that are none: see above.
 VIRTUAL = (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME)
 
@@ -112,14 +115,25 @@ def walk():
 
 
 class Entry(gdb.Breakpoint):
-    """The first instruction of an allocator's function."""
+    """A breakpoint at the entry of an allocator's function.
+
+    Where the kernel takes a probe away, even one of another process, it takes
+    a breakpoint at the same address with it. Probes are on the first
+    instruction if that is one of EMULATED: then the breakpoint is on the
+    second."""
 
     all = []
     stops = 0
 
     def __init__(self, function, address):
+        architecture = gdb.selected_frame().architecture()
+        first = architecture.disassemble(address)[0]
+        name = first["asm"].split()[0]
+        if name in EMULATED:
+            address += first["length"]
         super().__init__(f"*{address:#x}", internal=True)
         self.function = function
+        self.pushed = WORD if name == "push" else 0
 
     def stop(self):
         if os.path.exists(config["enough"]):
@@ -132,7 +146,7 @@ class Entry(gdb.Breakpoint):
         def register(name):
             return int(frame.read_register(name)) & MASK
 
-        sp = register("rsp")
+        sp = register("rsp") + self.pushed
         memory = gdb.selected_inferior().read_memory(sp, WORD)
         caller = int.from_bytes(memory.tobytes(), "little")
         size = SIZES[self.function](register) & MASK
@@ -205,6 +219,8 @@ if config["runs"]:
     gdb.execute("run")
 else:
     place()
+    if not Entry.all:
+        raise gdb.GdbError("no allocator")
     print("gdb is ready", flush=True)
     gdb.execute("continue")
 if gdb.selected_inferior().pid:

@@ -15,7 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::lines::Lines;
-use crate::wait_until;
+use crate::{patched_bytes, wait_until};
 
 /// The functions in which gdb stops.
 const ALLOCATORS: [&str; 8] = [
@@ -96,12 +96,32 @@ impl Gdb {
     /// Attaches to a process and waits until it runs on with all breakpoints
     /// in place. The process has to end before gdb does.
     ///
+    /// The kernel may take a tracer's probes away only after the tracer has
+    /// ended: gdb comes after that.
+    ///
     /// # Errors
     /// gdb is missing, or it cannot attach.
     pub fn attach(pid: u32, sampling: Sampling) -> Result<Self> {
+        Self::attach_with(pid, sampling, &[])
+    }
+
+    /// The same for the first child that the process forks from then on. gdb
+    /// ends when the child has ended.
+    ///
+    /// # Errors
+    /// See [`Gdb::attach`].
+    pub fn attach_to_child_of(pid: u32, sampling: Sampling) -> Result<Self> {
+        Self::attach_with(pid, sampling, &["-iex", "set follow-fork-mode child"])
+    }
+
+    fn attach_with(pid: u32, sampling: Sampling, settings: &[&str]) -> Result<Self> {
+        wait_until("the end of all probes", || {
+            Ok((patched_bytes(pid)? == 0).then_some(()))
+        })?;
         let folder = tempfile::tempdir()?;
         let mut command = gdb(&folder, sampling, false);
         command
+            .args(settings)
             .args(["-p", &pid.to_string()])
             .args(["-x", &script(&folder)?]);
         let mut gdb = Self::spawn(command, folder)?;

@@ -185,9 +185,9 @@ fn python() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let command = ["/usr/bin/python3", "-S", "-E", "-c", SCRIPT];
     let sampling = Sampling {
-        first: 3,
-        every: 10,
-        stops: 20_000,
+        first: 20,
+        every: 5,
+        stops: 30_000,
     };
     compare_runs(&command, sampling, folder.path())?.is_whole(300)
 }
@@ -250,11 +250,17 @@ fn java_that_compiles() -> Result<()> {
     let source = "class Sum { public static void main(String[] a) { \
         System.out.println(java.util.stream.IntStream.range(0, 9).sum()); } }";
     std::fs::write(folder.path().join("Sum.java"), source)?;
-    let command = ["/usr/bin/java", "-Xmx64m", "Sum.java"];
+    let command = [
+        "/usr/bin/java",
+        "-Xmx64m",
+        "-XX:CICompilerCount=2",
+        "-XX:ParallelGCThreads=2",
+        "Sum.java",
+    ];
     let sampling = Sampling {
         first: 2,
         every: 500,
-        stops: 20_000,
+        stops: 8_000,
     };
     compare_runs(&command, sampling, folder.path())?.is_whole_in_both_runs(300)
 }

@@ -1,0 +1,134 @@
+//! Whole stacks while code comes and goes: late libraries, other libraries in
+//! their place, other images, children, foreign probes. gdb is the judge again.
+
+use std::sync::{PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::gdb::Backtrace;
+use unfreed_tests::{Agreement, Gdb, Runs, Sampling, Stack, Target, Tracer};
+
+/// A tracer that follows children probes every process, and gdb would find the
+/// kernel's trampolines instead of return addresses: such a tracer has the
+/// machine to itself.
+static PROBES: RwLock<()> = RwLock::new(());
+
+/// New code is known after so long.
+const PROMISED: Duration = Duration::from_secs(1);
+
+/// What the tracer and gdb say about the same commands.
+struct Both {
+    found: Vec<Stack>,
+    real: Vec<Backtrace>,
+}
+
+impl Both {
+    /// Runs commands under the tracer, then under gdb, in one process. Under
+    /// the tracer a pause lies between groups of commands.
+    fn of(groups: &[&[&str]]) -> Result<Self> {
+        let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+        let mut target = Target::start("changing")?;
+        // The loader has its tables as large as it needs after a second round.
+        run(&mut target, groups, Duration::ZERO)?;
+        run(&mut target, groups, Duration::ZERO)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        run(&mut target, groups, PROMISED)?;
+        let found = tracer.stop()?.report()?.stacks();
+        let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+        run(&mut target, groups, Duration::ZERO)?;
+        gdb.is_enough()?;
+        target.finish()?;
+        let real = gdb.finish()?.stacks;
+        Ok(Self { found, real })
+    }
+
+    /// What is cut short has met code too new to be known, and nothing is
+    /// wrong.
+    fn is_whole_or_too_early(&self, least: usize) -> Result<()> {
+        let all = Agreement::of(&self.found, &self.real, Runs::Same);
+        println!("{all}");
+        all.is_honest(least)?;
+        let mut reasons = all.truncated.keys();
+        ensure!(reasons.all(|reason| reason == "no_row_yet"), "{all}");
+        Ok(())
+    }
+
+    /// Blocks of one size alone.
+    fn of_size(&self, size: u64) -> Agreement {
+        let is_found = |stack: &&Stack| stack.bytes == stack.count * size;
+        let found: Vec<Stack> = self.found.iter().filter(is_found).cloned().collect();
+        let is_real = |trace: &&Backtrace| trace.size == size;
+        let real: Vec<Backtrace> = self.real.iter().filter(is_real).cloned().collect();
+        Agreement::of(&found, &real, Runs::Same)
+    }
+}
+
+fn run(target: &mut Target, groups: &[&[&str]], pause: Duration) -> Result<()> {
+    for group in groups {
+        for command in *group {
+            target.command(command)?;
+        }
+        thread::sleep(pause);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_late_library_is_known_within_a_second() -> Result<()> {
+    let both = Both::of(&[&["load_thin"], &["use_thin"], &["unload"]])?;
+    both.is_whole_or_too_early(12)?;
+    both.of_size(1489).is_whole(6)
+}
+
+/// The table of the first would give frames that are none. The target makes
+/// sure that the second has its place.
+#[test]
+fn a_table_ends_with_its_library() -> Result<()> {
+    let both = Both::of(&[&["load_thin"], &["use_thin", "replace"], &["use_wide"], &["unload"]])?;
+    both.is_whole_or_too_early(24)?;
+    both.of_size(1489).is_whole(6)?;
+    both.of_size(1499).is_whole(6)
+}
+
+#[test]
+fn a_new_image_has_tables_of_its_own() -> Result<()> {
+    let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("exec_self")?;
+    target.wait_ready()?;
+    thread::sleep(PROMISED);
+    target.command("after_exec")?;
+    let report = tracer.stop()?.report()?;
+    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    target.command("after_exec")?;
+    gdb.is_enough()?;
+    target.finish()?;
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| trace.size == 1531);
+    ensure!(report.processes.len() == 2, "{:?}", report.processes);
+    let mut found = report.stacks_of(1);
+    found.retain(|stack| stack.bytes == stack.count * 1531);
+    Agreement::of(&found, &real, Runs::Same).is_whole(21)
+}
+
+#[test]
+fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
+    let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    target.command("allocate_in_child")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    target.command("allocate_in_child")?;
+    let report = tracer.stop()?.report()?;
+    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    target.command("allocate_in_child")?;
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| trace.size == 1511);
+    let child = report
+        .processes
+        .iter()
+        .position(|process| process.pid != target.pid)
+        .context("no child")?;
+    Agreement::of(&report.stacks_of(child), &real, Runs::Same).is_whole(21)
+}
