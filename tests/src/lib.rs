@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 mod agreement;
+mod foreign;
 pub mod gdb;
 mod kernel;
 mod lines;
@@ -30,6 +31,7 @@ pub mod terminal;
 mod tracer;
 
 pub use agreement::{Agreement, Runs, Stack};
+pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb, Sampling};
 pub use kernel::{KernelObjects, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};

@@ -1,13 +1,14 @@
 //! Whole stacks while code comes and goes: late libraries, other libraries in
 //! their place, other images, children, foreign probes. gdb is the judge again.
 
+use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::Backtrace;
-use unfreed_tests::{Agreement, Gdb, Runs, Sampling, Stack, Target, Tracer};
+use unfreed_tests::{Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path};
 
 /// A tracer that follows children probes every process, and gdb would find the
 /// kernel's trampolines instead of return addresses: such a tracer has the
@@ -131,4 +132,66 @@ fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
         .position(|process| process.pid != target.pid)
         .context("no child")?;
     Agreement::of(&report.stacks_of(child), &real, Runs::Same).is_whole(21)
+}
+
+// --- return probes of somebody else ---
+
+const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+const HIJACKED: [&[&str]; 1] = [&["tree", "sort", "shared_library", "recursion_5"]];
+
+/// Probes on functions that call each other, in a program, its library and
+/// libc, so that several return addresses of a stack are the kernel's.
+fn foreign_probes(pid: u32) -> Result<Vec<ReturnProbe>> {
+    let paths = target_path("paths")?;
+    let library = target_path("libpaths_library.so")?;
+    [
+        (paths.as_path(), "_ZL4lefti"),
+        (&paths, "_ZL7comparePKvS0_"),
+        (&paths, "_ZL8callbacki"),
+        (&library, "library_calls_back"),
+        (&library, "library_allocates"),
+        (Path::new(LIBC), "qsort"),
+    ]
+    .into_iter()
+    .map(|(file, function)| ReturnProbe::place(pid, file, function))
+    .collect()
+}
+
+/// Records what happens while the probes are there, and lets gdb see the same
+/// without them.
+fn compare_hijacked(are_first: bool) -> Result<()> {
+    let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("paths")?;
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    let mut probes = Vec::new();
+    if are_first {
+        probes = foreign_probes(target.pid)?;
+    }
+    let tracer = Tracer::record(target.pid, &[])?;
+    if !are_first {
+        probes = foreign_probes(target.pid)?;
+    }
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    for probe in &probes {
+        ensure!(probe.count()? > 0, "a probe that never hits proves nothing");
+    }
+    let report = tracer.stop()?.report()?;
+    drop(probes);
+    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    gdb.is_enough()?;
+    target.finish()?;
+    let agreement = Agreement::of(&report.stacks(), &gdb.finish()?.stacks, Runs::Same);
+    println!("{agreement}");
+    agreement.is_whole(500)
+}
+
+#[test]
+fn return_addresses_that_were_hijacked_before() -> Result<()> {
+    compare_hijacked(true)
+}
+
+#[test]
+fn return_addresses_that_are_hijacked_later() -> Result<()> {
+    compare_hijacked(false)
 }
