@@ -18,12 +18,14 @@ const DISPLACEMENT: u64 = 32;
 /// What gdb says when the tables say that there is no caller.
 const OUTERMOST: &str = "outermost";
 
-/// Whether the tracer and gdb looked at one process, so that addresses are
-/// equal, or at two runs of a program, where files and offsets in them are.
+/// Whether the tracer and gdb looked at one process, where addresses are equal,
+/// or at two runs of a program, where files and offsets in them are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// One process, and gdb wrote down all that the tracer did.
+    /// One process that did the same twice, and gdb wrote down all of it.
     Same,
+    /// One process that took the same paths twice, but not as often.
+    Paths,
     /// Two runs, of which gdb wrote down a part.
     Sampled,
 }
@@ -113,7 +115,7 @@ type Key<'a> = (&'a str, u64);
 impl Runs {
     fn key(self, position: &Position) -> Key<'_> {
         match self {
-            Self::Same => ("", position.address),
+            Self::Same | Self::Paths => ("", position.address),
             Self::Sampled => (&position.path, position.offset),
         }
     }
@@ -155,8 +157,8 @@ impl Agreement {
             sums.0 += trace.count;
             sums.1 += trace.count * trace.size;
         }
-        if runs == Runs::Same {
-            agreement.look_for_others(found, &seen);
+        if runs != Runs::Sampled {
+            agreement.look_for_others(found, &seen, runs);
         }
         agreement
     }
@@ -194,10 +196,16 @@ impl Agreement {
     }
 
     /// Looks for stacks that gdb has not seen, or not as often.
-    fn look_for_others(&mut self, found: &[Stack], seen: &HashMap<Vec<Key<'_>>, (u64, u64)>) {
+    fn look_for_others(
+        &mut self,
+        found: &[Stack],
+        seen: &HashMap<Vec<Key<'_>>, (u64, u64)>,
+        runs: Runs,
+    ) {
         for stack in found {
-            let callers = Runs::Same.callers(&stack.frames);
+            let callers = runs.callers(&stack.frames);
             match seen.get(&callers) {
+                Some(_) if runs == Runs::Paths => {}
                 Some(&sums) if sums == (stack.count, stack.bytes) => {}
                 // The stacks that end here as one, and in gdb do not.
                 _ if seen.keys().any(|real| {

@@ -3,8 +3,9 @@
 `config` is set before: `out` (the file to write), `enough` (a file: as soon as
 it is there, nothing more is written down), `allocators` (functions to stop in), `first` and `every` (of calls from one place for one size: the first so
 many are written down, then each so-manyth), `stops` (after so many calls gdb
-lets the program run on alone), and `runs` (whether gdb starts the program, or
-is attached to it).
+lets the program run on alone), `runs` (whether gdb starts the program, or is
+attached to it), and `signal` with `interrupted`: the addresses at which the
+program gets it.
 
 A backtrace is a list of addresses: where the thread stands, then return
 addresses, the innermost first. gdb also shows what has no frame of its own:
@@ -169,6 +170,27 @@ def remove():
         entry.delete()
 
 
+class Interruption(gdb.Breakpoint):
+    """An instruction at which the program gets a signal, once."""
+
+    all = {}
+
+    def __init__(self, address):
+        super().__init__(f"*{address:#x}", internal=True)
+        Interruption.all[address] = self
+
+
+def run_on():
+    """Lets the program run to its end, with the signals that are asked for."""
+    gdb.execute("continue")
+    while gdb.selected_inferior().pid:
+        here = Interruption.all.pop(gdb.newest_frame().pc() & MASK, None)
+        if here is None:
+            raise gdb.GdbError("the program stopped before its end")
+        here.delete()
+        gdb.execute(f"signal {config['signal']}")
+
+
 def place(*_):
     """Places the breakpoints as soon as the allocator is there."""
     if Entry.all:
@@ -217,12 +239,14 @@ gdb.execute("handle SIGTRAP SIGINT stop print nopass")
 if config["runs"]:
     gdb.events.new_objfile.connect(on_new_file)
     gdb.execute("run")
+    if gdb.selected_inferior().pid:
+        raise gdb.GdbError("the program stopped before its end")
 else:
     place()
     if not Entry.all:
         raise gdb.GdbError("no allocator")
     print("gdb is ready", flush=True)
-    gdb.execute("continue")
-if gdb.selected_inferior().pid:
-    raise gdb.GdbError("the program stopped before its end")
+    for address in config["interrupted"]:
+        Interruption(address)
+    run_on()
 write()

@@ -5,6 +5,7 @@
 //! a command exactly, so it runs it once under the tracer and once under gdb,
 //! in one process, where all addresses are the same.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -102,7 +103,7 @@ impl Gdb {
     /// # Errors
     /// gdb is missing, or it cannot attach.
     pub fn attach(pid: u32, sampling: Sampling) -> Result<Self> {
-        Self::attach_with(pid, sampling, &[])
+        Self::attach_with(pid, Config::new(sampling), &[])
     }
 
     /// The same for the first child that the process forks from then on. gdb
@@ -111,15 +112,29 @@ impl Gdb {
     /// # Errors
     /// See [`Gdb::attach`].
     pub fn attach_to_child_of(pid: u32, sampling: Sampling) -> Result<Self> {
-        Self::attach_with(pid, sampling, &["-iex", "set follow-fork-mode child"])
+        let settings = ["-iex", "set follow-fork-mode child"];
+        Self::attach_with(pid, Config::new(sampling), &settings)
     }
 
-    fn attach_with(pid: u32, sampling: Sampling, settings: &[&str]) -> Result<Self> {
+    /// The same, and once at each of these addresses the process gets
+    /// SIGALRM.
+    ///
+    /// # Errors
+    /// See [`Gdb::attach`].
+    pub fn attach_and_interrupt(pid: u32, addresses: &BTreeSet<u64>) -> Result<Self> {
+        let config = Config {
+            interrupted: addresses,
+            ..Config::new(Sampling::ALL)
+        };
+        Self::attach_with(pid, config, &[])
+    }
+
+    fn attach_with(pid: u32, config: Config<'_>, settings: &[&str]) -> Result<Self> {
         wait_until("the end of all probes", || {
             Ok((patched_bytes(pid)? == 0).then_some(()))
         })?;
         let folder = tempfile::tempdir()?;
-        let mut command = gdb(&folder, sampling, false);
+        let mut command = gdb(&folder, config);
         command
             .args(settings)
             .args(["-p", &pid.to_string()])
@@ -145,7 +160,13 @@ impl Gdb {
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Backtraces> {
         let folder = tempfile::tempdir()?;
-        let mut command = gdb(&folder, sampling, true);
+        let mut command = gdb(
+            &folder,
+            Config {
+                runs: true,
+                ..Config::new(sampling)
+            },
+        );
         command
             .args(["-x", &script(&folder)?])
             .arg("--args")
@@ -210,9 +231,28 @@ impl Drop for Gdb {
     }
 }
 
+/// What `gdb.py` is told.
+#[derive(Debug, Clone, Copy)]
+struct Config<'a> {
+    sampling: Sampling,
+    runs: bool,
+    interrupted: &'a BTreeSet<u64>,
+}
+
+impl Config<'_> {
+    fn new(sampling: Sampling) -> Self {
+        Self {
+            sampling,
+            runs: false,
+            interrupted: const { &BTreeSet::new() },
+        }
+    }
+}
+
 /// gdb without anybody's settings and without debug information of libraries:
 /// it unwinds by `.eh_frame` alone.
-fn gdb(folder: &TempDir, sampling: Sampling, runs: bool) -> Command {
+fn gdb(folder: &TempDir, config: Config<'_>) -> Command {
+    let sampling = config.sampling;
     let config = json!({
         "out": folder.path().join("stacks.json"),
         "enough": folder.path().join("enough"),
@@ -220,7 +260,9 @@ fn gdb(folder: &TempDir, sampling: Sampling, runs: bool) -> Command {
         "first": sampling.first,
         "every": sampling.every,
         "stops": sampling.stops,
-        "runs": i32::from(runs),
+        "runs": i32::from(config.runs),
+        "signal": "SIGALRM",
+        "interrupted": config.interrupted,
     });
     let mut command = Command::new("gdb");
     command.args(["-nx", "-batch"]);

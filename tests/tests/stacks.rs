@@ -1,10 +1,11 @@
 //! Whole stacks: every call path that the tracer reports is, address by
 //! address, the one that gdb finds.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::{Backtrace, Position};
 use unfreed_tests::{Agreement, Gdb, Runs, Sampling, Stack, Target, Tracer, target_path};
 
@@ -90,6 +91,48 @@ fn coroutines_and_assembly() -> Result<()> {
 #[test]
 fn a_frame_by_an_expression() -> Result<()> {
     compare("odd", &["assembly_with_expressions"])?.is_honest(1)
+}
+
+// --- signals ---
+
+/// In the stack of the handler's block: the interrupted instruction, after
+/// malloc, the handler, and libc's return from it.
+const INTERRUPTED: usize = 3;
+
+/// A timer interrupts a loop at any of its instructions. gdb sends the signal
+/// at the same instructions again.
+#[test]
+fn signals_at_any_instruction() -> Result<()> {
+    let mut target = Target::start("interrupted")?;
+    target.command("interrupted")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("interrupted")?;
+    let mut found = tracer.stop()?.report()?.stacks();
+    let address = |frames: &[Position]| frames.get(INTERRUPTED).map(|frame| frame.address);
+    let interrupted: BTreeSet<u64> = found
+        .iter()
+        .filter_map(|stack| address(&stack.frames))
+        .collect();
+    target.command("without_timer")?;
+    let gdb = Gdb::attach_and_interrupt(target.pid, &interrupted)?;
+    target.command("interrupted")?;
+    target.finish()?;
+    let real = gdb.finish()?.stacks;
+    // A path that is taken once in a million rounds is none for gdb.
+    let reached: BTreeSet<u64> = real
+        .iter()
+        .filter_map(|trace| address(&trace.frames))
+        .collect();
+    ensure!(
+        reached.len() * 100 >= interrupted.len() * 98,
+        "{} of {} reached",
+        reached.len(),
+        interrupted.len()
+    );
+    found.retain(|stack| address(&stack.frames).is_none_or(|address| reached.contains(&address)));
+    let agreement = Agreement::of(&found, &real, Runs::Paths);
+    println!("{agreement}");
+    agreement.is_whole(100)
 }
 
 // --- code without tables, in which gdb guesses ---
