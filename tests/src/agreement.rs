@@ -6,8 +6,7 @@ use std::fmt;
 use anyhow::{Result, ensure};
 
 use crate::gdb::{Backtrace, Position};
-use crate::model::{Frame, MemoryKind, Site};
-use crate::report::View;
+use crate::stack::Stack;
 
 /// The tracer's limit. Of a deeper stack, so many frames have to be equal.
 const MAX_FRAMES: usize = 127;
@@ -30,19 +29,6 @@ pub enum Runs {
     Sampled,
 }
 
-/// A stack as the tracer reports it.
-#[derive(Debug, Clone)]
-pub struct Stack {
-    /// Innermost first, without frames that were inlined.
-    pub frames: Vec<Position>,
-    /// Why there are no more, as in the JSON export.
-    pub end: String,
-    /// How many allocations.
-    pub count: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
 /// How many of gdb's stacks the tracer has, and how.
 #[derive(Debug, Default)]
 pub struct Agreement {
@@ -54,59 +40,6 @@ pub struct Agreement {
     pub wrong: Vec<String>,
     /// Stacks of which the tracer has nothing.
     pub absent: Vec<String>,
-}
-
-impl View {
-    /// The heap's call paths, without names.
-    pub fn stacks(&self) -> Vec<Stack> {
-        self.sites
-            .iter()
-            .filter(|site| site.kind == MemoryKind::Heap)
-            .map(|site| self.stack(site))
-            .collect()
-    }
-
-    /// The same of one process (an index into `processes`).
-    pub fn stacks_of(&self, process: usize) -> Vec<Stack> {
-        self.sites
-            .iter()
-            .filter(|site| site.process == process && site.kind == MemoryKind::Heap)
-            .map(|site| self.stack(site))
-            .collect()
-    }
-
-    /// One site's call path.
-    pub fn stack(&self, site: &Site) -> Stack {
-        let physical = site.frames.iter().rev().filter(|frame| !frame.inlined);
-        let end = serde_json::to_value(site.stack_end).unwrap_or_default();
-        Stack {
-            frames: physical
-                .map(|frame| self.position(site.process, frame))
-                .collect(),
-            end: end.as_str().unwrap_or("?").to_owned(),
-            count: site.allocated_count,
-            bytes: site.allocated_bytes,
-        }
-    }
-
-    fn position(&self, process: usize, frame: &Frame) -> Position {
-        let address = frame.address;
-        let module = self.modules.iter().find(|module| {
-            module.process == process && (module.start..module.end).contains(&address)
-        });
-        match module {
-            Some(module) => Position {
-                address,
-                path: module.path.clone(),
-                offset: address - module.start + module.file_offset,
-            },
-            None => Position {
-                address,
-                path: String::new(),
-                offset: address,
-            },
-        }
-    }
 }
 
 /// A place in the code that two sides can agree on.
@@ -164,12 +97,7 @@ impl Agreement {
     }
 
     /// Finds one of gdb's stacks among the tracer's.
-    fn look_up(
-        &mut self,
-        trace: &Backtrace,
-        found: &HashMap<Vec<Key<'_>>, &Stack>,
-        runs: Runs,
-    ) {
+    fn look_up(&mut self, trace: &Backtrace, found: &HashMap<Vec<Key<'_>>, &Stack>, runs: Runs) {
         let callers = runs.callers(&trace.frames);
         let equal = |length: usize| {
             let stack = *found.get(&callers[..length])?;
@@ -178,7 +106,9 @@ impl Agreement {
         if let Some(stack) = equal(callers.len()) {
             match is_end(&stack.end, trace) {
                 true => self.whole += 1,
-                false => self.wrong.push(format!("its end is a lie: {stack}\nreally {trace}")),
+                false => self
+                    .wrong
+                    .push(format!("its end is a lie: {stack}\nreally {trace}")),
             }
             return;
         }
@@ -208,9 +138,9 @@ impl Agreement {
                 Some(_) if runs == Runs::Paths => {}
                 Some(&sums) if sums == (stack.count, stack.bytes) => {}
                 // The stacks that end here as one, and in gdb do not.
-                _ if seen.keys().any(|real| {
-                    real.len() > callers.len() && real.starts_with(&callers)
-                }) => {}
+                _ if seen
+                    .keys()
+                    .any(|real| real.len() > callers.len() && real.starts_with(&callers)) => {}
                 Some(sums) => self.wrong.push(format!("really {sums:?}: {stack}")),
                 None => self.wrong.push(format!("gdb has no such stack: {stack}")),
             }
@@ -312,30 +242,6 @@ impl fmt::Display for Agreement {
         }
         Ok(())
     }
-}
-
-impl fmt::Display for Stack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes", self.count, self.bytes)?;
-        write_frames(f, &self.frames)?;
-        write!(f, " ({})", self.end)
-    }
-}
-
-impl fmt::Display for Backtrace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes each", self.count, self.size)?;
-        write_frames(f, &self.frames)?;
-        write!(f, " ({})", self.end)
-    }
-}
-
-fn write_frames(f: &mut fmt::Formatter<'_>, frames: &[Position]) -> fmt::Result {
-    for frame in frames {
-        let file = frame.path.rsplit('/').next().unwrap_or_default();
-        write!(f, " {file}+{:#x}", frame.offset)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

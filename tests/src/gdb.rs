@@ -6,6 +6,7 @@
 //! in one process, where all addresses are the same.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::lines::Lines;
+use crate::stack::write_frames;
 use crate::{patched_bytes, wait_until};
 
 /// The functions in which gdb stops.
@@ -286,4 +288,12 @@ fn script(folder: &TempDir) -> Result<String> {
     let path: PathBuf = folder.path().join("gdb.py");
     fs::write(&path, include_str!("gdb.py"))?;
     Ok(path.display().to_string())
+}
+
+impl fmt::Display for Backtrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes each", self.count, self.size)?;
+        write_frames(f, &self.frames)?;
+        write!(f, " ({})", self.end)
+    }
 }

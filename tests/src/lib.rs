@@ -26,11 +26,12 @@ mod outputs;
 pub mod pprof;
 mod recording;
 mod report;
+mod stack;
 mod target;
 pub mod terminal;
 mod tracer;
 
-pub use agreement::{Agreement, Runs, Stack};
+pub use agreement::{Agreement, Runs};
 pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb, Sampling};
 pub use kernel::{KernelObjects, patched_bytes, send_signal};
@@ -38,6 +39,7 @@ pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use recording::Recording;
 pub use report::{Sums, View};
+pub use stack::Stack;
 pub use target::{Target, Truth, TruthEntry};
 pub use tracer::{Finished, Tracer, unfreed};
 

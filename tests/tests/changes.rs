@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::Backtrace;
-use unfreed_tests::{Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path};
+use unfreed_tests::model::Process;
+use unfreed_tests::{
+    Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path,
+};
 
 /// A tracer that follows children probes every process, and gdb would find the
 /// kernel's trampolines instead of return addresses: such a tracer has the
@@ -86,10 +89,44 @@ fn a_late_library_is_known_within_a_second() -> Result<()> {
 /// sure that the second has its place.
 #[test]
 fn a_table_ends_with_its_library() -> Result<()> {
-    let both = Both::of(&[&["load_thin"], &["use_thin", "replace"], &["use_wide"], &["unload"]])?;
+    let both = Both::of(&[
+        &["load_thin"],
+        &["use_thin", "replace"],
+        &["use_wide"],
+        &["unload"],
+    ])?;
     both.is_whole_or_too_early(24)?;
     both.of_size(1489).is_whole(6)?;
     both.of_size(1499).is_whole(6)
+}
+
+/// The stack passes the generated code by frame pointers, or ends with a
+/// reason. gdb can only guess in it: what surrounds it is the same as around
+/// the compiled function that is called beside it.
+#[test]
+fn a_table_ends_before_generated_code() -> Result<()> {
+    let both = Both::of(&[&["load_thin"], &["generate"]])?;
+    let plain = both.real.iter().find(|trace| trace.size == 1543);
+    let plain = &plain.context("not run")?.frames;
+    let mut generated = both
+        .found
+        .iter()
+        .filter(|stack| stack.bytes == stack.count * 1549);
+    let stack = generated.next().context("no stack of 1549 bytes")?;
+    ensure!(generated.next().is_none(), "two of them");
+    let length = stack.frames.len();
+    let all = [length, plain.len()];
+    println!("{stack}");
+    for (index, (frame, real)) in stack.frames.iter().zip(plain).enumerate().skip(1) {
+        let is_generated = index == 2 && frame.path.is_empty();
+        ensure!(is_generated || frame == real, "frame {index}: {stack}");
+    }
+    ensure!(length <= plain.len(), "{all:?}: {stack}");
+    ensure!(
+        (length == plain.len()) == (stack.end == "start"),
+        "{all:?}: {stack}"
+    );
+    Ok(())
 }
 
 #[test]
@@ -132,6 +169,33 @@ fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
         .position(|process| process.pid != target.pid)
         .context("no child")?;
     Agreement::of(&report.stacks_of(child), &real, Runs::Same).is_whole(21)
+}
+
+/// The parent's table is wrong for the child, and the other way round.
+#[test]
+fn a_followed_child_has_tables_of_its_own() -> Result<()> {
+    let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    target.command("replace_in_child")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    target.command("replace_in_child")?;
+    let report = tracer.stop()?.report()?;
+    let is_child = |process: &Process| process.pid != target.pid;
+    let child = report.processes.iter().position(is_child);
+    let found = report.stacks_of(child.context("no child")?);
+    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    target.command("replace_in_child")?;
+    // gdb sees what the parent did before, too.
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| [1493, 1499].contains(&trace.size));
+    let both = Both { found, real };
+    for (size, is_known) in [(1493, false), (1499, true)] {
+        let agreement = both.of_size(size);
+        println!("{agreement}");
+        agreement.is_honest(6)?;
+        ensure!(agreement.whole == 6 || !is_known, "{agreement}");
+    }
+    Ok(())
 }
 
 // --- return probes of somebody else ---

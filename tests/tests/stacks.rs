@@ -188,15 +188,12 @@ fn generated_code_without_frame_pointers_ends_a_stack() -> Result<()> {
 fn compare_runs(command: &[&str], sampling: Sampling, folder: &Path) -> Result<Agreement> {
     let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
     let adapt = |command: &mut Command| {
-        command
-            .current_dir(folder)
-            .env_clear()
-            .envs([
-                ("PATH", "/usr/bin:/bin"),
-                ("HOME", "/nonexistent"),
-                ("PYTHONHASHSEED", "0"),
-                ("PYTHONMALLOC", "malloc"),
-            ]);
+        command.current_dir(folder).env_clear().envs([
+            ("PATH", "/usr/bin:/bin"),
+            ("HOME", "/nonexistent"),
+            ("PYTHONHASHSEED", "0"),
+            ("PYTHONMALLOC", "malloc"),
+        ]);
     };
     let report = Tracer::run_with(&["-q"], &command, adapt)?
         .wait()?
