@@ -121,7 +121,8 @@ class Entry(gdb.Breakpoint):
     Where the kernel takes a probe away, even one of another process, it takes
     a breakpoint at the same address with it. Probes are on the first
     instruction if that is one of EMULATED: then the breakpoint is on the
-    second."""
+    second. A static program shares its allocator with nobody, and gdb may
+    lack a table for it: only at its first instruction can it do without."""
 
     all = []
     stops = 0
@@ -130,11 +131,12 @@ class Entry(gdb.Breakpoint):
         architecture = gdb.selected_frame().architecture()
         first = architecture.disassemble(address)[0]
         name = first["asm"].split()[0]
-        if name in EMULATED:
+        is_shared = gdb.solib_name(address) is not None
+        if is_shared and name in EMULATED:
             address += first["length"]
         super().__init__(f"*{address:#x}", internal=True)
         self.function = function
-        self.pushed = WORD if name == "push" else 0
+        self.pushed = WORD if is_shared and name == "push" else 0
 
     def stop(self):
         if os.path.exists(config["enough"]):

@@ -78,7 +78,7 @@ fn a_release_build_in_rust() -> Result<()> {
 /// musl is built without tables: gdb guesses on in its code, and we stop.
 #[test]
 fn a_static_program_with_musl() -> Result<()> {
-    compare("paths_musl", &["recursion_5", "recursion_60", "sort"])?.is_honest(70)
+    compare("paths_musl", &["recursion_5", "recursion_60", "sort"])?.is_honest(64)
 }
 
 #[test]
@@ -283,23 +283,23 @@ fn java() -> Result<()> {
     compare_runs(&command, sampling, folder.path())?.is_whole(300)
 }
 
-/// Compilers of bytecode and a parallel collector at work.
+/// Both compilers and a parallel collector at work, on a few classes.
 #[test]
 fn java_that_compiles() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let source = "class Sum { public static void main(String[] a) { \
-        System.out.println(java.util.stream.IntStream.range(0, 9).sum()); } }";
-    std::fs::write(folder.path().join("Sum.java"), source)?;
     let command = [
         "/usr/bin/java",
-        "-Xmx64m",
+        "-Xbatch",
+        "-Xcomp",
+        "-XX:CompileOnly=java.util.HashMap::*,java.lang.String::hashCode",
         "-XX:CICompilerCount=2",
         "-XX:ParallelGCThreads=2",
-        "Sum.java",
+        "-Xmx64m",
+        "-version",
     ];
     let sampling = Sampling {
         first: 2,
-        every: 500,
+        every: 50,
         stops: 8_000,
     };
     compare_runs(&command, sampling, folder.path())?.is_whole_in_both_runs(300)
