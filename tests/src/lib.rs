@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod agreement;
+mod foreign;
+pub mod gdb;
 mod kernel;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
@@ -23,15 +26,20 @@ mod outputs;
 pub mod pprof;
 mod recording;
 mod report;
+mod stack;
 mod target;
 pub mod terminal;
 mod tracer;
 
+pub use agreement::{Agreement, Runs};
+pub use foreign::ReturnProbe;
+pub use gdb::{Backtraces, Gdb, Sampling};
 pub use kernel::{KernelObjects, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use recording::Recording;
 pub use report::{Sums, View};
+pub use stack::Stack;
 pub use target::{Target, Truth, TruthEntry};
 pub use tracer::{Finished, Tracer, unfreed};
 

@@ -37,6 +37,7 @@ impl Group {
             Self::Demo => &["g++"],
             Self::Lint => &[],
             Self::Test => &[
+                "binutils",
                 "bzip2",
                 "g++",
                 "gdb",
@@ -45,6 +46,7 @@ impl Group {
                 "libc6-dbg",
                 "librsvg2-bin",
                 "musl-tools",
+                "openjdk-17-jdk-headless",
                 "openssl",
                 "perl",
                 "python3",
