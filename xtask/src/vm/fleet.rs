@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
 use super::initramfs;
@@ -54,17 +54,26 @@ impl Fleet {
     pub(super) fn prepare(series: &[&str]) -> Result<Self> {
         let root = target_dir().join("vm");
         let packages = Packages::open(root.join("apt"))?;
-        let emulator = Emulator::fetch(&packages)?;
+        let kernels = packages.kernels(series)?;
+        let wanted: Vec<&str> = Emulator::PACKAGES
+            .into_iter()
+            .chain(kernels.iter().map(String::as_str))
+            .collect();
+        let folders = packages.unpack(&wanted)?;
+        let (parts, kernels) = folders
+            .split_first_chunk()
+            .context("packages are missing")?;
+        let emulator = Emulator::new(parts);
         let vms = series
             .iter()
-            .map(|series| {
+            .zip(kernels)
+            .map(|(series, package)| {
                 let folder = root.join("run").join(series);
                 fs::create_dir_all(&folder)?;
-                let package = packages.kernel(series)?;
                 Ok(Vm {
                     series: (*series).to_owned(),
-                    kernel: initramfs::image(&package)?,
-                    initramfs: initramfs::make(&folder, &emulator.busybox, &package)?,
+                    kernel: initramfs::image(package)?,
+                    initramfs: initramfs::make(&folder, &emulator.busybox, package)?,
                     folder,
                 })
             })

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::packages::Packages;
 use crate::shell::{as_root, cannot_run, echo, is_root};
 
 /// Cores and memory of a VM.
@@ -90,23 +89,24 @@ impl<'a> Said<'a> {
 }
 
 impl Emulator {
-    /// Fetches everything.
-    ///
-    /// # Errors
-    /// A package is not to be had.
-    pub(super) fn fetch(packages: &Packages) -> Result<Self> {
-        let programs = packages.unpacked("qemu-system-x86/bookworm-backports")?;
-        let data = packages.unpacked("qemu-system-data/bookworm-backports")?;
-        let bios = packages.unpacked("seabios/bookworm-backports")?;
-        // The last QEMU with a daemon of its own.
-        let common = packages.unpacked("qemu-system-common/bookworm")?;
-        let busybox = packages.unpacked("busybox-static/bookworm")?;
-        Ok(Self {
+    /// The packages with its parts.
+    pub(super) const PACKAGES: [&str; 5] = [
+        "qemu-system-x86/bookworm-backports",
+        "qemu-system-data/bookworm-backports",
+        "seabios/bookworm-backports",
+        // The last of Debian's with a virtiofsd in it.
+        "qemu-system-common/bookworm",
+        "busybox-static/bookworm",
+    ];
+
+    /// From the folders of the unpacked packages.
+    pub(super) fn new([programs, data, bios, common, busybox]: &[PathBuf; 5]) -> Self {
+        Self {
             qemu: programs.join("usr/bin/qemu-system-x86_64"),
             firmware: vec![data.join("usr/share/qemu"), bios.join("usr/share/seabios")],
             virtiofsd: common.join("usr/lib/qemu/virtiofsd"),
             busybox: busybox.join("bin/busybox"),
-        })
+        }
     }
 
     /// Boots a VM and hands on every line of the script, until the VM ends.

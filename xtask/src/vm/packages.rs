@@ -108,11 +108,11 @@ impl Packages {
         command
     }
 
-    /// Unpacks the newest kernel of a series, and returns its folder.
+    /// The packages with the newest kernel of each series.
     ///
     /// # Errors
-    /// There is none, or it cannot be fetched.
-    pub(super) fn kernel(&self, series: &str) -> Result<PathBuf> {
+    /// There is none.
+    pub(super) fn kernels(&self, series: &[&str]) -> Result<Vec<String>> {
         let found =
             capture(
                 self.apt("apt-cache")
@@ -122,23 +122,34 @@ impl Packages {
             .lines()
             .filter_map(|line| line.split(' ').next())
             .collect();
-        self.unpacked(kernels::newest(&names, series)?)
+        series
+            .iter()
+            .map(|series| kernels::newest(&names, series).map(str::to_owned))
+            .collect()
     }
 
-    /// Unpacks a package, `NAME` or `NAME/SUITE`, unless it is there already,
-    /// and returns its folder.
+    /// Unpacks packages, `NAME` or `NAME/SUITE`, unless they are there already,
+    /// and returns their folders.
     ///
     /// # Errors
-    /// It cannot be fetched.
-    pub(super) fn unpacked(&self, package: &str) -> Result<PathBuf> {
+    /// One cannot be fetched.
+    pub(super) fn unpack(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let found = capture(
             self.apt("apt-get")
-                .args(["download", "--print-uris", package]),
+                .args(["download", "--print-uris"])
+                .args(packages),
         )?;
-        let file = found
-            .split_whitespace()
-            .nth(1)
-            .with_context(|| format!("apt does not know {package}"))?;
+        packages
+            .iter()
+            .map(|package| {
+                let file = file_of(package, &found)
+                    .with_context(|| format!("apt does not know {package}"))?;
+                self.unpack_one(package, file)
+            })
+            .collect()
+    }
+
+    fn unpack_one(&self, package: &str, file: &str) -> Result<PathBuf> {
         let folder = self.folder.join("unpacked").join(file);
         if folder.exists() {
             return Ok(folder);
@@ -157,13 +168,40 @@ impl Packages {
             .arg(partial.join(file))
             .arg(&unpacking))?;
         fs::remove_file(partial.join(file))?;
+        // Only what is whole has the name that is looked for.
         fs::rename(unpacking, &folder)?;
         Ok(folder)
     }
+}
+
+/// The file of a package in what `apt-get download --print-uris` prints:
+/// `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE HASH`, a line each.
+fn file_of<'a>(package: &str, uris: &'a str) -> Option<&'a str> {
+    let (name, _) = package.split_once('/').unwrap_or((package, ""));
+    uris.lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .find(|file| {
+            file.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('_'))
+        })
 }
 
 /// Time since a file was written.
 fn age(file: &Path) -> Option<Duration> {
     let written = fs::metadata(file).ok()?.modified().ok()?;
     SystemTime::now().duration_since(written).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_told_by_their_whole_name() {
+        let uris = "'http://m/a-b_2_amd64.deb' a-b_2_amd64.deb 7 SHA256:1\n\
+                    'http://m/a_1%3a1_all.deb' a_1%3a1_all.deb 7 SHA256:1\n";
+        assert_eq!(file_of("a", uris), Some("a_1%3a1_all.deb"));
+        assert_eq!(file_of("a-b/some-suite", uris), Some("a-b_2_amd64.deb"));
+        assert_eq!(file_of("b", uris), None);
+    }
 }
