@@ -27,7 +27,7 @@ mod target;
 pub mod terminal;
 mod tracer;
 
-pub use kernel::{KernelObjects, patched_bytes, send_signal};
+pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use recording::Recording;

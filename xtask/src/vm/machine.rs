@@ -130,7 +130,10 @@ impl Emulator {
             };
             match Said::of_line(&line) {
                 None => on_line(&line),
-                Some(Said::Ready { release, boot }) => ready = Some((release.to_owned(), boot)),
+                Some(Said::Ready { release, boot }) => {
+                    shared.forget_socket();
+                    ready = Some((release.to_owned(), boot));
+                }
                 Some(Said::End { code }) => last = Some(code),
                 Some(Said::Broken(why)) => return Ok(End::Broken(why.to_owned())),
             }
@@ -294,13 +297,18 @@ impl SharedFiles {
         let daemon = command.spawn().with_context(|| cannot_run(&command))?;
         Ok(Self { daemon, socket })
     }
+
+    /// Removes the socket's file, which nobody needs once QEMU has called.
+    fn forget_socket(&self) {
+        let _removed_before = fs::remove_file(&self.socket);
+    }
 }
 
 impl Drop for SharedFiles {
     fn drop(&mut self) {
         // In case that QEMU never called: a client that leaves at once.
         let _answered_before = UnixStream::connect(&self.socket);
-        let _removed_before = fs::remove_file(&self.socket);
+        self.forget_socket();
         if is_root() {
             let _ended_before = self.daemon.kill();
         }
