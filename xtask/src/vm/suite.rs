@@ -100,19 +100,13 @@ impl Program {
             .iter()
             .filter(|exclusion| exclusion.program == name)
             .collect();
-        let named: &[&str] = match choice {
-            Choice::Only(named) => named,
-            Choice::All => &[],
-        };
-        for test in excluded.iter().map(|one| &one.test).chain(named) {
+        for test in excluded.iter().map(|one| &one.test).chain(choice.names()) {
             tests.iter().find(|one| one == test).with_context(|| {
                 format!("{name} has no test {test}: see xtask/src/vm/selection.rs")
             })?;
         }
-        let is_chosen = |test: &str| {
-            (full || matches!(choice, Choice::All) || named.contains(&test))
-                && !excluded.iter().any(|one| one.test == test)
-        };
+        let is_chosen =
+            |test: &str| (full || choice.has(test)) && !excluded.iter().any(|one| one.test == test);
         Ok(Self {
             name: name.to_owned(),
             path: path.to_owned(),
@@ -143,17 +137,18 @@ fn name_of(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    const LISTING: &str = "doctor_looks_at_the_machine_and_a_target: test\n\
-                           doctor_says_what_a_target_lacks: test\n\
-                           diff_shows_what_grew: test\n";
+    const LISTING: &str = "a_kernel_thread: test\n\
+                           a_killed_tracer_leaves_nothing_in_the_kernel: test\n\
+                           a_zombie: test\n\
+                           missing_privileges_are_named: test\n";
 
     #[test]
     fn a_choice_is_made_unless_all_are_wanted() {
-        let path = Path::new("/t/deps/commands-12ab");
-        assert_eq!(name_of(path), "commands");
-        let some = Program::choose("commands", path, LISTING, false).unwrap();
-        assert_eq!((some.chosen.len(), some.tests.len()), (2, 3));
-        let all = Program::choose("commands", path, LISTING, true).unwrap();
+        let path = Path::new("/t/deps/robustness-12ab");
+        assert_eq!(name_of(path), "robustness");
+        let some = Program::choose("robustness", path, LISTING, false).unwrap();
+        assert_eq!((some.chosen.len(), some.tests.len()), (3, 4));
+        let all = Program::choose("robustness", path, LISTING, true).unwrap();
         assert_eq!(all.chosen, all.tests);
         let new = Program::choose("new", path, LISTING, false).unwrap();
         assert_eq!(new.chosen, new.tests);
@@ -161,23 +156,24 @@ mod tests {
 
     #[test]
     fn a_choice_of_what_is_not_there_is_an_error() {
-        let error = Program::choose("commands", Path::new("/t"), "", false).unwrap_err();
+        let error = Program::choose("robustness", Path::new("/t"), "", false).unwrap_err();
         assert!(error.to_string().contains("selection.rs"), "{error}");
     }
 
     #[test]
     fn every_program_is_announced_and_ended_in_time() {
-        let path = Path::new("/t/deps/commands-12ab");
-        let program = Program::choose("commands", path, LISTING, false).unwrap();
+        let path = Path::new("/t/deps/robustness-12ab");
+        let program = Program::choose("robustness", path, LISTING, false).unwrap();
         let suite = Suite {
             programs: vec![program],
         };
-        assert_eq!(suite.count(), 3);
+        assert_eq!(suite.count(), 4);
         assert_eq!(
             suite.script(60).unwrap(),
-            "echo 'unfreed-vm-tests: commands'\n\
-             timeout -k 5 60 '/t/deps/commands-12ab' --test-threads=2 --color=never --exact \
-             doctor_looks_at_the_machine_and_a_target doctor_says_what_a_target_lacks\n"
+            "echo 'unfreed-vm-tests: robustness'\n\
+             timeout -k 5 60 '/t/deps/robustness-12ab' --test-threads=2 --color=never --exact \
+             a_kernel_thread a_killed_tracer_leaves_nothing_in_the_kernel \
+             missing_privileges_are_named\n"
         );
     }
 }
