@@ -8,6 +8,7 @@ mod machine;
 mod outcome;
 mod packages;
 mod selection;
+mod shared_files;
 mod sources;
 mod suite;
 mod table;
