@@ -41,6 +41,8 @@ const FULL_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// How long a test may wait for a single fact, in seconds: a tracer may take
 /// half a minute to start under emulation.
 const DEADLINE: u64 = 300;
+/// Why there is nothing to report.
+const NOT_BOOTED: &str = "the kernel panicked as it started, every time";
 
 /// Sets up, builds, runs the tests on all `series`, or on the usual ones, and
 /// prints a table. The code says failure when a test failed or was skipped.
@@ -50,10 +52,9 @@ const DEADLINE: u64 = 300;
 pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
     ensure(&[Group::Test, Group::Vm])?;
     let end_to_end = EndToEnd::build()?;
-    let series: Vec<&str> = if series.is_empty() {
-        SERIES.to_vec()
-    } else {
-        series.iter().map(String::as_str).collect()
+    let series = match series {
+        [] => SERIES.to_vec(),
+        named => distinct(named),
     };
     let table = run_tests(&end_to_end, &series, full)?;
     println!("{table}{}", table.tally());
@@ -82,7 +83,7 @@ pub(crate) fn oldest_and_newest(end_to_end: &EndToEnd) -> Result<Tally> {
 /// Fails when a VM cannot be set up, or does not come to its end.
 pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
     ensure(&[Group::Vm])?;
-    let series: Vec<&str> = series.iter().map(String::as_str).collect();
+    let series = distinct(series);
     let script = format!("{}{command}\n", preamble());
     let fleet = Fleet::prepare(&series)?;
     let ends = fleet.run(&script, PATIENCE, &|index, line| {
@@ -106,7 +107,16 @@ pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
     Ok(worst)
 }
 
-const NOT_BOOTED: &str = "the kernel panicked as it started, every time";
+/// The series without repetitions: each has a folder of its own.
+fn distinct(series: &[String]) -> Vec<&str> {
+    let mut distinct: Vec<&str> = Vec::new();
+    for one in series {
+        if !distinct.contains(&one.as_str()) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
 
 fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table> {
     let suite = Suite::new(&end_to_end.programs, full)?;
@@ -144,6 +154,9 @@ fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table
             }
             End::Broken(why) => row.broken = Some(why),
             End::NotBooted => row.broken = Some(NOT_BOOTED.to_owned()),
+        }
+        for (test, said) in &row.outcome.failed {
+            say(format_args!("\n{} failed {test}:\n{said}", row.release));
         }
         rows.push(row);
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::suite::{BEGIN, Suite};
 use crate::tally::Tally;
 
+/// Begins what is said of a failed test that said nothing itself.
+pub(super) const NO_RESULT: &str = "no result";
 /// Lines that are kept of what a failed test printed.
 const TAIL: usize = 25;
 
@@ -65,7 +67,7 @@ impl Transcript {
                     }
                     Verdict::Failed => ((0, 1, 0), Some(tail(&output(lines, test)))),
                     Verdict::Missing => {
-                        let said = format!("no result; its program said:\n{}", tail(lines));
+                        let said = format!("{NO_RESULT}; its program said:\n{}", tail(lines));
                         ((0, 1, 0), Some(said))
                     }
                 };
@@ -188,7 +190,7 @@ unfreed-vm-kernel: WARNING: CPU: 1
             )
         );
         assert_eq!(outcome.failed[1].0, "semantics::lost");
-        assert!(outcome.failed[1].1.starts_with("no result"));
+        assert!(outcome.failed[1].1.starts_with(NO_RESULT));
         let reasons: Vec<&str> = outcome
             .skipped
             .iter()

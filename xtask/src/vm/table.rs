@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::outcome::Outcome;
+use super::outcome::{NO_RESULT, Outcome};
 use crate::tally::Tally;
 
 /// What one kernel came to.
@@ -60,7 +60,13 @@ impl Table {
             if let Some(why) = &row.broken {
                 note("broke", why);
             }
-            for (test, said) in failed {
+            let (unheard, heard): (Vec<_>, Vec<_>) = failed
+                .iter()
+                .partition(|(_, said)| row.broken.is_some() && said.starts_with(NO_RESULT));
+            if !unheard.is_empty() {
+                note("failed", &format!("{} without any result", unheard.len()));
+            }
+            for (test, said) in heard {
                 note(&format!("failed {test}"), reason(said));
             }
             for (test, why) in skipped {
@@ -182,7 +188,8 @@ KERNEL                       BOOT  PASSED  FAILED  SKIPPED      TESTS  TOTAL
 
     #[test]
     fn a_broken_vm_is_a_failure() {
-        let mut broken = row("7", Vec::new());
+        let unheard = ("roads::both".to_owned(), format!("{NO_RESULT}; and so on"));
+        let mut broken = row("7", vec![unheard]);
         broken.boot = None;
         broken.broken = Some("ended after 300 s".to_owned());
         let table = Table {
@@ -197,6 +204,7 @@ KERNEL                       BOOT  PASSED  FAILED  SKIPPED      TESTS  TOTAL
         );
         assert!(text.contains("--full runs all"), "{text}");
         assert!(text.contains("7 broke: ended after 300 s"), "{text}");
+        assert!(text.contains("7 failed: 1 without any result"), "{text}");
         assert_eq!(table.tally().failed, 1);
     }
 
