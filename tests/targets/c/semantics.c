@@ -248,14 +248,17 @@ SITE static void in_thread(void *(*function)(void *), void *argument) {
     truth_others = 1; /* the thread's own bookkeeping */
 }
 
-SITE static void freed_in_another_thread(void) {
-    static void *blocks[9];
-    for (int index = 0; index < 8; index++)
-        blocks[index] = malloc(227);
-    opaque(blocks);
+SITE static void for_another_thread(void **blocks, int count) {
+    for (int index = 0; index < count; index++)
+        blocks[index] = opaque(malloc(227));
+}
+
+static void freed_in_another_thread(void) {
+    static void *blocks[9], *last;
+    for_another_thread(blocks, 8);
     in_thread(freeing_thread, blocks);
-    opaque(malloc(227));
-    truth("freed_in_another_thread", 227, 9, 8);
+    for_another_thread(&last, 1);
+    truth("for_another_thread", 227, 9, 8);
 }
 
 SITE static void *allocating_thread(void *argument) {
