@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::Backtrace;
 use unfreed_tests::model::Process;
-use unfreed_tests::{
-    Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path,
-};
+use unfreed_tests::{Agreement, Gdb, ReturnProbe, Runs, Stack, Target, Tracer, target_path};
 
 /// A tracer that follows children probes every process, and gdb would find the
 /// kernel's trampolines instead of return addresses: such a tracer has the
@@ -39,7 +37,7 @@ impl Both {
         let tracer = Tracer::record(target.pid, &[])?;
         run(&mut target, groups, PROMISED)?;
         let found = tracer.stop()?.report()?.stacks();
-        let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+        let gdb = Gdb::attach(target.pid)?;
         run(&mut target, groups, Duration::ZERO)?;
         gdb.is_enough()?;
         target.finish()?;
@@ -139,7 +137,7 @@ fn a_new_image_has_tables_of_its_own() -> Result<()> {
     thread::sleep(PROMISED);
     target.command("after_exec")?;
     let report = tracer.stop()?.report()?;
-    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach(target.pid)?;
     target.command("after_exec")?;
     gdb.is_enough()?;
     target.finish()?;
@@ -159,7 +157,7 @@ fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
     let tracer = Tracer::record(target.pid, &["--follow"])?;
     target.command("allocate_in_child")?;
     let report = tracer.stop()?.report()?;
-    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach_to_child_of(target.pid)?;
     target.command("allocate_in_child")?;
     let mut real = gdb.finish()?.stacks;
     real.retain(|trace| trace.size == 1511);
@@ -183,7 +181,7 @@ fn a_followed_child_has_tables_of_its_own() -> Result<()> {
     let is_child = |process: &Process| process.pid != target.pid;
     let child = report.processes.iter().position(is_child);
     let found = report.stacks_of(child.context("no child")?);
-    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach_to_child_of(target.pid)?;
     target.command("replace_in_child")?;
     // gdb sees what the parent did before, too.
     let mut real = gdb.finish()?.stacks;
@@ -241,7 +239,7 @@ fn compare_hijacked(are_first: bool) -> Result<()> {
     }
     let report = tracer.stop()?.report()?;
     drop(probes);
-    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach(target.pid)?;
     run(&mut target, &HIJACKED, Duration::ZERO)?;
     gdb.is_enough()?;
     target.finish()?;
