@@ -3,17 +3,23 @@
 //! compiles on the host too and is tested there.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod block;
 pub mod call;
+pub mod callsite;
 pub mod event;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
+pub mod rule;
 pub mod settings;
 pub mod site;
 pub mod stack;
+pub mod step;
+pub mod table;
 pub mod thread;
+pub mod volatile;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.
 ///

@@ -11,6 +11,8 @@ mod process;
 mod report;
 mod session;
 mod symbolize;
+mod tables;
+mod unwind;
 
 use std::process::ExitCode;
 

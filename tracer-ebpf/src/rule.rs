@@ -1,0 +1,314 @@
+//! Unwind rules: where a frame's caller is, in one word.
+//!
+//! A rule is what the call frame information of one address says about the
+//! three registers that matter (DWARF 5, section 6.4; the psABI's `.eh_frame`):
+//! the canonical frame address (CFA, the stack pointer before the call), the
+//! frame pointer `rbp`, and `rbx`, from which a few frames count. The return
+//! address is always the word below the CFA, except in a signal frame.
+//!
+//! ```text
+//!  63      48 47      32 31            8 7    6 5    4 3      2    1     0
+//! +----------+----------+---------------+------+------+----+------+--------+
+//! |   rbx    |   rbp    |  CFA offset   | form | base | go | word | number |
+//! +----------+----------+---------------+------+------+----+------+--------+
+//! ```
+//!
+//! The CFA is register `number` plus the offset, or the `word` there. Offsets
+//! are signed and in words of 8 bytes. The layout lets a step up the stack
+//! take few branches: the kernel's verifier walks through all of them.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "fields are cut out of words"
+)]
+
+/// Bytes of a word of the stack.
+const WORD: i64 = 8;
+
+/// An unwind rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Rule(u64);
+
+/// What kind of frame it is: how its CFA is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// There is no rule: a gap between functions.
+    None = 0,
+    /// The outermost frame of a thread.
+    End = 1,
+    /// The information needs what a rule cannot say.
+    Unsupported = 2,
+    /// CFA = rsp + offset.
+    Sp = GO,
+    /// CFA = rbp + offset.
+    Bp = GO | 1,
+    /// CFA = rbx + offset.
+    Bx = GO | 2,
+    /// CFA = the word at rsp + offset.
+    DerefSp = GO | DEREF,
+    /// CFA = the word at rbp + offset: a realigned stack.
+    DerefBp = GO | DEREF | 1,
+    /// In a stub of the procedure linkage table: CFA = rsp + offset, and 8
+    /// more from the stub's 11th byte on.
+    Plt = PLT | GO,
+    /// The kernel's signal frame: the return address is not below the CFA.
+    Signal = SIGNAL | GO | DEREF,
+    /// Code without tables that may keep frame pointers.
+    FramePointer = FRAME_POINTER | GO | 1,
+}
+
+const GO: u8 = 1 << 3;
+const DEREF: u8 = 1 << 2;
+const FORM: u8 = 3 << 6;
+const PLT: u8 = 1 << 6;
+const SIGNAL: u8 = 2 << 6;
+const FRAME_POINTER: u8 = 3 << 6;
+
+/// What saved registers' offsets count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Base {
+    /// rsp of this frame.
+    Sp = 0,
+    /// rbp of this frame.
+    Bp = 1,
+    /// The CFA.
+    Cfa = 3,
+}
+
+/// Where the caller's value of a register is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Saved {
+    /// Still in the register.
+    Same,
+    /// Saved this many bytes from the rule's [`Base`].
+    At(i32),
+    /// Nowhere.
+    Lost,
+}
+
+const SAME: u16 = 0x8000;
+const LOST: u16 = 0x8001;
+
+impl Rule {
+    /// No rule.
+    pub const NONE: Self = Self(Kind::None as u64);
+    /// The outermost frame.
+    pub const END: Self = Self(Kind::End as u64);
+    /// Not expressible.
+    pub const UNSUPPORTED: Self = Self(Kind::Unsupported as u64);
+    /// At a function's first instruction: nothing is pushed but the return
+    /// address.
+    pub const ENTRY: Self = Self::known(Kind::Sp, 8, Base::Cfa, Saved::Same, Saved::Same);
+    /// Where a signal handler returns to. The kernel has saved all registers
+    /// in a `struct rt_sigframe` (`arch/x86/include/asm/sigframe.h`), of which
+    /// the handler's return took the first word; `ucontext_t` is next.
+    pub const SIGNAL: Self =
+        Self::known(Kind::Signal, 160, Base::Sp, Saved::At(120), Saved::At(128));
+    /// Where the interrupted instruction's address is in such a frame, bytes
+    /// above the stack pointer.
+    pub const SIGNAL_IP: u64 = 168;
+    /// By frame pointer.
+    pub const FRAME_POINTER: Self = Self::known(
+        Kind::FramePointer,
+        16,
+        Base::Cfa,
+        Saved::At(-16),
+        Saved::Lost,
+    );
+
+    const fn known(kind: Kind, offset: i64, base: Base, bp: Saved, bx: Saved) -> Self {
+        match Self::new(kind, offset, base, bp, bx) {
+            Some(rule) => rule,
+            None => Self::UNSUPPORTED,
+        }
+    }
+
+    /// A rule whose CFA is `offset` bytes from what `kind` says. `None` if a
+    /// number does not fit: offsets are multiples of 8, that of the CFA below
+    /// 64 MiB, those of registers below 256 KiB.
+    pub const fn new(kind: Kind, offset: i64, base: Base, bp: Saved, bx: Saved) -> Option<Self> {
+        let words = offset / WORD;
+        if offset % WORD != 0 || words < -(1 << 23) || words >= 1 << 23 {
+            return None;
+        }
+        let (Some(bp), Some(bx)) = (saved(bp), saved(bx)) else {
+            return None;
+        };
+        let offset = (words as u64 & 0xff_ffff) << 8;
+        let registers = (bp as u64) << 32 | (bx as u64) << 48;
+        Some(Self(kind as u64 | (base as u64) << 4 | offset | registers))
+    }
+
+    /// A rule from its word.
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The rule's word.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The number of its [`Kind`].
+    #[inline(always)]
+    pub const fn kind(self) -> u8 {
+        self.0 as u8 & (FORM | GO | DEREF | 3)
+    }
+
+    /// Whether it leads to a caller.
+    #[inline(always)]
+    pub const fn goes_on(self) -> bool {
+        self.0 & GO as u64 != 0
+    }
+
+    /// Whether the CFA is the word in memory, not the sum.
+    #[inline(always)]
+    pub const fn is_in_memory(self) -> bool {
+        self.0 & DEREF as u64 != 0
+    }
+
+    /// Whether it is one for the linkage table.
+    #[inline(always)]
+    pub const fn is_plt(self) -> bool {
+        self.0 & FORM as u64 == PLT as u64
+    }
+
+    /// Whether the frame was made by a signal.
+    #[inline(always)]
+    pub const fn is_signal(self) -> bool {
+        self.0 & FORM as u64 == SIGNAL as u64
+    }
+
+    /// Whether the frame pointer is believed without a table.
+    #[inline(always)]
+    pub const fn is_frame_pointer(self) -> bool {
+        self.0 & FORM as u64 == FRAME_POINTER as u64
+    }
+
+    /// The number of the register that the CFA counts from.
+    #[inline(always)]
+    pub const fn register(self) -> usize {
+        self.0 as usize & 3
+    }
+
+    /// The number of its [`Base`].
+    #[inline(always)]
+    pub const fn base(self) -> usize {
+        self.0 as usize >> 4 & 3
+    }
+
+    /// The CFA's offset in bytes.
+    #[inline(always)]
+    pub const fn offset(self) -> u64 {
+        // Bits 8 to 31, extended by their sign, times 8.
+        ((self.0 << 32) as i64 >> 40 << 3) as u64
+    }
+
+    /// Where rbp is.
+    #[inline(always)]
+    pub const fn bp(self) -> Slot {
+        Slot((self.0 >> 32) as u16)
+    }
+
+    /// Where rbx is.
+    #[inline(always)]
+    pub const fn bx(self) -> Slot {
+        Slot((self.0 >> 48) as u16)
+    }
+}
+
+/// Where a register is, as a rule has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// Whether the register still holds the caller's value.
+    #[inline(always)]
+    pub const fn is_same(self) -> bool {
+        self.0 == SAME
+    }
+
+    /// Whether the caller's value is nowhere.
+    #[inline(always)]
+    pub const fn is_lost(self) -> bool {
+        self.0 == LOST
+    }
+
+    /// Bytes from the rule's base, if it is saved.
+    #[inline(always)]
+    pub const fn offset(self) -> u64 {
+        (self.0 as i16 as i64 * WORD) as u64
+    }
+}
+
+const fn saved(place: Saved) -> Option<u16> {
+    match place {
+        Saved::Same => Some(SAME),
+        Saved::Lost => Some(LOST),
+        Saved::At(offset) => {
+            let words = offset as i64 / WORD;
+            if offset as i64 % WORD != 0 || words < -0x7ffe || words > 0x7fff {
+                return None;
+            }
+            Some(words as i16 as u16)
+        }
+    }
+}
+
+// SAFETY: one u64, any bit pattern is valid.
+unsafe impl crate::Record for Rule {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        for offset in [0, 8, -8, 160, (1 << 26) - 8, -(1 << 26)] {
+            for (bp, bx) in [
+                (Saved::Same, Saved::Lost),
+                (Saved::At(-16), Saved::At(-262_128)),
+                (Saved::At(0), Saved::At(262_136)),
+            ] {
+                let rule = Rule::new(Kind::Bp, offset, Base::Bp, bp, bx).unwrap();
+                assert_eq!(rule.kind(), Kind::Bp as u8);
+                assert_eq!(rule.base(), Base::Bp as usize);
+                assert_eq!(rule.offset().cast_signed(), offset);
+                for (slot, saved) in [(rule.bp(), bp), (rule.bx(), bx)] {
+                    assert_eq!(slot.is_same(), saved == Saved::Same);
+                    assert_eq!(slot.is_lost(), saved == Saved::Lost);
+                    if let Saved::At(offset) = saved {
+                        assert_eq!(slot.offset().cast_signed(), i64::from(offset));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let rule = |offset, bp| Rule::new(Kind::Sp, offset, Base::Cfa, bp, Saved::Same);
+        assert_eq!(rule(12, Saved::Same), None);
+        assert_eq!(rule(1 << 26, Saved::Same), None);
+        assert_eq!(rule(8, Saved::At(4)), None);
+        assert_eq!(rule(8, Saved::At(-262_144)), None);
+    }
+
+    #[test]
+    fn fixed_rules_are_what_they_are_called() {
+        assert_eq!(Rule::ENTRY.kind(), Kind::Sp as u8);
+        assert_eq!(Rule::END.kind(), Kind::End as u8);
+        assert_eq!(Rule::UNSUPPORTED.kind(), Kind::Unsupported as u8);
+        assert!(Rule::SIGNAL.is_signal() && Rule::SIGNAL.is_in_memory());
+        assert!(Rule::FRAME_POINTER.is_frame_pointer() && Rule::FRAME_POINTER.goes_on());
+        for rule in [Rule::NONE, Rule::END, Rule::UNSUPPORTED] {
+            assert!(!rule.goes_on() && !rule.is_signal() && !rule.is_plt());
+        }
+    }
+}

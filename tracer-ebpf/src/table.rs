@@ -1,0 +1,244 @@
+//! Unwind tables: which rule holds at an address.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of words"
+)]
+
+/// One row of a module's table, in one word: from which offset on (32 bits,
+/// upper half) which rule holds (its number, lower half). Rows are sorted; a
+/// row with rule number 0 begins a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Row(pub u64);
+
+impl Row {
+    /// The row of an offset and a rule's number.
+    pub const fn new(offset: u32, rule: u32) -> Self {
+        Self((offset as u64) << 32 | rule as u64)
+    }
+
+    /// Where it begins, bytes from the table's base.
+    #[inline(always)]
+    pub const fn offset(self) -> u64 {
+        self.0 >> 32
+    }
+
+    /// The rule's number.
+    #[inline(always)]
+    pub const fn rule(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+// SAFETY: one u64, any bit pattern is valid.
+unsafe impl crate::Record for Row {}
+
+/// Executable memory of an address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// Where the module's table counts from: an address minus this is an
+    /// offset in the table.
+    pub base: u64,
+    /// First row for return addresses.
+    pub returns: u32,
+    /// How many there are.
+    pub returns_len: u32,
+    /// First row for addresses of any instruction.
+    pub full: u32,
+    /// How many there are; 0 if there was no room for them.
+    pub full_len: u32,
+    /// A [`RangeKind`].
+    pub kind: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+// SAFETY: repr(C), fields fill all 48 bytes, any bit pattern is valid.
+unsafe impl crate::Record for Range {}
+
+/// What is known of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RangeKind {
+    /// It has a table.
+    Table = 0,
+    /// It has none: just-in-time code, or a file without call frame
+    /// information.
+    Bare = 1,
+    /// Its table is being built, or there was no room for it.
+    Pending = 2,
+    /// The kernel's trampolines of return probes.
+    Trampoline = 3,
+}
+
+/// The ranges of one address space: a part of the array of all ranges. 0 of
+/// them if it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Space {
+    /// The first.
+    pub first: u32,
+    /// How many, sorted by address.
+    pub len: u32,
+}
+
+// SAFETY: repr(C), two u32, any bit pattern is valid.
+unsafe impl crate::Record for Space {}
+
+/// The last of `len` sorted elements from `first` on whose key is not above
+/// `key`; `None` if there is none, or an element cannot be read.
+///
+/// Takes at most `ROUNDS` steps: enough for 2^ROUNDS - 1 elements.
+#[inline(always)]
+pub fn search<const ROUNDS: u32>(
+    first: u32,
+    len: u32,
+    key: u64,
+    key_of: impl Fn(u32) -> Option<u64>,
+) -> Option<u32> {
+    let mut low = first;
+    let mut left = len;
+    let mut round = 0;
+    while round < ROUNDS && left > 0 {
+        let half = left >> 1;
+        let middle = low.wrapping_add(half);
+        if key_of(middle)? <= key {
+            low = middle.wrapping_add(1);
+            left = left.wrapping_sub(half).wrapping_sub(1);
+        } else {
+            left = half;
+        }
+        round += 1;
+    }
+    (low != first).then(|| low.wrapping_sub(1))
+}
+
+/// One entry of the cache of rules by address, in one word, so that it is
+/// never half written: nothing but the address space, the address and the
+/// rule's number, all of them whole. A zero word is an empty entry.
+pub mod cached {
+    /// Entries, a power of two: 512 KiB.
+    pub const ENTRIES: u32 = 1 << INDEX_BITS;
+
+    const INDEX_BITS: u32 = 16;
+    const RULE_BITS: u32 = 19;
+    const SPACE_BITS: u32 = 13;
+
+    /// Rules have numbers below this.
+    pub const RULES: u32 = 1 << RULE_BITS;
+    /// Address spaces have numbers below this, and above 0.
+    pub const SPACES: u32 = 1 << SPACE_BITS;
+
+    /// Where the rule of an address is kept. The lower bits of the address are
+    /// mixed with a hash of everything else: so what the tag leaves out is
+    /// told by the place.
+    #[inline(always)]
+    pub const fn index(space: u32, address: u64) -> u32 {
+        let rest = tag(space, address).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        ((address ^ rest) & (ENTRIES as u64 - 1)) as u32
+    }
+
+    /// What an entry of this address begins with.
+    #[inline(always)]
+    pub const fn tag(space: u32, address: u64) -> u64 {
+        (address >> INDEX_BITS) << 32 | (space as u64) << RULE_BITS
+    }
+
+    /// The address space of an entry.
+    pub const fn space(entry: u64) -> u32 {
+        (entry >> RULE_BITS) as u32 & (SPACES - 1)
+    }
+
+    /// The rule's number in an entry, if it is that of `tag`.
+    #[inline(always)]
+    pub const fn rule(entry: u64, tag: u64) -> Option<u32> {
+        if entry & !(RULES as u64 - 1) == tag {
+            Some((entry & (RULES as u64 - 1)) as u32)
+        } else {
+            None
+        }
+    }
+}
+
+/// Rules that every run has, and their numbers.
+pub mod fixed {
+    use crate::rule::Rule;
+
+    /// [`Rule::NONE`].
+    pub const NONE: u32 = 0;
+    /// [`Rule::END`].
+    pub const END: u32 = 1;
+    /// [`Rule::SIGNAL`].
+    pub const SIGNAL: u32 = 2;
+    /// [`Rule::FRAME_POINTER`].
+    pub const FRAME_POINTER: u32 = 3;
+    /// [`Rule::UNSUPPORTED`].
+    pub const UNSUPPORTED: u32 = 4;
+
+    /// The rules, in the order of their numbers.
+    pub const RULES: [Rule; 5] = [
+        Rule::NONE,
+        Rule::END,
+        Rule::SIGNAL,
+        Rule::FRAME_POINTER,
+        Rule::UNSUPPORTED,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(keys: &[u64], key: u64) -> Option<u32> {
+        search::<5>(10, keys.len() as u32, key, |index| {
+            keys.get(index as usize - 10).copied()
+        })
+        .map(|index| index - 10)
+    }
+
+    #[test]
+    fn the_last_element_not_above_the_key_is_found() {
+        let keys: Vec<u64> = (0..31).map(|index| 100 + 10 * index).collect();
+        for len in 0..=keys.len() {
+            for key in 95..420 {
+                let expected = keys[..len].iter().rposition(|k| *k <= key);
+                assert_eq!(find(&keys[..len], key).map(|i| i as usize), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_that_cannot_be_read_is_not_guessed() {
+        assert_eq!(search::<5>(0, 4, 7, |_| None), None);
+    }
+
+    #[test]
+    fn a_row_keeps_offset_and_rule() {
+        let row = Row::new(0xffff_fff0, 0x7_ffff);
+        assert_eq!((row.offset(), row.rule()), (0xffff_fff0, 0x7_ffff));
+        assert!(Row::new(1, 9) < Row::new(2, 0));
+    }
+
+    #[test]
+    fn an_entry_belongs_to_one_address_of_one_space() {
+        let address = 0x7f12_3456_789a;
+        let tag = cached::tag(77, address);
+        let entry = tag | 1234;
+        assert_eq!(cached::rule(entry, tag), Some(1234));
+        assert_eq!(cached::space(entry), 77);
+        for other in (0..47).map(|bit| address ^ 1 << bit) {
+            let same_place = cached::index(77, other) == cached::index(77, address);
+            let same_tag = cached::tag(77, other) == tag;
+            assert!(!(same_place && same_tag), "{other:x}");
+        }
+        assert_eq!(cached::rule(entry, cached::tag(78, address)), None);
+        assert_eq!(cached::rule(0, cached::tag(1, 0)), None);
+        assert!(cached::index(8191, u64::MAX >> 17) < cached::ENTRIES);
+    }
+}

@@ -1,0 +1,119 @@
+//! From an ELF file's call frame information to the rows by which the kernel
+//! side unwinds (`tracer_ebpf::table`).
+//!
+//! The files may belong to anybody: whatever they hold costs bounded time and
+//! memory, and gives rows, omissions or an error, never a panic.
+
+mod code;
+mod expression;
+mod frames;
+mod image;
+mod landmarks;
+mod omitted;
+mod program;
+mod rows;
+mod section;
+
+use anyhow::Result;
+use object::ReadCache;
+use tracer_ebpf::rule::Rule;
+
+use crate::process::address::{ElfAddress, FileOffset};
+use crate::process::file::RegularFile;
+use code::Code;
+use frames::Frames;
+use image::{Bytes, Image, Positioned};
+pub use omitted::Omitted;
+use rows::Rows;
+
+/// A module's unwind table.
+#[derive(Debug)]
+pub struct Table {
+    /// Executable segments, sorted by address: they tell where the table's
+    /// base is in a mapping.
+    pub segments: Vec<Segment>,
+    /// The address that rows count from: that of the first executable
+    /// segment, rounded down to a page.
+    pub base: ElfAddress,
+    /// Rows for return addresses, looked up by the byte before: those that no
+    /// call can end in take their neighbours' rules.
+    pub returns: Vec<RuleRow>,
+    /// Rows for any instruction: for the frame that a signal interrupted.
+    pub full: Vec<RuleRow>,
+    /// What was left out.
+    pub omitted: Omitted,
+}
+
+/// An executable segment, as far as it is in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it is in the file.
+    pub offset: FileOffset,
+    /// Its address as linked.
+    pub address: ElfAddress,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.address.0 + self.size
+    }
+}
+
+/// From which offset on which rule holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleRow {
+    /// Bytes from the table's base.
+    pub offset: u32,
+    /// The rule.
+    pub rule: Rule,
+}
+
+impl Table {
+    /// Reads the table of an open file; `None` if the file has no call frame
+    /// information at all.
+    ///
+    /// # Errors
+    /// Fails if it is not a readable 64-bit ELF file for x86-64, or beyond
+    /// the limits. The error does not name the file.
+    pub fn read(file: &RegularFile) -> Result<Option<Self>> {
+        build(file)
+    }
+
+    /// The same for a file in memory.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn parse(image: &[u8]) -> Result<Option<Self>> {
+        build(&image)
+    }
+}
+
+fn build(bytes: &dyn Bytes) -> Result<Option<Table>> {
+    let cache = ReadCache::new(Positioned::new(bytes));
+    let image = Image::parse(&cache)?;
+    let Some(base) = image.base() else {
+        return Ok(None);
+    };
+    let mut omitted = Omitted::default();
+    let sections = image.call_frame_sections(&mut omitted)?;
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let frames = Frames::collect(&sections, &image.segments, &mut omitted)?;
+    let code = Code::new(bytes, image.segments.clone(), image.has_text_relocations());
+    let mut rows = Rows::new(code, base.0);
+    frames.emit(&image, &mut rows, &mut omitted)?;
+    let (returns, full) = rows.finish();
+    Ok(Some(Table {
+        base,
+        returns,
+        full,
+        omitted,
+        segments: image.segments,
+    }))
+}
+
+#[cfg(test)]
+mod tests;
