@@ -95,8 +95,8 @@ fn coroutines_and_assembly() -> Result<()> {
 
 /// What no compiler writes may end a stack, but not spoil it.
 #[test]
-fn a_frame_by_an_expression() -> Result<()> {
-    compare("odd", &["assembly_with_expressions"])?.is_honest(1)
+fn rare_assembly() -> Result<()> {
+    compare("odd", &["rare_assembly"])?.is_honest(2)
 }
 
 // --- signals ---

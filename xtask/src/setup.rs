@@ -23,6 +23,8 @@ pub(crate) enum Group {
     Lint,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask vm`
+    Vm,
     /// `cargo xtask bench`
     Bench,
     /// `cargo xtask dist`
@@ -54,6 +56,27 @@ impl Group {
                 "valgrind",
                 "xz-utils",
                 "zstd",
+            ],
+            // The libraries of Debian's QEMU; itself it is unpacked, not installed.
+            Self::Vm => &[
+                "libaio1",
+                "libcap-ng0",
+                "libcapstone4",
+                "libfdt1",
+                "libfuse3-3",
+                "libglib2.0-0",
+                "libjpeg62-turbo",
+                "libnuma1",
+                "libpixman-1-0",
+                "libpmem1",
+                "libpng16-16",
+                "librdmacm1",
+                "libsasl2-2",
+                "libseccomp2",
+                "libslirp0",
+                "liburing2",
+                "libvdeplug2",
+                "util-linux",
             ],
             Self::Bench => &["bpftrace", "g++"],
             Self::Dist => &["dpkg-dev"],
