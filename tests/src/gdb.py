@@ -225,6 +225,8 @@ if config["runs"]:
     gdb.execute("run")
     if gdb.selected_inferior().pid:
         raise gdb.GdbError("the program stopped before its end")
+    if gdb.parse_and_eval("$_exitcode") != 0:
+        raise gdb.GdbError("the program failed")
 else:
     place()
     if not Entry.all:

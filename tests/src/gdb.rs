@@ -155,11 +155,15 @@ impl Gdb {
     }
 
     /// Runs a program to its end. `adapt` sets gdb's, and so the program's,
-    /// environment and folder.
+    /// environment and folder; `preload` is for the program alone.
     ///
     /// # Errors
     /// gdb is missing, or the program does not end well.
-    pub fn run(program: &[String], adapt: impl FnOnce(&mut Command)) -> Result<Backtraces> {
+    pub fn run(
+        program: &[String],
+        preload: &str,
+        adapt: impl FnOnce(&mut Command),
+    ) -> Result<Backtraces> {
         let folder = tempfile::tempdir()?;
         let mut command = gdb(
             &folder,
@@ -169,6 +173,7 @@ impl Gdb {
             },
         );
         command
+            .args(["-iex", &format!("set environment LD_PRELOAD {preload}")])
             .args(["-x", &script(&folder)?])
             .arg("--args")
             .args(program);
