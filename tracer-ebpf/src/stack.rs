@@ -122,14 +122,38 @@ pub struct WalkState {
     low: Volatile,
 }
 
-/// What the next frame up is.
-enum Up {
+/// What the next frame up is: a plain number, since the compiler leaves parts
+/// of an enum that do not matter undefined, which old verifiers refuse.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Up(u64);
+
+impl Up {
     /// One with a caller.
-    Frame,
+    const FRAME: Self = Self(0);
+    const LAST: u64 = 0x100;
+    const NOTHING: u64 = 0x200;
+
     /// The last one.
-    Last(StackEnd),
+    #[inline(always)]
+    fn last(end: StackEnd) -> Self {
+        Self(Self::LAST | end as u64)
+    }
+
     /// There is none.
-    Nothing(StackEnd),
+    #[inline(always)]
+    fn nothing(end: StackEnd) -> Self {
+        Self(Self::NOTHING | end as u64)
+    }
+
+    #[inline(always)]
+    fn is_frame(self) -> bool {
+        self.0 & Self::NOTHING == 0
+    }
+
+    #[inline(always)]
+    fn end(self) -> StackEnd {
+        StackEnd::from_number(self.0 & 0xff)
+    }
 }
 
 /// Frames of one part of a walk. The verifier follows each part on its own:
@@ -166,18 +190,23 @@ impl WalkState {
     ) -> Option<StackEnd> {
         let mut round = 0;
         while round < PART {
+            if self.depth.get() >= MAX_FRAMES as u64 {
+                return Some(StackEnd::TooDeep);
+            }
+            let up = self.up(target);
+            if !up.is_frame() {
+                return Some(up.end());
+            }
+            // Right before it is used: kernels before 5.12 forget what they
+            // know of a number that was on the stack meanwhile.
             let depth = opaque(self.depth.get() as usize);
             if depth >= MAX_FRAMES {
                 return Some(StackEnd::TooDeep);
             }
-            let up = self.up(target);
-            if let Up::Nothing(reason) = up {
-                return Some(reason);
-            }
             frames[depth] = self.shown.get();
             self.depth.set(self.depth.get() + 1);
-            if let Up::Last(reason) = up {
-                return Some(reason);
+            if up != Up::FRAME {
+                return Some(up.end());
             }
             round += 1;
         }
@@ -204,7 +233,7 @@ impl WalkState {
     fn up(&mut self, target: &mut impl Target) -> Up {
         let exact = self.frame.rule().is_signal();
         if let Err(reason) = self.frame.step(target) {
-            return Up::Nothing(reason);
+            return Up::nothing(reason);
         }
         if may_be_trampoline(self.frame.ip()) {
             // What a signal interrupted may be just below the stack too, and
@@ -216,28 +245,28 @@ impl WalkState {
         let ip = self.frame.ip();
         self.shown.set(if exact { ip | INTERRUPTED } else { ip });
         if ip == 0 {
-            return Up::Nothing(StackEnd::Start);
+            return Up::nothing(StackEnd::Start);
         }
         if !(LOWEST_CODE..USER_END).contains(&ip) {
-            return Up::Nothing(StackEnd::BadReturn);
+            return Up::nothing(StackEnd::BadReturn);
         }
         match target.rule(ip, exact) {
             Ok(rule) => self.frame.set_rule(rule),
-            Err(StackEnd::BadReturn) => return Up::Nothing(StackEnd::BadReturn),
+            Err(StackEnd::BadReturn) => return Up::nothing(StackEnd::BadReturn),
             Err(reason) => {
                 self.add(self.shown.get());
-                return Up::Last(reason);
+                return Up::last(reason);
             }
         }
         self.add(self.shown.get());
         let kind = self.frame.rule().kind();
         if kind == Kind::End as u8 {
-            return Up::Last(StackEnd::Start);
+            return Up::last(StackEnd::Start);
         }
         if kind == Kind::None as u8 {
-            return Up::Last(StackEnd::NoRow);
+            return Up::last(StackEnd::NoRow);
         }
-        Up::Frame
+        Up::FRAME
     }
 
     /// Two independent 64-bit multiply-xorshift lanes.
