@@ -1,11 +1,9 @@
 """Runs inside gdb: writes down gdb's own backtrace of every allocation.
 
 `config` is set before: `out` (the file to write), `enough` (a file: as soon as
-it is there, nothing more is written down), `allocators` (functions to stop in), `first` and `every` (of calls from one place for one size: the first so
-many are written down, then each so-manyth), `stops` (after so many calls gdb
-lets the program run on alone), `runs` (whether gdb starts the program, or is
-attached to it), and `signal` with `interrupted`: the addresses at which the
-program gets it.
+it is there, nothing more is written down), `allocators` (functions to stop in),
+`runs` (whether gdb starts the program, or is attached to it), and `signal` with
+`interrupted`: the addresses at which the program gets it.
 
 A backtrace is a list of addresses: where the thread stands, then return
 addresses, the innermost first. gdb also shows what has no frame of its own:
@@ -33,7 +31,6 @@ SIZES = {
     "memalign": lambda reg: reg("rsi"),
     "posix_memalign": lambda reg: reg("rdx"),
     "valloc": lambda reg: reg("rdi"),
-    "mmap": lambda reg: reg("rsi"),
 }
 
 # What the kernel emulates, at the beginning of functions.
@@ -43,7 +40,6 @@ EMULATED = ("push", "nop", "nopw", "nopl", "endbr64")
 VIRTUAL = (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME)
 
 stacks = {}
-calls = {}
 # Of each thread's last call: its function, where its return address is,
 # and the return address.
 last_call = {}
@@ -125,7 +121,6 @@ class Entry(gdb.Breakpoint):
     lack a table for it: only at its first instruction can it do without."""
 
     all = []
-    stops = 0
 
     def __init__(self, function, address):
         architecture = gdb.selected_frame().architecture()
@@ -141,9 +136,6 @@ class Entry(gdb.Breakpoint):
     def stop(self):
         if os.path.exists(config["enough"]):
             return False
-        Entry.stops += 1
-        if Entry.stops == config["stops"]:
-            gdb.post_event(remove)
         frame = gdb.newest_frame()
 
         def register(name):
@@ -154,22 +146,12 @@ class Entry(gdb.Breakpoint):
         caller = int.from_bytes(memory.tobytes(), "little")
         size = SIZES[self.function](register) & MASK
         thread = gdb.selected_thread().ptid
-        before = last_call.get(thread)
-        count = calls.get((caller, size), 0) + 1
-        calls[(caller, size)] = count
-        is_sampled = count <= config["first"] or count % config["every"] == 0
-        if is_sampled and not is_nested(self.function, sp, caller, before):
+        if not is_nested(self.function, sp, caller, last_call.get(thread)):
             addresses, reason = walk()
             key = (self.function, size, tuple(addresses))
             stacks.setdefault(key, [0, reason])[0] += 1
         last_call[thread] = (self.function, sp, caller)
         return False
-
-
-def remove():
-    """Takes all breakpoints away."""
-    for entry in Entry.all:
-        entry.delete()
 
 
 class Interruption(gdb.Breakpoint):
@@ -243,6 +225,8 @@ if config["runs"]:
     gdb.execute("run")
     if gdb.selected_inferior().pid:
         raise gdb.GdbError("the program stopped before its end")
+    if gdb.parse_and_eval("$_exitcode") != 0:
+        raise gdb.GdbError("the program failed")
 else:
     place()
     if not Entry.all:

@@ -41,27 +41,6 @@ pub struct Gdb {
     folder: TempDir,
 }
 
-/// Which allocations gdb writes down, of those from one place for one size.
-#[derive(Debug, Clone, Copy)]
-pub struct Sampling {
-    /// So many of the first.
-    pub first: u64,
-    /// Then each so-manyth.
-    pub every: u64,
-    /// After so many calls, from any place, gdb lets the program run on alone.
-    /// A stop takes 0.05 ms and more, the more threads there are.
-    pub stops: u64,
-}
-
-impl Sampling {
-    /// All.
-    pub const ALL: Self = Self {
-        first: 0,
-        every: 1,
-        stops: u64::MAX,
-    };
-}
-
 /// All that gdb wrote down.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Backtraces {
@@ -95,6 +74,30 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Backtrace {
+    /// The native part of it: the frames until one is in code made at run
+    /// time. From there on gdb guesses.
+    pub fn cut_at_generated_code(&mut self) {
+        if cut_at_generated_code(&mut self.frames) {
+            self.end = GENERATED.to_owned();
+        }
+    }
+}
+
+/// Why a stack that was cut ends.
+pub(crate) const GENERATED: &str = "generated";
+
+/// Keeps one frame in generated code, without its address, which differs from
+/// run to run. Tells whether there is one.
+pub(crate) fn cut_at_generated_code(frames: &mut Vec<Position>) -> bool {
+    let generated = frames.iter().position(|frame| frame.path.is_empty());
+    if let Some(index) = generated {
+        frames.truncate(index + 1);
+        frames[index] = Position::default();
+    }
+    generated.is_some()
+}
+
 impl Gdb {
     /// Attaches to a process and waits until it runs on with all breakpoints
     /// in place. The process has to end before gdb does.
@@ -104,8 +107,8 @@ impl Gdb {
     ///
     /// # Errors
     /// gdb is missing, or it cannot attach.
-    pub fn attach(pid: u32, sampling: Sampling) -> Result<Self> {
-        Self::attach_with(pid, Config::new(sampling), &[])
+    pub fn attach(pid: u32) -> Result<Self> {
+        Self::attach_with(pid, Config::default(), &[])
     }
 
     /// The same for the first child that the process forks from then on. gdb
@@ -113,9 +116,9 @@ impl Gdb {
     ///
     /// # Errors
     /// See [`Gdb::attach`].
-    pub fn attach_to_child_of(pid: u32, sampling: Sampling) -> Result<Self> {
+    pub fn attach_to_child_of(pid: u32) -> Result<Self> {
         let settings = ["-iex", "set follow-fork-mode child"];
-        Self::attach_with(pid, Config::new(sampling), &settings)
+        Self::attach_with(pid, Config::default(), &settings)
     }
 
     /// The same, and once at each of these addresses the process gets
@@ -125,8 +128,8 @@ impl Gdb {
     /// See [`Gdb::attach`].
     pub fn attach_and_interrupt(pid: u32, addresses: &BTreeSet<u64>) -> Result<Self> {
         let config = Config {
-            interrupted: addresses,
-            ..Config::new(Sampling::ALL)
+            interrupted: Some(addresses),
+            ..Config::default()
         };
         Self::attach_with(pid, config, &[])
     }
@@ -152,13 +155,13 @@ impl Gdb {
     }
 
     /// Runs a program to its end. `adapt` sets gdb's, and so the program's,
-    /// environment and folder.
+    /// environment and folder; `preload` is for the program alone.
     ///
     /// # Errors
     /// gdb is missing, or the program does not end well.
     pub fn run(
         program: &[String],
-        sampling: Sampling,
+        preload: &str,
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Backtraces> {
         let folder = tempfile::tempdir()?;
@@ -166,10 +169,11 @@ impl Gdb {
             &folder,
             Config {
                 runs: true,
-                ..Config::new(sampling)
+                ..Config::default()
             },
         );
         command
+            .args(["-iex", &format!("set environment LD_PRELOAD {preload}")])
             .args(["-x", &script(&folder)?])
             .arg("--args")
             .args(program);
@@ -234,37 +238,22 @@ impl Drop for Gdb {
 }
 
 /// What `gdb.py` is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Config<'a> {
-    sampling: Sampling,
     runs: bool,
-    interrupted: &'a BTreeSet<u64>,
-}
-
-impl Config<'_> {
-    fn new(sampling: Sampling) -> Self {
-        Self {
-            sampling,
-            runs: false,
-            interrupted: const { &BTreeSet::new() },
-        }
-    }
+    interrupted: Option<&'a BTreeSet<u64>>,
 }
 
 /// gdb without anybody's settings and without debug information of libraries:
 /// it unwinds by `.eh_frame` alone.
 fn gdb(folder: &TempDir, config: Config<'_>) -> Command {
-    let sampling = config.sampling;
     let config = json!({
         "out": folder.path().join("stacks.json"),
         "enough": folder.path().join("enough"),
         "allocators": ALLOCATORS,
-        "first": sampling.first,
-        "every": sampling.every,
-        "stops": sampling.stops,
         "runs": i32::from(config.runs),
         "signal": "SIGALRM",
-        "interrupted": config.interrupted,
+        "interrupted": config.interrupted.unwrap_or(&BTreeSet::new()),
     });
     let mut command = Command::new("gdb");
     command.args(["-nx", "-batch"]);

@@ -33,7 +33,7 @@ mod tracer;
 
 pub use agreement::{Agreement, Runs};
 pub use foreign::ReturnProbe;
-pub use gdb::{Backtraces, Gdb, Sampling};
+pub use gdb::{Backtraces, Gdb};
 pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};

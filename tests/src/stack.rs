@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gdb::Position;
+use crate::gdb::{GENERATED, Position, cut_at_generated_code};
 use crate::model::{Frame, MemoryKind, Site};
 use crate::report::View;
 
@@ -17,6 +17,17 @@ pub struct Stack {
     pub count: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+impl Stack {
+    /// See [`Backtrace::cut_at_generated_code`].
+    ///
+    /// [`Backtrace::cut_at_generated_code`]: crate::gdb::Backtrace::cut_at_generated_code
+    pub fn cut_at_generated_code(&mut self) {
+        if cut_at_generated_code(&mut self.frames) {
+            self.end = GENERATED.to_owned();
+        }
+    }
 }
 
 impl View {

@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::Backtrace;
 use unfreed_tests::model::Process;
-use unfreed_tests::{
-    Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path,
-};
+use unfreed_tests::{Agreement, Gdb, ReturnProbe, Runs, Stack, Target, Tracer, target_path};
 
 /// A tracer that follows children probes every process, and gdb would find the
 /// kernel's trampolines instead of return addresses: such a tracer has the
@@ -39,7 +37,7 @@ impl Both {
         let tracer = Tracer::record(target.pid, &[])?;
         run(&mut target, groups, PROMISED)?;
         let found = tracer.stop()?.report()?.stacks();
-        let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+        let gdb = Gdb::attach(target.pid)?;
         run(&mut target, groups, Duration::ZERO)?;
         gdb.is_enough()?;
         target.finish()?;
@@ -118,9 +116,12 @@ fn a_table_ends_before_generated_code() -> Result<()> {
     let all = [length, plain.len()];
     println!("{stack}");
     for (index, (frame, real)) in stack.frames.iter().zip(plain).enumerate().skip(1) {
-        let is_generated = index == 2 && frame.path.is_empty();
+        let is_generated = index == 2;
         ensure!(is_generated || frame == real, "frame {index}: {stack}");
     }
+    // A row of the library's table would end it by chance, or not at all.
+    let honest = ["start", "no_row_yet", "no_mapping", "no_frame_pointer"];
+    ensure!(honest.contains(&stack.end.as_str()), "{stack}");
     ensure!(length <= plain.len(), "{all:?}: {stack}");
     ensure!(
         (length == plain.len()) == (stack.end == "start"),
@@ -139,7 +140,7 @@ fn a_new_image_has_tables_of_its_own() -> Result<()> {
     thread::sleep(PROMISED);
     target.command("after_exec")?;
     let report = tracer.stop()?.report()?;
-    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach(target.pid)?;
     target.command("after_exec")?;
     gdb.is_enough()?;
     target.finish()?;
@@ -159,7 +160,7 @@ fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
     let tracer = Tracer::record(target.pid, &["--follow"])?;
     target.command("allocate_in_child")?;
     let report = tracer.stop()?.report()?;
-    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach_to_child_of(target.pid)?;
     target.command("allocate_in_child")?;
     let mut real = gdb.finish()?.stacks;
     real.retain(|trace| trace.size == 1511);
@@ -183,7 +184,7 @@ fn a_followed_child_has_tables_of_its_own() -> Result<()> {
     let is_child = |process: &Process| process.pid != target.pid;
     let child = report.processes.iter().position(is_child);
     let found = report.stacks_of(child.context("no child")?);
-    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach_to_child_of(target.pid)?;
     target.command("replace_in_child")?;
     // gdb sees what the parent did before, too.
     let mut real = gdb.finish()?.stacks;
@@ -241,7 +242,7 @@ fn compare_hijacked(are_first: bool) -> Result<()> {
     }
     let report = tracer.stop()?.report()?;
     drop(probes);
-    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach(target.pid)?;
     run(&mut target, &HIJACKED, Duration::ZERO)?;
     gdb.is_enough()?;
     target.finish()?;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::{Backtrace, Position};
-use unfreed_tests::{Agreement, Gdb, Runs, Sampling, Stack, Target, Tracer, target_path};
+use unfreed_tests::{Agreement, Gdb, Runs, Stack, Target, Tracer, target_path};
 
 /// Runs commands of a target under the tracer, then the same under gdb, in one
 /// process.
@@ -26,7 +26,7 @@ fn both(program: &str, commands: &[&str]) -> Result<(Vec<Stack>, Vec<Backtrace>)
     let tracer = Tracer::record(target.pid, &[])?;
     run(&mut target, commands)?;
     let report = tracer.stop()?.report()?;
-    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    let gdb = Gdb::attach(target.pid)?;
     run(&mut target, commands)?;
     gdb.is_enough()?;
     target.finish()?;
@@ -75,10 +75,16 @@ fn a_release_build_in_rust() -> Result<()> {
     compare("paths_rust", &["recursion", "caught", "sorts", "threads"])?.is_whole(100)
 }
 
-/// musl is built without tables: gdb guesses on in its code, and we stop.
+/// musl is built without tables, and its start has no caller.
 #[test]
 fn a_static_program_with_musl() -> Result<()> {
-    compare("paths_musl", &["recursion_5", "recursion_60", "sort"])?.is_honest(64)
+    compare("paths_musl", &["recursion_5", "recursion_60"])?.is_whole(61)
+}
+
+/// In musl's own code gdb guesses on, and we stop.
+#[test]
+fn a_callback_through_musl() -> Result<()> {
+    compare("paths_musl", &["sort"])?.is_honest(3)
 }
 
 #[test]
@@ -89,8 +95,8 @@ fn coroutines_and_assembly() -> Result<()> {
 
 /// What no compiler writes may end a stack, but not spoil it.
 #[test]
-fn a_frame_by_an_expression() -> Result<()> {
-    compare("odd", &["assembly_with_expressions"])?.is_honest(1)
+fn rare_assembly() -> Result<()> {
+    compare("odd", &["rare_assembly"])?.is_honest(2)
 }
 
 // --- signals ---
@@ -182,10 +188,13 @@ fn generated_code_without_frame_pointers_ends_a_stack() -> Result<()> {
 
 // --- programs of the distribution ---
 
-/// Runs a program under the tracer, then under gdb, which looks at some of its
-/// allocations. Call paths through code made at run time are left out: gdb can
-/// only guess there.
-fn compare_runs(command: &[&str], sampling: Sampling, folder: &Path) -> Result<Agreement> {
+/// Runs a program under the tracer, then under gdb. Of call paths through code
+/// made at run time, the native part is compared.
+///
+/// Libraries that the program loads late are loaded before it starts: what is
+/// too new to be known is the subject of other tests.
+fn compare_runs(command: &[&str], folder: &Path, late: &[&str]) -> Result<Agreement> {
+    let preload = late.join(":");
     let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
     let adapt = |command: &mut Command| {
         command.current_dir(folder).env_clear().envs([
@@ -195,12 +204,15 @@ fn compare_runs(command: &[&str], sampling: Sampling, folder: &Path) -> Result<A
             ("PYTHONMALLOC", "malloc"),
         ]);
     };
-    let report = Tracer::run_with(&["-q"], &command, adapt)?
-        .wait()?
-        .report()?;
-    let mut real = Gdb::run(&command, sampling, adapt)?.stacks;
-    real.retain(|trace| !trace.frames.iter().any(|frame| frame.path.is_empty()));
-    let agreement = Agreement::of(&report.stacks(), &real, Runs::Sampled);
+    let tracer = Tracer::run_with(&["-q"], &command, |tracer| {
+        adapt(tracer);
+        tracer.env("LD_PRELOAD", &preload);
+    })?;
+    let mut found = tracer.wait()?.report()?.stacks();
+    found.iter_mut().for_each(Stack::cut_at_generated_code);
+    let mut real = Gdb::run(&command, &preload, adapt)?.stacks;
+    real.iter_mut().for_each(Backtrace::cut_at_generated_code);
+    let agreement = Agreement::of(&found, &real, Runs::Files);
     println!("{}: {agreement}", command[0]);
     Ok(agreement)
 }
@@ -208,7 +220,8 @@ fn compare_runs(command: &[&str], sampling: Sampling, folder: &Path) -> Result<A
 /// Objects, regular expressions, a compressor, and a callback through code
 /// that libffi maps a second time.
 const SCRIPT: &str = "
-import ctypes, json, re, zlib
+import ctypes, json, re, time, zlib
+time.sleep(1)
 text = json.dumps([{'a': i, 'b': [str(i)] * 3} for i in range(300)])
 json.loads(text)
 re.compile('(a|b)*c+(?P<name>[0-9]{1,3})').sub('x', text)
@@ -223,15 +236,17 @@ print(sum(sorted(range(5000), key=lambda i: -i)))
 #[test]
 fn python() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let command = ["/usr/bin/python3", "-S", "-E", "-c", SCRIPT];
-    let sampling = Sampling {
-        first: 20,
-        every: 5,
-        stops: 30_000,
-    };
-    compare_runs(&command, sampling, folder.path())?.is_whole(300)
+    std::fs::write(folder.path().join("script.py"), SCRIPT)?;
+    let command = ["/usr/bin/python3", "-S", "-E", "script.py"];
+    let mut agreement = compare_runs(&command, folder.path(), &[])?;
+    // What the modules do while they are loaded is too new to be known.
+    let early = agreement.truncated.remove("no_row_yet").unwrap_or_default();
+    ensure!(early.len() * 20 < agreement.total(), "{}", early.len());
+    agreement.is_whole(900)
 }
 
+/// Its garbage collector has a block more or less, as its pages happen to lie
+/// (`oracle.rs` has the details).
 #[test]
 fn a_compiler() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -255,38 +270,26 @@ fn a_compiler() -> Result<()> {
         "-o",
         "/dev/null",
     ];
-    let sampling = Sampling {
-        first: 2,
-        every: 50,
-        stops: 20_000,
-    };
-    compare_runs(&command, sampling, folder.path())?.is_whole(300)
+    compare_runs(&command, folder.path(), &[])?.is_nearly_whole(3000)
 }
 
-/// The native threads of a JVM, and what its main thread does before Java
-/// code runs. The interpreter and one collector make it repeat itself.
+const JVM_LIBRARIES: [&str; 6] = [
+    "server/libjvm.so",
+    "libjava.so",
+    "libjimage.so",
+    "libzip.so",
+    "libnio.so",
+    "libnet.so",
+];
+
+/// The native part of a JVM's stacks, with both compilers and a parallel
+/// collector at work.
 #[test]
 fn java() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let command = [
-        "/usr/bin/java",
-        "-Xint",
-        "-XX:+UseSerialGC",
-        "-Xmx64m",
-        "-version",
-    ];
-    let sampling = Sampling {
-        first: 3,
-        every: 50,
-        stops: 20_000,
-    };
-    compare_runs(&command, sampling, folder.path())?.is_whole(300)
-}
-
-/// Both compilers and a parallel collector at work, on a few classes.
-#[test]
-fn java_that_compiles() -> Result<()> {
-    let folder = tempfile::tempdir()?;
+    let home = Path::new("/usr/bin/java").canonicalize()?;
+    let home = home.ancestors().nth(2).context("no JDK")?;
+    let late = JVM_LIBRARIES.map(|library| home.join("lib").join(library).display().to_string());
     let command = [
         "/usr/bin/java",
         "-Xbatch",
@@ -297,12 +300,8 @@ fn java_that_compiles() -> Result<()> {
         "-Xmx64m",
         "-version",
     ];
-    let sampling = Sampling {
-        first: 2,
-        every: 50,
-        stops: 8_000,
-    };
-    compare_runs(&command, sampling, folder.path())?.is_whole_in_both_runs(300)
+    let late: Vec<&str> = late.iter().map(String::as_str).collect();
+    compare_runs(&command, folder.path(), &late)?.is_nearly_whole(1000)
 }
 
 /// Constructors before `main`, destructors and handlers after it.
@@ -311,5 +310,5 @@ fn before_and_after_main() -> Result<()> {
     let paths = target_path("paths")?.display().to_string();
     let folder = tempfile::tempdir()?;
     let command = [paths.as_str(), "before_and_after", "threads", "exceptions"];
-    compare_runs(&command, Sampling::ALL, folder.path())?.is_whole(25)
+    compare_runs(&command, folder.path(), &[])?.is_whole(25)
 }

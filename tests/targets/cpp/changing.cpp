@@ -15,11 +15,15 @@ typedef int (*Descends)(int depth, std::size_t size, int (*around)(int));
 
 static void *library;
 static Descends descends;
+static uintptr_t inside; /* a return address in the library's function */
 
 SITE static int around(int value) {
-    opaque(&value);
+    inside = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
     return value;
 }
+
+/* Not the last thing that its caller does, so that it has a frame. */
+#define DESCEND(size) (descends(5, size, around), opaque(nullptr))
 
 /* --- libraries --- */
 
@@ -45,10 +49,10 @@ SITE static void unload() {
 /* Loads it and uses it at once. */
 SITE static void load_thin() {
     load("plugin_thin");
-    descends(5, 1487, around);
+    DESCEND(1487);
 }
 
-SITE static void use_thin() { descends(5, 1489, around); }
+SITE static void use_thin() { DESCEND(1489); }
 
 /* Puts the other library where the first was, and uses it at once. */
 SITE static void replace() {
@@ -59,10 +63,10 @@ SITE static void replace() {
         say("the second library is elsewhere\n");
         abort();
     }
-    descends(5, 1493, around);
+    DESCEND(1493);
 }
 
-SITE static void use_wide() { descends(5, 1499, around); }
+SITE static void use_wide() { DESCEND(1499); }
 
 /* --- generated code where a library was --- */
 
@@ -82,18 +86,25 @@ SITE static void call(Allocating const *functions, std::size_t const *sizes, int
         functions[index](sizes[index]);
 }
 
-/* push rbp; mov rbp, rsp; mov rax, allocate; call rax; pop rbp; ret, at the
- * address of the library's function. */
+/* push rbp; mov rbp, rsp; nop ...; mov rax, allocate; call rax; pop rbp; ret.
+ * It begins where the library's function began, and its return address is one
+ * of the library's: the library's table has a row for it, which is wrong. */
 SITE static void generate() {
-    static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xd0, 0x5d, 0xc3};
+    static const unsigned char begin[] = {0x55, 0x48, 0x89, 0xe5}, load[] = {0x48, 0xb8},
+                               end[] = {0xff, 0xd0, 0x5d, 0xc3};
     const uintptr_t entry = reinterpret_cast<uintptr_t>(descends);
     void *page = reinterpret_cast<void *>(entry & ~uintptr_t{4095});
     unload();
     if (mmap(page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != page)
         abort();
     const Allocating function = allocate;
-    memcpy(reinterpret_cast<void *>(entry), code, sizeof code);
-    memcpy(reinterpret_cast<void *>(entry + 6), &function, sizeof function);
+    unsigned char *code = static_cast<unsigned char *>(page) + (entry & 4095);
+    unsigned char *call_at = code + (inside - 2 - entry);
+    memset(code, 0x90, inside - entry);
+    memcpy(code, begin, sizeof begin);
+    memcpy(call_at - 10, load, sizeof load);
+    memcpy(call_at - 8, &function, sizeof function);
+    memcpy(call_at, end, sizeof end);
     const Allocating functions[] = {allocate_plain, reinterpret_cast<Allocating>(entry)};
     const std::size_t sizes[] = {1543, 1549};
     call(functions, sizes, 2);
