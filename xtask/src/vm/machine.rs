@@ -144,11 +144,14 @@ impl Emulator {
                 boot,
                 code,
             },
-            (None, _) if status.success() && panicked(boot.console) => End::NotBooted,
-            _ => End::Broken(format!(
-                "QEMU ended with {status}; the kernel's last words:\n{}",
-                last_words(boot.console)
-            )),
+            (before, _) => match panic_in(&messages(boot.console)) {
+                Some(_) if before.is_none() => End::NotBooted,
+                Some(panic) => End::Broken(format!("the kernel panicked: {panic}")),
+                None => End::Broken(format!(
+                    "QEMU ended with {status}; the kernel's messages are in {}",
+                    boot.console.display()
+                )),
+            },
         })
     }
 
@@ -266,14 +269,10 @@ fn lines_of(stream: impl Read) -> impl Iterator<Item = String> {
         })
 }
 
-fn panicked(console: &Path) -> bool {
-    messages(console).contains("Kernel panic")
-}
-
-fn last_words(console: &Path) -> String {
-    let messages = messages(console);
-    let lines: Vec<&str> = messages.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+/// What a kernel panicked for, if it did.
+fn panic_in(messages: &str) -> Option<&str> {
+    let (_, panic) = messages.split_once("Kernel panic - not syncing: ")?;
+    panic.lines().next()
 }
 
 fn messages(console: &Path) -> String {
@@ -302,6 +301,13 @@ mod tests {
             Said::of_line("unfreed-vm: broken: the host's files"),
             Some(Said::Broken("the host's files"))
         );
+    }
+
+    #[test]
+    fn a_panic_says_why() {
+        let messages = "[ 1.0] ok\n[ 1.1] Kernel panic - not syncing: no root\n[ 1.2] CPU: 0\n";
+        assert_eq!(panic_in(messages), Some("no root"));
+        assert_eq!(panic_in("[ 1.0] reboot: Power down\n"), None);
     }
 
     #[test]
