@@ -9,74 +9,7 @@ use tracer_ebpf::thread::Thread;
 
 use crate::inflight::{self, now};
 use crate::maps::{self, LIVE, SITES, UNTRACED_FREES};
-
-/// What an allocating function was asked for.
-struct Arguments {
-    /// Bytes. A product that overflows makes the call fail; it must not pass
-    /// for zero, which makes realloc free.
-    size: u64,
-    /// The block to replace, 0 if none.
-    old: u64,
-    /// Where the result goes, 0 if it is returned.
-    result: u64,
-}
-
-impl Arguments {
-    #[inline(always)]
-    fn of(function: Function, context: &ProbeContext) -> Option<Self> {
-        let argument = |index| context.arg::<u64>(index);
-        let (size, old, result) = match function {
-            Function::Calloc => (argument(0)?.wrapping_mul(argument(1)?), 0, 0),
-            Function::Realloc => (argument(1)?, argument(0)?, 0),
-            Function::Reallocarray => (product(argument(1)?, argument(2)?), argument(0)?, 0),
-            Function::PosixMemalign => (argument(2)?, 0, argument(0)?),
-            Function::AlignedAlloc | Function::Memalign => (argument(1)?, 0, 0),
-            _ => (argument(0)?, 0, 0),
-        };
-        Some(Self { size, old, result })
-    }
-}
-
-/// The product of two sizes. One that overflows is wrong, but never zero.
-#[inline(always)]
-fn product(count: u64, size: u64) -> u64 {
-    let product = count.wrapping_mul(size);
-    if product == 0 && count != 0 && size != 0 {
-        return u64::MAX;
-    }
-    product
-}
-
-/// An allocating function was entered.
-#[inline(always)]
-pub(crate) fn enter(context: &ProbeContext, function: Function) {
-    let Some(arguments) = Arguments::of(function, context) else {
-        return;
-    };
-    let Some(thread) = inflight::thread() else {
-        return;
-    };
-    // SAFETY: the context's registers and the thread's own record.
-    unsafe {
-        let slot = (*context.regs).rsp;
-        if !inflight::is_outermost(thread, function, slot) {
-            return;
-        }
-        let time = now();
-        let site = if arguments.size < maps::settings().min_size {
-            NO_SITE
-        } else {
-            inflight::site(context.regs, thread, time, arguments.size)
-        };
-        let call = &mut (*thread).call;
-        call.begin(function, slot, time, site);
-        call.size = arguments.size;
-        call.argument = arguments.result;
-        if arguments.old != 0 {
-            take_old(thread, arguments.old);
-        }
-    }
-}
+use crate::read;
 
 /// Takes realloc's old block out of the live map: while the call runs, the
 /// address may already belong to another thread.
@@ -84,7 +17,7 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) {
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-unsafe fn take_old(thread: *mut Thread, address: u64) {
+pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&mut (*thread).call, (*thread).image) };
     let key = BlockKey { address, image };
@@ -148,7 +81,7 @@ fn aligned_result(status: u32, result: u64, size: u64) -> u64 {
     if status != 0 {
         return 0;
     }
-    inflight::read_word(result).unwrap_or_else(|| {
+    read::user_word(result).unwrap_or_else(|| {
         maps::lose(LossCause::ResultUnreadable, 1, size);
         0
     })
@@ -216,5 +149,5 @@ pub(crate) fn free(context: &ProbeContext) {
 /// musl's realloc, for example, ends in one.
 #[inline(always)]
 fn is_inside(in_flight: &call::Call, stack: u64) -> bool {
-    stack <= in_flight.slot && inflight::read_word(in_flight.slot).is_some_and(call::is_trampoline)
+    stack <= in_flight.slot && read::user_word(in_flight.slot).is_some_and(call::is_trampoline)
 }

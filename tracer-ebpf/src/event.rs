@@ -24,6 +24,9 @@ pub enum EventKind {
     /// it), `other` the new. `thread` is the caller as it was before: another
     /// than the first takes over the process' id.
     Exec = 7,
+    /// Memory is mapped where code of `image` was known to be: `address`,
+    /// `length`.
+    CodeReplaced = 8,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.

@@ -2,17 +2,19 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
-use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
+use tracer_ebpf::volatile::opaque;
 
 use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
+use crate::read::user_word;
 use crate::unwind;
 
 const BPF_ANY: u64 = 0;
@@ -69,7 +71,7 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
-    match call::entry(in_flight, function, slot, || read_word(saved_at)) {
+    match call::entry(in_flight, function, slot, || user_word(saved_at)) {
         Entry::Outermost => true,
         Entry::Nested => {
             in_flight.inner += 1;
@@ -83,15 +85,6 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
             true
         }
     }
-}
-
-/// Reads a word of the target's memory.
-#[inline(always)]
-pub(crate) fn read_word(address: u64) -> Option<u64> {
-    let mut word = 0u64;
-    // SAFETY: eight bytes into a local; a fault is an error code.
-    let status = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) };
-    (status == 0).then_some(word)
 }
 
 /// Puts the block that realloc took out back into the live map.
@@ -162,7 +155,7 @@ pub(crate) fn count_free(block: &Block, time: u64) {
     let Some(site) = SITES.get_ptr_mut(block.site) else {
         return;
     };
-    let bucket = maps::opaque(lifetime::bucket(time.saturating_sub(block.time)));
+    let bucket = opaque(lifetime::bucket(time.saturating_sub(block.time)));
     // SAFETY: fields of a live map value.
     unsafe {
         maps::add(&raw mut (*site).freed_count, 1);
@@ -224,7 +217,21 @@ unsafe fn fill(site: *mut Site, thread: *const Thread, walk: &Walk, time: u64) {
         (*site).first_seen = time;
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;
-        (*site).frames = (*thread).frames;
+        copy_frames(&raw mut (*site).frames, &raw const (*thread).frames);
         (*site).image = (*thread).image;
+    }
+}
+
+/// Copies word by word; left to itself the compiler copies byte by byte.
+#[inline(always)]
+unsafe fn copy_frames(to: *mut [u64; MAX_FRAMES], from: *const [u64; MAX_FRAMES]) {
+    let mut index = 0;
+    while index < MAX_FRAMES {
+        // SAFETY: the index is within both arrays, which the caller owns.
+        unsafe {
+            let word = from.cast::<u64>().add(index).read_volatile();
+            to.cast::<u64>().add(index).write_volatile(word);
+        }
+        index += 1;
     }
 }

@@ -3,6 +3,7 @@
 //! compiles on the host too and is tested there.
 
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod block;
 pub mod call;
@@ -15,8 +16,10 @@ pub mod rule;
 pub mod settings;
 pub mod site;
 pub mod stack;
+pub mod step;
 pub mod table;
 pub mod thread;
+pub mod volatile;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.
 ///

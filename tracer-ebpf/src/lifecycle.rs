@@ -1,17 +1,17 @@
 //! Processes and threads that come and go.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
-use tracer_ebpf::Record;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
 use crate::inflight::now;
-use crate::maps::{self, FORKS, PROCESSES, THREADS};
+use crate::maps::{self, FORKS, PROCESSES, SPACE_OF, THREADS};
+use crate::read::kernel;
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -25,7 +25,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     }
     let task: u64 = context.arg(0);
     let settings = maps::settings();
-    let Some(child) = read_kernel::<u32>(task + u64::from(settings.task_tgid)) else {
+    let Some(child) = kernel::<u32>(task + u64::from(settings.task_tgid)) else {
         return;
     };
     // The id may have been that of a traced process that is gone.
@@ -61,6 +61,11 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     if PROCESSES.insert(child, process, 0).is_err() {
         maps::lose(LossCause::ProcessesFull, 1, 0);
     } else if !shares_heap {
+        // The child's memory is its parent's, until one of them changes.
+        if let Some(space) = SPACE_OF.get_ptr(parent.image) {
+            // SAFETY: a live map value.
+            let _ = SPACE_OF.insert(image, unsafe { *space }, 0);
+        }
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
     }
 }
@@ -142,7 +147,7 @@ fn met_probes() -> bool {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
     let settings = maps::settings();
-    let is_null = |offset: u32| read_kernel(task + u64::from(offset)) == Some(0u64);
+    let is_null = |offset: u32| kernel(task + u64::from(offset)) == Some(0u64);
     is_null(settings.task_mm) || !is_null(settings.task_utask)
 }
 
@@ -167,14 +172,4 @@ fn current_thread() -> u32 {
 
 fn current_pid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-#[inline(always)]
-fn read_kernel<T: Record + Default>(address: u64) -> Option<T> {
-    let mut value = T::default();
-    let size = size_of::<T>() as u32;
-    // SAFETY: as many bytes as the local has; a fault is an error code.
-    let status =
-        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address as *const _) };
-    (status == 0).then_some(value)
 }

@@ -22,3 +22,22 @@ pub const EVENT_RING_BYTES: u32 = 1 << 20;
 
 /// First address past user space on x86-64 with 4-level page tables.
 pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
+
+/// Ranges of executable memory in all address spaces together.
+pub const MAX_RANGES: u32 = 1 << 16;
+
+/// Address spaces whose ranges are known.
+pub const MAX_SPACES: u32 = crate::table::cached::SPACES;
+
+/// Different unwind rules. Large libraries have some thousands, most of them
+/// the same ones.
+pub const MAX_RULES: u32 = 1 << 16;
+
+/// log2 of the most rows of one table.
+pub const ROW_ROUNDS: u32 = 24;
+
+/// log2 of the most ranges of one address space.
+pub const RANGE_ROUNDS: u32 = 14;
+
+/// Return probes nest no deeper than this: the kernel's own limit.
+pub const MAX_RETURN_PROBES: u32 = 64;

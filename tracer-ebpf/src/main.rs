@@ -16,10 +16,14 @@
 )]
 
 mod allocation;
+mod code;
+mod entry;
 mod inflight;
 mod lifecycle;
+mod lookup;
 mod mapping;
 mod maps;
+mod read;
 mod unwind;
 
 use aya_ebpf::EbpfContext;
@@ -34,7 +38,7 @@ macro_rules! allocates {
     ($enter:ident, $leave:ident, $function:ident) => {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
-            allocation::enter(&context, Function::$function);
+            entry::enter(&context, Function::$function);
             0
         }
 
@@ -64,7 +68,7 @@ fn uf_free(context: ProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_mmap(context: ProbeContext) -> u32 {
-    mapping::enter_mmap(&context);
+    entry::enter(&context, Function::Mmap);
     0
 }
 
@@ -76,7 +80,7 @@ fn uf_mmap_ret(context: RetProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_munmap(context: ProbeContext) -> u32 {
-    mapping::enter_munmap(&context);
+    entry::enter(&context, Function::Munmap);
     0
 }
 
@@ -88,7 +92,7 @@ fn uf_munmap_ret(context: RetProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_mremap(context: ProbeContext) -> u32 {
-    mapping::enter_mremap(&context);
+    entry::enter(&context, Function::Mremap);
     0
 }
 
@@ -109,12 +113,8 @@ fn attached_to(context: &impl EbpfContext) -> Option<Function> {
 /// at many places, told apart by the cookie.
 #[uprobe]
 fn uf_enter(context: ProbeContext) -> u32 {
-    match attached_to(&context) {
-        Some(Function::Mmap) => mapping::enter_mmap(&context),
-        Some(Function::Munmap) => mapping::enter_munmap(&context),
-        Some(Function::Mremap) => mapping::enter_mremap(&context),
-        Some(function) => allocation::enter(&context, function),
-        None => {}
+    if let Some(function) = attached_to(&context) {
+        entry::enter(&context, function);
     }
     0
 }
@@ -167,6 +167,12 @@ fn uf_leave_mem(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 fn uf_exit(_context: RawTracePointContext) -> i32 {
     lifecycle::exit();
+    0
+}
+
+#[raw_tracepoint]
+fn uf_unmapped(context: RawTracePointContext) -> i32 {
+    code::unmapped_area(&context);
     0
 }
 

@@ -2,32 +2,39 @@
 //! to user space, which keeps the ledger: one call can touch many mappings.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::programs::RetProbeContext;
 use tracer_ebpf::call::{self, Function};
-use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED};
+use tracer_ebpf::event::{Event, EventKind, MAP_FAILED, MAP_FIXED};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
-use crate::inflight::{self, now};
+use crate::code;
+use crate::entry::Request;
+use crate::inflight;
 use crate::maps;
 
+/// Reports a mapping function that was entered, whose call is noted.
+///
+/// # Safety
+/// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) fn enter_mmap(context: &ProbeContext) {
-    let (Some(length), Some(flags)) = (context.arg::<u64>(1), context.arg::<u64>(3)) else {
-        return;
-    };
-    let flags = flags & 0xffff_ffff;
-    if flags & (MAP_ANONYMOUS | MAP_FIXED) == 0 {
-        return;
+pub(crate) unsafe fn entered(thread: *mut Thread, function: Function, request: &Request) {
+    // SAFETY: the caller's record.
+    unsafe {
+        match function {
+            Function::Mmap if request.argument & MAP_FIXED != 0 => {
+                code::replaced((*thread).image, request.address, request.size);
+            }
+            Function::Munmap => report(thread, EventKind::UnmapEnter, request.address),
+            Function::Mremap => {
+                (*thread).call.size = request.old_size;
+                report(thread, EventKind::RemapEnter, request.address);
+                (*thread).call.size = request.size;
+            }
+            _ => {}
+        }
     }
-    begin(
-        context,
-        Function::Mmap,
-        length,
-        flags,
-        flags & MAP_ANONYMOUS != 0,
-    );
 }
 
 #[inline(always)]
@@ -42,42 +49,11 @@ pub(crate) fn leave_mmap(context: &RetProbeContext) {
 }
 
 #[inline(always)]
-pub(crate) fn enter_munmap(context: &ProbeContext) {
-    let (Some(address), Some(length)) = (context.arg::<u64>(0), context.arg::<u64>(1)) else {
-        return;
-    };
-    if let Some(thread) = begin(context, Function::Munmap, length, 0, false) {
-        // SAFETY: the thread's own record.
-        unsafe { report(thread, EventKind::UnmapEnter, address) };
-    }
-}
-
-#[inline(always)]
 pub(crate) fn leave_munmap(context: &RetProbeContext) {
     let status = context.ret::<u64>() & 0xffff_ffff;
     if let Some(thread) = end(context, Function::Munmap) {
         // SAFETY: the thread's own record.
         unsafe { report(thread, EventKind::UnmapReturn, status) };
-    }
-}
-
-#[inline(always)]
-pub(crate) fn enter_mremap(context: &ProbeContext) {
-    let (Some(address), Some(old_length), Some(length), Some(flags)) = (
-        context.arg::<u64>(0),
-        context.arg::<u64>(1),
-        context.arg::<u64>(2),
-        context.arg::<u64>(3),
-    ) else {
-        return;
-    };
-    if let Some(thread) = begin(context, Function::Mremap, length, flags & 0xffff_ffff, true) {
-        // SAFETY: the thread's own record.
-        unsafe {
-            (*thread).call.size = old_length;
-            report(thread, EventKind::RemapEnter, address);
-            (*thread).call.size = length;
-        }
     }
 }
 
@@ -88,36 +64,6 @@ pub(crate) fn leave_mremap(context: &RetProbeContext) {
         // SAFETY: the thread's own record.
         unsafe { report(thread, EventKind::RemapReturn, address) };
     }
-}
-
-/// Notes an outermost call; `None` if it is not one.
-#[inline(always)]
-fn begin(
-    context: &ProbeContext,
-    function: Function,
-    length: u64,
-    flags: u64,
-    wants_site: bool,
-) -> Option<*mut Thread> {
-    let thread = inflight::thread()?;
-    // SAFETY: the context's registers and the thread's own record.
-    unsafe {
-        let slot = (*context.regs).rsp;
-        if !inflight::is_outermost(thread, function, slot) {
-            return None;
-        }
-        let time = now();
-        let site = if wants_site && length >= maps::settings().min_size {
-            inflight::site(context.regs, thread, time, length)
-        } else {
-            NO_SITE
-        };
-        let call = &mut (*thread).call;
-        call.begin(function, slot, time, site);
-        call.size = length;
-        call.argument = flags;
-    }
-    Some(thread)
 }
 
 /// Settles the call in flight if this return ends it.

@@ -8,10 +8,14 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, Queue, RingBuf};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::event::Event;
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_PROCESSES, MAX_THREADS};
+use tracer_ebpf::limits::{
+    EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS,
+};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
-use tracer_ebpf::settings::Settings;
+use tracer_ebpf::rule::Rule;
+use tracer_ebpf::settings::{Hijack, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -26,6 +30,14 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_mm: 0,
     task_utask: 0,
     follow: 0,
+    hijack: Hijack {
+        instances: 0,
+        stack: 0,
+        original: 0,
+        next: 0,
+    },
+    unmapped_length: 0,
+    padding: 0,
 });
 
 /// Traced processes by tgid.
@@ -58,6 +70,33 @@ pub(crate) static SITES: Array<Site> = Array::with_max_entries(1 << 14, BPF_F_MM
 /// once without the fetching atomics that kernels before 5.12 lack.
 #[map]
 pub(crate) static FREE_SITES: Queue<u32> = Queue::with_max_entries(1 << 14, 0);
+
+/// Rows of all unwind tables. This and the maps below are filled by user space
+/// and only read here, but for the cache.
+#[map]
+pub(crate) static ROWS: Array<Row> = Array::with_max_entries(1 << 20, BPF_F_MMAPABLE);
+
+/// Unwind rules by number.
+#[map]
+pub(crate) static RULES: Array<Rule> = Array::with_max_entries(MAX_RULES, BPF_F_MMAPABLE);
+
+/// Executable ranges of all address spaces.
+#[map]
+pub(crate) static RANGES: Array<Range> = Array::with_max_entries(MAX_RANGES, BPF_F_MMAPABLE);
+
+/// Address spaces by number, 0 is none.
+#[map]
+pub(crate) static SPACES: Array<Space> = Array::with_max_entries(MAX_SPACES, BPF_F_MMAPABLE);
+
+/// The numbers of images' address spaces. Numbers are never used anew while
+/// they can be found here, or a program may still be at work with them.
+#[map]
+pub(crate) static SPACE_OF: HashMap<u64, u32> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Rules by address; see [`cached`].
+#[map]
+pub(crate) static CACHE: Array<u64> = Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
 
 /// One counter for each cause of loss.
 #[map]
@@ -106,16 +145,6 @@ pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
     unsafe {
         asm!("lock *(u64 *)({counter} + 0) += {amount}", counter = in(reg) counter, amount = in(reg) amount);
     }
-}
-
-/// The same number, about which the compiler knows nothing: what is compared
-/// after this is compared in the program too, where the verifier looks.
-#[inline(always)]
-pub(crate) fn opaque(number: usize) -> usize {
-    let mut number = number;
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("{number} = {number}", number = inout(reg) number) };
-    number
 }
 
 /// Counts lost events.

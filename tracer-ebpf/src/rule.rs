@@ -7,13 +7,15 @@
 //! address is always the word below the CFA, except in a signal frame.
 //!
 //! ```text
-//!  63      48 47      32 31            8 7    4 3    0
-//! +----------+----------+---------------+------+------+
-//! |   rbx    |   rbp    |   CFA offset  | base | kind |
-//! +----------+----------+---------------+------+------+
+//!  63      48 47      32 31            8 7    6 5    4 3      2    1     0
+//! +----------+----------+---------------+------+------+----+------+--------+
+//! |   rbx    |   rbp    |  CFA offset   | form | base | go | word | number |
+//! +----------+----------+---------------+------+------+----+------+--------+
 //! ```
 //!
-//! Offsets are signed and in words of 8 bytes.
+//! The CFA is register `number` plus the offset, or the `word` there. Offsets
+//! are signed and in words of 8 bytes. The layout lets a step up the stack
+//! take few branches: the kernel's verifier walks through all of them.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -37,38 +39,44 @@ pub enum Kind {
     None = 0,
     /// The outermost frame of a thread.
     End = 1,
-    /// CFA = rsp + offset.
-    Sp = 2,
-    /// CFA = rbp + offset.
-    Bp = 3,
-    /// CFA = rbx + offset.
-    Bx = 4,
-    /// CFA = the word at rbp + offset: a realigned stack.
-    DerefBp = 5,
-    /// CFA = the word at rsp + offset.
-    DerefSp = 6,
-    /// In a stub of the procedure linkage table: CFA = rsp + 8, or 16 from
-    /// the stub's 11th byte on.
-    Plt = 7,
-    /// The kernel's signal frame, `struct rt_sigframe`: all registers are in
-    /// it.
-    Signal = 8,
-    /// Code without tables that may keep frame pointers: CFA = rbp + 16.
-    FramePointer = 9,
     /// The information needs what a rule cannot say.
-    Unsupported = 10,
+    Unsupported = 2,
+    /// CFA = rsp + offset.
+    Sp = GO,
+    /// CFA = rbp + offset.
+    Bp = GO | 1,
+    /// CFA = rbx + offset.
+    Bx = GO | 2,
+    /// CFA = the word at rsp + offset.
+    DerefSp = GO | DEREF,
+    /// CFA = the word at rbp + offset: a realigned stack.
+    DerefBp = GO | DEREF | 1,
+    /// In a stub of the procedure linkage table: CFA = rsp + offset, and 8
+    /// more from the stub's 11th byte on.
+    Plt = PLT | GO,
+    /// The kernel's signal frame: the return address is not below the CFA.
+    Signal = SIGNAL | GO | DEREF,
+    /// Code without tables that may keep frame pointers.
+    FramePointer = FRAME_POINTER | GO | 1,
 }
+
+const GO: u8 = 1 << 3;
+const DEREF: u8 = 1 << 2;
+const FORM: u8 = 3 << 6;
+const PLT: u8 = 1 << 6;
+const SIGNAL: u8 = 2 << 6;
+const FRAME_POINTER: u8 = 3 << 6;
 
 /// What saved registers' offsets count from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Base {
-    /// The CFA.
-    Cfa = 0,
+    /// rsp of this frame.
+    Sp = 0,
     /// rbp of this frame.
     Bp = 1,
-    /// rsp of this frame.
-    Sp = 2,
+    /// The CFA.
+    Cfa = 3,
 }
 
 /// Where the caller's value of a register is.
@@ -90,16 +98,34 @@ impl Rule {
     pub const NONE: Self = Self(Kind::None as u64);
     /// The outermost frame.
     pub const END: Self = Self(Kind::End as u64);
-    /// The kernel's signal frame.
-    pub const SIGNAL: Self = Self(Kind::Signal as u64);
-    /// By frame pointer.
-    pub const FRAME_POINTER: Self = Self(Kind::FramePointer as u64);
     /// Not expressible.
     pub const UNSUPPORTED: Self = Self(Kind::Unsupported as u64);
     /// At a function's first instruction: nothing is pushed but the return
     /// address.
-    pub const ENTRY: Self =
-        Self(Kind::Sp as u64 | 1 << 8 | (SAME as u64) << 32 | (SAME as u64) << 48);
+    pub const ENTRY: Self = Self::known(Kind::Sp, 8, Base::Cfa, Saved::Same, Saved::Same);
+    /// Where a signal handler returns to. The kernel has saved all registers
+    /// in a `struct rt_sigframe` (`arch/x86/include/asm/sigframe.h`), of which
+    /// the handler's return took the first word; `ucontext_t` is next.
+    pub const SIGNAL: Self =
+        Self::known(Kind::Signal, 160, Base::Sp, Saved::At(120), Saved::At(128));
+    /// Where the interrupted instruction's address is in such a frame, bytes
+    /// above the stack pointer.
+    pub const SIGNAL_IP: u64 = 168;
+    /// By frame pointer.
+    pub const FRAME_POINTER: Self = Self::known(
+        Kind::FramePointer,
+        16,
+        Base::Cfa,
+        Saved::At(-16),
+        Saved::Lost,
+    );
+
+    const fn known(kind: Kind, offset: i64, base: Base, bp: Saved, bx: Saved) -> Self {
+        match Self::new(kind, offset, base, bp, bx) {
+            Some(rule) => rule,
+            None => Self::UNSUPPORTED,
+        }
+    }
 
     /// A rule whose CFA is `offset` bytes from what `kind` says. `None` if a
     /// number does not fit: offsets are multiples of 8, that of the CFA below
@@ -132,13 +158,49 @@ impl Rule {
     /// The number of its [`Kind`].
     #[inline(always)]
     pub const fn kind(self) -> u8 {
-        (self.0 & 0xf) as u8
+        self.0 as u8 & (FORM | GO | DEREF | 3)
+    }
+
+    /// Whether it leads to a caller.
+    #[inline(always)]
+    pub const fn goes_on(self) -> bool {
+        self.0 & GO as u64 != 0
+    }
+
+    /// Whether the CFA is the word in memory, not the sum.
+    #[inline(always)]
+    pub const fn is_in_memory(self) -> bool {
+        self.0 & DEREF as u64 != 0
+    }
+
+    /// Whether it is one for the linkage table.
+    #[inline(always)]
+    pub const fn is_plt(self) -> bool {
+        self.0 & FORM as u64 == PLT as u64
+    }
+
+    /// Whether the frame was made by a signal.
+    #[inline(always)]
+    pub const fn is_signal(self) -> bool {
+        self.0 & FORM as u64 == SIGNAL as u64
+    }
+
+    /// Whether the frame pointer is believed without a table.
+    #[inline(always)]
+    pub const fn is_frame_pointer(self) -> bool {
+        self.0 & FORM as u64 == FRAME_POINTER as u64
+    }
+
+    /// The number of the register that the CFA counts from.
+    #[inline(always)]
+    pub const fn register(self) -> usize {
+        self.0 as usize & 3
     }
 
     /// The number of its [`Base`].
     #[inline(always)]
-    pub const fn base(self) -> u8 {
-        (self.0 >> 4 & 0xf) as u8
+    pub const fn base(self) -> usize {
+        self.0 as usize >> 4 & 3
     }
 
     /// The CFA's offset in bytes.
@@ -216,7 +278,7 @@ mod tests {
             ] {
                 let rule = Rule::new(Kind::Bp, offset, Base::Bp, bp, bx).unwrap();
                 assert_eq!(rule.kind(), Kind::Bp as u8);
-                assert_eq!(rule.base(), Base::Bp as u8);
+                assert_eq!(rule.base(), Base::Bp as usize);
                 assert_eq!(rule.offset().cast_signed(), offset);
                 for (slot, saved) in [(rule.bp(), bp), (rule.bx(), bx)] {
                     assert_eq!(slot.is_same(), saved == Saved::Same);
@@ -239,8 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn at_entry_only_the_return_address_is_pushed() {
-        let rule = Rule::new(Kind::Sp, 8, Base::Cfa, Saved::Same, Saved::Same);
-        assert_eq!(rule, Some(Rule::ENTRY));
+    fn fixed_rules_are_what_they_are_called() {
+        assert_eq!(Rule::ENTRY.kind(), Kind::Sp as u8);
+        assert_eq!(Rule::END.kind(), Kind::End as u8);
+        assert_eq!(Rule::UNSUPPORTED.kind(), Kind::Unsupported as u8);
+        assert!(Rule::SIGNAL.is_signal() && Rule::SIGNAL.is_in_memory());
+        assert!(Rule::FRAME_POINTER.is_frame_pointer() && Rule::FRAME_POINTER.goes_on());
+        for rule in [Rule::NONE, Rule::END, Rule::UNSUPPORTED] {
+            assert!(!rule.goes_on() && !rule.is_signal() && !rule.is_plt());
+        }
     }
 }

@@ -17,7 +17,28 @@ pub struct Settings {
     pub task_utask: u32,
     /// 1 if children are traced too.
     pub follow: u32,
+    /// Offsets in the kernel's `uprobe_task` and `return_instance`.
+    pub hijack: Hijack,
+    /// Offset of `length` in the kernel's `vm_unmapped_area_info`.
+    pub unmapped_length: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
-// SAFETY: repr(C), fields fill all 32 bytes, any bit pattern is valid.
+/// Where the kernel keeps return addresses that return probes replaced:
+/// `task->utask->return_instances`, a list. All zero if it is not known.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Hijack {
+    /// Offset of `return_instances` in `uprobe_task`.
+    pub instances: u32,
+    /// Offset of `stack` in `return_instance`: where the return address was.
+    pub stack: u32,
+    /// Offset of `orig_ret_vaddr`: what it was.
+    pub original: u32,
+    /// Offset of `next`.
+    pub next: u32,
+}
+
+// SAFETY: repr(C), fields fill all 56 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}

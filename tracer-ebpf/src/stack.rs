@@ -1,11 +1,18 @@
-//! Stacks by frame pointers, with the immediate caller repaired.
+//! Whole stacks, by unwind rules.
 //!
-//! At a function's entry the return address is on top of the stack and the
-//! frame pointer is still the caller's. So the caller, which a walk of frame
-//! pointers alone would miss, is the word at the stack pointer.
+//! At a function's entry the return address is on top of the stack. From there
+//! each return address has a rule, which leads to the next.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "the depth is at most MAX_FRAMES, and usize has 64 bits here"
+)]
 
 use crate::limits::{MAX_FRAMES, USER_END};
+use crate::rule::{Kind, Rule};
 use crate::site::SiteKey;
+use crate::step::{Frame, Memory, Registers};
+use crate::volatile::{Volatile, opaque};
 
 /// No code lies in the first page.
 const LOWEST_CODE: u64 = 0x1000;
@@ -14,32 +21,75 @@ const LOWEST_CODE: u64 = 0x1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StackEnd {
-    /// A null frame pointer or return address: the start of the thread as far
-    /// as frame pointers tell.
+    /// The thread's start: the stack is whole.
     Start = 0,
-    /// The frame pointer does not point to a frame further up the stack.
-    Broken = 1,
+    /// The module has a table, but no row for this address.
+    NoRow = 1,
+    /// What should be the return address cannot be one.
+    BadReturn = 2,
     /// [`MAX_FRAMES`] were found.
-    TooDeep = 2,
+    TooDeep = 3,
     /// Stack memory could not be read.
-    Unreadable = 3,
+    Unreadable = 4,
+    /// Nothing is known to be mapped at the return address.
+    NoMapping = 5,
+    /// The table of this code was not there yet.
+    NoRowYet = 6,
+    /// Code without a table, and no frame pointer to go by.
+    NoFramePointer = 7,
+    /// A return probe replaced the return address, and the kernel did not
+    /// give it back.
+    Hijacked = 8,
+    /// The unwind information needs what rules cannot say.
+    Unsupported = 9,
 }
 
-/// The registers that a walk starts from.
-#[derive(Debug, Clone, Copy)]
-pub struct Registers {
-    /// Instruction pointer.
-    pub ip: u64,
-    /// Stack pointer, at the return address.
-    pub sp: u64,
-    /// Frame pointer.
-    pub fp: u64,
+impl StackEnd {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::Start,
+        Self::NoRow,
+        Self::BadReturn,
+        Self::TooDeep,
+        Self::Unreadable,
+        Self::NoMapping,
+        Self::NoRowYet,
+        Self::NoFramePointer,
+        Self::Hijacked,
+        Self::Unsupported,
+    ];
+
+    /// The reason of a number.
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Start,
+            1 => Self::NoRow,
+            2 => Self::BadReturn,
+            3 => Self::TooDeep,
+            5 => Self::NoMapping,
+            6 => Self::NoRowYet,
+            7 => Self::NoFramePointer,
+            8 => Self::Hijacked,
+            9 => Self::Unsupported,
+            _ => Self::Unreadable,
+        }
+    }
 }
 
-/// Reads two words of the target's stack: at `address` and just above.
-pub trait StackMemory {
-    /// `None` if they cannot be read.
-    fn pair(&mut self, address: u64) -> Option<(u64, u64)>;
+/// The thread whose stack is walked.
+pub trait Target: Memory {
+    /// The rule of an address: of a return address, or (`exact`) of an
+    /// instruction that a signal interrupted.
+    ///
+    /// # Errors
+    /// Says why there is none. [`StackEnd::BadReturn`] says that the address
+    /// is no return address at all.
+    fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd>;
+
+    /// The return address that a return probe replaced in the word at `slot`,
+    /// if one did.
+    fn original(&mut self, slot: u64) -> Option<u64>;
 }
 
 /// A stack's length, end and identity; the frames themselves are in the
@@ -54,102 +104,133 @@ pub struct Walk {
     pub key: SiteKey,
 }
 
-/// Where a walk is. In the kernel it lives in a map value and is read anew in
-/// each round: the verifier forgets what it knew about memory, so that one
-/// round looks to it like the next.
+/// Where a walk is.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct WalkState {
-    /// The next frame pointer.
-    fp: Volatile,
-    /// The frame before it must lie below it.
-    above: Volatile,
+    frame: Frame,
+    /// Frames until here.
+    depth: Volatile,
     /// The hash until here.
     high: Volatile,
     low: Volatile,
 }
 
-/// A word that is really read and really written.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(transparent)]
-pub struct Volatile(u64);
-
-impl Volatile {
-    /// The value.
-    #[inline(always)]
-    pub fn get(&self) -> u64 {
-        // SAFETY: a valid reference.
-        unsafe { core::ptr::from_ref(&self.0).read_volatile() }
-    }
-
-    /// Replaces the value.
-    #[inline(always)]
-    pub fn set(&mut self, value: u64) {
-        // SAFETY: a valid reference.
-        unsafe { core::ptr::from_mut(&mut self.0).write_volatile(value) };
-    }
+/// What the next frame up is.
+enum Up {
+    /// One with a caller.
+    Frame,
+    /// The last one.
+    Last(StackEnd),
+    /// There is none.
+    Nothing(StackEnd),
 }
 
-/// Walks the stack into `frames`, the probed instruction first, then return
-/// addresses.
-#[inline(always)]
-pub fn walk(
-    registers: Registers,
-    seed: (u64, u64),
-    memory: &mut impl StackMemory,
-    state: &mut WalkState,
-    frames: &mut [u64; MAX_FRAMES],
-) -> Walk {
-    state.high.set(seed.0);
-    state.low.set(seed.1);
-    frames[0] = registers.ip;
-    state.add(registers.ip);
-    let Some((caller, _)) = memory.pair(registers.sp) else {
-        return state.finish(1, StackEnd::Unreadable);
-    };
-    frames[1] = caller;
-    state.add(caller);
-    state.fp.set(registers.fp);
-    state.above.set(registers.sp);
-    let mut end = StackEnd::TooDeep;
-    let mut depth = 2;
-    while (depth as usize) < MAX_FRAMES {
-        match state.step(memory) {
-            Ok(address) => frames[depth as usize] = address,
-            Err(reason) => {
-                end = reason;
-                break;
-            }
-        }
-        depth += 1;
-    }
-    state.finish(depth, end)
-}
+/// Frames of one part of a walk. The verifier follows each part on its own:
+/// what it knows of one frame grows with all those before.
+pub const PART: u32 = 16;
+
+/// Walks of more parts than this are too deep.
+pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
 
 impl WalkState {
-    /// The next return address, or why there is none.
+    /// Begins at a function's first instruction.
     #[inline(always)]
-    fn step(&mut self, memory: &mut impl StackMemory) -> Result<u64, StackEnd> {
-        let fp = self.fp.get();
-        if fp == 0 {
-            return Err(StackEnd::Start);
+    pub fn begin(
+        &mut self,
+        registers: Registers,
+        seed: (u64, u64),
+        frames: &mut [u64; MAX_FRAMES],
+    ) {
+        self.high.set(seed.0);
+        self.low.set(seed.1);
+        self.frame.begin(registers, Rule::ENTRY);
+        self.add(registers.ip);
+        frames[0] = registers.ip;
+        self.depth.set(1);
+    }
+
+    /// Walks one part further: the probed instruction comes first in `frames`,
+    /// then return addresses. `None` if there is more.
+    #[inline(always)]
+    pub fn part(
+        &mut self,
+        target: &mut impl Target,
+        frames: &mut [u64; MAX_FRAMES],
+    ) -> Option<StackEnd> {
+        let mut round = 0;
+        while round < PART {
+            let depth = opaque(self.depth.get() as usize);
+            if depth >= MAX_FRAMES {
+                return Some(StackEnd::TooDeep);
+            }
+            let up = self.up(target);
+            if let Up::Nothing(reason) = up {
+                return Some(reason);
+            }
+            frames[depth] = self.frame.ip();
+            self.depth.set(self.depth.get() + 1);
+            if let Up::Last(reason) = up {
+                return Some(reason);
+            }
+            round += 1;
         }
-        if fp <= self.above.get() || fp & 7 != 0 || fp >= USER_END {
-            return Err(StackEnd::Broken);
+        None
+    }
+
+    /// The whole walk, once it ended.
+    #[inline(always)]
+    pub fn finish(&mut self, end: StackEnd) -> Walk {
+        let depth = self.depth.get();
+        self.add(depth << 32 | end as u64);
+        Walk {
+            depth: depth as u32,
+            end,
+            key: SiteKey {
+                high: self.high.get(),
+                low: self.low.get(),
+            },
         }
-        let Some((next, address)) = memory.pair(fp) else {
-            return Err(StackEnd::Unreadable);
-        };
-        if address == 0 {
-            return Err(StackEnd::Start);
+    }
+
+    /// Goes to the caller.
+    #[inline(always)]
+    fn up(&mut self, target: &mut impl Target) -> Up {
+        let exact = self.frame.rule().is_signal();
+        if let Err(reason) = self.frame.step(target) {
+            return Up::Nothing(reason);
         }
-        if !(LOWEST_CODE..USER_END).contains(&address) {
-            return Err(StackEnd::Broken);
+        if may_be_trampoline(self.frame.ip()) {
+            // What a signal interrupted may be just below the stack too, and
+            // is no return address; but the kernel has none for it.
+            if let Some(original) = target.original(self.frame.slot()) {
+                self.frame.set_ip(original);
+            }
         }
-        self.above.set(fp);
-        self.fp.set(next);
-        self.add(address);
-        Ok(address)
+        let ip = self.frame.ip();
+        if ip == 0 {
+            return Up::Nothing(StackEnd::Start);
+        }
+        if !(LOWEST_CODE..USER_END).contains(&ip) {
+            return Up::Nothing(StackEnd::BadReturn);
+        }
+        match target.rule(ip, exact) {
+            Ok(rule) => self.frame.set_rule(rule),
+            Err(StackEnd::BadReturn) => return Up::Nothing(StackEnd::BadReturn),
+            Err(reason) => {
+                self.add(ip);
+                return Up::Last(reason);
+            }
+        }
+        self.add(self.frame.ip());
+        let kind = self.frame.rule().kind();
+        if kind == Kind::End as u8 {
+            return Up::Last(StackEnd::Start);
+        }
+        if kind == Kind::None as u8 {
+            return Up::Last(StackEnd::NoRow);
+        }
+        Up::Frame
     }
 
     /// Two independent 64-bit multiply-xorshift lanes.
@@ -160,101 +241,169 @@ impl WalkState {
         let low = (self.low.get().rotate_left(23) ^ word).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
         self.low.set(low ^ (low >> 29));
     }
+}
 
-    #[inline(always)]
-    fn finish(&mut self, depth: u32, end: StackEnd) -> Walk {
-        self.add(u64::from(depth));
-        Walk {
-            depth,
-            end,
-            key: SiteKey {
-                high: self.high.get(),
-                low: self.low.get(),
-            },
-        }
-    }
+/// Whether a return address may be the kernel's trampoline, which is the
+/// first instruction of a page.
+#[inline(always)]
+const fn may_be_trampoline(address: u64) -> bool {
+    address & 0xfff == 0 && address != 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::{Base, Saved};
 
-    /// Stack words from `base` up.
-    struct Words {
-        base: u64,
+    const STACK: u64 = 0x7_0000;
+    const CODE: u64 = 0x40_0000;
+
+    /// Words from [`STACK`] up. Code at [`CODE`] has frames of two words, that
+    /// of the last page is the thread's start.
+    struct Thread {
         words: Vec<u64>,
+        hijacked: Vec<(u64, u64)>,
     }
 
-    impl StackMemory for Words {
-        fn pair(&mut self, address: u64) -> Option<(u64, u64)> {
-            let index = usize::try_from(address.checked_sub(self.base)? / 8).ok()?;
-            Some((*self.words.get(index)?, *self.words.get(index + 1)?))
+    impl Memory for Thread {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            let index = usize::try_from(address.checked_sub(STACK)? / 8).ok()?;
+            self.words.get(index).copied()
         }
     }
 
-    fn walk_words(words: Vec<u64>, fp: u64) -> (Walk, Vec<u64>) {
+    impl Target for Thread {
+        fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd> {
+            match (address.wrapping_sub(CODE) >> 12, exact) {
+                (0..0xf, false) => Ok(two_words()),
+                (0..0xf, true) => Ok(Rule::ENTRY),
+                (0xf, _) => Ok(Rule::END),
+                (0x10, _) => Ok(Rule::SIGNAL),
+                (0x11, _) => Ok(Rule::NONE),
+                (0x12, _) => Err(StackEnd::NoRowYet),
+                (0x13, _) => Err(StackEnd::BadReturn),
+                _ => Err(StackEnd::NoMapping),
+            }
+        }
+
+        fn original(&mut self, slot: u64) -> Option<u64> {
+            let known = self.hijacked.iter().find(|(at, _)| *at == slot)?;
+            Some(known.1)
+        }
+    }
+
+    fn two_words() -> Rule {
+        Rule::new(Kind::Sp, 16, Base::Cfa, Saved::Same, Saved::Same).unwrap()
+    }
+
+    fn walk_thread(mut thread: Thread) -> (Walk, Vec<u64>) {
         let mut frames = [0; MAX_FRAMES];
-        let mut memory = Words {
-            base: 0x7000,
-            words,
-        };
         let registers = Registers {
-            ip: 0x40_0000,
-            sp: 0x7000,
-            fp,
+            ip: CODE,
+            sp: STACK,
+            bp: 0,
+            bx: 0,
         };
         let mut state = WalkState::default();
-        let walk = walk(registers, (1, 2), &mut memory, &mut state, &mut frames);
+        state.begin(registers, (1, 2), &mut frames);
+        let end = (0..MAX_PARTS).find_map(|_| state.part(&mut thread, &mut frames));
+        let walk = state.finish(end.unwrap_or(StackEnd::TooDeep));
         (walk, frames[..walk.depth as usize].to_vec())
     }
 
+    fn walk_words(words: &[u64]) -> (Walk, Vec<u64>) {
+        walk_thread(Thread {
+            words: words.to_vec(),
+            hijacked: Vec::new(),
+        })
+    }
+
     #[test]
-    fn the_caller_comes_from_the_stack_pointer_and_the_rest_from_frames() {
-        let (walk, frames) = walk_words(vec![0x1111, 0, 0x7020, 0x2222, 0, 0x3333], 0x7010);
-        assert_eq!(frames, [0x40_0000, 0x1111, 0x2222, 0x3333]);
+    fn a_stack_goes_from_the_caller_to_the_start() {
+        let (walk, frames) = walk_words(&[CODE + 1, 0, CODE + 2, 0, CODE + 0xf001]);
+        assert_eq!(frames, [CODE, CODE + 1, CODE + 2, CODE + 0xf001]);
         assert_eq!(walk.end, StackEnd::Start);
     }
 
     #[test]
-    fn a_frame_pointer_that_goes_down_ends_the_walk() {
-        let (walk, frames) = walk_words(vec![0x1111, 0, 0x7008, 0x2222], 0x7010);
-        assert_eq!(frames, [0x40_0000, 0x1111, 0x2222]);
-        assert_eq!(walk.end, StackEnd::Broken);
+    fn the_last_frame_stays_when_it_has_no_rule() {
+        for (page, end) in [
+            (0x11, StackEnd::NoRow),
+            (0x12, StackEnd::NoRowYet),
+            (0x14, StackEnd::NoMapping),
+        ] {
+            let last = CODE + (page << 12) + 5;
+            let (walk, frames) = walk_words(&[CODE + 1, 0, last]);
+            assert_eq!((frames, walk.end), (vec![CODE, CODE + 1, last], end));
+        }
     }
 
     #[test]
-    fn a_frame_pointer_used_as_a_register_ends_the_walk() {
-        let (walk, frames) = walk_words(vec![0x1111, 0], 0x1234_5671);
-        assert_eq!((frames.len(), walk.end), (2, StackEnd::Broken));
+    fn what_is_no_return_address_is_no_frame() {
+        for word in [CODE + 0x13_001, 7, 1 << 60, u64::MAX] {
+            let (walk, frames) = walk_words(&[CODE + 1, 0, word]);
+            assert_eq!(
+                (frames, walk.end),
+                (vec![CODE, CODE + 1], StackEnd::BadReturn)
+            );
+        }
+        let (walk, frames) = walk_words(&[CODE + 1, 0, 0]);
+        assert_eq!((frames.len(), walk.end), (2, StackEnd::Start));
+    }
+
+    #[test]
+    fn after_a_signal_the_address_is_exact() {
+        let handler = CODE + 0x1_0000;
+        let mut words = vec![handler; 64];
+        words[1 + 20] = STACK + 8 * 40;
+        words[1 + 21] = CODE + 0x123;
+        words[40] = CODE + 0xf001;
+        let (walk, frames) = walk_words(&words);
+        assert_eq!(frames, [CODE, handler, CODE + 0x123, CODE + 0xf001]);
+        assert_eq!(walk.end, StackEnd::Start);
+    }
+
+    #[test]
+    fn a_hijacked_return_address_is_restored() {
+        let (walk, frames) = walk_thread(Thread {
+            words: vec![CODE + 1, 0, 0x7fff_f000, 0, CODE + 0xf001],
+            hijacked: vec![(STACK + 8, 1), (STACK + 16, CODE + 2)],
+        });
+        assert_eq!(frames, [CODE, CODE + 1, CODE + 2, CODE + 0xf001]);
+        assert_eq!(walk.end, StackEnd::Start);
     }
 
     #[test]
     fn a_stack_deeper_than_the_limit_says_so() {
-        let words = (0..400u64)
-            .map(|i| {
-                if i % 2 == 0 {
-                    0x7000 + 8 * (i + 2)
-                } else {
-                    0x5000 + i
-                }
-            })
-            .collect();
-        let (walk, frames) = walk_words(words, 0x7010);
+        let (walk, frames) = walk_words(&[CODE + 1; 400]);
         assert_eq!((frames.len(), walk.end), (MAX_FRAMES, StackEnd::TooDeep));
     }
 
     #[test]
     fn memory_that_cannot_be_read_ends_the_walk() {
-        let (walk, frames) = walk_words(vec![0x1111, 0], 0x7_0000);
+        let (walk, frames) = walk_words(&[CODE + 1, 0]);
         assert_eq!((frames.len(), walk.end), (2, StackEnd::Unreadable));
     }
 
     #[test]
-    fn the_key_tells_order_depth_and_seed_apart() {
-        let key = |words: Vec<u64>| walk_words(words, 0x7010).0.key;
-        let one = key(vec![0x1111, 0, 0x7020, 0x2222, 0, 0x3333]);
-        assert_ne!(one, key(vec![0x1111, 0, 0x7020, 0x3333, 0, 0x2222]));
-        assert_ne!(one, key(vec![0x1111, 0, 0, 0x2222]));
-        assert_eq!(one, key(vec![0x1111, 0, 0x7020, 0x2222, 0, 0x3333]));
+    fn the_key_tells_order_depth_and_end_apart() {
+        let key = |words: &[u64]| walk_words(words).0.key;
+        let start = CODE + 0xf001;
+        let one = key(&[CODE + 1, 0, CODE + 2, 0, start]);
+        assert_ne!(one, key(&[CODE + 2, 0, CODE + 1, 0, start]));
+        assert_ne!(one, key(&[CODE + 1, 0, start]));
+        assert_ne!(
+            key(&[CODE + 1, 0, CODE + 2]),
+            key(&[CODE + 1, 0, CODE + 2, 0, 7])
+        );
+        assert_eq!(one, key(&[CODE + 1, 0, CODE + 2, 0, start]));
+    }
+
+    #[test]
+    fn reasons_have_their_numbers() {
+        for (number, end) in StackEnd::ALL.into_iter().enumerate() {
+            assert_eq!(end as usize, number);
+            assert_eq!(StackEnd::from_number(number as u64), end);
+        }
     }
 }

@@ -5,8 +5,6 @@
     reason = "fields are cut out of words"
 )]
 
-use crate::rule::Rule;
-
 /// One row of a module's table, in one word: from which offset on (32 bits,
 /// upper half) which rule holds (its number, lower half). Rows are sorted; a
 /// row with rule number 0 begins a gap.
@@ -163,14 +161,30 @@ pub mod cached {
     }
 }
 
-/// Numbers of rules that every run has.
-pub const FIXED_RULES: [Rule; 5] = [
-    Rule::NONE,
-    Rule::END,
-    Rule::SIGNAL,
-    Rule::FRAME_POINTER,
-    Rule::UNSUPPORTED,
-];
+/// Rules that every run has, and their numbers.
+pub mod fixed {
+    use crate::rule::Rule;
+
+    /// [`Rule::NONE`].
+    pub const NONE: u32 = 0;
+    /// [`Rule::END`].
+    pub const END: u32 = 1;
+    /// [`Rule::SIGNAL`].
+    pub const SIGNAL: u32 = 2;
+    /// [`Rule::FRAME_POINTER`].
+    pub const FRAME_POINTER: u32 = 3;
+    /// [`Rule::UNSUPPORTED`].
+    pub const UNSUPPORTED: u32 = 4;
+
+    /// The rules, in the order of their numbers.
+    pub const RULES: [Rule; 5] = [
+        Rule::NONE,
+        Rule::END,
+        Rule::SIGNAL,
+        Rule::FRAME_POINTER,
+        Rule::UNSUPPORTED,
+    ];
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,8 @@
 
 use crate::call::Call;
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
-use crate::stack::{Volatile, WalkState};
+use crate::stack::WalkState;
+use crate::volatile::Volatile;
 
 /// A traced process, keyed by its id (tgid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub struct Thread {
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
     pub walk: WalkState,
+    /// The address space that it is walked in, a number; 0 if its code is not
+    /// known.
+    pub space: Volatile,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.

@@ -1,12 +1,20 @@
-//! The capture of a stack: the one place that a better unwinder replaces.
+//! The capture of a stack: rules from the tables, words from the thread's
+//! memory.
 
 use aya_ebpf::bindings::pt_regs;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use tracer_ebpf::limits::WINDOW_BYTES;
-use tracer_ebpf::stack::{Registers, StackMemory, Walk, walk};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
+use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
+use tracer_ebpf::rule::Rule;
+use tracer_ebpf::stack::{MAX_PARTS, StackEnd, Target, Walk};
+use tracer_ebpf::step::{Memory, Registers};
+use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::Thread;
+use tracer_ebpf::volatile::opaque;
 
-use crate::maps;
+use crate::inflight;
+use crate::lookup::{failed, find_rule, reason_of};
+use crate::maps::{self, CACHE, RULES, SPACE_OF};
+use crate::read::kernel;
 
 /// Walks the current thread's stack into its record.
 ///
@@ -19,54 +27,133 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
         Registers {
             ip: (*regs).rip,
             sp: (*regs).rsp,
-            fp: (*regs).rbp,
+            bp: (*regs).rbp,
+            bx: (*regs).rbx,
         }
     };
     // SAFETY: the caller's record.
-    let seed = unsafe { (maps::settings().hash_seed, (*thread).image) };
+    let image = unsafe { (*thread).image };
+    let seed = (maps::settings().hash_seed, image);
+    // SAFETY: a live map value.
+    let space = SPACE_OF.get_ptr(image).map_or(0, |space| unsafe { *space });
     // SAFETY: only this thread touches the record, and these are different
     // fields of it.
     let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
     // SAFETY: the caller's record.
-    unsafe { (*thread).window_length.set(0) };
-    walk(registers, seed, &mut Window { thread }, state, frames)
+    unsafe {
+        (*thread).space.set(u64::from(space));
+        (*thread).window_length.set(0);
+    }
+    state.begin(registers, seed, frames);
+    let mut end = StackEnd::TooDeep;
+    let mut part = 0;
+    while part < MAX_PARTS {
+        if let Some(reason) = reason_of(walk_part()) {
+            end = reason;
+            break;
+        }
+        part += 1;
+    }
+    state.finish(end)
 }
 
-/// The part of the stack that was read last, in the thread's record.
-struct Window {
-    thread: *mut Thread,
-}
-
-impl StackMemory for Window {
-    #[inline(always)]
-    fn pair(&mut self, address: u64) -> Option<(u64, u64)> {
-        // SAFETY: only this thread touches its record.
-        let thread = unsafe { &mut *self.thread };
-        let offset = address.wrapping_sub(thread.window_start.get());
-        if offset > WINDOW_BYTES as u64 || offset + 16 > thread.window_length.get() {
-            read(thread, address)?;
-        }
-        let index = address.wrapping_sub(thread.window_start.get()) as usize / 8;
-        let index = maps::opaque(index);
-        if index > WINDOW_BYTES / 8 - 2 {
-            return None;
-        }
-        Some((thread.window[index], thread.window[index + 1]))
+/// Walks the current thread's stack one part further; see [`reason_of`] for
+/// the result. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_part() -> u64 {
+    let Some(thread) = inflight::known_thread() else {
+        return failed(StackEnd::Unreadable);
+    };
+    // SAFETY: only this thread touches the record, and these are different
+    // fields of it.
+    let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
+    match state.part(&mut Current { thread }, frames) {
+        Some(end) => failed(end),
+        None => 0,
     }
 }
 
-/// Reads from `address` to the end of its page, at most a window: a read
-/// that crosses into an unmapped page would fail as a whole.
-#[inline(always)]
-fn read(thread: &mut Thread, address: u64) -> Option<()> {
-    let to_page_end = 4096 - (address & 4095);
-    let length = if to_page_end < 16 {
-        16
-    } else if to_page_end > WINDOW_BYTES as u64 {
-        WINDOW_BYTES as u64
-    } else {
-        to_page_end
+/// The current thread: its record has the part of its stack that was read
+/// last.
+struct Current {
+    thread: *mut Thread,
+}
+
+impl Memory for Current {
+    #[inline(always)]
+    fn word(&mut self, address: u64) -> Option<u64> {
+        // SAFETY: only this thread touches its record.
+        let thread = unsafe { &mut *self.thread };
+        let offset = address.wrapping_sub(thread.window_start.get());
+        if offset >= thread.window_length.get() {
+            refill(address);
+        }
+        let offset = address.wrapping_sub(thread.window_start.get());
+        if offset >= thread.window_length.get() {
+            return None;
+        }
+        let index = opaque(offset as usize / 8) & (WINDOW_BYTES / 8 - 1);
+        Some(thread.window[index])
+    }
+}
+
+impl Target for Current {
+    #[inline(always)]
+    fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd> {
+        // SAFETY: only this thread touches its record.
+        let space = unsafe { (*self.thread).space.get() as u32 };
+        let number = if exact {
+            find_rule(space, address, 1)
+        } else {
+            let tag = cached::tag(space, address);
+            let Some(entry) = CACHE.get_ptr_mut(cached::index(space, address)) else {
+                return Err(StackEnd::NoRowYet);
+            };
+            // SAFETY: a live map value; entries are whole words.
+            match cached::rule(unsafe { entry.read_volatile() }, tag) {
+                Some(number) => u64::from(number),
+                None => {
+                    let number = find_rule(space, address, 0);
+                    if number < u64::from(cached::RULES) {
+                        // SAFETY: as above.
+                        unsafe { entry.write_volatile(tag | number) };
+                    }
+                    number
+                }
+            }
+        };
+        if let Some(reason) = reason_of(number) {
+            return Err(reason);
+        }
+        RULES
+            .get(number as u32)
+            .copied()
+            .ok_or(StackEnd::Unsupported)
+    }
+
+    #[inline(always)]
+    fn original(&mut self, slot: u64) -> Option<u64> {
+        match original_return(slot) {
+            0 => None,
+            address => Some(address),
+        }
+    }
+}
+
+/// Reads the current thread's stack from `address` to the end of its page, at
+/// most a window: a read that crosses into an unmapped page would fail as a
+/// whole. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn refill(address: u64) -> u64 {
+    let Some(thread) = inflight::known_thread() else {
+        return 0;
     };
+    // SAFETY: only this thread touches its record.
+    let thread = unsafe { &mut *thread };
+    let to_page_end = 4096 - (address & 4095);
+    let length = to_page_end.min(WINDOW_BYTES as u64);
     // SAFETY: the window has room for `length` bytes; a fault in the target's
     // memory is an error code.
     let status = unsafe {
@@ -76,11 +163,38 @@ fn read(thread: &mut Thread, address: u64) -> Option<()> {
             address as *const _,
         )
     };
-    if status != 0 {
-        thread.window_length.set(0);
-        return None;
-    }
     thread.window_start.set(address);
-    thread.window_length.set(length);
-    Some(())
+    thread
+        .window_length
+        .set(if status == 0 { length } else { 0 });
+    length
+}
+
+/// The return address that stood in the word at `slot` before a return probe,
+/// anybody's, replaced it; 0 if none did. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn original_return(slot: u64) -> u64 {
+    let settings = maps::settings();
+    let hijack = settings.hijack;
+    if hijack.original == 0 {
+        return 0;
+    }
+    let pointer = |base: u64, offset: u32| kernel::<u64>(base + u64::from(offset)).unwrap_or(0);
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let utask = pointer(task, settings.task_utask);
+    if utask == 0 {
+        return 0;
+    }
+    let mut instance = pointer(utask, hijack.instances);
+    let mut round = 0;
+    while round < MAX_RETURN_PROBES && instance != 0 {
+        if pointer(instance, hijack.stack) == slot {
+            return pointer(instance, hijack.original);
+        }
+        instance = pointer(instance, hijack.next);
+        round += 1;
+    }
+    0
 }

@@ -4,73 +4,121 @@
 //! reads members in full is under the LGPL, which does not go with a single
 //! static binary; what is needed here is one structure's members.
 
+use std::collections::HashMap;
+
 use anyhow::{Context, Result, bail};
 use bytes::Buf;
+use tracer_ebpf::settings::Hijack;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 
-/// Offsets in bytes in `struct task_struct`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskOffsets {
-    /// `tgid`: the process' id.
+/// Offsets in bytes in the running kernel's structures.
+#[derive(Debug, Clone, Copy)]
+pub struct Offsets {
+    /// `task_struct.tgid`: the process' id.
     pub tgid: u32,
-    /// `mm`: the address space.
+    /// `task_struct.mm`: the address space.
     pub mm: u32,
-    /// `utask`: what uprobes keep about the thread.
+    /// `task_struct.utask`: what uprobes keep about the thread.
     pub utask: u32,
+    /// Where replaced return addresses are kept; all zero if not found.
+    pub hijack: Hijack,
+    /// `vm_unmapped_area_info.length`.
+    pub unmapped_length: u32,
 }
 
 /// Reads the running kernel's offsets.
 ///
 /// # Errors
 /// Fails on a kernel without BTF.
-pub fn task_offsets() -> Result<TaskOffsets> {
+pub fn offsets() -> Result<Offsets> {
     let btf = std::fs::read(VMLINUX).with_context(|| {
         format!("cannot read {VMLINUX}: unfreed needs a kernel with CONFIG_DEBUG_INFO_BTF")
     })?;
-    let offset = |member| {
-        member_offset(&btf, "task_struct", member)
-            .with_context(|| format!("cannot find task_struct.{member} in {VMLINUX}"))
+    let structures = Structures::find(
+        &btf,
+        &[
+            "task_struct",
+            "uprobe_task",
+            "return_instance",
+            "vm_unmapped_area_info",
+        ],
+    )
+    .with_context(|| format!("cannot read {VMLINUX}"))?;
+    let offset = |structure: &str, member: &str| {
+        structures
+            .offset(structure, member)
+            .with_context(|| format!("cannot find {structure}.{member} in {VMLINUX}"))
     };
-    Ok(TaskOffsets {
-        tgid: offset("tgid")?,
-        mm: offset("mm")?,
-        utask: offset("utask")?,
+    let hijack = || -> Result<Hijack> {
+        Ok(Hijack {
+            instances: offset("uprobe_task", "return_instances")?,
+            stack: offset("return_instance", "stack")?,
+            original: offset("return_instance", "orig_ret_vaddr")?,
+            next: offset("return_instance", "next")?,
+        })
+    };
+    Ok(Offsets {
+        tgid: offset("task_struct", "tgid")?,
+        mm: offset("task_struct", "mm")?,
+        utask: offset("task_struct", "utask")?,
+        hijack: hijack().unwrap_or_default(),
+        unmapped_length: offset("vm_unmapped_area_info", "length")?,
     })
 }
 
-/// The offset in bytes of a direct member of a structure.
-fn member_offset(btf: &[u8], structure: &str, member: &str) -> Result<u32> {
-    let mut header = btf;
-    if header.try_get_u16_ne()? != MAGIC {
-        bail!("it does not begin with BTF's magic number");
-    }
-    header.try_get_u16_ne()?;
-    let mut word = || -> Result<usize> { Ok(usize::try_from(header.try_get_u32_ne()?)?) };
-    let (header_len, type_at, type_len, string_at, string_len) =
-        (word()?, word()?, word()?, word()?, word()?);
-    let section = |at: usize, len: usize| {
-        let start = header_len.checked_add(at)?;
-        btf.get(start..start.checked_add(len)?)
-    };
-    let mut types = section(type_at, type_len).context("its types are cut off")?;
-    let strings = section(string_at, string_len).context("its strings are cut off")?;
-    while types.has_remaining() {
-        let (name, info, _) = (
-            types.try_get_u32_ne()?,
-            types.try_get_u32_ne()?,
-            types.try_get_u32_ne()?,
-        );
-        let tail = tail_len(info)?;
-        let (members, rest) = types.split_at_checked(tail).context("a type is cut off")?;
-        types = rest;
-        if kind(info) == KIND_STRUCT && string(strings, name) == structure.as_bytes() {
-            return find_member(members, info, strings, member);
+/// Some structures of a kernel, found in one pass over all its types.
+struct Structures<'a> {
+    found: HashMap<&'a [u8], (u32, &'a [u8])>,
+    strings: &'a [u8],
+}
+
+impl<'a> Structures<'a> {
+    fn find(btf: &'a [u8], names: &[&str]) -> Result<Self> {
+        let mut header = btf;
+        if header.try_get_u16_ne()? != MAGIC {
+            bail!("it does not begin with BTF's magic number");
         }
+        header.try_get_u16_ne()?;
+        let mut word = || -> Result<usize> { Ok(usize::try_from(header.try_get_u32_ne()?)?) };
+        let (header_len, type_at, type_len, string_at, string_len) =
+            (word()?, word()?, word()?, word()?, word()?);
+        let section = |at: usize, len: usize| {
+            let start = header_len.checked_add(at)?;
+            btf.get(start..start.checked_add(len)?)
+        };
+        let mut types = section(type_at, type_len).context("its types are cut off")?;
+        let strings = section(string_at, string_len).context("its strings are cut off")?;
+        let mut found = HashMap::new();
+        while types.has_remaining() {
+            let (name, info, _) = (
+                types.try_get_u32_ne()?,
+                types.try_get_u32_ne()?,
+                types.try_get_u32_ne()?,
+            );
+            let tail = tail_len(info)?;
+            let (members, rest) = types.split_at_checked(tail).context("a type is cut off")?;
+            types = rest;
+            if kind(info) == KIND_STRUCT {
+                let name = string(strings, name);
+                if names.iter().any(|wanted| wanted.as_bytes() == name) {
+                    found.entry(name).or_insert((info, members));
+                }
+            }
+        }
+        Ok(Self { found, strings })
     }
-    bail!("it has no structure {structure}");
+
+    /// The offset in bytes of a direct member.
+    fn offset(&self, structure: &str, member: &str) -> Result<u32> {
+        let (info, members) = self
+            .found
+            .get(structure.as_bytes())
+            .with_context(|| format!("it has no structure {structure}"))?;
+        find_member(members, *info, self.strings, member)
+    }
 }
 
 /// Members are a name, a type and an offset in bits, whose upper eight bits
@@ -127,29 +175,31 @@ fn string(strings: &[u8], at: u32) -> &[u8] {
 mod tests {
     use super::*;
 
+    fn offset(btf: &[u8], structure: &str, member: &str) -> Result<u32> {
+        Structures::find(btf, &[structure])?.offset(structure, member)
+    }
+
     #[test]
     fn the_process_id_stands_right_after_the_thread_id() {
-        let offsets = task_offsets().expect("this kernel has BTF");
+        let offsets = offsets().expect("this kernel has BTF");
         let btf = std::fs::read(VMLINUX).unwrap();
-        let pid = member_offset(&btf, "task_struct", "pid").unwrap();
+        let pid = offset(&btf, "task_struct", "pid").unwrap();
         assert_eq!(offsets.tgid, pid + 4);
+        assert_ne!(offsets.hijack.original, 0);
     }
 
     #[test]
     fn an_unknown_member_or_structure_is_an_error() {
         let btf = std::fs::read(VMLINUX).unwrap();
-        assert!(member_offset(&btf, "task_struct", "no_such_member").is_err());
-        assert!(member_offset(&btf, "no_such_structure", "pid").is_err());
+        assert!(offset(&btf, "task_struct", "no_such_member").is_err());
+        assert!(offset(&btf, "no_such_structure", "pid").is_err());
     }
 
     #[test]
     fn cut_off_data_is_an_error() {
         let btf = std::fs::read(VMLINUX).unwrap();
         for len in [0, 1, 3, 23, 100, btf.len() / 2] {
-            assert!(
-                member_offset(&btf[..len], "task_struct", "pid").is_err(),
-                "{len}"
-            );
+            assert!(offset(&btf[..len], "task_struct", "pid").is_err(), "{len}");
         }
     }
 }

@@ -181,15 +181,50 @@ pub struct LifetimeBucket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StackEnd {
-    /// The next frame pointer was null: as far as frame pointers tell, the
-    /// start of the thread.
+    /// The start of the thread: the stack is whole.
     Start,
-    /// The frame-pointer chain broke: the code was built without them.
-    Broken,
+    /// The unwind table has no row for the last address: code without call
+    /// frame information in a file that has some.
+    NoRow,
+    /// What should be the next return address is none.
+    BadReturn,
     /// The limit of 127 frames.
     TooDeep,
     /// The stack memory could not be read.
     Unreadable,
+    /// Nothing that can be executed was mapped at the last address.
+    NoMapping,
+    /// The unwind table of the last address was not loaded yet, or there was
+    /// no room for it.
+    NoRowYet,
+    /// Just-in-time or other code without a table, and no frame pointer to go
+    /// by.
+    NoFramePointer,
+    /// A return probe replaced the next return address, and the kernel did
+    /// not give it back.
+    Hijacked,
+    /// The code's call frame information uses what is not supported.
+    Unsupported,
+}
+
+impl StackEnd {
+    /// What it means, for people; nothing to say of a whole stack.
+    pub fn meaning(self) -> Option<&'static str> {
+        match self {
+            Self::Start => None,
+            Self::NoRow => Some("the code above has no unwind information"),
+            Self::BadReturn => Some("the next return address is none"),
+            Self::TooDeep => Some("deeper than 127 frames: the root is missing"),
+            Self::Unreadable => Some("the stack could not be read further"),
+            Self::NoMapping => Some("nothing executable was mapped at this address"),
+            Self::NoRowYet => Some("the unwind table of this code was not loaded yet"),
+            Self::NoFramePointer => {
+                Some("code without unwind information and without frame pointers")
+            }
+            Self::Hijacked => Some("a return probe hides the next return address"),
+            Self::Unsupported => Some("unwind information of a form that is not supported"),
+        }
+    }
 }
 
 /// One frame of a call path.

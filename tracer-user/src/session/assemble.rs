@@ -262,7 +262,7 @@ fn one_for_each_path(
         let valid = valid.max(2).min(site.frames.len());
         if valid < site.frames.len() {
             site.frames.truncate(valid);
-            end = StackEnd::Broken;
+            end = StackEnd::BadReturn;
         }
         let key = (
             site.frames.clone(),
@@ -293,11 +293,21 @@ fn add(sum: &mut CollectedSite, site: &CollectedSite) {
 }
 
 fn stack_end(end: u32) -> StackEnd {
-    match end {
-        0 => StackEnd::Start,
-        2 => StackEnd::TooDeep,
-        3 => StackEnd::Unreadable,
-        _ => StackEnd::Broken,
+    use tracer_ebpf::stack::StackEnd as Kernel;
+    let known = usize::try_from(end)
+        .ok()
+        .and_then(|number| Kernel::ALL.get(number));
+    match known {
+        Some(Kernel::Start) => StackEnd::Start,
+        Some(Kernel::TooDeep) => StackEnd::TooDeep,
+        Some(Kernel::Unreadable) => StackEnd::Unreadable,
+        Some(Kernel::NoMapping) => StackEnd::NoMapping,
+        Some(Kernel::NoRowYet) => StackEnd::NoRowYet,
+        Some(Kernel::NoRow) => StackEnd::NoRow,
+        Some(Kernel::NoFramePointer) => StackEnd::NoFramePointer,
+        Some(Kernel::Hijacked) => StackEnd::Hijacked,
+        Some(Kernel::Unsupported) => StackEnd::Unsupported,
+        Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
     }
 }
 

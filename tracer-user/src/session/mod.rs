@@ -78,7 +78,7 @@ impl Session {
         preflight::check()?;
         // Before any mappings are read, so that nothing falls in between.
         let watch = CodeWatch::open().context("cannot watch for new code")?;
-        let offsets = btf::task_offsets()?;
+        let offsets = btf::offsets()?;
         let settings = Settings {
             min_size: options.min_size,
             hash_seed: seed(),
@@ -86,6 +86,9 @@ impl Session {
             task_mm: offsets.mm,
             task_utask: offsets.utask,
             follow: u32::from(options.follow),
+            hijack: offsets.hijack,
+            unmapped_length: offsets.unmapped_length,
+            padding: 0,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(

@@ -76,13 +76,9 @@ impl Stack<'_> {
         lines
     }
 
-    fn end_note(&self) -> Option<&'static str> {
-        match self.end? {
-            StackEnd::Start => None,
-            StackEnd::Broken => Some("(the stack breaks off here: built without frame pointers)"),
-            StackEnd::TooDeep => Some("(deeper than 127 frames: the root is missing)"),
-            StackEnd::Unreadable => Some("(the stack could not be read further)"),
-        }
+    fn end_note(&self) -> Option<String> {
+        let meaning = self.end?.meaning()?;
+        Some(format!("(the stack ends here: {meaning})"))
     }
 }
 
@@ -200,9 +196,12 @@ mod tests {
         let expected = [
             "  libz.so.1+0x4321  (no symbol table)",
             "  [unknown]  (0x7f12, no name)",
-            "  (the stack breaks off here: built without frame pointers)",
+            "  (the stack ends here: the next return address is none)",
         ];
-        assert_eq!(lines(&[unknown, known], Some(StackEnd::Broken)), expected);
+        assert_eq!(
+            lines(&[unknown, known], Some(StackEnd::BadReturn)),
+            expected
+        );
     }
 
     #[test]

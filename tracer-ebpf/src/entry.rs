@@ -1,0 +1,122 @@
+//! The entry of a probed function: what it was asked for, and from where.
+
+use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::call::Function;
+use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED};
+use tracer_ebpf::site::NO_SITE;
+
+use crate::inflight::{self, now};
+use crate::{allocation, mapping, maps};
+
+/// What a function was asked for.
+pub(crate) struct Request {
+    /// Bytes. A product that overflows makes the call fail; it must not pass
+    /// for zero, which makes realloc free.
+    pub(crate) size: u64,
+    /// The block or mapping that there is already; 0 if none.
+    pub(crate) address: u64,
+    /// mremap's size of it.
+    pub(crate) old_size: u64,
+    /// posix_memalign's result pointer; mmap's and mremap's flags.
+    pub(crate) argument: u64,
+    /// Whether it may allocate.
+    allocates: bool,
+}
+
+impl Request {
+    /// `None` for one that changes nothing.
+    #[inline(always)]
+    fn of(function: Function, context: &ProbeContext) -> Option<Self> {
+        let argument = |index| context.arg::<u64>(index);
+        let mut request = Self {
+            size: 0,
+            address: 0,
+            old_size: 0,
+            argument: 0,
+            allocates: true,
+        };
+        match function {
+            Function::Calloc => request.size = argument(0)?.wrapping_mul(argument(1)?),
+            Function::Realloc => {
+                request.address = argument(0)?;
+                request.size = argument(1)?;
+            }
+            Function::Reallocarray => {
+                request.address = argument(0)?;
+                request.size = product(argument(1)?, argument(2)?);
+            }
+            Function::PosixMemalign => {
+                request.argument = argument(0)?;
+                request.size = argument(2)?;
+            }
+            Function::AlignedAlloc | Function::Memalign => request.size = argument(1)?,
+            Function::Mmap => {
+                request.address = argument(0)?;
+                request.size = argument(1)?;
+                request.argument = argument(3)? & 0xffff_ffff;
+                if request.argument & (MAP_ANONYMOUS | MAP_FIXED) == 0 {
+                    return None;
+                }
+                request.allocates = request.argument & MAP_ANONYMOUS != 0;
+            }
+            Function::Munmap => {
+                request.address = argument(0)?;
+                request.size = argument(1)?;
+                request.allocates = false;
+            }
+            Function::Mremap => {
+                request.address = argument(0)?;
+                request.old_size = argument(1)?;
+                request.size = argument(2)?;
+                request.argument = argument(3)? & 0xffff_ffff;
+            }
+            Function::Malloc | Function::Valloc | Function::Pvalloc => request.size = argument(0)?,
+        }
+        Some(request)
+    }
+}
+
+/// The product of two sizes. One that overflows is wrong, but never zero.
+#[inline(always)]
+fn product(count: u64, size: u64) -> u64 {
+    let product = count.wrapping_mul(size);
+    if product == 0 && count != 0 && size != 0 {
+        return u64::MAX;
+    }
+    product
+}
+
+/// A probed function other than `free` was entered.
+#[inline(always)]
+pub(crate) fn enter(context: &ProbeContext, function: Function) {
+    let Some(request) = Request::of(function, context) else {
+        return;
+    };
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the context's registers and the thread's own record.
+    unsafe {
+        let slot = (*context.regs).rsp;
+        if !inflight::is_outermost(thread, function, slot) {
+            return;
+        }
+        let time = now();
+        let site = if request.allocates && request.size >= maps::settings().min_size {
+            inflight::site(context.regs, thread, time, request.size)
+        } else {
+            NO_SITE
+        };
+        let call = &mut (*thread).call;
+        call.begin(function, slot, time, site);
+        call.size = request.size;
+        call.argument = request.argument;
+        match function {
+            Function::Mmap | Function::Munmap | Function::Mremap => {
+                mapping::entered(thread, function, &request);
+            }
+            _ if request.address != 0 => allocation::take_old(thread, request.address),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! From an address to its rule, by the tables.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use tracer_ebpf::callsite::{CALL_BYTES, ends_in_call};
+use tracer_ebpf::limits::{RANGE_ROUNDS, ROW_ROUNDS};
+use tracer_ebpf::stack::StackEnd;
+use tracer_ebpf::table::{RangeKind, cached, fixed, search};
+
+use crate::maps::{RANGES, ROWS, RULES, SPACES};
+
+/// Functions that are verified on their own return plain numbers: below this
+/// what they found, from this on why there is nothing.
+const FAILED: u64 = 1 << 32;
+
+/// The number that stands for a reason.
+#[inline(always)]
+pub(crate) fn failed(end: StackEnd) -> u64 {
+    FAILED + end as u64
+}
+
+/// The reason that a number stands for, if it does.
+#[inline(always)]
+pub(crate) fn reason_of(number: u64) -> Option<StackEnd> {
+    if number < FAILED {
+        return None;
+    }
+    Some(StackEnd::from_number(number - FAILED))
+}
+
+/// The number of the rule of an address in an address space: of a return
+/// address, or (`exact` is 1) of an interrupted instruction. If there is none,
+/// see [`reason_of`]. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_rule(space: u32, address: u64, exact: u32) -> u64 {
+    match find(space, address, exact != 0) {
+        Ok(number) => u64::from(number),
+        Err(end) => failed(end),
+    }
+}
+
+#[inline(always)]
+fn find(space: u32, address: u64, exact: bool) -> Result<u32, StackEnd> {
+    let range = range_of(space, address)?;
+    // SAFETY: a live map value. User space may be about to replace the part
+    // that it is in, but not before this program has ended.
+    let range = unsafe { *range };
+    if range.kind == RangeKind::Pending as u32 {
+        return Err(StackEnd::NoRowYet);
+    }
+    if range.kind == RangeKind::Trampoline as u32 {
+        return Err(StackEnd::Hijacked);
+    }
+    let called = exact || follows_call(address);
+    if range.kind == RangeKind::Bare as u32 {
+        return if called {
+            Ok(fixed::FRAME_POINTER)
+        } else {
+            Err(StackEnd::BadReturn)
+        };
+    }
+    let offset = address.wrapping_sub(range.base);
+    if exact {
+        return row(range.full, range.full_len, offset);
+    }
+    if called {
+        return row(range.returns, range.returns_len, offset.wrapping_sub(1));
+    }
+    // Nothing was called here. A thread's start and the return from a signal
+    // handler are put on the stack by hand; anything else is no code address.
+    for offset in [offset.wrapping_sub(1), offset] {
+        match row(range.returns, range.returns_len, offset) {
+            Ok(fixed::END) => return Ok(fixed::END),
+            Ok(fixed::SIGNAL) => return Ok(fixed::SIGNAL),
+            _ => {}
+        }
+    }
+    Err(StackEnd::BadReturn)
+}
+
+/// The range that an address lies in.
+#[inline(always)]
+fn range_of(space: u32, address: u64) -> Result<*const tracer_ebpf::table::Range, StackEnd> {
+    let Some(space) = SPACES.get(space) else {
+        return Err(StackEnd::NoMapping);
+    };
+    let start = |index: u32| RANGES.get(index).map(|range| range.start);
+    let index = search::<RANGE_ROUNDS>(space.first, space.len, address, start)
+        .ok_or(StackEnd::NoMapping)?;
+    match RANGES.get_ptr(index) {
+        // SAFETY: a live map value.
+        Some(range) if address < unsafe { (*range).end } => Ok(range),
+        _ => Err(StackEnd::NoMapping),
+    }
+}
+
+/// The rule's number in a table.
+#[inline(always)]
+fn row(first: u32, len: u32, offset: u64) -> Result<u32, StackEnd> {
+    let start = |index: u32| ROWS.get(index).map(|row| row.offset());
+    let index = search::<ROW_ROUNDS>(first, len, offset, start).ok_or(StackEnd::NoRow)?;
+    match ROWS.get(index) {
+        Some(row) => Ok(row.rule()),
+        None => Err(StackEnd::NoRow),
+    }
+}
+
+/// Whether there is a call before an address. One at the very beginning of
+/// mapped memory cannot be looked at, and passes.
+#[inline(always)]
+fn follows_call(address: u64) -> bool {
+    let mut code = 0u64;
+    // SAFETY: fewer bytes than the local has; a fault is an error code.
+    let status = unsafe {
+        bpf_probe_read_user(
+            (&raw mut code).cast(),
+            CALL_BYTES as u32,
+            address.wrapping_sub(CALL_BYTES as u64) as *const _,
+        )
+    };
+    status != 0 || ends_in_call(code)
+}

@@ -1,0 +1,24 @@
+//! Reading memory that is not ours.
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use tracer_ebpf::Record;
+
+/// A value in the kernel's memory.
+#[inline(always)]
+pub(crate) fn kernel<T: Record + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    let size = size_of::<T>() as u32;
+    // SAFETY: as many bytes as the local has; a fault is an error code.
+    let status =
+        unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address as *const _) };
+    (status == 0).then_some(value)
+}
+
+/// A word of the target's memory.
+#[inline(always)]
+pub(crate) fn user_word(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    // SAFETY: eight bytes into a local; a fault is an error code.
+    let status = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) };
+    (status == 0).then_some(word)
+}

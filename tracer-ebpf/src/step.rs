@@ -1,0 +1,338 @@
+//! One step up the stack: a rule, the registers and a reader of memory give
+//! the caller's registers. Pure, so that tests and the kernel run the same.
+
+use crate::limits::USER_END;
+use crate::rule::{Base, Rule, Slot};
+use crate::stack::StackEnd;
+use crate::volatile::Volatile;
+
+/// The registers that unwinding needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registers {
+    /// Instruction pointer; a return address in every frame but the first and
+    /// those that a signal interrupted.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// rbp.
+    pub bp: u64,
+    /// rbx.
+    pub bx: u64,
+}
+
+/// A register whose value is not known. No address: it is odd.
+pub const LOST: u64 = u64::MAX;
+
+/// Frame pointers are believed up to this many bytes above the stack pointer.
+const FARTHEST_FRAME: u64 = 1 << 20;
+
+/// Reads the target's memory.
+pub trait Memory {
+    /// The word at an address, which is a multiple of 8; `None` if it cannot
+    /// be read.
+    fn word(&mut self, address: u64) -> Option<u64>;
+}
+
+/// A frame: its registers and its rule. Every part of a step reads what it
+/// needs from here anew; see [`Volatile`].
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Frame {
+    /// rsp, rbp, rbx and the CFA: the numbers that rules have for them.
+    words: [Volatile; 4],
+    ip: Volatile,
+    rule: Volatile,
+}
+
+const SP: usize = Base::Sp as usize;
+const BP: usize = Base::Bp as usize;
+const BX: usize = 2;
+const CFA: usize = Base::Cfa as usize;
+
+impl Frame {
+    /// The innermost frame.
+    #[inline(always)]
+    pub fn begin(&mut self, registers: Registers, rule: Rule) {
+        self.words[SP].set(registers.sp);
+        self.words[BP].set(registers.bp);
+        self.words[BX].set(registers.bx);
+        self.ip.set(registers.ip);
+        self.set_rule(rule);
+    }
+
+    /// The rule to go up by.
+    #[inline(always)]
+    pub fn rule(&self) -> Rule {
+        Rule::from_word(self.rule.get())
+    }
+
+    /// Sets the rule to go up by.
+    #[inline(always)]
+    pub fn set_rule(&mut self, rule: Rule) {
+        self.rule.set(rule.word());
+    }
+
+    /// The instruction pointer.
+    #[inline(always)]
+    pub fn ip(&self) -> u64 {
+        self.ip.get()
+    }
+
+    /// Replaces the instruction pointer.
+    #[inline(always)]
+    pub fn set_ip(&mut self, ip: u64) {
+        self.ip.set(ip);
+    }
+
+    /// Where the return address was found that led here.
+    #[inline(always)]
+    pub fn slot(&self) -> u64 {
+        self.words[SP].get().wrapping_sub(8)
+    }
+
+    /// The registers.
+    pub fn registers(&self) -> Registers {
+        Registers {
+            ip: self.ip.get(),
+            sp: self.words[SP].get(),
+            bp: self.words[BP].get(),
+            bx: self.words[BX].get(),
+        }
+    }
+
+    /// Becomes the caller's frame, but for its rule.
+    ///
+    /// # Errors
+    /// Says why the stack ends here.
+    #[inline(always)]
+    pub fn step(&mut self, memory: &mut impl Memory) -> Result<(), StackEnd> {
+        if !self.rule().goes_on() {
+            return Err(StackEnd::Unsupported);
+        }
+        self.find_cfa()?;
+        if self.rule().is_in_memory() {
+            let cfa = read(self.words[CFA].get(), memory)?;
+            self.words[CFA].set(cfa);
+        }
+        self.check_cfa()?;
+        // In the order of their addresses, mostly: one window serves all.
+        let base = self.words[self.rule().base()].get();
+        self.restore(BX, self.rule().bx(), base, memory)?;
+        self.restore(BP, self.rule().bp(), base, memory)?;
+        let ip = read(self.return_slot(), memory)?;
+        self.ip.set(ip);
+        self.words[SP].set(self.words[CFA].get());
+        Ok(())
+    }
+
+    /// The sum of register and offset.
+    #[inline(always)]
+    fn find_cfa(&mut self) -> Result<(), StackEnd> {
+        let rule = self.rule();
+        let register = self.words[rule.register()].get();
+        if register == LOST {
+            return Err(StackEnd::Unsupported);
+        }
+        self.words[CFA].set(register.wrapping_add(rule.offset()));
+        if self.rule().is_plt() && self.ip.get() & 15 >= 11 {
+            self.words[CFA].set(self.words[CFA].get().wrapping_add(8));
+        }
+        Ok(())
+    }
+
+    /// A caller's frame is further up the stack, but for that of a signal's,
+    /// which may have a stack of its own.
+    #[inline(always)]
+    fn check_cfa(&self) -> Result<(), StackEnd> {
+        let (cfa, sp) = (self.words[CFA].get(), self.words[SP].get());
+        let is_frame_pointer = self.rule().is_frame_pointer();
+        if is_frame_pointer && cfa.wrapping_sub(sp) > FARTHEST_FRAME {
+            return Err(StackEnd::NoFramePointer);
+        }
+        if cfa >= USER_END || cfa & 7 != 0 || (cfa <= sp && !self.rule().is_signal()) {
+            return Err(StackEnd::BadReturn);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn return_slot(&self) -> u64 {
+        if self.rule().is_signal() {
+            return self.words[SP].get().wrapping_add(Rule::SIGNAL_IP);
+        }
+        self.words[CFA].get().wrapping_sub(8)
+    }
+
+    #[inline(always)]
+    fn restore(
+        &mut self,
+        register: usize,
+        slot: Slot,
+        base: u64,
+        memory: &mut impl Memory,
+    ) -> Result<(), StackEnd> {
+        if slot.is_lost() {
+            self.words[register].set(LOST);
+        } else if !slot.is_same() {
+            let value = read(base.wrapping_add(slot.offset()), memory)?;
+            self.words[register].set(value);
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn read(address: u64, memory: &mut impl Memory) -> Result<u64, StackEnd> {
+    if address & 7 != 0 || address >= USER_END {
+        return Err(StackEnd::Unreadable);
+    }
+    memory.word(address).ok_or(StackEnd::Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{Kind, Saved};
+
+    const STACK: u64 = 0x7000;
+
+    /// Words from [`STACK`] up.
+    struct Words(Vec<u64>);
+
+    impl Memory for Words {
+        fn word(&mut self, address: u64) -> Option<u64> {
+            let index = address.checked_sub(STACK)? / 8;
+            self.0.get(usize::try_from(index).unwrap()).copied()
+        }
+    }
+
+    fn registers() -> Registers {
+        Registers {
+            ip: 0x40_1000,
+            sp: STACK,
+            bp: STACK + 32,
+            bx: STACK + 48,
+        }
+    }
+
+    fn step(rule: Rule, from: Registers, memory: &mut Words) -> Result<Registers, StackEnd> {
+        let mut frame = Frame::default();
+        frame.begin(from, rule);
+        frame.step(memory)?;
+        Ok(frame.registers())
+    }
+
+    fn numbered() -> Words {
+        Words((0..64).map(|index| 1000 + index).collect())
+    }
+
+    fn go(kind: Kind, offset: i64, base: Base, bp: Saved, bx: Saved) -> Registers {
+        let rule = Rule::new(kind, offset, base, bp, bx).unwrap();
+        step(rule, registers(), &mut numbered()).unwrap()
+    }
+
+    #[test]
+    fn a_frame_by_the_stack_pointer() {
+        let up = go(Kind::Sp, 64, Base::Cfa, Saved::At(-16), Saved::At(-24));
+        let expected = Registers {
+            ip: 1007,
+            sp: STACK + 64,
+            bp: 1006,
+            bx: 1005,
+        };
+        assert_eq!(up, expected);
+    }
+
+    #[test]
+    fn a_frame_by_rbp_and_one_by_rbx() {
+        let up = go(Kind::Bp, 16, Base::Cfa, Saved::At(-16), Saved::Same);
+        assert_eq!((up.ip, up.sp, up.bp), (1005, STACK + 48, 1004));
+        assert_eq!(up.bx, registers().bx);
+        let up = go(Kind::Bx, 8, Base::Cfa, Saved::Same, Saved::Lost);
+        assert_eq!((up.ip, up.sp, up.bx), (1006, STACK + 56, LOST));
+    }
+
+    #[test]
+    fn a_realigned_frame() {
+        let mut words = numbered();
+        words.0[3] = STACK + 80;
+        let rule = Rule::new(Kind::DerefBp, -8, Base::Bp, Saved::At(0), Saved::At(-16));
+        let up = step(rule.unwrap(), registers(), &mut words).unwrap();
+        assert_eq!((up.ip, up.sp), (1009, STACK + 80));
+        assert_eq!((up.bp, up.bx), (1004, 1002));
+    }
+
+    #[test]
+    fn a_signal_frame_gives_all_registers() {
+        let mut words = numbered();
+        words.0[20] = STACK - 0x1000;
+        let up = step(Rule::SIGNAL, registers(), &mut words).unwrap();
+        let expected = Registers {
+            ip: 1021,
+            sp: STACK - 0x1000,
+            bp: 1015,
+            bx: 1016,
+        };
+        assert_eq!(up, expected);
+    }
+
+    #[test]
+    fn a_stub_of_the_linkage_table_has_pushed_by_its_11th_byte() {
+        let rule = Rule::new(Kind::Plt, 8, Base::Cfa, Saved::Same, Saved::Same).unwrap();
+        for (ip, sp) in [(0x40_1006, STACK + 8), (0x40_100b, STACK + 16)] {
+            let from = Registers { ip, ..registers() };
+            assert_eq!(step(rule, from, &mut numbered()).unwrap().sp, sp);
+        }
+    }
+
+    #[test]
+    fn a_caller_is_never_below() {
+        let down = Rule::new(Kind::Bp, -40, Base::Cfa, Saved::Same, Saved::Same).unwrap();
+        assert_eq!(
+            step(down, registers(), &mut numbered()),
+            Err(StackEnd::BadReturn)
+        );
+    }
+
+    #[test]
+    fn a_register_that_is_lost_is_not_used() {
+        let lost = Registers {
+            bp: LOST,
+            ..registers()
+        };
+        let rule = Rule::new(Kind::Bp, 16, Base::Cfa, Saved::Same, Saved::Same).unwrap();
+        assert_eq!(
+            step(rule, lost, &mut numbered()),
+            Err(StackEnd::Unsupported)
+        );
+        assert_eq!(
+            step(Rule::UNSUPPORTED, registers(), &mut numbered()),
+            Err(StackEnd::Unsupported)
+        );
+    }
+
+    #[test]
+    fn an_implausible_frame_pointer_is_not_followed() {
+        for (bp, end) in [
+            (0, StackEnd::NoFramePointer),
+            (STACK - 24, StackEnd::NoFramePointer),
+            (STACK + 4, StackEnd::BadReturn),
+            (STACK + (1 << 20), StackEnd::NoFramePointer),
+            (LOST, StackEnd::Unsupported),
+        ] {
+            let from = Registers { bp, ..registers() };
+            assert_eq!(step(Rule::FRAME_POINTER, from, &mut numbered()), Err(end));
+        }
+        let up = step(Rule::FRAME_POINTER, registers(), &mut numbered()).unwrap();
+        assert_eq!((up.ip, up.sp, up.bp), (1005, STACK + 48, 1004));
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_ends_the_stack() {
+        let rule = Rule::new(Kind::Sp, 4096, Base::Cfa, Saved::Same, Saved::Same).unwrap();
+        assert_eq!(
+            step(rule, registers(), &mut numbered()),
+            Err(StackEnd::Unreadable)
+        );
+    }
+}
