@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -56,6 +57,15 @@ enum Verb {
         /// Run only tests whose name contains this, and no lints
         name: Option<String>,
     },
+    /// Fuzz what reads files and records that others made
+    Fuzz {
+        /// Only these; all if none is named
+        #[arg(value_enum)]
+        targets: Vec<fuzz::Target>,
+        /// How long each
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
     /// Measure what tracing costs and write it into BENCHMARKS.md
     Bench,
     /// Make the release tarball and the Debian package, in target/dist
@@ -90,6 +100,10 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run()?,
         Verb::Lint => lint::all(&setup::ensure(&[Group::Lint])?)?,
         Verb::Test { name } => return test::all(name.as_deref()),
+        Verb::Fuzz { targets, seconds } => {
+            setup::ensure(&[Group::Test])?;
+            fuzz::run_for(&targets, seconds)?;
+        }
         Verb::Bench => bench::run()?,
         Verb::Dist => dist::all()?,
     }

@@ -13,7 +13,7 @@ use crate::build::{Profile, unfreed};
 use crate::setup::{Group, ensure};
 use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
 use crate::tally::Tally;
-use crate::{lint, targets};
+use crate::{fuzz, lint, targets};
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "unfreed-tests";
@@ -35,6 +35,9 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     let programs = end_to_end_programs()?;
 
     let mut tally = unit_tests(filter)?;
+    if filter.is_none() {
+        tally += fuzz::briefly()?;
+    }
     for program in programs {
         let targets = targets::folder();
         let variables = [
