@@ -85,8 +85,9 @@ unsafe extern "C" {
 #[inline(never)]
 fn others() -> Vec<u64> {
     let mut frames = [0; DEEPEST];
+    let size = i32::try_from(DEEPEST).unwrap();
     // SAFETY: glibc's backtrace(3) writes at most as many as there is room for.
-    let count = unsafe { backtrace(frames.as_mut_ptr(), frames.len() as i32) };
+    let count = unsafe { backtrace(frames.as_mut_ptr(), size) };
     frames[..usize::try_from(count).unwrap()].to_vec()
 }
 
