@@ -106,6 +106,19 @@ fn exists(command: libc::c_int, id: u32) -> Result<bool> {
     Ok(false)
 }
 
+/// Major and minor number of the running kernel.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn kernel_version() -> Result<(u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    number()
+        .zip(number())
+        .with_context(|| format!("no version in {release:?}"))
+}
+
 /// Sends a signal to a process that was not waited for.
 ///
 /// # Errors

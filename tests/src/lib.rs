@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: target programs with a known truth, the
 //! tracer as a child process, and a typed view of what it reported.
 //!
-//! A test never sleeps and hopes. It waits for a fact, up to [`DEADLINE`].
+//! A test never sleeps and hopes. It waits for a fact, up to [`deadline`].
 //!
 //! `UNFREED_BIN` names the tracer (default `target/debug/unfreed`) and
 //! `UNFREED_TARGETS` the folder of the built target programs (default
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod agreement;
+mod foreign;
+pub mod gdb;
 mod kernel;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
@@ -23,20 +26,31 @@ mod outputs;
 pub mod pprof;
 mod recording;
 mod report;
+mod stack;
 mod target;
 pub mod terminal;
 mod tracer;
 
-pub use kernel::{KernelObjects, patched_bytes, send_signal};
+pub use agreement::{Agreement, Runs};
+pub use foreign::ReturnProbe;
+pub use gdb::{Backtraces, Gdb, Sampling};
+pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use recording::Recording;
 pub use report::{Sums, View};
+pub use stack::Stack;
 pub use target::{Target, Truth, TruthEntry};
 pub use tracer::{Finished, Tracer, unfreed};
 
-/// How long any single fact may take before a test fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How long any single fact may take before a test fails: a minute, or
+/// `UNFREED_DEADLINE` in seconds where machines are slow.
+pub fn deadline() -> Duration {
+    let seconds = env::var("UNFREED_DEADLINE")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(60))
+}
 
 /// Folder of the target programs.
 pub fn targets() -> PathBuf {
@@ -102,14 +116,15 @@ pub fn line_of(file: &str, marker: &str) -> Result<u32> {
 /// Asks until there is an answer.
 ///
 /// # Errors
-/// There was none within [`DEADLINE`]; the message names `what`.
+/// There was none within [`deadline`]; the message names `what`.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let end = Instant::now() + DEADLINE;
+    let deadline = deadline();
+    let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
-        ensure!(Instant::now() < end, "waited {DEADLINE:?} in vain: {what}");
+        ensure!(Instant::now() < end, "waited {deadline:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

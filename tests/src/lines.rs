@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::DEADLINE;
+use crate::deadline;
 
 /// Lines that a thread reads from a pipe. All of them are kept.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl Lines {
     /// Fails when the pipe closes first or at the deadline, with all lines so
     /// far in the message.
     pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let end = Instant::now() + DEADLINE;
+        let deadline = deadline();
+        let end = Instant::now() + deadline;
         loop {
             match self
                 .incoming
@@ -57,7 +58,7 @@ impl Lines {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     bail!(
-                        "no {what} within {DEADLINE:?}; so far:\n{}",
+                        "no {what} within {deadline:?}; so far:\n{}",
                         self.seen.join("\n")
                     )
                 }
@@ -71,7 +72,7 @@ impl Lines {
     /// Everything until the pipe closes, or until the deadline if something
     /// else keeps it open.
     pub(crate) fn all(mut self) -> String {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         while let Ok(line) = self
             .incoming
             .recv_timeout(end.saturating_duration_since(Instant::now()))

@@ -2,6 +2,7 @@
 //! never returned must not be believed any longer.
 
 use crate::block::Block;
+use crate::site::NO_SITE;
 
 /// The probed functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,11 +115,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Notes a call that was just entered, in place of the one before.
+    /// Notes a call that was just entered, in place of the one before. Its
+    /// site is not known yet.
     #[inline(always)]
-    pub fn begin(&mut self, function: Function, slot: u64, time: u64, site: u32) {
+    pub fn begin(&mut self, function: Function, slot: u64, time: u64) {
         self.function = function as u32;
-        self.site = site;
+        self.site = NO_SITE;
         self.slot = slot;
         self.time = time;
         self.old_address = 0;

@@ -3,7 +3,7 @@
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED};
-use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::loss::LossCause;
 
 use crate::inflight::{self, now};
 use crate::{allocation, mapping, maps};
@@ -86,29 +86,24 @@ fn product(count: u64, size: u64) -> u64 {
     product
 }
 
-/// A probed function other than `free` was entered.
+/// A probed function other than `free` was entered. Whether the site of the
+/// call is to be found ([`find_site`]).
 #[inline(always)]
-pub(crate) fn enter(context: &ProbeContext, function: Function) {
+pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
     let Some(request) = Request::of(function, context) else {
-        return;
+        return false;
     };
     let Some(thread) = inflight::thread() else {
-        return;
+        return false;
     };
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
         let slot = (*context.regs).rsp;
         if !inflight::is_outermost(thread, function, slot) {
-            return;
+            return false;
         }
-        let time = now();
-        let site = if request.allocates && request.size >= maps::settings().min_size {
-            inflight::site(context.regs, thread, time, request.size)
-        } else {
-            NO_SITE
-        };
         let call = &mut (*thread).call;
-        call.begin(function, slot, time, site);
+        call.begin(function, slot, now());
         call.size = request.size;
         call.argument = request.argument;
         match function {
@@ -117,6 +112,28 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) {
             }
             _ if request.address != 0 => allocation::take_old(thread, request.address),
             _ => {}
+        }
+    }
+    request.allocates && request.size >= maps::settings().min_size
+}
+
+/// Goes on with the program that finds the call's site.
+#[inline(always)]
+pub(crate) fn go_on(context: &ProbeContext) {
+    // SAFETY: a program of the same type, which takes the same context.
+    unsafe { maps::NEXT.tail_call(context, 0) };
+    // Only if there is no such program: its call is in no number.
+    maps::lose(LossCause::MapBusy, 1, 0);
+}
+
+/// Finds the site of the call in flight.
+#[inline(always)]
+pub(crate) fn find_site(context: &ProbeContext) {
+    if let Some(thread) = inflight::known_thread() {
+        // SAFETY: the context's registers and the thread's own record.
+        unsafe {
+            let (time, size) = ((*thread).call.time, (*thread).call.size);
+            (*thread).call.site = inflight::site(context.regs, thread, time, size);
         }
     }
 }

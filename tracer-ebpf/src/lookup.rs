@@ -4,9 +4,9 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_ebpf::callsite::{CALL_BYTES, ends_in_call};
 use tracer_ebpf::limits::{RANGE_ROUNDS, ROW_ROUNDS};
 use tracer_ebpf::stack::StackEnd;
-use tracer_ebpf::table::{RangeKind, cached, fixed, search};
+use tracer_ebpf::table::{RangeKind, fixed, search};
 
-use crate::maps::{RANGES, ROWS, RULES, SPACES};
+use crate::maps::{RANGES, ROWS, SPACES};
 
 /// Functions that are verified on their own return plain numbers: below this
 /// what they found, from this on why there is nothing.

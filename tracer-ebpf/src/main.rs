@@ -38,7 +38,9 @@ macro_rules! allocates {
     ($enter:ident, $leave:ident, $function:ident) => {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
-            entry::enter(&context, Function::$function);
+            if entry::enter(&context, Function::$function) {
+                entry::go_on(&context);
+            }
             0
         }
 
@@ -68,7 +70,9 @@ fn uf_free(context: ProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_mmap(context: ProbeContext) -> u32 {
-    entry::enter(&context, Function::Mmap);
+    if entry::enter(&context, Function::Mmap) {
+        entry::go_on(&context);
+    }
     0
 }
 
@@ -80,7 +84,9 @@ fn uf_mmap_ret(context: RetProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_munmap(context: ProbeContext) -> u32 {
-    entry::enter(&context, Function::Munmap);
+    if entry::enter(&context, Function::Munmap) {
+        entry::go_on(&context);
+    }
     0
 }
 
@@ -92,7 +98,9 @@ fn uf_munmap_ret(context: RetProbeContext) -> u32 {
 
 #[uprobe]
 fn uf_mremap(context: ProbeContext) -> u32 {
-    entry::enter(&context, Function::Mremap);
+    if entry::enter(&context, Function::Mremap) {
+        entry::go_on(&context);
+    }
     0
 }
 
@@ -113,9 +121,18 @@ fn attached_to(context: &impl EbpfContext) -> Option<Function> {
 /// at many places, told apart by the cookie.
 #[uprobe]
 fn uf_enter(context: ProbeContext) -> u32 {
-    if let Some(function) = attached_to(&context) {
-        entry::enter(&context, function);
+    if let Some(function) = attached_to(&context)
+        && entry::enter(&context, function)
+    {
+        entry::find_site(&context);
     }
+    0
+}
+
+/// What is left to do of an entry, after any of the programs for one function.
+#[uprobe]
+fn uf_site(context: ProbeContext) -> u32 {
+    entry::find_site(&context);
     0
 }
 

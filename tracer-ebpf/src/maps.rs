@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, Queue, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::limits::{
@@ -115,6 +115,12 @@ pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE)
 /// second; this makes all of them begin, and end, at one moment.
 #[map]
 pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The program that finds a call's site, for programs that do not do it
+/// themselves: those for one function each, which would all have to be
+/// verified with the whole walk in them.
+#[map]
+pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// What user space must see one by one.
 #[map]

@@ -14,6 +14,10 @@ use crate::site::SiteKey;
 use crate::step::{Frame, Memory, Registers};
 use crate::volatile::{Volatile, opaque};
 
+/// Marks, in the array of frames, an address that a signal interrupted: it is
+/// that of an instruction, not one to return to.
+pub const INTERRUPTED: u64 = 1 << 63;
+
 /// No code lies in the first page.
 const LOWEST_CODE: u64 = 0x1000;
 
@@ -109,6 +113,8 @@ pub struct Walk {
 #[repr(C)]
 pub struct WalkState {
     frame: Frame,
+    /// The frame's address as the array has it.
+    shown: Volatile,
     /// Frames until here.
     depth: Volatile,
     /// The hash until here.
@@ -168,7 +174,7 @@ impl WalkState {
             if let Up::Nothing(reason) = up {
                 return Some(reason);
             }
-            frames[depth] = self.frame.ip();
+            frames[depth] = self.shown.get();
             self.depth.set(self.depth.get() + 1);
             if let Up::Last(reason) = up {
                 return Some(reason);
@@ -208,6 +214,7 @@ impl WalkState {
             }
         }
         let ip = self.frame.ip();
+        self.shown.set(if exact { ip | INTERRUPTED } else { ip });
         if ip == 0 {
             return Up::Nothing(StackEnd::Start);
         }
@@ -218,11 +225,11 @@ impl WalkState {
             Ok(rule) => self.frame.set_rule(rule),
             Err(StackEnd::BadReturn) => return Up::Nothing(StackEnd::BadReturn),
             Err(reason) => {
-                self.add(ip);
+                self.add(self.shown.get());
                 return Up::Last(reason);
             }
         }
-        self.add(self.frame.ip());
+        self.add(self.shown.get());
         let kind = self.frame.rule().kind();
         if kind == Kind::End as u8 {
             return Up::Last(StackEnd::Start);
@@ -359,7 +366,8 @@ mod tests {
         words[1 + 21] = CODE + 0x123;
         words[40] = CODE + 0xf001;
         let (walk, frames) = walk_words(&words);
-        assert_eq!(frames, [CODE, handler, CODE + 0x123, CODE + 0xf001]);
+        let interrupted = INTERRUPTED | (CODE + 0x123);
+        assert_eq!(frames, [CODE, handler, interrupted, CODE + 0xf001]);
         assert_eq!(walk.end, StackEnd::Start);
     }
 

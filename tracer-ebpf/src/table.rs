@@ -150,6 +150,11 @@ pub mod cached {
         (address >> INDEX_BITS) << 32 | (space as u64) << RULE_BITS
     }
 
+    /// The address space of an entry.
+    pub const fn space(entry: u64) -> u32 {
+        (entry >> RULE_BITS) as u32 & (SPACES - 1)
+    }
+
     /// The rule's number in an entry, if it is that of `tag`.
     #[inline(always)]
     pub const fn rule(entry: u64, tag: u64) -> Option<u32> {
@@ -226,6 +231,7 @@ mod tests {
         let tag = cached::tag(77, address);
         let entry = tag | 1234;
         assert_eq!(cached::rule(entry, tag), Some(1234));
+        assert_eq!(cached::space(entry), 77);
         for other in (0..47).map(|bit| address ^ 1 << bit) {
             let same_place = cached::index(77, other) == cached::index(77, address);
             let same_tag = cached::tag(77, other) == tag;

@@ -11,10 +11,7 @@ mod process;
 mod report;
 mod session;
 mod symbolize;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the session is about to use it")
-)]
+mod tables;
 mod unwind;
 
 use std::process::ExitCode;

@@ -15,6 +15,16 @@ pub(crate) enum Profile {
     Release,
 }
 
+impl Profile {
+    /// Where cargo puts what it builds.
+    pub(crate) fn folder(self) -> PathBuf {
+        target_dir().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
 /// Builds `unfreed`, with the BPF object in it, and returns its path.
 ///
 /// # Errors
@@ -26,11 +36,7 @@ pub(crate) fn unfreed(profile: Profile) -> Result<PathBuf> {
         command.arg("--release");
     }
     run(&mut command)?;
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => "release",
-    };
-    Ok(target_dir().join(folder).join("unfreed"))
+    Ok(profile.folder().join("unfreed"))
 }
 
 /// The folder that cargo builds the workspace into.

@@ -12,6 +12,7 @@ mod shell;
 mod tally;
 mod targets;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -52,7 +53,7 @@ enum Verb {
     Demo,
     /// Check formatting, lints on both sides of the kernel boundary, dependencies
     Lint,
-    /// Set up, lint, build, and run every test
+    /// Set up, lint, build, and run every test, some of them on other kernels too
     Test {
         /// Run only tests whose name contains this, and no lints
         name: Option<String>,
@@ -65,6 +66,23 @@ enum Verb {
         /// How long each
         #[arg(long, default_value_t = 300)]
         seconds: u32,
+    },
+    /// Run the end-to-end tests on other kernels, in small VMs
+    Vm {
+        /// Series such as 5.10, or 7 for the newest 7.x [default: 5.10 6.1 6.12 6.18 7]
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// All tests instead of a choice of them
+        #[arg(long)]
+        full: bool,
+        /// Run a shell command there instead, and print its output
+        #[arg(
+            long,
+            value_name = "COMMAND",
+            conflicts_with = "full",
+            requires = "kernels"
+        )]
+        run: Option<String>,
     },
     /// Measure what tracing costs and write it into BENCHMARKS.md
     Bench,
@@ -104,6 +122,16 @@ fn act(verb: Verb) -> Result<ExitCode> {
             setup::ensure(&[Group::Test])?;
             fuzz::run_for(&targets, seconds)?;
         }
+        Verb::Vm {
+            kernels,
+            full,
+            run: None,
+        } => return vm::tests(&kernels, full),
+        Verb::Vm {
+            kernels,
+            run: Some(command),
+            ..
+        } => return vm::command(&kernels, &command),
         Verb::Bench => bench::run()?,
         Verb::Dist => dist::all()?,
     }

@@ -23,6 +23,8 @@ pub(crate) enum Group {
     Lint,
     /// `cargo xtask test`
     Test,
+    /// `cargo xtask vm`
+    Vm,
     /// `cargo xtask bench`
     Bench,
     /// `cargo xtask dist`
@@ -37,6 +39,7 @@ impl Group {
             Self::Demo => &["g++"],
             Self::Lint => &[],
             Self::Test => &[
+                "binutils",
                 "bzip2",
                 "g++",
                 "gdb",
@@ -45,6 +48,7 @@ impl Group {
                 "libc6-dbg",
                 "librsvg2-bin",
                 "musl-tools",
+                "openjdk-17-jdk-headless",
                 "openssl",
                 "perl",
                 "python3",
@@ -52,6 +56,27 @@ impl Group {
                 "valgrind",
                 "xz-utils",
                 "zstd",
+            ],
+            // The libraries of Debian's QEMU; itself it is unpacked, not installed.
+            Self::Vm => &[
+                "libaio1",
+                "libcap-ng0",
+                "libcapstone4",
+                "libfdt1",
+                "libfuse3-3",
+                "libglib2.0-0",
+                "libjpeg62-turbo",
+                "libnuma1",
+                "libpixman-1-0",
+                "libpmem1",
+                "libpng16-16",
+                "librdmacm1",
+                "libsasl2-2",
+                "libseccomp2",
+                "libslirp0",
+                "liburing2",
+                "libvdeplug2",
+                "util-linux",
             ],
             Self::Bench => &["bpftrace", "g++"],
             Self::Dist => &["dpkg-dev"],

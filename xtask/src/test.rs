@@ -13,37 +13,34 @@ use crate::build::{Profile, unfreed};
 use crate::setup::{Group, ensure};
 use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
 use crate::tally::Tally;
-use crate::{fuzz, lint, targets};
+use crate::{fuzz, lint, targets, vm};
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "unfreed-tests";
 /// End-to-end tests that run at a time.
 const THREADS: &str = "--test-threads=2";
 
-/// Runs everything, or the tests whose names contain `filter`, and prints one
-/// closing line. The code says failure when a test failed or was skipped.
+/// Runs everything, the oldest and the newest kernel at last, or the tests whose
+/// names contain `filter`, and prints one closing line. The code says failure when a test failed or was skipped.
 ///
 /// # Errors
 /// Fails when something cannot be set up, linted or built.
 pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
-    let toolchain = ensure(&[Group::Lint, Group::Test])?;
+    let toolchain = ensure(&[Group::Lint, Group::Test, Group::Vm])?;
     if filter.is_none() {
         lint::all(&toolchain)?;
     }
-    let binary = unfreed(Profile::Dev)?;
-    targets::build_all()?;
-    let programs = end_to_end_programs()?;
+    let end_to_end = EndToEnd::build()?;
 
     let mut tally = unit_tests(filter)?;
     if filter.is_none() {
         tally += fuzz::briefly()?;
     }
-    for program in programs {
-        let targets = targets::folder();
-        let variables = [
-            ("UNFREED_BIN", binary.as_path()),
-            ("UNFREED_TARGETS", targets.as_path()),
-        ];
+    for program in &end_to_end.programs {
+        let variables = EndToEnd::variables();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_path()));
         let mut command = as_root_with(variables, program);
         command
             .current_dir(workspace().join("tests"))
@@ -54,12 +51,44 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     if filter.is_some() && tally.ran() == 0 {
         bail!("no test's name contains {:?}", filter.unwrap_or_default());
     }
+    if filter.is_none() {
+        tally += vm::oldest_and_newest(&end_to_end)?;
+    }
     println!("{tally}");
     Ok(if tally.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The end-to-end tests, ready to be run.
+#[derive(Debug)]
+pub(crate) struct EndToEnd {
+    /// The test programs.
+    pub(crate) programs: Vec<PathBuf>,
+}
+
+impl EndToEnd {
+    /// Builds the binary, the programs that are traced, and the tests.
+    ///
+    /// # Errors
+    /// Fails when something cannot be built.
+    pub(crate) fn build() -> Result<Self> {
+        unfreed(Profile::Dev)?;
+        targets::build_all()?;
+        Ok(Self {
+            programs: end_to_end_programs()?,
+        })
+    }
+
+    /// The environment of the tests.
+    pub(crate) fn variables() -> [(&'static str, PathBuf); 2] {
+        [
+            ("UNFREED_BIN", Profile::Dev.folder().join("unfreed")),
+            ("UNFREED_TARGETS", targets::folder()),
+        ]
+    }
 }
 
 /// Unit tests of all packages, and the examples in their documentation.

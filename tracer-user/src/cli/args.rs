@@ -109,6 +109,9 @@ pub struct TraceArgs {
     /// Call paths to hold in the kernel
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "16k")]
     pub max_sites: u64,
+    /// Rows of unwind tables to hold in the kernel, 8 bytes each
+    #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
+    pub max_rows: u64,
     /// Place empty probes: what the traps alone cost, for benchmarks
     #[arg(long, hide = true)]
     pub empty_probes: bool,

@@ -13,6 +13,7 @@ use crate::report::names::clean;
 use crate::session::preflight::checks;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
+use crate::tables::Builder;
 
 /// Runs the verb; fails if tracing would.
 ///
@@ -60,7 +61,8 @@ fn kernel_release() -> String {
 
 /// Loads everything once, on the smallest maps.
 fn load() -> Result<String, String> {
-    let session = Session::load(Options::smallest()).map_err(|error| format!("{error:#}"))?;
+    let session = Session::load(Options::smallest(), Builder::start())
+        .map_err(|error| format!("{error:#}"))?;
     Ok(format!(
         "attached by {}, a probe hit costs about {:.0} ns here",
         session.road(),

@@ -1,12 +1,19 @@
 //! `unfreed record`: trace live processes by pid.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
+use crate::process::clock::monotonic_ns;
+use crate::process::code::CodeSpace;
+use crate::process::file::ModuleFiles;
 use crate::report::model::Report;
 use crate::report::output::{self, Output};
 use crate::report::{gate, text};
@@ -14,9 +21,13 @@ use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
+use crate::tables::Builder;
 
 /// How often the kernel is asked what happened.
 const POLL: Duration = Duration::from_millis(100);
+
+/// News of mapped code, of any process, are read at most this often.
+const GAP: Duration = Duration::from_millis(1);
 
 /// Runs the verb.
 ///
@@ -36,7 +47,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = Session::load(options)?;
+        let mut session = Session::load(options, tables_of(&targets))?;
         for target in targets {
             session.attach(target)?;
         }
@@ -51,6 +62,19 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
+}
+
+/// Begins to build the unwind tables of live processes. That one is gone
+/// shows later.
+fn tables_of(targets: &[Target]) -> Builder {
+    let mut builder = Builder::start();
+    let mut files = ModuleFiles::new();
+    for target in targets {
+        if let Ok(code) = CodeSpace::attach(target.pid, monotonic_ns(), &mut files) {
+            builder.request(code.current());
+        }
+    }
+    builder
 }
 
 /// The runtime of a run: one thread is plenty.
@@ -94,7 +118,11 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
     );
     if trace.verbose > 0 {
         eprintln!("attached by {}", session.road());
-        for line in session.describe_probes() {
+        for line in session
+            .describe_probes()
+            .into_iter()
+            .chain(session.describe_tables())
+        {
             eprintln!("{line}");
         }
     }
@@ -125,6 +153,9 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
         .interval
         .unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
     let mut periodic = interval_at(begin + period, period);
+    // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
+    let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
+    let mut next_look = begin;
     let end = loop {
         tokio::select! {
             biased;
@@ -135,6 +166,11 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
                 session.mark();
                 progress.clear();
                 publish(&session.report()?, plan)?;
+            }
+            ready = news_after(&news, next_look) => {
+                ready?.clear_ready();
+                session.poll_code()?;
+                next_look = Instant::now() + GAP;
             }
             _ = poll.tick() => {
                 session.poll()?;
@@ -148,6 +184,15 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
     session.detach()?;
     progress.clear();
     Ok(end)
+}
+
+/// Waits for news, but not before `time`.
+async fn news_after(
+    news: &AsyncFd<OwnedFd>,
+    time: Instant,
+) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    sleep_until(time).await;
+    news.readable().await
 }
 
 /// Makes the report and writes it everywhere.

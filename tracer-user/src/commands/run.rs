@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 
 use super::record::{End, Plan, announce, finish, runtime, trace};
 use crate::cli::args::RunArgs;
-use crate::process::file::ModuleFiles;
 use crate::report::output;
-use crate::session::launch::{Waiting, allocators_of, find_program};
+use crate::session::hold::Held;
+use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
+use crate::tables::Builder;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
 ///
@@ -38,10 +39,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     };
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = Session::load(options)?;
+        let expected = files_of(&path);
+        let mut builder = Builder::start();
+        for file in &expected {
+            builder.request_file(&file.file, || file.path.clone());
+        }
+        let mut session = Session::load(options, builder)?;
         let waiting = Waiting::fork(&args.command)?;
         let target = Target::find(waiting.pid)?;
-        let allocators = allocators_of(&path, &mut ModuleFiles::new());
+        let allocators = allocators_in(&expected);
         let name = path
             .file_name()
             .unwrap_or_default()
@@ -50,10 +56,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         session.attach_waiting(target, name, &allocators)?;
         session.start()?;
         announce(&session, &args.trace);
+        let held = Held::take(waiting.pid);
         let mut child = match waiting.start() {
             Ok(child) => child,
             Err(error) => return Ok(cannot_run(program, &error)),
         };
+        if let Some(held) = held {
+            held.follow(|| session.settle_code())?;
+        }
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,

@@ -1,8 +1,10 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_THREADS};
+use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS};
+use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
 
 /// The sizes that the user can choose.
@@ -12,6 +14,8 @@ pub struct Sizes {
     pub live: u32,
     /// Sites.
     pub sites: u32,
+    /// Rows of unwind tables.
+    pub rows: u32,
 }
 
 /// Kernel memory in bytes.
@@ -33,9 +37,21 @@ impl Sizes {
             + buckets(self.sites);
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
         Footprint {
-            fixed: live + index + sites + u64::from(EVENT_RING_BYTES),
+            fixed: live + index + sites + self.tables() + u64::from(EVENT_RING_BYTES),
             per_thread: hash_entry_bytes(8, size_of::<Thread>()) as u64,
         }
+    }
+}
+
+impl Sizes {
+    /// Those that stacks are unwound by.
+    fn tables(self) -> u64 {
+        let bytes = |len: u32, size: usize| u64::from(len) * size as u64;
+        bytes(self.rows, size_of::<Row>())
+            + bytes(MAX_RULES, size_of::<Rule>())
+            + bytes(MAX_RANGES, size_of::<Range>())
+            + bytes(MAX_SPACES, size_of::<Space>())
+            + bytes(cached::ENTRIES, size_of::<u64>())
     }
 }
 
@@ -60,6 +76,7 @@ mod tests {
         let footprint = Sizes {
             live: 1 << 20,
             sites: 1 << 14,
+            rows: 1 << 20,
         }
         .footprint();
         assert!(footprint.fixed < 150 << 20, "{footprint:?}");

@@ -1,4 +1,5 @@
-//! A kernel array map in this process' memory: read without system calls.
+//! A kernel array map in this process' memory: read and written without
+//! system calls.
 
 use std::io;
 use std::marker::PhantomData;
@@ -9,17 +10,18 @@ use anyhow::{Context, Result};
 use aya::maps::MapData;
 use tracer_ebpf::Record;
 
-/// A read-only view of an array map made with `BPF_F_MMAPABLE`.
+/// A view of an array map made with `BPF_F_MMAPABLE`.
 pub struct MappedArray<T> {
     start: NonNull<u8>,
     bytes: usize,
     len: u32,
     record: PhantomData<T>,
+    is_writable: bool,
     /// Programs that are loaded later need the open map.
     _map: MapData,
 }
 
-// SAFETY: the view is read-only and the mapping belongs to the process.
+// SAFETY: the mapping belongs to the process, and writing takes `&mut self`.
 unsafe impl<T> Send for MappedArray<T> {}
 
 impl<T: Record> MappedArray<T> {
@@ -31,6 +33,18 @@ impl<T: Record> MappedArray<T> {
     /// # Errors
     /// Fails if the kernel refuses the mapping.
     pub fn new(map: MapData, len: u32) -> Result<Self> {
+        Self::map(map, len, libc::PROT_READ)
+    }
+
+    /// The same, to be written too.
+    ///
+    /// # Errors
+    /// See [`MappedArray::new`].
+    pub fn writable(map: MapData, len: u32) -> Result<Self> {
+        Self::map(map, len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn map(map: MapData, len: u32, protection: libc::c_int) -> Result<Self> {
         let bytes = (Self::STRIDE * len as usize).next_multiple_of(4096);
         // SAFETY: a fresh shared mapping of a map of at least this size; the
         // kernel checks both.
@@ -38,7 +52,7 @@ impl<T: Record> MappedArray<T> {
             libc::mmap(
                 std::ptr::null_mut(),
                 bytes,
-                libc::PROT_READ,
+                protection,
                 libc::MAP_SHARED,
                 map.fd().as_fd().as_raw_fd(),
                 0,
@@ -54,6 +68,7 @@ impl<T: Record> MappedArray<T> {
             bytes,
             len,
             record: PhantomData,
+            is_writable: protection & libc::PROT_WRITE != 0,
             _map: map,
         })
     }
@@ -78,6 +93,23 @@ impl<T: Record> MappedArray<T> {
                 .cast::<T>()
                 .read_volatile()
         })
+    }
+
+    /// Writes one element, word by word; does nothing beyond the array's end
+    /// or if it was mapped for reading only.
+    pub fn set(&mut self, index: u32, value: T) {
+        if index >= self.len || !self.is_writable {
+            return;
+        }
+        // SAFETY: the element lies within the mapping, which is writable and
+        // lives as long as self.
+        unsafe {
+            self.start
+                .as_ptr()
+                .add(index as usize * Self::STRIDE)
+                .cast::<T>()
+                .write_volatile(value);
+        }
     }
 
     /// Copies of all elements.

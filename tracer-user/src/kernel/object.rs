@@ -1,11 +1,12 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{Array, HashMap, Map, MapData, Queue, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, ProgramArray, Queue, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
@@ -13,20 +14,27 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
 use tracer_ebpf::site::Site;
+use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{Process, image_id};
 
 use super::batch;
 use super::footprint::Sizes;
 use super::link::{Link, Road};
 use super::mapped::MappedArray;
+use super::memory::{ON_DEMAND, has_no_allocator, preallocate};
 use super::multi::MultiPrograms;
 use super::program::{Moment, Place, Programs};
+use super::tables::TableMaps;
 
 /// The compiled programs, aligned as the ELF reader wants them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
+
+/// Threads and processes, at most, where their records are made in advance.
+const OLD_MAX: u32 = 4096;
 
 /// The loaded object. Dropping it removes everything from the kernel.
 pub struct Object {
@@ -46,6 +54,9 @@ pub struct Object {
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
     programs: Programs,
+    /// The program that others go on with.
+    next: ProgramArray<MapData>,
+    rows: u32,
     live: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
     /// Programs for `uprobe_multi` links, if that road is taken.
@@ -60,6 +71,17 @@ impl Object {
     /// Fails when the kernel refuses a map.
     pub fn load(settings: &Settings, sizes: Sizes, log: bool, road: Road) -> Result<Self> {
         let level: u8 = if log { 4 } else { 0 };
+        let old = has_no_allocator()?;
+        let object = if old {
+            Cow::Owned(preallocate(OBJECT, &ON_DEMAND)?)
+        } else {
+            Cow::Borrowed(OBJECT)
+        };
+        let (threads, processes) = if old {
+            (OLD_MAX, OLD_MAX)
+        } else {
+            (MAX_THREADS, MAX_PROCESSES)
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
@@ -67,11 +89,15 @@ impl Object {
             .map_max_entries("SITE_INDEX", sizes.sites)
             .map_max_entries("SITES", sizes.sites)
             .map_max_entries("FREE_SITES", sizes.sites)
-            .load(OBJECT)
+            .map_max_entries("ROWS", sizes.rows)
+            .map_max_entries("THREADS", threads)
+            .map_max_entries("PROCESSES", processes)
+            .map_max_entries("SPACE_OF", processes)
+            .load(&object)
             .context("the kernel refused the BPF maps")?;
         let multi = match road {
             Road::PerfEvents => None,
-            Road::Multi => Some(MultiPrograms::new(OBJECT, |name| {
+            Road::Multi => Some(MultiPrograms::new(&object, |name| {
                 ebpf.map(name).and_then(descriptor)
             })?),
         };
@@ -93,7 +119,25 @@ impl Object {
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             multi,
             programs: Programs::Counting,
+            next: take(&mut ebpf, "NEXT")?.try_into()?,
+            rows: sizes.rows,
             ebpf,
+        })
+    }
+
+    /// The maps that stacks are unwound by, once.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses to map them into our memory.
+    pub fn table_maps(&mut self) -> Result<TableMaps> {
+        let ebpf = &mut self.ebpf;
+        Ok(TableMaps {
+            rows: writable(ebpf, "ROWS", self.rows)?,
+            rules: writable(ebpf, "RULES", MAX_RULES)?,
+            ranges: writable(ebpf, "RANGES", MAX_RANGES)?,
+            spaces: writable(ebpf, "SPACES", MAX_SPACES)?,
+            cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
+            space_of: take(ebpf, "SPACE_OF")?.try_into()?,
         })
     }
 
@@ -229,7 +273,21 @@ impl Object {
             .context("cannot switch the programs")
     }
 
+    /// Programs for one function each go on with one that finds sites.
     fn load_program(&mut self, name: &str) -> Result<()> {
+        self.load_alone(name)?;
+        let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
+        if site.fd().is_err() {
+            self.load_alone("uf_site")?;
+            let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
+            self.next
+                .set(0, site.fd()?, 0)
+                .context("the kernel refused to chain the BPF programs")?;
+        }
+        Ok(())
+    }
+
+    fn load_alone(&mut self, name: &str) -> Result<()> {
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program
@@ -351,9 +409,11 @@ fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
 /// The descriptor of a map of one of the types that the programs use.
 fn descriptor(map: &Map) -> Option<RawFd> {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::Queue(data) | Map::RingBuf(data) => {
-            Some(data.fd().as_fd().as_raw_fd())
-        }
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::ProgramArray(data)
+        | Map::Queue(data)
+        | Map::RingBuf(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }
@@ -367,6 +427,14 @@ fn map_data(map: Map) -> Result<MapData> {
 
 fn mapped<T: tracer_ebpf::Record>(ebpf: &mut Ebpf, name: &str, len: u32) -> Result<MappedArray<T>> {
     MappedArray::new(map_data(take(ebpf, name)?)?, len)
+}
+
+fn writable<T: tracer_ebpf::Record>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    len: u32,
+) -> Result<MappedArray<T>> {
+    MappedArray::writable(map_data(take(ebpf, name)?)?, len)
 }
 
 fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use tracer_ebpf::stack::INTERRUPTED;
+
 /// The address of an instruction in a process's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeAddress(pub u64);
@@ -32,16 +34,16 @@ pub enum FrameAddress {
 }
 
 impl FrameAddress {
-    /// The frames of a stack, innermost first: the first address is the
-    /// instruction at which the stack was taken.
+    /// The frames of a stack as the kernel side has them, innermost first: the
+    /// first address is the instruction at which the stack was taken.
     pub fn of_stack(leaf_first: &[u64]) -> impl DoubleEndedIterator<Item = FrameAddress> {
-        leaf_first
-            .iter()
-            .enumerate()
-            .map(|(depth, &address)| match depth {
-                0 => FrameAddress::Instruction(CodeAddress(address)),
-                _ => FrameAddress::Return(ReturnAddress(address)),
-            })
+        leaf_first.iter().enumerate().map(|(depth, &word)| {
+            if depth == 0 || word & INTERRUPTED != 0 {
+                FrameAddress::Instruction(CodeAddress(word & !INTERRUPTED))
+            } else {
+                FrameAddress::Return(ReturnAddress(word))
+            }
+        })
     }
 
     /// The address to look up.

@@ -166,11 +166,15 @@ impl CodeSpace {
     }
 
     /// Adds what is mapped now and was not known: after lost events, for
-    /// example. What was known keeps its time.
+    /// example. What was known keeps its time. Returns what is mapped now.
     ///
     /// # Errors
     /// Fails once the process is gone.
-    pub fn refresh_from_pid(&mut self, at_ns: u64, files: &mut ModuleFiles) -> Result<()> {
+    pub fn refresh_from_pid(
+        &mut self,
+        at_ns: u64,
+        files: &mut ModuleFiles,
+    ) -> Result<Vec<MappedRange>> {
         let pid = self.process.pid();
         if self.executable.is_none() {
             self.executable = self.read_executable_path();
@@ -180,10 +184,28 @@ impl CodeSpace {
             .open_proc("maps")
             .and_then(read_executable)
             .with_context(|| format!("cannot read /proc/{pid}/maps"))?;
-        for range in ranges {
-            self.add(range, at_ns, files);
+        for range in &ranges {
+            self.add(range.clone(), at_ns, files);
         }
-        Ok(())
+        Ok(ranges)
+    }
+
+    /// What is mapped now, by address, as the process says itself.
+    ///
+    /// # Errors
+    /// Fails once the process is gone.
+    pub fn look(&mut self, at_ns: u64, files: &mut ModuleFiles) -> Result<Vec<CodeMapping>> {
+        let ranges = self.refresh_from_pid(at_ns, files)?;
+        let file_of = |range: &MappedRange| match self.find(range.start, at_ns) {
+            Some(mapping) if mapping.range.file == range.file => mapping.file.clone(),
+            _ => Err("no file is mapped".into()),
+        };
+        let mapping = |range: MappedRange| CodeMapping {
+            file: file_of(&range),
+            since_ns: at_ns,
+            range,
+        };
+        Ok(ranges.into_iter().map(mapping).collect())
     }
 
     /// What was mapped at an address at a time: the latest mapping that is

@@ -8,4 +8,5 @@ pub mod file;
 pub mod handle;
 pub mod maps;
 mod record;
+pub mod vdso;
 pub mod watch;

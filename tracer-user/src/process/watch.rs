@@ -12,10 +12,12 @@
 //! inode that tell which file was mapped.
 
 use std::collections::HashSet;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use perf_event::events::Software;
 use perf_event::{Builder, Clock, SampleFlag, Sampler};
+use rustix::event::epoll;
 
 use super::clock::monotonic_ns;
 use super::maps::MappedRange;
@@ -92,6 +94,8 @@ impl CodeEvent {
 /// online later is not watched.
 pub struct CodeWatch {
     buffers: Vec<Sampler>,
+    /// Readable when any buffer has something new.
+    news: OwnedFd,
     /// Events that were read but happened after the last drain began.
     held: Vec<CodeEvent>,
 }
@@ -105,11 +109,21 @@ impl CodeWatch {
     /// on a kernel without perf events.
     pub fn open() -> Result<Self> {
         let cpus = online_cpus()?;
-        let buffers = cpus.into_iter().map(open_buffer).collect::<Result<_>>()?;
+        let buffers: Vec<Sampler> = cpus.into_iter().map(open_buffer).collect::<Result<_>>()?;
+        let news = all_of(&buffers).context("cannot wait for new code")?;
         Ok(CodeWatch {
             buffers,
+            news,
             held: Vec::new(),
         })
+    }
+
+    /// A descriptor that is readable when something happened.
+    ///
+    /// # Errors
+    /// Fails if there are no descriptors left.
+    pub fn news(&self) -> Result<OwnedFd> {
+        Ok(self.news.try_clone()?)
     }
 
     /// Kernel memory of the buffers, bytes.
@@ -137,6 +151,18 @@ impl CodeWatch {
     }
 }
 
+/// One descriptor that stands for all buffers.
+fn all_of(buffers: &[Sampler]) -> std::io::Result<OwnedFd> {
+    let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for buffer in buffers {
+        // SAFETY: the buffer's descriptor is open, and borrowed for the call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(buffer.as_raw_fd()) };
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&all, descriptor, epoll::EventData::new_u64(0), flags)?;
+    }
+    Ok(all)
+}
+
 fn open_buffer(cpu: usize) -> Result<Sampler> {
     Builder::new(Software::DUMMY)
         .any_pid()
@@ -150,7 +176,7 @@ fn open_buffer(cpu: usize) -> Result<Sampler> {
         .comm(true)
         .comm_exec(true)
         .task(true)
-        .wakeup_watermark(BUFFER_BYTES / 2)
+        .wakeup_watermark(1)
         .build()
         .and_then(|counter| counter.sampled(BUFFER_BYTES))
         .with_context(|| {

@@ -31,6 +31,9 @@ pub struct Report {
     pub sites: Vec<Site>,
     /// Totals over all sites.
     pub totals: Totals,
+    /// How many stacks are whole.
+    #[serde(default)]
+    pub stacks: Stacks,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// Every cause of loss, including those that did not occur (count 0).
@@ -178,7 +181,7 @@ pub struct LifetimeBucket {
 }
 
 /// Why a stack ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StackEnd {
     /// The start of the thread: the stack is whole.
@@ -284,6 +287,52 @@ pub struct Totals {
     /// Frees of blocks that were not traced: allocated before the run, or
     /// below `--min-size`. Normal, not an error.
     pub untraced_frees: u64,
+}
+
+/// How stacks end, over all allocations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stacks {
+    /// Allocations (or mappings) that have a stack.
+    pub allocations: u64,
+    /// Those whose stack reaches the thread's start.
+    pub whole: u64,
+    /// How the others end, the most frequent way first.
+    pub cut: Vec<CutStacks>,
+}
+
+/// Allocations whose stacks end early for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutStacks {
+    /// The reason.
+    pub end: StackEnd,
+    /// How many allocations.
+    pub allocations: u64,
+}
+
+impl Stacks {
+    /// Counts the stacks of sites.
+    pub fn of(sites: &[Site]) -> Self {
+        let mut stacks = Self::default();
+        for site in sites {
+            let count = site.allocated_count;
+            stacks.allocations += count;
+            if site.stack_end == StackEnd::Start {
+                stacks.whole += count;
+                continue;
+            }
+            match stacks.cut.iter_mut().find(|cut| cut.end == site.stack_end) {
+                Some(cut) => cut.allocations += count,
+                None => stacks.cut.push(CutStacks {
+                    end: site.stack_end,
+                    allocations: count,
+                }),
+            }
+        }
+        stacks
+            .cut
+            .sort_by_key(|cut| std::cmp::Reverse(cut.allocations));
+        stacks
+    }
 }
 
 /// Totals at one moment of the run.

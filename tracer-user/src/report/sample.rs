@@ -152,6 +152,7 @@ pub fn report() -> Report {
             freed_count: sum(|s| s.freed_count),
             untraced_frees: 12,
         },
+        stacks: Stacks::of(&sites),
         sites,
         timeline: vec![],
         losses: vec![Loss {

@@ -10,10 +10,12 @@ use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use super::Session;
 use super::images::Image;
 use crate::leak::collect::{CollectedSite, collect, lifetime_buckets};
-use crate::process::address::CodeAddress;
-use crate::process::code::CodeSpace;
+use crate::process::address::FrameAddress;
+use crate::process::code::{CodeMapping, CodeSpace};
+use crate::process::maps::MappingName;
 use crate::report::model::{
-    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Totals,
+    Loss, MemoryKind, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site,
+    StackEnd, Stacks, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -71,6 +73,7 @@ impl Session {
             processes,
             modules,
             overhead: self.overhead(&totals),
+            stacks: Stacks::of(&sites),
             sites,
             totals,
             timeline: self.timeline.clone(),
@@ -193,6 +196,11 @@ impl Session {
             meaning: "records of newly mapped code that were lost: frames in it may have no name"
                 .to_owned(),
         });
+        losses.push(Loss {
+            cause: "unpublished_code".to_owned(),
+            count: self.losses.unpublished,
+            meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),
+        });
         losses
     }
 
@@ -233,41 +241,33 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// Cuts each stack where it leaves executable memory (a frame pointer that
-/// was none), and adds up sites whose paths are then the same.
+/// Says of stacks that end at an address without a known mapping what it is:
+/// code that is newer than what the kernel side had been told of, or none at
+/// all, which is no frame then. Adds up sites whose paths are the same.
 fn one_for_each_path(
     sites: Vec<CollectedSite>,
     code: &CodeSpace,
 ) -> Vec<(CollectedSite, StackEnd)> {
     let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
-    let mut known: HashMap<(Vec<u64>, bool), usize> = HashMap::new();
+    let mut known: HashMap<(Vec<u64>, StackEnd, bool), usize> = HashMap::new();
     for mut site in sites {
         let mut end = stack_end(site.end);
-        let is_code = |(index, address): (usize, &u64)| {
-            // A return address may stand just past its mapping.
-            let call = if index == 0 {
-                *address
-            } else {
-                address.saturating_sub(1)
-            };
-            code.find(CodeAddress(call), site.seen.1).is_some()
-        };
-        let valid = site
-            .frames
-            .iter()
-            .enumerate()
-            .take_while(|frame| is_code(*frame))
-            .count();
-        // The allocator and its caller are certain.
-        let valid = valid.max(2).min(site.frames.len());
-        if valid < site.frames.len() {
-            site.frames.truncate(valid);
-            end = StackEnd::BadReturn;
+        let last = FrameAddress::of_stack(&site.frames).next_back();
+        if end == StackEnd::NoMapping
+            && let Some(last) = last
+        {
+            match code.find(last.lookup(), site.seen.1) {
+                Some(mapping) => end = end_in(mapping),
+                // The allocator and its caller are certain.
+                None if site.frames.len() > 2 => {
+                    site.frames.pop();
+                    end = StackEnd::BadReturn;
+                }
+                None => {}
+            }
         }
-        let key = (
-            site.frames.clone(),
-            site.kind == crate::report::model::MemoryKind::Heap,
-        );
+        let is_heap = site.kind == MemoryKind::Heap;
+        let key = (site.frames.clone(), end, is_heap);
         match known.get(&key) {
             Some(at) => add(&mut merged[*at].0, &site),
             None => {
@@ -277,6 +277,14 @@ fn one_for_each_path(
         }
     }
     merged
+}
+
+/// Why a stack ended in a mapping that the kernel side did not know.
+fn end_in(mapping: &CodeMapping) -> StackEnd {
+    match &mapping.range.name {
+        MappingName::Special(name) if name == "[uprobes]" => StackEnd::Hijacked,
+        _ => StackEnd::NoRowYet,
+    }
 }
 
 fn add(sum: &mut CollectedSite, site: &CollectedSite) {

@@ -7,13 +7,14 @@ use anyhow::Result;
 use tracer_ebpf::event::Event;
 use tracer_ebpf::thread::image_pid;
 
-use super::Session;
 use super::images::Change;
 use super::target::Target;
+use super::{PATIENCE, Session};
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
 use crate::leak::collect::{Cutoff, retire_heaps};
+use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
 use crate::process::watch::CodeEvent;
@@ -23,6 +24,9 @@ use crate::report::model::ProcessEnd;
 /// every process that maps the allocator.
 const RELEASE: Duration = Duration::from_secs(1);
 
+/// How often a process's mappings are looked at in a row, while they change.
+const LOOKS: usize = 4;
+
 impl Session {
     /// Reads what happened since the last call.
     ///
@@ -31,8 +35,7 @@ impl Session {
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
         self.release_children();
-        self.drain_code()?;
-        self.drain_events()?;
+        self.poll_code()?;
         let gone: Vec<_> = self
             .images
             .running()
@@ -45,6 +48,31 @@ impl Session {
         self.drain_code()?;
         self.drain_events()?;
         self.note_exits(&gone)
+    }
+
+    /// Reads what happened to code since the last call, which must not wait:
+    /// until the kernel side knows new code, stacks end there.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn poll_code(&mut self) -> Result<()> {
+        self.drain_code()?;
+        self.drain_events()?;
+        self.publish_code();
+        Ok(())
+    }
+
+    /// The same for a program that waits meanwhile: tables are built first.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn settle_code(&mut self) -> Result<()> {
+        self.poll_code()?;
+        self.tables.settle(PATIENCE);
+        self.unpublished
+            .extend(self.tables.pending().into_iter().map(image_pid));
+        self.publish_code();
+        Ok(())
     }
 
     /// Frees children that were forked since the last time from the probes.
@@ -78,10 +106,52 @@ impl Session {
             .collect();
         pids.sort_unstable();
         pids.dedup();
+        self.unpublished.extend(&pids);
         for pid in pids {
             self.probe_new_code(pid)?;
         }
         Ok(())
+    }
+
+    /// Tells the kernel side of code that is new, or whose table is.
+    pub(super) fn publish_code(&mut self) {
+        let mut pids = std::mem::take(&mut self.unpublished);
+        if self.tables.settle(Duration::ZERO) {
+            pids.extend(self.tables.pending().into_iter().map(image_pid));
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids {
+            self.publish_code_of(pid);
+        }
+    }
+
+    /// Looks at a process's mappings until two looks agree: what changes
+    /// after that, the kernel side notices itself.
+    pub(super) fn publish_code_of(&mut self, pid: u32) {
+        let Some(index) = self.images.current(pid) else {
+            return;
+        };
+        let mut last = None;
+        for _ in 0..LOOKS {
+            let Some(code) = self.images.look(index, monotonic_ns()) else {
+                return;
+            };
+            let ranges: Vec<_> = code.iter().map(|mapping| mapping.range.clone()).collect();
+            if last.as_ref() == Some(&ranges) {
+                return;
+            }
+            last = Some(ranges);
+            let Some(image) = self.images.get(index) else {
+                return;
+            };
+            if self.tables.publish(image.id, &code).is_err() {
+                self.losses.unpublished += 1;
+                return;
+            }
+        }
+        // It changes all the time: look again at the next opportunity.
+        self.unpublished.push(pid);
     }
 
     /// Probes allocators that a process mapped after it was attached.
@@ -127,11 +197,15 @@ impl Session {
             let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
                 continue;
             };
-            if let Change::Replaced { index, by_thread } = self.images.apply(&event) {
-                replaced.push(index);
-                if by_thread {
-                    orphaned.push(image_pid(event.other));
+            match self.images.apply(&event) {
+                Change::Replaced { index, by_thread } => {
+                    replaced.push(index);
+                    if by_thread {
+                        orphaned.push(image_pid(event.other));
+                    }
                 }
+                Change::NewCode(pid) => self.unpublished.push(pid),
+                Change::None => {}
             }
         }
         for pid in orphaned {
@@ -185,6 +259,9 @@ impl Session {
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        for image in ended.iter().filter_map(|index| self.images.get(*index)) {
+            self.tables.forget(image.id);
+        }
         let unseen = ended
             .iter()
             .filter(|index| self.may_have_hidden_allocator(**index))

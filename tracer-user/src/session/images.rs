@@ -13,7 +13,7 @@ use tracer_ebpf::thread::image_pid;
 
 use crate::leak::collect::Ages;
 use crate::leak::ledger::Ledger;
-use crate::process::code::CodeSpace;
+use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
 use crate::report::model::ProcessEnd;
@@ -69,7 +69,7 @@ pub struct Images {
 pub enum Change {
     /// Nothing.
     None,
-    /// New code is mapped in this process.
+    /// New code is mapped in this process, or some was replaced.
     NewCode(u32),
     /// An image ended by exec.
     Replaced {
@@ -148,6 +148,9 @@ impl Images {
         if event.kind == EventKind::Exec as u32 {
             return self.exec(event);
         }
+        if event.kind == EventKind::CodeReplaced as u32 {
+            return Change::NewCode(image_pid(event.image));
+        }
         if event.kind == EventKind::Fork as u32 {
             self.fork(event);
         } else if let Some(index) = self.index_of(event.image) {
@@ -222,6 +225,24 @@ impl Images {
             // A process that is gone has no more to tell.
             let _ = space.code.refresh_from_pid(now, &mut self.files);
         }
+    }
+
+    /// What a running image has mapped now, as its process says itself; `None`
+    /// if it is gone, or its `exec` was not told by perf yet.
+    pub fn look(&mut self, index: usize, now: u64) -> Option<Vec<CodeMapping>> {
+        let image = self.images.get(index)?;
+        let space = self
+            .lives
+            .get_mut(image.life)?
+            .spaces
+            .get_mut(image.ordinal)?;
+        space.code.look(now, &mut self.files).ok()
+    }
+
+    /// The image that a process has now.
+    pub fn current(&self, pid: u32) -> Option<usize> {
+        let is_current = |image: &Image| image.pid == pid && image.ended.is_none();
+        self.images.iter().rposition(is_current)
     }
 
     /// When the last thread of an image's process ended, if perf told.

@@ -7,12 +7,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::allocator::{self, Allocator};
-use crate::process::file::ModuleFiles;
+use crate::process::file::{ModuleFile, ModuleFiles};
 
 /// Scripts that are interpreters of scripts, at most; as the kernel does it.
 const MAX_INTERPRETERS: usize = 5;
@@ -102,11 +103,21 @@ fn wait_for_start(report: &OwnedFd, wait: &OwnedFd, parent_ends: [i32; 2]) -> io
     }
 }
 
-/// The allocators that a program will map first: its own if it is static, the
-/// libc of its loader, and that of the usual loaders, which it may call `exec`
-/// for. A script stands for its interpreter. What else it maps is found when
-/// it does.
-pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> {
+/// A file that a program will map.
+pub struct Expected {
+    /// The file.
+    pub file: Arc<ModuleFile>,
+    /// Its path.
+    pub path: String,
+    /// Whether it is the program itself.
+    pub is_program: bool,
+}
+
+/// The files that a program will map first: itself, its loader, and what it
+/// says that it needs; and the usual loaders, with their libc, which it may
+/// call `exec` for. A script stands for its interpreter. What else it maps is
+/// found when it does.
+pub fn files_of(program: &Path) -> Vec<Expected> {
     let mut path = program.to_owned();
     for _ in 0..MAX_INTERPRETERS {
         let Some(interpreter) = script_interpreter(&path) else {
@@ -123,17 +134,28 @@ pub fn allocators_of(program: &Path, files: &mut ModuleFiles) -> Vec<Allocator> 
         candidates.push((loader.with_file_name("libc.so.6"), false));
         candidates.push((loader, false));
     }
-    let mut found: Vec<Allocator> = Vec::new();
+    let mut files = ModuleFiles::new();
+    let mut found: Vec<Expected> = Vec::new();
     for (path, is_program) in candidates {
         if let Ok(file) = files.open_path(&path)
             && found.iter().all(|known| known.file.mapped != file.mapped)
-            && let Ok(Some(allocator)) =
-                allocator::in_file(&file, &path.to_string_lossy(), is_program)
         {
-            found.push(allocator);
+            found.push(Expected {
+                file,
+                path: path.to_string_lossy().into_owned(),
+                is_program,
+            });
         }
     }
     found
+}
+
+/// The allocators among files.
+pub fn allocators_in(files: &[Expected]) -> Vec<Allocator> {
+    files
+        .iter()
+        .filter_map(|file| allocator::in_file(&file.file, &file.path, file.is_program).ok()?)
+        .collect()
 }
 
 /// Where `execvp` would find a program.
@@ -167,10 +189,7 @@ mod tests {
 
     #[test]
     fn a_dynamic_program_will_map_its_loaders_libc_first() {
-        let found = allocators_of(
-            &find_program("cat".as_ref()).unwrap(),
-            &mut ModuleFiles::new(),
-        );
+        let found = allocators_in(&files_of(&find_program("cat".as_ref()).unwrap()));
         assert!(found[0].path.contains("libc"));
         assert!(
             found[0]

@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod calibrate;
 mod follow;
+pub mod hold;
 pub mod images;
 pub mod launch;
 mod options;
@@ -11,7 +12,8 @@ pub mod progress;
 pub mod stop;
 pub mod target;
 
-use std::time::Instant;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tracer_ebpf::loss::{LossCause, LossCount};
@@ -33,6 +35,10 @@ use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
 use crate::report::model::{Probe, TimelinePoint, Totals};
 use crate::report::names::clean;
+use crate::tables::{Builder, Tables};
+
+/// Unwind tables that are not built by then come later.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Losses that user space notices.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,6 +47,8 @@ pub struct UserLosses {
     pub code_events: u64,
     /// Allocators that were probed only after they were mapped.
     pub late_allocators: u64,
+    /// How often there was no room for what code a process has.
+    pub unpublished: u64,
 }
 
 /// The probes of one file.
@@ -57,11 +65,14 @@ pub struct Session {
     object: Object,
     watch: CodeWatch,
     images: Images,
+    tables: Tables,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
     timeline: Vec<TimelinePoint>,
+    /// Processes whose code the kernel side has not been told of.
+    unpublished: Vec<u32>,
     nanoseconds_per_hit: f64,
     began: (std::time::SystemTime, u64),
     ended: Option<u64>,
@@ -70,11 +81,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the kernel side. Nothing is traced yet.
+    /// Loads the kernel side. Nothing is traced yet. `builder` goes on
+    /// building unwind tables meanwhile.
     ///
     /// # Errors
     /// Says what the kernel or our privileges lack.
-    pub fn load(options: Options) -> Result<Self> {
+    pub fn load(options: Options, builder: Builder) -> Result<Self> {
         preflight::check()?;
         // Before any mappings are read, so that nothing falls in between.
         let watch = CodeWatch::open().context("cannot watch for new code")?;
@@ -108,6 +120,7 @@ impl Session {
         } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
         let mut probes = Probes::default();
         probes.keep(links);
+        let tables = Tables::new(object.table_maps()?, builder);
         object.attach_lifecycle()?;
         if options.empty_probes {
             object.use_empty_programs();
@@ -117,11 +130,13 @@ impl Session {
             object,
             watch,
             images: Images::default(),
+            tables,
             options,
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
             timeline: Vec::new(),
+            unpublished: Vec::new(),
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
             ended: None,
@@ -134,6 +149,8 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
+        self.tables.settle(PATIENCE);
+        self.publish_code();
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)
     }
@@ -146,6 +163,7 @@ impl Session {
     pub fn attach(&mut self, target: Target) -> Result<()> {
         let pid = target.pid;
         self.admit(target)?;
+        self.unpublished.push(pid);
         let code = self
             .images
             .current_code(pid)
@@ -189,6 +207,14 @@ impl Session {
             self.probe(pid, allocator)?;
         }
         Ok(())
+    }
+
+    /// A descriptor that is readable when code was mapped, somewhere.
+    ///
+    /// # Errors
+    /// Fails if there are no descriptors left.
+    pub fn news(&self) -> Result<OwnedFd> {
+        self.watch.news()
     }
 
     /// Whether all targets have ended.
@@ -244,6 +270,11 @@ impl Session {
             .flat_map(|placed| &placed.probes)
             .map(describe)
             .collect()
+    }
+
+    /// Each unwind table, for `-v`.
+    pub fn describe_tables(&self) -> Vec<String> {
+        self.tables.describe()
     }
 
     /// The probes that fire in a process, in files that `is_mapped`.

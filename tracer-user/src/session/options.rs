@@ -36,6 +36,9 @@ impl Options {
         if sites > 1 << 20 {
             bail!("--max-sites {sites} is too large: at most 1M");
         }
+        if args.max_rows > 1 << 26 {
+            bail!("--max-rows {} is too large: at most 64M", args.max_rows);
+        }
         Ok(Self {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
@@ -44,6 +47,7 @@ impl Options {
             sizes: Sizes {
                 live: u32::try_from(args.max_live)?,
                 sites,
+                rows: u32::try_from(args.max_rows)?,
             },
             verbose: args.verbose,
             empty_probes: args.empty_probes,
@@ -60,6 +64,7 @@ impl Options {
             sizes: Sizes {
                 live: 1024,
                 sites: 16,
+                rows: 1 << 16,
             },
             verbose: 0,
             empty_probes: false,

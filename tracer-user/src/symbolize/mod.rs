@@ -183,7 +183,7 @@ impl Symbolizer {
             _ if jit => Origin::Jit,
             MappingName::File(_) if code.is_program(mapping) => Origin::Program,
             MappingName::File(_) => Origin::Library,
-            MappingName::Special(name) if name == vdso::NAME => Origin::Library,
+            MappingName::Special(name) if name == crate::process::vdso::NAME => Origin::Library,
             _ => Origin::Unknown,
         };
         let module = printable(&mapping.display_name());
@@ -217,7 +217,7 @@ impl Symbolizer {
     ) -> (Rc<Names>, bool) {
         let offset = mapping.file_offset(address);
         if let MappingName::Special(name) = &mapping.range.name
-            && name == vdso::NAME
+            && name == crate::process::vdso::NAME
         {
             let names = match self.vdso.get_or_insert_with(Vdso::own) {
                 Ok(vdso) => vdso.look_up(mapping, offset),

@@ -1,20 +1,12 @@
-//! The code that the kernel maps into every process, `[vdso]`.
-
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+//! Names in the code that the kernel maps into every process, `[vdso]`.
 
 use super::demangle::demangle;
 use super::elf::ElfImage;
 use super::module::Names;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeMapping;
-use crate::process::maps::{MappedRange, MappingName, read_executable};
-
-/// The kernel's name for it.
-pub const NAME: &str = "[vdso]";
-
-/// It has two pages; more than this is something else.
-const MAX_SIZE: u64 = 1 << 20;
+use crate::process::maps::MappedRange;
+use crate::process::vdso;
 
 /// This process's vdso. It is the same in every process of the same size of
 /// addresses.
@@ -29,25 +21,9 @@ impl Vdso {
     /// # Errors
     /// The reason why it cannot be read.
     pub fn own() -> Result<Self, String> {
-        let text = |error: std::io::Error| format!("our own vdso cannot be read: {error}");
-        let maps = File::open("/proc/self/maps")
-            .and_then(read_executable)
-            .map_err(text)?;
-        let range = maps
-            .into_iter()
-            .find(|range| range.name == MappingName::Special(NAME.into()))
-            .ok_or("we have no vdso")?;
-        let size = size(&range);
-        let length = usize::try_from(size.min(MAX_SIZE)).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        let memory = File::open("/proc/self/mem").map_err(text)?;
-        memory
-            .read_exact_at(&mut bytes, range.start.0)
-            .map_err(text)?;
-        Ok(Vdso {
-            size,
-            image: ElfImage::parse(&bytes)?,
-        })
+        let (size, bytes) = vdso::own()?;
+        let image = ElfImage::parse(&bytes)?;
+        Ok(Vdso { size, image })
     }
 
     /// The function at an offset of a process's vdso.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, Register};
 use tracer_ebpf::rule::Rule;
 
 use super::code::Code;
@@ -37,7 +37,7 @@ const ENDBR: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// glibc's has 26 bytes.
 const MAX_START_CONTEXT: u64 = 64;
 
-/// The first call of a program is this near to its entry.
+/// The first calls of a program are this near to its entry.
 const MAX_ENTRY: u64 = 64;
 
 /// Functions are aligned to this at most, so padding is shorter.
@@ -68,7 +68,7 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
         }));
     }
     if gap.contains(&entry)
-        && let Some(range) = first_call(code, entry..gap.end.min(entry + MAX_ENTRY))
+        && let Some(range) = entry_calls(code, entry..gap.end.min(entry + MAX_ENTRY))
     {
         let rule = Rule::END;
         found.push(Landmark { range, rule });
@@ -77,21 +77,29 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
     found
 }
 
-/// The code from a program's entry to the end of its first call: nobody
-/// called it.
-fn first_call(code: &mut Code, range: Range<u64>) -> Option<Range<u64>> {
+/// The code from a program's entry to the end of its calls: nobody called it.
+/// That a call returns, and more code of the same function follows, shows by
+/// the use of its result: the loader's first call returns where the program
+/// begins, and its second runs constructors.
+fn entry_calls(code: &mut Code, range: Range<u64>) -> Option<Range<u64>> {
     let bytes = code.bytes(range.clone())?;
-    let mut decoder = Decoder::with_ip(64, bytes, range.start, DecoderOptions::NONE);
-    for instruction in &mut decoder {
+    let decoder = Decoder::with_ip(64, bytes, range.start, DecoderOptions::NONE);
+    let mut last_call = None;
+    for instruction in decoder {
+        let uses_result =
+            instruction.mnemonic() == Mnemonic::Mov && instruction.op1_register() == Register::RAX;
+        if last_call == Some(instruction.ip()) && !uses_result {
+            break;
+        }
         match instruction.flow_control() {
             FlowControl::Next => {}
             FlowControl::Call | FlowControl::IndirectCall => {
-                return Some(range.start..instruction.next_ip());
+                last_call = Some(instruction.next_ip());
             }
-            _ => return Some(range.start..instruction.ip()),
+            _ => return Some(range.start..last_call.unwrap_or(instruction.ip())),
         }
     }
-    None
+    Some(range.start..last_call?)
 }
 
 /// Whether an entry describes glibc's `__start_context`.

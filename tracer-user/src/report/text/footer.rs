@@ -1,10 +1,10 @@
-//! Losses, and what tracing cost.
+//! Losses, how whole the stacks are, and what tracing cost.
 
 use super::layout::Layout;
-use crate::report::model::Report;
+use crate::report::model::{Report, Stacks};
 use crate::report::{names, units};
 
-/// Adds an empty line, the losses that occurred and the cost.
+/// Adds an empty line, the losses that occurred, the stacks and the cost.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     text.push('\n');
     if report.lost_events() > 0 {
@@ -20,7 +20,28 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         );
         layout.prose(text, layout.warning, 2, &line);
     }
+    if report.stacks.allocations > 0 {
+        layout.prose(text, layout.faint, 0, &stacks(&report.stacks));
+    }
     layout.prose(text, layout.faint, 0, &cost(report));
+}
+
+fn stacks(stacks: &Stacks) -> String {
+    let mut line = format!(
+        "Stacks: {} of the allocations have whole ones",
+        units::percent(stacks.whole, stacks.allocations)
+    );
+    let mut separator = "; the others end early: ";
+    for cut in &stacks.cut {
+        let meaning = cut.end.meaning().unwrap_or_default();
+        line.push_str(&format!(
+            "{separator}{} × {meaning}",
+            units::grouped(cut.allocations)
+        ));
+        separator = ", ";
+    }
+    line.push('.');
+    line
 }
 
 fn cost(report: &Report) -> String {

@@ -1,0 +1,261 @@
+//! Whole stacks while code comes and goes: late libraries, other libraries in
+//! their place, other images, children, foreign probes. gdb is the judge again.
+
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::gdb::Backtrace;
+use unfreed_tests::model::Process;
+use unfreed_tests::{
+    Agreement, Gdb, ReturnProbe, Runs, Sampling, Stack, Target, Tracer, target_path,
+};
+
+/// A tracer that follows children probes every process, and gdb would find the
+/// kernel's trampolines instead of return addresses: such a tracer has the
+/// machine to itself.
+static PROBES: RwLock<()> = RwLock::new(());
+
+/// New code is known after so long.
+const PROMISED: Duration = Duration::from_secs(1);
+
+/// What the tracer and gdb say about the same commands.
+struct Both {
+    found: Vec<Stack>,
+    real: Vec<Backtrace>,
+}
+
+impl Both {
+    /// Runs commands under the tracer, then under gdb, in one process. Under
+    /// the tracer a pause lies between groups of commands.
+    fn of(groups: &[&[&str]]) -> Result<Self> {
+        let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+        let mut target = Target::start("changing")?;
+        // The loader has its tables as large as it needs after a second round.
+        run(&mut target, groups, Duration::ZERO)?;
+        run(&mut target, groups, Duration::ZERO)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        run(&mut target, groups, PROMISED)?;
+        let found = tracer.stop()?.report()?.stacks();
+        let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+        run(&mut target, groups, Duration::ZERO)?;
+        gdb.is_enough()?;
+        target.finish()?;
+        let real = gdb.finish()?.stacks;
+        Ok(Self { found, real })
+    }
+
+    /// What is cut short has met code too new to be known, and nothing is
+    /// wrong.
+    fn is_whole_or_too_early(&self, least: usize) -> Result<()> {
+        let all = Agreement::of(&self.found, &self.real, Runs::Same);
+        println!("{all}");
+        all.is_honest(least)?;
+        let mut reasons = all.truncated.keys();
+        ensure!(reasons.all(|reason| reason == "no_row_yet"), "{all}");
+        Ok(())
+    }
+
+    /// Blocks of one size alone.
+    fn of_size(&self, size: u64) -> Agreement {
+        let is_found = |stack: &&Stack| stack.bytes == stack.count * size;
+        let found: Vec<Stack> = self.found.iter().filter(is_found).cloned().collect();
+        let is_real = |trace: &&Backtrace| trace.size == size;
+        let real: Vec<Backtrace> = self.real.iter().filter(is_real).cloned().collect();
+        Agreement::of(&found, &real, Runs::Same)
+    }
+}
+
+fn run(target: &mut Target, groups: &[&[&str]], pause: Duration) -> Result<()> {
+    for group in groups {
+        for command in *group {
+            target.command(command)?;
+        }
+        thread::sleep(pause);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_late_library_is_known_within_a_second() -> Result<()> {
+    let both = Both::of(&[&["load_thin"], &["use_thin"], &["unload"]])?;
+    both.is_whole_or_too_early(12)?;
+    both.of_size(1489).is_whole(6)
+}
+
+/// The table of the first would give frames that are none. The target makes
+/// sure that the second has its place.
+#[test]
+fn a_table_ends_with_its_library() -> Result<()> {
+    let both = Both::of(&[
+        &["load_thin"],
+        &["use_thin", "replace"],
+        &["use_wide"],
+        &["unload"],
+    ])?;
+    both.is_whole_or_too_early(24)?;
+    both.of_size(1489).is_whole(6)?;
+    both.of_size(1499).is_whole(6)
+}
+
+/// The stack passes the generated code by frame pointers, or ends with a
+/// reason. gdb can only guess in it: what surrounds it is the same as around
+/// the compiled function that is called beside it.
+#[test]
+fn a_table_ends_before_generated_code() -> Result<()> {
+    let both = Both::of(&[&["load_thin"], &["generate"]])?;
+    let plain = both.real.iter().find(|trace| trace.size == 1543);
+    let plain = &plain.context("not run")?.frames;
+    let mut generated = both
+        .found
+        .iter()
+        .filter(|stack| stack.bytes == stack.count * 1549);
+    let stack = generated.next().context("no stack of 1549 bytes")?;
+    ensure!(generated.next().is_none(), "two of them");
+    let length = stack.frames.len();
+    let all = [length, plain.len()];
+    println!("{stack}");
+    for (index, (frame, real)) in stack.frames.iter().zip(plain).enumerate().skip(1) {
+        let is_generated = index == 2 && frame.path.is_empty();
+        ensure!(is_generated || frame == real, "frame {index}: {stack}");
+    }
+    ensure!(length <= plain.len(), "{all:?}: {stack}");
+    ensure!(
+        (length == plain.len()) == (stack.end == "start"),
+        "{all:?}: {stack}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_new_image_has_tables_of_its_own() -> Result<()> {
+    let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("exec_self")?;
+    target.wait_ready()?;
+    thread::sleep(PROMISED);
+    target.command("after_exec")?;
+    let report = tracer.stop()?.report()?;
+    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    target.command("after_exec")?;
+    gdb.is_enough()?;
+    target.finish()?;
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| trace.size == 1531);
+    ensure!(report.processes.len() == 2, "{:?}", report.processes);
+    let mut found = report.stacks_of(1);
+    found.retain(|stack| stack.bytes == stack.count * 1531);
+    Agreement::of(&found, &real, Runs::Same).is_whole(21)
+}
+
+#[test]
+fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
+    let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    target.command("allocate_in_child")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    target.command("allocate_in_child")?;
+    let report = tracer.stop()?.report()?;
+    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    target.command("allocate_in_child")?;
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| trace.size == 1511);
+    let child = report
+        .processes
+        .iter()
+        .position(|process| process.pid != target.pid)
+        .context("no child")?;
+    Agreement::of(&report.stacks_of(child), &real, Runs::Same).is_whole(21)
+}
+
+/// The parent's table is wrong for the child, and the other way round.
+#[test]
+fn a_followed_child_has_tables_of_its_own() -> Result<()> {
+    let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("changing")?;
+    target.command("replace_in_child")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    target.command("replace_in_child")?;
+    let report = tracer.stop()?.report()?;
+    let is_child = |process: &Process| process.pid != target.pid;
+    let child = report.processes.iter().position(is_child);
+    let found = report.stacks_of(child.context("no child")?);
+    let gdb = Gdb::attach_to_child_of(target.pid, Sampling::ALL)?;
+    target.command("replace_in_child")?;
+    // gdb sees what the parent did before, too.
+    let mut real = gdb.finish()?.stacks;
+    real.retain(|trace| [1493, 1499].contains(&trace.size));
+    let both = Both { found, real };
+    for (size, is_known) in [(1493, false), (1499, true)] {
+        let agreement = both.of_size(size);
+        println!("{agreement}");
+        agreement.is_honest(6)?;
+        ensure!(agreement.whole == 6 || !is_known, "{agreement}");
+    }
+    Ok(())
+}
+
+// --- return probes of somebody else ---
+
+const LIBC: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
+const HIJACKED: [&[&str]; 1] = [&["tree", "sort", "shared_library", "recursion_5"]];
+
+/// Probes on functions that call each other, in a program, its library and
+/// libc, so that several return addresses of a stack are the kernel's.
+fn foreign_probes(pid: u32) -> Result<Vec<ReturnProbe>> {
+    let paths = target_path("paths")?;
+    let library = target_path("libpaths_library.so")?;
+    [
+        (paths.as_path(), "_ZL4lefti"),
+        (&paths, "_ZL7comparePKvS0_"),
+        (&paths, "_ZL8callbacki"),
+        (&library, "library_calls_back"),
+        (&library, "library_allocates"),
+        (Path::new(LIBC), "qsort"),
+    ]
+    .into_iter()
+    .map(|(file, function)| ReturnProbe::place(pid, file, function))
+    .collect()
+}
+
+/// Records what happens while the probes are there, and lets gdb see the same
+/// without them.
+fn compare_hijacked(are_first: bool) -> Result<()> {
+    let _no_follower = PROBES.read().unwrap_or_else(PoisonError::into_inner);
+    let mut target = Target::start("paths")?;
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    let mut probes = Vec::new();
+    if are_first {
+        probes = foreign_probes(target.pid)?;
+    }
+    let tracer = Tracer::record(target.pid, &[])?;
+    if !are_first {
+        probes = foreign_probes(target.pid)?;
+    }
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    for probe in &probes {
+        ensure!(probe.count()? > 0, "a probe that never hits proves nothing");
+    }
+    let report = tracer.stop()?.report()?;
+    drop(probes);
+    let gdb = Gdb::attach(target.pid, Sampling::ALL)?;
+    run(&mut target, &HIJACKED, Duration::ZERO)?;
+    gdb.is_enough()?;
+    target.finish()?;
+    let agreement = Agreement::of(&report.stacks(), &gdb.finish()?.stacks, Runs::Same);
+    println!("{agreement}");
+    agreement.is_whole(500)
+}
+
+#[test]
+fn return_addresses_that_were_hijacked_before() -> Result<()> {
+    compare_hijacked(true)
+}
+
+#[test]
+fn return_addresses_that_are_hijacked_later() -> Result<()> {
+    compare_hijacked(false)
+}

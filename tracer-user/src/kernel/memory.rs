@@ -1,0 +1,102 @@
+//! When the kernel takes memory for hash maps.
+//!
+//! Elements that are made on demand cost nothing until then. But before 6.1
+//! the kernel had no allocator that tracing programs may use safely, and warns
+//! (which taints it, or worse with `panic_on_warn`) when one is loaded with such
+//! a map. There all elements are made in advance, and there are fewer.
+
+use anyhow::{Context, Result};
+use object::{Object, ObjectSection, ObjectSymbol};
+
+/// The maps whose elements are made on demand.
+pub const ON_DEMAND: [&str; 3] = ["PROCESSES", "SPACE_OF", "THREADS"];
+
+/// The first kernel with such an allocator.
+const ALLOCATOR: (u32, u32) = (6, 1);
+
+/// Where `map_flags` is in a map's definition (`struct bpf_map_def`).
+const FLAGS: u64 = 16;
+
+/// Whether this kernel is too old for elements on demand.
+///
+/// # Errors
+/// Fails if the kernel's release is not of the usual form.
+pub fn has_no_allocator() -> Result<bool> {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let version = version(&release).with_context(|| format!("an odd kernel release: {release}"))?;
+    Ok(version < ALLOCATOR)
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// A copy of a BPF object in which `maps` have no flags.
+///
+/// # Errors
+/// Fails if the object has no such map.
+pub fn preallocate(bytes: &[u8], maps: &[&str]) -> Result<Vec<u8>> {
+    let object = object::File::parse(bytes)?;
+    let mut copy = bytes.to_vec();
+    for map in maps {
+        let flags = flags_of(&object, map)
+            .and_then(|at| copy.get_mut(at..at.checked_add(4)?))
+            .with_context(|| format!("the BPF object has no map {map}"))?;
+        flags.fill(0);
+    }
+    Ok(copy)
+}
+
+/// Where a map's flags are in the file.
+fn flags_of(object: &object::File<'_>, map: &str) -> Option<usize> {
+    let symbol = object.symbols().find(|symbol| symbol.name() == Ok(map))?;
+    let section = object.section_by_index(symbol.section_index()?).ok()?;
+    let (start, _) = section.file_range()?;
+    usize::try_from(start + symbol.address() + FLAGS).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::object::OBJECT;
+
+    #[test]
+    fn the_first_two_numbers_count() {
+        assert_eq!(version("5.10.0-46-cloud-amd64"), Some((5, 10)));
+        assert_eq!(version("6.1.0"), Some((6, 1)));
+        assert_eq!(version("7.3.4+deb"), Some((7, 3)));
+        assert_eq!(version("next"), None);
+        assert!((5, 10) < ALLOCATOR && (6, 1) >= ALLOCATOR);
+    }
+
+    #[test]
+    fn only_the_flags_change() {
+        let definitions = |bytes: &[u8]| {
+            let object = aya_obj::Object::parse(bytes).unwrap();
+            let flags = |map: &aya_obj::Map| (map.map_flags(), map.max_entries());
+            let mut all: Vec<_> = object
+                .maps
+                .iter()
+                .map(|(name, map)| (name.clone(), flags(map)))
+                .collect();
+            all.sort();
+            all
+        };
+        let copy = preallocate(OBJECT, &ON_DEMAND).unwrap();
+        for ((name, old), (_, new)) in definitions(OBJECT).into_iter().zip(definitions(&copy)) {
+            let expected = if ON_DEMAND.contains(&name.as_str()) {
+                assert_ne!(old.0, 0, "{name}");
+                (0, old.1)
+            } else {
+                old
+            };
+            assert_eq!(new, expected, "{name}");
+        }
+        assert!(preallocate(OBJECT, &["NO_SUCH_MAP"]).is_err());
+    }
+}

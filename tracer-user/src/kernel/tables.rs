@@ -1,0 +1,85 @@
+//! The kernel maps that stacks are unwound by.
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, MapData};
+use rustix::io::Errno;
+use tracer_ebpf::rule::Rule;
+use tracer_ebpf::table::{Range, Row, Space, cached};
+
+use super::mapped::MappedArray;
+
+/// `membarrier`'s command that waits for all running programs.
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+
+/// The maps. Programs read them at any time: nothing that they can reach may
+/// be changed.
+pub struct TableMaps {
+    /// Rows of all tables.
+    pub rows: MappedArray<Row>,
+    /// Rules by number.
+    pub rules: MappedArray<Rule>,
+    /// Ranges of all address spaces.
+    pub ranges: MappedArray<Range>,
+    /// Address spaces by number.
+    pub spaces: MappedArray<Space>,
+    /// Rules by address.
+    pub cache: MappedArray<u64>,
+    /// Images' address spaces.
+    pub space_of: HashMap<MapData, u64, u32>,
+}
+
+impl TableMaps {
+    /// Lets an image have an address space, which is all in place.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn assign(&mut self, image: u64, space: u32) -> Result<()> {
+        self.space_of
+            .insert(image, space, 0)
+            .context("cannot tell the kernel side of an address space")
+    }
+
+    /// Takes an image's address space away.
+    pub fn forget(&mut self, image: u64) {
+        // Gone already is fine.
+        let _ = self.space_of.remove(&image);
+    }
+
+    /// The number of an image's address space; 0 if it has none.
+    pub fn space_of(&self, image: u64) -> u32 {
+        self.space_of.get(&image, 0).unwrap_or(0)
+    }
+
+    /// The address spaces that programs can reach.
+    pub fn reachable(&self) -> impl Iterator<Item = u32> + '_ {
+        self.space_of
+            .iter()
+            .filter_map(|entry| entry.ok().map(|(_, space)| space))
+    }
+
+    /// Empties the cache of everything that belongs to some address spaces.
+    pub fn forget_cached(&mut self, is_gone: impl Fn(u32) -> bool) {
+        for index in 0..self.cache.len() {
+            let entry = self.cache.get(index).unwrap_or(0);
+            if entry != 0 && is_gone(cached::space(entry)) {
+                self.cache.set(index, 0);
+            }
+        }
+    }
+}
+
+/// Waits until every program that runs now has ended: programs on probes run
+/// within the kernel's read-copy-update sections, and this system call waits
+/// for all of those (membarrier(2)).
+///
+/// # Errors
+/// Fails on kernels without it, or with CPUs that have no timer tick.
+pub fn wait_for_programs() -> Result<()> {
+    // SAFETY: the call takes plain numbers and touches no memory of ours.
+    let status = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::NOSYS)).context("membarrier failed")
+}

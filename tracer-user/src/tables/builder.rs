@@ -1,0 +1,118 @@
+//! Building tables in the background, each file's once.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::process::code::CodeMapping;
+use crate::process::file::ModuleFile;
+use crate::process::maps::FileId;
+use crate::unwind::Table;
+
+/// Threads, at most: tables are built while probes are placed.
+const MAX_THREADS: usize = 4;
+
+/// What became of a file.
+pub struct Built {
+    /// The file, by its mapping's identity.
+    pub file: FileId,
+    /// Its table; none if it has no call frame information; or why it cannot
+    /// be read.
+    pub table: Result<Option<Table>, String>,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// The threads that build.
+pub struct Builder {
+    jobs: Sender<Arc<ModuleFile>>,
+    done: Receiver<Built>,
+    outstanding: usize,
+    names: HashMap<FileId, String>,
+}
+
+impl Builder {
+    /// Starts the threads. They end with this value, once they have finished
+    /// what they are at.
+    pub fn start() -> Self {
+        let (jobs, queue) = channel::<Arc<ModuleFile>>();
+        let (finished, done) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..cores.min(MAX_THREADS) {
+            let (queue, finished) = (Arc::clone(&queue), finished.clone());
+            thread::spawn(move || work(&queue, &finished));
+        }
+        Self {
+            jobs,
+            done,
+            outstanding: 0,
+            names: HashMap::new(),
+        }
+    }
+
+    /// Has the tables of mapped files built, each file's once.
+    pub fn request<'a>(&mut self, code: impl Iterator<Item = &'a CodeMapping>) {
+        for mapping in code {
+            if let Ok(file) = &mapping.file {
+                self.request_file(file, || mapping.display_name());
+            }
+        }
+    }
+
+    /// Has the table of a file built, once.
+    pub fn request_file(&mut self, file: &Arc<ModuleFile>, name: impl FnOnce() -> String) {
+        if self.names.contains_key(&file.mapped) {
+            return;
+        }
+        self.names.insert(file.mapped, name());
+        if self.jobs.send(Arc::clone(file)).is_ok() {
+            self.outstanding += 1;
+        }
+    }
+
+    /// The files whose tables were asked for, and their names.
+    pub fn requested(&self) -> impl Iterator<Item = (FileId, &str)> {
+        self.names.iter().map(|(file, name)| (*file, name.as_str()))
+    }
+
+    /// The next that is built, waiting until `deadline` at most.
+    pub fn next(&mut self, deadline: Instant) -> Option<Built> {
+        if self.outstanding == 0 {
+            return None;
+        }
+        let wait = deadline.saturating_duration_since(Instant::now());
+        match self.done.recv_timeout(wait) {
+            Ok(built) => {
+                self.outstanding -= 1;
+                Some(built)
+            }
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.outstanding = 0;
+                None
+            }
+        }
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &Sender<Built>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(file) = job else {
+            return;
+        };
+        let begin = Instant::now();
+        let table = Table::read(&file.content).map_err(|error| format!("{error:#}"));
+        let built = Built {
+            file: file.mapped,
+            table,
+            time: begin.elapsed(),
+        };
+        if finished.send(built).is_err() {
+            return;
+        }
+    }
+}

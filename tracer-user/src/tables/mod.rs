@@ -1,0 +1,279 @@
+//! Unwind tables in the kernel: those of files, each once and shared by all
+//! processes that map it, and the executable ranges of each process.
+
+mod builder;
+mod extents;
+mod module;
+mod spaces;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tracer_ebpf::rule::Rule;
+use tracer_ebpf::table::{Range, RangeKind, Row, fixed};
+
+pub use self::builder::Builder;
+use self::builder::Built;
+use self::extents::{Extent, Extents};
+use self::module::{Loaded, Module, range};
+use self::spaces::Spaces;
+use crate::kernel::tables::TableMaps;
+use crate::process::code::CodeMapping;
+use crate::process::maps::{FileId, MappingName};
+use crate::process::vdso;
+use crate::report::names::clean;
+use crate::unwind::{RuleRow, Table};
+
+/// A table's rows for interrupted instructions take at most this share of
+/// all room.
+const FULL_SHARE: u32 = 2;
+
+/// The tables of a run.
+pub struct Tables {
+    maps: TableMaps,
+    builder: Builder,
+    numbers: HashMap<Rule, u32>,
+    rows: Extents,
+    spaces: Spaces,
+    modules: HashMap<FileId, Module>,
+    vdso: Option<(u64, Module)>,
+    images: HashMap<u64, Known>,
+    total_rows: u32,
+}
+
+/// What the kernel side knows of an image.
+struct Known {
+    number: u32,
+    extent: Extent,
+    ranges: Vec<Range>,
+}
+
+impl Known {
+    /// Whether a table was missing.
+    fn is_pending(&self) -> bool {
+        self.ranges
+            .iter()
+            .any(|range| range.kind == RangeKind::Pending as u32)
+    }
+}
+
+impl Tables {
+    /// Nothing is known yet, but what `builder` builds already.
+    pub fn new(mut maps: TableMaps, builder: Builder) -> Self {
+        let numbers = (0..).zip(fixed::RULES);
+        let numbers: HashMap<Rule, u32> = numbers
+            .map(|(number, rule)| {
+                maps.rules.set(number, rule);
+                (rule, number)
+            })
+            .collect();
+        let total_rows = maps.rows.len();
+        let mut tables = Self {
+            rows: Extents::new(total_rows),
+            maps,
+            builder,
+            numbers,
+            spaces: Spaces::new(),
+            modules: HashMap::new(),
+            vdso: None,
+            images: HashMap::new(),
+            total_rows,
+        };
+        tables.vdso = tables.load_vdso();
+        tables
+    }
+
+    /// Loads tables that are built by now, waiting for `patience` at most
+    /// until all are. Whether any was loaded.
+    pub fn settle(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut any = false;
+        while let Some(built) = self.builder.next(deadline) {
+            self.load_built(built);
+            any = true;
+        }
+        any
+    }
+
+    /// Tells the kernel side what code an image has: all its executable
+    /// mappings, sorted by address. Whether that was news.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn publish(&mut self, image: u64, code: &[CodeMapping]) -> Result<bool> {
+        self.builder.request(code.iter());
+        let ranges = self.ranges_of(code);
+        let known = self.images.get(&image);
+        let is_current = known.is_some_and(|known| {
+            known.ranges == ranges && self.maps.space_of(image) == known.number
+        });
+        if is_current {
+            return Ok(false);
+        }
+        let (number, extent) = self.spaces.put(&mut self.maps, &ranges)?;
+        self.maps.assign(image, number)?;
+        let known = Known {
+            number,
+            extent,
+            ranges,
+        };
+        if let Some(old) = self.images.insert(image, known) {
+            self.spaces.retire(old.number, old.extent);
+        }
+        Ok(true)
+    }
+
+    /// Images that lack a table.
+    pub fn pending(&self) -> Vec<u64> {
+        let pending = self.images.iter().filter(|(_, known)| known.is_pending());
+        pending.map(|(image, _)| *image).collect()
+    }
+
+    /// Forgets an image that has ended.
+    pub fn forget(&mut self, image: u64) {
+        self.maps.forget(image);
+        if let Some(known) = self.images.remove(&image) {
+            self.spaces.retire(known.number, known.extent);
+        }
+    }
+
+    /// One line for each file, for `-v`.
+    pub fn describe(&self) -> Vec<String> {
+        let describe_file = |(file, name)| {
+            let module = self
+                .modules
+                .get(&file)
+                .map_or("being built".into(), describe);
+            format!("unwind table of {}: {module}", clean(name))
+        };
+        let mut lines: Vec<_> = self.builder.requested().map(describe_file).collect();
+        lines.sort();
+        let used = self.total_rows - self.rows.room();
+        lines.push(format!(
+            "unwind tables: {used} of {} rows, {} of {} rules",
+            self.total_rows,
+            self.numbers.len(),
+            self.maps.rules.len()
+        ));
+        lines
+    }
+
+    fn ranges_of(&self, code: &[CodeMapping]) -> Vec<Range> {
+        let mut ranges: Vec<Range> = Vec::with_capacity(code.len());
+        for mapping in code {
+            let range = self.range_of(mapping);
+            match ranges.last_mut() {
+                // Just-in-time compilers change the protection page by page.
+                Some(last)
+                    if last.end == range.start
+                        && last.kind == RangeKind::Bare as u32
+                        && range.kind == last.kind =>
+                {
+                    last.end = range.end;
+                }
+                _ => ranges.push(range),
+            }
+        }
+        ranges
+    }
+
+    fn range_of(&self, mapping: &CodeMapping) -> Range {
+        let mapped = &mapping.range;
+        match (&mapped.name, &mapping.file) {
+            (MappingName::File(_), Ok(file)) => match self.modules.get(&file.mapped) {
+                Some(module) => module.range(mapped),
+                None => range(mapped, RangeKind::Pending),
+            },
+            (MappingName::File(_), Err(_)) => range(mapped, RangeKind::Pending),
+            (MappingName::Special(name), _) if name == vdso::NAME => match &self.vdso {
+                Some((size, module)) if *size == mapped.end.0 - mapped.start.0 => {
+                    module.range(mapped)
+                }
+                _ => range(mapped, RangeKind::Pending),
+            },
+            (MappingName::Special(name), _) if name == "[uprobes]" => {
+                range(mapped, RangeKind::Trampoline)
+            }
+            (MappingName::Special(_) | MappingName::Anonymous, _) => range(mapped, RangeKind::Bare),
+        }
+    }
+
+    fn load_built(&mut self, built: Built) {
+        let module = match built.table {
+            Ok(Some(table)) => self.load(table, built.time),
+            Ok(None) => Module::Bare,
+            Err(problem) => Module::Failed(problem),
+        };
+        self.modules.insert(built.file, module);
+    }
+
+    fn load_vdso(&mut self) -> Option<(u64, Module)> {
+        let (size, bytes) = vdso::own().ok()?;
+        let table = Table::parse(&bytes).ok()??;
+        Some((size, self.load(table, Duration::ZERO)))
+    }
+
+    fn load(&mut self, table: Table, time: Duration) -> Module {
+        let Some(returns) = self.load_rows(&table.returns) else {
+            return Module::Failed(format!(
+                "no room for its {} rows; raise --max-rows",
+                table.returns.len()
+            ));
+        };
+        let is_small =
+            u32::try_from(table.full.len()).is_ok_and(|len| len <= self.rows.room() / FULL_SHARE);
+        let full = if is_small {
+            self.load_rows(&table.full)
+        } else {
+            None
+        };
+        Module::Loaded(Loaded {
+            segments: table.segments,
+            base: table.base.0,
+            returns,
+            full: full.unwrap_or(Extent::EMPTY),
+            time,
+            omitted: table.omitted,
+        })
+    }
+
+    fn load_rows(&mut self, rows: &[RuleRow]) -> Option<Extent> {
+        let extent = self.rows.take(u32::try_from(rows.len()).ok()?)?;
+        for (index, row) in (extent.first..).zip(rows) {
+            let number = self.number(row.rule);
+            self.maps.rows.set(index, Row::new(row.offset, number));
+        }
+        Some(extent)
+    }
+
+    /// The number of a rule, a new one if it is new. When there is no more
+    /// room, the rule counts as not supported.
+    fn number(&mut self, rule: Rule) -> u32 {
+        if let Some(number) = self.numbers.get(&rule) {
+            return *number;
+        }
+        let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        if number >= self.maps.rules.len() {
+            return fixed::UNSUPPORTED;
+        }
+        self.maps.rules.set(number, rule);
+        self.numbers.insert(rule, number);
+        number
+    }
+}
+
+fn describe(module: &Module) -> String {
+    match module {
+        Module::Bare => "it has no unwind information".to_owned(),
+        Module::Failed(problem) => problem.clone(),
+        Module::Loaded(loaded) => format!(
+            "{} rows for returns, {} for interrupted instructions, {}, built in {:.1} ms, left out: {}",
+            loaded.returns.len,
+            loaded.full.len,
+            indicatif::HumanBytes(u64::from(loaded.returns.len + loaded.full.len) * 8),
+            loaded.time.as_secs_f64() * 1e3,
+            loaded.omitted
+        ),
+    }
+}

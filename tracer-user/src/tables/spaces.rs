@@ -1,0 +1,95 @@
+//! Address spaces in the kernel: numbers and parts of the array of ranges.
+//!
+//! A program may be at work with whatever it can find through an image's
+//! number. So nothing that was found once is changed: an address space that
+//! changes gets another number and another part of the array. The old ones are
+//! used again only when no image has the number and every program that may
+//! have read it has ended.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, bail};
+use tracer_ebpf::limits::{MAX_RANGES, MAX_SPACES, RANGE_ROUNDS};
+use tracer_ebpf::table::{Range, Space};
+
+use super::extents::{Extent, Extents};
+use crate::kernel::tables::{TableMaps, wait_for_programs};
+
+/// An address space takes no more ranges than the kernel side can search.
+const MAX_RANGES_OF_ONE: usize = (1 << RANGE_ROUNDS) - 1;
+
+/// So many address spaces may be out of use before their room is reclaimed.
+const MAX_RETIRED: usize = 1024;
+
+/// Which numbers and ranges are in use.
+pub struct Spaces {
+    numbers: Vec<u32>,
+    ranges: Extents,
+    retired: Vec<(u32, Extent)>,
+}
+
+impl Spaces {
+    /// All are free, but number 0, which means none.
+    pub fn new() -> Self {
+        Self {
+            numbers: (1..MAX_SPACES).rev().collect(),
+            ranges: Extents::new(MAX_RANGES),
+            retired: Vec::new(),
+        }
+    }
+
+    /// Puts ranges, sorted by address, into the kernel: the number and the
+    /// part of the array.
+    ///
+    /// # Errors
+    /// Fails if there is no room, even after reclaiming.
+    pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range]) -> Result<(u32, Extent)> {
+        if ranges.len() > MAX_RANGES_OF_ONE {
+            bail!("more than {MAX_RANGES_OF_ONE} executable mappings");
+        }
+        let len = u32::try_from(ranges.len())?;
+        if self.retired.len() > MAX_RETIRED || self.numbers.is_empty() || self.ranges.room() < len {
+            self.reclaim(maps)?;
+        }
+        let extent = self
+            .ranges
+            .take(len)
+            .context("no room for more executable mappings")?;
+        let Some(number) = self.numbers.pop() else {
+            self.ranges.give(extent);
+            bail!("no room for more address spaces");
+        };
+        for (index, range) in (extent.first..).zip(ranges) {
+            maps.ranges.set(index, *range);
+        }
+        let space = Space {
+            first: extent.first,
+            len,
+        };
+        maps.spaces.set(number, space);
+        Ok((number, extent))
+    }
+
+    /// Takes back a number that the caller no longer gives to any image.
+    /// Forked children may still have it.
+    pub fn retire(&mut self, number: u32, extent: Extent) {
+        self.retired.push((number, extent));
+    }
+
+    /// Frees what no image has any more.
+    fn reclaim(&mut self, maps: &mut TableMaps) -> Result<()> {
+        wait_for_programs()?;
+        let reachable: HashSet<u32> = maps.reachable().collect();
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|(number, _)| reachable.contains(number));
+        self.retired = kept;
+        let numbers: HashSet<u32> = gone.iter().map(|(number, _)| *number).collect();
+        maps.forget_cached(|number| numbers.contains(&number));
+        for (number, extent) in gone {
+            self.numbers.push(number);
+            self.ranges.give(extent);
+        }
+        Ok(())
+    }
+}

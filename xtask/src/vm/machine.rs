@@ -1,0 +1,312 @@
+//! One VM: QEMU, its serial ports, and how it ends.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::shared_files::SharedFiles;
+use crate::shell::{cannot_run, echo};
+
+/// Cores and memory of a VM.
+const CORES: &str = "2";
+const MEMORY: &str = "1536M";
+
+/// The programs and files that every VM needs.
+#[derive(Debug)]
+pub(super) struct Emulator {
+    /// `qemu-system-x86_64`.
+    pub(super) qemu: PathBuf,
+    /// Folders with its firmware.
+    pub(super) firmware: Vec<PathBuf>,
+    /// The daemon that shares files.
+    pub(super) virtiofsd: PathBuf,
+    /// Static busybox.
+    pub(super) busybox: PathBuf,
+}
+
+/// What to boot and what to do there.
+#[derive(Debug)]
+pub(super) struct Boot<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) initramfs: &'a Path,
+    /// A script on the host, run as root under the host's files.
+    pub(super) script: &'a Path,
+    /// Folders that the VM sees even below `/tmp`.
+    pub(super) keep: &'a [&'a Path],
+    /// Where the kernel's messages go.
+    pub(super) console: &'a Path,
+    /// After this the VM is ended.
+    pub(super) deadline: Duration,
+}
+
+/// How a VM ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum End {
+    /// The script ran, to this exit code.
+    Finished {
+        release: String,
+        boot: f64,
+        code: i32,
+    },
+    /// The kernel panicked before it ran the script.
+    NotBooted,
+    /// It ended in another way.
+    Broken(String),
+}
+
+/// What the first process says about itself.
+#[derive(Debug, PartialEq)]
+enum Said<'a> {
+    Ready { release: &'a str, boot: f64 },
+    End { code: i32 },
+    Broken(&'a str),
+}
+
+impl<'a> Said<'a> {
+    /// Parses a line of the VM, which is the script's own unless it begins with
+    /// our name.
+    fn of_line(line: &'a str) -> Option<Self> {
+        let said = line.strip_prefix("unfreed-vm: ")?;
+        let mut words = said.split(' ');
+        Some(match (words.next()?, words.next()) {
+            ("ready", Some(release)) => Self::Ready {
+                release,
+                boot: words.next()?.parse().ok()?,
+            },
+            ("end", Some(code)) => Self::End {
+                code: code.parse().ok()?,
+            },
+            _ => Self::Broken(said.strip_prefix("broken: ").unwrap_or(said)),
+        })
+    }
+}
+
+impl Emulator {
+    /// The packages with its parts.
+    pub(super) const PACKAGES: [&str; 5] = [
+        "qemu-system-x86/bookworm-backports",
+        "qemu-system-data/bookworm-backports",
+        "seabios/bookworm-backports",
+        // The last of Debian's with a virtiofsd in it.
+        "qemu-system-common/bookworm",
+        "busybox-static/bookworm",
+    ];
+
+    /// From the folders of the unpacked packages.
+    pub(super) fn new([programs, data, bios, common, busybox]: &[PathBuf; 5]) -> Self {
+        Self {
+            qemu: programs.join("usr/bin/qemu-system-x86_64"),
+            firmware: vec![data.join("usr/share/qemu"), bios.join("usr/share/seabios")],
+            virtiofsd: common.join("usr/lib/qemu/virtiofsd"),
+            busybox: busybox.join("bin/busybox"),
+        }
+    }
+
+    /// Boots a VM and hands on every line of the script, until the VM ends.
+    ///
+    /// # Errors
+    /// A program does not start, or a file cannot be written.
+    pub(super) fn run(&self, boot: &Boot, mut on_line: impl FnMut(&str)) -> Result<End> {
+        let end = Instant::now() + boot.deadline;
+        let shared = SharedFiles::start(&self.virtiofsd)?;
+        let mut machine = Machine::start(self.command(boot, &shared.socket))?;
+        let (mut ready, mut last) = (None, None);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = match machine.lines.recv_timeout(left) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = boot.deadline.as_secs();
+                    return Ok(End::Broken(format!("ended after {seconds} s")));
+                }
+            };
+            match Said::of_line(&line) {
+                None => on_line(&line),
+                Some(Said::Ready { release, boot }) => {
+                    shared.forget_socket();
+                    ready = Some((release.to_owned(), boot));
+                }
+                Some(Said::End { code }) => last = Some(code),
+                Some(Said::Broken(why)) => return Ok(End::Broken(why.to_owned())),
+            }
+        }
+        let status = machine.qemu.wait()?;
+        Ok(match (ready, last) {
+            (Some((release, boot)), Some(code)) => End::Finished {
+                release,
+                boot,
+                code,
+            },
+            (None, _) if status.success() && panicked(boot.console) => End::NotBooted,
+            _ => End::Broken(format!(
+                "QEMU ended with {status}; the kernel's last words:\n{}",
+                last_words(boot.console)
+            )),
+        })
+    }
+
+    fn command(&self, boot: &Boot, socket: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        // The VM ends with us, whatever ends us.
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.qemu);
+        for folder in &self.firmware {
+            command.arg("-L").arg(folder);
+        }
+        let keep: Vec<_> = boot
+            .keep
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
+        command
+            .args(["-machine", "q35,memory-backend=memory"])
+            .arg("-object")
+            .arg(format!(
+                "memory-backend-memfd,id=memory,size={MEMORY},share=on"
+            ))
+            .args(acceleration())
+            .args([
+                "-smp",
+                CORES,
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            // The kernel's messages apart from the script's.
+            .arg("-serial")
+            .arg(format!("file:{}", boot.console.display()))
+            .args(["-serial", "stdio"])
+            .arg("-chardev")
+            .arg(format!("socket,id=files,path={}", socket.display()))
+            .args(["-device", "vhost-user-fs-pci,chardev=files,tag=host"])
+            .arg("-kernel")
+            .arg(boot.kernel)
+            .arg("-initrd")
+            .arg(boot.initramfs)
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 unfreed.keep={} unfreed.job={}",
+                keep.join(":"),
+                boot.script.display()
+            ));
+        command
+    }
+}
+
+/// KVM where the processor has it, else software emulation.
+fn acceleration() -> [&'static str; 4] {
+    let has_kvm = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| {
+        text.split_whitespace()
+            .any(|flag| flag == "vmx" || flag == "svm")
+    }) && File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    if has_kvm {
+        ["-accel", "kvm", "-cpu", "host"]
+    } else {
+        ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    }
+}
+
+/// A running QEMU. It is killed with this value.
+#[derive(Debug)]
+struct Machine {
+    qemu: Child,
+    lines: Receiver<String>,
+}
+
+impl Machine {
+    fn start(mut command: Command) -> Result<Self> {
+        echo(&command);
+        let mut qemu = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| cannot_run(&command))?;
+        let (sender, lines) = channel();
+        if let Some(stdout) = qemu.stdout.take() {
+            thread::spawn(move || {
+                for line in lines_of(stdout) {
+                    if sender.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Ok(Self { qemu, lines })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ended_before = self.qemu.kill();
+        let _reaped_before = self.qemu.wait();
+    }
+}
+
+/// The lines that come over a serial port, where they end in `\r\n`, and where
+/// programs write what is no UTF-8.
+fn lines_of(stream: impl Read) -> impl Iterator<Item = String> {
+    BufReader::new(stream)
+        .split(b'\n')
+        .map_while(std::io::Result::ok)
+        .map(|line| {
+            String::from_utf8_lossy(&line)
+                .trim_end_matches('\r')
+                .to_owned()
+        })
+}
+
+fn panicked(console: &Path) -> bool {
+    messages(console).contains("Kernel panic")
+}
+
+fn last_words(console: &Path) -> String {
+    let messages = messages(console);
+    let lines: Vec<&str> = messages.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+fn messages(console: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_is_told_from_the_script() {
+        assert_eq!(Said::of_line("test a ... ok"), None);
+        assert_eq!(
+            Said::of_line("unfreed-vm: ready 5.10.0-46-cloud-amd64 4.06"),
+            Some(Said::Ready {
+                release: "5.10.0-46-cloud-amd64",
+                boot: 4.06
+            })
+        );
+        assert_eq!(
+            Said::of_line("unfreed-vm: end 1 20.5"),
+            Some(Said::End { code: 1 })
+        );
+        assert_eq!(
+            Said::of_line("unfreed-vm: broken: the host's files"),
+            Some(Said::Broken("the host's files"))
+        );
+    }
+
+    #[test]
+    fn a_serial_port_ends_lines_in_its_own_way() {
+        let lines: Vec<String> = lines_of(&b"a\r\n\xff\r\n\r\nb"[..]).collect();
+        assert_eq!(lines, ["a", "\u{fffd}", "", "b"]);
+    }
+}

@@ -1,0 +1,191 @@
+//! The end-to-end tests on other kernels: each in a small VM that shows the
+//! host's files, so that nothing is built or installed for it.
+
+mod fleet;
+mod initramfs;
+mod kernels;
+mod machine;
+mod outcome;
+mod packages;
+mod selection;
+mod shared_files;
+mod sources;
+mod suite;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use tracer_ebpf_build::workspace;
+
+use crate::setup::{Group, ensure};
+use crate::shell::say;
+use crate::tally::Tally;
+use crate::test::EndToEnd;
+use fleet::Fleet;
+use machine::End;
+use outcome::{Transcript, WARNING};
+use suite::Suite;
+use table::{Row, Table};
+
+/// The series that are run when none is named.
+const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
+/// The oldest and the newest, which every run of all tests ends with.
+const ENDS: [&str; 2] = ["5.10", "7"];
+/// How long a VM may take for a choice of tests, or for one command.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How long it may take for all tests.
+const FULL_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// How long a test may wait for a single fact, in seconds: a tracer may take
+/// half a minute to start under emulation.
+const DEADLINE: u64 = 300;
+/// Why there is nothing to report.
+const NOT_BOOTED: &str = "the kernel panicked as it started, every time";
+
+/// Sets up, builds, runs the tests on all `series`, or on the usual ones, and
+/// prints a table. The code says failure when a test failed or was skipped.
+///
+/// # Errors
+/// Fails when something cannot be set up or built.
+pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
+    ensure(&[Group::Test, Group::Vm])?;
+    let end_to_end = EndToEnd::build()?;
+    let series = match series {
+        [] => SERIES.to_vec(),
+        named => distinct(named),
+    };
+    let table = run_tests(&end_to_end, &series, full)?;
+    println!("{table}{}", table.tally());
+    Ok(if table.tally().is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the choice of tests on the oldest and on the newest kernel, and prints
+/// their table.
+///
+/// # Errors
+/// Fails when a VM cannot be set up.
+pub(crate) fn oldest_and_newest(end_to_end: &EndToEnd) -> Result<Tally> {
+    let table = run_tests(end_to_end, &ENDS, false)?;
+    print!("{table}");
+    Ok(table.tally())
+}
+
+/// Runs one shell command on each of the series, as root under the host's
+/// files, and prints what it prints. What it needs must have been built.
+///
+/// # Errors
+/// Fails when a VM cannot be set up, or does not come to its end.
+pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
+    ensure(&[Group::Vm])?;
+    let series = distinct(series);
+    let script = format!("{}{command}\n", preamble());
+    let fleet = Fleet::prepare(&series)?;
+    let ends = fleet.run(&script, PATIENCE, &|index, line| {
+        if series.len() == 1 {
+            println!("{line}");
+        } else {
+            println!("{:>5} | {line}", series[index]);
+        }
+    });
+    let mut worst = ExitCode::SUCCESS;
+    for (series, ended) in series.iter().zip(ends) {
+        let why = match ended.end? {
+            End::Finished { code: 0, .. } => continue,
+            End::Finished { code, .. } => format!("the command ended with {code}"),
+            End::Broken(why) => why,
+            End::NotBooted => NOT_BOOTED.to_owned(),
+        };
+        say(format_args!("{series}: {why}"));
+        worst = ExitCode::FAILURE;
+    }
+    Ok(worst)
+}
+
+/// The series without repetitions: each has a folder of its own.
+fn distinct(series: &[String]) -> Vec<&str> {
+    let mut distinct: Vec<&str> = Vec::new();
+    for one in series {
+        if !distinct.contains(&one.as_str()) {
+            distinct.push(one);
+        }
+    }
+    distinct
+}
+
+fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table> {
+    let suite = Suite::new(&end_to_end.programs, full)?;
+    let patience = if full { FULL_PATIENCE } else { PATIENCE };
+    let script = format!(
+        "{}dmesg --clear\n{}{}",
+        preamble(),
+        suite.script(patience.as_secs() / 2)?,
+        complaints()
+    );
+    let transcripts: Vec<Mutex<Transcript>> = series.iter().map(|_| Mutex::default()).collect();
+    let ends = Fleet::prepare(series)?.run(&script, patience, &|index, line| {
+        say(format_args!("{:>5} | {line}", series[index]));
+        transcripts[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .add(line);
+    });
+    let mut rows = Vec::new();
+    for ((series, transcript), ended) in series.iter().zip(transcripts).zip(ends) {
+        let transcript = transcript
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut row = Row {
+            release: (*series).to_owned(),
+            boot: None,
+            outcome: transcript.outcome(&suite),
+            total: ended.total,
+            broken: None,
+        };
+        match ended.end? {
+            End::Finished { release, boot, .. } => {
+                row.release = release;
+                row.boot = Some(boot);
+            }
+            End::Broken(why) => row.broken = Some(why),
+            End::NotBooted => row.broken = Some(NOT_BOOTED.to_owned()),
+        }
+        for (test, said) in &row.outcome.failed {
+            say(format_args!("\n{} failed {test}:\n{said}", row.release));
+        }
+        rows.push(row);
+    }
+    Ok(Table {
+        rows,
+        tests: suite.count(),
+        full,
+    })
+}
+
+/// What every script begins with: the environment of the end-to-end tests.
+fn preamble() -> String {
+    let exports: String = EndToEnd::variables()
+        .iter()
+        .map(|(name, value)| format!("export {name}='{}'\n", value.display()))
+        .collect();
+    format!(
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         export HOME=/root LANG=C.UTF-8 UNFREED_DEADLINE={DEADLINE}\n\
+         {exports}cd '{}'\n",
+        workspace().join("tests").display()
+    )
+}
+
+/// Shows what the kernel complained about while the tests ran: warnings with a
+/// trace, which begin with a line to cut at.
+fn complaints() -> String {
+    format!(
+        "dmesg --notime | grep -A 2 'cut here' | grep -v -e 'cut here' -e '^--$' | \
+         sed 's/^/{WARNING}/'\n"
+    )
+}

@@ -1,0 +1,91 @@
+//! Which tests run in a VM, and why others do not.
+//!
+//! A start of the tracer costs up to 20 s of processor time under emulation,
+//! nearly all of it in the kernel's verifier. So the default is a choice with
+//! some twelve starts that reaches every feature that a kernel may lack, and
+//! every fallback; what does not depend on the kernel is left to the host.
+
+/// Tests of a program that the default runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Choice {
+    /// All of them.
+    All,
+    /// These.
+    Only(&'static [&'static str]),
+    /// All but these, which would start a tracer of their own.
+    AllBut(&'static [&'static str]),
+}
+
+impl Choice {
+    /// Whether a test is among the chosen.
+    pub(super) fn has(self, test: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(named) => named.contains(&test),
+            Self::AllBut(named) => !named.contains(&test),
+        }
+    }
+
+    /// The tests that it names.
+    pub(super) fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &[],
+            Self::Only(named) | Self::AllBut(named) => named,
+        }
+    }
+}
+
+/// The default of each test program; of one that is not here, all tests.
+pub(super) const CHOSEN: &[(&str, Choice)] = &[
+    (
+        "commands",
+        Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
+    ),
+    (
+        "lifecycle",
+        Choice::Only(&[
+            "a_followed_child_that_execs_is_traced_from_its_start",
+            "a_library_opened_after_attach_is_traced_and_named",
+        ]),
+    ),
+    // One start for all.
+    ("mappings", Choice::All),
+    ("names", Choice::Only(&[])),
+    ("oracle", Choice::Only(&[])),
+    ("output", Choice::Only(&[])),
+    ("roads", Choice::All),
+    (
+        "robustness",
+        Choice::Only(&[
+            "a_kernel_thread",
+            "a_killed_tracer_leaves_nothing_in_the_kernel",
+            "missing_privileges_are_named",
+        ]),
+    ),
+    // Four starts for 37.
+    (
+        "semantics",
+        Choice::AllBut(&[
+            "min_size_leaves_small_blocks_out_and_holds_for_realloc",
+            "two_processes_in_one_run_are_told_apart",
+        ]),
+    ),
+    (
+        "stress",
+        Choice::Only(&[
+            "a_hundred_frames_reach_main",
+            "too_many_live_blocks_are_counted_as_lost",
+        ]),
+    ),
+];
+
+/// A test that no VM runs, with or without `--full`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exclusion {
+    pub(super) program: &'static str,
+    pub(super) test: &'static str,
+    pub(super) reason: &'static str,
+}
+
+/// All exclusions.
+pub(super) const EXCLUDED: &[Exclusion] = &[];

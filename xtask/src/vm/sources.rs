@@ -1,0 +1,72 @@
+//! Where kernels and QEMU come from: suites of Debian on the mirror that the
+//! host's own apt uses.
+
+use anyhow::{Context, Result};
+
+/// Suites of the archive itself: QEMU and busybox, and kernels newer than a
+/// stable release.
+const SUITES: [&str; 3] = ["bookworm", "bookworm-backports", "trixie-backports"];
+/// Suites of the security archive: kernels of stable releases.
+const SECURITY_SUITES: [&str; 2] = ["bullseye-security", "bookworm-security"];
+
+/// A line of `apt-get indextargets` in this format is what [`list`] reads.
+pub(super) const FORMAT: &str = "$(REPO_URI) $(RELEASE)";
+
+/// The text of a `sources.list` with our suites, on the mirrors of `targets`:
+/// the host's own sources, a line `URI SUITE` each. `keys` is the option that
+/// names the archive's keyring, in brackets, or nothing.
+///
+/// # Errors
+/// The host has no source of Debian, or none of its security archive.
+pub(super) fn list(targets: &str, keys: &str) -> Result<String> {
+    let sources: Vec<(&str, &str)> = targets
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
+    let (security, release) = sources
+        .iter()
+        .find_map(|(uri, suite)| Some((*uri, suite.strip_suffix("-security")?)))
+        .context("apt has no source of Debian's security archive here, and kernels come from it")?;
+    let archive = sources
+        .iter()
+        .find_map(|(uri, suite)| (*suite == release).then_some(*uri))
+        .with_context(|| format!("apt has no source of Debian {release} here"))?;
+    let lines = |uri: &str, suites: &[&str]| -> String {
+        suites
+            .iter()
+            .map(|suite| format!("deb {keys}{uri} {suite} main\n"))
+            .collect()
+    };
+    Ok(lines(archive, &SUITES) + &lines(security, &SECURITY_SUITES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_are_those_of_the_host() {
+        let host = "http://other.example/ nodistro\n\
+                    http://mirror.example/debian/ trixie\n\
+                    http://mirror.example/debian/ trixie-updates\n\
+                    http://mirror.example/security/ trixie-security\n";
+        let list = list(host, "[signed-by=/keys] ").unwrap();
+        let lines: Vec<&str> = list.lines().collect();
+        assert_eq!(lines.len(), 5);
+        assert_eq!(
+            lines[2],
+            "deb [signed-by=/keys] http://mirror.example/debian/ trixie-backports main"
+        );
+        assert_eq!(
+            lines[3],
+            "deb [signed-by=/keys] http://mirror.example/security/ bullseye-security main"
+        );
+    }
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let lacking = |host| list(host, "").unwrap_err().to_string();
+        assert!(lacking("").contains("security archive"));
+        assert!(lacking("http://m/security trixie-security\n").contains("Debian trixie"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The end-to-end tests as a VM sees them: programs, and the tests to run.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::selection::{CHOSEN, Choice, EXCLUDED, Exclusion};
+use crate::shell::capture;
+
+/// All test programs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Suite {
+    pub(super) programs: Vec<Program>,
+}
+
+/// One test program.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Program {
+    /// Such as `semantics`.
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// All tests in it.
+    pub(super) tests: Vec<String>,
+    /// Those to run.
+    pub(super) chosen: Vec<String>,
+    /// Those that are not run in any case, and why.
+    pub(super) excluded: Vec<(String, String)>,
+}
+
+impl Suite {
+    /// Asks the test programs for their tests and chooses among them.
+    ///
+    /// # Errors
+    /// A program does not tell, or a test that should be chosen or left out is
+    /// not there.
+    pub(super) fn new(programs: &[PathBuf], full: bool) -> Result<Self> {
+        let programs = programs
+            .iter()
+            .map(|path| {
+                let name = name_of(path);
+                let listing = capture(Command::new(path).args(["--list", "--format=terse"]))?;
+                Program::choose(&name, path, &listing, full)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for name in CHOSEN
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(EXCLUDED.iter().map(|exclusion| exclusion.program))
+        {
+            if !programs.iter().any(|program| program.name == name) {
+                bail!("no test program is called {name}: see xtask/src/vm/selection.rs");
+            }
+        }
+        Ok(Self { programs })
+    }
+
+    /// How many tests there are.
+    pub(super) fn count(&self) -> usize {
+        self.programs
+            .iter()
+            .map(|program| program.tests.len())
+            .sum()
+    }
+
+    /// The part of a VM's script that runs the tests, each program for at most
+    /// `seconds`.
+    pub(super) fn script(&self, seconds: u64) -> Result<String> {
+        let mut script = String::new();
+        for program in self.programs.iter().filter(|one| !one.chosen.is_empty()) {
+            writeln!(
+                script,
+                "echo '{BEGIN}{}'\ntimeout -k 5 {seconds} '{}' --test-threads=2 --color=never \
+                 --exact {}",
+                program.name,
+                program.path.display(),
+                program.chosen.join(" ")
+            )?;
+        }
+        Ok(script)
+    }
+}
+
+/// Begins the line before a program's output.
+pub(super) const BEGIN: &str = "unfreed-vm-tests: ";
+
+impl Program {
+    fn choose(name: &str, path: &Path, listing: &str, full: bool) -> Result<Self> {
+        let tests: Vec<String> = listing
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+            .map(str::to_owned)
+            .collect();
+        let choice = CHOSEN
+            .iter()
+            .find(|(of, _)| *of == name)
+            .map_or(Choice::All, |(_, choice)| *choice);
+        let excluded: Vec<&Exclusion> = EXCLUDED
+            .iter()
+            .filter(|exclusion| exclusion.program == name)
+            .collect();
+        for test in excluded.iter().map(|one| &one.test).chain(choice.names()) {
+            tests.iter().find(|one| one == test).with_context(|| {
+                format!("{name} has no test {test}: see xtask/src/vm/selection.rs")
+            })?;
+        }
+        let is_chosen =
+            |test: &str| (full || choice.has(test)) && !excluded.iter().any(|one| one.test == test);
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            chosen: tests
+                .iter()
+                .filter(|test| is_chosen(test))
+                .cloned()
+                .collect(),
+            excluded: excluded
+                .iter()
+                .map(|one| (one.test.to_owned(), one.reason.to_owned()))
+                .collect(),
+            tests,
+        })
+    }
+}
+
+/// `semantics` of `…/deps/semantics-5c5a551b29142d34`.
+fn name_of(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    match file.rsplit_once('-') {
+        Some((name, _)) => name.to_owned(),
+        None => file.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "a_kernel_thread: test\n\
+                           a_killed_tracer_leaves_nothing_in_the_kernel: test\n\
+                           a_zombie: test\n\
+                           missing_privileges_are_named: test\n";
+
+    #[test]
+    fn a_choice_is_made_unless_all_are_wanted() {
+        let path = Path::new("/t/deps/robustness-12ab");
+        assert_eq!(name_of(path), "robustness");
+        let some = Program::choose("robustness", path, LISTING, false).unwrap();
+        assert_eq!((some.chosen.len(), some.tests.len()), (3, 4));
+        let all = Program::choose("robustness", path, LISTING, true).unwrap();
+        assert_eq!(all.chosen, all.tests);
+        let new = Program::choose("new", path, LISTING, false).unwrap();
+        assert_eq!(new.chosen, new.tests);
+    }
+
+    #[test]
+    fn a_choice_of_what_is_not_there_is_an_error() {
+        let error = Program::choose("robustness", Path::new("/t"), "", false).unwrap_err();
+        assert!(error.to_string().contains("selection.rs"), "{error}");
+    }
+
+    #[test]
+    fn every_program_is_announced_and_ended_in_time() {
+        let path = Path::new("/t/deps/robustness-12ab");
+        let program = Program::choose("robustness", path, LISTING, false).unwrap();
+        let suite = Suite {
+            programs: vec![program],
+        };
+        assert_eq!(suite.count(), 4);
+        assert_eq!(
+            suite.script(60).unwrap(),
+            "echo 'unfreed-vm-tests: robustness'\n\
+             timeout -k 5 60 '/t/deps/robustness-12ab' --test-threads=2 --color=never --exact \
+             a_kernel_thread a_killed_tracer_leaves_nothing_in_the_kernel \
+             missing_privileges_are_named\n"
+        );
+    }
+}
