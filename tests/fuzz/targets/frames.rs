@@ -21,7 +21,8 @@ fuzz_target!(|frames: &[u8]| {
     let Ok(Some(table)) = Table::parse(&tiny.build()) else {
         return;
     };
-    if table.omitted.malformed + table.omitted.overlapping + table.omitted.sections > 0 {
+    let omitted = &table.omitted;
+    if omitted.malformed + omitted.overlapping + omitted.outside + omitted.sections > 0 {
         // Then the two may well differ.
         return;
     }
@@ -51,8 +52,9 @@ fn compare(rows: &[RuleRow], offset: u64, frames: &[u8]) {
         row.register(gimli::X86_64::RA),
         Some(RegisterRule::Offset(-8))
     );
+    // Or it is an expression: that of a stub, which has plain rows.
     let CfaRule::RegisterAndOffset { offset, .. } = row.cfa() else {
-        panic!("{:?} is not {ours:?}", row.cfa());
+        return;
     };
     assert_eq!(ours.offset().cast_signed(), *offset);
     assert_ne!(ours, Rule::NONE);
