@@ -16,6 +16,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// Fails with the first lint that finds something.
 pub(crate) fn all(toolchain: &Toolchain) -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]))?;
     run(cargo()
         .args(["clippy", "--workspace", "--all-targets", "--quiet"])
         .args(["--", "-D", "warnings"]))?;

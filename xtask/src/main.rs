@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -57,6 +58,15 @@ enum Verb {
         /// Run only tests whose name contains this, and no lints
         name: Option<String>,
     },
+    /// Fuzz what reads files and records that others made
+    Fuzz {
+        /// Only these; all if none is named
+        #[arg(value_enum)]
+        targets: Vec<fuzz::Target>,
+        /// How long each
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
     /// Run the end-to-end tests on other kernels, in small VMs
     Vm {
         /// Series such as 5.10, or 7 for the newest 7.x [default: 5.10 6.1 6.12 6.18 7]
@@ -108,6 +118,10 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run()?,
         Verb::Lint => lint::all(&setup::ensure(&[Group::Lint])?)?,
         Verb::Test { name } => return test::all(name.as_deref()),
+        Verb::Fuzz { targets, seconds } => {
+            setup::ensure(&[Group::Test])?;
+            fuzz::run_for(&targets, seconds)?;
+        }
         Verb::Vm {
             kernels,
             full,

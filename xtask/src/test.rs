@@ -13,7 +13,7 @@ use crate::build::{Profile, unfreed};
 use crate::setup::{Group, ensure};
 use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
 use crate::tally::Tally;
-use crate::{lint, targets, vm};
+use crate::{fuzz, lint, targets, vm};
 
 /// The package of the end-to-end tests.
 const END_TO_END: &str = "unfreed-tests";
@@ -33,6 +33,9 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     let end_to_end = EndToEnd::build()?;
 
     let mut tally = unit_tests(filter)?;
+    if filter.is_none() {
+        tally += fuzz::briefly()?;
+    }
     for program in &end_to_end.programs {
         let variables = EndToEnd::variables();
         let variables = variables

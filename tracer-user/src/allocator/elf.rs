@@ -7,16 +7,19 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 use object::elf::{
-    FileHeader64, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC,
+    FileHeader64, PN_XNUM, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC, Sym64,
 };
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, SymbolTable};
-use object::{Endianness, ReadCache};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
+use object::{Endianness, ReadCache, StringTable};
 
 use crate::process::file::RegularFile;
 
 /// Larger symbol tables are not read: Chromium's, with debug symbols, is
 /// below half of it.
 const MAX_TABLE: u64 = 256 << 20;
+
+/// Functions of the wanted names, at most: a file has few versions of each.
+const MAX_FUNCTIONS: usize = 1024;
 
 /// Machine code read of a function, at most.
 const MAX_CODE: u64 = 16 << 10;
@@ -50,6 +53,13 @@ pub fn functions(
     let data = &cache;
     let header = FileHeader64::<Endianness>::parse(data).context("not a 64-bit ELF file")?;
     let endian = header.endian()?;
+    let counts_sections_elsewhere =
+        header.e_shnum.get(endian) == 0 && header.e_shoff.get(endian) != 0;
+    // Then the numbers are elsewhere, and have 32 or 64 bits: no program has
+    // so many.
+    if header.e_phnum.get(endian) == PN_XNUM || counts_sections_elsewhere {
+        bail!("it has too many segments or sections");
+    }
     let segments = header
         .program_headers(endian, data)
         .context("its program headers cannot be read")?;
@@ -65,27 +75,29 @@ pub fn functions(
         if kind == SHT_SYMTAB && (!is_static || !found.is_empty()) {
             break;
         }
-        let Some((index, section)) = sections
-            .enumerate()
-            .find(|(_, s)| s.sh_type(endian) == kind)
-        else {
+        let Some(section) = sections.iter().find(|s| s.sh_type(endian) == kind) else {
             continue;
         };
-        if section.sh_size(endian) > MAX_TABLE {
-            bail!(
-                "its symbol table of {} bytes is larger than {MAX_TABLE}",
-                section.sh_size(endian)
-            );
-        }
-        let table = SymbolTable::parse(endian, data, &sections, index, section)
+        check_size(section.sh_size(endian))?;
+        let symbols: &[Sym64<_>] = section
+            .data_as_array(endian, data)
             .context("its symbol table cannot be read")?;
-        for symbol in table.iter() {
+        let names = sections
+            .section(section.link(endian))
+            .context("its symbols have no names")?;
+        check_size(names.sh_size(endian))?;
+        // Read as a whole: one by one, names that overlap would take more.
+        let names = names
+            .data(endian, data)
+            .context("its symbols' names cannot be read")?;
+        let names = StringTable::new(names, 0, names.len() as u64);
+        for symbol in symbols {
             let is_function = symbol.st_type() == STT_FUNC && !symbol.is_undefined(endian);
             let is_global = matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK);
             if !is_function || !(is_global || kind == SHT_SYMTAB) {
                 continue;
             }
-            let Ok(name) = table.symbol_name(endian, symbol) else {
+            let Ok(name) = symbol.name(endian, names) else {
                 continue;
             };
             if !wanted(name) {
@@ -94,6 +106,9 @@ pub fn functions(
             let address = symbol.st_value(endian);
             let place = segments.iter().find_map(|s| offset_in(s, endian, address));
             if let Some((file_offset, room)) = place {
+                if found.len() >= MAX_FUNCTIONS {
+                    bail!("it has more than {MAX_FUNCTIONS} functions of these names");
+                }
                 let length = match symbol.st_size(endian) {
                     0 => 64,
                     size => size,
@@ -116,11 +131,21 @@ pub fn functions(
     Ok(found)
 }
 
+fn check_size(size: u64) -> Result<()> {
+    if size > MAX_TABLE {
+        bail!("its symbol table of {size} bytes is larger than {MAX_TABLE}");
+    }
+    Ok(())
+}
+
 /// The path of the loader that a program asks for (`PT_INTERP`).
 pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
     let cache = ReadCache::new(Positioned { file, at: 0 });
     let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
     let endian = header.endian().ok()?;
+    if header.e_phnum.get(endian) == PN_XNUM {
+        return None;
+    }
     let segments = header.program_headers(endian, &cache).ok()?;
     let path = segments
         .iter()

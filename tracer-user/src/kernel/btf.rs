@@ -70,13 +70,13 @@ pub fn offsets() -> Result<Offsets> {
 }
 
 /// Some structures of a kernel, found in one pass over all its types.
-struct Structures<'a> {
+pub(super) struct Structures<'a> {
     found: HashMap<&'a [u8], (u32, &'a [u8])>,
     strings: &'a [u8],
 }
 
 impl<'a> Structures<'a> {
-    fn find(btf: &'a [u8], names: &[&str]) -> Result<Self> {
+    pub(super) fn find(btf: &'a [u8], names: &[&str]) -> Result<Self> {
         let mut header = btf;
         if header.try_get_u16_ne()? != MAGIC {
             bail!("it does not begin with BTF's magic number");
@@ -112,7 +112,7 @@ impl<'a> Structures<'a> {
     }
 
     /// The offset in bytes of a direct member.
-    fn offset(&self, structure: &str, member: &str) -> Result<u32> {
+    pub(super) fn offset(&self, structure: &str, member: &str) -> Result<u32> {
         let (info, members) = self
             .found
             .get(structure.as_bytes())

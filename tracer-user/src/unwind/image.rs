@@ -9,6 +9,7 @@ use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionTable};
 use object::read::{ReadCache, ReadCacheOps};
 use object::{Endianness, ReadRef};
+use tracer_ebpf::limits::USER_END;
 
 use super::Segment;
 use crate::process::address::{ElfAddress, FileOffset};
@@ -218,8 +219,9 @@ fn executable_segments(headers: &[ProgramHeader64<Endianness>]) -> Result<Vec<Se
     for segment in &segments {
         let start = segment.address.0;
         let in_file = segment.offset.0.checked_add(segment.size);
-        let (Some(end), Some(_)) = (start.checked_add(segment.size), in_file) else {
-            bail!("its segment at {} wraps around", segment.address);
+        let in_memory = start.checked_add(segment.size);
+        let (Some(_), Some(end @ ..USER_END)) = (in_file, in_memory) else {
+            bail!("its segment at {} has no place in memory", segment.address);
         };
         ensure!(
             start >= last_end,

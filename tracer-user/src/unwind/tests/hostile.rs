@@ -91,6 +91,15 @@ fn a_long_head_is_not_read() {
     assert_eq!(table.omitted.malformed, 64);
 }
 
+/// Found by fuzzing: the sum of an address and a length wrapped around.
+#[test]
+fn code_at_the_end_of_all_addresses_is_refused() {
+    let mut image = sample().build();
+    image[64 + 16..64 + 24].copy_from_slice(&(u64::MAX - 200).to_le_bytes());
+    let error = Table::parse(&image).unwrap_err().to_string();
+    assert!(error.ends_with("has no place in memory"), "{error}");
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let error = |image: &[u8]| format!("{:#}", Table::parse(image).unwrap_err());
@@ -101,7 +110,10 @@ fn what_is_wrong_is_said() {
     let mut image = sample().build();
     // The code's size in the file.
     image[64 + 32..64 + 40].copy_from_slice(&u64::MAX.to_le_bytes());
-    assert_eq!(error(&image), "its segment at 0x1000 wraps around");
+    assert_eq!(
+        error(&image),
+        "its segment at 0x1000 has no place in memory"
+    );
     image[64 + 32..64 + 40].copy_from_slice(&(3_u64 << 30).to_le_bytes());
     assert_eq!(
         error(&image),

@@ -3,6 +3,7 @@
 mod agreement;
 mod hostile;
 mod landmarks;
+mod replay;
 mod tiny;
 
 use tracer_ebpf::rule::Rule;

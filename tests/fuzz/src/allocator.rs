@@ -1,0 +1,4 @@
+//! Functions and their code.
+
+#[path = "../../../tracer-user/src/allocator/elf.rs"]
+pub mod elf;

@@ -1,0 +1,21 @@
+//! Mappings, files, and the records that tell of them.
+
+#[path = "../../../tracer-user/src/process/address.rs"]
+pub mod address;
+#[path = "../../../tracer-user/src/process/clock.rs"]
+pub mod clock;
+#[path = "../../../tracer-user/src/process/file.rs"]
+pub mod file;
+#[path = "../../../tracer-user/src/process/handle.rs"]
+pub mod handle;
+#[path = "../../../tracer-user/src/process/maps.rs"]
+pub mod maps;
+#[path = "../../../tracer-user/src/process/record.rs"]
+mod record;
+#[path = "../../../tracer-user/src/process/watch.rs"]
+pub mod watch;
+
+/// Parses a record of any content.
+pub fn record(kind: u32, misc: u16, body: &[u8]) -> Option<watch::CodeEvent> {
+    record::parse(kind, misc, body)
+}

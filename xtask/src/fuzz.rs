@@ -1,0 +1,134 @@
+//! Fuzzing of everything that reads what others made.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use tracer_ebpf_build::workspace;
+
+use crate::setup::cargo_tool;
+use crate::shell::{cargo, run, say};
+use crate::tally::Tally;
+
+/// The release of cargo-fuzz that builds the targets.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// Where code is built for.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Seconds for each target in `cargo xtask test`.
+const SHORT: u32 = 3;
+
+/// What an input may cost: seconds, MiB (of which libFuzzer itself takes some
+/// 50), and how many bytes it may have.
+const LIMITS: [&str; 3] = ["-timeout=5", "-rss_limit_mb=512", "-max_len=16384"];
+
+/// What is fuzzed; each is a program in `tests/fuzz/targets`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// ELF files, for unwind tables
+    Unwind,
+    /// The content of `.eh_frame` in an otherwise sound file
+    Frames,
+    /// ELF files, for symbols
+    Symbols,
+    /// `/proc/PID/maps`
+    Maps,
+    /// Records of perf's side band
+    Records,
+    /// The kernel's type information
+    Btf,
+}
+
+impl Target {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// The inputs in the repository that it begins with.
+    fn seeds(self) -> PathBuf {
+        let folder = match self {
+            Self::Unwind | Self::Symbols => "elf".into(),
+            other => other.name(),
+        };
+        workspace().join("tests/fuzz/corpus").join(folder)
+    }
+}
+
+/// Fuzzes the targets (all of them if none is named), each for so long. What
+/// is learned stays in `target/fuzz/corpus`, for the next time.
+///
+/// # Errors
+/// Fails if a target does not build, or with the first that finds something.
+pub(crate) fn run_for(targets: &[Target], seconds: u32) -> Result<()> {
+    build()?;
+    let all = Target::value_variants();
+    for target in if targets.is_empty() { all } else { targets } {
+        fuzz(*target, seconds)?;
+    }
+    Ok(())
+}
+
+/// A few seconds for every target.
+///
+/// # Errors
+/// Fails if a target does not build.
+pub(crate) fn briefly() -> Result<Tally> {
+    build()?;
+    let mut tally = Tally::default();
+    for target in Target::value_variants() {
+        match fuzz(*target, SHORT) {
+            Ok(()) => tally.passed += 1,
+            Err(error) => {
+                say(format_args!("{error:#}"));
+                tally.failed += 1;
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn folder() -> PathBuf {
+    workspace().join("target/fuzz")
+}
+
+/// Builds all targets. Sanitizers need a nightly compiler, and find nothing
+/// in code without `unsafe`; overflows and failed assertions are found anyway.
+fn build() -> Result<()> {
+    let tool = cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
+    // cargo-fuzz calls the cargo that is in the variable, like any subcommand.
+    let mut command = Command::new(tool);
+    command
+        .current_dir(workspace())
+        .env("CARGO", cargo().get_program())
+        .args(["build", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none"])
+        .args(["--target", TRIPLE, "--target-dir"])
+        .arg(folder());
+    tracer_ebpf_build::keep_toolchains(&mut command);
+    run(&mut command)
+}
+
+fn fuzz(target: Target, seconds: u32) -> Result<()> {
+    let name = target.name();
+    let learned = folder().join("corpus").join(&name);
+    let findings = folder().join("findings");
+    for folder in [&learned, &findings] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let mut artifacts = OsString::from("-artifact_prefix=");
+    artifacts.push(findings.join(format!("{name}-")));
+    let binary = folder().join(TRIPLE).join("release").join(&name);
+    run(Command::new(binary)
+        .arg(&learned)
+        .arg(target.seeds())
+        .args(LIMITS)
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-print_final_stats=1", "-verbosity=0"])
+        .arg(artifacts))
+    .with_context(|| format!("{name} found an input, in {}", findings.display()))
+}
