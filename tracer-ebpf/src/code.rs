@@ -9,7 +9,7 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::table::search;
 
 use crate::inflight::now;
-use crate::maps::{self, PROCESSES, RANGES, SPACE_OF, SPACES};
+use crate::maps::{self, CODE_OF, PROCESSES, RANGES, SPACES};
 use crate::read::kernel;
 
 /// Highest address that is no error code.
@@ -38,14 +38,18 @@ pub(crate) fn unmapped_area(context: &RawTracePointContext) {
 /// address space is not known any more, and user space must look again.
 #[inline(always)]
 pub(crate) fn replaced(image: u64, address: u64, length: u64) {
-    let Some(number) = SPACE_OF.get_ptr_mut(image) else {
+    let Some(code) = CODE_OF.get_ptr_mut(image) else {
         return;
     };
     // SAFETY: a live map value.
-    let space = unsafe { *number };
+    let space = unsafe { (*code).space };
     if space != 0 && has_code(space, address, length) != 0 {
-        // SAFETY: a live map value.
-        unsafe { *number = 0 };
+        // SAFETY: a live map value. Who reads it between the two sees an
+        // address space that is not known.
+        unsafe {
+            (*code).space = 0;
+            (*code).replaced += 1;
+        }
         maps::send(&Event {
             kind: EventKind::CodeReplaced as u32,
             thread: bpf_get_current_pid_tgid() as u32,

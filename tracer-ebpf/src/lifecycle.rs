@@ -10,7 +10,7 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
 use crate::inflight::now;
-use crate::maps::{self, FORKS, PROCESSES, SPACE_OF, THREADS};
+use crate::maps::{self, CODE_OF, FORKS, PROCESSES, THREADS};
 use crate::read::kernel;
 
 const CLONE_VM: u64 = 0x100;
@@ -62,9 +62,9 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         maps::lose(LossCause::ProcessesFull, 1, 0);
     } else if !shares_heap {
         // The child's memory is its parent's, until one of them changes.
-        if let Some(space) = SPACE_OF.get_ptr(parent.image) {
+        if let Some(code) = CODE_OF.get_ptr(parent.image) {
             // SAFETY: a live map value.
-            let _ = SPACE_OF.insert(image, unsafe { *space }, 0);
+            let _ = CODE_OF.insert(image, unsafe { *code }, 0);
         }
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
     }

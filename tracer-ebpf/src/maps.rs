@@ -15,7 +15,7 @@ use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::settings::{Hijack, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
-use tracer_ebpf::table::{Range, Row, Space, cached};
+use tracer_ebpf::table::{Code, Range, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -88,10 +88,10 @@ pub(crate) static RANGES: Array<Range> = Array::with_max_entries(MAX_RANGES, BPF
 #[map]
 pub(crate) static SPACES: Array<Space> = Array::with_max_entries(MAX_SPACES, BPF_F_MMAPABLE);
 
-/// The numbers of images' address spaces. Numbers are never used anew while
+/// The code of images. Numbers of address spaces are never used anew while
 /// they can be found here, or a program may still be at work with them.
 #[map]
-pub(crate) static SPACE_OF: HashMap<u64, u32> =
+pub(crate) static CODE_OF: HashMap<u64, Code> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
 
 /// Rules by address; see [`cached`].

@@ -91,6 +91,20 @@ pub struct Space {
 // SAFETY: repr(C), two u32, any bit pattern is valid.
 unsafe impl crate::Record for Space {}
 
+/// What code an image has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Code {
+    /// The number of its address space; 0 while it is not known.
+    pub space: u32,
+    /// How often code was replaced by other code: stacks before and after
+    /// have nothing in common, though their addresses may be the same.
+    pub replaced: u32,
+}
+
+// SAFETY: repr(C), two u32, any bit pattern is valid.
+unsafe impl crate::Record for Code {}
+
 /// The last of `len` sorted elements from `first` on whose key is not above
 /// `key`; `None` if there is none, or an element cannot be read.
 ///

@@ -13,7 +13,7 @@ use tracer_ebpf::volatile::opaque;
 
 use crate::inflight;
 use crate::lookup::{failed, find_rule, reason_of};
-use crate::maps::{self, CACHE, RULES, SPACE_OF};
+use crate::maps::{self, CACHE, CODE_OF, RULES};
 use crate::read::kernel;
 
 /// Walks the current thread's stack into its record.
@@ -33,18 +33,21 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     };
     // SAFETY: the caller's record.
     let image = unsafe { (*thread).image };
-    let seed = (maps::settings().hash_seed, image);
     // SAFETY: a live map value.
-    let space = SPACE_OF.get_ptr(image).map_or(0, |space| unsafe { *space });
+    let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });
+    let code = code.unwrap_or_default();
+    let seed = maps::settings()
+        .hash_seed
+        .wrapping_add(u64::from(code.replaced));
     // SAFETY: only this thread touches the record, and these are different
     // fields of it.
     let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
     // SAFETY: the caller's record.
     unsafe {
-        (*thread).space.set(u64::from(space));
+        (*thread).space.set(u64::from(code.space));
         (*thread).window_length.set(0);
     }
-    state.begin(registers, seed, frames);
+    state.begin(registers, (seed, image), frames);
     let mut end = StackEnd::TooDeep;
     let mut part = 0;
     while part < MAX_PARTS {

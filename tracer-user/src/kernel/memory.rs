@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol};
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 3] = ["PROCESSES", "SPACE_OF", "THREADS"];
+pub const ON_DEMAND: [&str; 3] = ["CODE_OF", "PROCESSES", "THREADS"];
 
 /// The first kernel with such an allocator.
 const ALLOCATOR: (u32, u32) = (6, 1);

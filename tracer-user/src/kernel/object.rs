@@ -92,7 +92,7 @@ impl Object {
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads)
             .map_max_entries("PROCESSES", processes)
-            .map_max_entries("SPACE_OF", processes)
+            .map_max_entries("CODE_OF", processes)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
         let multi = match road {
@@ -137,7 +137,7 @@ impl Object {
             ranges: writable(ebpf, "RANGES", MAX_RANGES)?,
             spaces: writable(ebpf, "SPACES", MAX_SPACES)?,
             cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
-            space_of: take(ebpf, "SPACE_OF")?.try_into()?,
+            code_of: take(ebpf, "CODE_OF")?.try_into()?,
         })
     }
 
@@ -166,6 +166,7 @@ impl Object {
     pub fn attach_lifecycle(&mut self) -> Result<()> {
         self.attach_tracepoint("uf_exit", "sched_process_exit")?;
         self.attach_tracepoint("uf_exec", "sched_process_exec")?;
+        self.attach_tracepoint("uf_unmapped", "vm_unmapped_area")?;
         self.attach_tracepoint("uf_newtask", "task_newtask")
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
 use rustix::io::Errno;
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::table::{Range, Row, Space, cached};
+use tracer_ebpf::table::{Code, Range, Row, Space, cached};
 
 use super::mapped::MappedArray;
 
@@ -24,8 +24,8 @@ pub struct TableMaps {
     pub spaces: MappedArray<Space>,
     /// Rules by address.
     pub cache: MappedArray<u64>,
-    /// Images' address spaces.
-    pub space_of: HashMap<MapData, u64, u32>,
+    /// Images' code: a [`Code`] as plain words.
+    pub code_of: HashMap<MapData, u64, [u32; 2]>,
 }
 
 impl TableMaps {
@@ -34,27 +34,29 @@ impl TableMaps {
     /// # Errors
     /// Fails if there is no room.
     pub fn assign(&mut self, image: u64, space: u32) -> Result<()> {
-        self.space_of
-            .insert(image, space, 0)
+        let Code { replaced, .. } = self.code_of(image);
+        self.code_of
+            .insert(image, [space, replaced], 0)
             .context("cannot tell the kernel side of an address space")
     }
 
     /// Takes an image's address space away.
     pub fn forget(&mut self, image: u64) {
         // Gone already is fine.
-        let _ = self.space_of.remove(&image);
+        let _ = self.code_of.remove(&image);
     }
 
-    /// The number of an image's address space; 0 if it has none.
-    pub fn space_of(&self, image: u64) -> u32 {
-        self.space_of.get(&image, 0).unwrap_or(0)
+    /// What code an image has.
+    pub fn code_of(&self, image: u64) -> Code {
+        let [space, replaced] = self.code_of.get(&image, 0).unwrap_or_default();
+        Code { space, replaced }
     }
 
     /// The address spaces that programs can reach.
     pub fn reachable(&self) -> impl Iterator<Item = u32> + '_ {
-        self.space_of
+        self.code_of
             .iter()
-            .filter_map(|entry| entry.ok().map(|(_, space)| space))
+            .filter_map(|entry| entry.ok().map(|(_, [space, _])| space))
     }
 
     /// Empties the cache of everything that belongs to some address spaces.
@@ -67,6 +69,11 @@ impl TableMaps {
         }
     }
 }
+
+const _: () = assert!(
+    size_of::<Code>() == size_of::<[u32; 2]>(),
+    "the map's value is a Code"
+);
 
 /// Waits until every program that runs now has ended: programs on probes run
 /// within the kernel's read-copy-update sections, and this system call waits

@@ -249,14 +249,15 @@ fn one_for_each_path(
     code: &CodeSpace,
 ) -> Vec<(CollectedSite, StackEnd)> {
     let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
-    let mut known: HashMap<(Vec<u64>, StackEnd, bool), usize> = HashMap::new();
+    let mut known: HashMap<Path, usize> = HashMap::new();
     for mut site in sites {
         let mut end = stack_end(site.end);
+        let mapping = |frame: FrameAddress| code.find(frame.lookup(), site.seen.0);
         let last = FrameAddress::of_stack(&site.frames).next_back();
         if end == StackEnd::NoMapping
             && let Some(last) = last
         {
-            match code.find(last.lookup(), site.seen.1) {
+            match mapping(last) {
                 Some(mapping) => end = end_in(mapping),
                 // The allocator and its caller are certain.
                 None if site.frames.len() > 2 => {
@@ -266,17 +267,33 @@ fn one_for_each_path(
                 None => {}
             }
         }
-        let is_heap = site.kind == MemoryKind::Heap;
-        let key = (site.frames.clone(), end, is_heap);
-        match known.get(&key) {
+        let since = |frame| mapping(frame).map(|mapping| mapping.since_ns);
+        let path = Path {
+            mapped: FrameAddress::of_stack(&site.frames).map(since).collect(),
+            frames: site.frames.clone(),
+            end,
+            is_heap: site.kind == MemoryKind::Heap,
+        };
+        match known.get(&path) {
             Some(at) => add(&mut merged[*at].0, &site),
             None => {
-                known.insert(key, merged.len());
+                known.insert(path, merged.len());
                 merged.push((site, end));
             }
         }
     }
     merged
+}
+
+/// What makes two sites of an image the same.
+#[derive(PartialEq, Eq, Hash)]
+struct Path {
+    frames: Vec<u64>,
+    /// Since when the code of each frame is mapped: what is unmapped leaves
+    /// its addresses to others.
+    mapped: Vec<Option<u64>>,
+    end: StackEnd,
+    is_heap: bool,
 }
 
 /// Why a stack ended in a mapping that the kernel side did not know.

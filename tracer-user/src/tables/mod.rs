@@ -106,7 +106,7 @@ impl Tables {
         let ranges = self.ranges_of(code);
         let known = self.images.get(&image);
         let is_current = known.is_some_and(|known| {
-            known.ranges == ranges && self.maps.space_of(image) == known.number
+            known.ranges == ranges && self.maps.code_of(image).space == known.number
         });
         if is_current {
             return Ok(false);
