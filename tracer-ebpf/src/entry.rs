@@ -54,7 +54,9 @@ impl Request {
                 request.address = argument(0)?;
                 request.size = argument(1)?;
                 request.argument = argument(3)? & 0xffff_ffff;
-                if request.argument & (MAP_ANONYMOUS | MAP_FIXED) == 0 {
+                // Only at an address of its choice can it replace code
+                // without our knowledge.
+                if request.argument & (MAP_ANONYMOUS | MAP_FIXED) == 0 && request.address == 0 {
                     return None;
                 }
                 request.allocates = request.argument & MAP_ANONYMOUS != 0;

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::RetProbeContext;
 use tracer_ebpf::call::{self, Function};
-use tracer_ebpf::event::{Event, EventKind, MAP_FAILED, MAP_FIXED};
+use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
@@ -23,9 +23,6 @@ pub(crate) unsafe fn entered(thread: *mut Thread, function: Function, request: &
     // SAFETY: the caller's record.
     unsafe {
         match function {
-            Function::Mmap if request.argument & MAP_FIXED != 0 => {
-                code::replaced((*thread).image, request.address, request.size);
-            }
             Function::Munmap => report(thread, EventKind::UnmapEnter, request.address),
             Function::Mremap => {
                 (*thread).call.size = request.old_size;
@@ -44,7 +41,13 @@ pub(crate) fn leave_mmap(context: &RetProbeContext) {
         && address != MAP_FAILED
     {
         // SAFETY: the thread's own record.
-        unsafe { report(thread, EventKind::Map, address) };
+        unsafe {
+            let call = &(*thread).call;
+            code::replaced((*thread).image, address, call.size);
+            if call.argument & (MAP_ANONYMOUS | MAP_FIXED) != 0 {
+                report(thread, EventKind::Map, address);
+            }
+        }
     }
 }
 

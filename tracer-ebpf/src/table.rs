@@ -86,9 +86,14 @@ pub struct Space {
     pub first: u32,
     /// How many, sorted by address.
     pub len: u32,
+    /// Another number for the same ranges, to go on with when one of them is
+    /// not valid any more: nothing is cached under it. 0 if there is none.
+    pub spare: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
-// SAFETY: repr(C), two u32, any bit pattern is valid.
+// SAFETY: repr(C), four u32, any bit pattern is valid.
 unsafe impl crate::Record for Space {}
 
 /// What code an image has.

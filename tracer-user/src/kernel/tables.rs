@@ -52,11 +52,11 @@ impl TableMaps {
         Code { space, replaced }
     }
 
-    /// The address spaces that programs can reach.
-    pub fn reachable(&self) -> impl Iterator<Item = u32> + '_ {
+    /// The address spaces that programs can reach, by image.
+    pub fn reachable(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
         self.code_of
             .iter()
-            .filter_map(|entry| entry.ok().map(|(_, [space, _])| space))
+            .filter_map(|entry| entry.ok().map(|(image, [space, _])| (image, space)))
     }
 
     /// Empties the cache of everything that belongs to some address spaces.

@@ -205,6 +205,11 @@ impl Session {
                     }
                 }
                 Change::NewCode(pid) => self.unpublished.push(pid),
+                Change::ReplacedCode(image) => {
+                    let sharers = self.tables.sharers(image);
+                    self.unpublished.extend(sharers.into_iter().map(image_pid));
+                    self.unpublished.push(image_pid(image));
+                }
                 Change::None => {}
             }
         }

@@ -69,8 +69,10 @@ pub struct Images {
 pub enum Change {
     /// Nothing.
     None,
-    /// New code is mapped in this process, or some was replaced.
+    /// New code is mapped in this process.
     NewCode(u32),
+    /// Code of this image (the kernel side's id) was replaced.
+    ReplacedCode(u64),
     /// An image ended by exec.
     Replaced {
         /// Its index in [`Images::iter`].
@@ -149,7 +151,7 @@ impl Images {
             return self.exec(event);
         }
         if event.kind == EventKind::CodeReplaced as u32 {
-            return Change::NewCode(image_pid(event.image));
+            return Change::ReplacedCode(event.image);
         }
         if event.kind == EventKind::Fork as u32 {
             self.fork(event);

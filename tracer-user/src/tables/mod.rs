@@ -17,7 +17,7 @@ pub use self::builder::Builder;
 use self::builder::Built;
 use self::extents::{Extent, Extents};
 use self::module::{Loaded, Module, range};
-use self::spaces::Spaces;
+use self::spaces::{Placed, Spaces};
 use crate::kernel::tables::TableMaps;
 use crate::process::code::CodeMapping;
 use crate::process::maps::{FileId, MappingName};
@@ -44,8 +44,7 @@ pub struct Tables {
 
 /// What the kernel side knows of an image.
 struct Known {
-    number: u32,
-    extent: Extent,
+    placed: Placed,
     ranges: Vec<Range>,
 }
 
@@ -106,22 +105,28 @@ impl Tables {
         let ranges = self.ranges_of(code);
         let known = self.images.get(&image);
         let is_current = known.is_some_and(|known| {
-            known.ranges == ranges && self.maps.code_of(image).space == known.number
+            known.ranges == ranges && self.maps.code_of(image).space == known.placed.number
         });
         if is_current {
             return Ok(false);
         }
-        let (number, extent) = self.spaces.put(&mut self.maps, &ranges)?;
-        self.maps.assign(image, number)?;
-        let known = Known {
-            number,
-            extent,
-            ranges,
-        };
-        if let Some(old) = self.images.insert(image, known) {
-            self.spaces.retire(old.number, old.extent);
+        let placed = self.spaces.put(&mut self.maps, &ranges)?;
+        self.maps.assign(image, placed.number)?;
+        if let Some(old) = self.images.insert(image, Known { placed, ranges }) {
+            self.spaces.retire(old.placed);
         }
         Ok(true)
+    }
+
+    /// The images that have the same address space as `image`: those of
+    /// forked children. What one of them replaces is unknown to all.
+    pub fn sharers(&self, image: u64) -> Vec<u64> {
+        let Some(Known { placed, .. }) = self.images.get(&image) else {
+            return Vec::new();
+        };
+        let has_it = |(_, number): &(u64, u32)| *number == placed.number || *number == placed.spare;
+        let sharers = self.maps.reachable().filter(has_it);
+        sharers.map(|(image, _)| image).collect()
     }
 
     /// Images that lack a table.
@@ -134,7 +139,7 @@ impl Tables {
     pub fn forget(&mut self, image: u64) {
         self.maps.forget(image);
         if let Some(known) = self.images.remove(&image) {
-            self.spaces.retire(known.number, known.extent);
+            self.spaces.retire(known.placed);
         }
     }
 

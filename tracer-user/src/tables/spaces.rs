@@ -21,11 +21,22 @@ const MAX_RANGES_OF_ONE: usize = (1 << RANGE_ROUNDS) - 1;
 /// So many address spaces may be out of use before their room is reclaimed.
 const MAX_RETIRED: usize = 1024;
 
+/// An address space in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its number.
+    pub number: u32,
+    /// The number that the kernel side goes on with when code is replaced.
+    pub spare: u32,
+    /// Its ranges.
+    pub extent: Extent,
+}
+
 /// Which numbers and ranges are in use.
 pub struct Spaces {
     numbers: Vec<u32>,
     ranges: Extents,
-    retired: Vec<(u32, Extent)>,
+    retired: Vec<Placed>,
 }
 
 impl Spaces {
@@ -38,24 +49,23 @@ impl Spaces {
         }
     }
 
-    /// Puts ranges, sorted by address, into the kernel: the number and the
-    /// part of the array.
+    /// Puts ranges, sorted by address, into the kernel.
     ///
     /// # Errors
     /// Fails if there is no room, even after reclaiming.
-    pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range]) -> Result<(u32, Extent)> {
+    pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range]) -> Result<Placed> {
         if ranges.len() > MAX_RANGES_OF_ONE {
             bail!("more than {MAX_RANGES_OF_ONE} executable mappings");
         }
         let len = u32::try_from(ranges.len())?;
-        if self.retired.len() > MAX_RETIRED || self.numbers.is_empty() || self.ranges.room() < len {
+        if self.retired.len() > MAX_RETIRED || self.numbers.len() < 2 || self.ranges.room() < len {
             self.reclaim(maps)?;
         }
         let extent = self
             .ranges
             .take(len)
             .context("no room for more executable mappings")?;
-        let Some(number) = self.numbers.pop() else {
+        let (Some(number), Some(spare)) = (self.numbers.pop(), self.numbers.pop()) else {
             self.ranges.give(extent);
             bail!("no room for more address spaces");
         };
@@ -65,30 +75,42 @@ impl Spaces {
         let space = Space {
             first: extent.first,
             len,
+            spare,
+            padding: 0,
         };
         maps.spaces.set(number, space);
-        Ok((number, extent))
+        maps.spaces.set(spare, Space { spare: 0, ..space });
+        Ok(Placed {
+            number,
+            spare,
+            extent,
+        })
     }
 
-    /// Takes back a number that the caller no longer gives to any image.
-    /// Forked children may still have it.
-    pub fn retire(&mut self, number: u32, extent: Extent) {
-        self.retired.push((number, extent));
+    /// Takes back what the caller no longer gives to any image. Forked
+    /// children may still have it.
+    pub fn retire(&mut self, placed: Placed) {
+        self.retired.push(placed);
     }
 
     /// Frees what no image has any more.
     fn reclaim(&mut self, maps: &mut TableMaps) -> Result<()> {
         wait_for_programs()?;
-        let reachable: HashSet<u32> = maps.reachable().collect();
+        let reachable: HashSet<u32> = maps.reachable().map(|(_, number)| number).collect();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
             .into_iter()
-            .partition(|(number, _)| reachable.contains(number));
+            .partition(|placed| {
+                reachable.contains(&placed.number) || reachable.contains(&placed.spare)
+            });
         self.retired = kept;
-        let numbers: HashSet<u32> = gone.iter().map(|(number, _)| *number).collect();
+        let numbers: HashSet<u32> = gone
+            .iter()
+            .flat_map(|placed| [placed.number, placed.spare])
+            .collect();
         maps.forget_cached(|number| numbers.contains(&number));
-        for (number, extent) in gone {
-            self.numbers.push(number);
-            self.ranges.give(extent);
+        for placed in gone {
+            self.numbers.extend([placed.number, placed.spare]);
+            self.ranges.give(placed.extent);
         }
         Ok(())
     }
