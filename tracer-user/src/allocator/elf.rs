@@ -235,4 +235,28 @@ mod tests {
         assert_eq!(found.iter().filter(|f| f.name == "malloc").count(), 1);
         assert!(found.iter().all(|f| !f.code.is_empty()));
     }
+
+    /// A file that says that its section headers are without number, and is
+    /// sparse, so that they could be there.
+    #[test]
+    fn a_file_that_claims_too_much_is_not_read() {
+        let mut head = std::fs::read("/bin/true").unwrap()[..4096].to_vec();
+        // e_shoff, e_shnum.
+        head[0x28..0x30].copy_from_slice(&8192_u64.to_le_bytes());
+        head[0x3c..0x3e].fill(0);
+        let path = std::env::temp_dir().join(format!("unfreed-claims-{}", std::process::id()));
+        std::fs::write(&path, &head).unwrap();
+        let written = std::fs::File::options().write(true).open(&path).unwrap();
+        // The first section header's sh_size is the number of them all.
+        written
+            .write_all_at(&(1_u64 << 33).to_le_bytes(), 8192 + 32)
+            .unwrap();
+        written.set_len(1 << 40).unwrap();
+        let own = ProcessHandle::open(std::process::id()).unwrap();
+        let located = own.locate_in_root(&path, rustix::fs::OFlags::empty());
+        std::fs::remove_file(&path).unwrap();
+        let file = RegularFile::open(&located.unwrap()).unwrap();
+        let error = functions(&file, true, |_| true).unwrap_err();
+        assert_eq!(error.to_string(), "it has too many segments or sections");
+    }
 }
