@@ -29,8 +29,12 @@ mod unwind;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
+use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_ebpf::call::Function;
+
+/// Asks for the stack of the program, not of the kernel.
+const BPF_F_USER_STACK: u64 = 1 << 8;
 
 /// Defines the entry and the return probe of an allocating function. Names
 /// have at most the 15 characters that the kernel keeps.
@@ -158,6 +162,26 @@ fn uf_empty(_context: ProbeContext) -> u32 {
 /// An empty return probe.
 #[uretprobe]
 fn uf_empty_ret(_context: RetProbeContext) -> u32 {
+    0
+}
+
+/// Walks the stack and does nothing else, for benchmarks.
+#[uprobe]
+fn uf_walk(context: ProbeContext) -> u32 {
+    if let Some(thread) = inflight::thread() {
+        // SAFETY: the context's registers and the thread's own record.
+        unsafe { unwind::capture(context.regs, thread) };
+    }
+    0
+}
+
+/// Has the kernel walk the stack and does nothing else, for benchmarks.
+#[uprobe]
+fn uf_stackid(context: ProbeContext) -> u32 {
+    if maps::is_active() {
+        // What is returned, and that it may be an error, is of no interest.
+        let _ = context.get_stackid(&maps::KERNEL_STACKS, BPF_F_USER_STACK);
+    }
     0
 }
 

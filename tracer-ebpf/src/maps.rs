@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::limits::{
@@ -121,6 +121,10 @@ pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
 /// verified with the whole walk in them.
 #[map]
 pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The kernel's own stacks, for benchmarks; otherwise it has one element.
+#[map]
+pub(crate) static KERNEL_STACKS: StackTrace = StackTrace::with_max_entries(1024, 0);
 
 /// What user space must see one by one.
 #[map]

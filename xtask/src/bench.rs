@@ -70,7 +70,7 @@ impl Contestant {
                 let mut command = shell::as_root(unfreed);
                 command.args(["record", "-p", pid]);
                 if self == Self::Floor {
-                    command.arg("--empty-probes");
+                    command.args(["--programs", "empty"]);
                 }
                 Some((command, "tracing "))
             }

@@ -1,7 +1,9 @@
 // Times pairs of malloc and free, for `cargo xtask bench`.
 //
-// Prints its pid and `ready`; for each line N on standard input runs N pairs
-// of 64 to 127 bytes and prints the nanoseconds of one.
+// Prints its pid and `ready`; for each line `N DEPTH` on standard input runs N
+// pairs of 64 to 127 bytes, DEPTH calls further down than without, and prints
+// the nanoseconds of one pair.
+// flags: -O2 -fomit-frame-pointer -fno-optimize-sibling-calls
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -20,14 +22,30 @@ __attribute__((noinline)) static void pairs(long count) {
     }
 }
 
+// Frames with room for something, as real ones have.
+__attribute__((noinline)) static void deeper(long count, int depth) {
+    volatile char room[40];
+    room[0] = 0;
+    if (depth > 0)
+        deeper(count, depth - 1);
+    else
+        pairs(count);
+    room[0] = 1;
+}
+
 int main(void) {
     setvbuf(stdout, NULL, _IONBF, 0);
     printf("pid %d\nready\n", getpid());
     char line[64];
     while (fgets(line, sizeof line, stdin)) {
-        long count = atol(line);
+        char *rest;
+        long count = strtol(line, &rest, 10);
+        int depth = atoi(rest);
         double begin = now();
-        pairs(count);
+        if (depth > 0)
+            deeper(count, depth - 1);
+        else
+            pairs(count);
         printf("%.1f\n", (now() - begin) / (double)count);
     }
     return 0;

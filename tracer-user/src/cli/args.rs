@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -112,9 +113,9 @@ pub struct TraceArgs {
     /// Rows of unwind tables to hold in the kernel, 8 bytes each
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
     pub max_rows: u64,
-    /// Place empty probes: what the traps alone cost, for benchmarks
-    #[arg(long, hide = true)]
-    pub empty_probes: bool,
+    /// Attach other programs than those that count, for benchmarks
+    #[arg(long, hide = true, value_enum, default_value_t)]
+    pub programs: Programs,
     /// Print what is probed and where; twice: the kernel side's log too
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

@@ -16,6 +16,8 @@ pub struct Sizes {
     pub sites: u32,
     /// Rows of unwind tables.
     pub rows: u32,
+    /// The kernel's own stacks, for benchmarks; 1 is the least.
+    pub kernel_stacks: u32,
 }
 
 /// Kernel memory in bytes.
@@ -77,6 +79,7 @@ mod tests {
             live: 1 << 20,
             sites: 1 << 14,
             rows: 1 << 20,
+            kernel_stacks: 1,
         }
         .footprint();
         assert!(footprint.fixed < 150 << 20, "{footprint:?}");

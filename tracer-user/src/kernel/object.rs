@@ -93,6 +93,7 @@ impl Object {
             .map_max_entries("THREADS", threads)
             .map_max_entries("PROCESSES", processes)
             .map_max_entries("CODE_OF", processes)
+            .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
         let multi = match road {
@@ -149,9 +150,9 @@ impl Object {
         }
     }
 
-    /// Attaches empty programs from now on.
-    pub fn use_empty_programs(&mut self) {
-        self.programs = Programs::Empty;
+    /// Attaches these programs from now on.
+    pub fn use_programs(&mut self, programs: Programs) {
+        self.programs = programs;
     }
 
     /// Attaches probes by perf events from now on.
@@ -414,7 +415,8 @@ fn descriptor(map: &Map) -> Option<RawFd> {
         | Map::HashMap(data)
         | Map::ProgramArray(data)
         | Map::Queue(data)
-        | Map::RingBuf(data) => Some(data.fd().as_fd().as_raw_fd()),
+        | Map::RingBuf(data)
+        | Map::StackTraceMap(data) => Some(data.fd().as_fd().as_raw_fd()),
         _ => None,
     }
 }

@@ -17,9 +17,11 @@ impl Moment {
     /// All, in order.
     pub const ALL: [Self; 3] = [Self::Free, Self::Return, Self::Entry];
 
-    const fn empty_program(self) -> &'static str {
+    /// A program that does one thing at entries, and otherwise nothing.
+    const fn only(self, entry: &'static str) -> &'static str {
         match self {
-            Self::Free | Self::Entry => "uf_empty",
+            Self::Free => "uf_empty",
+            Self::Entry => entry,
             Self::Return => "uf_empty_ret",
         }
     }
@@ -61,13 +63,18 @@ impl Moment {
     }
 }
 
-/// Which programs are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which programs are attached. All but the first are for benchmarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Programs {
     /// Those that count.
+    #[default]
     Counting,
     /// Empty ones, to learn what the kernel's traps cost alone.
     Empty,
+    /// At entries those that walk the stack.
+    Walk,
+    /// At entries those that have the kernel walk the stack.
+    Stackid,
 }
 
 impl Programs {
@@ -75,7 +82,9 @@ impl Programs {
     pub const fn at(self, moment: Moment) -> &'static str {
         match self {
             Self::Counting => moment.program(),
-            Self::Empty => moment.empty_program(),
+            Self::Empty => moment.only("uf_empty"),
+            Self::Walk => moment.only("uf_walk"),
+            Self::Stackid => moment.only("uf_stackid"),
         }
     }
 
@@ -83,7 +92,7 @@ impl Programs {
     pub const fn of(self, moment: Moment, function: Option<Function>) -> &'static str {
         match self {
             Self::Counting => moment.program_of(function),
-            Self::Empty => moment.empty_program(),
+            _ => self.at(moment),
         }
     }
 }

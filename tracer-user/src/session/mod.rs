@@ -122,9 +122,7 @@ impl Session {
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
         object.attach_lifecycle()?;
-        if options.empty_probes {
-            object.use_empty_programs();
-        }
+        object.use_programs(options.programs);
         Ok(Self {
             probes,
             object,

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::args::TraceArgs;
 use crate::kernel::footprint::Sizes;
+use crate::kernel::program::Programs;
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
     pub verbose: u8,
-    /// Whether probes do nothing, for benchmarks.
-    pub empty_probes: bool,
+    /// Which programs are attached.
+    pub programs: Programs,
 }
 
 impl Options {
@@ -48,9 +49,14 @@ impl Options {
                 live: u32::try_from(args.max_live)?,
                 sites,
                 rows: u32::try_from(args.max_rows)?,
+                kernel_stacks: if args.programs == Programs::Stackid {
+                    1024
+                } else {
+                    1
+                },
             },
             verbose: args.verbose,
-            empty_probes: args.empty_probes,
+            programs: args.programs,
         })
     }
 
@@ -65,9 +71,10 @@ impl Options {
                 live: 1024,
                 sites: 16,
                 rows: 1 << 16,
+                kernel_stacks: 1,
             },
             verbose: 0,
-            empty_probes: false,
+            programs: Programs::Counting,
         }
     }
 }
