@@ -161,6 +161,15 @@ impl Rule {
         self.0 as u8 & (FORM | GO | DEREF | 3)
     }
 
+    /// Whether the CFA is rsp or rbp plus the offset, and registers count from
+    /// the CFA: nearly all rules do.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        const MASK: u64 = 0xfe;
+        const PLAIN: u64 = (Base::Cfa as u64) << 4 | GO as u64;
+        self.0 & MASK == PLAIN
+    }
+
     /// Whether it leads to a caller.
     #[inline(always)]
     pub const fn goes_on(self) -> bool {
@@ -307,6 +316,10 @@ mod tests {
         assert_eq!(Rule::UNSUPPORTED.kind(), Kind::Unsupported as u8);
         assert!(Rule::SIGNAL.is_signal() && Rule::SIGNAL.is_in_memory());
         assert!(Rule::FRAME_POINTER.is_frame_pointer() && Rule::FRAME_POINTER.goes_on());
+        assert!(Rule::ENTRY.is_plain());
+        for rule in [Rule::SIGNAL, Rule::FRAME_POINTER, Rule::NONE, Rule::END] {
+            assert!(!rule.is_plain());
+        }
         for rule in [Rule::NONE, Rule::END, Rule::UNSUPPORTED] {
             assert!(!rule.goes_on() && !rule.is_signal() && !rule.is_plt());
         }

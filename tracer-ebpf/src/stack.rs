@@ -11,7 +11,7 @@
 use crate::limits::{MAX_FRAMES, USER_END};
 use crate::rule::{Kind, Rule};
 use crate::site::SiteKey;
-use crate::step::{Frame, Memory, Registers};
+use crate::step::{Frame, Memory, Registers, plain_step};
 use crate::volatile::{Volatile, opaque};
 
 /// Marks, in the array of frames, an address that a signal interrupted: it is
@@ -81,6 +81,24 @@ impl StackEnd {
     }
 }
 
+impl Rule {
+    /// Why a frame with this rule is the last one, if it is.
+    #[inline(always)]
+    fn end(self) -> Option<StackEnd> {
+        if self.goes_on() {
+            return None;
+        }
+        let kind = self.kind();
+        Some(if kind == Kind::End as u8 {
+            StackEnd::Start
+        } else if kind == Kind::None as u8 {
+            StackEnd::NoRow
+        } else {
+            StackEnd::Unsupported
+        })
+    }
+}
+
 /// The thread whose stack is walked.
 pub trait Target: Memory {
     /// The rule of an address: of a return address, or (`exact`) of an
@@ -113,8 +131,8 @@ pub struct Walk {
 #[repr(C)]
 pub struct WalkState {
     frame: Frame,
-    /// The frame's address as the array has it.
-    shown: Volatile,
+    /// 1 if the last step was from a signal's frame.
+    exact: Volatile,
     /// Frames until here.
     depth: Volatile,
     /// The hash until here.
@@ -122,43 +140,9 @@ pub struct WalkState {
     low: Volatile,
 }
 
-/// What the next frame up is: a plain number, since the compiler leaves parts
-/// of an enum that do not matter undefined, which old verifiers refuse.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Up(u64);
-
-impl Up {
-    /// One with a caller.
-    const FRAME: Self = Self(0);
-    const LAST: u64 = 0x100;
-    const NOTHING: u64 = 0x200;
-
-    /// The last one.
-    #[inline(always)]
-    fn last(end: StackEnd) -> Self {
-        Self(Self::LAST | end as u64)
-    }
-
-    /// There is none.
-    #[inline(always)]
-    fn nothing(end: StackEnd) -> Self {
-        Self(Self::NOTHING | end as u64)
-    }
-
-    #[inline(always)]
-    fn is_frame(self) -> bool {
-        self.0 & Self::NOTHING == 0
-    }
-
-    #[inline(always)]
-    fn end(self) -> StackEnd {
-        StackEnd::from_number(self.0 & 0xff)
-    }
-}
-
 /// Frames of one part of a walk. The verifier follows each part on its own:
 /// what it knows of one frame grows with all those before.
-pub const PART: u32 = 16;
+pub const PART: u32 = 32;
 
 /// Walks of more parts than this are too deep.
 pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
@@ -188,28 +172,64 @@ impl WalkState {
         target: &mut impl Target,
         frames: &mut [u64; MAX_FRAMES],
     ) -> Option<StackEnd> {
+        let mut from = self.frame.registers();
+        let mut rule = self.frame.rule();
         let mut round = 0;
         while round < PART {
             if self.depth.get() >= MAX_FRAMES as u64 {
                 return Some(StackEnd::TooDeep);
             }
-            let up = self.up(target);
-            if !up.is_frame() {
-                return Some(up.end());
+            match plain_step(rule, from, target) {
+                Some(caller) => {
+                    from = caller;
+                    self.exact.set(0);
+                }
+                None => {
+                    self.frame.begin(from, rule);
+                    self.exact.set(u64::from(rule.is_signal()));
+                    if let Err(reason) = self.frame.step(target) {
+                        return Some(reason);
+                    }
+                    from = self.frame.registers();
+                }
             }
+            if may_be_trampoline(from.ip) {
+                // What a signal interrupted may be at such an address too,
+                // but the kernel has no return address for it.
+                if let Some(original) = target.original(from.sp.wrapping_sub(8)) {
+                    from.ip = original;
+                }
+            }
+            if from.ip.wrapping_sub(LOWEST_CODE) >= USER_END - LOWEST_CODE {
+                return Some(match from.ip {
+                    0 => StackEnd::Start,
+                    _ => StackEnd::BadReturn,
+                });
+            }
+            let end = match target.rule(from.ip, self.exact.get() != 0) {
+                Ok(found) => {
+                    rule = found;
+                    rule.end()
+                }
+                Err(StackEnd::BadReturn) => return Some(StackEnd::BadReturn),
+                Err(reason) => Some(reason),
+            };
+            let shown = from.ip | self.exact.get() << 63;
+            self.add(shown);
             // Right before it is used: kernels before 5.12 forget what they
             // know of a number that was on the stack meanwhile.
             let depth = opaque(self.depth.get() as usize);
             if depth >= MAX_FRAMES {
                 return Some(StackEnd::TooDeep);
             }
-            frames[depth] = self.shown.get();
+            frames[depth] = shown;
             self.depth.set(self.depth.get() + 1);
-            if up != Up::FRAME {
-                return Some(up.end());
+            if end.is_some() {
+                return end;
             }
             round += 1;
         }
+        self.frame.begin(from, rule);
         None
     }
 
@@ -226,47 +246,6 @@ impl WalkState {
                 low: self.low.get(),
             },
         }
-    }
-
-    /// Goes to the caller.
-    #[inline(always)]
-    fn up(&mut self, target: &mut impl Target) -> Up {
-        let exact = self.frame.rule().is_signal();
-        if let Err(reason) = self.frame.step(target) {
-            return Up::nothing(reason);
-        }
-        if may_be_trampoline(self.frame.ip()) {
-            // What a signal interrupted may be just below the stack too, and
-            // is no return address; but the kernel has none for it.
-            if let Some(original) = target.original(self.frame.slot()) {
-                self.frame.set_ip(original);
-            }
-        }
-        let ip = self.frame.ip();
-        self.shown.set(if exact { ip | INTERRUPTED } else { ip });
-        if ip == 0 {
-            return Up::nothing(StackEnd::Start);
-        }
-        if !(LOWEST_CODE..USER_END).contains(&ip) {
-            return Up::nothing(StackEnd::BadReturn);
-        }
-        match target.rule(ip, exact) {
-            Ok(rule) => self.frame.set_rule(rule),
-            Err(StackEnd::BadReturn) => return Up::nothing(StackEnd::BadReturn),
-            Err(reason) => {
-                self.add(self.shown.get());
-                return Up::last(reason);
-            }
-        }
-        self.add(self.shown.get());
-        let kind = self.frame.rule().kind();
-        if kind == Kind::End as u8 {
-            return Up::last(StackEnd::Start);
-        }
-        if kind == Kind::None as u8 {
-            return Up::last(StackEnd::NoRow);
-        }
-        Up::FRAME
     }
 
     /// Two independent 64-bit multiply-xorshift lanes.
@@ -305,6 +284,10 @@ mod tests {
         fn word(&mut self, address: u64) -> Option<u64> {
             let index = usize::try_from(address.checked_sub(STACK)? / 8).ok()?;
             self.words.get(index).copied()
+        }
+
+        fn near(&self, _: u64) -> Option<u64> {
+            None
         }
     }
 

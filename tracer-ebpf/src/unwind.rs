@@ -90,8 +90,15 @@ impl Memory for Current {
         let thread = unsafe { &mut *self.thread };
         let offset = address.wrapping_sub(thread.window_start.get());
         if offset >= thread.window_length.get() {
-            refill(address);
+            refill(thread, address);
         }
+        self.near(address)
+    }
+
+    #[inline(always)]
+    fn near(&self, address: u64) -> Option<u64> {
+        // SAFETY: only this thread touches its record.
+        let thread = unsafe { &*self.thread };
         let offset = address.wrapping_sub(thread.window_start.get());
         if offset >= thread.window_length.get() {
             return None;
@@ -144,19 +151,26 @@ impl Target for Current {
     }
 }
 
-/// Reads the current thread's stack from `address` to the end of its page, at
-/// most a window: a read that crosses into an unmapped page would fail as a
-/// whole. Verified once, on its own.
-#[unsafe(no_mangle)]
+/// Reads a window of the stack from `address` on. What is above has been in
+/// use, so all of it can be read, but for the stack's last page: a read that
+/// fails is tried again to the end of the page, since it fails as a whole.
 #[inline(never)]
-extern "C" fn refill(address: u64) -> u64 {
-    let Some(thread) = inflight::known_thread() else {
-        return 0;
-    };
-    // SAFETY: only this thread touches its record.
-    let thread = unsafe { &mut *thread };
-    let to_page_end = 4096 - (address & 4095);
-    let length = to_page_end.min(WINDOW_BYTES as u64);
+fn refill(thread: &mut Thread, address: u64) {
+    let mut length = WINDOW_BYTES as u64;
+    if !read(thread, address, length) {
+        let to_page_end = 4096 - (address & 4095);
+        length = to_page_end.min(WINDOW_BYTES as u64);
+        if !read(thread, address, length) {
+            length = 0;
+        }
+    }
+    thread.window_start.set(address);
+    thread.window_length.set(length);
+}
+
+/// Reads at most a window.
+#[inline(always)]
+fn read(thread: &mut Thread, address: u64, length: u64) -> bool {
     // SAFETY: the window has room for `length` bytes; a fault in the target's
     // memory is an error code.
     let status = unsafe {
@@ -166,11 +180,7 @@ extern "C" fn refill(address: u64) -> u64 {
             address as *const _,
         )
     };
-    thread.window_start.set(address);
-    thread
-        .window_length
-        .set(if status == 0 { length } else { 0 });
-    length
+    status == 0
 }
 
 /// The return address that stood in the word at `slot` before a return probe,
