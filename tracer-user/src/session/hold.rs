@@ -226,9 +226,8 @@ impl Drop for Held {
 
 /// An entry of an auxiliary vector: pairs of words, a kind and a value.
 fn auxiliary(vector: &[u8], kind: u64) -> Option<u64> {
-    let mut words = vector
-        .chunks_exact(8)
-        .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
+    let (words, _) = vector.as_chunks::<8>();
+    let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
     while let (Some(found), Some(value)) = (words.next(), words.next()) {
         if found == kind {
             return Some(value);
