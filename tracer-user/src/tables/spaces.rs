@@ -59,7 +59,7 @@ impl Spaces {
         }
         let len = u32::try_from(ranges.len())?;
         if self.retired.len() > MAX_RETIRED || self.numbers.len() < 2 || self.ranges.room() < len {
-            self.reclaim(maps)?;
+            self.reclaim(maps);
         }
         let extent = self
             .ranges
@@ -94,8 +94,8 @@ impl Spaces {
     }
 
     /// Frees what no image has any more.
-    fn reclaim(&mut self, maps: &mut TableMaps) -> Result<()> {
-        wait_for_programs()?;
+    fn reclaim(&mut self, maps: &mut TableMaps) {
+        wait_for_programs();
         let reachable: HashSet<u32> = maps.reachable().map(|(_, number)| number).collect();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
             .into_iter()
@@ -112,6 +112,5 @@ impl Spaces {
             self.numbers.extend([placed.number, placed.spare]);
             self.ranges.give(placed.extent);
         }
-        Ok(())
     }
 }
