@@ -86,6 +86,7 @@ impl Object {
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
             .map_max_entries("CODE_OF", processes)
+            .map_max_entries("REPLACED", processes)
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
@@ -132,6 +133,7 @@ impl Object {
             spaces: writable(ebpf, "SPACES", MAX_SPACES)?,
             cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
             code_of: take(ebpf, "CODE_OF")?.try_into()?,
+            replaced: take(ebpf, "REPLACED")?.try_into()?,
         })
     }
 

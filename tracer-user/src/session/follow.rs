@@ -134,6 +134,10 @@ impl Session {
         };
         let mut last = None;
         for _ in 0..LOOKS {
+            let Some(image) = self.images.get(index).map(|image| image.id) else {
+                return;
+            };
+            let as_of = self.tables.replaced(image);
             let Some(code) = self.images.look(index, monotonic_ns()) else {
                 return;
             };
@@ -142,10 +146,7 @@ impl Session {
                 return;
             }
             last = Some(ranges);
-            let Some(image) = self.images.get(index) else {
-                return;
-            };
-            if self.tables.publish(image.id, &code).is_err() {
+            if self.tables.publish(image, &code, as_of).is_err() {
                 self.losses.unpublished += 1;
                 return;
             }
