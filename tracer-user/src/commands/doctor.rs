@@ -1,6 +1,7 @@
 //! `unfreed doctor`: what works here, and the remedy for what does not.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -15,6 +16,9 @@ use crate::session::preflight::checks;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
+
+/// Our own unwind table is large, and some machines are slow.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Allocations by which stacks are tried.
 const OWN_ALLOCATIONS: usize = 1000;
@@ -88,6 +92,7 @@ fn load() -> Result<String, String> {
 /// How the stacks of this process end.
 fn own_stacks(session: &mut Session) -> Result<Stacks> {
     session.attach(Target::find(std::process::id())?)?;
+    session.settle_code(PATIENCE)?;
     session.start()?;
     let allocating = std::thread::spawn(|| {
         for size in 1..=OWN_ALLOCATIONS {

@@ -38,7 +38,7 @@ use crate::report::names::clean;
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Losses that user space notices.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,7 +147,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
-        self.settle_code()?;
+        self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)
     }
