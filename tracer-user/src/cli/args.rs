@@ -188,6 +188,9 @@ pub struct TablesArgs {
     /// Programs and libraries
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Rows of unwind tables that the kernel could hold
+    #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
+    pub max_rows: u64,
 }
 
 /// Report formats.
