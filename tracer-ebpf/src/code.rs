@@ -6,14 +6,14 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::limits::RANGE_ROUNDS;
 use tracer_ebpf::site::NO_SITE;
-use tracer_ebpf::table::{RangeKind, search};
+use tracer_ebpf::table::{RangeKind, Replaced, search};
 
 use crate::inflight::now;
-use crate::maps::{self, CODE_OF, PROCESSES, RANGES, SPACES};
+use crate::maps::{self, ANY_REPLACED, CODE_OF, PROCESSES, RANGES, REPLACED, SPACES};
 use crate::read::kernel;
 
-/// Code that is replaced at once is in few ranges.
-const MOST_RANGES: u32 = 8;
+/// Ranges that are replaced at once, at most, while the others stay known.
+const MAX_MARKED: u32 = 16;
 
 /// Highest address that is no error code.
 const MAX_ADDRESS: u64 = 0x7fff_ffff_ffff;
@@ -38,11 +38,24 @@ pub(crate) fn unmapped_area(context: &RawTracePointContext) {
     }
 }
 
+/// What was replaced of an image's code, ever.
+#[inline(always)]
+pub(crate) fn replaced_of(image: u64) -> Replaced {
+    if ANY_REPLACED.get(0).is_none_or(|any| *any == 0) {
+        return Replaced::default();
+    }
+    match REPLACED.get_ptr(image) {
+        // SAFETY: a live map value.
+        Some(replaced) => unsafe { *replaced },
+        None => Replaced::default(),
+    }
+}
+
 /// Memory is mapped over whatever was there. Code of ours that was there is
 /// not known any more, and user space must look again.
 #[inline(always)]
 pub(crate) fn replaced(image: u64, address: u64, length: u64) {
-    let Some(code) = CODE_OF.get_ptr_mut(image) else {
+    let Some(code) = CODE_OF.get_ptr(image) else {
         return;
     };
     // SAFETY: a live map value.
@@ -50,14 +63,10 @@ pub(crate) fn replaced(image: u64, address: u64, length: u64) {
     if space == 0 {
         return;
     }
-    let next = without_code(space, address, length);
-    if next == space {
-        return;
-    }
-    // SAFETY: a live map value.
-    unsafe {
-        (*code).space = next;
-        (*code).replaced += 1;
+    match forget_code(space, address, length) {
+        0 => return,
+        // From two on nothing is known of the space at all.
+        marked => note_replaced(image, space, if marked <= MAX_MARKED { 1 } else { 2 }),
     }
     maps::send(&Event {
         kind: EventKind::CodeReplaced as u32,
@@ -73,41 +82,57 @@ pub(crate) fn replaced(image: u64, address: u64, length: u64) {
     });
 }
 
-/// An address space in which nothing is known of `length` bytes from `address`
-/// on: itself, if there was nothing; otherwise its spare number, under which
-/// nothing is cached; 0 if there is none, or too much changes. Verified once,
-/// on its own.
+#[inline(always)]
+fn note_replaced(image: u64, space: u32, times: u64) {
+    const BPF_NOEXIST: u64 = 1;
+    maps::count(&ANY_REPLACED);
+    // That it is there already is fine.
+    let _ = REPLACED.insert(image, Replaced::default(), BPF_NOEXIST);
+    match REPLACED.get_ptr_mut(image) {
+        // SAFETY: a live map value.
+        Some(replaced) => unsafe {
+            (*replaced).space = space;
+            maps::add(&raw mut (*replaced).count, times);
+        },
+        // No room: nothing is known of it until user space has looked.
+        None => {
+            let _ = CODE_OF.remove(image);
+        }
+    }
+}
+
+/// Marks the ranges of an address space that reach into `length` bytes from
+/// `address` on as not known, [`MAX_MARKED`] at most, and returns how many
+/// there are. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn without_code(number: u32, address: u64, length: u64) -> u32 {
-    let Some(space) = SPACES.get(number) else {
+extern "C" fn forget_code(space: u32, address: u64, length: u64) -> u32 {
+    let Some(space) = SPACES.get(space) else {
         return 0;
     };
     let last = address.wrapping_add(length).wrapping_sub(1);
     let start = |index: u32| RANGES.get(index).map(|range| range.start);
     let Some(mut index) = search::<RANGE_ROUNDS>(space.first, space.len, last, start) else {
-        return number;
+        return 0;
     };
-    let mut next = number;
-    let mut round = 0;
-    while round < MOST_RANGES {
+    let mut marked = 0;
+    while marked <= MAX_MARKED {
         let Some(range) = RANGES.get_ptr_mut(index) else {
-            return 0;
+            return marked;
         };
         // SAFETY: a live map value. That its kind changes under others that
         // read it is of no harm: they find nothing a moment earlier.
         unsafe {
             if (*range).end <= address {
-                return next;
+                return marked;
             }
             (&raw mut (*range).kind).write_volatile(RangeKind::Pending as u32);
         }
-        next = space.spare;
+        marked += 1;
         if index == space.first {
-            return next;
+            return marked;
         }
         index = index.wrapping_sub(1);
-        round += 1;
     }
-    0
+    marked
 }

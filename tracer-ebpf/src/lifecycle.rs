@@ -9,8 +9,9 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
+use crate::code::replaced_of;
 use crate::inflight::now;
-use crate::maps::{self, CODE_OF, FORKS, PROCESSES, THREADS};
+use crate::maps::{self, CODE_OF, FORKS, PROCESSES, REPLACED, THREADS};
 use crate::read::kernel;
 
 const CLONE_VM: u64 = 0x100;
@@ -65,6 +66,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         if let Some(code) = CODE_OF.get_ptr(parent.image) {
             // SAFETY: a live map value.
             let _ = CODE_OF.insert(image, unsafe { *code }, 0);
+            let _ = REPLACED.insert(image, replaced_of(parent.image), 0);
         }
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
     }

@@ -37,7 +37,11 @@ pub const MAX_RULES: u32 = 1 << 16;
 pub const ROW_ROUNDS: u32 = 24;
 
 /// log2 of the most ranges of one address space.
-pub const RANGE_ROUNDS: u32 = 14;
+pub const RANGE_ROUNDS: u32 = 12;
+
+/// The most ranges of one address space. (Neighbouring pages of a just-in-time
+/// compiler are one.)
+pub const MAX_RANGES_OF_ONE: u32 = (1 << RANGE_ROUNDS) - 1;
 
 /// Return probes nest no deeper than this: the kernel's own limit.
 pub const MAX_RETURN_PROBES: u32 = 64;

@@ -76,10 +76,10 @@ impl LossCause {
                 "allocations from new call paths while the map of sites was full: they are in no number; raise --max-sites"
             }
             Self::ThreadsFull => {
-                "calls in threads beyond the 32,768 that are traced at once: they are in no number"
+                "calls in threads beyond the 32,768 (on kernels before 6.1 4,096) that are traced at once: they are in no number"
             }
             Self::ProcessesFull => {
-                "children beyond the 16,384 processes that are traced at once: they were not followed"
+                "children beyond the 16,384 (on kernels before 6.1 4,096) processes that are traced at once: they were not followed"
             }
             Self::MissedReturn => {
                 "calls whose return was never seen (left by longjmp, or missed by the kernel), with those that seemed a part of them: their allocations are in no number"

@@ -15,7 +15,7 @@ use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::settings::{Hijack, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
-use tracer_ebpf::table::{Code, Range, Row, Space, cached};
+use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
@@ -93,6 +93,15 @@ pub(crate) static SPACES: Array<Space> = Array::with_max_entries(MAX_SPACES, BPF
 #[map]
 pub(crate) static CODE_OF: HashMap<u64, Code> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// What was replaced of images' code since user space looked at it.
+#[map]
+pub(crate) static REPLACED: HashMap<u64, Replaced> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Not 0 if [`REPLACED`] has anything in it, which is rare.
+#[map]
+pub(crate) static ANY_REPLACED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Rules by address; see [`cached`].
 #[map]

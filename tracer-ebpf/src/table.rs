@@ -96,19 +96,49 @@ pub struct Space {
 // SAFETY: repr(C), four u32, any bit pattern is valid.
 unsafe impl crate::Record for Space {}
 
-/// What code an image has.
+/// What code an image has, as user space saw it. Written by user space only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Code {
     /// The number of its address space; 0 while it is not known.
     pub space: u32,
-    /// How often code was replaced by other code: stacks before and after
-    /// have nothing in common, though their addresses may be the same.
-    pub replaced: u32,
+    /// The [`Replaced::count`] before it was looked at.
+    pub as_of: u32,
 }
 
 // SAFETY: repr(C), two u32, any bit pattern is valid.
 unsafe impl crate::Record for Code {}
+
+/// What the kernel side saw of an image's code since. Written there only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Replaced {
+    /// How often code was replaced by other memory: stacks before and after
+    /// have nothing in common, though their addresses may be the same.
+    pub count: u64,
+    /// The address space in which the ranges of what was replaced last were
+    /// marked.
+    pub space: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+// SAFETY: repr(C), fields fill all 16 bytes, any bit pattern is valid.
+unsafe impl crate::Record for Replaced {}
+
+impl Code {
+    /// The number of the address space to look in; 0 if nothing is known.
+    /// `spare` finds the spare number of one.
+    #[inline(always)]
+    pub fn valid(self, replaced: Replaced, spare: impl FnOnce(u32) -> u32) -> u32 {
+        match (replaced.count as u32).wrapping_sub(self.as_of) {
+            0 => self.space,
+            // What was replaced is marked, but may be cached.
+            1 if replaced.space == self.space => spare(self.space),
+            _ => 0,
+        }
+    }
+}
 
 /// The last of `len` sorted elements from `first` on whose key is not above
 /// `key`; `None` if there is none, or an element cannot be read.
@@ -230,6 +260,27 @@ mod tests {
                 assert_eq!(find(&keys[..len], key).map(|i| i as usize), expected);
             }
         }
+    }
+
+    #[test]
+    fn an_address_space_is_valid_until_its_code_is_replaced() {
+        let code = Code {
+            space: 7,
+            as_of: 40,
+        };
+        let valid = |count, space| {
+            let replaced = Replaced {
+                count,
+                space,
+                padding: 0,
+            };
+            code.valid(replaced, |number| number + 100)
+        };
+        assert_eq!(valid(40, 3), 7);
+        assert_eq!(valid(41, 7), 107, "marked in this one");
+        assert_eq!(valid(41, 3), 0, "marked in one that is gone");
+        assert_eq!(valid(42, 7), 0, "the spare may know what is gone now");
+        assert_eq!(valid(39, 7), 0);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
+use crate::code::replaced_of;
 use crate::inflight;
 use crate::lookup::{failed, find_rule, reason_of};
-use crate::maps::{self, CACHE, CODE_OF, RULES};
+use crate::maps::{self, CACHE, CODE_OF, RULES, SPACES};
 use crate::read::kernel;
 
 /// Walks the current thread's stack into its record.
@@ -36,15 +37,17 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     // SAFETY: a live map value.
     let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });
     let code = code.unwrap_or_default();
-    let seed = maps::settings()
-        .hash_seed
-        .wrapping_add(u64::from(code.replaced));
+    let replaced = replaced_of(image);
+    let seed = maps::settings().hash_seed.wrapping_add(replaced.count);
+    let space = code.valid(replaced, |number| {
+        SPACES.get(number).map_or(0, |space| space.spare)
+    });
     // SAFETY: only this thread touches the record, and these are different
     // fields of it.
     let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
     // SAFETY: the caller's record.
     unsafe {
-        (*thread).space.set(u64::from(code.space));
+        (*thread).space.set(u64::from(space));
         (*thread).window_length.set(0);
     }
     state.begin(registers, (seed, image), frames);

@@ -1,19 +1,27 @@
 //! `unfreed doctor`: what works here, and the remedy for what does not.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::allocator;
 use crate::cli::args::DoctorArgs;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
+use crate::report::model::Stacks;
 use crate::report::names::clean;
 use crate::session::preflight::checks;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
+
+/// Our own unwind table is large, and some machines are slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Allocations by which stacks are tried.
+const OWN_ALLOCATIONS: usize = 1000;
 
 /// Runs the verb; fails if tracing would.
 ///
@@ -59,15 +67,43 @@ fn kernel_release() -> String {
         .into_owned()
 }
 
-/// Loads everything once, on the smallest maps.
+/// Loads everything once, on the smallest maps, and traces this process for a
+/// moment: its stacks must be whole.
 fn load() -> Result<String, String> {
-    let session = Session::load(Options::smallest(), Builder::start())
-        .map_err(|error| format!("{error:#}"))?;
+    let text = |error| format!("{error:#}");
+    let options = Options::smallest().map_err(text)?;
+    let mut session = Session::load(options, Builder::start()).map_err(text)?;
+    let stacks = own_stacks(&mut session).map_err(text)?;
+    if stacks.whole < stacks.allocations || stacks.allocations == 0 {
+        return Err(format!(
+            "of {} stacks of unfreed itself only {} are whole: {:?}",
+            stacks.allocations, stacks.whole, stacks.cut
+        ));
+    }
     Ok(format!(
-        "attached by {}, a probe hit costs about {:.0} ns here",
+        "attached by {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
         session.road(),
-        session.nanoseconds_per_hit()
+        session.nanoseconds_per_hit(),
+        stacks.whole,
+        stacks.allocations
     ))
+}
+
+/// How the stacks of this process end.
+fn own_stacks(session: &mut Session) -> Result<Stacks> {
+    session.attach(Target::find(std::process::id())?)?;
+    session.settle_code(PATIENCE)?;
+    session.start()?;
+    let allocating = std::thread::spawn(|| {
+        for size in 1..=OWN_ALLOCATIONS {
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(size)));
+        }
+    });
+    if allocating.join().is_err() {
+        bail!("a thread of unfreed panicked");
+    }
+    session.detach()?;
+    Ok(session.stacks())
 }
 
 /// What a target offers.

@@ -110,7 +110,7 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
         "kernel memory {} and {} a thread (at most {}); {}",
         indicatif::HumanBytes(footprint.fixed),
         indicatif::HumanBytes(footprint.per_thread),
-        indicatif::HumanBytes(footprint.bound()),
+        indicatif::HumanBytes(footprint.bound),
         match trace.duration {
             Some(time) => format!("ends after {}", humantime::format_duration(time)),
             None => "Ctrl-C ends".to_owned(),

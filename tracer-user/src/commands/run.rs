@@ -15,7 +15,7 @@ use crate::session::hold::Held;
 use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, Session};
+use crate::session::{Options, PATIENCE, Session};
 use crate::tables::Builder;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
@@ -62,7 +62,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             Err(error) => return Ok(cannot_run(program, &error)),
         };
         if let Some(held) = held {
-            held.follow(|| session.settle_code())?;
+            held.follow(|| session.settle_code(PATIENCE))?;
         }
         let plan = Plan {
             trace: &args.trace,

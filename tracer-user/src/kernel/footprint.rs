@@ -1,7 +1,7 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS};
+use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Range, Row, Space, cached};
@@ -18,6 +18,17 @@ pub struct Sizes {
     pub rows: u32,
     /// The kernel's own stacks, for benchmarks; 1 is the least.
     pub kernel_stacks: u32,
+    /// Threads, and where that many records are made in advance.
+    pub threads: Threads,
+}
+
+/// Records of threads (and of processes, which are far smaller).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// How many there can be.
+    pub most: u32,
+    /// Whether all are made in advance; see [`super::memory`].
+    pub in_advance: bool,
 }
 
 /// Kernel memory in bytes.
@@ -27,6 +38,8 @@ pub struct Footprint {
     pub fixed: u64,
     /// Taken for each thread that allocates.
     pub per_thread: u64,
+    /// The most it can be.
+    pub bound: u64,
 }
 
 impl Sizes {
@@ -38,9 +51,20 @@ impl Sizes {
         let index = u64::from(self.sites) * hash_entry_bytes(size_of::<SiteKey>(), 4) as u64
             + buckets(self.sites);
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
+        let per_thread = hash_entry_bytes(8, size_of::<Thread>()) as u64;
+        let threads = per_thread * u64::from(self.threads.most);
+        let others = live + index + sites + self.tables() + u64::from(EVENT_RING_BYTES);
+        if self.threads.in_advance {
+            return Footprint {
+                fixed: others + threads,
+                per_thread: 0,
+                bound: others + threads,
+            };
+        }
         Footprint {
-            fixed: live + index + sites + self.tables() + u64::from(EVENT_RING_BYTES),
-            per_thread: hash_entry_bytes(8, size_of::<Thread>()) as u64,
+            fixed: others,
+            per_thread,
+            bound: others + threads,
         }
     }
 }
@@ -57,13 +81,6 @@ impl Sizes {
     }
 }
 
-impl Footprint {
-    /// The most it can be, bytes.
-    pub fn bound(self) -> u64 {
-        self.fixed + self.per_thread * u64::from(MAX_THREADS)
-    }
-}
-
 /// A bucket head of 16 bytes for each entry, rounded up to a power of two.
 fn buckets(entries: u32) -> u64 {
     u64::from(entries).next_power_of_two() * 16
@@ -71,6 +88,8 @@ fn buckets(entries: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::limits::MAX_THREADS;
+
     use super::*;
 
     #[test]
@@ -80,6 +99,10 @@ mod tests {
             sites: 1 << 14,
             rows: 1 << 20,
             kernel_stacks: 1,
+            threads: Threads {
+                most: MAX_THREADS,
+                in_advance: false,
+            },
         }
         .footprint();
         assert!(footprint.fixed < 150 << 20, "{footprint:?}");

@@ -7,21 +7,40 @@
 
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol};
+use tracer_ebpf::limits::MAX_THREADS;
+
+use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 3] = ["CODE_OF", "PROCESSES", "THREADS"];
+pub const ON_DEMAND: [&str; 4] = ["CODE_OF", "PROCESSES", "REPLACED", "THREADS"];
 
 /// The first kernel with such an allocator.
 const ALLOCATOR: (u32, u32) = (6, 1);
 
+/// Threads and processes, at most, where their records are made in advance.
+const MAX_IN_ADVANCE: u32 = 4096;
+
 /// Where `map_flags` is in a map's definition (`struct bpf_map_def`).
 const FLAGS: u64 = 16;
 
-/// Whether this kernel is too old for elements on demand.
+/// How many threads there can be on this kernel.
 ///
 /// # Errors
 /// Fails if the kernel's release is not of the usual form.
-pub fn has_no_allocator() -> Result<bool> {
+pub fn threads() -> Result<Threads> {
+    let in_advance = has_no_allocator()?;
+    Ok(Threads {
+        most: if in_advance {
+            MAX_IN_ADVANCE
+        } else {
+            MAX_THREADS
+        },
+        in_advance,
+    })
+}
+
+/// Whether this kernel is too old for elements on demand.
+fn has_no_allocator() -> Result<bool> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
     let version = version(&release).with_context(|| format!("an odd kernel release: {release}"))?;

@@ -6,7 +6,7 @@ pub mod btf;
 pub mod footprint;
 pub mod link;
 pub mod mapped;
-mod memory;
+pub mod memory;
 pub mod multi;
 pub mod object;
 pub mod program;

@@ -14,7 +14,7 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
-use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS};
+use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
 use tracer_ebpf::site::Site;
@@ -25,16 +25,13 @@ use super::batch;
 use super::footprint::Sizes;
 use super::link::{Link, Road};
 use super::mapped::MappedArray;
-use super::memory::{ON_DEMAND, has_no_allocator, preallocate};
+use super::memory::{ON_DEMAND, preallocate};
 use super::multi::MultiPrograms;
 use super::program::{Moment, Place, Programs};
 use super::tables::TableMaps;
 
 /// The compiled programs, aligned as the ELF reader wants them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
-
-/// Threads and processes, at most, where their records are made in advance.
-const OLD_MAX: u32 = 4096;
 
 /// The loaded object. Dropping it removes everything from the kernel.
 pub struct Object {
@@ -71,17 +68,13 @@ impl Object {
     /// Fails when the kernel refuses a map.
     pub fn load(settings: &Settings, sizes: Sizes, log: bool, road: Road) -> Result<Self> {
         let level: u8 = if log { 4 } else { 0 };
-        let old = has_no_allocator()?;
-        let object = if old {
+        let threads = sizes.threads;
+        let object = if threads.in_advance {
             Cow::Owned(preallocate(OBJECT, &ON_DEMAND)?)
         } else {
             Cow::Borrowed(OBJECT)
         };
-        let (threads, processes) = if old {
-            (OLD_MAX, OLD_MAX)
-        } else {
-            (MAX_THREADS, MAX_PROCESSES)
-        };
+        let processes = MAX_PROCESSES.min(threads.most);
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
@@ -90,9 +83,10 @@ impl Object {
             .map_max_entries("SITES", sizes.sites)
             .map_max_entries("FREE_SITES", sizes.sites)
             .map_max_entries("ROWS", sizes.rows)
-            .map_max_entries("THREADS", threads)
+            .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
             .map_max_entries("CODE_OF", processes)
+            .map_max_entries("REPLACED", processes)
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
@@ -139,6 +133,7 @@ impl Object {
             spaces: writable(ebpf, "SPACES", MAX_SPACES)?,
             cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
             code_of: take(ebpf, "CODE_OF")?.try_into()?,
+            replaced: take(ebpf, "REPLACED")?.try_into()?,
         })
     }
 

@@ -1,10 +1,11 @@
 //! The kernel maps that stacks are unwound by.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
-use rustix::io::Errno;
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::table::{Code, Range, Row, Space, cached};
+use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 
 use super::mapped::MappedArray;
 
@@ -26,17 +27,19 @@ pub struct TableMaps {
     pub cache: MappedArray<u64>,
     /// Images' code: a [`Code`] as plain words.
     pub code_of: HashMap<MapData, u64, [u32; 2]>,
+    /// What was replaced of it: a [`Replaced`] as plain words.
+    pub replaced: HashMap<MapData, u64, [u64; 2]>,
 }
 
 impl TableMaps {
-    /// Lets an image have an address space, which is all in place.
+    /// Lets an image have an address space, which is all in place. `as_of` is
+    /// what [`Self::replaced`] said before its code was looked at.
     ///
     /// # Errors
     /// Fails if there is no room.
-    pub fn assign(&mut self, image: u64, space: u32) -> Result<()> {
-        let Code { replaced, .. } = self.code_of(image);
+    pub fn assign(&mut self, image: u64, space: u32, as_of: u32) -> Result<()> {
         self.code_of
-            .insert(image, [space, replaced], 0)
+            .insert(image, [space, as_of], 0)
             .context("cannot tell the kernel side of an address space")
     }
 
@@ -44,12 +47,19 @@ impl TableMaps {
     pub fn forget(&mut self, image: u64) {
         // Gone already is fine.
         let _ = self.code_of.remove(&image);
+        let _ = self.replaced.remove(&image);
     }
 
     /// What code an image has.
     pub fn code_of(&self, image: u64) -> Code {
-        let [space, replaced] = self.code_of.get(&image, 0).unwrap_or_default();
-        Code { space, replaced }
+        let [space, as_of] = self.code_of.get(&image, 0).unwrap_or_default();
+        Code { space, as_of }
+    }
+
+    /// How often code of an image was replaced, modulo 2^32.
+    pub fn replaced(&self, image: u64) -> u32 {
+        let [count, _] = self.replaced.get(&image, 0).unwrap_or_default();
+        u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
     }
 
     /// The address spaces that programs can reach, by image.
@@ -71,22 +81,18 @@ impl TableMaps {
 }
 
 const _: () = assert!(
-    size_of::<Code>() == size_of::<[u32; 2]>(),
-    "the map's value is a Code"
+    size_of::<Code>() == size_of::<[u32; 2]>() && size_of::<Replaced>() == size_of::<[u64; 2]>(),
+    "these are the maps' values"
 );
 
 /// Waits until every program that runs now has ended: programs on probes run
 /// within the kernel's read-copy-update sections, and this system call waits
-/// for all of those (membarrier(2)).
-///
-/// # Errors
-/// Fails on kernels without it, or with CPUs that have no timer tick.
-pub fn wait_for_programs() -> Result<()> {
+/// for all of those (membarrier(2)). Where it is refused, as with CPUs that
+/// have no timer tick, a second is a million times what a program takes.
+pub fn wait_for_programs() {
     // SAFETY: the call takes plain numbers and touches no memory of ours.
     let status = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if status == 0 {
-        return Ok(());
+    if status != 0 {
+        std::thread::sleep(Duration::from_secs(1));
     }
-    let error = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&error).unwrap_or(Errno::NOSYS)).context("membarrier failed")
 }

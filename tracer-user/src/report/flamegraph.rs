@@ -51,7 +51,8 @@ fn tree(report: &Report) -> Tree {
             bytes: site.live_bytes,
             count: site.live_count,
         };
-        tree.add(process.as_deref(), &site.frames, Amount::default(), live);
+        let frames = names::drawn_frames(site);
+        tree.add(process.as_deref(), &frames, Amount::default(), live);
     }
     tree
 }

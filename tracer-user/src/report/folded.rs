@@ -18,7 +18,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
         writeln!(
             writer,
             "{} {}",
-            path(process.as_deref(), &site.frames),
+            path(process.as_deref(), &names::drawn_frames(site)),
             site.live_bytes
         )?;
     }
@@ -42,13 +42,21 @@ pub fn path(process: Option<&str>, frames: &[Frame]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Process;
+    use crate::report::model::{Process, StackEnd};
     use crate::report::sample;
 
     fn folded(report: &Report) -> String {
         let mut text = Vec::new();
         write(report, &mut text).unwrap();
         String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_stack_that_ends_early_says_so_at_its_root() {
+        let mut report = sample::report();
+        report.sites[2].stack_end = StackEnd::TooDeep;
+        let expected = "\n[deeper than 127 frames: the root is missing];__libc_start_main;main;";
+        assert!(folded(&report).contains(expected));
     }
 
     #[test]

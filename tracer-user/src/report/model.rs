@@ -312,20 +312,25 @@ pub struct CutStacks {
 impl Stacks {
     /// Counts the stacks of sites.
     pub fn of(sites: &[Site]) -> Self {
+        Self::count(
+            sites
+                .iter()
+                .map(|site| (site.stack_end, site.allocated_count)),
+        )
+    }
+
+    /// Counts stacks: how they end, and for how many allocations.
+    pub fn count(ends: impl Iterator<Item = (StackEnd, u64)>) -> Self {
         let mut stacks = Self::default();
-        for site in sites {
-            let count = site.allocated_count;
-            stacks.allocations += count;
-            if site.stack_end == StackEnd::Start {
-                stacks.whole += count;
+        for (end, allocations) in ends {
+            stacks.allocations += allocations;
+            if end == StackEnd::Start {
+                stacks.whole += allocations;
                 continue;
             }
-            match stacks.cut.iter_mut().find(|cut| cut.end == site.stack_end) {
-                Some(cut) => cut.allocations += count,
-                None => stacks.cut.push(CutStacks {
-                    end: site.stack_end,
-                    allocations: count,
-                }),
+            match stacks.cut.iter_mut().find(|cut| cut.end == end) {
+                Some(cut) => cut.allocations += allocations,
+                None => stacks.cut.push(CutStacks { end, allocations }),
             }
         }
         stacks

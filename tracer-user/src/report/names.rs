@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::model::{Frame, Process, Report};
+use super::model::{Frame, Process, Report, Site};
 
 /// What stands for a frame of which nothing is known.
 pub const UNKNOWN: &str = "[unknown]";
@@ -48,6 +48,20 @@ pub fn label(frame: &Frame) -> String {
         (None, Some(module), None) => format!("[{}]", clean(base(module))),
         (None, None, _) => UNKNOWN.into(),
     }
+}
+
+/// The frames to draw, root first: a stack that ends early stands on a frame
+/// that says why, so that its lowest function does not seem a thread's start.
+pub fn drawn_frames(site: &Site) -> Cow<'_, [Frame]> {
+    let Some(meaning) = site.stack_end.meaning() else {
+        return Cow::Borrowed(&site.frames);
+    };
+    let end = Frame {
+        function: Some(format!("[{meaning}]")),
+        ..Frame::default()
+    };
+    let frames = site.frames.iter().cloned();
+    Cow::Owned(std::iter::once(end).chain(frames).collect())
 }
 
 /// `file:line` if the frame has it.

@@ -81,6 +81,16 @@ impl Session {
         })
     }
 
+    /// How stacks end, as the kernel side has it.
+    pub fn stacks(&self) -> Stacks {
+        let known = |image| self.images.index_of(image).is_some();
+        let sites = self
+            .object
+            .used_sites()
+            .filter(|(_, site)| known(site.image));
+        Stacks::count(sites.map(|(_, site)| (stack_end(site.end), site.allocated_count)))
+    }
+
     /// Code that was mapped without an event that we saw.
     fn refresh_code(&mut self, now: u64) {
         let running: Vec<_> = self.images.running().collect();

@@ -7,9 +7,9 @@ use anyhow::Result;
 use tracer_ebpf::event::Event;
 use tracer_ebpf::thread::image_pid;
 
+use super::Session;
 use super::images::Change;
 use super::target::Target;
-use super::{PATIENCE, Session};
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
@@ -62,13 +62,14 @@ impl Session {
         Ok(())
     }
 
-    /// The same for a program that waits meanwhile: tables are built first.
+    /// The same for a program that waits meanwhile: tables are built first,
+    /// as far as they are within `patience`.
     ///
     /// # Errors
     /// Fails if the kernel does.
-    pub fn settle_code(&mut self) -> Result<()> {
+    pub fn settle_code(&mut self, patience: Duration) -> Result<()> {
         self.poll_code()?;
-        self.tables.settle(PATIENCE);
+        self.tables.settle(patience);
         self.unpublished
             .extend(self.tables.pending().into_iter().map(image_pid));
         self.publish_code();
@@ -134,6 +135,10 @@ impl Session {
         };
         let mut last = None;
         for _ in 0..LOOKS {
+            let Some(image) = self.images.get(index).map(|image| image.id) else {
+                return;
+            };
+            let as_of = self.tables.replaced(image);
             let Some(code) = self.images.look(index, monotonic_ns()) else {
                 return;
             };
@@ -142,10 +147,7 @@ impl Session {
                 return;
             }
             last = Some(ranges);
-            let Some(image) = self.images.get(index) else {
-                return;
-            };
-            if self.tables.publish(image.id, &code).is_err() {
+            if self.tables.publish(image, &code, as_of).is_err() {
                 self.losses.unpublished += 1;
                 return;
             }

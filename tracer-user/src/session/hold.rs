@@ -27,6 +27,8 @@ const AT_ENTRY: u64 = 9;
 pub struct Held {
     pid: i32,
     is_in_call: bool,
+    /// The signal that it is to get when it goes on, or 0.
+    signal: i32,
 }
 
 /// Why a held process stopped.
@@ -52,6 +54,7 @@ impl Held {
         let held = Self {
             pid,
             is_in_call: false,
+            signal: 0,
         };
         held.request(libc::PTRACE_SEIZE, 0, u64::from(options.cast_unsigned()))
             .ok()?;
@@ -204,6 +207,14 @@ impl Held {
         self.request(libc::PTRACE_POKEUSER, offset as u64, value)
     }
 
+    /// Detaches, and hands on the signal that a stop was about.
+    fn let_go(&self) -> io::Result<()> {
+        // A program that has not called `exec` yet has no breakpoint.
+        let _ = self.set_debug_register(7, 0);
+        let signal = u64::from(self.signal.cast_unsigned());
+        self.request(libc::PTRACE_DETACH, 0, signal)
+    }
+
     fn request(&self, request: libc::c_uint, address: u64, data: u64) -> io::Result<()> {
         // SAFETY: requests of this module write to `data` only as GETREGS,
         // which is given a local of the right size.
@@ -217,18 +228,22 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It may be running, or gone: then there is nothing to undo but what
-        // the kernel undoes itself.
-        let _ = self.set_debug_register(7, 0);
-        let _ = self.request(libc::PTRACE_DETACH, 0, 0);
+        // Only who is stopped can be let go. Who is gone needs nothing.
+        if self.let_go().is_err() && self.request(libc::PTRACE_INTERRUPT, 0, 0).is_ok() {
+            let signal = match self.wait(Instant::now() + PATIENCE) {
+                Stop::Signal(signal) => signal,
+                _ => 0,
+            };
+            self.signal = signal;
+            let _ = self.let_go();
+        }
     }
 }
 
 /// An entry of an auxiliary vector: pairs of words, a kind and a value.
 fn auxiliary(vector: &[u8], kind: u64) -> Option<u64> {
-    let mut words = vector
-        .chunks_exact(8)
-        .filter_map(|word| Some(u64::from_ne_bytes(word.try_into().ok()?)));
+    let (words, _) = vector.as_chunks::<8>();
+    let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
     while let (Some(found), Some(value)) = (words.next(), words.next()) {
         if found == kind {
             return Some(value);
@@ -271,6 +286,17 @@ mod tests {
         child.kill().unwrap();
         held.follow(|| Ok(())).unwrap();
         assert_eq!(child.wait().unwrap().code(), None);
+    }
+
+    #[test]
+    fn a_program_that_is_let_go_while_it_runs_goes_on() {
+        let waiting = Waiting::fork(&["/bin/sleep".into(), "0.2".into()]).unwrap();
+        let mut held = Held::take(waiting.pid).unwrap();
+        let mut child = waiting.start().unwrap();
+        assert!(matches!(held.wait(Instant::now() + PATIENCE), Stop::Exec));
+        held.request(libc::PTRACE_CONT, 0, 0).unwrap();
+        drop(held);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::report::names::clean;
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Losses that user space notices.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,8 +147,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
-        self.tables.settle(PATIENCE);
-        self.publish_code();
+        self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)
     }
@@ -287,7 +286,9 @@ impl Session {
     /// Kernel memory of the maps and buffers.
     pub fn footprint(&self) -> Footprint {
         let mut footprint = self.options.sizes.footprint();
-        footprint.fixed += self.watch.kernel_bytes() as u64;
+        let buffers = self.watch.kernel_bytes() as u64;
+        footprint.fixed += buffers;
+        footprint.bound += buffers;
         footprint
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::args::TraceArgs;
 use crate::kernel::footprint::Sizes;
+use crate::kernel::memory::threads;
 use crate::kernel::program::Programs;
 
 /// What was asked for, resolved.
@@ -54,6 +55,7 @@ impl Options {
                 } else {
                     1
                 },
+                threads: threads()?,
             },
             verbose: args.verbose,
             programs: args.programs,
@@ -61,8 +63,11 @@ impl Options {
     }
 
     /// The least that loads.
-    pub fn smallest() -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Fails if the kernel's release is not of the usual form.
+    pub fn smallest() -> Result<Self> {
+        Ok(Self {
             command: String::new(),
             min_size: 0,
             older_than: Duration::ZERO,
@@ -70,11 +75,12 @@ impl Options {
             sizes: Sizes {
                 live: 1024,
                 sites: 16,
-                rows: 1 << 16,
+                rows: 1 << 18,
                 kernel_stacks: 1,
+                threads: threads()?,
             },
             verbose: 0,
             programs: Programs::Counting,
-        }
+        })
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::table::{Range, RangeKind, Row, fixed};
+use tracer_ebpf::table::{Code, Range, RangeKind, Row, fixed};
 
 pub use self::builder::Builder;
 use self::builder::Built;
@@ -95,23 +95,33 @@ impl Tables {
         any
     }
 
+    /// How often code of an image was replaced, as far as the kernel side saw.
+    pub fn replaced(&self, image: u64) -> u32 {
+        self.maps.replaced(image)
+    }
+
     /// Tells the kernel side what code an image has: all its executable
-    /// mappings, sorted by address. Whether that was news.
+    /// mappings, sorted by address. `as_of` is what [`Self::replaced`] said
+    /// before they were looked at. Whether that was news.
     ///
     /// # Errors
     /// Fails if there is no room.
-    pub fn publish(&mut self, image: u64, code: &[CodeMapping]) -> Result<bool> {
+    pub fn publish(&mut self, image: u64, code: &[CodeMapping], as_of: u32) -> Result<bool> {
         self.builder.request(code.iter());
         let ranges = self.ranges_of(code);
         let known = self.images.get(&image);
         let is_current = known.is_some_and(|known| {
-            known.ranges == ranges && self.maps.code_of(image).space == known.placed.number
+            let current = Code {
+                space: known.placed.number,
+                as_of,
+            };
+            known.ranges == ranges && self.maps.code_of(image) == current
         });
         if is_current {
             return Ok(false);
         }
         let placed = self.spaces.put(&mut self.maps, &ranges)?;
-        self.maps.assign(image, placed.number)?;
+        self.maps.assign(image, placed.number, as_of)?;
         if let Some(old) = self.images.insert(image, Known { placed, ranges }) {
             self.spaces.retire(old.placed);
         }

@@ -9,14 +9,11 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, bail};
-use tracer_ebpf::limits::{MAX_RANGES, MAX_SPACES, RANGE_ROUNDS};
+use tracer_ebpf::limits::{MAX_RANGES, MAX_RANGES_OF_ONE, MAX_SPACES};
 use tracer_ebpf::table::{Range, Space};
 
 use super::extents::{Extent, Extents};
 use crate::kernel::tables::{TableMaps, wait_for_programs};
-
-/// An address space takes no more ranges than the kernel side can search.
-const MAX_RANGES_OF_ONE: usize = (1 << RANGE_ROUNDS) - 1;
 
 /// So many address spaces may be out of use before their room is reclaimed.
 const MAX_RETIRED: usize = 1024;
@@ -54,12 +51,12 @@ impl Spaces {
     /// # Errors
     /// Fails if there is no room, even after reclaiming.
     pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range]) -> Result<Placed> {
-        if ranges.len() > MAX_RANGES_OF_ONE {
+        let len = u32::try_from(ranges.len())?;
+        if len > MAX_RANGES_OF_ONE {
             bail!("more than {MAX_RANGES_OF_ONE} executable mappings");
         }
-        let len = u32::try_from(ranges.len())?;
         if self.retired.len() > MAX_RETIRED || self.numbers.len() < 2 || self.ranges.room() < len {
-            self.reclaim(maps)?;
+            self.reclaim(maps);
         }
         let extent = self
             .ranges
@@ -94,8 +91,8 @@ impl Spaces {
     }
 
     /// Frees what no image has any more.
-    fn reclaim(&mut self, maps: &mut TableMaps) -> Result<()> {
-        wait_for_programs()?;
+    fn reclaim(&mut self, maps: &mut TableMaps) {
+        wait_for_programs();
         let reachable: HashSet<u32> = maps.reachable().map(|(_, number)| number).collect();
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.retired)
             .into_iter()
@@ -112,6 +109,5 @@ impl Spaces {
             self.numbers.extend([placed.number, placed.spare]);
             self.ranges.give(placed.extent);
         }
-        Ok(())
     }
 }

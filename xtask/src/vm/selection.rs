@@ -37,6 +37,15 @@ impl Choice {
 
 /// The default of each test program; of one that is not here, all tests.
 pub(super) const CHOSEN: &[(&str, Choice)] = &[
+    // What the kernel alone can tell: replaced code, replaced return addresses.
+    (
+        "changes",
+        Choice::Only(&[
+            "a_table_ends_with_its_library",
+            "a_followed_child_has_whole_stacks_at_once",
+            "return_addresses_that_were_hijacked_before",
+        ]),
+    ),
     (
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
@@ -70,6 +79,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "two_processes_in_one_run_are_told_apart",
         ]),
     ),
+    // gdb stops at each allocation, and takes its time: a small one.
+    ("stacks", Choice::Only(&["coroutines_and_assembly"])),
     (
         "stress",
         Choice::Only(&[

@@ -28,6 +28,11 @@ impl Memory for &Recording {
         let index = address.checked_sub(self.registers.sp)? / 8;
         self.words.get(usize::try_from(index).ok()?).copied()
     }
+
+    fn near(&self, address: u64) -> Option<u64> {
+        let mut recording = *self;
+        recording.word(address)
+    }
 }
 
 /// Records the stack of whoever calls.
