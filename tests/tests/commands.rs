@@ -5,8 +5,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::{
-    Outputs, Target, Tracer, gunzip, is_drawing, leak_command as leak, run_leak as run, terminal,
-    unfreed,
+    Outputs, Target, Tracer, gunzip, is_drawing, leak_command as leak, run_leak as run,
+    target_path, terminal, unfreed,
 };
 
 #[test]
@@ -203,4 +203,17 @@ fn doctor_says_what_a_target_lacks() -> Result<()> {
     let said = finished.stdout + &finished.stderr;
     assert!(said.contains("malloc"), "{said}");
     Ok(())
+}
+
+#[test]
+fn tables_need_no_process() -> Result<()> {
+    let leak = target_path("leak")?.display().to_string();
+    let finished = unfreed(&["tables", &leak])?;
+    assert!(
+        finished.stdout.contains("rows for returns"),
+        "{}{}",
+        finished.stdout,
+        finished.stderr
+    );
+    unfreed(&["tables", "/dev/null"])?.fails_saying(&["/dev/null", "not a regular file"])
 }

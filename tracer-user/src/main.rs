@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => commands::diff::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),
         Command::Manual { folder } => commands::manual::run(&folder),
+        Command::Tables(args) => commands::tables::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("unfreed: {error:#}");

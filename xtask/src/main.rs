@@ -85,7 +85,11 @@ enum Verb {
         run: Option<String>,
     },
     /// Measure what tracing costs and write it into BENCHMARKS.md
-    Bench,
+    Bench {
+        /// Only these; all if none is named
+        #[arg(value_enum)]
+        parts: Vec<bench::Part>,
+    },
     /// Make the release tarball and the Debian package, in target/dist
     Dist,
 }
@@ -132,7 +136,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             run: Some(command),
             ..
         } => return vm::command(&kernels, &command),
-        Verb::Bench => bench::run()?,
+        Verb::Bench { parts } => bench::run(&parts)?,
         Verb::Dist => dist::all()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -54,6 +54,9 @@ pub enum Command {
         /// An existing folder
         folder: PathBuf,
     },
+    /// Build the unwind tables of files and print what they hold
+    #[command(hide = true)]
+    Tables(TablesArgs),
 }
 
 /// `unfreed record`
@@ -177,6 +180,17 @@ pub struct DoctorArgs {
     #[arg(short, long, value_name = "PID",
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pid: Option<u32>,
+}
+
+/// `unfreed tables`
+#[derive(Debug, Args)]
+pub struct TablesArgs {
+    /// Programs and libraries
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Rows of unwind tables that the kernel could hold
+    #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
+    pub max_rows: u64,
 }
 
 /// Report formats.

@@ -7,3 +7,4 @@ pub mod manual;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod tables;

@@ -236,9 +236,7 @@ impl Tables {
                 table.returns.len()
             ));
         };
-        let is_small =
-            u32::try_from(table.full.len()).is_ok_and(|len| len <= self.rows.room() / FULL_SHARE);
-        let full = if is_small {
+        let full = if is_held(&table.full, self.rows.room()) {
             self.load_rows(&table.full)
         } else {
             None
@@ -276,6 +274,12 @@ impl Tables {
         self.numbers.insert(rule, number);
         number
     }
+}
+
+/// Whether rows for interrupted instructions are held when there is room for
+/// so many rows.
+pub fn is_held(full: &[RuleRow], room: u32) -> bool {
+    u32::try_from(full.len()).is_ok_and(|len| len <= room / FULL_SHARE)
 }
 
 fn describe(module: &Module) -> String {

@@ -1,0 +1,85 @@
+//! What tracing costs, measured and written into BENCHMARKS.md: a pair of
+//! malloc and free beside others' tracers, taking a stack beside the kernel's
+//! own, unwind tables, and the time until tracing begins. Every wait has an
+//! end, and every tracer ends by itself.
+
+mod document;
+mod figures;
+mod kernel;
+mod modules;
+mod pairs;
+mod process;
+mod seen;
+mod stacks;
+mod start;
+mod target;
+mod tracer;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Group};
+use crate::shell;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// A pair of malloc and free
+    Pairs,
+    /// Taking a stack
+    Stacks,
+    /// Unwind tables
+    Tables,
+    /// From start to tracing on a JVM
+    Start,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pairs => "pairs",
+            Self::Stacks => "stacks",
+            Self::Tables => "tables",
+            Self::Start => "start",
+        }
+    }
+
+    /// Measures, and puts the figures into Markdown.
+    fn measure(self, unfreed: &Path) -> Result<String> {
+        match self {
+            Self::Pairs => pairs::measure(unfreed),
+            Self::Stacks => stacks::measure(unfreed),
+            Self::Tables => modules::measure(unfreed),
+            Self::Start => start::measure(unfreed),
+        }
+    }
+}
+
+/// Measures these parts, or all if none is named; prints the figures and,
+/// when all are there, writes them into BENCHMARKS.md.
+///
+/// # Errors
+/// Fails if something cannot be built, started, measured or written.
+pub(crate) fn run(parts: &[Part]) -> Result<()> {
+    setup::ensure(&[Group::Test, Group::Bench])?;
+    let unfreed = build::unfreed(Profile::Release)?;
+    let parts = match parts {
+        [] => Part::value_variants(),
+        _ => parts,
+    };
+    let mut measured = Vec::new();
+    for part in parts {
+        let machine = document::machine();
+        let figures = part
+            .measure(&unfreed)
+            .with_context(|| format!("cannot measure {}", part.name()))?;
+        println!("{figures}");
+        measured.push((part.name(), format!("{machine}\n\n{figures}")));
+    }
+    document::update(&measured)?;
+    shell::say("BENCHMARKS.md is up to date");
+    Ok(())
+}

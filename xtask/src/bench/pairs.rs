@@ -1,0 +1,157 @@
+//! What tracing costs a pair of malloc and free, all in one run: without a
+//! tracer, with empty probes at the same places, with `unfreed`, and with a
+//! bpftrace one-liner that does what memleak does. Rounds are interleaved, so
+//! that a noisy machine disturbs all alike; the ratios are what counts.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::figures::{median, median_of};
+use super::target::Target;
+use super::tracer::{LIFETIME, Tracer};
+use crate::{shell, targets};
+
+/// Rounds, each with every contestant.
+const ROUNDS: usize = 7;
+
+/// Pairs in one measurement: some 0.3 s with a tracer.
+const PAIRS: u64 = 100_000;
+
+/// Measurements of one contestant in a round, of which the least counts.
+const REPEATS: usize = 3;
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contestant {
+    Nobody,
+    Floor,
+    Unfreed,
+    Bpftrace,
+}
+
+const CONTESTANTS: [Contestant; 4] = [
+    Contestant::Nobody,
+    Contestant::Floor,
+    Contestant::Unfreed,
+    Contestant::Bpftrace,
+];
+
+impl Contestant {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "no tracer",
+            Self::Floor => "empty probes at the same places (the floor)",
+            Self::Unfreed => "`unfreed record`",
+            Self::Bpftrace => "bpftrace one-liner (memleak's job)",
+        }
+    }
+
+    /// Has a process traced.
+    fn trace(self, unfreed: &Path, pid: &str) -> Result<Option<Tracer>> {
+        let programs: &[&str] = match self {
+            Self::Nobody => return Ok(None),
+            Self::Bpftrace => return Tracer::bpftrace(pid, &one_liner(pid)).map(Some),
+            Self::Floor => &["--programs", "empty"],
+            Self::Unfreed => &[],
+        };
+        Tracer::unfreed(unfreed, pid, LIFETIME, programs).map(Some)
+    }
+}
+
+/// Measures all, and makes the table.
+///
+/// # Errors
+/// Fails if a target or a tracer does.
+pub(super) fn measure(unfreed: &Path) -> Result<String> {
+    let program = targets::build_one("c/pairs.c")?;
+    let mut figures = vec![Vec::new(); CONTESTANTS.len()];
+    for round in 1..=ROUNDS {
+        shell::say(format!("pairs: round {round} of {ROUNDS}"));
+        for (index, contestant) in CONTESTANTS.into_iter().enumerate() {
+            figures[index].push(time(contestant, unfreed, &program)?);
+        }
+    }
+    Ok(table(&figures))
+}
+
+/// The least time of a pair, nanoseconds.
+fn time(contestant: Contestant, unfreed: &Path, program: &Path) -> Result<f64> {
+    let mut target = Target::start(Command::new(program))?;
+    let tracer = contestant.trace(unfreed, target.pid())?;
+    if tracer.is_some() {
+        target.wait_for_probes()?;
+    }
+    target.time(PAIRS / 10, 0)?;
+    let mut least = f64::INFINITY;
+    for _ in 0..REPEATS {
+        least = least.min(target.time(PAIRS, 0)?);
+    }
+    // The tracer ends when its target has.
+    drop(target);
+    drop(tracer);
+    Ok(least)
+}
+
+/// What memleak does, as one line of bpftrace: sizes by thread, blocks and
+/// their stacks by address.
+fn one_liner(pid: &str) -> String {
+    let libc = libc_of(pid).unwrap_or_else(|| "libc".into());
+    let libc = libc.display();
+    format!(
+        "uprobe:{libc}:malloc {{ @size[tid] = arg0 }} \
+         uretprobe:{libc}:malloc /@size[tid]/ {{ @bytes[retval] = @size[tid]; @stack[retval] = ustack; delete(@size[tid]) }} \
+         uprobe:{libc}:free {{ delete(@bytes[arg0]); delete(@stack[arg0]) }}"
+    )
+}
+
+fn libc_of(pid: &str) -> Option<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let path = maps.lines().find_map(|line| {
+        line.split_whitespace()
+            .nth(5)
+            .filter(|p| p.contains("/libc.so"))
+    })?;
+    Some(PathBuf::from(path))
+}
+
+/// Medians, and the medians of each round's ratio to the floor.
+fn table(figures: &[Vec<f64>]) -> String {
+    let mut table = format!(
+        "{ROUNDS} interleaved rounds, medians.\n\n\
+         | | ns a pair | times the floor |\n|---|---|---|\n"
+    );
+    for (index, contestant) in CONTESTANTS.into_iter().enumerate() {
+        let _ = writeln!(
+            table,
+            "| {} | {:.0} | {:.2} |",
+            contestant.name(),
+            median(figures[index].clone()),
+            median_of(&figures[index], &figures[1], |own, floor| own / floor)
+        );
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_within_a_round() {
+        let figures = vec![
+            vec![1.0, 2.0, 3.0],
+            vec![10.0, 20.0, 30.0],
+            vec![15.0, 30.0, 45.0],
+            vec![100.0, 200.0, 300.0],
+        ];
+        let table = table(&figures);
+        assert!(
+            table.contains("| `unfreed record` | 30 | 1.50 |"),
+            "{table}"
+        );
+    }
+}
