@@ -18,6 +18,9 @@ use crate::process::file::{ModuleFile, ModuleFiles};
 /// Scripts that are interpreters of scripts, at most; as the kernel does it.
 const MAX_INTERPRETERS: usize = 5;
 
+/// Libraries of a JVM that are prepared for, at most: a JDK has some 40.
+const MAX_LIBRARIES: usize = 64;
+
 /// The loaders of glibc and musl, whose libc is beside them or in them.
 const LOADERS: [&str; 2] = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"];
 
@@ -134,6 +137,7 @@ pub fn files_of(program: &Path) -> Vec<Expected> {
         candidates.push((loader.with_file_name("libc.so.6"), false));
         candidates.push((loader, false));
     }
+    candidates.extend(jvm_libraries(&path).into_iter().map(|path| (path, false)));
     let mut files = ModuleFiles::new();
     let mut found: Vec<Expected> = Vec::new();
     for (path, is_program) in candidates {
@@ -148,6 +152,23 @@ pub fn files_of(program: &Path) -> Vec<Expected> {
         }
     }
     found
+}
+
+/// What a JVM's launcher opens as soon as it runs, and some of it is large:
+/// the libraries that lie where every JDK has them.
+fn jvm_libraries(program: &Path) -> Vec<PathBuf> {
+    let Some(home) = program.parent().and_then(Path::parent) else {
+        return Vec::new();
+    };
+    let machine = home.join("lib/server/libjvm.so");
+    if !machine.is_file() {
+        return Vec::new();
+    }
+    let is_library = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "so");
+    let beside = std::fs::read_dir(home.join("lib")).into_iter().flatten();
+    let beside = beside.filter_map(|entry| Some(entry.ok()?.path()));
+    let libraries = std::iter::once(machine).chain(beside.filter(is_library));
+    libraries.take(MAX_LIBRARIES).collect()
 }
 
 /// The allocators among files.
@@ -197,6 +218,14 @@ mod tests {
                 .iter()
                 .any(|function| function.probed == Probed::Free)
         );
+    }
+
+    #[test]
+    fn a_jvm_will_open_libraries() {
+        let java = find_program("java".as_ref()).unwrap();
+        let files = files_of(&java);
+        assert!(files.iter().any(|file| file.path.ends_with("/libjvm.so")));
+        assert!(files_of(&find_program("cat".as_ref()).unwrap()).len() < files.len());
     }
 
     #[test]
