@@ -42,7 +42,6 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "changes",
         Choice::Only(&[
             "a_table_ends_with_its_library",
-            "a_followed_child_has_whole_stacks_at_once",
             "return_addresses_that_were_hijacked_before",
         ]),
     ),
