@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tracer_ebpf::limits::MAX_RANGES_OF_ONE;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, RangeKind, Row, fixed};
 
@@ -108,16 +109,12 @@ impl Tables {
     /// Fails if there is no room.
     pub fn publish(&mut self, image: u64, code: &[CodeMapping], as_of: u32) -> Result<bool> {
         self.builder.request(code.iter());
-        let ranges = self.ranges_of(code);
-        let known = self.images.get(&image);
-        let is_current = known.is_some_and(|known| {
-            let current = Code {
-                space: known.placed.number,
-                as_of,
-            };
-            known.ranges == ranges && self.maps.code_of(image) == current
-        });
-        if is_current {
+        let mut ranges = self.ranges_of(code);
+        if ranges.len() > MAX_RANGES_OF_ONE as usize {
+            // What has no table is missed least.
+            ranges.retain(|range| range.kind != RangeKind::Bare as u32);
+        }
+        if self.is_current(image, &ranges, as_of) {
             return Ok(false);
         }
         let placed = self.spaces.put(&mut self.maps, &ranges)?;
@@ -128,13 +125,27 @@ impl Tables {
         Ok(true)
     }
 
-    /// The images that have the same address space as `image`: those of
-    /// forked children. What one of them replaces is unknown to all.
-    pub fn sharers(&self, image: u64) -> Vec<u64> {
-        let Some(Known { placed, .. }) = self.images.get(&image) else {
-            return Vec::new();
+    /// Whether the kernel side knows just this of an image, and has marked
+    /// nothing of it.
+    fn is_current(&self, image: u64, ranges: &[Range], as_of: u32) -> bool {
+        let Some(known) = self.images.get(&image) else {
+            return false;
         };
-        let has_it = |(_, number): &(u64, u32)| *number == placed.number || *number == placed.spare;
+        let space = known.placed.number;
+        let places = known.placed.extent.first..;
+        known.ranges == ranges
+            && self.maps.code_of(image) == Code { space, as_of }
+            && places
+                .zip(ranges)
+                .all(|(index, range)| self.maps.ranges.get(index).as_ref() == Some(range))
+    }
+
+    /// The images that have the same address space as `image`, which is among
+    /// them: a process and its forked children. What one of them replaces is
+    /// unknown to all.
+    pub fn sharers(&self, image: u64) -> Vec<u64> {
+        let shared = self.maps.code_of(image).space;
+        let has_it = |(_, number): &(u64, u32)| *number == shared && shared != 0;
         let sharers = self.maps.reachable().filter(has_it);
         sharers.map(|(image, _)| image).collect()
     }
