@@ -170,7 +170,7 @@ fn generated_code_with_frame_pointers_is_passed() -> Result<()> {
     assert_eq!(generated.path, "", "{stack}");
     let expected = expected(&real, 1399, generated)?;
     assert_eq!(stack.frames[1..], expected[1..], "{stack}");
-    assert_eq!(stack.end, "start");
+    assert_eq!(stack.end, "start_by_frame_pointers");
     Ok(())
 }
 
@@ -182,7 +182,7 @@ fn generated_code_without_frame_pointers_ends_a_stack() -> Result<()> {
     assert_eq!(stack.frames[2].path, "", "{stack}");
     let expected = expected(&real, 1423, &stack.frames[2])?;
     assert_eq!(stack.frames[1..], expected[1..3], "{stack}");
-    assert_ne!(stack.end, "start");
+    assert!(!stack.end.starts_with("start"), "{stack}");
     Ok(())
 }
 

@@ -46,11 +46,14 @@ pub enum StackEnd {
     Hijacked = 8,
     /// The unwind information needs what rules cannot say.
     Unsupported = 9,
+    /// The thread's start, through code without a table by frame pointers:
+    /// frames that have none may be missing.
+    StartByFramePointers = 10,
 }
 
 impl StackEnd {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Start,
         Self::NoRow,
         Self::BadReturn,
@@ -61,6 +64,7 @@ impl StackEnd {
         Self::NoFramePointer,
         Self::Hijacked,
         Self::Unsupported,
+        Self::StartByFramePointers,
     ];
 
     /// The reason of a number.
@@ -76,6 +80,7 @@ impl StackEnd {
             7 => Self::NoFramePointer,
             8 => Self::Hijacked,
             9 => Self::Unsupported,
+            10 => Self::StartByFramePointers,
             _ => Self::Unreadable,
         }
     }
@@ -133,6 +138,8 @@ pub struct WalkState {
     frame: Frame,
     /// 1 if the last step was from a signal's frame.
     exact: Volatile,
+    /// 1 if a frame pointer was believed.
+    believed: Volatile,
     /// Frames until here.
     depth: Volatile,
     /// The hash until here.
@@ -161,6 +168,7 @@ impl WalkState {
         self.frame.begin(registers, Rule::ENTRY);
         self.add(registers.ip);
         frames[0] = registers.ip;
+        self.believed.set(0);
         self.depth.set(1);
     }
 
@@ -187,6 +195,9 @@ impl WalkState {
                 None => {
                     self.frame.begin(from, rule);
                     self.exact.set(u64::from(rule.is_signal()));
+                    if rule.is_frame_pointer() {
+                        self.believed.set(1);
+                    }
                     if let Err(reason) = self.frame.step(target) {
                         return Some(reason);
                     }
@@ -237,6 +248,10 @@ impl WalkState {
     #[inline(always)]
     pub fn finish(&mut self, end: StackEnd) -> Walk {
         let depth = self.depth.get();
+        let end = match end {
+            StackEnd::Start if self.believed.get() != 0 => StackEnd::StartByFramePointers,
+            end => end,
+        };
         self.add(depth << 32 | end as u64);
         Walk {
             depth: depth as u32,
@@ -300,6 +315,7 @@ mod tests {
                 (0x10, _) => Ok(Rule::SIGNAL),
                 (0x11, _) => Ok(Rule::NONE),
                 (0x12, _) => Err(StackEnd::NoRowYet),
+                (0x15, _) => Ok(Rule::FRAME_POINTER),
                 (0x13, _) => Err(StackEnd::BadReturn),
                 _ => Err(StackEnd::NoMapping),
             }
@@ -315,12 +331,22 @@ mod tests {
         Rule::new(Kind::Sp, 16, Base::Cfa, Saved::Same, Saved::Same).unwrap()
     }
 
-    fn walk_thread(mut thread: Thread) -> (Walk, Vec<u64>) {
+    fn walk_thread(thread: Thread) -> (Walk, Vec<u64>) {
+        walk_from(thread, 0)
+    }
+
+    fn walk_thread_at(words: &[u64], bp: u64) -> (Walk, Vec<u64>) {
+        let words = words.to_vec();
+        let hijacked = Vec::new();
+        walk_from(Thread { words, hijacked }, bp)
+    }
+
+    fn walk_from(mut thread: Thread, bp: u64) -> (Walk, Vec<u64>) {
         let mut frames = [0; MAX_FRAMES];
         let registers = Registers {
             ip: CODE,
             sp: STACK,
-            bp: 0,
+            bp,
             bx: 0,
         };
         let mut state = WalkState::default();
@@ -355,6 +381,14 @@ mod tests {
             let (walk, frames) = walk_words(&[CODE + 1, 0, last]);
             assert_eq!((frames, walk.end), (vec![CODE, CODE + 1, last], end));
         }
+    }
+
+    #[test]
+    fn a_start_that_frame_pointers_led_to_is_not_certain() {
+        let bare = CODE + 0x15_001;
+        let (walk, frames) = walk_thread_at(&[bare, 0, 0, CODE + 0xf001], STACK + 16);
+        assert_eq!(frames, [CODE, bare, CODE + 0xf001]);
+        assert_eq!(walk.end, StackEnd::StartByFramePointers);
     }
 
     #[test]

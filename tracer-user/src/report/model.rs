@@ -208,6 +208,9 @@ pub enum StackEnd {
     Hijacked,
     /// The code's call frame information uses what is not supported.
     Unsupported,
+    /// The start of the thread, through just-in-time or other code without a
+    /// table by frame pointers: frames in it that have none are missing.
+    StartByFramePointers,
 }
 
 impl StackEnd {
@@ -226,6 +229,9 @@ impl StackEnd {
             }
             Self::Hijacked => Some("a return probe hides the next return address"),
             Self::Unsupported => Some("unwind information of a form that is not supported"),
+            Self::StartByFramePointers => {
+                Some("code without unwind information may hide frames of this stack")
+            }
         }
     }
 }

@@ -342,6 +342,7 @@ fn stack_end(end: u32) -> StackEnd {
         Some(Kernel::NoFramePointer) => StackEnd::NoFramePointer,
         Some(Kernel::Hijacked) => StackEnd::Hijacked,
         Some(Kernel::Unsupported) => StackEnd::Unsupported,
+        Some(Kernel::StartByFramePointers) => StackEnd::StartByFramePointers,
         Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
     }
 }

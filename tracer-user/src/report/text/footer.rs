@@ -31,7 +31,7 @@ fn stacks(stacks: &Stacks) -> String {
         "Stacks: {} of the allocations have whole ones",
         units::percent(stacks.whole, stacks.allocations)
     );
-    let mut separator = "; the others end early: ";
+    let mut separator = "; the others do not: ";
     for cut in &stacks.cut {
         let meaning = cut.end.meaning().unwrap_or_default();
         line.push_str(&format!(

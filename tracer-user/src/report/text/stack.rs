@@ -77,8 +77,13 @@ impl Stack<'_> {
     }
 
     fn end_note(&self) -> Option<String> {
-        let meaning = self.end?.meaning()?;
-        Some(format!("(the stack ends here: {meaning})"))
+        let end = self.end?;
+        let meaning = end.meaning()?;
+        Some(if end == StackEnd::StartByFramePointers {
+            format!("({meaning})")
+        } else {
+            format!("(the stack ends here: {meaning})")
+        })
     }
 }
 
