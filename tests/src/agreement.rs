@@ -192,14 +192,14 @@ impl Agreement {
         Ok(())
     }
 
-    /// The same for a program whose threads do not repeat themselves exactly:
-    /// of 100 stacks, one may be in one run alone.
+    /// The same for a program that does not repeat itself exactly: of 100
+    /// stacks, so many may be in one run alone. All that are in both count.
     ///
     /// # Errors
     /// See [`Agreement::is_whole`].
-    pub fn is_nearly_whole(mut self, least: usize) -> Result<()> {
+    pub fn is_nearly_whole(mut self, least: usize, alone: usize) -> Result<()> {
         let single = self.strange.len() + self.absent.len();
-        ensure!(single * 100 <= self.total(), "{self}");
+        ensure!(single * 100 <= self.total() * alone, "{self}");
         self.strange.clear();
         self.absent.clear();
         self.is_whole(least)

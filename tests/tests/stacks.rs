@@ -270,7 +270,7 @@ fn a_compiler() -> Result<()> {
         "-o",
         "/dev/null",
     ];
-    compare_runs(&command, folder.path(), &[])?.is_nearly_whole(3000)
+    compare_runs(&command, folder.path(), &[])?.is_nearly_whole(3000, 1)
 }
 
 const JVM_LIBRARIES: [&str; 6] = [
@@ -301,7 +301,9 @@ fn java() -> Result<()> {
         "-version",
     ];
     let late: Vec<&str> = late.iter().map(String::as_str).collect();
-    compare_runs(&command, folder.path(), &late)?.is_nearly_whole(1000)
+    // What its compiler threads get to, and when, differs from run to run:
+    // 0.5 to 1 of 100 as a rule.
+    compare_runs(&command, folder.path(), &late)?.is_nearly_whole(1000, 5)
 }
 
 /// Constructors before `main`, destructors and handlers after it.
