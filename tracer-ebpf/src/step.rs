@@ -121,18 +121,6 @@ impl Frame {
         self.ip.get()
     }
 
-    /// Replaces the instruction pointer.
-    #[inline(always)]
-    pub fn set_ip(&mut self, ip: u64) {
-        self.ip.set(ip);
-    }
-
-    /// Where the return address was found that led here.
-    #[inline(always)]
-    pub fn slot(&self) -> u64 {
-        self.words[SP].get().wrapping_sub(8)
-    }
-
     /// The registers.
     pub fn registers(&self) -> Registers {
         Registers {

@@ -103,11 +103,11 @@ impl Tables {
 
     /// Tells the kernel side what code an image has: all its executable
     /// mappings, sorted by address. `as_of` is what [`Self::replaced`] said
-    /// before they were looked at. Whether that was news.
+    /// before they were looked at.
     ///
     /// # Errors
     /// Fails if there is no room.
-    pub fn publish(&mut self, image: u64, code: &[CodeMapping], as_of: u32) -> Result<bool> {
+    pub fn publish(&mut self, image: u64, code: &[CodeMapping], as_of: u32) -> Result<()> {
         self.builder.request(code.iter());
         let mut ranges = self.ranges_of(code);
         if ranges.len() > MAX_RANGES_OF_ONE as usize {
@@ -115,14 +115,14 @@ impl Tables {
             ranges.retain(|range| range.kind != RangeKind::Bare as u32);
         }
         if self.is_current(image, &ranges, as_of) {
-            return Ok(false);
+            return Ok(());
         }
         let placed = self.spaces.put(&mut self.maps, &ranges)?;
         self.maps.assign(image, placed.number, as_of)?;
         if let Some(old) = self.images.insert(image, Known { placed, ranges }) {
             self.spaces.retire(old.placed);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether the kernel side knows just this of an image, and has marked
