@@ -2,6 +2,8 @@
 
 #[path = "../../../tracer-user/src/process/address.rs"]
 pub mod address;
+#[path = "../../../tracer-user/src/process/bytes.rs"]
+pub mod bytes;
 #[path = "../../../tracer-user/src/process/clock.rs"]
 pub mod clock;
 #[path = "../../../tracer-user/src/process/file.rs"]

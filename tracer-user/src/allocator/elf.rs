@@ -2,8 +2,6 @@
 //! the file may belong to anybody.
 
 use std::collections::HashSet;
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 use object::elf::{
@@ -12,6 +10,7 @@ use object::elf::{
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache, StringTable};
 
+use crate::process::bytes::{Bytes, Positioned};
 use crate::process::file::RegularFile;
 
 /// Larger symbol tables are not read: Chromium's, with debug symbols, is
@@ -49,7 +48,7 @@ pub fn functions(
     is_program: bool,
     wanted: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<FunctionSymbol>> {
-    let cache = ReadCache::new(Positioned { file, at: 0 });
+    let cache = ReadCache::new(Positioned::new(file));
     let data = &cache;
     let header = FileHeader64::<Endianness>::parse(data).context("not a 64-bit ELF file")?;
     let endian = header.endian()?;
@@ -140,7 +139,7 @@ fn check_size(size: u64) -> Result<()> {
 
 /// The path of the loader that a program asks for (`PT_INTERP`).
 pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
-    let cache = ReadCache::new(Positioned { file, at: 0 });
+    let cache = ReadCache::new(Positioned::new(file));
     let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
     let endian = header.endian().ok()?;
     if header.e_phnum.get(endian) == PN_XNUM {
@@ -174,45 +173,15 @@ fn offset_in(
 /// Up to `length` bytes of the file; fewer if it is shorter.
 fn read_code(file: &RegularFile, offset: u64, length: u64) -> Vec<u8> {
     let mut code = vec![0; usize::try_from(length).unwrap_or(0)];
-    let mut filled = 0;
-    while let Ok(read @ 1..) = file
-        .file()
-        .read_at(&mut code[filled..], offset + filled as u64)
-    {
-        filled += read;
-    }
+    let filled = file.fill(&mut code, offset);
     code.truncate(filled);
     code
 }
 
-/// Reads a file without touching its shared position.
-struct Positioned<'a> {
-    file: &'a RegularFile,
-    at: u64,
-}
-
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.file.file().read_at(buffer, self.at)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Positioned<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        let base = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.file.size().checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = base.ok_or(std::io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::process::handle::ProcessHandle;
 

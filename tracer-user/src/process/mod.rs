@@ -2,6 +2,7 @@
 //! files that the code came from.
 
 pub mod address;
+pub mod bytes;
 pub mod clock;
 pub mod code;
 pub mod file;

@@ -7,7 +7,7 @@ use memchr::{memchr2_iter, memmem};
 use tracer_ebpf::callsite::{CALL_BYTES, ends_in_call};
 
 use super::Segment;
-use super::image::Bytes;
+use crate::process::bytes::Bytes;
 
 /// Bytes read at a time.
 const WINDOW: u64 = 1 << 20;

@@ -1,19 +1,16 @@
 //! What unwinding needs from an ELF file (elf(5)): its code, and where its
 //! call frame information is.
 
-use std::io;
-use std::os::unix::fs::FileExt;
-
 use anyhow::{Context, Result, bail, ensure};
 use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::ReadCache;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionTable};
-use object::read::{ReadCache, ReadCacheOps};
 use object::{Endianness, ReadRef};
 use tracer_ebpf::limits::USER_END;
 
 use super::Segment;
 use crate::process::address::{ElfAddress, FileOffset};
-use crate::process::file::RegularFile;
+use crate::process::bytes::Positioned;
 
 /// Files with more sections are treated like those without any. Programs have
 /// some forty.
@@ -28,85 +25,6 @@ const PAGE: u64 = 4096;
 
 /// Larger dynamic sections are not looked at.
 const MAX_DYNAMIC: u64 = 1 << 20;
-
-/// Something that is read at offsets.
-pub trait Bytes {
-    /// Reads up to `buffer.len()` bytes.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Its length in bytes.
-    fn size(&self) -> u64;
-
-    /// Reads until the buffer is full, or there is nothing more; returns how
-    /// many bytes there are.
-    fn fill(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let mut filled = 0;
-        while let Ok(read @ 1..) = self.read_at(&mut buffer[filled..], offset + filled as u64) {
-            filled += read;
-        }
-        filled
-    }
-}
-
-impl Bytes for RegularFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file().read_at(buffer, offset)
-    }
-
-    fn size(&self) -> u64 {
-        RegularFile::size(self)
-    }
-}
-
-impl Bytes for &[u8] {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = self.get(offset..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
-    }
-
-    fn size(&self) -> u64 {
-        self.len() as u64
-    }
-}
-
-/// [`Bytes`] with a position, as `object` reads them.
-pub struct Positioned<'a> {
-    bytes: &'a dyn Bytes,
-    at: u64,
-}
-
-impl<'a> Positioned<'a> {
-    pub fn new(bytes: &'a dyn Bytes) -> Self {
-        Positioned { bytes, at: 0 }
-    }
-}
-
-impl ReadCacheOps for Positioned<'_> {
-    fn len(&mut self) -> Result<u64, ()> {
-        Ok(self.bytes.size())
-    }
-
-    fn seek(&mut self, position: u64) -> Result<u64, ()> {
-        self.at = position;
-        Ok(position)
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ()> {
-        let count = self.bytes.read_at(buffer, self.at).map_err(drop)?;
-        self.at = self.at.checked_add(count as u64).ok_or(())?;
-        Ok(count)
-    }
-
-    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ()> {
-        if self.bytes.fill(buffer, self.at) < buffer.len() {
-            return Err(());
-        }
-        self.at = self.at.checked_add(buffer.len() as u64).ok_or(())?;
-        Ok(())
-    }
-}
 
 /// How `object` reads.
 pub type Data<'a> = &'a ReadCache<Positioned<'a>>;

@@ -19,10 +19,11 @@ use object::ReadCache;
 use tracer_ebpf::rule::Rule;
 
 use crate::process::address::{ElfAddress, FileOffset};
+use crate::process::bytes::{Bytes, Positioned};
 use crate::process::file::RegularFile;
 use code::Code;
 use frames::Frames;
-use image::{Bytes, Image, Positioned};
+use image::Image;
 pub use omitted::Omitted;
 use rows::Rows;
 
