@@ -316,6 +316,15 @@ pub mod cached {
             | (freed & ((1 << FREED_BITS) - 1)) << FREED_SHIFT
     }
 
+    /// Numbers of JVMs are below this.
+    pub const VMS: u32 = 1 << (FREED_SHIFT - VM_SHIFT);
+
+    /// The number of the JVM of an entry.
+    #[expect(clippy::cast_possible_truncation, reason = "a field is cut out")]
+    pub const fn vm(entry: u64) -> u32 {
+        (entry >> VM_SHIFT) as u32 & (VMS - 1)
+    }
+
     /// The code in an entry, if it is that of `tag`.
     #[inline(always)]
     pub const fn code(entry: u64, tag: u64) -> Option<Code> {
@@ -492,6 +501,7 @@ mod tests {
         let tag = cached::tag(5, 0x1234_5678, 77);
         let code = Code::of_blob(14, 99);
         let entry = cached::entry(tag, code).unwrap();
+        assert_eq!(cached::vm(entry), 5);
         assert_eq!(cached::code(entry, tag), Some(code));
         for other in (0..32).map(|bit| 0x1234_5678 ^ 1 << bit) {
             let same_place = cached::index(5, other) == cached::index(5, 0x1234_5678);
