@@ -366,9 +366,19 @@ impl Object {
         }
     }
 
+    /// The sites of native memory in use.
+    pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| !site.is_sample())
+    }
+
+    /// The sites of samples of the Java heap.
+    pub fn samples(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| site.is_sample())
+    }
+
     /// The sites in use. Their indices are given out in order, so a long gap
     /// ends the search.
-    pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+    fn all_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;
         let mut last_used = 0;
         (0..self.sites.len())
