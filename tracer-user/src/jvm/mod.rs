@@ -2,23 +2,41 @@
 //! frames and threads, all read from the target's memory. Nothing that is
 //! found there is trusted.
 
+pub mod code_cache;
 pub mod fields;
+pub mod frames;
+pub mod klass;
 pub mod layout;
 pub mod libjvm;
+mod line_table;
 pub mod memory;
+pub mod method;
+pub mod nmethod;
 pub mod places;
+mod scopes;
+mod stream;
+mod symbol;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod threads;
+pub mod unnamed;
 pub mod vmstructs;
+mod word;
+
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use self::frames::{JavaFrame, JavaNames, Source};
 use self::layout::Layout;
 use self::libjvm::LibJvm;
 use self::memory::ProcessMemory;
 use self::places::Places;
+use self::threads::{JavaThread, ThreadsLayout};
+use self::unnamed::Unnamed;
 use self::vmstructs::VmStructs;
 use crate::process::code::CodeSpace;
+use crate::process::handle::ProcessHandle;
 
 /// The Java VM of a process.
 pub struct Jvm {
@@ -32,6 +50,8 @@ pub struct Jvm {
     pub places: Places,
     /// The process's memory.
     pub memory: ProcessMemory,
+    process: ProcessHandle,
+    names: JavaNames,
 }
 
 impl Jvm {
@@ -50,11 +70,44 @@ impl Jvm {
         let layout = Layout::of(&structs)?;
         let places = Places::read(&structs, &layout, &library, &memory)?;
         Ok(Some(Jvm {
+            process: code.process().clone(),
+            names: JavaNames::new(&structs, &memory),
             library,
             structs,
             layout,
             places,
             memory,
         }))
+    }
+
+    /// The Java frames of a word of a stack, innermost first; never none.
+    /// Words should be named soon after they appear: code is freed, and
+    /// classes are unloaded. What was named once keeps its name.
+    ///
+    /// # Errors
+    /// The reason why there is no name.
+    pub fn name(&mut self, word: u64) -> Result<Arc<[JavaFrame]>, Unnamed> {
+        let vm = Source {
+            memory: &self.memory,
+            layout: &self.layout,
+            places: &self.places,
+        };
+        self.names.name(vm, word)
+    }
+
+    /// The threads that can run Java code.
+    ///
+    /// # Errors
+    /// Fails if the VM does not tell where its threads are, or is gone.
+    pub fn threads(&self) -> Result<Vec<JavaThread>> {
+        let layout = ThreadsLayout::of(&self.structs)?;
+        let threads = layout.list(&self.memory, &self.process);
+        threads.context("cannot read the Java VM's list of threads")
+    }
+
+    /// Tells that classes were unloaded: then other methods and classes may
+    /// come to have the same addresses, and words are named anew.
+    pub fn classes_unloaded(&mut self) {
+        self.names.classes_unloaded();
     }
 }
