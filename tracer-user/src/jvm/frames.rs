@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use tracer_ebpf::frame::{Frame, IDS};
+
 use super::code_cache::{Blob, BlobKind};
 use super::fields::{Fields, UnknownLayout};
 use super::layout::Layout;
@@ -14,7 +16,6 @@ use super::places::Places;
 use super::stream::Encoding;
 use super::unnamed::Unnamed;
 use super::vmstructs::VmStructs;
-use super::word::{Frame, IDS};
 
 /// Words, methods and classes that are remembered, of each.
 const MAX_KNOWN: usize = 1 << 18;
@@ -58,6 +59,9 @@ pub struct JavaFrame {
     /// Whether it is part of the next frame's code.
     pub inlined: bool,
 }
+
+/// The frames of a word, innermost first, or why they have no names.
+pub type Named = Result<Arc<[JavaFrame]>, Unnamed>;
 
 /// The layouts that names need.
 #[derive(Debug, Clone, Copy)]

@@ -376,12 +376,16 @@ impl Object {
         self.all_sites().filter(|(_, site)| site.is_sample())
     }
 
-    /// The sites in use. Their indices are given out in order, so a long gap
-    /// ends the search.
     fn all_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_from(0)
+    }
+
+    /// The sites in use, of both kinds, from an index on. Their indices are
+    /// given out in order, so a long gap ends the search.
+    pub fn sites_from(&self, first: u32) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;
-        let mut last_used = 0;
-        (0..self.sites.len())
+        let mut last_used = first;
+        (first..self.sites.len())
             .map_while(move |index| {
                 let site = self.sites.get(index)?;
                 if site.image != 0 {
