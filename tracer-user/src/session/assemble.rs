@@ -78,6 +78,7 @@ impl Session {
             totals,
             timeline: self.timeline.clone(),
             losses: self.losses(),
+            java_heap: self.java_heaps(),
         })
     }
 

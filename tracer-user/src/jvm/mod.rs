@@ -1,0 +1,7 @@
+//! HotSpot, the Java virtual machine, seen from outside.
+
+pub mod attach;
+pub mod counters;
+pub mod growth;
+pub mod heap_watch;
+pub mod histogram;
