@@ -6,6 +6,8 @@ mod build;
 mod demo;
 mod dist;
 mod fuzz;
+mod java;
+mod jdks;
 mod lint;
 mod setup;
 mod shell;

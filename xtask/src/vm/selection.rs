@@ -87,6 +87,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "too_many_live_blocks_are_counted_as_lost",
         ]),
     ),
+    // It starts every JVM.
+    (
+        "unfreed_tests",
+        Choice::AllBut(&["jdk::tests::all_that_must_be_at_hand_is"]),
+    ),
 ];
 
 /// A test that no VM runs, with or without `--full`.
