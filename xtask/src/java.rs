@@ -17,6 +17,32 @@ use crate::targets;
 /// The oldest release that we trace.
 const RELEASE: &str = "11";
 
+/// Jars of Java agents: the name, the class that is started, and the classes in
+/// it. Each is on the boot class path of the process that it is in.
+const AGENTS: [(&str, &str, &[&str]); 2] = [
+    (
+        "boot-agent.jar",
+        "incidents.agent.Agent",
+        &[
+            "Agent",
+            "Agent$Transformer",
+            "Interceptor",
+            "StackTraceFormatter",
+        ],
+    ),
+    (
+        "boot-agent-healthy.jar",
+        "incidents.agent.Agent",
+        &[
+            "Agent",
+            "Agent$Transformer",
+            "Interception",
+            "Interceptor",
+            "StackTraceFormatter",
+        ],
+    ),
+];
+
 /// Compiles all when one source has changed, or one has come or gone.
 ///
 /// # Errors
@@ -33,13 +59,36 @@ pub(crate) fn build() -> Result<()> {
     let _not_there = fs::remove_dir_all(&output);
     run(Command::new(Path::new(DEBIAN).join("bin/javac"))
         .current_dir(workspace())
-        .args(["--release", RELEASE, "-g", "-Xlint:all", "-d"])
+        .args(["--release", RELEASE, "-g", "-Xlint:all"])
+        .arg("-d")
         .arg(&output)
         .args(&sources))
     .context("cannot build the Java targets")?;
+    for (name, main, classes) in AGENTS {
+        jar(&output, name, main, classes)?;
+    }
     let stamps = stamp.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(stamps).with_context(|| format!("cannot make {}", stamps.display()))?;
     fs::write(&stamp, listing).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// Makes the jar of an agent out of compiled classes, which are in the package
+/// of the class that is started.
+fn jar(output: &Path, name: &str, main: &str, classes: &[&str]) -> Result<()> {
+    let manifest = output.join(format!("{name}.manifest"));
+    let text =
+        format!("Premain-Class: {main}\nCan-Retransform-Classes: true\nBoot-Class-Path: {name}\n");
+    fs::write(&manifest, text).with_context(|| format!("cannot write {}", manifest.display()))?;
+    let package = Path::new(&main.replace('.', "/")).with_file_name("");
+    let classes = classes
+        .iter()
+        .map(|class| package.join(format!("{class}.class")));
+    run(Command::new(Path::new(DEBIAN).join("bin/jar"))
+        .current_dir(output)
+        .args(["--create", "--file", name, "--manifest"])
+        .arg(&manifest)
+        .args(classes))
+    .with_context(|| format!("cannot make {name}"))
 }
 
 /// All Java files in a folder and in those below, sorted.
