@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 mod agreement;
 mod foreign;
 pub mod gdb;
+pub mod incident;
 pub mod jdk;
 mod kernel;
 mod lines;

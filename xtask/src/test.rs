@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
@@ -17,7 +17,7 @@ use crate::tally::Tally;
 use crate::{fuzz, jdks, lint, targets, vm};
 
 /// The package of the end-to-end tests.
-const END_TO_END: &str = "unfreed-tests";
+pub(crate) const END_TO_END: &str = "unfreed-tests";
 /// End-to-end tests that run at a time.
 const THREADS: &str = "--test-threads=2";
 
@@ -38,11 +38,7 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
         tally += fuzz::briefly()?;
     }
     for program in &end_to_end.programs {
-        let variables = EndToEnd::variables()?;
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (*name, value.as_os_str()));
-        let mut command = as_root_with(variables, program);
+        let mut command = EndToEnd::command(program)?;
         command
             .current_dir(workspace().join("tests"))
             .args([THREADS, "--color=never"])
@@ -81,6 +77,18 @@ impl EndToEnd {
         Ok(Self {
             programs: end_to_end_programs()?,
         })
+    }
+
+    /// A command that runs one of their programs as root, in their environment.
+    ///
+    /// # Errors
+    /// See [`EndToEnd::variables`].
+    pub(crate) fn command(program: &Path) -> Result<Command> {
+        let variables = Self::variables()?;
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_os_str()));
+        Ok(as_root_with(variables, program))
     }
 
     /// The environment of the tests.

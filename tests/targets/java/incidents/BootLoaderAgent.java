@@ -42,8 +42,7 @@ final class BootLoaderAgent implements Rounds.Work {
 
     @Override
     public String truth() {
-        long failures = formatter.failures();
-        return "instances=" + failures + " bytes=" + failures * classBytes + " class_bytes=" + classBytes;
+        return Rounds.truth(formatter.failures(), classBytes);
     }
 
     private void logError(Exception exception) {

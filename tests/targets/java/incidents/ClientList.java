@@ -44,7 +44,7 @@ final class ClientList implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + clients.size() + " failures=" + failures;
+        return Rounds.truth(clients.size()) + " failures=" + failures;
     }
 
     private void notifyChanged(List<String> all) {

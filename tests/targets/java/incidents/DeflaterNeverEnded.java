@@ -34,7 +34,7 @@ final class DeflaterNeverEnded implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + open;
+        return Rounds.truth(open);
     }
 
     private int compress() {

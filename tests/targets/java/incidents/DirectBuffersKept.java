@@ -36,7 +36,7 @@ final class DirectBuffersKept implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + buffers.size() + " bytes=" + (long) buffers.size() * SIZE;
+        return Rounds.truth(buffers.size(), SIZE);
     }
 
     private void open(long session) {

@@ -14,7 +14,7 @@ import javax.management.ObjectName;
  * Channels that gauges hold.
  *
  * <p>When its back end restarts, a gateway connects again, over two new channels. For each channel it
- * registers a gauge, a lambda, in a global registry and through it with JMX; and each session notes the channel
+ * registers a gauge, a lambda, in a global registry and with JMX; and each session notes the channel
  * that it uses. Nobody removes these when a channel is closed. Few objects leak, but each has a
  * direct buffer, as network channels have.
  *
@@ -48,8 +48,7 @@ final class GaugeChannels implements Rounds.Work {
     /** Two channels are in use, and so no leak. */
     @Override
     public String truth() {
-        long leaked = REGISTRY.size() - connected.size();
-        return "instances=" + leaked + " bytes=" + leaked * BUFFER;
+        return Rounds.truth(REGISTRY.size() - connected.size(), BUFFER);
     }
 
     private void restart() throws Exception {

@@ -42,7 +42,7 @@ final class InflaterNeverEnded implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + open;
+        return Rounds.truth(open);
     }
 
     private Answer decompress() throws DataFormatException {

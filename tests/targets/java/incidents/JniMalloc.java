@@ -31,7 +31,7 @@ final class JniMalloc implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + kept + " bytes=" + kept * imageSize();
+        return Rounds.truth(kept, imageSize());
     }
 
     private static native long decodeImage();

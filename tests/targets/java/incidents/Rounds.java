@@ -10,7 +10,7 @@ import java.util.List;
  *
  * <pre>
  * round N    N rounds of work; answers "done N"
- * truth      answers "truth key=value …": what is held that should not be
+ * truth      answers "truth instances=N …": how many objects or blocks are held that should not be
  * gc         collects garbage, and runs the cleaners of what it found; answers "done gc"
  * exit       ends the program, as does the end of input
  * </pre>
@@ -25,7 +25,7 @@ final class Rounds {
     interface Work {
         void round() throws Exception;
 
-        /** Pairs of keys and values. */
+        /** What is held that should not be, as {@link Rounds#truth} writes it. */
         String truth();
     }
 
@@ -33,6 +33,15 @@ final class Rounds {
 
     static boolean isHealthy(String[] arguments) {
         return Arrays.asList(arguments).contains("healthy");
+    }
+
+    /** Objects or blocks, and of how many bytes each is, where the program knows that. */
+    static String truth(long instances, int size) {
+        return "instances=" + instances + " size=" + size + " bytes=" + instances * size;
+    }
+
+    static String truth(long instances) {
+        return "instances=" + instances;
     }
 
     static void drive(Work work, String[] arguments) throws Exception {

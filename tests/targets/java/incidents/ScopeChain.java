@@ -42,7 +42,7 @@ final class ScopeChain implements Rounds.Work {
 
     @Override
     public String truth() {
-        return "instances=" + HELD.get();
+        return Rounds.truth(HELD.get());
     }
 
     private long onBatch() {

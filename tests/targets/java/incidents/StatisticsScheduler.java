@@ -24,6 +24,7 @@ import java.util.concurrent.atomic.AtomicLong;
 final class StatisticsScheduler implements Rounds.Work {
     private static final int SERVERS = 3;
     private static final int SAMPLES = 211;
+    private static final int ARRAY_HEADER = 16;
     private static final AtomicLong PUBLISHERS = new AtomicLong();
 
     private final boolean healthy;
@@ -49,7 +50,7 @@ final class StatisticsScheduler implements Rounds.Work {
     @Override
     public String truth() {
         long inUse = cache.size() * SERVERS;
-        return "instances=" + 2 * (PUBLISHERS.get() - inUse) + " size=" + (16 + 8 * SAMPLES);
+        return Rounds.truth(2 * (PUBLISHERS.get() - inUse), ARRAY_HEADER + Double.BYTES * SAMPLES);
     }
 
     private Context contextOf(String settings) {

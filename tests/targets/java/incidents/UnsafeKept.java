@@ -37,7 +37,7 @@ final class UnsafeKept implements Rounds.Work {
     /** Those that are in the cache are no leak. */
     @Override
     public String truth() {
-        return "instances=" + forgotten + " bytes=" + forgotten * SIZE;
+        return Rounds.truth(forgotten, SIZE);
     }
 
     private long newEntry() {
