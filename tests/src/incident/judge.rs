@@ -112,7 +112,7 @@ pub(super) fn judge(
     }
     if let Some(class) = incident.class {
         findings.push(match (&evidence.java_heap, variant) {
-            (None, _) => finding("class", Outcome::NotJudged("no growth of classes")),
+            (None, _) => finding("class", Outcome::NotJudged("no growths of classes")),
             (Some(heap), Variant::Leaking) => growing_class(class, heap, leaked),
             (Some(heap), Variant::Healthy) => steady_classes(class, heap, incident.rounds),
         });
@@ -299,3 +299,6 @@ fn check(what: &'static str, holds: bool, how: impl FnOnce() -> String) -> Findi
 fn finding(what: &'static str, outcome: Outcome) -> Finding {
     Finding { what, outcome }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,8 +55,8 @@ impl Table {
     /// The names of the columns.
     pub fn head() -> String {
         format!(
-            "{:<12} {:<24} {:<11} {:>7} {:>8}  named",
-            "JDK", "incident", "verdict", "seconds", "overhead"
+            "{:<12} {:<24} {:<12} {:>7} {:>9} {:>8}  named",
+            "JDK", "incident", "verdict", "seconds", "us/round", "overhead"
         )
     }
 
@@ -83,8 +83,16 @@ impl fmt::Display for Row {
         };
         write!(
             f,
-            "{:<11} {:>7.2} {:>7.2}x  {}",
-            trial.verdict, trial.seconds, trial.overhead, trial.named
+            "{:<12} {:>7.2} {:>9.2} {:>7.2}x  {}",
+            format!(
+                "{}{}",
+                trial.verdict,
+                if trial.is_whole() { "" } else { "*" }
+            ),
+            trial.seconds,
+            trial.round * 1e6,
+            trial.overhead,
+            trial.named
         )?;
         for finding in &trial.findings {
             if let Outcome::Fails(how) = &finding.outcome {
@@ -117,7 +125,10 @@ impl fmt::Display for Table {
         }
         write!(f, " {} broken", self.rows.len() - verdicts.len())?;
         for (why, count) in self.not_judged() {
-            write!(f, "\nnot judged: {count} expectations, for there are {why}")?;
+            write!(
+                f,
+                "\n* not judged: {count} expectations, for there are {why}"
+            )?;
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::fs;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::judge::{Evidence, Finding, Verdict, describe, judge, sites_of};
+use super::judge::{Evidence, Finding, Outcome, Verdict, describe, judge, sites_of};
 use super::{Incident, heap};
 use crate::jdk::{Jdk, class_path};
 use crate::target::Target;
@@ -34,11 +34,15 @@ pub struct Trial {
     pub findings: Vec<Finding>,
     /// What they say together.
     pub verdict: Verdict,
-    /// What the report names: the innermost functions, or the class.
+    /// What the report names: the class, or the innermost functions. Nothing if
+    /// it is quiet.
     pub named: String,
     /// From the tracer's start to its report, the rounds in between, seconds.
     pub seconds: f64,
-    /// How long the rounds took under the tracer, by how long without it.
+    /// How long a round took without the tracer, seconds.
+    pub round: f64,
+    /// How long the rounds took under the tracer, by how long without it. Of a
+    /// program that does little besides allocating, it says little of others.
     pub overhead: f64,
 }
 
@@ -77,10 +81,11 @@ impl Trial {
         let seconds = start.elapsed().as_secs_f64();
 
         let truth = program.truth()?;
-        let leaked = Leaked {
-            instances: truth.instances - known.instances,
-            ..truth
-        };
+        let leaked = truth.since(known);
+        ensure!(
+            (leaked.instances > 0) == (variant == Variant::Leaking),
+            "the program itself tells of {leaked:?}"
+        );
         let after = program.rounds(incident.rounds)?;
         let report = fs::read_to_string(finished.json()).context("the report")?;
         let evidence = Evidence {
@@ -88,13 +93,27 @@ impl Trial {
             java_heap: heap::read(&report)?,
         };
         let findings = judge(incident, variant, &evidence, leaked);
+        let verdict = Verdict::of(variant, &findings);
+        let untraced = before.min(after);
         Ok(Self {
-            verdict: Verdict::of(variant, &findings),
-            named: named(incident, &evidence, leaked),
+            named: match verdict {
+                Verdict::Quiet => String::new(),
+                _ => named(incident, &evidence, leaked),
+            },
+            verdict,
             findings,
             seconds,
-            overhead: traced / before.min(after),
+            round: untraced / f64::from(incident.rounds),
+            overhead: traced / untraced,
         })
+    }
+}
+
+impl Trial {
+    /// Whether every expectation could be judged.
+    pub fn is_whole(&self) -> bool {
+        let is_open = |finding: &Finding| matches!(finding.outcome, Outcome::NotJudged(_));
+        !self.findings.iter().any(is_open)
     }
 }
 
@@ -144,6 +163,14 @@ impl Program {
 }
 
 impl Leaked {
+    /// What has been added to what was known.
+    fn since(self, known: Self) -> Self {
+        Self {
+            instances: self.instances.saturating_sub(known.instances),
+            ..self
+        }
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let values: BTreeMap<&str, u64> = text
             .split(' ')

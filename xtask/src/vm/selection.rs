@@ -49,6 +49,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
     ),
+    // Dozens of JVMs and tracers.
+    ("incidents", Choice::Only(&[])),
     (
         "lifecycle",
         Choice::Only(&[
