@@ -5,6 +5,8 @@ mod allocator;
 mod attach;
 mod cli;
 mod commands;
+#[expect(dead_code, reason = "nothing asks for Java names yet")]
+mod jvm;
 mod kernel;
 mod leak;
 mod process;

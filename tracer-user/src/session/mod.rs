@@ -5,8 +5,11 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
+pub mod jvms;
 pub mod launch;
+pub mod names;
 mod options;
+pub mod paths;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
@@ -21,6 +24,8 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
+use self::jvms::Jvms;
+use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -66,6 +71,8 @@ pub struct Session {
     watch: CodeWatch,
     images: Images,
     tables: Tables,
+    jvms: Jvms,
+    names: SiteNames,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
@@ -121,6 +128,7 @@ impl Session {
         let mut probes = Probes::default();
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
+        let jvms = Jvms::new(object.vm_maps()?);
         object.attach_lifecycle()?;
         object.use_programs(options.programs);
         Ok(Self {
@@ -129,6 +137,8 @@ impl Session {
             watch,
             images: Images::default(),
             tables,
+            jvms,
+            names: SiteNames::default(),
             options,
             targets: Vec::new(),
             placed: Vec::new(),
