@@ -4,8 +4,10 @@ import java.util.function.IntUnaryOperator;
 
 /** A thread that is blocked deep inside code of all compilers. */
 public class Deep implements Runnable {
-    /** Whom the deepest method wakes before it waits: itself, but once. */
+    /** Whom the deepest method wakes before it waits: itself, but once. Never
+        null, since code compiled before has no branch for that. */
     static volatile Thread woken;
+    static volatile Thread other;
     static volatile boolean over;
     static final Deep DEEP = new Deep();
     static Method reflected;
@@ -63,10 +65,10 @@ public class Deep implements Runnable {
             for (int i = 0; i < 1500; i++) {
                 tepid(i, 20);
             }
-            for (int i = 0; i < 30; i++) {
+            for (int i = 0; i < 400; i++) {
                 reflected.invoke(null, i, 3);
             }
-            woken = null;
+            woken = other;
             while (!over) {
                 reflected.invoke(null, 5, 1);
             }
@@ -76,11 +78,12 @@ public class Deep implements Runnable {
     }
 
     public static void main(String[] arguments) throws Exception {
+        other = Thread.currentThread();
         reflected = Deep.class.getMethod("byReflection", int.class, int.class);
         Thread worker = new Thread(DEEP, "worker");
         worker.setDaemon(true);
         worker.start();
-        while (woken != null || worker.getState() != Thread.State.WAITING) {
+        while (woken != other || worker.getState() != Thread.State.WAITING) {
             Thread.sleep(1);
         }
         for (StackTraceElement frame : worker.getStackTrace()) {
