@@ -28,15 +28,32 @@ public class Deep implements Runnable {
 
         Inner(T value) {
             this.value = value;
-            small(value.hashCode());
+            value.hashCode();
         }
     }
+
+    static class Even {
+        int pass(int x) {
+            return small(x);
+        }
+    }
+
+    /** Once this is loaded, calls of the above must be compiled anew. */
+    static class Odd extends Even {
+        @Override
+        int pass(int x) {
+            return 1;
+        }
+    }
+
+    static Even even = new Even();
 
     /** Hot: inlines the methods above. */
     static int hot(int x) {
         Inner<Integer> inner =
             new Inner<>(x);
-        return inner.value + small(1);
+        return inner.value
+            + even.pass(inner.value);
     }
 
     /** Called less often: left to the first compiler. */
@@ -85,6 +102,9 @@ public class Deep implements Runnable {
         worker.start();
         while (woken != other || worker.getState() != Thread.State.WAITING) {
             Thread.sleep(1);
+        }
+        if (arguments.length > 0) {
+            new Odd();
         }
         for (StackTraceElement frame : worker.getStackTrace()) {
             System.out.println(frame.getClassName() + " " + frame.getMethodName() + " "
