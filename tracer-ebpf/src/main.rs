@@ -18,6 +18,7 @@
 mod allocation;
 mod code;
 mod entry;
+mod hotspot;
 mod inflight;
 mod lifecycle;
 mod lookup;
@@ -182,6 +183,13 @@ fn uf_stackid(context: ProbeContext) -> u32 {
         // What is returned, and that it may be an error, is of no interest.
         let _ = context.get_stackid(&maps::KERNEL_STACKS, BPF_F_USER_STACK);
     }
+    0
+}
+
+/// Where a JVM frees code.
+#[uprobe]
+fn uf_code_freed(_context: ProbeContext) -> u32 {
+    hotspot::code_freed();
     0
 }
 

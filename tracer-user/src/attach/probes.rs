@@ -13,12 +13,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
+use crate::jvm::libjvm::LibJvm;
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::Probe;
+
+/// `CodeCache::free(CodeBlob*)`, through which all code goes that HotSpot
+/// frees. It is not exported.
+const FREE_CODE: &str = "_ZN9CodeCache4freeEP8CodeBlob";
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +135,26 @@ impl Probes {
                 std::thread::spawn(move || drop(links));
             }
         }
+    }
+
+    /// Has the kernel side told of code that a JVM frees.
+    ///
+    /// # Errors
+    /// Fails if the JVM's file does not say where that is, or the probe cannot
+    /// be placed.
+    pub fn watch_freed_code(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+    ) -> Result<()> {
+        let offset = library
+            .file_offset(FREE_CODE)?
+            .context("the Java VM's library has no symbols")?;
+        let file = path(library.file());
+        let link = object.attach_one("uf_code_freed", offset, &file, scope.pid())?;
+        self.links.push(link);
+        Ok(())
     }
 
     /// Takes over probes that were placed otherwise.

@@ -66,6 +66,31 @@ impl LibJvm {
         self.symbols(SHT_SYMTAB, wanted)
     }
 
+    /// Where a symbol is in the file, bytes, among all symbols.
+    ///
+    /// # Errors
+    /// Fails if the file's symbols cannot be read.
+    pub fn file_offset(&self, wanted: &'static str) -> Result<Option<u64>> {
+        let found = self.all(&[wanted])?;
+        let Some(address) = found.get(wanted) else {
+            return Ok(None);
+        };
+        let cache = ReadCache::new(Positioned::new(&self.file.content));
+        let header = header(&cache)?;
+        let endian = header.endian()?;
+        let linked = address.wrapping_sub(self.bias);
+        let segments = header
+            .program_headers(endian, &cache)
+            .context("the program headers cannot be read")?;
+        let inside = segments.iter().find_map(|segment| {
+            let distance = linked.checked_sub(segment.p_vaddr(endian))?;
+            let loaded = segment.p_type(endian) == PT_LOAD;
+            (loaded && distance < segment.p_filesz(endian))
+                .then(|| segment.p_offset(endian).wrapping_add(distance))
+        });
+        Ok(inside)
+    }
+
     fn symbols(
         &self,
         kind: object::elf::SectionType,

@@ -46,6 +46,13 @@ pub struct Places {
 }
 
 impl Places {
+    /// The code cache: heaps are parts of one reservation.
+    pub fn range(&self) -> Range<u64> {
+        let starts = self.heaps.iter().map(|heap| heap.reserved.start);
+        let ends = self.heaps.iter().map(|heap| heap.reserved.end);
+        starts.min().unwrap_or(0)..ends.max().unwrap_or(0)
+    }
+
     /// Reads them.
     ///
     /// # Errors

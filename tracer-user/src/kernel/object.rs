@@ -14,6 +14,7 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
@@ -29,6 +30,7 @@ use super::memory::{ON_DEMAND, preallocate};
 use super::multi::MultiPrograms;
 use super::program::{Moment, Place, Programs};
 use super::tables::TableMaps;
+use super::vms::VmMaps;
 
 /// The compiled programs, aligned as the ELF reader wants them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
@@ -137,6 +139,20 @@ impl Object {
         })
     }
 
+    /// The maps that Java frames are walked by, once.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses to map them into our memory.
+    pub fn vm_maps(&mut self) -> Result<VmMaps> {
+        let ebpf = &mut self.ebpf;
+        Ok(VmMaps {
+            vms: writable(ebpf, "VMS", java::MAX_VMS)?,
+            freed: mapped(ebpf, "FREED", java::MAX_VMS)?,
+            cache: writable(ebpf, "JAVA_CACHE", java::cached::ENTRIES)?,
+            vm_of: take(ebpf, "VM_OF")?.try_into()?,
+        })
+    }
+
     /// How probes are attached.
     pub fn road(&self) -> Road {
         match self.multi {
@@ -237,16 +253,41 @@ impl Object {
     ) -> Result<Link> {
         let name = self.programs.of(moment, place.function);
         self.load_program(name)?;
+        self.attach_loaded(name, place.offset, file, pid)
+    }
+
+    /// Attaches a program, by a perf event on every kernel, to an offset of a
+    /// file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or the place.
+    pub fn attach_one(
+        &mut self,
+        name: &str,
+        offset: u64,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        self.load_alone(name)?;
+        self.attach_loaded(name, offset, file, pid)
+    }
+
+    fn attach_loaded(
+        &mut self,
+        name: &str,
+        offset: u64,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
         let program: &mut UProbe = program(&mut self.ebpf, name)?;
         let scope = match pid.and_then(NonZeroU32::new) {
             Some(pid) => UProbeScope::OneProcess(pid),
             None => UProbeScope::AllProcesses,
         };
-        let location = UProbeAttachLocation::AbsoluteOffset(place.offset);
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let link = program.attach(location, file, scope).with_context(|| {
             format!(
-                "cannot place a probe at offset {:#x} of {}",
-                place.offset,
+                "cannot place a probe at offset {offset:#x} of {}",
                 file.display()
             )
         })?;

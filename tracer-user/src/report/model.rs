@@ -211,6 +211,12 @@ pub enum StackEnd {
     /// The start of the thread, through just-in-time or other code without a
     /// table by frame pointers: frames in it that have none are missing.
     StartByFramePointers,
+    /// An address in a JVM's code cache where no code is known.
+    JavaCode,
+    /// The rest of a virtual thread's stack is in the Java heap.
+    Continuation,
+    /// A JVM whose layout is not known.
+    JavaLayout,
 }
 
 impl StackEnd {
@@ -232,6 +238,11 @@ impl StackEnd {
             Self::StartByFramePointers => {
                 Some("code without unwind information may hide frames of this stack")
             }
+            Self::JavaCode => Some("no code is known at this address of the JVM's code cache"),
+            Self::Continuation => {
+                Some("the rest of this virtual thread's stack is in the Java heap")
+            }
+            Self::JavaLayout => Some("the layout of this JVM is not known"),
         }
     }
 }

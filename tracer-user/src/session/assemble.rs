@@ -262,7 +262,7 @@ fn one_for_each_path(
     let mut known: HashMap<Path, usize> = HashMap::new();
     for mut site in sites {
         let mut end = stack_end(site.end);
-        let mapping = |frame: FrameAddress| code.find(frame.lookup(), site.seen.0);
+        let mapping = |frame: FrameAddress| code.find(frame.lookup()?, site.seen.0);
         let last = FrameAddress::of_stack(&site.frames).next_back();
         if end == StackEnd::NoMapping
             && let Some(last) = last
@@ -343,6 +343,9 @@ fn stack_end(end: u32) -> StackEnd {
         Some(Kernel::Hijacked) => StackEnd::Hijacked,
         Some(Kernel::Unsupported) => StackEnd::Unsupported,
         Some(Kernel::StartByFramePointers) => StackEnd::StartByFramePointers,
+        Some(Kernel::JavaCode) => StackEnd::JavaCode,
+        Some(Kernel::Continuation) => StackEnd::Continuation,
+        Some(Kernel::JavaLayout) => StackEnd::JavaLayout,
         Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
     }
 }

@@ -19,6 +19,7 @@ use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
 use crate::process::watch::CodeEvent;
 use crate::report::model::ProcessEnd;
+use crate::tables::JavaCode;
 
 /// How often children are freed from probes, at most: the kernel looks into
 /// every process that maps the allocator.
@@ -35,6 +36,7 @@ impl Session {
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
         self.release_children();
+        self.jvms.poll();
         self.poll_code()?;
         let gone: Vec<_> = self
             .images
@@ -147,13 +149,26 @@ impl Session {
                 return;
             }
             last = Some(ranges);
-            if self.tables.publish(image, &code, as_of).is_err() {
+            let java = self.java_code(index, image);
+            if self.tables.publish(image, &code, &java, as_of).is_err() {
                 self.losses.unpublished += 1;
                 return;
             }
         }
         // It changes all the time: look again at the next opportunity.
         self.unpublished.push(pid);
+    }
+
+    /// What the anonymous code of an image is, by its JVM.
+    fn java_code(&mut self, index: usize, image: u64) -> JavaCode {
+        let Some(code) = self.images.get(index).and_then(|at| self.images.code(at)) else {
+            return JavaCode::None;
+        };
+        let scope = self.scope(image_pid(image));
+        let (probes, object) = (&mut self.probes, &mut self.object);
+        self.jvms.look(image, code, |jvm| {
+            probes.watch_freed_code(object, &jvm.library, scope).is_ok()
+        })
     }
 
     /// Probes allocators that a process mapped after it was attached.
@@ -268,6 +283,7 @@ impl Session {
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
+            self.jvms.forget(image.id);
         }
         let unseen = ended
             .iter()

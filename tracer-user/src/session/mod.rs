@@ -5,6 +5,7 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
+pub mod jvms;
 pub mod launch;
 mod options;
 pub mod preflight;
@@ -21,6 +22,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
+use self::jvms::Jvms;
 pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -66,6 +68,7 @@ pub struct Session {
     watch: CodeWatch,
     images: Images,
     tables: Tables,
+    jvms: Jvms,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
@@ -121,6 +124,7 @@ impl Session {
         let mut probes = Probes::default();
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
+        let jvms = Jvms::new(object.vm_maps()?);
         object.attach_lifecycle()?;
         object.use_programs(options.programs);
         Ok(Self {
@@ -129,6 +133,7 @@ impl Session {
             watch,
             images: Images::default(),
             tables,
+            jvms,
             options,
             targets: Vec::new(),
             placed: Vec::new(),

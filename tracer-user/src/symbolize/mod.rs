@@ -57,8 +57,17 @@ impl Symbolizer {
         self.prepare(code, leaf_first, at_ns);
         let mut frames = Vec::with_capacity(leaf_first.len());
         for address in FrameAddress::of_stack(leaf_first).rev() {
-            match code.find(address.lookup(), at_ns) {
-                Some(mapping) => self.add_frames(code, mapping, address, &mut frames),
+            let Some(lookup) = address.lookup() else {
+                frames.push(Frame {
+                    address: address.raw(),
+                    origin: Origin::Jit,
+                    reason: Some("Java code".into()),
+                    ..Frame::default()
+                });
+                continue;
+            };
+            match code.find(lookup, at_ns) {
+                Some(mapping) => self.add_frames(code, mapping, address, lookup, &mut frames),
                 None => frames.push(Frame {
                     address: address.raw(),
                     reason: Some("no executable mapping is known at this address".into()),
@@ -82,7 +91,8 @@ impl Symbolizer {
         let mut modules = Vec::new();
         for (leaf_first, at_ns) in stacks {
             for address in FrameAddress::of_stack(leaf_first) {
-                let Some(mapping) = code.find(address.lookup(), at_ns) else {
+                let mapping = address.lookup().and_then(|at| code.find(at, at_ns));
+                let Some(mapping) = mapping else {
                     continue;
                 };
                 let range = &mapping.range;
@@ -145,11 +155,14 @@ impl Symbolizer {
             self.names.clear();
         }
         for address in FrameAddress::of_stack(leaf_first) {
-            let Some(mapping) = code.find(address.lookup(), at_ns) else {
+            let Some(lookup) = address.lookup() else {
+                continue;
+            };
+            let Some(mapping) = code.find(lookup, at_ns) else {
                 continue;
             };
             let Ok(file) = &mapping.file else { continue };
-            let offset = mapping.file_offset(address.lookup());
+            let offset = mapping.file_offset(lookup);
             if !self.names.contains_key(&(file.mapped, offset)) {
                 let entry = wanted
                     .entry(file.mapped)
@@ -175,9 +188,10 @@ impl Symbolizer {
         code: &CodeSpace,
         mapping: &CodeMapping,
         address: FrameAddress,
+        lookup: CodeAddress,
         frames: &mut Vec<Frame>,
     ) {
-        let (names, jit) = self.names_at(code, mapping, address.lookup());
+        let (names, jit) = self.names_at(code, mapping, lookup);
         let in_file = mapping.range.name != MappingName::Anonymous;
         let origin = match &mapping.range.name {
             _ if jit => Origin::Jit,
