@@ -15,7 +15,7 @@ use super::counters::Counters;
 use super::growth::verdict;
 use super::histogram::Histogram;
 use crate::process::clock::monotonic_ns;
-use crate::report::model::{ClassGrowth, GrowthVerdict, HeapSample, JavaHeap};
+use crate::report::model::{ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap};
 
 /// How long one answer may take. A full collection of a large heap, and the
 /// walk through it, take seconds.
@@ -116,6 +116,7 @@ impl HeapWatch {
             samples: times.collect(),
             classes,
             omitted,
+            sampled: HeapSampling::default(),
             problem: samples.problem.clone(),
         }
     }
@@ -290,6 +291,7 @@ fn class(name: &str, samples: &Samples, floors: &[usize]) -> ClassGrowth {
             .iter()
             .map(|taken| objects(taken).bytes)
             .collect(),
+        allocated: vec![],
     }
 }
 

@@ -421,6 +421,8 @@ pub struct JavaHeap {
     pub classes: Vec<ClassGrowth>,
     /// How many classes of that kind are left out of `classes`.
     pub omitted: u64,
+    /// The VM's own samples of what it allocated during the run.
+    pub sampled: HeapSampling,
     /// Why there are no histograms, or none after the last.
     pub problem: Option<String>,
 }
@@ -457,6 +459,35 @@ pub struct ClassGrowth {
     pub instances: Vec<u64>,
     /// Bytes in each histogram, without what the objects point to.
     pub bytes: Vec<u64>,
+    /// Where its objects were allocated during the run, as far as samples
+    /// tell; most bytes first.
+    pub allocated: Vec<AllocationPath>,
+}
+
+/// Samples of what a JVM allocated: each time that a thread's buffer was full,
+/// the object for which it got a new one, and each object too large for that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapSampling {
+    /// Samples of all classes.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes.
+    pub bytes: u64,
+    /// Why there are none.
+    pub problem: Option<String>,
+}
+
+/// A call path on which objects of a class were allocated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationPath {
+    /// Samples of objects of the class.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes: an estimate
+    /// of what was allocated on the path, whatever became of it.
+    pub bytes: u64,
+    /// Why the stack ends where it does.
+    pub stack_end: StackEnd,
+    /// The call path, root first; the Java method that allocates is last.
+    pub frames: Vec<Frame>,
 }
 
 /// Whether a class grows.
