@@ -3,5 +3,6 @@
 pub mod attach;
 pub mod counters;
 pub mod growth;
+pub mod heap_samples;
 pub mod heap_watch;
 pub mod histogram;
