@@ -8,6 +8,7 @@ pub mod counters;
 pub mod fields;
 pub mod frames;
 pub mod growth;
+pub mod heap_samples;
 pub mod heap_watch;
 pub mod histogram;
 pub mod klass;

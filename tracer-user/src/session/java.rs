@@ -14,8 +14,9 @@ use crate::report::model::{AllocationPath, Frame, JavaHeap};
 use crate::symbolize::Symbolizer;
 
 impl Session {
-    /// Takes the first class histogram of each target, and more until the end
-    /// of the run; `duration` is how long that is, if it is known.
+    /// Begins to take class histograms of each target, in the background and
+    /// until the end of the run; `duration` is how long that is, if it is
+    /// known.
     pub fn watch_java_heaps(&mut self, live_only: bool, duration: Option<Duration>) {
         let watches = self
             .targets
@@ -24,18 +25,18 @@ impl Session {
         self.java_heaps = watches.collect();
     }
 
+    /// Whether the first histogram of each target was taken, or cannot be.
+    pub fn java_heaps_have_begun(&self) -> bool {
+        self.java_heaps.iter().all(HeapWatch::has_begun)
+    }
+
     /// One line for each target whose heap cannot be watched.
     pub fn java_problems(&self) -> Vec<String> {
-        let problem = |(watch, pid): (&HeapWatch, u32)| {
+        let problem = |watch: &HeapWatch| {
             let problem = watch.problem()?;
-            Some(format!("no Java heap of {pid}: {problem}"))
+            Some(format!("no Java heap of {}: {problem}", watch.pid()))
         };
-        let pids = self.targets.iter().map(|target| target.pid);
-        self.java_heaps
-            .iter()
-            .zip(pids)
-            .filter_map(problem)
-            .collect()
+        self.java_heaps.iter().filter_map(problem).collect()
     }
 
     /// Asks for the last histograms, without waiting for them.
