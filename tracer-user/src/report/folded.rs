@@ -1,5 +1,7 @@
 //! Folded stacks: one line a site, root first, `;` between frames, then a
 //! space and the live bytes. Read by flamegraph.pl, inferno and speedscope.
+//! Java methods have their plain names, so that a path is the same however
+//! the JVM ran it.
 
 use std::io::{self, Write};
 

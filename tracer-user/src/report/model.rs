@@ -281,9 +281,25 @@ pub enum Origin {
     Library,
     /// Code compiled at run time (named by a perf map).
     Jit,
+    /// A Java method that the JVM interprets.
+    Interpreted,
+    /// A Java method that the JVM's first compiler made: quick code, to be
+    /// replaced when the method is hot.
+    C1,
+    /// A Java method that the JVM's optimizing compiler made.
+    C2,
+    /// Code that the JVM made for itself, between Java and native code.
+    Stub,
     /// Unknown.
     #[default]
     Unknown,
+}
+
+impl Origin {
+    /// Whether the frame is of a Java method.
+    pub fn is_java(self) -> bool {
+        matches!(self, Self::Interpreted | Self::C1 | Self::C2)
+    }
 }
 
 /// Sums over all sites.

@@ -70,6 +70,21 @@ mod tests {
     }
 
     #[test]
+    fn how_a_method_was_run_survives_the_round_trip() {
+        let report = sample::java_report();
+        let profile = round_trip(&report);
+        for (sample, site) in profile.samples.iter().zip(&report.sites) {
+            let java = |frame: &&crate::report::model::Frame| frame.origin.is_java();
+            let kinds = |frames: &[_]| {
+                let java = frames.iter().filter(java);
+                java.map(|frame| (names::label(frame), frame.origin, frame.inlined))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(kinds(&sample.frames), kinds(&site.frames));
+        }
+    }
+
+    #[test]
     fn losses_travel_as_comments() {
         let mut report = sample::report();
         report.losses[0].count = 3;

@@ -9,6 +9,7 @@ use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::tree::{Node, Tree};
+use crate::report::java;
 
 /// Boxes below this share of the whole are not drawn; their parents are. It
 /// bounds a drawing to 10,000 boxes a level.
@@ -154,7 +155,7 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
         // The script takes everything up to the last parenthesis for the name.
         let tooltip = escape(&(scene.tooltip)(node).replace('(', "[").replace(')', "]"));
         let share = node.weight as f64 / scene.tree.root().weight as f64;
-        let text = escape(&cut(&node.label, share));
+        let text = escape(&cut(node, share));
         labelled.push_str(&format!(
             "{BOX}{name} ({tooltip})</title>{shape}<text {attributes}>{text}</text>{rest}"
         ));
@@ -163,16 +164,20 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
 }
 
 /// As much of a name as fits a box, for viewers that do not run the script.
-fn cut(label: &str, share: f64) -> String {
+fn cut(node: &Node, share: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a small number; one below zero becomes zero"
     )]
     let room = ((share * WIDTH - PADDING) / CHARACTER) as usize;
+    let label = match node.code() {
+        Some(code) if code.origin.is_java() => java::shorten(&node.label, room),
+        _ => node.label.clone(),
+    };
     match room {
         0..3 => String::new(),
-        _ if label.chars().count() <= room => label.into(),
+        _ if label.chars().count() <= room => label,
         _ => label.chars().take(room - 2).chain("..".chars()).collect(),
     }
 }
