@@ -19,6 +19,8 @@ const WIDTH: f64 = 1180.0;
 /// Width of a character, and of what a box needs beside its text, pixels.
 const CHARACTER: f64 = 7.3;
 const PADDING: f64 = 3.0;
+/// Room for the legend, pixels.
+const LEGEND_HEIGHT: u32 = 20;
 /// Behind the boxes.
 const BACKGROUND: Color = Color {
     r: 250,
@@ -139,7 +141,8 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
     const BOX: &str = "<g><title>";
     let mut parts = svg.split(BOX);
     let (before, frames) = parts.next()?.split_once(r#"<svg id="frames""#)?;
-    let mut labelled = format!("{before}{}<svg id=\"frames\"{frames}", legend(scene));
+    let before = with_legend(before, &scene.legend)?;
+    let mut labelled = format!("{before}<svg id=\"frames\"{frames}");
     for part in parts {
         let (title, rest) = part.split_once("</title>")?;
         let (shape, rest) = rest.split_once("<text ")?;
@@ -182,22 +185,33 @@ fn cut(node: &Node, share: f64) -> String {
     }
 }
 
-/// A row of coloured squares at the left of the subtitle.
-fn legend(scene: &Scene<'_>) -> String {
+/// The head of a drawing, which gets higher by a row at the bottom: coloured
+/// squares and what they mean.
+fn with_legend(head: &str, legend: &[Legend]) -> Option<String> {
+    let (_, rest) = head.split_once(" height=\"")?;
+    let (height, _) = rest.split_once('"')?;
+    let bottom = height.parse::<u32>().ok()? + LEGEND_HEIGHT;
+    let mut text = head
+        .replace(
+            &format!(r#" height="{height}""#),
+            &format!(r#" height="{bottom}""#),
+        )
+        .replace(&format!(" {height}\""), &format!(" {bottom}\""));
     let mut x = 10;
-    let mut row = String::new();
-    for Legend { colour, text } in &scene.legend {
-        row.push_str(&format!(
-            r#"<rect x="{x}" y="39" width="10" height="10" fill="rgb({},{},{})"/><text x="{}" y="48">{}</text>"#,
+    for Legend { colour, text: name } in legend {
+        text.push_str(&format!(
+            r#"<rect x="{x}" y="{}" width="10" height="10" fill="rgb({},{},{})"/><text x="{}" y="{}">{}</text>"#,
+            bottom - 17,
             colour.r,
             colour.g,
             colour.b,
             x + 14,
-            escape(text)
+            bottom - 8,
+            escape(name)
         ));
-        x += 30 + 8 * text.chars().count();
+        x += 30 + 8 * name.chars().count();
     }
-    row
+    Some(text)
 }
 
 /// A drawing that says that there is nothing to draw.
