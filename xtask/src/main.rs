@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod dist;
 mod fuzz;
+mod java;
 mod lint;
 mod setup;
 mod shell;

@@ -43,16 +43,19 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
 }
 
 fn tree(report: &Report) -> Tree {
-    let several = report.processes.len() > 1;
     let mut tree = Tree::default();
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
-        let process = several.then(|| names::process_of(report, site.process));
         let live = Amount {
             bytes: site.live_bytes,
             count: site.live_count,
         };
         let frames = names::drawn_frames(site);
-        tree.add(process.as_deref(), &frames, Amount::default(), live);
+        tree.add(
+            &names::roots(report, site),
+            &frames,
+            Amount::default(),
+            live,
+        );
     }
     tree
 }

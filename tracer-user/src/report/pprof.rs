@@ -14,6 +14,10 @@ pub const INUSE_SPACE: &str = "inuse_space";
 pub const INUSE_OBJECTS: &str = "inuse_objects";
 /// Label of a sample: the process's name.
 pub const PROCESS: &str = "process";
+/// Label of a sample: the thread's name.
+const THREAD: &str = "thread";
+/// Label of a sample: the thread's id.
+const THREAD_ID: &str = "thread_id";
 
 #[cfg(test)]
 mod tests {

@@ -71,6 +71,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         last_seen: 59.9,
         lifetimes: vec![],
         lower_bound: false,
+        thread: None,
         stack_end: StackEnd::Start,
         frames,
     }

@@ -15,7 +15,7 @@ use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::maps::MappingName;
 use crate::report::model::{
     Loss, MemoryKind, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site,
-    StackEnd, Stacks, Totals,
+    StackEnd, Stacks, Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -27,6 +27,9 @@ impl Session {
     pub fn report(&mut self) -> Result<Report> {
         let now = self.now();
         self.refresh_code(now);
+        if self.options.threads {
+            self.threads.read_all(&self.images);
+        }
         let collected = collect(&self.object, &self.images, self.cutoff(now))?;
         let mut symbolizer = Symbolizer::new();
         let (processes, index_of) = self.processes(&collected, now);
@@ -166,6 +169,10 @@ impl Session {
             lifetimes: lifetime_buckets(&site.lifetimes),
             lower_bound: site.untracked > 0,
             stack_end,
+            thread: site.thread.as_ref().map(|thread| Thread {
+                id: thread.id,
+                name: self.threads.name(site.image, thread).to_owned(),
+            }),
             frames: symbolizer.frames(code, &site.frames, site.seen.0),
         }
     }
@@ -283,6 +290,7 @@ fn one_for_each_path(
             frames: site.frames.clone(),
             end,
             is_heap: site.kind == MemoryKind::Heap,
+            thread: site.thread.as_ref().map(|thread| thread.id),
         };
         match known.get(&path) {
             Some(at) => add(&mut merged[*at].0, &site),
@@ -304,6 +312,7 @@ struct Path {
     mapped: Vec<Option<u64>>,
     end: StackEnd,
     is_heap: bool,
+    thread: Option<u32>,
 }
 
 /// Why a stack ended in a mapping that the kernel side did not know.

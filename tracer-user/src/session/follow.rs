@@ -38,6 +38,9 @@ impl Session {
         self.release_children();
         self.jvms.poll();
         self.poll_code()?;
+        if self.options.threads {
+            self.threads.poll(&self.object, &self.images);
+        }
         let gone: Vec<_> = self
             .images
             .running()

@@ -12,6 +12,7 @@ pub mod preflight;
 pub mod progress;
 pub mod stop;
 pub mod target;
+mod threads;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use self::images::{Image, Images};
 use self::jvms::Jvms;
 pub use self::options::Options;
 use self::target::Target;
+use self::threads::ThreadNames;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
 use crate::kernel::btf;
@@ -69,6 +71,7 @@ pub struct Session {
     images: Images,
     tables: Tables,
     jvms: Jvms,
+    threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
@@ -103,7 +106,7 @@ impl Session {
             follow: u32::from(options.follow),
             hijack: offsets.hijack,
             unmapped_length: offsets.unmapped_length,
-            padding: 0,
+            threads: u32::from(options.threads),
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
@@ -134,6 +137,7 @@ impl Session {
             images: Images::default(),
             tables,
             jvms,
+            threads: ThreadNames::default(),
             options,
             targets: Vec::new(),
             placed: Vec::new(),

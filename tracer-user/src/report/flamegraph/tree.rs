@@ -30,7 +30,7 @@ pub struct Node {
     /// The frame's name.
     pub label: String,
     /// The code of the merged frames, and the weight of each kind; none for
-    /// the root and for processes.
+    /// the root, processes and threads.
     codes: Vec<(Code, u64)>,
     file: Option<String>,
     line: Option<u32>,
@@ -75,7 +75,7 @@ impl Node {
     }
 
     /// The kind of code that most of the memory went through; `None` for the
-    /// root and for processes.
+    /// root, processes and threads.
     pub fn code(&self) -> Option<Code> {
         let heaviest = self.codes.iter().rev().max_by_key(|(_, weight)| *weight);
         heaviest.map(|(code, _)| *code)
@@ -132,14 +132,15 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Adds a call path (root first) below the process, if one is named.
-    pub fn add(&mut self, process: Option<&str>, frames: &[Frame], before: Amount, after: Amount) {
+    /// Adds a call path (root first) below its process and thread, as far as
+    /// these are named.
+    pub fn add(&mut self, roots: &[String], frames: &[Frame], before: Amount, after: Amount) {
         let mut at = 0;
         self.nodes[at].add(before, after);
-        if let Some(process) = process {
-            let key = (process.to_string(), String::new());
+        for root in roots {
+            let key = (root.clone(), String::new());
             at = self.child(at, key, || Node {
-                label: process.into(),
+                label: root.clone(),
                 ..Node::default()
             });
             self.nodes[at].add(before, after);
@@ -191,8 +192,8 @@ mod tests {
         let leaf = |name| sample::program(name, "a.cpp", 1, 3);
         let amount = |bytes| Amount { bytes, count: 1 };
         let mut tree = Tree::default();
-        tree.add(None, &[main, leaf("a")], amount(5), amount(7));
-        tree.add(None, &[later, leaf("b")], amount(9), amount(2));
+        tree.add(&[], &[main, leaf("a")], amount(5), amount(7));
+        tree.add(&[], &[later, leaf("b")], amount(9), amount(2));
         let main = &tree.nodes()[1];
         assert_eq!(
             (main.before.bytes, main.after.bytes, main.weight),
@@ -217,12 +218,7 @@ mod tests {
         let mut add = |origin, inlined, bytes| {
             let mut frame = sample::java("com.acme.Cart.add", "Cart.java", 7, origin);
             frame.inlined = inlined;
-            tree.add(
-                None,
-                &[frame],
-                Amount::default(),
-                Amount { bytes, count: 1 },
-            );
+            tree.add(&[], &[frame], Amount::default(), Amount { bytes, count: 1 });
         };
         add(Origin::Interpreted, false, 10);
         add(Origin::C1, false, 20);
@@ -243,8 +239,8 @@ mod tests {
     fn the_same_name_in_another_module_is_another_frame() {
         let mut tree = Tree::default();
         let one = Amount { bytes: 1, count: 1 };
-        tree.add(None, &[sample::program("init", "a.cpp", 1, 1)], one, one);
-        tree.add(None, &[sample::library("init", 2)], one, one);
+        tree.add(&[], &[sample::program("init", "a.cpp", 1, 1)], one, one);
+        tree.add(&[], &[sample::library("init", 2)], one, one);
         assert_eq!(tree.children(0).count(), 2);
     }
 }

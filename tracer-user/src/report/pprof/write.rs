@@ -129,25 +129,32 @@ impl Builder {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
         };
-        let mut labels = vec![Label {
-            key: self.string("kind"),
-            str: self.string(kind),
-            num: 0,
-        }];
+        let mut labels = vec![self.text_label("kind", kind)];
         if let Some(process) = report.processes.get(site.process) {
-            let name = self.string(&names::clean(&process.name));
-            labels.push(Label {
-                key: self.string(super::PROCESS),
-                str: name,
-                num: 0,
-            });
-            labels.push(Label {
-                key: self.string("pid"),
-                str: 0,
-                num: process.pid.into(),
-            });
+            labels.push(self.text_label(super::PROCESS, &names::clean(&process.name)));
+            labels.push(self.number_label("pid", process.pid));
+        }
+        if let Some(thread) = &site.thread {
+            labels.push(self.text_label(super::THREAD, &names::clean(&thread.name)));
+            labels.push(self.number_label(super::THREAD_ID, thread.id));
         }
         labels
+    }
+
+    fn text_label(&mut self, key: &str, text: &str) -> Label {
+        Label {
+            key: self.string(key),
+            str: self.string(text),
+            num: 0,
+        }
+    }
+
+    fn number_label(&mut self, key: &str, number: u32) -> Label {
+        Label {
+            key: self.string(key),
+            str: 0,
+            num: number.into(),
+        }
     }
 
     /// The location of a frame and the frames inlined into it.
