@@ -224,6 +224,10 @@ pub enum Format {
     Json,
     /// The table (.txt)
     Text,
+    /// Flamegraph of growing Java classes and where they are allocated, with --java-heap (.java.svg)
+    JavaSvg,
+    /// The same as folded stacks, growth in bytes as the value (.java.folded)
+    JavaFolded,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

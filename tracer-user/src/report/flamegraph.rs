@@ -16,7 +16,7 @@ pub use draw::{Legend, Scene, draw};
 pub use tree::{Amount, Code, Node, Tree};
 
 use super::model::{Frame, Origin, Report};
-use super::{names, text, units};
+use super::{java_growth, names, text, units};
 
 pub use colour::{GROWN, SAME, SHRUNK, change};
 
@@ -34,12 +34,60 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
         title: format!("Live memory of {}", who(report)),
         subtitle: subtitle(report),
         empty: text::nothing_live(report),
-        legend: legend(report),
+        legend: legend(live_frames(report)),
         tree: &tree,
         tooltip: &live,
         colour: &colour,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
+}
+
+/// Draws by how many bytes Java classes grew, and where they are allocated.
+///
+/// # Errors
+/// Those of the writer, or of inferno.
+pub fn write_java(report: &Report, writer: &mut dyn Write) -> Result<()> {
+    let paths = java_growth::paths(report);
+    let mut tree = Tree::default();
+    for path in &paths {
+        let grown = Amount {
+            bytes: path.bytes,
+            count: path.instances,
+        };
+        let roots = java_growth::roots(report, path);
+        tree.add(&roots, &path.frames, Amount::default(), grown);
+    }
+    let total = tree.root().after.bytes;
+    let tooltip = |node: &Node| {
+        format!(
+            "{} grown, {} of all, {}",
+            units::counted(node.after.bytes, "byte"),
+            units::percent(node.after.bytes, total),
+            units::counted(node.after.count, "object")
+        )
+    };
+    let colour = |node: &Node| colour::origin(node);
+    let svg = draw(&Scene {
+        title: format!("Growing Java classes of {}", who(report)),
+        subtitle: format!(
+            "{} in {} more than {} before; divided among call paths as the JVM's samples are",
+            units::bytes(total),
+            units::counted(tree.root().after.count, "object"),
+            units::seconds(report.duration)
+        ),
+        empty: "No Java class grows, or --java-heap was not asked for.".to_owned(),
+        legend: legend(paths.iter().flat_map(|path| &path.frames)),
+        tree: &tree,
+        tooltip: &tooltip,
+        colour: &colour,
+    })?;
+    Ok(writer.write_all(svg.as_bytes())?)
+}
+
+/// The frames of what is live.
+fn live_frames(report: &Report) -> impl Iterator<Item = &Frame> {
+    let live = report.sites.iter().filter(|site| site.live_bytes > 0);
+    live.flat_map(|site| &site.frames)
 }
 
 fn tree(report: &Report) -> Tree {
@@ -138,10 +186,9 @@ fn subtitle(report: &Report) -> String {
 }
 
 /// The kinds of code that occur, in a fixed order.
-fn legend(report: &Report) -> Vec<Legend> {
-    let live = || report.sites.iter().filter(|site| site.live_bytes > 0);
-    let frames = || live().flat_map(|site| &site.frames);
-    let occurs = |code: Code| frames().any(|frame| kind(frame) == code);
+fn legend<'a>(frames: impl Iterator<Item = &'a Frame>) -> Vec<Legend> {
+    let codes: Vec<Code> = frames.map(kind).collect();
+    let occurs = |code: Code| codes.contains(&code);
     let plain = |origin| Code {
         origin,
         inlined: false,

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use super::model::{Frame, Report};
-use super::names;
+use super::{java_growth, names};
 
 /// Writes the sites that hold live bytes. With several processes the first
 /// frame of a line is `name (pid)`; where threads are told apart, `[name
@@ -22,6 +22,19 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
             path(&names::roots(report, site), &names::drawn_frames(site)),
             site.live_bytes
         )?;
+    }
+    Ok(())
+}
+
+/// Writes the growing Java classes, each as the last frame of the call paths
+/// that allocate it; the value is the growth in bytes.
+///
+/// # Errors
+/// Only those of the writer.
+pub fn write_java(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
+    for grown in java_growth::paths(report) {
+        let path = path(&java_growth::roots(report, &grown), &grown.frames);
+        writeln!(writer, "{path} {}", grown.bytes)?;
     }
     Ok(())
 }

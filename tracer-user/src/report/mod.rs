@@ -7,6 +7,7 @@ pub mod folded;
 pub mod gate;
 pub mod input;
 pub mod java;
+pub mod java_growth;
 pub mod json;
 pub mod model;
 pub mod names;
