@@ -167,14 +167,20 @@ pub(crate) fn count_free(block: &Block, time: u64) {
 }
 
 /// The site of the current stack, made if it is new; [`LOST_SITE`] if there is
-/// no room.
+/// no room. `first` is the word of the probed function.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn site(regs: *const pt_regs, thread: *mut Thread, time: u64, size: u64) -> u32 {
+pub(crate) unsafe fn site(
+    regs: *const pt_regs,
+    first: u64,
+    thread: *mut Thread,
+    time: u64,
+    size: u64,
+) -> u32 {
     // SAFETY: the caller's record.
-    let walk = unsafe { unwind::capture(regs, thread) };
+    let walk = unsafe { unwind::capture(regs, first, thread) };
     match SITE_INDEX.get_ptr(walk.key) {
         // SAFETY: a live map value.
         Some(index) => unsafe { *index },

@@ -20,6 +20,7 @@ mod code;
 mod entry;
 mod hotspot;
 mod inflight;
+mod javaheap;
 mod lifecycle;
 mod lookup;
 mod mapping;
@@ -171,7 +172,7 @@ fn uf_empty_ret(_context: RetProbeContext) -> u32 {
 fn uf_walk(context: ProbeContext) -> u32 {
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
-        unsafe { unwind::capture(context.regs, thread) };
+        unsafe { unwind::capture(context.regs, (*context.regs).rip, thread) };
     }
     0
 }
@@ -183,6 +184,13 @@ fn uf_stackid(context: ProbeContext) -> u32 {
         // What is returned, and that it may be an error, is of no interest.
         let _ = context.get_stackid(&maps::KERNEL_STACKS, BPF_F_USER_STACK);
     }
+    0
+}
+
+/// Where a JVM has allocated a Java object the slow way.
+#[uprobe]
+fn uf_java_object(context: ProbeContext) -> u32 {
+    javaheap::sample(&context);
     0
 }
 

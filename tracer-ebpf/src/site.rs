@@ -1,5 +1,6 @@
 //! Sites: one call path in one process, with the sums of what it allocated.
 
+use crate::frame::Frame;
 use crate::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 
 /// The 128-bit hash of an image and its stack: the identity of a site.
@@ -56,6 +57,12 @@ pub struct Site {
 unsafe impl crate::Record for Site {}
 
 impl Site {
+    /// Whether it is one of samples of the Java heap, not of native memory:
+    /// what is freed of it is not known.
+    pub const fn is_sample(&self) -> bool {
+        self.depth > 0 && matches!(Frame::of(self.frames[0]), Frame::Class { .. })
+    }
+
     /// Blocks in the live map now.
     pub const fn live_count(&self) -> u64 {
         self.allocated_count

@@ -173,19 +173,21 @@ pub const PART: u32 = 32;
 pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
 
 impl WalkState {
-    /// Begins at a function's first instruction.
+    /// Begins at a function's first instruction, for which the word `first`
+    /// stands.
     #[inline(always)]
     pub fn begin(
         &mut self,
         registers: Registers,
+        first: u64,
         seed: (u64, u64),
         frames: &mut [u64; MAX_FRAMES],
     ) {
         self.high.set(seed.0);
         self.low.set(seed.1);
         self.frame.begin(registers, Rule::ENTRY);
-        self.add(registers.ip);
-        frames[0] = registers.ip;
+        self.add(first);
+        frames[0] = first;
         self.believed.set(0);
         self.depth.set(1);
     }
@@ -373,7 +375,7 @@ mod tests {
             bx: 0,
         };
         let mut state = WalkState::default();
-        state.begin(registers, (1, 2), &mut frames);
+        state.begin(registers, registers.ip, (1, 2), &mut frames);
         let end = (0..MAX_PARTS).find_map(|_| state.part(&mut thread, &mut frames));
         let walk = state.finish(end.unwrap_or(StackEnd::TooDeep));
         (walk, frames[..walk.depth as usize].to_vec())

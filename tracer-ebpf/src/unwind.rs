@@ -18,12 +18,13 @@ use crate::lookup::{failed, find_rule, reason_of, vm_of};
 use crate::maps::{self, CACHE, CODE_OF, RULES, SPACES};
 use crate::read::kernel;
 
-/// Walks the current thread's stack into its record.
+/// Walks the current thread's stack into its record. `first` is the word of
+/// the probed function.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk {
+pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thread) -> Walk {
     // SAFETY: regs is the program's context.
     let registers = unsafe {
         Registers {
@@ -52,7 +53,7 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
         (*thread).window_length.set(0);
         (*thread).vm.length.set(0);
     }
-    state.begin(registers, (seed, image), frames);
+    state.begin(registers, first, (seed, image), frames);
     let mut end = StackEnd::TooDeep;
     let mut part = 0;
     while part < MAX_PARTS {

@@ -1,9 +1,10 @@
 //! From the words of a stack to Java frames with names.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
+
+use tracer_ebpf::frame::{Frame, IDS};
 
 use super::code_cache::{Blob, BlobKind};
 use super::fields::{Fields, UnknownLayout};
@@ -15,7 +16,6 @@ use super::places::Places;
 use super::stream::Encoding;
 use super::unnamed::Unnamed;
 use super::vmstructs::VmStructs;
-use super::word::{Frame, IDS};
 
 /// Words, methods and classes that are remembered, of each.
 const MAX_KNOWN: usize = 1 << 18;
@@ -60,15 +60,8 @@ pub struct JavaFrame {
     pub inlined: bool,
 }
 
-impl fmt::Display for JavaFrame {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [&self.class, &self.method].into_iter().flatten();
-        for (index, name) in names.enumerate() {
-            write!(out, "{}{name}", if index > 0 { "." } else { "" })?;
-        }
-        Ok(())
-    }
-}
+/// The frames of a word, innermost first, or why they have no names.
+pub type Named = Result<Arc<[JavaFrame]>, Unnamed>;
 
 /// The layouts that names need.
 #[derive(Debug, Clone, Copy)]

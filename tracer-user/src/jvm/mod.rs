@@ -21,7 +21,6 @@ pub(crate) mod tests;
 pub mod threads;
 pub mod unnamed;
 pub mod vmstructs;
-mod word;
 
 use std::sync::Arc;
 

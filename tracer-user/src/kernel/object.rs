@@ -366,12 +366,26 @@ impl Object {
         }
     }
 
-    /// The sites in use. Their indices are given out in order, so a long gap
-    /// ends the search.
+    /// The sites of native memory in use.
     pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| !site.is_sample())
+    }
+
+    /// The sites of samples of the Java heap.
+    pub fn samples(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| site.is_sample())
+    }
+
+    fn all_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_from(0)
+    }
+
+    /// The sites in use, of both kinds, from an index on. Their indices are
+    /// given out in order, so a long gap ends the search.
+    pub fn sites_from(&self, first: u32) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;
-        let mut last_used = 0;
-        (0..self.sites.len())
+        let mut last_used = first;
+        (first..self.sites.len())
             .map_while(move |index| {
                 let site = self.sites.get(index)?;
                 if site.image != 0 {

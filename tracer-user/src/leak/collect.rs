@@ -41,6 +41,8 @@ pub struct Cutoff {
 /// One site with everything that is counted.
 #[derive(Debug, Clone)]
 pub struct CollectedSite {
+    /// Its index.
+    pub index: u32,
     /// The image's id.
     pub image: u64,
     /// Heap or mappings.
@@ -134,7 +136,7 @@ pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<C
             continue;
         };
         if site.allocated_count > 0 {
-            sites.push(heap_site(&site, ages.get(&index).copied(), cutoff));
+            sites.push(heap_site(index, &site, ages.get(&index).copied(), cutoff));
         }
         if let Some(sums) = image.ledger.sums_of(index) {
             sites.push(mapping_site(&site, sums, image, index, cutoff));
@@ -155,7 +157,7 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
         .collect()
 }
 
-fn heap_site(site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
+fn heap_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
     let aged = live.unwrap_or_default();
     let live = if cutoff.asked {
         (aged.count, aged.bytes)
@@ -171,7 +173,7 @@ fn heap_site(site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSi
         seen: (site.first_seen, site.last_seen),
         lifetimes: site.lifetimes,
         untracked: site.untracked_count,
-        ..bare(site)
+        ..bare(index, site)
     }
 }
 
@@ -197,12 +199,13 @@ fn mapping_site(
         seen: (sums.first_seen, sums.last_seen),
         lifetimes: sums.lifetimes,
         untracked: 0,
-        ..bare(site)
+        ..bare(index, site)
     }
 }
 
-fn bare(site: &Site) -> CollectedSite {
+fn bare(index: u32, site: &Site) -> CollectedSite {
     CollectedSite {
+        index,
         image: site.image,
         kind: MemoryKind::Heap,
         allocated: (0, 0),

@@ -123,7 +123,7 @@ pub struct Module {
 }
 
 /// What kind of memory a site allocates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryKind {
     /// Blocks from malloc and its relatives.
@@ -284,6 +284,13 @@ pub enum Origin {
     /// Unknown.
     #[default]
     Unknown,
+}
+
+impl Origin {
+    /// Whether it is Java code.
+    pub const fn is_java(self) -> bool {
+        matches!(self, Self::Jit)
+    }
 }
 
 /// Sums over all sites.

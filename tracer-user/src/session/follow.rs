@@ -37,6 +37,7 @@ impl Session {
         self.object.flush_log();
         self.release_children();
         self.jvms.poll();
+        self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         let gone: Vec<_> = self
             .images

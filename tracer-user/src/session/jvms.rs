@@ -87,9 +87,12 @@ impl Jvms {
         })
     }
 
-    /// What is known of an image.
-    pub fn get(&self, image: u64) -> Option<&Known> {
-        self.images.get(&image)
+    /// The JVM of an image, if it can be read.
+    pub fn readable_mut(&mut self, image: u64) -> Option<&mut Jvm> {
+        match self.images.get_mut(&image) {
+            Some(Known::Readable(readable)) => Some(&mut readable.jvm),
+            _ => None,
+        }
     }
 
     /// Does what is due now and then.

@@ -7,7 +7,9 @@ pub mod hold;
 pub mod images;
 pub mod jvms;
 pub mod launch;
+pub mod names;
 mod options;
+pub mod paths;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
@@ -23,6 +25,7 @@ use tracer_ebpf::settings::Settings;
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
 use self::jvms::Jvms;
+use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -69,6 +72,7 @@ pub struct Session {
     images: Images,
     tables: Tables,
     jvms: Jvms,
+    names: SiteNames,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
@@ -134,6 +138,7 @@ impl Session {
             images: Images::default(),
             tables,
             jvms,
+            names: SiteNames::default(),
             options,
             targets: Vec::new(),
             placed: Vec::new(),

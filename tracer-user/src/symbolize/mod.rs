@@ -4,6 +4,7 @@ mod debug_file;
 mod demangle;
 mod dwarf;
 mod elf;
+mod java;
 mod module;
 mod perf_map;
 mod symbols;
@@ -18,6 +19,7 @@ use self::demangle::printable;
 use self::module::{ModuleNames, Names};
 use self::perf_map::PerfMapFile;
 use self::vdso::Vdso;
+use crate::jvm::frames::Named;
 use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
@@ -52,18 +54,24 @@ impl Symbolizer {
     ///
     /// `leaf_first` are the addresses as the kernel gives them: first the
     /// instruction at which the stack was taken, then return addresses. A
-    /// frame never fails: without a name it says why.
-    pub fn frames(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) -> Vec<Frame> {
+    /// frame never fails: without a name it says why. `java` are the names of
+    /// Java frames, in the same order; the VM's own stubs are left out.
+    pub fn frames(
+        &mut self,
+        code: &CodeSpace,
+        leaf_first: &[u64],
+        java: &[Option<Named>],
+        at_ns: u64,
+    ) -> Vec<Frame> {
         self.prepare(code, leaf_first, at_ns);
         let mut frames = Vec::with_capacity(leaf_first.len());
-        for address in FrameAddress::of_stack(leaf_first).rev() {
+        let addresses: Vec<_> = FrameAddress::of_stack(leaf_first).collect();
+        for (depth, address) in addresses.into_iter().enumerate().rev() {
             let Some(lookup) = address.lookup() else {
-                frames.push(Frame {
-                    address: address.raw(),
-                    origin: Origin::Jit,
-                    reason: Some("Java code".into()),
-                    ..Frame::default()
-                });
+                let named = java.get(depth).and_then(Option::as_ref);
+                if !java::is_hidden(named, leaf_first[depth]) {
+                    java::add_frames(named, address, &mut frames);
+                }
                 continue;
             };
             match code.find(lookup, at_ns) {

@@ -136,10 +136,8 @@ fn compare(
     let (frames, deoptimised) = named(&mut jvm);
     println!("{} {options:?} {main:?}", jdk.name());
     for frame in &frames {
-        println!(
-            "  {frame} {:?} {:?} {}",
-            frame.line, frame.kind, frame.inlined
-        );
+        let (kind, inlined) = (frame.kind, frame.inlined);
+        println!("  {:?} {kind:?} {inlined}", written(frame));
     }
     let ours: Vec<_> = frames.iter().map(written).collect();
     assert_eq!(ours, told, "{} {options:?}", jdk.name());
