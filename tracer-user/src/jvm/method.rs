@@ -32,7 +32,9 @@ pub struct Method {
     pub signature: Arc<str>,
     /// The source file, without folders, if the class has it.
     pub source: Option<Arc<str>>,
-    /// The address of its bytecodes.
+    /// Its constant part, as it was read.
+    header: Vec<u8>,
+    /// The address of its bytecodes, which are behind that.
     bytecodes: u64,
     /// Bytes of bytecodes.
     code_size: u16,
@@ -47,6 +49,13 @@ impl Method {
         let start = self.bytecodes as u16;
         let bci = address.wrapping_sub(start);
         (bci < self.code_size).then_some(bci)
+    }
+
+    /// About the bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let names = self.class.len() + self.name.len() + self.signature.len();
+        let lines = self.lines.as_ref().map_or(0, LineTable::bytes);
+        size_of::<Self>() + names + self.header.len() + lines
     }
 
     /// Whether it has no bytecodes: it is native or abstract.
@@ -123,30 +132,34 @@ impl MethodLayout {
         self.klass.name(memory, &self.symbols, klass)
     }
 
-    /// Reads the method at an address. `class` gives the name of a class, so
-    /// that it can remember it.
+    /// Whether the method at an address is one that was read before: its
+    /// constant part is at the same place, and the same. Unloaded methods'
+    /// addresses are used again.
+    pub fn is_still(&self, memory: &dyn TargetMemory, address: u64, known: &Method) -> bool {
+        let pointer = address.wrapping_add(self.const_method.into());
+        let header = known.bytecodes.wrapping_sub(self.header.size.into());
+        memory.u64(pointer).is_ok_and(|now| now == header)
+            && memory
+                .vec(header, known.header.len())
+                .is_ok_and(|now| now == known.header)
+    }
+
+    /// Reads the method at an address.
     ///
     /// # Errors
     /// [`Unnamed::NotAMethod`] unless all of it is plausible: its constant
     /// part and pool, its name, and the name of its class.
-    pub fn read(
-        &self,
-        memory: &dyn TargetMemory,
-        method: u64,
-        class: impl FnOnce(u64) -> Option<Arc<str>>,
-    ) -> Result<Method, Unnamed> {
+    pub fn read(&self, memory: &dyn TargetMemory, method: u64) -> Result<Method, Unnamed> {
         if method == 0 || !method.is_multiple_of(8) {
             return Err(Unnamed::NotAMethod);
         }
-        self.parse(memory, method, class).ok_or(Unnamed::NotAMethod)
+        // It may have been unloaded while it was read.
+        self.parse(memory, method)
+            .filter(|read| self.is_still(memory, method, read))
+            .ok_or(Unnamed::NotAMethod)
     }
 
-    fn parse(
-        &self,
-        memory: &dyn TargetMemory,
-        method: u64,
-        class: impl FnOnce(u64) -> Option<Arc<str>>,
-    ) -> Option<Method> {
+    fn parse(&self, memory: &dyn TargetMemory, method: u64) -> Option<Method> {
         let field = |offset: u32| method.checked_add(offset.into());
         let address = aligned(memory.u64(field(self.const_method)?).ok()?)?;
         // The flags' width changed; those of the class file are the lowest.
@@ -173,10 +186,11 @@ impl MethodLayout {
             .flatten()
             .and_then(|length| memory.vec(address + code_end, length).ok());
         Some(Method {
-            class: class(pool.holder)?,
+            class: self.class_name(memory, pool.holder)?.into(),
             name: text(number(layout.name)?)?.into(),
             signature: text(number(layout.signature)?)?.into(),
             source: pool.source.and_then(text).map(Into::into),
+            header,
             bytecodes: address + u64::from(layout.size),
             code_size: if native { 0 } else { code_size },
             lines: lines.map(|bytes| LineTable::new(bytes, self.encoding)),

@@ -2,6 +2,7 @@
 //! frames and threads, all read from the target's memory. Nothing that is
 //! found there is trusted.
 
+mod cache;
 pub mod code_cache;
 pub mod fields;
 pub mod frames;
@@ -81,7 +82,7 @@ impl Jvm {
 
     /// The Java frames of a word of a stack, innermost first; never none.
     /// Words should be named soon after they appear: code is freed, and
-    /// classes are unloaded. What was named once keeps its name.
+    /// classes are unloaded.
     ///
     /// # Errors
     /// The reason why there is no name.
@@ -102,11 +103,5 @@ impl Jvm {
         let layout = ThreadsLayout::of(&self.structs)?;
         let threads = layout.list(&self.memory, &self.process);
         threads.context("cannot read the Java VM's list of threads")
-    }
-
-    /// Tells that classes were unloaded: then other methods and classes may
-    /// come to have the same addresses, and words are named anew.
-    pub fn classes_unloaded(&mut self) {
-        self.names.classes_unloaded();
     }
 }
