@@ -6,6 +6,7 @@ mod cache;
 pub mod code_cache;
 pub mod fields;
 pub mod frames;
+mod java_fields;
 pub mod klass;
 pub mod layout;
 pub mod libjvm;
@@ -14,11 +15,13 @@ pub mod memory;
 pub mod method;
 pub mod nmethod;
 pub mod places;
+mod pool;
 mod scopes;
 mod stream;
 mod symbol;
 #[cfg(test)]
 pub(crate) mod tests;
+mod thread_name;
 pub mod threads;
 pub mod unnamed;
 pub mod vmstructs;
@@ -32,6 +35,7 @@ use self::layout::Layout;
 use self::libjvm::LibJvm;
 use self::memory::ProcessMemory;
 use self::places::Places;
+use self::thread_name::ThreadNames;
 use self::threads::{JavaThread, ThreadsLayout};
 use self::unnamed::Unnamed;
 use self::vmstructs::VmStructs;
@@ -101,7 +105,16 @@ impl Jvm {
     /// Fails if the VM does not tell where its threads are, or is gone.
     pub fn threads(&self) -> Result<Vec<JavaThread>> {
         let layout = ThreadsLayout::of(&self.structs)?;
-        let threads = layout.list(&self.memory, &self.process);
-        threads.context("cannot read the Java VM's list of threads")
+        let mut threads = layout
+            .list(&self.memory, &self.process)
+            .context("cannot read the Java VM's list of threads")?;
+        if let Ok(Some(names)) = ThreadNames::of(&self.structs, &self.memory) {
+            for thread in &mut threads {
+                if let Some(name) = names.name(&self.memory, thread.address) {
+                    thread.name = name;
+                }
+            }
+        }
+        Ok(threads)
     }
 }

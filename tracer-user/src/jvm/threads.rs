@@ -21,9 +21,9 @@ pub struct JavaThread {
     pub tid: u32,
     /// The address of its `JavaThread`.
     pub address: u64,
-    /// The name that the kernel knows (`/proc/PID/task/TID/comm`): the VM
-    /// gives it the first 15 bytes of the Java name. The main thread keeps
-    /// the program's name.
+    /// The Java name; or, if that cannot be read, the name that the kernel
+    /// knows (`/proc/PID/task/TID/comm`), to which the VM gives the first 15
+    /// bytes of it. There the main thread has the program's name.
     pub name: String,
 }
 
