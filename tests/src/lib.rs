@@ -16,6 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 mod agreement;
 mod foreign;
 pub mod gdb;
+pub mod incident;
+pub mod java;
+pub mod jdk;
 mod kernel;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
@@ -34,6 +37,7 @@ mod tracer;
 pub use agreement::{Agreement, Runs};
 pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
+pub use jdk::{Jdk, jdks};
 pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};

@@ -2,10 +2,16 @@
 //! frames and threads, all read from the target's memory. Nothing that is
 //! found there is trusted.
 
+pub mod attach;
 mod cache;
 pub mod code_cache;
+pub mod counters;
 pub mod fields;
 pub mod frames;
+pub mod growth;
+pub mod heap_samples;
+pub mod heap_watch;
+pub mod histogram;
 mod java_fields;
 pub mod klass;
 pub mod layout;
@@ -103,6 +109,7 @@ impl Jvm {
     ///
     /// # Errors
     /// Fails if the VM does not tell where its threads are, or is gone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no report shows threads yet"))]
     pub fn threads(&self) -> Result<Vec<JavaThread>> {
         let layout = ThreadsLayout::of(&self.structs)?;
         let mut threads = layout

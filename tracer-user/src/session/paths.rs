@@ -147,6 +147,13 @@ impl NamedFrame {
     }
 }
 
+/// Whether two stacks are one call path by their names.
+pub fn same_names(one: &[Frame], other: &[Frame]) -> bool {
+    one.len() == other.len()
+        && std::iter::zip(one, other)
+            .all(|(one, other)| NamedFrame::of(one) == NamedFrame::of(other))
+}
+
 /// Adds a site to another of the same path. Frames stay as those were that
 /// have more live bytes.
 fn merge(sum: &mut Site, site: Site) {
