@@ -93,6 +93,12 @@ pub fn process(process: &Process) -> String {
     format!("{} ({})", clean(name), process.pid)
 }
 
+/// [`process`] by its id.
+pub fn process_with(report: &Report, pid: u32) -> String {
+    let found = report.processes.iter().find(|process| process.pid == pid);
+    found.map_or_else(|| format!("process {pid}"), process)
+}
+
 /// [`process`] by index; an index without an entry is an unknown process.
 pub fn process_of(report: &Report, index: usize) -> String {
     report

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Session;
 use crate::jvm::heap_watch::HeapWatch;
-use crate::report::model::JavaHeap;
+use crate::report::model::{JavaHeap, JavaMemory};
 
 impl Session {
     /// Begins to take class histograms of each target, in the background and
@@ -37,13 +37,16 @@ impl Session {
         self.java_heaps.iter_mut().for_each(HeapWatch::stop);
     }
 
-    /// The heaps' growth until now.
+    /// The heaps' growth until now; until the end, if that has come.
     pub(super) fn java_heaps(&mut self) -> Vec<JavaHeap> {
-        let began = self.began.1;
-        let since_start = |time: u64| time.saturating_sub(began) as f64 / 1e9;
-        self.java_heaps
-            .iter_mut()
-            .map(|watch| watch.report(since_start))
-            .collect()
+        self.java_heaps.iter_mut().for_each(HeapWatch::settle);
+        let heap = |watch: &HeapWatch| watch.heap(|time| self.since_start(time));
+        self.java_heaps.iter().map(heap).collect()
+    }
+
+    /// What the JVMs say of their native memory.
+    pub(super) fn java_memory(&self) -> Vec<JavaMemory> {
+        let memory = |watch: &HeapWatch| watch.memory(|time| self.since_start(time));
+        self.java_heaps.iter().filter_map(memory).collect()
     }
 }

@@ -14,7 +14,7 @@ const MIN_NAME: usize = 16;
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     for heap in &report.java_heap {
         text.push('\n');
-        let heading = format!("Java heap of {}", name(report, heap.pid));
+        let heading = format!("Java heap of {}", names::process_with(report, heap.pid));
         layout.prose(text, layout.strong, 0, &heading);
         if let Some(problem) = &heap.problem {
             let line = format!("No histogram: {}.", names::clean(problem));
@@ -26,11 +26,6 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         layout.prose(text, PLAIN, 0, &histograms(heap));
         table(text, heap, layout);
     }
-}
-
-fn name(report: &Report, pid: u32) -> String {
-    let process = report.processes.iter().find(|process| process.pid == pid);
-    process.map_or_else(|| format!("process {pid}"), names::process)
 }
 
 /// How the numbers were found, and what that cost.
@@ -111,8 +106,8 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
     .render(text, layout);
     let rest = of(verdict).count().saturating_sub(layout.top);
     if rest > 0 {
-        let more = units::counted(rest as u64, "more class").replace("classs", "classes");
-        layout.prose(text, PLAIN, 0, &format!("{more} of that kind."));
+        let noun = if rest == 1 { "class" } else { "classes" };
+        layout.prose(text, PLAIN, 0, &format!("{rest} more {noun} of that kind."));
     }
 }
 
