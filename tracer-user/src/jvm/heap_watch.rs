@@ -4,7 +4,8 @@
 //! Every so often a histogram is taken, and another as soon as the JVM has collected:
 //! what the class counts fall by was garbage (see
 //! [`growth`](super::growth)). How many there are does not depend on the
-//! run's length, and they take at most a twenty-fifth of its time.
+//! run's length, and they take at most a twenty-fifth of its time: the JVM
+//! stops its threads to count, for 20 to 70 ms a million objects (17, measured).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -149,3 +149,80 @@ fn row<'a>(name: &str, before: &NativeMemory, after: &NativeMemory) -> Row<'a> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::MemoryCategory;
+    use crate::report::sample;
+
+    fn account(other: u64) -> JvmAccount {
+        let memory = NativeMemory {
+            reserved: other,
+            committed: other,
+            malloc_bytes: other,
+            malloc_count: other / 1_000_008,
+        };
+        let category = |name: &str, memory| MemoryCategory {
+            name: name.into(),
+            memory,
+        };
+        JvmAccount {
+            tracking: Some(Tracking {
+                unit: 1,
+                total: memory,
+                categories: vec![
+                    category("GC", NativeMemory::default()),
+                    category("Other", memory),
+                ],
+            }),
+            metaspace: Some(1 << 20),
+            classes: Some(1),
+            ..JvmAccount::default()
+        }
+    }
+
+    fn text(first: JvmAccount, last: Option<JvmAccount>) -> String {
+        let report = Report {
+            java_memory: vec![JavaMemory {
+                pid: 1234,
+                first,
+                last,
+            }],
+            ..sample::report()
+        };
+        let mut text = String::new();
+        render(&mut text, &report, &Layout::new(10, Some(100), false));
+        text
+    }
+
+    #[test]
+    fn both_accounts_stand_side_by_side() {
+        let expected = "
+Native memory of leaky (1234), as the JVM itself has it
+metaspace 1.00 MiB (0 B) · 1 loaded class (0)
+By its account 6.68 MiB committed (+5.72 MiB), and of that from malloc +5.72 MiB in +6 blocks; by
+ours, of all callers in the process, 10.7 MiB in 11,032 blocks is live.
+
+COMMITTED       NOW   RESERVED     MALLOC  BLOCKS  CATEGORY
++5.72 MiB  6.68 MiB  +5.72 MiB  +5.72 MiB      +6  Other
+
+";
+        assert_eq!(text(account(1_000_008), Some(account(7_000_056))), expected);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let untracked = JvmAccount {
+            untracked: Some("Native memory tracking is not enabled\x1b".into()),
+            ..JvmAccount::default()
+        };
+        let found = text(untracked, None);
+        assert!(
+            found.contains("-XX:NativeMemoryTracking=summary"),
+            "{found}"
+        );
+        assert!(found.contains("did not answer at the end"), "{found}");
+        assert!(!found.contains('\x1b'), "{found:?}");
+    }
+}
