@@ -51,7 +51,9 @@ fn traced(
     let heap = finished.report()?.java_heap.first().cloned();
     let heap = heap.context("no Java heap")?;
     ensure!(heap.problem.is_none(), "{:?}", heap.problem);
-    Ok((heap, finished.stdout))
+    // Lines are broken wherever they are full.
+    let words: Vec<_> = finished.stdout.split_whitespace().collect();
+    Ok((heap, words.join(" ")))
 }
 
 /// Some of one class are kept, many of another are dropped: the one grows, by

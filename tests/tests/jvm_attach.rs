@@ -102,9 +102,8 @@ fn an_option_that_forbids_it_is_named() -> Result<()> {
         // Known by its counters, and without these by its arguments.
         for options in [&[from_file.as_str()][..], &[disabled, "-XX:-UsePerfData"]] {
             let mut target = Target::start_with(&mut jdk.command(options, program))?;
-            let begin = Instant::now();
+            // Known at once: a time limit would say so.
             ask_in_vain(target.pid, "DisableAttachMechanism; start it without")?;
-            ensure!(begin.elapsed() < Duration::from_secs(8));
             ensure!(!socket(target.pid).exists());
             lives(&mut target)?;
         }
@@ -177,13 +176,13 @@ fn a_jvm_of_another_user_answers() -> Result<()> {
 fn interrupted(target: &Target, signal: i32) -> Result<()> {
     let pid = target.pid;
     send_signal(pid, libc::SIGSTOP)?;
-    let begin = Instant::now();
     let options = ["record", "-p", &pid.to_string(), "--java-heap"];
     let tracer = Tracer::start(&options)?;
     let [trigger, _] = triggers(pid);
     wait_until("the trigger file", || {
         Ok(trigger.symlink_metadata().is_ok().then_some(()))
     })?;
+    let begin = Instant::now();
     tracer.signal(signal)?;
     let finished = tracer.wait()?;
     ensure!(!finished.status.success());

@@ -1,12 +1,14 @@
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
 
 /**
  * Fills its heap as it is told, one command a line: `grow N` keeps N more
- * objects, `churn N` makes and drops N, `collect` collects all garbage.
+ * objects, `churn N` makes and drops N, `direct N` keeps a direct buffer of N
+ * bytes, `collect` collects all garbage.
  */
 class Heap {
     /** 24 bytes an object: a header of 12 and 12 of fields. */
@@ -32,6 +34,7 @@ class Heap {
         // What runs for the first time makes objects of its own.
         run("grow", 1);
         run("churn", 1);
+        run("direct", 1);
         System.out.println(ProcessHandle.current().pid() + " ready");
         for (String line; (line = input.readLine()) != null; ) {
             String[] words = line.split(" ");
@@ -52,6 +55,9 @@ class Heap {
                     last = new Churned();
                 }
                 last = null;
+                break;
+            case "direct":
+                kept.add(ByteBuffer.allocateDirect(count));
                 break;
             case "collect":
                 System.gc();

@@ -81,10 +81,10 @@ pub struct RecordArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Java")]
 pub struct JavaArgs {
-    /// Show which classes grow in a JVM's heap, by class histograms
+    /// Show which classes grow in a JVM's heap (stops it for each count: some 60 ms a million objects)
     #[arg(long)]
     pub java_heap: bool,
-    /// Collect before each histogram: exact, but each stops the JVM for a full collection
+    /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
     pub live: bool,
 }

@@ -135,6 +135,10 @@ impl Jvm {
             return Err(AttachError::Disabled);
         }
         let _trigger = Trigger::create(&self.process, &self.folder, status)?;
+        // It may have called exec by now, which forgets all handlers.
+        if !Status::read(&self.process)?.catches_quit {
+            return Err(AttachError::QuitKills);
+        }
         pidfd_send_signal(&self.life, Signal::QUIT).map_err(|error| match error {
             rustix::io::Errno::SRCH => AttachError::Ended,
             other => AttachError::Signal(other.into()),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::growth::verdict;
 use super::histogram::Histogram;
-use crate::report::model::{ClassGrowth, GrowthVerdict, HeapSample};
+use crate::report::model::{ClassGrowth, GrowthVerdict, HeapSample, JvmAccount};
 
 /// Histograms that are kept.
 const MAX_SAMPLES: usize = 32;
@@ -16,6 +16,9 @@ const MAX_CLASSES: usize = 1_000;
 pub struct Samples {
     /// The histograms, oldest first.
     pub taken: Vec<Taken>,
+    /// What the JVM says of its native memory: at the start and at the end,
+    /// with the time, nanoseconds of `CLOCK_MONOTONIC`.
+    pub accounts: Vec<(u64, JvmAccount)>,
     /// Why there are none, or no more.
     pub problem: Option<String>,
 }
@@ -143,7 +146,7 @@ mod tests {
         });
         Samples {
             taken: taken.collect(),
-            problem: None,
+            ..Samples::default()
         }
     }
 

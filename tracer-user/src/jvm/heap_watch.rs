@@ -1,20 +1,23 @@
-//! Class histograms of one JVM over a run, taken on a thread of their own.
+//! Class histograms of one JVM over a run, taken on a thread of their own; and
+//! what it says of its native memory, at both ends.
 //!
-//! Every so often one is taken, and another as soon as the JVM has collected:
+//! Every so often a histogram is taken, and another as soon as the JVM has collected:
 //! what the class counts fall by was garbage (see
 //! [`growth`](super::growth)). How many there are does not depend on the
-//! run's length, and they take at most a twenty-fifth of its time.
+//! run's length, and they take at most a twenty-fifth of its time: the JVM
+//! stops its threads to count, for 20 to 70 ms a million objects (17, measured).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::account;
 use super::attach::{AttachError, Jvm};
 use super::heap_samples::{Samples, Taken};
 use super::histogram::Histogram;
 use crate::process::clock::monotonic_ns;
-use crate::report::model::{HeapSample, HeapSampling, JavaHeap};
+use crate::report::model::{HeapSample, HeapSampling, JavaHeap, JavaMemory, JvmAccount};
 
 /// How long one answer may take. A full collection of a large heap, and the
 /// walk through it, take seconds.
@@ -27,6 +30,7 @@ const PER_RUN: u32 = 12;
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
 /// Time between pairs, at least, as a multiple of what one histogram took.
 const REST: f64 = 50.0;
+
 /// Watches one JVM's heap.
 #[derive(Debug)]
 pub struct HeapWatch {
@@ -64,7 +68,7 @@ impl HeapWatch {
     /// Whether the first histogram was taken, or there is none.
     pub fn has_begun(&self) -> bool {
         let samples = lock(&self.shared);
-        !samples.taken.is_empty() || samples.problem.is_some()
+        !samples.accounts.is_empty() || samples.problem.is_some()
     }
 
     /// The process id in our namespace.
@@ -82,15 +86,18 @@ impl HeapWatch {
         self.stop = None;
     }
 
-    /// What was found; after [`HeapWatch::stop`], up to the last histogram,
-    /// for which it waits. Times are given by `since_start`.
-    pub fn report(&mut self, since_start: impl Fn(u64) -> f64) -> JavaHeap {
+    /// Waits for the last histogram, if it was asked for.
+    pub fn settle(&mut self) {
         if self.stop.is_none()
             && let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             lock(&self.shared).problem = Some("the thread that asks the JVM failed".to_owned());
         }
+    }
+
+    /// The heap's growth until now. Times are given by `since_start`.
+    pub fn heap(&self, since_start: impl Fn(u64) -> f64) -> JavaHeap {
         let samples = lock(&self.shared);
         let (classes, omitted) = samples.classes();
         let times = samples.taken.iter().map(|taken| HeapSample {
@@ -106,6 +113,21 @@ impl HeapWatch {
             sampled: HeapSampling::default(),
             problem: samples.problem.clone(),
         }
+    }
+
+    /// What the JVM says of its native memory; none if it did not answer.
+    /// Times are given by `since_start`.
+    pub fn memory(&self, since_start: impl Fn(u64) -> f64) -> Option<JavaMemory> {
+        let samples = lock(&self.shared);
+        let mut accounts = samples.accounts.iter().map(|(time, account)| JvmAccount {
+            at: since_start(*time),
+            ..account.clone()
+        });
+        Some(JavaMemory {
+            pid: self.pid,
+            first: accounts.next()?,
+            last: accounts.next_back(),
+        })
     }
 }
 
@@ -135,6 +157,7 @@ impl<'a> Sampler<'a> {
             shared,
         };
         sampler.sample(live_only)?;
+        sampler.account()?;
         Ok(sampler)
     }
 
@@ -145,9 +168,16 @@ impl<'a> Sampler<'a> {
             let rest = Duration::try_from_secs_f64(self.cost * REST).unwrap_or(LIMIT);
             let period = self.period.max(rest);
             if !goes_on(period) || !self.pair(period, goes_on)? {
+                self.account()?;
                 return self.sample(self.live_only);
             }
         }
+    }
+
+    fn account(&self) -> Result<(), AttachError> {
+        let account = account::take(&self.jvm, LIMIT)?;
+        lock(self.shared).accounts.push((monotonic_ns(), account));
+        Ok(())
     }
 
     /// One histogram, and one after the next collection if that comes within
@@ -254,7 +284,9 @@ mod tests {
     fn a_process_that_is_no_jvm_is_a_reason() {
         let mut watch = HeapWatch::start(std::process::id(), false, None);
         watch.stop();
-        let heap = watch.report(|_| 0.0);
+        watch.settle();
+        assert!(watch.memory(|_| 0.0).is_none());
+        let heap = watch.heap(|_| 0.0);
         assert!(heap.samples.is_empty());
         assert!(heap.problem.unwrap_or_default().contains("no HotSpot JVM"));
     }

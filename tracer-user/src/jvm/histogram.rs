@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 /// More classes than this are not kept; what comes later is small, as the
 /// JVM sorts by bytes.
-const MAX_CLASSES: usize = 200_000;
+const MAX_CLASSES: usize = 50_000;
 /// More of a name is not kept; the JVM's own limit is 65,535.
 const MAX_NAME: usize = 1_000;
 /// What collectors fill gaps in the heap with (JDK 19 and later): no objects

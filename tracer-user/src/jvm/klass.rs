@@ -65,8 +65,13 @@ pub fn class_name(name: &str) -> Option<String> {
         0 => element,
         _ => array_element(element)?,
     };
-    let element = without_number(without_address(element)).replace('/', ".");
+    let element = stable(element).replace('/', ".");
     (!element.is_empty()).then(|| element + &"[]".repeat(dimensions))
+}
+
+/// A class's name without what differs from run to run; see [`class_name`].
+pub fn stable(name: &str) -> &str {
+    without_number(without_address(name))
 }
 
 /// The type of an array's elements, from its descriptor.

@@ -2,6 +2,7 @@
 //! frames and threads, all read from the target's memory. Nothing that is
 //! found there is trusted.
 
+pub mod account;
 pub mod attach;
 mod cache;
 pub mod code_cache;
@@ -20,6 +21,7 @@ mod line_table;
 pub mod memory;
 pub mod method;
 pub mod nmethod;
+mod nmt;
 pub mod places;
 mod pool;
 mod scopes;

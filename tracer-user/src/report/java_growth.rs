@@ -44,7 +44,7 @@ pub fn paths(report: &Report) -> Vec<GrowthPath> {
 /// What stands below a path: the process, if there are several.
 pub fn roots(report: &Report, path: &GrowthPath) -> Vec<String> {
     if report.java_heap.len() > 1 {
-        vec![names::process_of_pid(report, path.pid)]
+        vec![names::process_with(report, path.pid)]
     } else {
         vec![]
     }

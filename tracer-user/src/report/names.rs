@@ -73,12 +73,6 @@ pub fn place(frame: &Frame) -> Option<String> {
     })
 }
 
-/// `name (pid)` of a process by its id.
-pub fn process_of_pid(report: &Report, pid: u32) -> String {
-    let process = report.processes.iter().find(|process| process.pid == pid);
-    process.map_or_else(|| format!("process {pid}"), self::process)
-}
-
 /// What tells one frame of a call path from another, in every run: its
 /// [`label`] and the name of its file.
 pub fn key(frame: &Frame) -> (String, String) {
@@ -115,6 +109,12 @@ pub fn process(process: &Process) -> String {
         &process.name
     };
     format!("{} ({})", clean(name), process.pid)
+}
+
+/// [`process`] by its id.
+pub fn process_with(report: &Report, pid: u32) -> String {
+    let found = report.processes.iter().find(|process| process.pid == pid);
+    found.map_or_else(|| format!("process {pid}"), process)
 }
 
 /// [`process`] by index; an index without an entry is an unknown process.

@@ -181,6 +181,7 @@ pub fn report() -> Report {
             tracer_seconds: 0.25,
         },
         java_heap: vec![],
+        java_memory: vec![],
     }
 }
 

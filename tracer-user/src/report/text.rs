@@ -3,6 +3,7 @@
 mod footer;
 mod header;
 mod java_heap;
+mod java_memory;
 mod layout;
 mod site;
 mod stack;
@@ -25,6 +26,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     header::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);
+    java_memory::render(&mut text, report, layout);
     footer::render(&mut text, report, layout);
     text
 }

@@ -80,6 +80,7 @@ impl Session {
             timeline: self.timeline.clone(),
             losses: self.losses(),
             java_heap: self.java_heaps(&mut symbolizer),
+            java_memory: self.java_memory(),
         })
     }
 
@@ -253,7 +254,7 @@ impl Session {
         humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
     }
 
-    fn since_start(&self, time: u64) -> f64 {
+    pub(super) fn since_start(&self, time: u64) -> f64 {
         seconds(time.saturating_sub(self.began.1))
     }
 }

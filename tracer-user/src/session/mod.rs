@@ -6,6 +6,7 @@ mod follow;
 pub mod hold;
 pub mod images;
 mod java;
+mod java_samples;
 pub mod jvms;
 pub mod launch;
 pub mod names;

@@ -14,7 +14,7 @@ const MIN_NAME: usize = 16;
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     for heap in &report.java_heap {
         text.push('\n');
-        let heading = format!("Java heap of {}", names::process_of_pid(report, heap.pid));
+        let heading = format!("Java heap of {}", names::process_with(report, heap.pid));
         layout.prose(text, layout.strong, 0, &heading);
         if let Some(problem) = &heap.problem {
             let line = format!("No histogram: {}.", names::clean(problem));
@@ -106,8 +106,8 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
     .render(text, layout);
     let rest = of(verdict).count().saturating_sub(layout.top);
     if rest > 0 {
-        let more = units::counted(rest as u64, "more class").replace("classs", "classes");
-        layout.prose(text, PLAIN, 0, &format!("{more} of that kind."));
+        let noun = if rest == 1 { "class" } else { "classes" };
+        layout.prose(text, PLAIN, 0, &format!("{rest} more {noun} of that kind."));
     }
 }
 
@@ -157,5 +157,97 @@ fn row<'a>(class: &'a ClassGrowth, span: f64, number: usize, layout: &Layout) ->
             frames: class.allocated.first().map_or(&[], |path| &path.frames),
             end: class.allocated.first().map(|path| path.stack_end),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+    use crate::report::model::HeapSample;
+    use crate::report::sample;
+
+    fn class(name: &str, verdict: GrowthVerdict, instances: &[u64]) -> ClassGrowth {
+        ClassGrowth {
+            class: name.into(),
+            verdict,
+            instances: instances.to_vec(),
+            bytes: instances.iter().map(|count| 24 * count).collect(),
+        }
+    }
+
+    fn report(classes: Vec<ClassGrowth>) -> Report {
+        let sample = |at, collections, instances| HeapSample {
+            at,
+            answered_in: 0.02,
+            pause: Some(0.0125),
+            after_collection: at > 0.0,
+            collections: Some(collections),
+            instances,
+            bytes: 24 * instances,
+        };
+        Report {
+            java_heap: vec![JavaHeap {
+                pid: 1234,
+                samples: vec![sample(0.0, 3, 1_000), sample(30.0, 12, 11_000)],
+                classes,
+                ..JavaHeap::default()
+            }],
+            ..sample::report()
+        }
+    }
+
+    fn text(report: &Report, width: usize) -> String {
+        let mut text = String::new();
+        render(&mut text, report, &Layout::new(10, Some(width), false));
+        text
+    }
+
+    #[test]
+    fn what_grows_is_a_row() {
+        let grown = class("shop.Session", GrowthVerdict::Grows, &[7, 5_007]);
+        let other = class("byte[]", GrowthVerdict::Unknown, &[1, 9]);
+        let expected = "
+Java heap of leaky (1234)
+2 class histograms over 30.0 s and 9 collections; 258 KiB in 11,000 objects at the end (+234 KiB);
+garbage that was not collected yet counts too. For that, all Java threads stood still for 25.0 ms in
+all, at most 12.5 ms at a time.
+
+ #    BYTES  INSTANCES  BEFORE  AFTER  PER MIN  CLASS
+ 1  +117 KiB     +5,000       7  5,007   10,000  shop.Session
+
+";
+        let found = text(&report(vec![grown, other]), 100);
+        assert_eq!(found, expected.replace(" #    BYTES", " #     BYTES"));
+    }
+
+    #[test]
+    fn without_growth_nothing_is_claimed() {
+        let steady = class("byte[]", GrowthVerdict::Steady, &[1, 9]);
+        assert!(text(&report(vec![steady]), 100).contains("No class grows."));
+        let unknown = class("byte[]", GrowthVerdict::Unknown, &[1, 9]);
+        let found = text(&report(vec![unknown]), 100);
+        assert!(found.contains("Too few collections"), "{found}");
+        let mut none = report(vec![]);
+        none.java_heap[0].samples.clear();
+        none.java_heap[0].problem = Some("\x1b[2Jgone".into());
+        let found = text(&none, 100);
+        assert!(
+            found.contains("gone") && !found.contains("No class"),
+            "{found}"
+        );
+        assert!(!found.contains('\x1b'), "{found:?}");
+    }
+
+    #[test]
+    fn names_fit_and_cannot_steer_the_terminal() {
+        let name = format!("a.\x1b[31m{}", "日本".repeat(90));
+        let report = report(vec![class(&name, GrowthVerdict::Grows, &[1, 1 << 50])]);
+        for width in [20, 60, 80, 200] {
+            let text = text(&report, width);
+            assert!(!text.contains('\x1b'), "{text:?}");
+            assert!(text.lines().all(|line| line.width() <= width), "{text}");
+        }
     }
 }

@@ -1,0 +1,167 @@
+//! A JVM's own account of its native memory, against `jcmd` and programs that
+//! know.
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
+use unfreed_tests::{Jdk, Program, Target, Tracer};
+
+/// Bytes of a direct buffer, prime; and what the JVM takes for it, whole words.
+const BUFFER: u64 = 100_003;
+const TAKEN: u64 = BUFFER.next_multiple_of(8);
+/// How many are made.
+const BUFFERS: u64 = 7;
+/// Between our question and that of `jcmd` the JVM goes on: it may compile,
+/// and answering takes memory too.
+const TOLERANCE: u64 = 1 << 20;
+
+/// A trace in which direct buffers are made; with what it printed. The target
+/// lives on.
+fn traced(jdk: &Jdk, program: &Program, options: &[&str]) -> Result<(Target, JavaMemory, String)> {
+    let mut target = Target::start_with(&mut jdk.command(options, program))?;
+    let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+    for _ in 0..BUFFERS {
+        target.command(&format!("direct {BUFFER}"))?;
+    }
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    ensure!(heap.problem.is_none(), "{:?}", heap.problem);
+    let memory = report.java_memory.first().context("no account")?;
+    // Lines are broken wherever they are full.
+    let words: Vec<_> = finished.stdout.split_whitespace().collect();
+    Ok((target, memory.clone(), words.join(" ")))
+}
+
+fn category(tracking: &Tracking, name: &str) -> Result<NativeMemory> {
+    let mut categories = tracking.categories.iter();
+    let found = categories.find(|category| category.name == name);
+    Ok(found
+        .with_context(|| format!("no {name}: {tracking:?}"))?
+        .memory)
+}
+
+/// What `jcmd` prints of a category: reserved and committed bytes.
+fn printed(text: &str, name: &str) -> Option<(u64, u64)> {
+    let line = text.lines().find(|line| {
+        let title = line.trim_start_matches('-').trim_start();
+        line.starts_with('-') && title.starts_with(&format!("{name} (reserved="))
+    })?;
+    let number = |key: &str| {
+        let (_, rest) = line.split_once(key)?;
+        rest.split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    };
+    Some((number("reserved=")?, number("committed=")?))
+}
+
+#[test]
+fn categories_are_those_of_jcmd() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    let jcmd = Jdk::full()?;
+    for jdk in Jdk::all()? {
+        let on = ["-XX:NativeMemoryTracking=summary", "-Xmx64m"];
+        let (target, memory, text) = traced(&jdk, &program, &on)?;
+        let problem = || jdk.home.display().to_string();
+        let last = memory.last.as_ref().with_context(problem)?;
+        let tracking = last.tracking.as_ref().with_context(problem)?;
+        ensure!(tracking.unit == 1, "{}: {}", problem(), tracking.unit);
+        let direct = jcmd.jcmd(target.pid, "VM.native_memory summary scale=b")?;
+        let names = direct
+            .lines()
+            .filter(|line| line.contains(" (reserved=") && line.starts_with('-'));
+        ensure!(
+            names.count() == tracking.categories.len(),
+            "{tracking:?}\n{direct}"
+        );
+        for each in &tracking.categories {
+            let (reserved, committed) = printed(&direct, &each.name)
+                .with_context(|| format!("no {} in {direct}", each.name))?;
+            ensure!(
+                reserved.abs_diff(each.memory.reserved) <= TOLERANCE
+                    && committed.abs_diff(each.memory.committed) <= TOLERANCE,
+                "{each:?} is {reserved} and {committed} in {direct}"
+            );
+        }
+        let heap = category(tracking, "Java Heap")?;
+        ensure!(printed(&direct, "Java Heap") == Some((heap.reserved, heap.committed)));
+        ensure!(heap.reserved == 64 << 20, "{heap:?}");
+        for part in [
+            "as the JVM itself has it",
+            "Other",
+            "by ours, of all callers",
+        ] {
+            ensure!(text.contains(part), "no {part:?} in {text}");
+        }
+    }
+    Ok(())
+}
+
+/// Direct buffers are in a category of their own, to the byte.
+#[test]
+fn direct_buffers_are_exact() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    for jdk in Jdk::all()? {
+        let on = ["-XX:NativeMemoryTracking=summary"];
+        let (_target, memory, _) = traced(&jdk, &program, &on)?;
+        let other = |account: &JvmAccount| {
+            let tracking = account.tracking.as_ref().context("no tracking")?;
+            category(tracking, "Other")
+        };
+        let before = other(&memory.first)?;
+        let after = other(memory.last.as_ref().context("no end")?)?;
+        let gained = (
+            after.malloc_bytes - before.malloc_bytes,
+            after.malloc_count - before.malloc_count,
+        );
+        ensure!(
+            gained == (BUFFERS * TAKEN, BUFFERS),
+            "{}: {before:?} {after:?}",
+            jdk.home.display()
+        );
+    }
+    Ok(())
+}
+
+/// Without a flag: what every JVM tells, and how to learn the rest.
+#[test]
+fn a_jvm_without_tracking_tells_what_it_can() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    let jcmd = Jdk::full()?;
+    for jdk in Jdk::all()? {
+        let (target, memory, text) = traced(&jdk, &program, &[])?;
+        let problem = || format!("{}: {memory:?}", jdk.home.display());
+        let last = memory.last.as_ref().with_context(problem)?;
+        ensure!(last.tracking.is_none(), "{}", problem());
+        ensure!(text.contains("-XX:NativeMemoryTracking=summary"), "{text}");
+        let counters = jcmd.jcmd(target.pid, "PerfCounter.print")?;
+        let counter = |name: &str| {
+            let value = counters
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            value
+                .and_then(|value| value.parse::<u64>().ok())
+                .with_context(|| name.to_owned())
+        };
+        ensure!(
+            last.threads == Some(counter("java.threads.live")?),
+            "{}",
+            problem()
+        );
+        let loaded = counter("java.cls.loadedClasses")? + counter("java.cls.sharedLoadedClasses")?;
+        let unloaded =
+            counter("java.cls.unloadedClasses")? + counter("java.cls.sharedUnloadedClasses")?;
+        ensure!(last.classes == Some(loaded - unloaded), "{}", problem());
+        let metaspace = jcmd.jcmd(target.pid, "VM.metaspace basic scale=1")?;
+        let committed = last.metaspace.with_context(problem)?;
+        ensure!(
+            metaspace.contains(&format!(" {committed} bytes (")),
+            "{}\n{metaspace}",
+            problem()
+        );
+        let code = last.code_cache.with_context(problem)?;
+        ensure!((500 << 10..64 << 20).contains(&code), "{}", problem());
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! What a JVM itself says of its native memory at one moment: tracking by
+//! category if it is on, and what every JVM tells without a flag.
+//!
+//! The bytes of direct buffers are not among the latter: only code in the JVM
+//! can ask for them. With tracking they are in the category "Other"; and each
+//! is a block that we trace.
+
+use std::time::Duration;
+
+use super::attach::{AttachError, Jvm};
+use super::nmt;
+use crate::report::model::{JvmAccount, Tracking};
+
+/// Of the JVM's words, why there is no tracking, this many characters are kept.
+const MAX_WORDS: usize = 200;
+
+/// Asks for everything.
+///
+/// # Errors
+/// The JVM does not answer.
+pub fn take(jvm: &Jvm, limit: Duration) -> Result<JvmAccount, AttachError> {
+    let (tracking, untracked) = tracking(jvm, limit)?;
+    let counters = jvm.counters().unwrap_or_default();
+    let sum = |names: [&str; 2]| {
+        names
+            .into_iter()
+            .map(|name| counters.get(name))
+            .try_fold(0_u64, |sum, value| sum.checked_add(value?))
+    };
+    let loaded = sum(["java.cls.loadedClasses", "java.cls.sharedLoadedClasses"]);
+    let unloaded = sum(["java.cls.unloadedClasses", "java.cls.sharedUnloadedClasses"]);
+    Ok(JvmAccount {
+        at: 0.0,
+        tracking,
+        untracked,
+        metaspace: metaspace(&optional(jvm, "VM.metaspace basic scale=1", limit)?),
+        code_cache: code_cache(&optional(jvm, "Compiler.codecache", limit)?),
+        classes: loaded
+            .zip(unloaded)
+            .map(|(loaded, unloaded)| loaded.saturating_sub(unloaded)),
+        threads: counters.get("java.threads.live"),
+    })
+}
+
+/// The summary, or the JVM's words why there is none.
+fn tracking(jvm: &Jvm, limit: Duration) -> Result<(Option<Tracking>, Option<String>), AttachError> {
+    let mut words = String::new();
+    for command in nmt::COMMANDS {
+        let text = optional(jvm, command, limit)?;
+        if let Some(tracking) = nmt::parse(&text) {
+            return Ok((Some(tracking), None));
+        }
+        words = text;
+    }
+    let line = words.lines().map(str::trim).find(|line| !line.is_empty());
+    let line = line
+        .unwrap_or("no answer")
+        .chars()
+        .take(MAX_WORDS)
+        .collect();
+    Ok((None, Some(line)))
+}
+
+/// What a command prints; nothing if this JVM does not know it.
+fn optional(jvm: &Jvm, command: &str, limit: Duration) -> Result<String, AttachError> {
+    match jvm.command(command, limit) {
+        Err(AttachError::Command { .. }) => Ok(String::new()),
+        other => other,
+    }
+}
+
+/// Committed bytes, from `VM.metaspace`: the last line of this kind is the
+/// sum of those before.
+///
+/// ```text
+///              Both:  1140850688 bytes reserved, 3932160 bytes ( <1%) committed.
+/// ```
+fn metaspace(text: &str) -> Option<u64> {
+    let of_line = |line: &str| {
+        let (_, rest) = line.split_once(" bytes reserved,")?;
+        let (number, rest) = rest.trim_start().split_once(" bytes")?;
+        rest.contains("committed").then(|| number.parse().ok())?
+    };
+    text.lines().filter_map(of_line).next_back()
+}
+
+/// Used bytes, from `Compiler.codecache`, in whole KiB for each segment; the
+/// sum that newer JVMs print is not counted again.
+///
+/// ```text
+/// CodeHeap 'non-nmethods': size=5692Kb used=1023Kb max_used=1029Kb free=4668Kb
+/// ```
+fn code_cache(text: &str) -> Option<u64> {
+    let used = |line: &str| {
+        let (_, rest) = line.split_once(" used=")?;
+        rest.split_once("Kb")?
+            .0
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
+    };
+    let of = |kind: &str| {
+        let lines = text.lines().filter(|line| line.starts_with(kind));
+        lines.filter_map(used).reduce(u64::saturating_add)
+    };
+    of("CodeHeap ").or_else(|| of("CodeCache:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metaspace_of_every_version() {
+        let parts = "Usage:\n  Both:  4593664 bytes capacity, 3154864 bytes ( 69%) used, 1438544 bytes ( 31%) free+waste.\n\nVirtual space:\n  Non-class space:  8388608 bytes reserved, 4456448 bytes ( 53%) committed \n      Class space:  1073741824 bytes reserved,  524288 bytes ( <1%) committed \n             Both:  1082130432 bytes reserved, 4980736 bytes ( <1%) committed \n";
+        assert_eq!(metaspace(parts), Some(4_980_736));
+        let new = "             Both:  1140850688 bytes reserved, 3473408 bytes ( <1%) committed. \nMaxMetaspaceSize: unlimited\n";
+        assert_eq!(metaspace(new), Some(3_473_408));
+        assert_eq!(metaspace(""), None);
+        assert_eq!(metaspace(" bytes reserved, bytes committed"), None);
+    }
+
+    #[test]
+    fn segments_of_the_code_cache_are_summed() {
+        let segments = "CodeHeap 'non-profiled nmethods': size=120036Kb used=10Kb max_used=10Kb free=120025Kb\n bounds [0x1, 0x2, 0x3]\nCodeHeap 'non-nmethods': size=5692Kb used=1023Kb max_used=1029Kb free=4668Kb\nCodeCache: size=245760Kb, used=1033Kb, max_used=1033Kb, free=244424Kb\n";
+        assert_eq!(code_cache(segments), Some(1033 << 10));
+        let one = "CodeCache: size=245760Kb used=1325Kb max_used=1325Kb free=244434Kb\n";
+        assert_eq!(code_cache(one), Some(1325 << 10));
+        assert_eq!(code_cache("Unknown"), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Where Java objects are allocated: the JVMs' own samples, by class and call
+//! path.
+
+use std::collections::HashMap;
+
+use super::Session;
+use super::assemble::stack_end;
+use super::images::Image;
+use super::paths::same_names;
+use crate::jvm::frames::Named;
+use crate::jvm::klass::stable;
+use crate::process::code::CodeSpace;
+use crate::report::model::{AllocationPath, Frame, JavaHeap};
+use crate::symbolize::Symbolizer;
+
+impl Session {
+    /// Adds to a heap's classes where they were allocated.
+    pub(super) fn add_samples(&self, heap: &mut JavaHeap, symbolizer: &mut Symbolizer) {
+        let Some((image, code)) = self.last_image(heap.pid) else {
+            return;
+        };
+        heap.sampled.problem = self.jvms.heap(image.id).err();
+        let mut paths: HashMap<String, Vec<AllocationPath>> = HashMap::new();
+        for (index, site) in self.object.samples() {
+            if site.image != image.id || site.allocated_count == 0 {
+                continue;
+            }
+            heap.sampled.samples += site.allocated_count;
+            heap.sampled.bytes += site.allocated_bytes;
+            let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
+            let named = self.names.of(index, words);
+            let Some(class) = named.first().and_then(class_of) else {
+                continue;
+            };
+            let mut frames = symbolizer.frames(code, words, &named, site.first_seen);
+            trim(&mut frames);
+            let path = AllocationPath {
+                samples: site.allocated_count,
+                bytes: site.allocated_bytes,
+                stack_end: stack_end(site.end),
+                frames,
+            };
+            add_path(paths.entry(class).or_default(), path);
+        }
+        for class in &mut heap.classes {
+            // Lambdas of a class have one name here.
+            let known = paths.get(stable(&class.class));
+            class.allocated = known.cloned().unwrap_or_default();
+            class
+                .allocated
+                .sort_by_key(|path| std::cmp::Reverse(path.bytes));
+        }
+    }
+
+    /// The image that a process had last.
+    fn last_image(&self, pid: u32) -> Option<(&Image, &CodeSpace)> {
+        let images = self.images.iter().filter(|image| image.pid == pid);
+        let image = images.last()?;
+        Some((image, self.images.code(image)?))
+    }
+}
+
+/// The class that a sample's first word stands for.
+fn class_of(named: &Option<Named>) -> Option<String> {
+    let Some(Ok(frames)) = named else {
+        return None;
+    };
+    frames.first()?.class.as_deref().map(ToOwned::to_owned)
+}
+
+/// Leaves out the class, and what the VM itself does to allocate: it differs
+/// from tier to tier.
+fn trim(frames: &mut Vec<Frame>) {
+    frames.pop();
+    let java = frames.iter().rposition(|frame| frame.origin.is_java());
+    if let Some(last) = java {
+        frames.truncate(last + 1);
+    }
+}
+
+/// Adds a path to others of its class, or to the one of the same names.
+fn add_path(paths: &mut Vec<AllocationPath>, path: AllocationPath) {
+    let same = |other: &&mut AllocationPath| {
+        other.stack_end == path.stack_end && same_names(&other.frames, &path.frames)
+    };
+    match paths.iter_mut().find(same) {
+        Some(known) => {
+            known.samples += path.samples;
+            known.bytes += path.bytes;
+        }
+        None => paths.push(path),
+    }
+}
