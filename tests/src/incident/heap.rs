@@ -1,38 +1,42 @@
 //! What a report says about the Java heap: the part `java_heap` of the JSON,
-//! which only a run with `--java-heap` has.
+//! which only a run with `--java-heap` has. Its fields are named here alone.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// The growth of classes between two histograms of one process.
+/// The growth of classes over the class histograms of one process.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct JavaHeap {
-    /// All classes.
+    /// Classes of which there are more or fewer than at first.
     pub(super) classes: Vec<Class>,
+    /// Why there are no histograms, or no more.
+    pub(super) problem: Option<String>,
 }
 
 /// One class.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Class {
-    /// As the virtual machine or as Java writes it.
+    /// As Java writes it.
+    #[serde(rename = "class")]
     pub(super) name: String,
-    /// Objects at the beginning of the run.
-    pub(super) instances_before: i64,
-    /// Objects at its end.
-    pub(super) instances_after: i64,
-    /// Whether the tracer calls that growth.
-    pub(super) grows: bool,
+    /// What the tracer says.
+    verdict: String,
+    /// Objects, in each histogram.
+    instances: Vec<u64>,
 }
 
 impl Class {
     /// Objects that came and stayed.
-    pub(super) fn growth(&self) -> i64 {
-        self.instances_after - self.instances_before
+    pub(super) fn growth(&self) -> u64 {
+        match (self.instances.first(), self.instances.last()) {
+            (Some(first), Some(last)) => last.saturating_sub(*first),
+            _ => 0,
+        }
     }
 
-    /// Whether this is the class that Java calls `name`.
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name == name || (self.name == "[D" && name == "double[]")
+    /// Whether the tracer says that the class grows.
+    pub(super) fn grows(&self) -> bool {
+        self.verdict == "grows"
     }
 }
 
@@ -61,12 +65,17 @@ mod tests {
     }
 
     #[test]
-    fn arrays_have_two_names() {
-        let text = r#"{"java_heap": [{"process": 0, "classes": [{"name": "[D",
-            "instances_before": 8, "instances_after": 2, "bytes_before": 0, "bytes_after": 0,
-            "grows": false}]}]}"#;
+    fn growth_is_from_the_first_to_the_last() {
+        let text = r#"{"java_heap": [{"classes": [
+            {"class": "double[]", "verdict": "grows", "instances": [2, 9, 8]},
+            {"class": "int[]", "verdict": "steady", "instances": [2, 1]}
+        ], "problem": null}]}"#;
         let heap = read(text).unwrap().unwrap();
-        assert!(heap.classes[0].is("double[]") && !heap.classes[0].is("int[]"));
-        assert_eq!(heap.classes[0].growth(), -6);
+        let found: Vec<_> = heap
+            .classes
+            .iter()
+            .map(|class| (class.growth(), class.grows()))
+            .collect();
+        assert_eq!(found, [(6, true), (0, false)]);
     }
 }
