@@ -5,7 +5,6 @@ mod allocator;
 mod attach;
 mod cli;
 mod commands;
-#[expect(dead_code, reason = "nothing asks for Java names yet")]
 mod jvm;
 mod kernel;
 mod leak;

@@ -66,12 +66,27 @@ pub struct RecordArgs {
     #[arg(short, long = "pid", value_name = "PID", required = true,
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pids: Vec<u32>,
+    /// Which classes of a JVM's heap to watch.
+    #[command(flatten)]
+    pub java: JavaArgs,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
     /// What to write.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What to ask a JVM.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Java")]
+pub struct JavaArgs {
+    /// Show which classes grow in a JVM's heap, by class histograms
+    #[arg(long)]
+    pub java_heap: bool,
+    /// Collect before each histogram: exact, but each stops the JVM for a full collection
+    #[arg(long, requires = "java_heap")]
+    pub live: bool,
 }
 
 /// `unfreed run`

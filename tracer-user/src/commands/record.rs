@@ -51,6 +51,9 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         for target in targets {
             session.attach(target)?;
         }
+        if args.java.java_heap {
+            session.watch_java_heaps(args.java.live, args.trace.duration);
+        }
         session.start()?;
         announce(&session, &args.trace);
         let plan = Plan {
@@ -104,6 +107,9 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
     }
     for line in session.describe() {
         eprintln!("tracing {line}");
+    }
+    for line in session.java_problems() {
+        eprintln!("{line}");
     }
     let footprint = session.footprint();
     eprintln!(

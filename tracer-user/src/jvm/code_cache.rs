@@ -53,19 +53,23 @@ impl Blob {
         let heap = heap.ok_or(Unnamed::NoCode)?;
         let segment = first_segment(memory, heap, pc)?;
         let block = heap.reserved.start + (segment << heap.log2_segment_size);
-        let header = memory.vec(block, layout.block.size as usize)?;
-        let used = layout.block.used.of(&header).unwrap_or_default();
-        let length = layout.block.length.of(&header).unwrap_or_default();
-        let rest = heap.reserved.end - block;
-        let bytes = u64::try_from(length).unwrap_or_default() << heap.log2_segment_size;
-        if used & 0xff == 0 || pc - block >= bytes || bytes > rest {
+        let before = layout.block.size as usize;
+        // At the heap's end, less than a method's fields may be mapped.
+        let mut bytes = memory
+            .vec(block, before + layout.nmethod.header_size as usize)
+            .or_else(|_| memory.vec(block, 1 << heap.log2_segment_size))?;
+        let used = layout.block.used.of(&bytes).unwrap_or_default();
+        let length = layout.block.length.of(&bytes).unwrap_or_default();
+        let length = u64::try_from(length).unwrap_or_default() << heap.log2_segment_size;
+        let room = heap.reserved.end - block;
+        if used & 0xff == 0 || pc - block >= length || length > room || bytes.len() < before {
             return Err(Unnamed::NoCode);
         }
-        let before = u64::from(layout.block.size);
-        let wanted = u64::from(layout.nmethod.header_size).min(bytes.saturating_sub(before));
-        let start = block + before;
-        let header = memory.vec(start, usize::try_from(wanted).unwrap_or_default())?;
-        Ok(Blob { start, header })
+        bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        Ok(Blob {
+            start: block + before as u64,
+            header: bytes.split_off(before),
+        })
     }
 
     /// What it is, by the name that the VM gave it.

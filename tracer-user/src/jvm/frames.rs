@@ -1,6 +1,7 @@
 //! From the words of a stack to Java frames with names.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -62,6 +63,16 @@ pub struct JavaFrame {
 
 /// The frames of a word, innermost first, or why they have no names.
 pub type Named = Result<Arc<[JavaFrame]>, Unnamed>;
+
+impl fmt::Display for JavaFrame {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [&self.class, &self.method].into_iter().flatten();
+        for (index, name) in names.enumerate() {
+            write!(out, "{}{name}", if index > 0 { "." } else { "" })?;
+        }
+        Ok(())
+    }
+}
 
 /// The layouts that names need.
 #[derive(Debug, Clone, Copy)]

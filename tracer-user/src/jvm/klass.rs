@@ -40,7 +40,7 @@ impl KlassLayout {
         symbols: &SymbolLayout,
         klass: u64,
     ) -> Option<String> {
-        if klass == 0 || klass % 8 != 0 {
+        if klass == 0 || !klass.is_multiple_of(8) {
             return None;
         }
         let symbol = memory.u64(klass.checked_add(self.name.into())?).ok()?;

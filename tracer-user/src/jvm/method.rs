@@ -135,7 +135,7 @@ impl MethodLayout {
         method: u64,
         class: impl FnOnce(u64) -> Option<Arc<str>>,
     ) -> Result<Method, Unnamed> {
-        if method == 0 || method % 8 != 0 {
+        if method == 0 || !method.is_multiple_of(8) {
             return Err(Unnamed::NotAMethod);
         }
         self.parse(memory, method, class).ok_or(Unnamed::NotAMethod)
@@ -267,5 +267,5 @@ impl Pool {
 
 /// A pointer to an object of the VM, if it can be one.
 fn aligned(pointer: u64) -> Option<u64> {
-    (pointer != 0 && pointer % 8 == 0 && pointer < 1 << 47).then_some(pointer)
+    (pointer != 0 && pointer.is_multiple_of(8) && pointer < 1 << 47).then_some(pointer)
 }

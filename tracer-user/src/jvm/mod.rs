@@ -2,9 +2,14 @@
 //! frames and threads, all read from the target's memory. Nothing that is
 //! found there is trusted.
 
+pub mod attach;
 pub mod code_cache;
+pub mod counters;
 pub mod fields;
 pub mod frames;
+pub mod growth;
+pub mod heap_watch;
+pub mod histogram;
 pub mod klass;
 pub mod layout;
 pub mod libjvm;

@@ -241,6 +241,16 @@ impl Nmethod {
     }
 }
 
+#[cfg(test)]
+impl Nmethod {
+    /// All addresses that have a description of methods.
+    pub fn places(&self) -> Vec<u64> {
+        let described = self.scopes.described(self.pc_desc);
+        let address = |distance: i32| self.code.start.wrapping_add_signed(distance.into());
+        described.into_iter().map(address).collect()
+    }
+}
+
 /// The `Method*` of a compiled method or native wrapper.
 pub fn method_of(layout: &Layout, blob: &Blob) -> Option<u64> {
     pointer(&blob.header, layout.nmethod.method).filter(|method| *method != 0)

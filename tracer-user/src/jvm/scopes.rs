@@ -90,6 +90,17 @@ impl Scopes {
         u32::try_from(offset).ok()
     }
 
+    /// All places with a description.
+    #[cfg(test)]
+    pub fn described(&self, layout: PcDescLayout) -> Vec<i32> {
+        let entries = self.pcs.chunks_exact(layout.size as usize);
+        let number = |entry: &[u8], offset: u32| {
+            i32::from_le_bytes(*entry[offset as usize..].first_chunk().unwrap())
+        };
+        let described = entries.filter(|entry| number(entry, layout.scope) > 0);
+        described.map(|entry| number(entry, layout.pc)).collect()
+    }
+
     fn metadata(&self, index: u32) -> Option<u64> {
         let start = (index as usize).checked_sub(1)?.checked_mul(8)?;
         Some(u64::from_le_bytes(

@@ -31,7 +31,7 @@ impl SymbolLayout {
     /// The text of the symbol at an address; none if there is none that could
     /// be a name.
     pub fn read(&self, memory: &dyn TargetMemory, address: u64) -> Option<String> {
-        if address == 0 || address % 2 != 0 {
+        if address == 0 || !address.is_multiple_of(2) {
             return None;
         }
         let body = self.body as usize;

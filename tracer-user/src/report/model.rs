@@ -40,6 +40,9 @@ pub struct Report {
     pub losses: Vec<Loss>,
     /// What tracing cost.
     pub overhead: Overhead,
+    /// How the heaps of JVMs grew (`--java-heap`), one entry for each JVM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub java_heap: Vec<JavaHeap>,
 }
 
 /// What was asked for on the command line, as far as it changes the numbers.
@@ -400,6 +403,73 @@ pub struct Overhead {
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.
     pub tracer_seconds: f64,
+}
+
+/// How the heap of one JVM grew, by its class histograms over the run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JavaHeap {
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// Whether a full collection came before each histogram (`--live`).
+    /// Without, garbage that was not collected yet counts too.
+    pub live_only: bool,
+    /// The histograms, oldest first.
+    pub samples: Vec<HeapSample>,
+    /// Classes with another count in the last histogram than in the first, and
+    /// those that grow: these first, then most bytes gained first. At most
+    /// 1,000.
+    pub classes: Vec<ClassGrowth>,
+    /// How many classes of that kind are left out of `classes`.
+    pub omitted: u64,
+    /// Why there are no histograms, or none after the last.
+    pub problem: Option<String>,
+}
+
+/// One class histogram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeapSample {
+    /// When it was complete.
+    pub at: f64,
+    /// How long the JVM took to answer, seconds.
+    pub answered_in: f64,
+    /// How long all Java threads stood still meanwhile, seconds, as the JVM
+    /// counts it; `null` if it does not.
+    pub pause: Option<f64>,
+    /// Whether it was taken right after a collection: then there is little
+    /// garbage in it.
+    pub after_collection: bool,
+    /// Collections since the JVM's start, as it counts them.
+    pub collections: Option<u64>,
+    /// Objects of all classes.
+    pub instances: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The objects of one class over the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassGrowth {
+    /// The class's name as Java source has it: `byte[]`, `a.b.C$D`.
+    pub class: String,
+    /// Whether it grows.
+    pub verdict: GrowthVerdict,
+    /// Instances in each histogram of [`JavaHeap::samples`].
+    pub instances: Vec<u64>,
+    /// Bytes in each histogram, without what the objects point to.
+    pub bytes: Vec<u64>,
+}
+
+/// Whether a class grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrowthVerdict {
+    /// It grows across collections: in the last third of the run there are
+    /// always more than there ever were in the first.
+    Grows,
+    /// There are more, but too few collections to tell growth from garbage.
+    Unknown,
+    /// It does not, or goes up and down.
+    Steady,
 }
 
 impl Report {

@@ -167,6 +167,7 @@ pub fn report() -> Report {
             kernel_bytes: 64 << 20,
             tracer_seconds: 0.25,
         },
+        java_heap: vec![],
     }
 }
 

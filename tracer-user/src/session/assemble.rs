@@ -76,6 +76,7 @@ impl Session {
             totals,
             timeline: self.timeline.clone(),
             losses: self.losses(),
+            java_heap: self.java_heaps(),
         })
     }
 

@@ -5,6 +5,7 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
+mod java;
 pub mod jvms;
 pub mod launch;
 pub mod names;
@@ -30,6 +31,7 @@ pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
+use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::btf;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
@@ -78,6 +80,7 @@ pub struct Session {
     placed: Vec<Placed>,
     losses: UserLosses,
     timeline: Vec<TimelinePoint>,
+    java_heaps: Vec<HeapWatch>,
     /// Processes whose code the kernel side has not been told of.
     unpublished: Vec<u32>,
     nanoseconds_per_hit: f64,
@@ -144,6 +147,7 @@ impl Session {
             placed: Vec::new(),
             losses: UserLosses::default(),
             timeline: Vec::new(),
+            java_heaps: Vec::new(),
             unpublished: Vec::new(),
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
@@ -352,6 +356,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.stop_java_heaps();
         self.poll()?;
         self.probes.detach();
         self.poll()?;

@@ -4,8 +4,10 @@ import java.util.function.IntUnaryOperator;
 
 /** A thread that is blocked deep inside code of all compilers. */
 public class Deep implements Runnable {
-    /** Whom the deepest method wakes before it waits: itself, but once. */
+    /** Whom the deepest method wakes before it waits: itself, but once. Never
+        null, since code compiled before has no branch for that. */
     static volatile Thread woken;
+    static volatile Thread other;
     static volatile boolean over;
     static final Deep DEEP = new Deep();
     static Method reflected;
@@ -26,15 +28,32 @@ public class Deep implements Runnable {
 
         Inner(T value) {
             this.value = value;
-            small(value.hashCode());
+            value.hashCode();
         }
     }
+
+    static class Even {
+        int pass(int x) {
+            return small(x);
+        }
+    }
+
+    /** Once this is loaded, calls of the above must be compiled anew. */
+    static class Odd extends Even {
+        @Override
+        int pass(int x) {
+            return 1;
+        }
+    }
+
+    static Even even = new Even();
 
     /** Hot: inlines the methods above. */
     static int hot(int x) {
         Inner<Integer> inner =
             new Inner<>(x);
-        return inner.value + small(1);
+        return inner.value
+            + even.pass(inner.value);
     }
 
     /** Called less often: left to the first compiler. */
@@ -63,10 +82,10 @@ public class Deep implements Runnable {
             for (int i = 0; i < 1500; i++) {
                 tepid(i, 20);
             }
-            for (int i = 0; i < 30; i++) {
+            for (int i = 0; i < 400; i++) {
                 reflected.invoke(null, i, 3);
             }
-            woken = null;
+            woken = other;
             while (!over) {
                 reflected.invoke(null, 5, 1);
             }
@@ -76,12 +95,16 @@ public class Deep implements Runnable {
     }
 
     public static void main(String[] arguments) throws Exception {
+        other = Thread.currentThread();
         reflected = Deep.class.getMethod("byReflection", int.class, int.class);
         Thread worker = new Thread(DEEP, "worker");
         worker.setDaemon(true);
         worker.start();
-        while (woken != null || worker.getState() != Thread.State.WAITING) {
+        while (woken != other || worker.getState() != Thread.State.WAITING) {
             Thread.sleep(1);
+        }
+        if (arguments.length > 0) {
+            new Odd();
         }
         for (StackTraceElement frame : worker.getStackTrace()) {
             System.out.println(frame.getClassName() + " " + frame.getMethodName() + " "

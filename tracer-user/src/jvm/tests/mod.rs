@@ -9,9 +9,14 @@ use std::ops::Range;
 use self::target::{Classes, JavaTarget, Jdk};
 use self::walk::Walk;
 use super::Jvm;
+use super::code_cache::{Blob, BlobKind};
+use super::fields::Fields;
 use super::frames::{FrameKind, JavaFrame};
 use super::klass::class_name;
+use super::memory::TargetMemory;
+use super::nmethod::{Nmethod, TablesLayout};
 use super::places::Places;
+use super::stream::Encoding;
 
 const WAITS: &str = r#"
 public class Waits {
@@ -26,7 +31,7 @@ public class Waits {
 fn the_layout_of_each_jdk_is_known_and_leads_to_its_code() {
     let classes = Classes::compile("Waits", WAITS);
     for jdk in Jdk::all() {
-        let mut target = JavaTarget::start(&jdk, &classes, &[], "Waits");
+        let mut target = JavaTarget::start(&jdk, &classes, &[], &["Waits"]);
         assert_eq!(target.line(), "up");
         let jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
         let Places { heaps, .. } = &jvm.places;
@@ -74,23 +79,23 @@ fn written(frame: &JavaFrame) -> Told {
     )
 }
 
-/// Frames that the VM hides from programs.
-fn hidden(frame: &Told) -> bool {
-    frame.0.contains("$$Lambda") || frame.0.contains("LambdaForm$")
-}
+/// So that the program sees the frames that the VM hides from programs.
+const SHOW_HIDDEN: [&str; 2] = ["-XX:+UnlockDiagnosticVMOptions", "-XX:+ShowHiddenFrames"];
 
-/// Names of the blocked thread's frames.
-fn named(jvm: &mut Jvm) -> Vec<JavaFrame> {
+/// Names of the blocked thread's frames, and how many of them are
+/// deoptimised.
+fn named(jvm: &mut Jvm) -> (Vec<JavaFrame>, usize) {
     let threads = jvm.threads().unwrap();
     let worker = threads.iter().find(|thread| thread.name == "worker");
-    let words = Walk::new(jvm).words(worker.expect("no thread worker").address);
+    let mut walk = Walk::new(jvm);
+    let words = walk.words(worker.expect("no thread worker").address);
+    let deoptimised = walk.deoptimised;
     let names = words.into_iter().map(|word| (word, jvm.name(word)));
-    names
-        .flat_map(|(word, names)| match names {
-            Ok(names) => names.to_vec(),
-            Err(reason) => panic!("{word:#x}: {reason}"),
-        })
-        .collect()
+    let frames = names.flat_map(|(word, names)| match names {
+        Ok(names) => names.to_vec(),
+        Err(reason) => panic!("{word:#x}: {reason}"),
+    });
+    (frames.collect(), deoptimised)
 }
 
 /// With each set of options, the kinds of frames that must be met.
@@ -115,26 +120,117 @@ const MODES: [(&[&str], &[FrameKind]); 4] = [
     ),
 ];
 
+/// Starts the program, and compares the frames that it tells with ours.
+/// Returns ours, and how many are deoptimised.
+#[track_caller]
+fn compare(
+    jdk: &Jdk,
+    classes: &Classes,
+    options: &[&str],
+    main: &[&str],
+) -> (Vec<JavaFrame>, usize) {
+    let options = [&SHOW_HIDDEN, options].concat();
+    let mut target = JavaTarget::start(jdk, classes, &options, main);
+    let told = told(&mut target);
+    let mut jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
+    let (frames, deoptimised) = named(&mut jvm);
+    println!("{} {options:?} {main:?}", jdk.name());
+    for frame in &frames {
+        println!(
+            "  {frame} {:?} {:?} {}",
+            frame.line, frame.kind, frame.inlined
+        );
+    }
+    let ours: Vec<_> = frames.iter().map(written).collect();
+    assert_eq!(ours, told, "{} {options:?}", jdk.name());
+    (frames, deoptimised)
+}
+
 #[test]
 fn frames_of_all_compilers_have_the_names_that_the_program_tells() {
     let classes = Classes::compile("Deep", include_str!("Deep.java"));
     for jdk in Jdk::all() {
         for (options, kinds) in MODES {
-            let mut target = JavaTarget::start(&jdk, &classes, options, "Deep");
-            let mut told = told(&mut target);
-            let mut jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
-            let frames = named(&mut jvm);
-            let what = format!("{} {options:?}: {frames:?}", jdk.name());
-            let mut ours: Vec<_> = frames.iter().map(written).collect();
-            ours.retain(|frame| !hidden(frame));
-            told.retain(|frame| !hidden(frame));
-            assert_eq!(ours, told, "{what}");
+            let (frames, _) = compare(&jdk, &classes, options, &["Deep"]);
             for kind in kinds {
                 assert!(
                     frames.iter().any(|frame| frame.kind == *kind),
-                    "{kind:?}: {what}"
+                    "no {kind:?}"
                 );
             }
+            let inlined = frames.iter().any(|frame| frame.inlined);
+            assert_eq!(inlined, options != ["-Xint"]);
         }
     }
+}
+
+#[test]
+fn frames_of_code_that_became_wrong_are_named_by_their_original_address() {
+    let classes = Classes::compile("Deep", include_str!("Deep.java"));
+    for jdk in Jdk::all() {
+        let (frames, deoptimised) = compare(&jdk, &classes, &["-Xbatch"], &["Deep", "deoptimise"]);
+        assert!(deoptimised > 0, "{frames:?}");
+        assert!(frames.iter().any(|frame| frame.kind == FrameKind::C2));
+    }
+}
+
+#[test]
+fn all_code_that_is_compiled_has_names_and_soon() {
+    let classes = Classes::compile("Waits", WAITS);
+    // All that runs is compiled before it runs.
+    let options = ["-Xcomp", "-XX:TieredStopAtLevel=1"];
+    for jdk in Jdk::all() {
+        let mut target = JavaTarget::start(&jdk, &classes, &options, &["Waits"]);
+        assert_eq!(target.line(), "up");
+        let mut jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
+        let words = all_words(&jvm);
+        let start = std::time::Instant::now();
+        let unnamed: Vec<_> = words
+            .iter()
+            .filter_map(|word| Some((*word, jvm.name(*word).err()?)))
+            .collect();
+        let took = start.elapsed();
+        println!("{}: {} words, {took:?}", jdk.name(), words.len());
+        assert!(words.len() > 3000);
+        assert!(unnamed.is_empty(), "{unnamed:x?} of {}", words.len());
+    }
+}
+
+/// Words for all places of all code that can be returned to.
+fn all_words(jvm: &Jvm) -> Vec<u64> {
+    let Jvm {
+        memory,
+        layout,
+        places,
+        structs,
+        ..
+    } = jvm;
+    let encoding = Encoding::of(Fields(structs), memory).unwrap();
+    let tables = TablesLayout::of(Fields(structs), encoding).unwrap();
+    let mut words = Vec::new();
+    for heap in &places.heaps {
+        let segments = (heap.reserved.end - heap.reserved.start) >> heap.log2_segment_size;
+        let mut map = Vec::new();
+        while (map.len() as u64) < segments
+            && let Ok(more) = memory.vec(heap.segment_map + map.len() as u64, 1024)
+        {
+            map.extend(more);
+        }
+        let blocks = map.iter().enumerate().filter(|(_, back)| **back == 0);
+        for (segment, _) in blocks {
+            let pc = heap.reserved.start + ((segment as u64) << heap.log2_segment_size) + 64;
+            let Ok(blob) = Blob::at(memory, layout, &places.heaps, pc) else {
+                continue;
+            };
+            if blob.kind(memory, layout) != Ok(BlobKind::Method) {
+                continue;
+            }
+            let id = layout.nmethod.compile_id.of(&blob.header).unwrap();
+            let id = id.cast_unsigned();
+            let nmethod = Nmethod::read(memory, layout, &tables, &blob).unwrap();
+            let word = |pc| 0b0010 << 60 | (id & 0x1fff) << 47 | pc;
+            words.extend(nmethod.places().into_iter().map(word));
+        }
+    }
+    words
 }

@@ -81,13 +81,13 @@ pub(super) struct JavaTarget {
 }
 
 impl JavaTarget {
-    /// Starts the class's `main`.
-    pub(super) fn start(jdk: &Jdk, classes: &Classes, options: &[&str], main: &str) -> Self {
+    /// Starts a class's `main`; what follows its name are its arguments.
+    pub(super) fn start(jdk: &Jdk, classes: &Classes, options: &[&str], main: &[&str]) -> Self {
         let mut child = Command::new(jdk.tool("java"))
             .args(options)
             .arg("-cp")
             .arg(classes.path())
-            .arg(main)
+            .args(main)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

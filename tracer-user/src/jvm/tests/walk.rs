@@ -26,15 +26,20 @@ struct Registers {
 
 pub(super) struct Walk<'a> {
     jvm: &'a Jvm,
+    /// Frames that will be deoptimised when they are returned to.
+    pub(super) deoptimised: usize,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(jvm: &'a Jvm) -> Self {
-        Walk { jvm }
+        Walk {
+            jvm,
+            deoptimised: 0,
+        }
     }
 
     /// The words of all Java frames of a thread, innermost first.
-    pub(super) fn words(&self, thread: u64) -> Vec<u64> {
+    pub(super) fn words(&mut self, thread: u64) -> Vec<u64> {
         let mut words = Vec::new();
         let mut at = self.anchor(thread + self.base("JavaThread", "_anchor"));
         while let Some(frame) = at {
@@ -81,7 +86,7 @@ impl<'a> Walk<'a> {
         0b0100 << 60 | (bcp & 0xffff) << 44 | method >> 3
     }
 
-    fn compiled(&self, frame: Registers) -> (u64, Registers) {
+    fn compiled(&mut self, frame: Registers) -> (u64, Registers) {
         let Jvm {
             memory,
             layout,
@@ -97,14 +102,15 @@ impl<'a> Walk<'a> {
             layout.nmethod.deopt_mh_handler.and_then(handler),
         ];
         let pc = if handlers.contains(&Some(frame.pc)) {
+            self.deoptimised += 1;
             let offset = layout.nmethod.orig_pc_offset.of(&blob.header).unwrap();
             memory.u64(frame.sp.wrapping_add_signed(offset)).unwrap()
         } else {
             frame.pc
         };
         let id = layout.nmethod.compile_id.of(&blob.header).unwrap_or(0);
-        let word = 0b0010 << 60 | (id as u64 & 0x1fff) << 47 | pc;
-        let sp = frame.sp + 8 * frame_words as u64;
+        let word = 0b0010 << 60 | (id.cast_unsigned() & 0x1fff) << 47 | pc;
+        let sp = frame.sp + 8 * frame_words.cast_unsigned();
         let next = Registers {
             sp,
             pc: self.slot(sp, -1),
