@@ -16,11 +16,11 @@ use crate::{Finished, Tracer, targets, unfreed};
 
 /// How long is traced to see classes grow. The tracer needs seven histograms,
 /// each after a collection, and rests fifty times as long as one takes.
-const TRACED: Duration = Duration::from_secs(12);
+const TRACED: Duration = Duration::from_secs(18);
 /// How much of this the program works.
-const WORKED: Duration = Duration::from_secs(10);
+const WORKED: Duration = Duration::from_secs(15);
 /// Parts that the rounds are done in.
-const PARTS: u32 = 40;
+const PARTS: u32 = 60;
 
 /// With the bug or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +123,12 @@ impl Trial {
 }
 
 /// The running program.
-struct Program {
-    target: Target,
+pub(super) struct Program {
+    pub(super) target: Target,
 }
 
 impl Program {
-    fn start(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
+    pub(super) fn start(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
         let (agent, arguments): (_, &[&str]) = match variant {
             Variant::Leaking => ("boot-agent.jar", &[]),
             Variant::Healthy => ("boot-agent-healthy.jar", &["healthy"]),
@@ -151,7 +151,7 @@ impl Program {
     }
 
     /// Lets it work, and returns how long a round took, seconds.
-    fn rounds(&mut self, count: u32) -> Result<f64> {
+    pub(super) fn rounds(&mut self, count: u32) -> Result<f64> {
         let start = Instant::now();
         self.target.ask(&format!("round {count}"), "done ")?;
         Ok(start.elapsed().as_secs_f64() / f64::from(count))
@@ -184,18 +184,18 @@ impl Program {
     }
 
     /// Lets it collect garbage, so that what is live is what is held.
-    fn collect(&mut self) -> Result<()> {
+    pub(super) fn collect(&mut self) -> Result<()> {
         self.target.ask("gc", "done ").map(drop)
     }
 
-    fn truth(&mut self) -> Result<Leaked> {
+    pub(super) fn truth(&mut self) -> Result<Leaked> {
         Leaked::parse(&self.target.ask("truth", "truth ")?)
     }
 }
 
 impl Leaked {
     /// What has been added to what was known.
-    fn since(self, known: Self) -> Self {
+    pub(super) fn since(self, known: Self) -> Self {
         Self {
             instances: self.instances.saturating_sub(known.instances),
             ..self
