@@ -1,7 +1,7 @@
 //! What a report says about the Java heap: the part `java_heap` of the JSON,
 //! which only a run with `--java-heap` has. Its fields are named here alone.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 /// The growth of classes over the class histograms of one process.
@@ -10,7 +10,7 @@ pub(super) struct JavaHeap {
     /// Classes of which there are more or fewer than at first.
     pub(super) classes: Vec<Class>,
     /// Why there are no histograms, or no more.
-    pub(super) problem: Option<String>,
+    problem: Option<String>,
 }
 
 /// One class.
@@ -43,7 +43,7 @@ impl Class {
 /// Reads that part of a report about a single process, if it is there.
 ///
 /// # Errors
-/// It does not have the fields that we know.
+/// It does not have the fields that we know, or the tracer could not look.
 pub(super) fn read(report: &str) -> Result<Option<JavaHeap>> {
     #[derive(Deserialize)]
     struct Part {
@@ -51,7 +51,11 @@ pub(super) fn read(report: &str) -> Result<Option<JavaHeap>> {
         java_heap: Vec<JavaHeap>,
     }
     let part: Part = serde_json::from_str(report).context("the part `java_heap` of a report")?;
-    Ok(part.java_heap.into_iter().next())
+    let heap = part.java_heap.into_iter().next();
+    if let Some(problem) = heap.as_ref().and_then(|heap| heap.problem.as_ref()) {
+        bail!("the tracer cannot look at classes: {problem}");
+    }
+    Ok(heap)
 }
 
 #[cfg(test)]
@@ -62,6 +66,8 @@ mod tests {
     fn the_part_may_be_absent() {
         assert!(read(r#"{"schema": "unfreed/1"}"#).unwrap().is_none());
         assert!(read(r#"{"java_heap": 7}"#).is_err());
+        let refused = read(r#"{"java_heap": [{"classes": [], "problem": "refused"}]}"#);
+        assert!(refused.unwrap_err().to_string().contains("refused"));
     }
 
     #[test]

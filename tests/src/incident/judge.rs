@@ -210,8 +210,7 @@ fn growing_class(name: &str, heap: &JavaHeap, leaked: Leaked) -> Finding {
     let is_right =
         class.is_some_and(|class| class.grows() && is_near(class.growth(), leaked.instances));
     check("class", is_right, || {
-        let problem = &heap.problem;
-        format!("{class:?}, really {leaked:?}; problem: {problem:?}")
+        format!("{class:?}, really {leaked:?}")
     })
 }
 
@@ -222,10 +221,7 @@ fn steady_classes(name: &str, heap: &JavaHeap, rounds: u32) -> Finding {
         let is_suspect = class.name == name || class.name.starts_with("incidents.");
         is_suspect && (class.grows() || class.growth() > few)
     });
-    let holds = grows.is_none() && heap.problem.is_none();
-    check("no class grows", holds, || {
-        format!("{grows:?}; problem: {:?}", heap.problem)
-    })
+    check("no class grows", grows.is_none(), || format!("{grows:?}"))
 }
 
 /// To be compared with [`Incident::path`] as soon as reports have it.
