@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::process::clock::monotonic_ns;
@@ -53,6 +53,12 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         }
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
+            while !session.java_heaps_have_begun() {
+                tokio::select! {
+                    number = signals.next() => return Ok(signalled(number)),
+                    () = sleep(GAP) => {}
+                }
+            }
         }
         session.start()?;
         announce(&session, &args.trace);
@@ -65,6 +71,11 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
+}
+
+/// The exit code when a signal ends it before there is anything to report.
+fn signalled(number: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }
 
 /// Begins to build the unwind tables of live processes. That one is gone

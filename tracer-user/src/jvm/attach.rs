@@ -31,6 +31,7 @@ use socket2::Socket;
 pub use self::error::AttachError;
 use self::status::Status;
 use self::trigger::Trigger;
+use super::counters::{CounterFile, Counters};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::read_executable;
 
@@ -50,6 +51,7 @@ pub struct Jvm {
     life: OwnedFd,
     /// The JVM's `/tmp`.
     folder: OwnedFd,
+    counters: Option<CounterFile>,
 }
 
 /// Whether a process has the JVM's library mapped.
@@ -81,7 +83,9 @@ impl Jvm {
         let folder = process
             .locate_in_root(Path::new("/tmp"), OFlags::DIRECTORY)
             .map_err(AttachError::NoFolder)?;
+        let status = Status::read(&process)?;
         Ok(Self {
+            counters: CounterFile::find(&folder, status.inner_pid, status.user),
             process,
             life,
             folder,
@@ -109,6 +113,11 @@ impl Jvm {
         })
     }
 
+    /// The JVM's counters now, without asking it; none if it keeps none.
+    pub fn counters(&self) -> Option<Counters> {
+        self.counters.as_ref()?.read()
+    }
+
     /// A connection: to the socket that is there, or to the one that the JVM
     /// makes when it is asked to.
     fn socket(&self, status: &Status) -> Result<Socket, AttachError> {
@@ -118,7 +127,11 @@ impl Jvm {
         if !status.catches_quit {
             return Err(AttachError::QuitKills);
         }
-        if disabled::by_option(&self.process) {
+        if self
+            .counters()
+            .is_some_and(|counters| counters.forbids_attach())
+            || disabled::by_option(&self.process)
+        {
             return Err(AttachError::Disabled);
         }
         let _trigger = Trigger::create(&self.process, &self.folder, status)?;

@@ -128,10 +128,15 @@ impl Fields<'_> {
     pub fn find_address(self, names: &[Name]) -> Option<u64> {
         names
             .iter()
-            .find_map(|&(kind, name)| match self.0.field(kind, name)?.place {
-                Place::Static(address) => Some(address),
-                Place::Offset(_) => None,
-            })
+            .find_map(|&(kind, name)| self.static_field(kind, name))
+    }
+
+    /// The address of one static field, if there is one of that name.
+    pub fn static_field(self, kind: &str, name: &str) -> Option<u64> {
+        match self.0.field(kind, name)?.place {
+            Place::Static(address) => Some(address),
+            Place::Offset(_) => None,
+        }
     }
 
     /// The size of a type, bytes.

@@ -1,12 +1,10 @@
 //! From the words of a stack to Java frames with names.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use tracer_ebpf::frame::{Frame, IDS};
 
+use super::cache::Cache;
 use super::code_cache::{Blob, BlobKind};
 use super::fields::{Fields, UnknownLayout};
 use super::layout::Layout;
@@ -18,11 +16,9 @@ use super::stream::Encoding;
 use super::unnamed::Unnamed;
 use super::vmstructs::VmStructs;
 
-/// Words, methods and classes that are remembered, of each.
-const MAX_KNOWN: usize = 1 << 18;
-
-/// Compiled methods whose tables are remembered.
-const MAX_COMPILED: usize = 1 << 12;
+/// Names of words, methods, and tables of compiled methods are remembered
+/// within so many bytes, of each.
+const MAX_REMEMBERED: usize = 32 << 20;
 
 /// What runs a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,16 +60,6 @@ pub struct JavaFrame {
 /// The frames of a word, innermost first, or why they have no names.
 pub type Named = Result<Arc<[JavaFrame]>, Unnamed>;
 
-impl fmt::Display for JavaFrame {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [&self.class, &self.method].into_iter().flatten();
-        for (index, name) in names.enumerate() {
-            write!(out, "{}{name}", if index > 0 { "." } else { "" })?;
-        }
-        Ok(())
-    }
-}
-
 /// The layouts that names need.
 #[derive(Debug, Clone, Copy)]
 struct NameLayout {
@@ -103,15 +89,19 @@ pub struct Source<'a> {
     pub places: &'a Places,
 }
 
-/// Gives names to words, and remembers them: by then the code may have been
-/// freed.
+/// Gives names to words, and remembers what it read.
+///
+/// Compiled code has a number of its own, so that the names of its words stay
+/// what they are. Methods and classes may give their addresses to others once
+/// they are unloaded: a method is looked at again before it is used again, and
+/// classes are not remembered at all.
 pub struct JavaNames {
     layout: Result<NameLayout, UnknownLayout>,
-    words: HashMap<u64, Arc<[JavaFrame]>>,
-    methods: HashMap<u64, Arc<Method>>,
-    classes: HashMap<u64, Arc<str>>,
+    /// Of compiled code.
+    words: Cache<Arc<[JavaFrame]>>,
+    methods: Cache<Arc<Method>>,
     /// By address; with the compile id, which no two have in common.
-    compiled: HashMap<u64, (i64, Arc<Nmethod>)>,
+    compiled: Cache<(i64, Arc<Nmethod>)>,
 }
 
 impl JavaNames {
@@ -119,20 +109,10 @@ impl JavaNames {
     pub fn new(structs: &VmStructs, memory: &dyn TargetMemory) -> Self {
         JavaNames {
             layout: NameLayout::of(structs, memory),
-            words: HashMap::new(),
-            methods: HashMap::new(),
-            classes: HashMap::new(),
-            compiled: HashMap::new(),
+            words: Cache::new(MAX_REMEMBERED),
+            methods: Cache::new(MAX_REMEMBERED),
+            compiled: Cache::new(MAX_REMEMBERED),
         }
-    }
-
-    /// Forgets what is read anew when it is asked for again, because classes
-    /// were unloaded: other methods may have their addresses by now.
-    pub fn classes_unloaded(&mut self) {
-        self.words.clear();
-        self.methods.clear();
-        self.classes.clear();
-        self.compiled.clear();
     }
 
     /// The frames of a word, innermost first; never none.
@@ -140,19 +120,22 @@ impl JavaNames {
     /// # Errors
     /// The reason why there are no names.
     pub fn name(&mut self, vm: Source<'_>, word: u64) -> Result<Arc<[JavaFrame]>, Unnamed> {
-        if let Some(known) = self.words.get(&word) {
+        if let Some(known) = self.words.get(word) {
             return Ok(Arc::clone(known));
         }
-        let frames: Arc<[JavaFrame]> = match Frame::of(word) {
-            Frame::Native { .. } => return Err(Unnamed::NotJava),
+        match Frame::of(word) {
+            Frame::Native { .. } => Err(Unnamed::NotJava),
             Frame::Interpreted { method, bytecode } => {
-                [self.interpreted(vm, method, bytecode)?].into()
+                Ok([self.interpreted(vm, method, bytecode)?].into())
             }
-            Frame::Compiled { pc, id } => self.compiled(vm, pc, id)?.into(),
-            Frame::Class { klass } => [self.class_frame(vm, klass)?].into(),
-        };
-        remember(&mut self.words, word, Arc::clone(&frames), MAX_KNOWN);
-        Ok(frames)
+            Frame::Compiled { pc, id } => {
+                let frames: Arc<[JavaFrame]> = self.compiled(vm, pc, id)?.into();
+                let bytes = size_of_val(&*frames);
+                self.words.insert(word, Arc::clone(&frames), bytes);
+                Ok(frames)
+            }
+            Frame::Class { klass } => Ok([self.class_frame(vm, klass)?].into()),
+        }
     }
 
     fn layout(&self) -> Result<NameLayout, Unnamed> {
@@ -219,26 +202,25 @@ impl JavaNames {
         Ok(frames)
     }
 
-    fn class_frame(&mut self, vm: Source<'_>, klass: u64) -> Result<JavaFrame, Unnamed> {
+    fn class_frame(&self, vm: Source<'_>, klass: u64) -> Result<JavaFrame, Unnamed> {
         let layout = self.layout()?.method;
-        let class = class(&mut self.classes, &layout, vm.memory, klass);
+        let class = layout.class_name(vm.memory, klass);
         Ok(JavaFrame {
-            class: Some(class.ok_or(Unnamed::NotAClass)?),
+            class: Some(class.ok_or(Unnamed::NotAClass)?.into()),
             ..bare_frame(FrameKind::Class)
         })
     }
 
     fn method(&mut self, vm: Source<'_>, address: u64) -> Result<Arc<Method>, Unnamed> {
-        if let Some(known) = self.methods.get(&address) {
+        let layout = self.layout()?.method;
+        if let Some(known) = self.methods.get(address)
+            && layout.is_still(vm.memory, address, known)
+        {
             return Ok(Arc::clone(known));
         }
-        let layout = self.layout()?.method;
-        let classes = &mut self.classes;
-        let method = layout.read(vm.memory, address, |klass| {
-            class(classes, &layout, vm.memory, klass)
-        });
-        let method = Arc::new(method?);
-        remember(&mut self.methods, address, Arc::clone(&method), MAX_KNOWN);
+        let method = Arc::new(layout.read(vm.memory, address)?);
+        let bytes = method.bytes();
+        self.methods.insert(address, Arc::clone(&method), bytes);
         Ok(method)
     }
 
@@ -248,39 +230,22 @@ impl JavaNames {
         blob: &Blob,
         compile_id: i64,
     ) -> Result<Arc<Nmethod>, Unnamed> {
-        if let Some((id, known)) = self.compiled.get(&blob.start)
+        if let Some((id, known)) = self.compiled.get(blob.start)
             && *id == compile_id
         {
             return Ok(Arc::clone(known));
         }
         let tables = self.layout()?.tables;
         let nmethod = Arc::new(Nmethod::read(vm.memory, vm.layout, &tables, blob)?);
+        // It may have been freed while it was read.
+        let now = Blob::at(vm.memory, vm.layout, &vm.places.heaps, blob.start)?;
+        if vm.layout.nmethod.compile_id.of(&now.header) != Some(compile_id) {
+            return Err(Unnamed::Recompiled);
+        }
         let entry = (compile_id, Arc::clone(&nmethod));
-        remember(&mut self.compiled, blob.start, entry, MAX_COMPILED);
+        self.compiled.insert(blob.start, entry, nmethod.bytes());
         Ok(nmethod)
     }
-}
-
-/// The name of a class, read once.
-fn class(
-    known: &mut HashMap<u64, Arc<str>>,
-    layout: &MethodLayout,
-    memory: &dyn TargetMemory,
-    klass: u64,
-) -> Option<Arc<str>> {
-    if let Some(name) = known.get(&klass) {
-        return Some(Arc::clone(name));
-    }
-    let name: Arc<str> = layout.class_name(memory, klass)?.into();
-    remember(known, klass, Arc::clone(&name), MAX_KNOWN);
-    Some(name)
-}
-
-fn remember<K: Hash + Eq, V>(known: &mut HashMap<K, V>, key: K, value: V, limit: usize) {
-    if known.len() >= limit {
-        known.clear();
-    }
-    known.insert(key, value);
 }
 
 fn bare_frame(kind: FrameKind) -> JavaFrame {

@@ -266,3 +266,95 @@ fn position(
     }
     fields.number(distances).map(Position::FromStart)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jvm::vmstructs::Place;
+
+    /// What JDK 8 exports, by its source; the offsets are invented.
+    const JDK_8: [(&str, &str, &str); 30] = [
+        ("CodeHeap", "_memory", "VirtualSpace"),
+        ("CodeHeap", "_segmap", "VirtualSpace"),
+        ("CodeHeap", "_log2_segment_size", "int"),
+        ("VirtualSpace", "_low_boundary", "char*"),
+        ("VirtualSpace", "_high_boundary", "char*"),
+        ("VirtualSpace", "_low", "char*"),
+        ("HeapBlock", "_header", "HeapBlock::Header"),
+        ("HeapBlock::Header", "_length", "size_t"),
+        ("HeapBlock::Header", "_used", "bool"),
+        ("CodeBlob", "_name", "const char*"),
+        ("CodeBlob", "_size", "int"),
+        ("CodeBlob", "_code_offset", "int"),
+        ("CodeBlob", "_frame_complete_offset", "int"),
+        ("CodeBlob", "_data_offset", "int"),
+        ("CodeBlob", "_frame_size", "int"),
+        ("nmethod", "_method", "Method*"),
+        ("nmethod", "_deoptimize_offset", "int"),
+        ("nmethod", "_deoptimize_mh_offset", "int"),
+        ("nmethod", "_orig_pc_offset", "int"),
+        ("nmethod", "_metadata_offset", "int"),
+        ("nmethod", "_scopes_data_offset", "int"),
+        ("nmethod", "_scopes_pcs_offset", "int"),
+        ("nmethod", "_dependencies_offset", "int"),
+        ("nmethod", "_compile_id", "int"),
+        ("nmethod", "_comp_level", "int"),
+        ("JavaThread", "_anchor", "JavaFrameAnchor"),
+        ("JavaFrameAnchor", "_last_Java_sp", "intptr_t*"),
+        ("JavaFrameAnchor", "_last_Java_pc", "address"),
+        ("JavaFrameAnchor", "_last_Java_fp", "intptr_t*"),
+        ("Method", "_constMethod", "ConstMethod*"),
+    ];
+
+    fn jdk_8(without: &str) -> VmStructs {
+        let place = |index: usize| Place::Offset(8 * index as u64);
+        let mut fields: Vec<_> = JDK_8
+            .iter()
+            .enumerate()
+            .map(|(index, (kind, name, of))| (*kind, *name, *of, place(index)))
+            .filter(|field| field.1 != without)
+            .collect();
+        fields.push(("CodeCache", "_heap", "CodeHeap*", Place::Static(0x7000)));
+        let types = [
+            ("int", 4),
+            ("bool", 1),
+            ("size_t", 8),
+            ("HeapBlock", 16),
+            ("nmethod", 280),
+            ("ConstMethod", 48),
+        ];
+        VmStructs::of_parts(&fields, &types, &[])
+    }
+
+    #[test]
+    fn the_layout_of_jdk_8_is_known() {
+        let layout = Layout::of(&jdk_8("")).unwrap();
+        assert_eq!(layout.interpreter.bcp_slot, -7);
+        assert_eq!(layout.block.length.width, 8);
+        assert!(matches!(
+            layout.nmethod.deopt_handler,
+            Position::FromStart(_)
+        ));
+        assert!(layout.nmethod.deopt_mh_handler.is_some());
+        let Position::FromStart(begin) = layout.blob.code_begin else {
+            panic!("{layout:?}");
+        };
+        let mut header = vec![0; 280];
+        header[begin.offset as usize] = 0x40;
+        assert_eq!(layout.blob.code_begin.of(0x1000, &header), Some(0x1040));
+        assert_eq!(layout.blob.code_begin.of(0x1000, &[]), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        for (without, what) in [
+            ("_frame_size", "CodeBlob::_frame_size"),
+            ("_used", "HeapBlock::Header::_used"),
+            ("_deoptimize_offset", "nmethod::_deopt_handler_offset"),
+            ("_last_Java_pc", "JavaFrameAnchor::_last_Java_pc"),
+        ] {
+            let unknown = Layout::of(&jdk_8(without)).unwrap_err();
+            assert_eq!(unknown.what, what);
+        }
+    }
+}

@@ -66,6 +66,15 @@ impl LibJvm {
         self.symbols(SHT_SYMTAB, wanted)
     }
 
+    /// The first of some names that a symbol has, if one has.
+    ///
+    /// # Errors
+    /// Fails if the file's symbols cannot be read.
+    pub fn first(&self, names: &[&'static str]) -> Result<Option<&'static str>> {
+        let found = self.all(names)?;
+        Ok(names.iter().copied().find(|name| found.contains_key(name)))
+    }
+
     /// Where a symbol is in the file, bytes, among all symbols.
     ///
     /// # Errors

@@ -18,6 +18,11 @@ impl LineTable {
         LineTable { bytes, encoding }
     }
 
+    /// Its length, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The line of a bytecode: of the entry with the greatest index that is
     /// not greater, as the VM itself finds it. Entries need not be sorted.
     pub fn line(&self, bci: u32) -> Option<u32> {

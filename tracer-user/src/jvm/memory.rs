@@ -163,3 +163,50 @@ impl TargetMemory for CachedMemory<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    use crate::jvm::tests::synthetic::Synthetic;
+
+    #[test]
+    fn strings_end_before_what_is_not_mapped() {
+        let mut memory = Synthetic::default();
+        // The last bytes of a page; nothing follows.
+        memory.put(0x1ff8, b"\0name\0xx");
+        assert_eq!(memory.c_string(0x1ff9, 100).unwrap(), b"name");
+        assert!(memory.c_string(0x1ffe, 100).is_err());
+        memory.put(0x2000, &[b'y'; 500]);
+        assert!(memory.c_string(0x1ffe, 100).is_err());
+        memory.put(0x2050, &[0]);
+        assert_eq!(memory.c_string(0x1ffe, 100).unwrap().len(), 0x52);
+    }
+
+    #[test]
+    fn pages_are_read_once_and_joined() {
+        let mut memory = Synthetic::default();
+        memory.put(0x1000, &[1; 2 * PAGE]);
+        let cached = CachedMemory::new(&memory);
+        assert_eq!(cached.vec(0x1ffc, 8).unwrap(), [1; 8]);
+        assert_eq!(cached.pages.borrow().len(), 2);
+        assert!(cached.vec(0x2ffc, 8).is_err());
+        assert!(cached.vec(u64::MAX - 3, 8).is_err());
+    }
+
+    #[test]
+    fn memory_of_a_process_that_is_gone_is_not_read() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let process = ProcessHandle::open(child.id()).unwrap();
+        let maps = process.open_proc("maps").unwrap();
+        let code = crate::process::maps::read_executable(maps).unwrap();
+        let start = code[0].start.0;
+        let memory = ProcessMemory::open(&process).unwrap();
+        assert!(memory.u64(start).is_ok());
+        assert!(memory.u64(u64::MAX - 4).is_err());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(memory.u64(start).is_err());
+    }
+}

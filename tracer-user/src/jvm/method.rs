@@ -7,6 +7,7 @@ use super::klass::KlassLayout;
 use super::layout::pointer;
 use super::line_table::LineTable;
 use super::memory::TargetMemory;
+use super::pool::{Pool, PoolLayout, aligned};
 use super::stream::Encoding;
 use super::symbol::SymbolLayout;
 use super::unnamed::Unnamed;
@@ -32,7 +33,9 @@ pub struct Method {
     pub signature: Arc<str>,
     /// The source file, without folders, if the class has it.
     pub source: Option<Arc<str>>,
-    /// The address of its bytecodes.
+    /// Its constant part, as it was read.
+    header: Vec<u8>,
+    /// The address of its bytecodes, which are behind that.
     bytecodes: u64,
     /// Bytes of bytecodes.
     code_size: u16,
@@ -47,6 +50,13 @@ impl Method {
         let start = self.bytecodes as u16;
         let bci = address.wrapping_sub(start);
         (bci < self.code_size).then_some(bci)
+    }
+
+    /// About the bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let names = self.class.len() + self.name.len() + self.signature.len();
+        let lines = self.lines.as_ref().map_or(0, LineTable::bytes);
+        size_of::<Self>() + names + self.header.len() + lines
     }
 
     /// Whether it has no bytecodes: it is native or abstract.
@@ -84,23 +94,6 @@ struct ConstMethodLayout {
     signature: Number,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct PoolLayout {
-    /// The first entry is behind the header.
-    size: u32,
-    holder: u32,
-    length: Number,
-    source: Source,
-}
-
-/// Where the index of the source file's name is.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    OfPool(Number),
-    OfClass(Number),
-    None,
-}
-
 impl MethodLayout {
     /// Looks all of it up.
     ///
@@ -123,30 +116,34 @@ impl MethodLayout {
         self.klass.name(memory, &self.symbols, klass)
     }
 
-    /// Reads the method at an address. `class` gives the name of a class, so
-    /// that it can remember it.
+    /// Whether the method at an address is one that was read before: its
+    /// constant part is at the same place, and the same. Unloaded methods'
+    /// addresses are used again.
+    pub fn is_still(&self, memory: &dyn TargetMemory, address: u64, known: &Method) -> bool {
+        let pointer = address.wrapping_add(self.const_method.into());
+        let header = known.bytecodes.wrapping_sub(self.header.size.into());
+        memory.u64(pointer).is_ok_and(|now| now == header)
+            && memory
+                .vec(header, known.header.len())
+                .is_ok_and(|now| now == known.header)
+    }
+
+    /// Reads the method at an address.
     ///
     /// # Errors
     /// [`Unnamed::NotAMethod`] unless all of it is plausible: its constant
     /// part and pool, its name, and the name of its class.
-    pub fn read(
-        &self,
-        memory: &dyn TargetMemory,
-        method: u64,
-        class: impl FnOnce(u64) -> Option<Arc<str>>,
-    ) -> Result<Method, Unnamed> {
+    pub fn read(&self, memory: &dyn TargetMemory, method: u64) -> Result<Method, Unnamed> {
         if method == 0 || !method.is_multiple_of(8) {
             return Err(Unnamed::NotAMethod);
         }
-        self.parse(memory, method, class).ok_or(Unnamed::NotAMethod)
+        // It may have been unloaded while it was read.
+        self.parse(memory, method)
+            .filter(|read| self.is_still(memory, method, read))
+            .ok_or(Unnamed::NotAMethod)
     }
 
-    fn parse(
-        &self,
-        memory: &dyn TargetMemory,
-        method: u64,
-        class: impl FnOnce(u64) -> Option<Arc<str>>,
-    ) -> Option<Method> {
+    fn parse(&self, memory: &dyn TargetMemory, method: u64) -> Option<Method> {
         let field = |offset: u32| method.checked_add(offset.into());
         let address = aligned(memory.u64(field(self.const_method)?).ok()?)?;
         // The flags' width changed; those of the class file are the lowest.
@@ -173,10 +170,11 @@ impl MethodLayout {
             .flatten()
             .and_then(|length| memory.vec(address + code_end, length).ok());
         Some(Method {
-            class: class(pool.holder)?,
+            class: self.class_name(memory, pool.holder)?.into(),
             name: text(number(layout.name)?)?.into(),
             signature: text(number(layout.signature)?)?.into(),
             source: pool.source.and_then(text).map(Into::into),
+            header,
             bytecodes: address + u64::from(layout.size),
             code_size: if native { 0 } else { code_size },
             lines: lines.map(|bytes| LineTable::new(bytes, self.encoding)),
@@ -208,64 +206,4 @@ impl ConstMethodLayout {
             signature: number("_signature_index")?,
         })
     }
-}
-
-impl PoolLayout {
-    fn of(fields: Fields<'_>) -> Result<Self, UnknownLayout> {
-        let name = "_source_file_name_index";
-        let of_pool = fields.find_number(&[("ConstantPool", name)]);
-        let of_class = fields.find_number(&[("InstanceKlass", name)]);
-        Ok(PoolLayout {
-            size: fields.size("ConstantPool")?,
-            holder: fields.offset(&[("ConstantPool", "_pool_holder")])?,
-            length: fields.number(&[("ConstantPool", "_length")])?,
-            source: match (of_pool, of_class) {
-                (Some(index), _) => Source::OfPool(index),
-                (None, Some(index)) => Source::OfClass(index),
-                (None, None) => Source::None,
-            },
-        })
-    }
-}
-
-/// A constant pool.
-struct Pool {
-    entries: u64,
-    length: u64,
-    holder: u64,
-    /// Index of the source file's name.
-    source: Option<u64>,
-}
-
-impl Pool {
-    fn read(layout: &PoolLayout, memory: &dyn TargetMemory, address: u64) -> Option<Self> {
-        let header = memory.vec(address, layout.size as usize).ok()?;
-        let holder = aligned(pointer(&header, layout.holder)?)?;
-        let source = match layout.source {
-            Source::OfPool(index) => index.of(&header),
-            Source::OfClass(index) => index.read(memory, holder).ok(),
-            Source::None => None,
-        };
-        Some(Pool {
-            entries: address.checked_add(layout.size.into())?,
-            length: u64::try_from(layout.length.of(&header)?).ok()?,
-            holder,
-            // The pool has no entry 0.
-            source: source
-                .and_then(|index| u64::try_from(index).ok())
-                .filter(|index| *index != 0),
-        })
-    }
-
-    /// What is in an entry.
-    fn entry(&self, memory: &dyn TargetMemory, index: u64) -> Option<u64> {
-        let known = index != 0 && index < self.length.min(1 << 16);
-        let address = self.entries.checked_add(index * 8)?;
-        known.then(|| memory.u64(address).ok())?
-    }
-}
-
-/// A pointer to an object of the VM, if it can be one.
-fn aligned(pointer: u64) -> Option<u64> {
-    (pointer != 0 && pointer.is_multiple_of(8) && pointer < 1 << 47).then_some(pointer)
 }

@@ -3,13 +3,16 @@
 //! found there is trusted.
 
 pub mod attach;
+mod cache;
 pub mod code_cache;
 pub mod counters;
 pub mod fields;
 pub mod frames;
 pub mod growth;
+pub mod heap_samples;
 pub mod heap_watch;
 pub mod histogram;
+mod java_fields;
 pub mod klass;
 pub mod layout;
 pub mod libjvm;
@@ -18,11 +21,13 @@ pub mod memory;
 pub mod method;
 pub mod nmethod;
 pub mod places;
+mod pool;
 mod scopes;
 mod stream;
 mod symbol;
 #[cfg(test)]
 pub(crate) mod tests;
+mod thread_name;
 pub mod threads;
 pub mod unnamed;
 pub mod vmstructs;
@@ -36,6 +41,7 @@ use self::layout::Layout;
 use self::libjvm::LibJvm;
 use self::memory::ProcessMemory;
 use self::places::Places;
+use self::thread_name::ThreadNames;
 use self::threads::{JavaThread, ThreadsLayout};
 use self::unnamed::Unnamed;
 use self::vmstructs::VmStructs;
@@ -86,7 +92,7 @@ impl Jvm {
 
     /// The Java frames of a word of a stack, innermost first; never none.
     /// Words should be named soon after they appear: code is freed, and
-    /// classes are unloaded. What was named once keeps its name.
+    /// classes are unloaded.
     ///
     /// # Errors
     /// The reason why there is no name.
@@ -103,15 +109,19 @@ impl Jvm {
     ///
     /// # Errors
     /// Fails if the VM does not tell where its threads are, or is gone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no report shows threads yet"))]
     pub fn threads(&self) -> Result<Vec<JavaThread>> {
         let layout = ThreadsLayout::of(&self.structs)?;
-        let threads = layout.list(&self.memory, &self.process);
-        threads.context("cannot read the Java VM's list of threads")
-    }
-
-    /// Tells that classes were unloaded: then other methods and classes may
-    /// come to have the same addresses, and words are named anew.
-    pub fn classes_unloaded(&mut self) {
-        self.names.classes_unloaded();
+        let mut threads = layout
+            .list(&self.memory, &self.process)
+            .context("cannot read the Java VM's list of threads")?;
+        if let Ok(Some(names)) = ThreadNames::of(&self.structs, &self.memory) {
+            for thread in &mut threads {
+                if let Some(name) = names.name(&self.memory, thread.address) {
+                    thread.name = name;
+                }
+            }
+        }
+        Ok(threads)
     }
 }

@@ -225,6 +225,11 @@ impl Nmethod {
         })
     }
 
+    /// About the bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.scopes.bytes()
+    }
+
     /// The methods at a return address, innermost first.
     ///
     /// # Errors

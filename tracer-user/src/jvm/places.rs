@@ -86,9 +86,9 @@ fn heaps(fields: Fields<'_>, layout: &Layout, memory: &dyn TargetMemory) -> Resu
         ("GrowableArrayBase", "_len"),
         ("GenericGrowableArray", "_len"),
     ];
-    let count = memory.i32(array + u64::from(fields.offset(&length)?))?;
+    let count = memory.i32(array.wrapping_add(fields.offset(&length)?.into()))?;
     let data = fields.offset(&[("GrowableArray<int>", "_data")])?;
-    let data = memory.u64(array + u64::from(data))?;
+    let data = memory.u64(array.wrapping_add(data.into()))?;
     if !(1..=MAX_HEAPS).contains(&count) {
         bail!("it says that it has {count} code heaps");
     }

@@ -67,6 +67,11 @@ impl Scopes {
         Some(scopes)
     }
 
+    /// The tables' lengths together, bytes.
+    pub fn bytes(&self) -> usize {
+        self.pcs.len() + self.stream.len() + self.metadata.len()
+    }
+
     /// The offset of the description for a place: of the first entry that is
     /// not before it. The last entry is a sentinel.
     fn description(&self, layout: PcDescLayout, pc: i32) -> Option<u32> {

@@ -21,9 +21,9 @@ pub struct JavaThread {
     pub tid: u32,
     /// The address of its `JavaThread`.
     pub address: u64,
-    /// The name that the kernel knows (`/proc/PID/task/TID/comm`): the VM
-    /// gives it the first 15 bytes of the Java name. The main thread keeps
-    /// the program's name.
+    /// The Java name; or, if that cannot be read, the name that the kernel
+    /// knows (`/proc/PID/task/TID/comm`), to which the VM gives the first 15
+    /// bytes of it. There the main thread has the program's name.
     pub name: String,
 }
 
@@ -185,4 +185,63 @@ fn read_task(process: &ProcessHandle, tid: u32, file: &str) -> io::Result<String
 fn printable(name: &str) -> String {
     name.trim_end_matches('\n')
         .replace(char::is_control, "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jvm::tests::synthetic::Synthetic;
+
+    const LAYOUT: ThreadsLayout = ThreadsLayout {
+        list: List::Array {
+            head: 0x1000,
+            length: NUMBER,
+            threads: 16,
+        },
+        osthread: 0,
+        thread_id: NUMBER,
+    };
+
+    const NUMBER: Number = Number {
+        offset: 4,
+        width: 4,
+        signed: false,
+    };
+
+    #[test]
+    fn an_array_of_threads_is_read() {
+        let mut memory = Synthetic::default();
+        memory.put(0x1000, &0x2000_u64.to_le_bytes());
+        memory.put(0x2004, &2_u32.to_le_bytes());
+        memory.put(0x2010, &0x3000_u64.to_le_bytes());
+        memory.put(0x3000, &[0xa0_u64, 0xb0].map(u64::to_le_bytes).concat());
+        assert_eq!(LAYOUT.addresses(&memory).unwrap(), [0xa0, 0xb0]);
+        memory.put(0x2004, &u32::MAX.to_le_bytes());
+        assert!(LAYOUT.addresses(&memory).is_err());
+    }
+
+    #[test]
+    fn threads_in_a_circle_end() {
+        let list = List::Linked {
+            head: 0x1000,
+            next: 8,
+        };
+        let layout = ThreadsLayout { list, ..LAYOUT };
+        let mut memory = Synthetic::default();
+        memory.put(0x1000, &0x2000_u64.to_le_bytes());
+        memory.put(0x2008, &0_u64.to_le_bytes());
+        assert_eq!(layout.addresses(&memory).unwrap(), [0x2000]);
+        memory.put(0x2008, &0x2000_u64.to_le_bytes());
+        assert_eq!(layout.addresses(&memory).unwrap().len(), MAX_THREADS);
+    }
+
+    #[test]
+    fn threads_of_another_namespace_are_found_by_their_inner_ids() {
+        let own = ProcessHandle::open(std::process::id()).unwrap();
+        assert!(matches!(Namespace::of(&own).unwrap(), Namespace::Ours));
+        let other = Namespace::Other(HashMap::from([(7, 4711)]));
+        assert_eq!(other.tid(7), Some(4711));
+        assert_eq!(other.tid(8), None);
+        assert!(own.tasks().unwrap().contains(&std::process::id()));
+    }
 }

@@ -256,3 +256,133 @@ impl Tables<'_> {
         }
     }
 }
+
+#[cfg(test)]
+impl VmStructs {
+    /// Tables with these fields (type, name, type of the field, place), sizes
+    /// of types and constants.
+    pub fn of_parts(
+        fields: &[(&str, &str, &str, Place)],
+        types: &[(&str, u64)],
+        ints: &[(&str, i32)],
+    ) -> Self {
+        let mut structs = VmStructs::default();
+        for (kind, name, type_string, place) in fields {
+            let field = Field {
+                place: *place,
+                type_string: (*type_string).into(),
+            };
+            let of_kind = structs.fields.entry((*kind).into()).or_default();
+            of_kind.insert((*name).into(), field);
+        }
+        for (name, size) in types {
+            let unsigned = name.starts_with('u');
+            let kind = Type {
+                size: *size,
+                unsigned,
+            };
+            structs.types.insert((*name).into(), kind);
+        }
+        structs.ints = ints
+            .iter()
+            .map(|(name, value)| ((*name).into(), *value))
+            .collect();
+        structs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jvm::tests::synthetic::Synthetic;
+
+    const TABLE: u64 = 0x10_0000;
+    const TEXT: u64 = 0x20_0000;
+
+    /// Tables that are empty but for one constant, `Answer`; with the symbols
+    /// that lead to them.
+    fn tables() -> (Synthetic, HashMap<&'static str, u64>) {
+        let mut memory = Synthetic::default();
+        let mut symbols = HashMap::new();
+        memory.put(TABLE, &[0; 0x3000]);
+        memory.put(TEXT, &[b'x'; 0x2000]);
+        memory.put(TEXT, b"Answer\0");
+        let all = [
+            STRUCTS.symbols().collect::<Vec<_>>(),
+            TYPES.symbols().collect(),
+            INTS.symbols().collect(),
+            LONGS.symbols().collect(),
+        ];
+        for (number, list) in all.into_iter().enumerate() {
+            let base = TABLE + 0x400 * number as u64;
+            for (index, symbol) in list.into_iter().enumerate() {
+                let address = base + 8 * index as u64;
+                let value = match index {
+                    0 => base + 0x100,
+                    1 => 64,
+                    part => 8 * (part as u64 - 2),
+                };
+                memory.put(address, &value.to_le_bytes());
+                symbols.insert(symbol, address);
+            }
+        }
+        let ints = TABLE + 0x800 + 0x100;
+        memory.put(ints, &TEXT.to_le_bytes());
+        memory.put(ints + 8, &(-42_i32).to_le_bytes());
+        (memory, symbols)
+    }
+
+    fn error(memory: &Synthetic, symbols: &HashMap<&'static str, u64>) -> String {
+        format!("{:#}", VmStructs::of_tables(symbols, memory).unwrap_err())
+    }
+
+    #[test]
+    fn constants_are_read_until_a_name_is_missing() {
+        let (memory, symbols) = tables();
+        let structs = VmStructs::of_tables(&symbols, &memory).unwrap();
+        assert_eq!(structs.int_constant("Answer"), Some(-42));
+        assert_eq!(structs.ints.len(), 1);
+        assert!(structs.fields.is_empty() && structs.types.is_empty());
+    }
+
+    #[test]
+    fn tables_without_end_or_form_are_refused() {
+        let (mut memory, symbols) = tables();
+        // Entries of one byte each at addresses whose words are the same.
+        memory.put(symbols[INTS.stride], &9_u64.to_le_bytes());
+        memory.put(TABLE + 0x900, &[0x11; 0x2000]);
+        assert!(error(&memory, &symbols).starts_with("cannot read gHotSpotVMIntConstants"));
+        memory.put(symbols[INTS.stride], &0_u64.to_le_bytes());
+        let form = "gHotSpotVMIntConstants of the Java VM is of an unknown form";
+        assert_eq!(error(&memory, &symbols), form);
+    }
+
+    #[test]
+    fn a_name_without_end_is_refused() {
+        let (mut memory, symbols) = tables();
+        memory.put(TEXT, b"AnswerWithoutEnd");
+        assert!(error(&memory, &symbols).ends_with("a string has no end"));
+    }
+
+    #[test]
+    fn an_endless_table_is_refused() {
+        let (mut memory, symbols) = tables();
+        for index in 0..=MAX_ENTRIES {
+            memory.put(0x50_0000 + 16 * index, &TEXT.to_le_bytes());
+            memory.put(0x50_0008 + 16 * index, &[0; 8]);
+        }
+        memory.put(symbols[INTS.stride], &16_u64.to_le_bytes());
+        memory.put(symbols[INTS.table], &0x50_0000_u64.to_le_bytes());
+        memory.put(0x50_0000 + 16 * MAX_ENTRIES, &[0; 0x1000]);
+        let end = "gHotSpotVMIntConstants of the Java VM has no end";
+        assert_eq!(error(&memory, &symbols), end);
+    }
+
+    #[test]
+    fn what_is_not_exported_is_named() {
+        let (memory, mut symbols) = tables();
+        symbols.remove("gHotSpotVMTypeEntrySizeOffset");
+        let text = "the Java VM does not export gHotSpotVMTypeEntrySizeOffset";
+        assert_eq!(error(&memory, &symbols), text);
+    }
+}

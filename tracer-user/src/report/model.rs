@@ -167,10 +167,22 @@ pub struct Site {
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
+    /// The thread that allocated, if they are told apart (`--threads`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
     /// Why the stack ends where it does.
     pub stack_end: StackEnd,
     /// The call path, root first; the allocator's function is last.
     pub frames: Vec<Frame>,
+}
+
+/// A thread of a traced process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id in the tracer's pid namespace.
+    pub id: u32,
+    /// Its name when it was last looked at; empty if it was never known.
+    pub name: String,
 }
 
 /// How many freed blocks lived for less than `below` and not less than the
@@ -284,15 +296,24 @@ pub enum Origin {
     Library,
     /// Code compiled at run time (named by a perf map).
     Jit,
+    /// A Java method that the JVM interprets.
+    Interpreted,
+    /// A Java method that the JVM's first compiler made: quick code, to be
+    /// replaced when the method is hot.
+    C1,
+    /// A Java method that the JVM's optimizing compiler made.
+    C2,
+    /// Code that the JVM made for itself, between Java and native code.
+    Stub,
     /// Unknown.
     #[default]
     Unknown,
 }
 
 impl Origin {
-    /// Whether it is Java code.
+    /// Whether the frame is of a Java method.
     pub const fn is_java(self) -> bool {
-        matches!(self, Self::Jit)
+        matches!(self, Self::Interpreted | Self::C1 | Self::C2)
     }
 }
 
@@ -421,6 +442,8 @@ pub struct JavaHeap {
     pub classes: Vec<ClassGrowth>,
     /// How many classes of that kind are left out of `classes`.
     pub omitted: u64,
+    /// The VM's own samples of what it allocated during the run.
+    pub sampled: HeapSampling,
     /// Why there are no histograms, or none after the last.
     pub problem: Option<String>,
 }
@@ -457,6 +480,35 @@ pub struct ClassGrowth {
     pub instances: Vec<u64>,
     /// Bytes in each histogram, without what the objects point to.
     pub bytes: Vec<u64>,
+    /// Where its objects were allocated during the run, as far as samples
+    /// tell; most bytes first.
+    pub allocated: Vec<AllocationPath>,
+}
+
+/// Samples of what a JVM allocated: each time that a thread's buffer was full,
+/// the object for which it got a new one, and each object too large for that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapSampling {
+    /// Samples of all classes.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes.
+    pub bytes: u64,
+    /// Why there are none.
+    pub problem: Option<String>,
+}
+
+/// A call path on which objects of a class were allocated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationPath {
+    /// Samples of objects of the class.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes: an estimate
+    /// of what was allocated on the path, whatever became of it.
+    pub bytes: u64,
+    /// Why the stack ends where it does.
+    pub stack_end: StackEnd,
+    /// The call path, root first; the Java method that allocates is last.
+    pub frames: Vec<Frame>,
 }
 
 /// Whether a class grows.

@@ -9,6 +9,7 @@ use tracer_ebpf::thread::image_pid;
 
 use super::Session;
 use super::images::Change;
+use super::jvms::Watched;
 use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
@@ -39,6 +40,9 @@ impl Session {
         self.jvms.poll();
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
+        if self.options.threads {
+            self.threads.poll(&self.object, &self.images);
+        }
         let gone: Vec<_> = self
             .images
             .running()
@@ -167,8 +171,17 @@ impl Session {
         };
         let scope = self.scope(image_pid(image));
         let (probes, object) = (&mut self.probes, &mut self.object);
+        let wants_heap = !self.java_heaps.is_empty();
         self.jvms.look(image, code, |jvm| {
-            probes.watch_freed_code(object, &jvm.library, scope).is_ok()
+            let freed_code = probes.watch_freed_code(object, &jvm.library, scope);
+            let heap = match wants_heap {
+                true => probes.watch_java_heap(object, &jvm.library, scope),
+                false => Ok(()),
+            };
+            Watched {
+                freed_code: freed_code.is_ok(),
+                heap: heap.map_err(|problem| format!("{problem:#}")),
+            }
         })
     }
 

@@ -33,6 +33,16 @@ pub struct Readable {
     pub number: u32,
     /// How to read it.
     pub jvm: Jvm,
+    /// Whether samples of its heap are taken, or why not.
+    pub heap: Result<(), String>,
+}
+
+/// What the kernel side is told of by a JVM.
+pub struct Watched {
+    /// Whether of code that it frees.
+    pub freed_code: bool,
+    /// Whether of objects that it allocates, or why not.
+    pub heap: Result<(), String>,
 }
 
 /// All JVMs.
@@ -53,13 +63,12 @@ impl Jvms {
     }
 
     /// Looks at an image, and returns what its anonymous code is. `found` is
-    /// called with a JVM that is new, and says whether the kernel side is told
-    /// of code that it frees.
+    /// called with a JVM that is new, to watch it.
     pub fn look(
         &mut self,
         image: u64,
         code: &CodeSpace,
-        found: impl FnOnce(&Jvm) -> bool,
+        found: impl FnOnce(&Jvm) -> Watched,
     ) -> JavaCode {
         if matches!(
             self.images.get(&image),
@@ -79,12 +88,17 @@ impl Jvms {
         }
     }
 
-    /// The JVMs that can be read, by image.
-    pub fn readable(&self) -> impl Iterator<Item = (u64, &Readable)> {
-        self.images.iter().filter_map(|(image, known)| match known {
-            Known::Readable(readable) => Some((*image, &**readable)),
-            _ => None,
-        })
+    /// Whether samples of an image's heap are taken, or why not.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn heap(&self, image: u64) -> Result<(), String> {
+        match self.images.get(&image) {
+            None | Some(Known::Not) => Err("the process has no HotSpot JVM".to_owned()),
+            Some(Known::NotYet) => Err("the JVM has not started yet".to_owned()),
+            Some(Known::Unknown(problem)) => Err(problem.clone()),
+            Some(Known::Readable(readable)) => readable.heap.clone(),
+        }
     }
 
     /// The JVM of an image, if it can be read.
@@ -112,7 +126,7 @@ impl Jvms {
         }
     }
 
-    fn find(&mut self, image: u64, code: &CodeSpace, found: impl FnOnce(&Jvm) -> bool) -> Known {
+    fn find(&mut self, image: u64, code: &CodeSpace, found: impl FnOnce(&Jvm) -> Watched) -> Known {
         let jvm = match Jvm::find(code) {
             Ok(None) => return Known::Not,
             Ok(Some(jvm)) => jvm,
@@ -121,9 +135,9 @@ impl Jvms {
             }
             Err(_) => return Known::NotYet,
         };
-        let may_cache = found(&jvm);
-        match self.tell(image, &jvm, may_cache) {
-            Ok(number) => Known::Readable(Box::new(Readable { number, jvm })),
+        let Watched { freed_code, heap } = found(&jvm);
+        match self.tell(image, &jvm, freed_code) {
+            Ok(number) => Known::Readable(Box::new(Readable { number, jvm, heap })),
             Err(problem) => Known::Unknown(format!("{problem:#}")),
         }
     }

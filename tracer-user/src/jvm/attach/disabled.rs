@@ -10,8 +10,9 @@ const MAX_BYTES: u64 = 4 << 20;
 /// The option, without its sign.
 const OPTION: &[u8] = b"DisableAttachMechanism";
 
-/// Whether the arguments or the environment switch it off. Options in files
-/// are not seen; then the time limit tells.
+/// Whether the arguments or the environment switch it off. For JVMs without
+/// counters, which tell better: options in files are not seen here, and then
+/// the time limit tells.
 pub fn by_option(process: &ProcessHandle) -> bool {
     let read = |name| {
         let mut bytes = Vec::new();

@@ -47,6 +47,38 @@ fn the_layout_of_each_jdk_is_known_and_leads_to_its_code() {
     }
 }
 
+#[test]
+fn threads_have_their_whole_names() {
+    let classes = Classes::compile("Named", include_str!("Named.java"));
+    for jdk in Jdk::all() {
+        for options in [&["-Xmx64m"][..], &["-XX:-UseCompressedOops"]] {
+            let mut target = JavaTarget::start(&jdk, &classes, options, &["Named"]);
+            let mut told = Vec::new();
+            loop {
+                match target.line() {
+                    end if end == "end" => break,
+                    name => told.push(name),
+                }
+            }
+            let jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
+            let threads = jvm.threads().unwrap();
+            let what = format!("{} {options:?}: {threads:?}", jdk.name());
+            for name in &told {
+                let found = threads.iter().find(|thread| thread.name == *name);
+                let tid = found.unwrap_or_else(|| panic!("no {name}: {what}")).tid;
+                let comm =
+                    std::fs::read_to_string(format!("/proc/{}/task/{tid}/comm", target.pid()));
+                let start = name.get(..6).unwrap_or_default();
+                assert!(
+                    name == "main" || comm.unwrap().starts_with(start),
+                    "{name}: {what}"
+                );
+            }
+            assert!(told.len() > 4, "{what}");
+        }
+    }
+}
+
 /// A frame, as the program itself tells it and as we name it.
 type Told = (String, String, Option<String>, Option<u32>);
 
@@ -136,10 +168,8 @@ fn compare(
     let (frames, deoptimised) = named(&mut jvm);
     println!("{} {options:?} {main:?}", jdk.name());
     for frame in &frames {
-        println!(
-            "  {frame} {:?} {:?} {}",
-            frame.line, frame.kind, frame.inlined
-        );
+        let (kind, inlined) = (frame.kind, frame.inlined);
+        println!("  {:?} {kind:?} {inlined}", written(frame));
     }
     let ours: Vec<_> = frames.iter().map(written).collect();
     assert_eq!(ours, told, "{} {options:?}", jdk.name());
