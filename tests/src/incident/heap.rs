@@ -1,45 +1,49 @@
 //! What a report says about the Java heap: the part `java_heap` of the JSON,
-//! which only a run with `--java-heap` has.
+//! which only a run with `--java-heap` has. Its fields are named here alone.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// The growth of classes between two histograms of one process.
+/// The growth of classes over the class histograms of one process.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct JavaHeap {
-    /// All classes.
+    /// Classes of which there are more or fewer than at first.
     pub(super) classes: Vec<Class>,
+    /// Why there are no histograms, or no more.
+    problem: Option<String>,
 }
 
 /// One class.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Class {
-    /// As the virtual machine or as Java writes it.
+    /// As Java writes it.
+    #[serde(rename = "class")]
     pub(super) name: String,
-    /// Objects at the beginning of the run.
-    pub(super) instances_before: i64,
-    /// Objects at its end.
-    pub(super) instances_after: i64,
-    /// Whether the tracer calls that growth.
-    pub(super) grows: bool,
+    /// What the tracer says.
+    verdict: String,
+    /// Objects, in each histogram.
+    instances: Vec<u64>,
 }
 
 impl Class {
     /// Objects that came and stayed.
-    pub(super) fn growth(&self) -> i64 {
-        self.instances_after - self.instances_before
+    pub(super) fn growth(&self) -> u64 {
+        match (self.instances.first(), self.instances.last()) {
+            (Some(first), Some(last)) => last.saturating_sub(*first),
+            _ => 0,
+        }
     }
 
-    /// Whether this is the class that Java calls `name`.
-    pub(super) fn is(&self, name: &str) -> bool {
-        self.name == name || (self.name == "[D" && name == "double[]")
+    /// Whether the tracer says that the class grows.
+    pub(super) fn grows(&self) -> bool {
+        self.verdict == "grows"
     }
 }
 
 /// Reads that part of a report about a single process, if it is there.
 ///
 /// # Errors
-/// It does not have the fields that we know.
+/// It does not have the fields that we know, or the tracer could not look.
 pub(super) fn read(report: &str) -> Result<Option<JavaHeap>> {
     #[derive(Deserialize)]
     struct Part {
@@ -47,7 +51,11 @@ pub(super) fn read(report: &str) -> Result<Option<JavaHeap>> {
         java_heap: Vec<JavaHeap>,
     }
     let part: Part = serde_json::from_str(report).context("the part `java_heap` of a report")?;
-    Ok(part.java_heap.into_iter().next())
+    let heap = part.java_heap.into_iter().next();
+    if let Some(problem) = heap.as_ref().and_then(|heap| heap.problem.as_ref()) {
+        bail!("the tracer cannot look at classes: {problem}");
+    }
+    Ok(heap)
 }
 
 #[cfg(test)]
@@ -58,15 +66,22 @@ mod tests {
     fn the_part_may_be_absent() {
         assert!(read(r#"{"schema": "unfreed/1"}"#).unwrap().is_none());
         assert!(read(r#"{"java_heap": 7}"#).is_err());
+        let refused = read(r#"{"java_heap": [{"classes": [], "problem": "refused"}]}"#);
+        assert!(refused.unwrap_err().to_string().contains("refused"));
     }
 
     #[test]
-    fn arrays_have_two_names() {
-        let text = r#"{"java_heap": [{"process": 0, "classes": [{"name": "[D",
-            "instances_before": 8, "instances_after": 2, "bytes_before": 0, "bytes_after": 0,
-            "grows": false}]}]}"#;
+    fn growth_is_from_the_first_to_the_last() {
+        let text = r#"{"java_heap": [{"classes": [
+            {"class": "double[]", "verdict": "grows", "instances": [2, 9, 8]},
+            {"class": "int[]", "verdict": "steady", "instances": [2, 1]}
+        ], "problem": null}]}"#;
         let heap = read(text).unwrap().unwrap();
-        assert!(heap.classes[0].is("double[]") && !heap.classes[0].is("int[]"));
-        assert_eq!(heap.classes[0].growth(), -6);
+        let found: Vec<_> = heap
+            .classes
+            .iter()
+            .map(|class| (class.growth(), class.grows()))
+            .collect();
+        assert_eq!(found, [(6, true), (0, false)]);
     }
 }

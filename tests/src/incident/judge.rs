@@ -206,10 +206,9 @@ fn java_path(path: &[&str], view: &View, sites: &[&Site]) -> Finding {
 }
 
 fn growing_class(name: &str, heap: &JavaHeap, leaked: Leaked) -> Finding {
-    let class = heap.classes.iter().find(|class| class.is(name));
-    let growth = class.map_or(0, super::heap::Class::growth);
-    let is_right = class.is_some_and(|class| class.grows)
-        && is_near(u64::try_from(growth).unwrap_or(0), leaked.instances);
+    let class = heap.classes.iter().find(|class| class.name == name);
+    let is_right =
+        class.is_some_and(|class| class.grows() && is_near(class.growth(), leaked.instances));
     check("class", is_right, || {
         format!("{class:?}, really {leaked:?}")
     })
@@ -217,10 +216,10 @@ fn growing_class(name: &str, heap: &JavaHeap, leaked: Leaked) -> Finding {
 
 /// That neither the class nor one of the program's own grows.
 fn steady_classes(name: &str, heap: &JavaHeap, rounds: u32) -> Finding {
-    let few = i64::from(rounds / 100);
+    let few = u64::from(rounds / 100);
     let grows = heap.classes.iter().find(|class| {
-        let is_suspect = class.is(name) || class.name.starts_with("incidents.");
-        is_suspect && (class.grows || class.growth() > few)
+        let is_suspect = class.name == name || class.name.starts_with("incidents.");
+        is_suspect && (class.grows() || class.growth() > few)
     });
     check("no class grows", grows.is_none(), || format!("{grows:?}"))
 }
@@ -260,17 +259,25 @@ fn is_called(frame: &Frame, wanted: &str) -> bool {
     parts(name).ends_with(&parts(wanted))
 }
 
-/// The innermost functions of a site, without the allocator's.
+/// A site's innermost function that is no allocator's, and the innermost method
+/// of the program.
 pub(super) fn describe(site: &Site) -> String {
-    let names = site.frames.iter().rev().filter_map(|frame| {
-        let name = frame.function.as_deref()?;
-        Some(name.split('(').next().unwrap_or(name))
-    });
-    names
+    let names: Vec<&str> = site
+        .frames
+        .iter()
+        .rev()
+        .filter_map(|frame| {
+            let name = frame.function.as_deref()?;
+            Some(name.split('(').next().unwrap_or(name))
+        })
         .filter(|name| !name.ends_with("alloc"))
-        .take(3)
-        .collect::<Vec<_>>()
-        .join(" < ")
+        .collect();
+    let own = names.iter().find(|name| name.starts_with("incidents."));
+    match (names.first(), own) {
+        (Some(first), Some(own)) if first != own => format!("{first} < .. < {own}"),
+        (Some(first), _) => (*first).to_owned(),
+        (None, _) => "no names".to_owned(),
+    }
 }
 
 fn remains_little(sites: &[&Site]) -> bool {

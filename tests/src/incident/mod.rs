@@ -3,10 +3,12 @@
 
 mod heap;
 mod judge;
+mod oracle;
 mod table;
 mod trial;
 
 pub use judge::{Finding, Outcome, Verdict};
+pub use oracle::held_objects;
 pub use table::Table;
 pub use trial::{Trial, Variant};
 

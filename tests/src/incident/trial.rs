@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,7 +12,15 @@ use super::judge::{Evidence, Finding, Outcome, Verdict, describe, judge, sites_o
 use super::{Incident, heap};
 use crate::jdk::{Jdk, class_path};
 use crate::target::Target;
-use crate::{Tracer, targets, unfreed};
+use crate::{Finished, Tracer, targets, unfreed};
+
+/// How long is traced to see classes grow. The tracer needs seven histograms,
+/// each after a collection, and rests fifty times as long as one takes.
+const TRACED: Duration = Duration::from_secs(18);
+/// How much of this the program works.
+const WORKED: Duration = Duration::from_secs(15);
+/// Parts that the rounds are done in.
+const PARTS: u32 = 60;
 
 /// With the bug or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,19 +73,15 @@ impl Trial {
         let mut program = Program::start(jdk, incident, variant)?;
         // Loads and compiles what there is to be compiled.
         program.rounds(incident.rounds)?;
-        program.collect()?;
         let before = program.rounds(incident.rounds)?;
+        program.collect()?;
         let known = program.truth()?;
 
         let start = Instant::now();
-        let options: &[&str] = match incident.class.is_some() && knows_java_heap()? {
-            true => &["--java-heap"],
-            false => &[],
+        let (traced, finished) = match incident.class.is_some() && knows_java_heap()? {
+            true => program.traced_over_time(incident)?,
+            false => program.traced(incident)?,
         };
-        let tracer = Tracer::record(program.target.pid, options)?;
-        let traced = program.rounds(incident.rounds)?;
-        program.collect()?;
-        let finished = tracer.stop()?;
         let view = finished.report()?;
         let seconds = start.elapsed().as_secs_f64();
 
@@ -103,7 +108,7 @@ impl Trial {
             verdict,
             findings,
             seconds,
-            round: untraced / f64::from(incident.rounds),
+            round: untraced,
             overhead: traced / untraced,
         })
     }
@@ -118,12 +123,12 @@ impl Trial {
 }
 
 /// The running program.
-struct Program {
-    target: Target,
+pub(super) struct Program {
+    pub(super) target: Target,
 }
 
 impl Program {
-    fn start(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
+    pub(super) fn start(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
         let (agent, arguments): (_, &[&str]) = match variant {
             Variant::Leaking => ("boot-agent.jar", &[]),
             Variant::Healthy => ("boot-agent-healthy.jar", &["healthy"]),
@@ -145,26 +150,52 @@ impl Program {
         })
     }
 
-    /// Lets it work, and returns how long it took, seconds.
-    fn rounds(&mut self, count: u32) -> Result<f64> {
+    /// Lets it work, and returns how long a round took, seconds.
+    pub(super) fn rounds(&mut self, count: u32) -> Result<f64> {
         let start = Instant::now();
         self.target.ask(&format!("round {count}"), "done ")?;
-        Ok(start.elapsed().as_secs_f64())
+        Ok(start.elapsed().as_secs_f64() / f64::from(count))
+    }
+
+    /// All rounds at once under the tracer, and how long one took.
+    fn traced(&mut self, incident: &Incident) -> Result<(f64, Finished)> {
+        let tracer = Tracer::record(self.target.pid, &[])?;
+        let round = self.rounds(incident.rounds)?;
+        self.collect()?;
+        Ok((round, tracer.stop()?))
+    }
+
+    /// The rounds in parts, with a collection after each, since only what is
+    /// there after several collections is known to stay.
+    fn traced_over_time(&mut self, incident: &Incident) -> Result<(f64, Finished)> {
+        let traced = format!("{}s", TRACED.as_secs());
+        let options = ["--java-heap", "--duration", &traced];
+        let tracer = Tracer::record(self.target.pid, &options)?;
+        let start = Instant::now();
+        let mut round = 0.0;
+        for part in 1..=PARTS {
+            round += self.rounds(incident.rounds / PARTS)?;
+            self.collect()?;
+            // The last histogram comes after the last round.
+            let next = WORKED * part / PARTS;
+            sleep(next.saturating_sub(start.elapsed()));
+        }
+        Ok((round / f64::from(PARTS), tracer.wait()?))
     }
 
     /// Lets it collect garbage, so that what is live is what is held.
-    fn collect(&mut self) -> Result<()> {
+    pub(super) fn collect(&mut self) -> Result<()> {
         self.target.ask("gc", "done ").map(drop)
     }
 
-    fn truth(&mut self) -> Result<Leaked> {
+    pub(super) fn truth(&mut self) -> Result<Leaked> {
         Leaked::parse(&self.target.ask("truth", "truth ")?)
     }
 }
 
 impl Leaked {
     /// What has been added to what was known.
-    fn since(self, known: Self) -> Self {
+    pub(super) fn since(self, known: Self) -> Self {
         Self {
             instances: self.instances.saturating_sub(known.instances),
             ..self
@@ -198,7 +229,7 @@ fn named(incident: &Incident, evidence: &Evidence, leaked: Leaked) -> String {
         let classes = evidence.java_heap.iter().flat_map(|heap| &heap.classes);
         classes
             .into_iter()
-            .any(|class| class.is(name) && class.grows)
+            .any(|class| class.name == *name && class.grows())
     });
     let named: Vec<String> = class.map(str::to_owned).into_iter().chain(native).collect();
     named.join("; ")

@@ -155,11 +155,12 @@ fn a_neighbour_must_have_been_freed() {
 
 #[test]
 fn classes_are_judged_by_their_growth() {
-    let of = |variant, after: i64, grows: bool| {
-        let text = json!({"java_heap": [{"process": 0, "classes": [{
-            "name": "incidents.ScopeChain$ThreadLocalScope", "instances_before": 7,
-            "instances_after": 7 + after, "bytes_before": 0, "bytes_after": 0, "grows": grows,
-        }]}]})
+    let of = |variant, after: u64, grows: bool| {
+        let text = json!({"java_heap": [{"classes": [{
+            "class": "incidents.ScopeChain$ThreadLocalScope",
+            "verdict": if grows { "grows" } else { "unknown" },
+            "instances": [7, 7 + after],
+        }], "problem": null}]})
         .to_string();
         verdict("ScopeChain", variant, &evidence(&[], Some(&text)))
     };
