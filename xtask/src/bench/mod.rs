@@ -1,15 +1,17 @@
 //! What tracing costs, measured and written into BENCHMARKS.md: a pair of
 //! malloc and free beside others' tracers, taking a stack beside the kernel's
-//! own, unwind tables, and the time until tracing begins. Every wait has an
-//! end, and every tracer ends by itself.
+//! own, Java frames, a Java server, unwind tables, and the time until tracing
+//! begins. Every wait has an end, and every tracer ends by itself.
 
 mod document;
 mod figures;
+mod java;
 mod kernel;
 mod modules;
 mod pairs;
 mod process;
 mod seen;
+mod server;
 mod stacks;
 mod start;
 mod target;
@@ -35,6 +37,8 @@ pub(crate) enum Part {
     Tables,
     /// From start to tracing on a JVM
     Start,
+    /// Java frames, and a Java server
+    Java,
 }
 
 impl Part {
@@ -44,6 +48,7 @@ impl Part {
             Self::Stacks => "stacks",
             Self::Tables => "tables",
             Self::Start => "start",
+            Self::Java => "java",
         }
     }
 
@@ -54,6 +59,11 @@ impl Part {
             Self::Stacks => stacks::measure(unfreed),
             Self::Tables => modules::measure(unfreed),
             Self::Start => start::measure(unfreed),
+            Self::Java => Ok(format!(
+                "{}\n{}",
+                java::measure(unfreed)?,
+                server::measure(unfreed)?
+            )),
         }
     }
 }

@@ -2,47 +2,72 @@
 //! counts: checked before anything is timed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::stacks::{FRAMES, SHALLOWEST};
-use super::target::Target;
+use super::stacks::{FRAMES, Subject};
 use super::tracer::{LIFETIME, Tracer};
 use crate::build::target_dir;
 
 /// Pairs from each depth: by their number the sites are told from others.
 pub(super) const PAIRS: u64 = 1009;
 
-/// Checks that the target's stacks have [`FRAMES`] and are whole.
-///
-/// # Returns
-/// How far behind `malloc`'s first byte its probe is.
+/// What a run that counts has seen of a target.
+pub(super) struct Seen {
+    /// The frames of its stacks, ascending.
+    pub(super) frames: [usize; FRAMES.len()],
+    /// How far behind `malloc`'s first byte its probe is.
+    pub(super) displacement: u64,
+}
+
+/// Looks at the target's stacks from each depth.
 ///
 /// # Errors
-/// Fails if they are not, or nothing can be traced.
-pub(super) fn check(unfreed: &Path, program: &Path) -> Result<u64> {
-    let folder = target_dir().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let file = folder.join("seen.json");
-    let mut target = Target::start_fixed(program)?;
+/// Fails if they are not whole, or nothing can be traced.
+pub(super) fn look(unfreed: &Path, subject: &Subject<'_>) -> Result<Seen> {
+    let file = new_file("seen.json")?;
+    let mut target = (subject.start)()?;
     let output = [Path::new("-o"), file.as_path()];
     let tracer = Tracer::unfreed(unfreed, target.pid(), LIFETIME, output)?;
-    for frames in FRAMES {
-        target.time(PAIRS, frames - SHALLOWEST)?;
+    for deeper in subject.deeper {
+        target.time(PAIRS, deeper)?;
     }
     drop(target);
+    let report = report(tracer, &file)?;
+    let frames = frames(&report);
+    Ok(Seen {
+        frames: frames
+            .as_slice()
+            .try_into()
+            .with_context(|| format!("its whole stacks have {frames:?} frames"))?,
+        displacement: displacement(&report).context("malloc was not probed")?,
+    })
+}
+
+/// A file for a report, which is not there yet.
+///
+/// # Errors
+/// Fails if its folder cannot be made, or the file not be removed.
+pub(super) fn new_file(name: &str) -> Result<PathBuf> {
+    let folder = target_dir().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = folder.join(name);
+    if file.exists() {
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(file)
+}
+
+/// Waits for the tracer's end, and reads the report that it wrote.
+///
+/// # Errors
+/// Fails if it does not end, or wrote none.
+pub(super) fn report(tracer: Tracer, file: &Path) -> Result<Value> {
     let said = tracer.rest()?;
-    let text = fs::read_to_string(&file).with_context(|| format!("no report:\n{said}"))?;
-    let report: Value = serde_json::from_str(&text).context("the report is no JSON")?;
-    let seen = frames(&report);
-    ensure!(
-        seen == FRAMES,
-        "{} has whole stacks of {seen:?} frames instead of {FRAMES:?}",
-        program.display()
-    );
-    displacement(&report).context("malloc was not probed")
+    let text = fs::read_to_string(file).with_context(|| format!("no report:\n{said}"))?;
+    serde_json::from_str(&text).context("the report is no JSON")
 }
 
 /// The frames of each whole stack that allocated [`PAIRS`] times, ascending.

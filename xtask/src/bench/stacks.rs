@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::figures::{median, median_of};
 use super::target::Target;
@@ -25,21 +25,21 @@ pub(super) const FRAMES: [usize; 3] = [12, 27, 67];
 pub(super) const SHALLOWEST: usize = 6;
 
 /// Rounds, each with every contestant at every depth.
-const ROUNDS: usize = 60;
+pub(super) const ROUNDS: usize = 60;
 
 /// Pairs in one measurement: some 10 ms.
-const PAIRS: u64 = 5_000;
+pub(super) const PAIRS: u64 = 5_000;
 
 /// What runs at malloc's entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Contestant {
+pub(super) enum Contestant {
     Empty,
     Walk,
     Stackid,
     Counting,
 }
 
-const CONTESTANTS: [Contestant; 4] = [
+pub(super) const CONTESTANTS: [Contestant; 4] = [
     Contestant::Empty,
     Contestant::Walk,
     Contestant::Stackid,
@@ -75,8 +75,14 @@ const BUILDS: [Build; 2] = [
     },
 ];
 
+/// A program to start, and how many calls further down it is measured.
+pub(super) struct Subject<'a> {
+    pub(super) start: &'a dyn Fn() -> Result<Target>,
+    pub(super) deeper: [usize; FRAMES.len()],
+}
+
 /// Nanoseconds of a pair: of each contestant at each depth in each round.
-type Figures = [[Vec<f64>; FRAMES.len()]; CONTESTANTS.len()];
+pub(super) type Figures = [[Vec<f64>; FRAMES.len()]; CONTESTANTS.len()];
 
 /// Measures both builds, and makes their tables.
 ///
@@ -91,28 +97,42 @@ pub(super) fn measure(unfreed: &Path) -> Result<String> {
     for build in BUILDS {
         shell::say(format!("stacks: {}", build.source));
         let program = targets::build_one(build.source)?;
-        let displacement = seen::check(unfreed, &program)?;
-        let by_kernel = kernel::frames(&program, displacement)?;
-        let figures = time(unfreed, &program)?;
+        let subject = Subject {
+            start: &|| Target::start_fixed(&program),
+            deeper: FRAMES.map(|frames| frames - SHALLOWEST),
+        };
+        let seen = seen::look(unfreed, &subject)?;
+        let found = seen.frames;
+        ensure!(
+            found == FRAMES,
+            "{} has whole stacks of {found:?} frames instead of {FRAMES:?}",
+            program.display()
+        );
+        let by_kernel = kernel::frames(&program, seen.displacement)?;
+        let figures = time(unfreed, &subject)?;
         let _ = write!(text, "\n{}:\n\n{}", build.words, table(&figures, by_kernel));
     }
     Ok(text)
 }
 
-fn time(unfreed: &Path, program: &Path) -> Result<Figures> {
+/// Measures all contestants in turns.
+///
+/// # Errors
+/// Fails if a target or a tracer does.
+pub(super) fn time(unfreed: &Path, subject: &Subject<'_>) -> Result<Figures> {
     // Targets end before their tracers, which then end too.
     let mut traced: Vec<(Target, Tracer)> = Vec::new();
     for contestant in CONTESTANTS {
-        let target = Target::start_fixed(program)?;
+        let target = (subject.start)()?;
         let option = ["--max-live", "4k", "--programs", contestant.option()];
         let tracer = Tracer::unfreed(unfreed, target.pid(), LIFETIME, option)?;
         traced.push((target, tracer));
     }
     let mut figures = Figures::default();
     for _ in 0..ROUNDS {
-        for (depth, frames) in FRAMES.iter().enumerate() {
+        for (depth, deeper) in subject.deeper.iter().enumerate() {
             for ((target, _), figures) in traced.iter_mut().zip(&mut figures) {
-                figures[depth].push(target.time(PAIRS, frames - SHALLOWEST)?);
+                figures[depth].push(target.time(PAIRS, *deeper)?);
             }
         }
     }
@@ -148,7 +168,8 @@ fn table(figures: &Figures, by_kernel: [usize; FRAMES.len()]) -> String {
     .concat()
 }
 
-fn row(name: &str, cells: &[impl AsRef<str>], last: &str) -> String {
+/// A row of a table.
+pub(super) fn row(name: &str, cells: &[impl AsRef<str>], last: &str) -> String {
     let cells: String = cells
         .iter()
         .map(|cell| format!(" {} |", cell.as_ref()))
@@ -157,13 +178,16 @@ fn row(name: &str, cells: &[impl AsRef<str>], last: &str) -> String {
 }
 
 /// What a contestant takes beyond the empty probes.
-fn costs(own: &[Vec<f64>; FRAMES.len()], empty: &[Vec<f64>; FRAMES.len()]) -> [f64; FRAMES.len()] {
+pub(super) fn costs(
+    own: &[Vec<f64>; FRAMES.len()],
+    empty: &[Vec<f64>; FRAMES.len()],
+) -> [f64; FRAMES.len()] {
     [0, 1, 2].map(|depth| median_of(&own[depth], &empty[depth], |own, empty| own - empty))
 }
 
 /// What a frame more costs, from the shallowest to the deepest stack; nothing
 /// if no more were found.
-fn a_frame(costs: [f64; FRAMES.len()], found: [usize; FRAMES.len()]) -> String {
+pub(super) fn a_frame(costs: [f64; FRAMES.len()], found: [usize; FRAMES.len()]) -> String {
     let [low, _, high] = found;
     match u32::try_from(high.saturating_sub(low)) {
         Ok(more) if more > 0 => format!("{:.1}", (costs[2] - costs[0]) / f64::from(more)),
