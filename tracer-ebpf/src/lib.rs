@@ -12,6 +12,7 @@ pub mod event;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
+pub mod operand;
 pub mod rule;
 pub mod settings;
 pub mod site;

@@ -43,6 +43,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Check the kernel, privileges and a target, with a remedy for each problem
     Doctor(DoctorArgs),
+    /// List the USDT probes that a live process offers
+    Probes(ProbesArgs),
     /// Print a shell completion script
     Completions {
         /// The shell
@@ -180,6 +182,24 @@ pub struct DoctorArgs {
     #[arg(short, long, value_name = "PID",
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pid: Option<u32>,
+}
+
+/// `unfreed probes`
+#[derive(Debug, Args)]
+pub struct ProbesArgs {
+    /// The process
+    #[arg(short, long, value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: u32,
+    /// Only probes of this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// Only probes whose names contain all of these
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Print everything that is known of each site, as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `unfreed tables`
