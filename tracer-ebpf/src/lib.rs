@@ -20,6 +20,7 @@ pub mod stack;
 pub mod step;
 pub mod table;
 pub mod thread;
+pub mod usdt;
 pub mod volatile;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.

@@ -18,6 +18,7 @@
 mod allocation;
 mod code;
 mod entry;
+mod hit;
 mod inflight;
 mod lifecycle;
 mod lookup;
@@ -150,6 +151,13 @@ fn uf_leave(context: RetProbeContext) -> u32 {
         Some(function) => allocation::leave(&context, function),
         None => {}
     }
+    0
+}
+
+/// A USDT probe, at any of its places.
+#[uprobe]
+fn uf_usdt(context: ProbeContext) -> u32 {
+    hit::hit(&context);
     0
 }
 
