@@ -53,7 +53,7 @@ impl JavaTarget {
         options: &[&str],
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        let classes = compile(name)?;
+        let classes = compile_java(name)?;
         let mut command = Command::new(java);
         command
             .args(options)
@@ -114,8 +114,11 @@ impl Drop for JavaTarget {
     }
 }
 
-/// Compiles a source for Java 11 and later.
-fn compile(name: &str) -> Result<TempDir> {
+/// Compiles a source of `tests/targets/java` for Java 11 and later.
+///
+/// # Errors
+/// There is no compiler, or it refuses the source.
+pub fn compile_java(name: &str) -> Result<TempDir> {
     let classes = tempfile::tempdir()?;
     let path = source(&format!("java/{name}.java"));
     let output = Command::new("javac")

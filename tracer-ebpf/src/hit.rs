@@ -79,13 +79,15 @@ fn tell(context: &ProbeContext, image: u64, thread: u32, place: *const Place) {
         (*told).time = now();
         (*told).thread = thread;
         (*told).probe = (*place).probe;
-        let mut known = 0;
+        let known = &raw mut (*told).known;
+        known.write_volatile(0);
         for index in 0..MAX_ARGUMENTS {
-            let value = (*place).operands[index].evaluate(&here);
-            (*told).arguments[index] = value.unwrap_or(0);
-            known |= u16::from(value.is_some()) << index;
+            let mut value = 0;
+            let is_known = (*place).operands[index].evaluate_into(&here, &mut value);
+            (*told).arguments[index] = value;
+            // Read anew each time: the verifier follows one set, not all.
+            known.write_volatile(known.read_volatile() | u16::from(is_known) << index);
         }
-        (*told).known = known;
         for index in 0..MAX_TEXTS {
             let text = (*place).texts[index];
             let length = argument(told, text.length);

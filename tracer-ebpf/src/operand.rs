@@ -174,31 +174,44 @@ impl Operand {
     /// `None` if it cannot be read.
     #[inline(always)]
     pub fn evaluate(&self, machine: &impl Machine) -> Option<u64> {
-        let value = if self.kind == Kind::Constant as u8 {
-            self.value
-        } else if self.kind == Kind::Register as u8 {
-            machine.register(Register(self.register))? >> (self.shift & 63)
-        } else if self.kind == Kind::Memory as u8 {
-            // Between 1 and 8, as the verifier must see.
-            let bytes = (u32::from(self.bytes).wrapping_sub(1) & 7) + 1;
-            machine.memory(self.address(machine)?, bytes)?
-        } else {
-            return None;
-        };
-        Some(self.extend(value))
+        let mut value = 0;
+        self.evaluate_into(machine, &mut value).then_some(value)
     }
 
+    /// The same for the kernel side: whether it can be read. If not, the value
+    /// is 0, never without one, which the verifier would not accept.
     #[inline(always)]
-    fn address(&self, machine: &impl Machine) -> Option<u64> {
-        let mut address = self.value;
-        if self.register != NONE {
-            address = address.wrapping_add(machine.register(Register(self.register))?);
-        }
-        if self.index != NONE {
-            let index = machine.register(Register(self.index))?;
-            address = address.wrapping_add(index.wrapping_mul(u64::from(self.scale)));
-        }
-        Some(address)
+    pub fn evaluate_into(&self, machine: &impl Machine, value: &mut u64) -> bool {
+        let mut is_known = true;
+        let mut read = |value: Option<u64>| match value {
+            Some(value) => value,
+            None => {
+                is_known = false;
+                0
+            }
+        };
+        let raw = if self.kind == Kind::Constant as u8 {
+            self.value
+        } else if self.kind == Kind::Register as u8 {
+            read(machine.register(Register(self.register))) >> (self.shift & 63)
+        } else if self.kind == Kind::Memory as u8 {
+            let mut address = self.value;
+            if self.register != NONE {
+                let base = read(machine.register(Register(self.register)));
+                address = address.wrapping_add(base);
+            }
+            if self.index != NONE {
+                let index = read(machine.register(Register(self.index)));
+                address = address.wrapping_add(index.wrapping_mul(u64::from(self.scale)));
+            }
+            // Between 1 and 8, as the verifier must see.
+            let bytes = (u32::from(self.bytes).wrapping_sub(1) & 7) + 1;
+            read(machine.memory(address, bytes))
+        } else {
+            read(None)
+        };
+        *value = if is_known { self.extend(raw) } else { 0 };
+        is_known
     }
 
     /// The lower bytes, extended.

@@ -5,6 +5,7 @@ mod allocator;
 mod attach;
 mod cli;
 mod commands;
+mod jvm;
 mod kernel;
 mod leak;
 mod process;

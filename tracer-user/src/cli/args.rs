@@ -103,6 +103,13 @@ pub struct TraceArgs {
     /// Report only blocks that have been live at least this long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub older_than: Option<Duration>,
+    /// Of a JVM, report only blocks that survived this many garbage collections
+    #[arg(long, value_name = "COUNT", conflicts_with = "no_jvm_probes",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub survived: Option<u32>,
+    /// Leave a JVM's own probes alone: no collections, classes and threads
+    #[arg(long)]
+    pub no_jvm_probes: bool,
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,

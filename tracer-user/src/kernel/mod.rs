@@ -12,3 +12,4 @@ pub mod object;
 pub mod program;
 mod syscall;
 pub mod tables;
+pub mod usdt;

@@ -2,6 +2,7 @@
 
 mod footer;
 mod header;
+mod jvm;
 mod layout;
 mod site;
 mod stack;
@@ -23,6 +24,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
+    jvm::render(&mut text, report, layout);
     footer::render(&mut text, report, layout);
     text
 }

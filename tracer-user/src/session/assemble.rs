@@ -9,7 +9,7 @@ use tracer_ebpf::limits::LIFETIME_BUCKETS;
 
 use super::Session;
 use super::images::Image;
-use crate::leak::collect::{CollectedSite, collect, lifetime_buckets};
+use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
 use crate::process::address::FrameAddress;
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::maps::MappingName;
@@ -27,11 +27,12 @@ impl Session {
     pub fn report(&mut self) -> Result<Report> {
         let now = self.now();
         self.refresh_code(now);
-        let collected = collect(&self.object, &self.images, self.cutoff(now))?;
+        let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
         let mut symbolizer = Symbolizer::new();
         let (processes, index_of) = self.processes(&collected, now);
         let mut sites = Vec::new();
         let mut modules = Vec::new();
+        let jvm = self.jvms(&index_of);
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;
@@ -50,8 +51,12 @@ impl Session {
             let own = one_for_each_path(own, code);
             modules.extend(used_modules(&mut symbolizer, index, code, &own));
             let end = image.ended.map_or(now, |(time, _)| time);
-            sites.extend(own.into_iter().map(|(site, end_reason)| {
-                self.site(&site, end_reason, index, code, &mut symbolizer, end)
+            let machine = self.machines.get(image.id);
+            sites.extend(own.into_iter().map(|(collected, end_reason)| {
+                let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer, end);
+                site.oldest_survived =
+                    machine.and_then(|machine| Some(machine.events.survived(collected.oldest?)));
+                site
             }));
         }
         sites.sort_by_key(|site| {
@@ -74,11 +79,20 @@ impl Session {
             modules,
             overhead: self.overhead(&totals),
             stacks: Stacks::of(&sites),
+            jvm,
             sites,
             totals,
             timeline: self.timeline.clone(),
             losses: self.losses(),
         })
+    }
+
+    /// Which live blocks of each image count, at `now`.
+    fn cutoffs(&self, now: u64) -> HashMap<u64, Cutoff> {
+        let images = self.images.iter();
+        images
+            .map(|image| (image.id, self.cutoff(image.id, now)))
+            .collect()
     }
 
     /// How stacks end, as the kernel side has it.
@@ -161,6 +175,7 @@ impl Session {
             oldest_age: site
                 .oldest
                 .map(|oldest| seconds(end.saturating_sub(oldest))),
+            oldest_survived: None,
             first_seen: self.since_start(site.seen.0),
             last_seen: self.since_start(site.seen.1),
             lifetimes: lifetime_buckets(&site.lifetimes),
@@ -219,6 +234,7 @@ impl Session {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
             older_than: self.options.older_than.as_secs_f64(),
+            survived: self.options.survived,
             follow: self.options.follow,
             max_live: u64::from(self.options.sizes.live),
             max_sites: u64::from(self.options.sizes.sites),
@@ -227,7 +243,10 @@ impl Session {
 
     fn overhead(&self, totals: &Totals) -> Overhead {
         // A counted allocation is an entry and a return, a free one entry.
-        let probe_hits = 2 * totals.allocated_count + totals.freed_count + totals.untraced_frees;
+        let probe_hits = 2 * totals.allocated_count
+            + totals.freed_count
+            + totals.untraced_frees
+            + self.machines.hits(&self.object);
         Overhead {
             probe_hits,
             nanoseconds_per_hit: self.nanoseconds_per_hit,
@@ -242,7 +261,7 @@ impl Session {
         humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
     }
 
-    fn since_start(&self, time: u64) -> f64 {
+    pub(super) fn since_start(&self, time: u64) -> f64 {
         seconds(time.saturating_sub(self.began.1))
     }
 }

@@ -59,6 +59,8 @@ impl Session {
         self.drain_code()?;
         self.drain_events()?;
         self.publish_code();
+        self.probe_machines();
+        self.machines.drain(&mut self.object);
         Ok(())
     }
 
@@ -108,6 +110,7 @@ impl Session {
         pids.sort_unstable();
         pids.dedup();
         self.unpublished.extend(&pids);
+        self.machines.look_at(&pids);
         for pid in pids {
             self.probe_new_code(pid)?;
         }
@@ -234,6 +237,8 @@ impl Session {
         }
         self.losses.late_allocators += 1;
         self.probes.uncover(scope);
+        self.machines.uncover(scope);
+        self.machines.look_at(&[pid]);
         self.probe_new_code(pid)
     }
 
@@ -266,8 +271,10 @@ impl Session {
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        self.machines.drain(&mut self.object);
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
+            self.machines.retire(&mut self.object, image.id);
         }
         let unseen = ended
             .iter()
@@ -284,7 +291,7 @@ impl Session {
             .iter()
             .filter_map(|index| self.images.get(*index))
             .filter(|image| with_heap.contains(&image.id))
-            .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
+            .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
         if ended.is_empty() {
             return Ok(());

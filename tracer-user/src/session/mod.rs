@@ -5,6 +5,8 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
+mod jvm;
+mod jvm_report;
 pub mod launch;
 mod options;
 pub mod preflight;
@@ -21,6 +23,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
+use self::jvm::Machines;
 pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
@@ -70,6 +73,7 @@ pub struct Session {
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
+    machines: Machines,
     timeline: Vec<TimelinePoint>,
     /// Processes whose code the kernel side has not been told of.
     unpublished: Vec<u32>,
@@ -133,6 +137,7 @@ impl Session {
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
+            machines: Machines::default(),
             timeline: Vec::new(),
             unpublished: Vec::new(),
             nanoseconds_per_hit,
@@ -182,6 +187,11 @@ impl Session {
         }
         for allocator in allocators {
             self.probe(pid, &allocator)?;
+        }
+        self.machines.look_at(&[pid]);
+        self.probe_machines();
+        if self.options.survived > 0 {
+            self.check_survived(pid)?;
         }
         Ok(())
     }
@@ -402,12 +412,23 @@ impl Session {
         Ok(())
     }
 
-    fn cutoff(&self, end: u64) -> Cutoff {
+    /// Which blocks count at an image's end. `--survived` is about virtual
+    /// machines; of other processes it leaves nothing out.
+    fn cutoff(&self, image: u64, end: u64) -> Cutoff {
         let age = u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX);
-        Cutoff {
+        let mut cutoff = Cutoff {
             born_by: end.saturating_sub(age),
             asked: age > 0,
+        };
+        if self.options.survived > 0
+            && let Some(machine) = self.machines.get(image)
+        {
+            let collections = &machine.events.collections;
+            let born_by = collections.born_by(self.options.survived, end);
+            cutoff.born_by = cutoff.born_by.min(born_by);
+            cutoff.asked = true;
         }
+        cutoff
     }
 
     /// Lost events by cause.

@@ -1,0 +1,191 @@
+//! What HotSpot's own probes tell, against what the program did and what its
+//! management beans say. The program is `targets/java/Probes.java`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::Jvm;
+use unfreed_tests::{JavaTarget, Target, Tracer, View, unfreed, virtual_machines};
+
+const COLLECTIONS: u64 = 7;
+const CLASSES: u64 = 41;
+const THREADS: u64 = 5;
+const ENDED: u64 = 3;
+const FAILURES: u64 = 13;
+
+/// What each collector counted, from `name=count,name=count`.
+fn beans(answer: &str) -> Result<BTreeMap<String, u64>> {
+    let mut counts = BTreeMap::new();
+    for bean in answer.split(',') {
+        let (name, count) = bean.split_once('=').with_context(|| answer.to_owned())?;
+        let count = count.parse()?;
+        if count > 0 {
+            counts.insert(name.to_owned(), count);
+        }
+    }
+    Ok(counts)
+}
+
+fn only(report: &View) -> Result<&Jvm> {
+    ensure!(report.jvm.len() == 1, "{:?}", report.jvm);
+    let jvm = &report.jvm[0];
+    ensure!(jvm.problem.is_none() && jvm.unreadable == 0, "{jvm:?}");
+    ensure!(jvm.missing_probes.is_empty(), "{:?}", jvm.missing_probes);
+    Ok(jvm)
+}
+
+/// Records a program that does everything, and returns what was counted and
+/// what its beans say.
+fn record(java: &Path, options: &[&str]) -> Result<(View, BTreeMap<String, u64>)> {
+    let mut target = JavaTarget::start(java, "Probes", options)?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let answer = target.ask(&format!("gc {COLLECTIONS}"), "done")?;
+    for command in [
+        format!("classes {CLASSES}"),
+        format!("failures {FAILURES}"),
+        format!("threads {THREADS}"),
+        format!("ended {ENDED}"),
+    ] {
+        target.ask(&command, "done")?;
+    }
+    let report = tracer.stop()?.report()?;
+    assert_eq!(report.occurred_losses().count(), 0, "{:?}", report.losses);
+    Ok((report, beans(&answer)?))
+}
+
+fn agrees(java: &Path, options: &[&str]) -> Result<()> {
+    let (report, beans) = record(java, options)?;
+    let jvm = only(&report)?;
+    let counted: BTreeMap<String, u64> = jvm
+        .collections
+        .collectors
+        .iter()
+        .filter(|collector| collector.count > 0)
+        .map(|collector| (collector.name.clone(), collector.count))
+        .collect();
+    let context = format!("{} {options:?}", java.display());
+    assert_eq!(counted, beans, "{context}");
+    assert!(jvm.collections.count >= COLLECTIONS, "{context}");
+    assert_eq!(jvm.collections.full, COLLECTIONS, "{context}");
+    let loaded = |name: &str| {
+        let group = jvm.classes.groups.iter().find(|group| group.name == name);
+        group.map_or(0, |group| group.loaded)
+    };
+    assert_eq!(loaded("Probes$Loaded"), CLASSES, "{context}");
+    assert!(jvm.classes.loader_count >= CLASSES, "{context}");
+    let failed = jvm.classes.failures.first().context("no failures")?;
+    let failed = (failed.class.as_str(), failed.count);
+    assert_eq!(failed, ("Probes$Failing", FAILURES), "{context}");
+    let stays: Vec<_> = jvm
+        .threads
+        .oldest
+        .iter()
+        .filter(|thread| thread.name.starts_with("stays-"))
+        .collect();
+    assert_eq!(stays.len() as u64, THREADS, "{context}");
+    assert!(stays.iter().all(|thread| thread.daemon), "{stays:?}");
+    assert!(jvm.threads.started >= THREADS + ENDED, "{context}");
+    assert!(jvm.threads.stopped >= ENDED, "{context}");
+    assert_eq!(jvm.threads.live, jvm.threads.oldest.len() as u64);
+    let old = jvm
+        .pools
+        .iter()
+        .find(|pool| pool.old)
+        .context("no old generation")?;
+    assert!(old.points.len() as u64 >= COLLECTIONS, "{context}");
+    assert!(old.points.iter().all(|point| point.used > 0), "{context}");
+    assert!(old.points.iter().all(|point| point.used <= point.committed));
+    assert!(jvm.probe_hits > 0);
+    Ok(())
+}
+
+#[test]
+fn counts_agree_with_the_program_and_its_beans() -> Result<()> {
+    for java in virtual_machines() {
+        agrees(&java, &[])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_collector_is_counted() -> Result<()> {
+    for java in virtual_machines() {
+        for collector in ["-XX:+UseSerialGC", "-XX:+UseParallelGC", "-XX:+UseG1GC"] {
+            agrees(&java, &[collector])?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn classes_that_go_are_counted() -> Result<()> {
+    for java in virtual_machines() {
+        let mut target = JavaTarget::start(&java, "Probes", &[])?;
+        target.ask("classes 9", "done")?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        target.ask("unload 1", "done")?;
+        let report = tracer.stop()?.report()?;
+        let groups = &only(&report)?.classes.groups;
+        let group = groups.iter().find(|group| group.name == "Probes$Loaded");
+        let group = group.with_context(|| format!("{groups:?}"))?;
+        assert_eq!((group.loaded, group.unloaded), (0, 9), "{}", java.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_we_start_is_counted_too() -> Result<()> {
+    let java = &virtual_machines()[0];
+    // The program ends at once: its standard input is empty.
+    let classes = unfreed_tests::compile_java("Probes")?;
+    let folder = classes.path().display().to_string();
+    let command = [java.to_str().context("a path")?, "-cp", &folder, "Probes"];
+    let report = Tracer::run(&[], &command)?.wait()?.report()?;
+    let jvm = only(&report)?;
+    assert!(jvm.collections.full >= 1, "{:?}", jvm.collections);
+    let loaded = |group: &unfreed_tests::model::jvm::ClassGroup| group.name == "Probes$Loaded";
+    assert!(jvm.classes.groups.iter().any(loaded), "{:?}", jvm.classes);
+    Ok(())
+}
+
+#[test]
+fn without_its_probes_nothing_is_told() -> Result<()> {
+    let java = &virtual_machines()[0];
+    let mut target = JavaTarget::start(java, "Probes", &[])?;
+    let tracer = Tracer::record(target.pid, &["--no-jvm-probes"])?;
+    target.ask("gc 1", "done")?;
+    let report = tracer.stop()?.report()?;
+    assert!(report.jvm.is_empty(), "{:?}", report.jvm);
+    Ok(())
+}
+
+#[test]
+fn a_program_that_is_no_jvm_survives_nothing() -> Result<()> {
+    let target = Target::start("leak")?;
+    let pid = target.pid.to_string();
+    unfreed(&["record", "-p", &pid, "--survived", "2"])?
+        .fails_saying(&["has no libjvm.so", "--older-than"])
+}
+
+/// Live blocks must have survived as many collections as was asked for.
+#[test]
+fn what_survived_is_told_from_what_is_young() -> Result<()> {
+    let java = &virtual_machines()[0];
+    let live = |after: &[&str]| -> Result<u64> {
+        let mut target = JavaTarget::start(java, "Probes", &["-XX:+UseSerialGC"])?;
+        let tracer = Tracer::record(target.pid, &["--survived", "2"])?;
+        for command in ["gc 1", "direct 100", after[0]] {
+            target.ask(command, "done")?;
+        }
+        let report = tracer.stop()?.report()?;
+        let direct = report
+            .sites
+            .iter()
+            .filter(|site| site.allocated_bytes >= 100 * 40_009 && site.allocated_count == 100);
+        Ok(direct.map(|site| site.live_count).sum())
+    };
+    assert_eq!(live(&["gc 1"])?, 0);
+    assert_eq!(live(&["gc 2"])?, 100);
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! Java virtual machines of the HotSpot kind.
+
+pub mod events;
