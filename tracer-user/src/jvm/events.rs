@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_collection_is_told_by_its_pools() {
         let mut events = Events::default();
-        let names = ["G1 Young Generation", "G1 Old Gen"];
+        let names = ["G1 Old Generation", "G1 Old Gen"];
         let usage = [0, 0, 0, 0, 1, 1000, 2000, u64::MAX];
         events.apply(&told(Watched::PauseBegin, 9, ["", ""], [1; 8]));
         events.apply(&told(Watched::PoolBegin, 10, names, usage));

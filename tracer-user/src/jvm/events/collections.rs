@@ -65,7 +65,8 @@ impl Collections {
 
     /// A collection ended, as told for one pool.
     pub fn ended(&mut self, collector: &str, pool: &str, time: u64) {
-        let full = self.pause == Some(true);
+        // A full pause may begin with a collection of the young generation.
+        let full = self.pause == Some(true) && !is_young(collector);
         let Some(collector) = self.collector(collector) else {
             return;
         };
@@ -152,6 +153,13 @@ impl Collections {
     }
 }
 
+/// Whether a collector looks at new objects only, by the names that HotSpot's
+/// management beans have.
+fn is_young(collector: &str) -> bool {
+    const NAMES: [&str; 4] = ["Copy", "ParNew", "PS Scavenge", "G1 Young Generation"];
+    NAMES.contains(&collector) || collector.contains("Minor")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +214,15 @@ mod tests {
         let mut all = Collections::default();
         all.ended("Whole", "Old", 5);
         assert_eq!((all.survived(1), all.born_by(1, 100)), (0, 0));
+    }
+
+    #[test]
+    fn a_young_collection_in_a_full_pause_is_not_full() {
+        let mut all = Collections::default();
+        all.pause_begins(true);
+        all.ended("PS Scavenge", "PS Old Gen", 5);
+        all.ended("PS MarkSweep", "PS Old Gen", 6);
+        assert_eq!((all.full(), all.recent().count()), (1, 2));
     }
 
     #[test]
