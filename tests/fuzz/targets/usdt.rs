@@ -24,7 +24,11 @@ impl Machine for Any {
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(probes) = unfreed_fuzz::usdt::read(&input) {
-        for argument in probes.iter().flat_map(|probe| &probe.sites).flat_map(|s| &s.arguments) {
+        for argument in probes
+            .iter()
+            .flat_map(|probe| &probe.sites)
+            .flat_map(|s| &s.arguments)
+        {
             if let Ok(operand) = &argument.operand {
                 operand.evaluate(&Any);
             }

@@ -1,6 +1,7 @@
 //! Watching the own probes of Java virtual machines.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use crate::process::address::FileOffset;
 use crate::process::code::CodeMapping;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::report::names;
 use crate::usdt::{self, Site};
 
 /// The library that is the virtual machine.
@@ -143,12 +143,12 @@ impl Session {
         let Some(image) = self.images.get(index).map(|image| image.id) else {
             return;
         };
-        let Some((file, mappings)) = self.library(index) else {
-            return;
-        };
         if self.machines.by_image.contains_key(&image) {
             return;
         }
+        let Some((file, mappings)) = self.library(index) else {
+            return;
+        };
         let mut machine = Machine {
             events: Events::default(),
             since: self.now(),
@@ -167,7 +167,10 @@ impl Session {
     /// The virtual machine's library, if an image has one.
     fn library(&self, index: usize) -> Option<(Arc<ModuleFile>, Vec<CodeMapping>)> {
         let code = self.images.code(self.images.get(index)?)?;
-        let is_library = |mapping: &&CodeMapping| names::base(&mapping.display_name()) == LIBRARY;
+        let is_library = |mapping: &&CodeMapping| {
+            let path = mapping.range.name.path();
+            path.is_some_and(|path| path.file_name() == Some(OsStr::new(LIBRARY)))
+        };
         let mappings: Vec<_> = code.current().filter(is_library).cloned().collect();
         let file = mappings.first()?.file.as_ref().ok()?;
         Some((Arc::clone(file), mappings))

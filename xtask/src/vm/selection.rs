@@ -49,6 +49,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
     ),
+    // Operands in memory and in registers, strings, a ring of their own.
+    (
+        "jvm_probes",
+        Choice::Only(&["counts_agree_with_the_program_and_its_beans"]),
+    ),
     (
         "lifecycle",
         Choice::Only(&[
@@ -87,6 +92,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "too_many_live_blocks_are_counted_as_lost",
         ]),
     ),
+    ("usdt", Choice::Only(&[])),
 ];
 
 /// A test that no VM runs, with or without `--full`.
