@@ -125,6 +125,29 @@ fn every_collector_is_counted() -> Result<()> {
     Ok(())
 }
 
+/// Collectors that work beside the program: their beans count pauses apart
+/// from collections, and so do we.
+#[test]
+fn collections_beside_the_program_are_counted() -> Result<()> {
+    let java = &virtual_machines()[0];
+    for collector in ["-XX:+UseZGC", "-XX:+UseShenandoahGC"] {
+        let (report, beans) = record(java, &[collector])?;
+        let collections = &only(&report)?.collections;
+        let cycles = beans.iter().find(|(name, _)| name.contains("Cycles"));
+        let (name, cycles) = cycles.with_context(|| format!("{beans:?}"))?;
+        let counted = collections.collectors.iter().find(|one| one.name == *name);
+        assert_eq!(counted.map(|one| one.count), Some(*cycles), "{collector}");
+        let pauses: u64 = beans
+            .iter()
+            .filter(|(name, _)| name.contains("Pauses"))
+            .map(|(_, count)| count)
+            .sum();
+        assert!(collections.pauses >= pauses, "{collector} {collections:?}");
+        assert_eq!(collections.full, 0, "{collector}");
+    }
+    Ok(())
+}
+
 #[test]
 fn classes_that_go_are_counted() -> Result<()> {
     for java in virtual_machines() {
@@ -212,7 +235,15 @@ fn what_survived_is_told_from_what_is_young() -> Result<()> {
         for command in ["gc 1", "direct 100", after[0]] {
             target.ask(command, "done")?;
         }
-        let report = tracer.stop()?.report()?;
+        let tracer = tracer.stop()?;
+        let report = tracer.report()?;
+        let heading = "only blocks that survived 2 garbage collections";
+        let text = tracer
+            .stdout
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(text.contains(heading), "{text}");
         let direct = report
             .sites
             .iter()
