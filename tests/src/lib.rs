@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 mod agreement;
 mod foreign;
 pub mod gdb;
-mod java;
+mod java_target;
 mod kernel;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
@@ -35,7 +35,7 @@ mod tracer;
 pub use agreement::{Agreement, Runs};
 pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
-pub use java::{JavaTarget, compile_java, virtual_machines};
+pub use java_target::{JavaTarget, compile_java, virtual_machines};
 pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};

@@ -32,7 +32,7 @@ impl Session {
         let (processes, index_of) = self.processes(&collected, now);
         let mut sites = Vec::new();
         let mut modules = Vec::new();
-        let jvm = self.jvms(&index_of);
+        let jvm = self.machine_reports(&index_of);
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;

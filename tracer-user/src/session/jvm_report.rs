@@ -3,7 +3,7 @@
 use tracer_ebpf::limits::MAX_PROCESSES;
 
 use super::Session;
-use super::jvm::Machine;
+use super::jvm_probes::Machine;
 use crate::jvm::events::pools::{self, Pool};
 use crate::jvm::events::probe::Watched;
 use crate::report::model::jvm::{
@@ -17,7 +17,7 @@ const MAX_ROWS: usize = 100;
 impl Session {
     /// What the machines of these images told; `images` has the id of each and
     /// its index in the report.
-    pub(super) fn jvms(&self, images: &[(u64, usize)]) -> Vec<Jvm> {
+    pub(super) fn machine_reports(&self, images: &[(u64, usize)]) -> Vec<Jvm> {
         images
             .iter()
             .filter_map(|(image, process)| Some((*process, self.machines.get(*image)?)))

@@ -5,7 +5,7 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
-mod jvm;
+mod jvm_probes;
 mod jvm_report;
 pub mod launch;
 mod options;
@@ -23,7 +23,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
-use self::jvm::Machines;
+use self::jvm_probes::Machines;
 pub use self::options::Options;
 use self::target::Target;
 use crate::allocator::{self, Allocator};
