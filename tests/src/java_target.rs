@@ -1,26 +1,13 @@
-//! Java virtual machines, and programs for them that answer line by line.
+//! Java programs that answer line by line.
 
-use std::env;
-use std::ffi::OsStr;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
+use anyhow::{Context, Result};
 
+use crate::java::{Jdk, Program};
 use crate::lines::Lines;
-use crate::{source, wait_until};
-
-/// The JVMs to test with: the one that `java` starts, and those in the folders
-/// of `UNFREED_JDKS`, with colons between them.
-pub fn virtual_machines() -> Vec<PathBuf> {
-    let further = env::var_os("UNFREED_JDKS").unwrap_or_default();
-    std::iter::once(PathBuf::from("/usr/bin/java"))
-        .chain(env::split_paths(&further).map(|home| home.join("bin/java")))
-        .filter(|path| path.exists())
-        .collect()
-}
+use crate::wait_until;
 
 /// A program in a JVM. It ends with this value.
 #[derive(Debug)]
@@ -30,7 +17,7 @@ pub struct JavaTarget {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Lines,
-    _classes: TempDir,
+    _program: Program,
 }
 
 impl JavaTarget {
@@ -39,8 +26,8 @@ impl JavaTarget {
     ///
     /// # Errors
     /// There is no compiler, or the program ended.
-    pub fn start(java: &Path, name: &str, options: &[&str]) -> Result<Self> {
-        Self::start_with(java, name, options, |_| {})
+    pub fn start(jdk: &Jdk, name: &str, options: &[&str]) -> Result<Self> {
+        Self::start_with(jdk, name, options, |_| {})
     }
 
     /// The same with a say in the command.
@@ -48,24 +35,19 @@ impl JavaTarget {
     /// # Errors
     /// See [`JavaTarget::start`].
     pub fn start_with(
-        java: &Path,
+        jdk: &Jdk,
         name: &str,
         options: &[&str],
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        let classes = compile_java(name)?;
-        let mut command = Command::new(java);
-        command
-            .args(options)
-            .arg("-cp")
-            .arg(classes.path())
-            .arg(name);
+        let program = Program::compile(name)?;
+        let mut command = jdk.command(options, &program);
         adapt(&mut command);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("starting {}", java.display()))?;
+            .with_context(|| format!("starting {}", jdk.home.display()))?;
         let stdin = child.stdin.take();
         let stdout = Lines::of(child.stdout.take().context("no standard output")?);
         let mut target = Self {
@@ -73,7 +55,7 @@ impl JavaTarget {
             child,
             stdin,
             stdout,
-            _classes: classes,
+            _program: program,
         };
         target.stdout.wait_for("`ready`", |line| line == "ready")?;
         Ok(target)
@@ -112,25 +94,4 @@ impl Drop for JavaTarget {
         let _ended_before = self.child.kill();
         let _reaped_before = self.child.wait();
     }
-}
-
-/// Compiles a source of `tests/targets/java` for Java 11 and later.
-///
-/// # Errors
-/// There is no compiler, or it refuses the source.
-pub fn compile_java(name: &str) -> Result<TempDir> {
-    let classes = tempfile::tempdir()?;
-    let path = source(&format!("java/{name}.java"));
-    let output = Command::new("javac")
-        .args(["--release", "11", "-d"])
-        .args([classes.path().as_os_str(), OsStr::new(path.as_os_str())])
-        .output()
-        .context("starting javac")?;
-    ensure!(
-        output.status.success(),
-        "javac {}: {}",
-        path.display(),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(classes)
 }

@@ -141,14 +141,26 @@ impl Target {
     /// # Errors
     /// There is no such command, or the target ended.
     pub fn command(&mut self, name: &str) -> Result<Truth> {
-        self.tell(name)?;
-        let line = self.stdout.wait_for(&format!("result of {name}"), |line| {
-            line.starts_with("done ") || line.starts_with("no command")
-        })?;
-        let Some(truth) = line.strip_prefix("done ") else {
-            bail!("the target says: {line}")
-        };
-        serde_json::from_str(truth).with_context(|| format!("truth of {name}: {truth}"))
+        let truth = self.ask(name, "done ")?;
+        serde_json::from_str(&truth).with_context(|| format!("truth of {name}: {truth}"))
+    }
+
+    /// Sends a line, waits for one that begins with `prefix`, and returns the
+    /// rest of it.
+    ///
+    /// # Errors
+    /// There is no such command, or the target ended.
+    pub fn ask(&mut self, line: &str, prefix: &str) -> Result<String> {
+        self.tell(line)?;
+        let answer = self
+            .stdout
+            .wait_for(&format!("result of {line}"), |answer| {
+                answer.starts_with(prefix) || answer.starts_with("no command")
+            })?;
+        match answer.strip_prefix(prefix) {
+            Some(rest) => Ok(rest.to_owned()),
+            None => bail!("the target says: {answer}"),
+        }
     }
 
     /// Sends a line without waiting for an answer.

@@ -2,11 +2,11 @@
 //! management beans say. The program is `targets/java/Probes.java`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::java::{Jdk, Program};
 use unfreed_tests::model::jvm::{Jvm, LiveThread};
-use unfreed_tests::{JavaTarget, Target, Tracer, View, unfreed, virtual_machines};
+use unfreed_tests::{JavaTarget, Target, Tracer, View, unfreed};
 
 const COLLECTIONS: u64 = 7;
 const CLASSES: u64 = 41;
@@ -44,8 +44,8 @@ fn untold(report: &View) -> Result<u64> {
 
 /// Records a program that does everything, and returns what was counted and
 /// what its beans say.
-fn record(java: &Path, options: &[&str]) -> Result<(View, BTreeMap<String, u64>)> {
-    let mut target = JavaTarget::start(java, "Probes", options)?;
+fn record(jdk: &Jdk, options: &[&str]) -> Result<(View, BTreeMap<String, u64>)> {
+    let mut target = JavaTarget::start(jdk, "Probes", options)?;
     let tracer = Tracer::record(target.pid, &[])?;
     let answer = target.ask(&format!("gc {COLLECTIONS}"), "done")?;
     for command in [
@@ -61,8 +61,8 @@ fn record(java: &Path, options: &[&str]) -> Result<(View, BTreeMap<String, u64>)
     Ok((report, beans(&answer)?))
 }
 
-fn agrees(java: &Path, options: &[&str]) -> Result<()> {
-    let (report, beans) = record(java, options)?;
+fn agrees(jdk: &Jdk, options: &[&str]) -> Result<()> {
+    let (report, beans) = record(jdk, options)?;
     let jvm = only(&report)?;
     let counted: BTreeMap<String, u64> = jvm
         .collections
@@ -71,7 +71,7 @@ fn agrees(java: &Path, options: &[&str]) -> Result<()> {
         .filter(|collector| collector.count > 0)
         .map(|collector| (collector.name.clone(), collector.count))
         .collect();
-    let context = format!("{} {options:?}", java.display());
+    let context = format!("{} {options:?}", jdk.home.display());
     assert_eq!(counted, beans, "{context}");
     assert!(jvm.collections.count >= COLLECTIONS, "{context}");
     assert_eq!(jvm.collections.full, COLLECTIONS, "{context}");
@@ -109,17 +109,17 @@ fn agrees(java: &Path, options: &[&str]) -> Result<()> {
 
 #[test]
 fn counts_agree_with_the_program_and_its_beans() -> Result<()> {
-    for java in virtual_machines() {
-        agrees(&java, &[])?;
+    for jdk in &Jdk::all()? {
+        agrees(jdk, &[])?;
     }
     Ok(())
 }
 
 #[test]
 fn every_collector_is_counted() -> Result<()> {
-    for java in virtual_machines() {
+    for jdk in &Jdk::all()? {
         for collector in ["-XX:+UseSerialGC", "-XX:+UseParallelGC", "-XX:+UseG1GC"] {
-            agrees(&java, &[collector])?;
+            agrees(jdk, &[collector])?;
         }
     }
     Ok(())
@@ -129,9 +129,9 @@ fn every_collector_is_counted() -> Result<()> {
 /// from collections, and so do we.
 #[test]
 fn collections_beside_the_program_are_counted() -> Result<()> {
-    let java = &virtual_machines()[0];
+    let jdk = &Jdk::full()?;
     for collector in ["-XX:+UseZGC", "-XX:+UseShenandoahGC"] {
-        let (report, beans) = record(java, &[collector])?;
+        let (report, beans) = record(jdk, &[collector])?;
         let collections = &only(&report)?.collections;
         let cycles = beans.iter().find(|(name, _)| name.contains("Cycles"));
         let (name, cycles) = cycles.with_context(|| format!("{beans:?}"))?;
@@ -150,8 +150,8 @@ fn collections_beside_the_program_are_counted() -> Result<()> {
 
 #[test]
 fn classes_that_go_are_counted() -> Result<()> {
-    for java in virtual_machines() {
-        let mut target = JavaTarget::start(&java, "Probes", &[])?;
+    for jdk in &Jdk::all()? {
+        let mut target = JavaTarget::start(jdk, "Probes", &[])?;
         target.ask("classes 9", "done")?;
         let tracer = Tracer::record(target.pid, &[])?;
         target.ask("unload 1", "done")?;
@@ -159,7 +159,12 @@ fn classes_that_go_are_counted() -> Result<()> {
         let groups = &only(&report)?.classes.groups;
         let group = groups.iter().find(|group| group.name == "Probes$Loaded");
         let group = group.with_context(|| format!("{groups:?}"))?;
-        assert_eq!((group.loaded, group.unloaded), (0, 9), "{}", java.display());
+        assert_eq!(
+            (group.loaded, group.unloaded),
+            (0, 9),
+            "{}",
+            jdk.home.display()
+        );
     }
     Ok(())
 }
@@ -169,8 +174,8 @@ fn classes_that_go_are_counted() -> Result<()> {
 #[test]
 fn hits_that_nobody_reads_are_counted_as_lost() -> Result<()> {
     const MANY: u64 = 9_001;
-    let java = &virtual_machines()[0];
-    let mut target = JavaTarget::start(java, "Probes", &[])?;
+    let jdk = &Jdk::full()?;
+    let mut target = JavaTarget::start(jdk, "Probes", &[])?;
     let tracer = Tracer::record(target.pid, &[])?;
     tracer.signal(libc::SIGSTOP)?;
     target.ask(&format!("classes {MANY}"), "done")?;
@@ -191,11 +196,11 @@ fn hits_that_nobody_reads_are_counted_as_lost() -> Result<()> {
 
 #[test]
 fn a_machine_that_we_start_is_counted_too() -> Result<()> {
-    let java = &virtual_machines()[0];
+    let jdk = &Jdk::full()?;
     // The program ends at once: its standard input is empty.
-    let classes = unfreed_tests::compile_java("Probes")?;
-    let folder = classes.path().display().to_string();
-    let command = [java.to_str().context("a path")?, "-cp", &folder, "Probes"];
+    let program = Program::compile("Probes")?;
+    let java = jdk.home.join("bin/java").display().to_string();
+    let command = [vec![java], program.arguments()].concat();
     let report = Tracer::run(&[], &command)?.wait()?.report()?;
     let jvm = only(&report)?;
     assert!(jvm.collections.full >= 1, "{:?}", jvm.collections);
@@ -208,8 +213,8 @@ fn a_machine_that_we_start_is_counted_too() -> Result<()> {
 
 #[test]
 fn without_its_probes_nothing_is_told() -> Result<()> {
-    let java = &virtual_machines()[0];
-    let mut target = JavaTarget::start(java, "Probes", &[])?;
+    let jdk = &Jdk::full()?;
+    let mut target = JavaTarget::start(jdk, "Probes", &[])?;
     let tracer = Tracer::record(target.pid, &["--no-jvm-probes"])?;
     target.ask("gc 1", "done")?;
     let report = tracer.stop()?.report()?;
@@ -228,9 +233,9 @@ fn a_program_that_is_no_jvm_survives_nothing() -> Result<()> {
 /// Live blocks must have survived as many collections as was asked for.
 #[test]
 fn what_survived_is_told_from_what_is_young() -> Result<()> {
-    let java = &virtual_machines()[0];
+    let jdk = &Jdk::full()?;
     let live = |after: &[&str]| -> Result<u64> {
-        let mut target = JavaTarget::start(java, "Probes", &["-XX:+UseSerialGC"])?;
+        let mut target = JavaTarget::start(jdk, "Probes", &["-XX:+UseSerialGC"])?;
         let tracer = Tracer::record(target.pid, &["--survived", "2"])?;
         for command in ["gc 1", "direct 100", after[0]] {
             target.ask(command, "done")?;

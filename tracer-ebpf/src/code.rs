@@ -126,6 +126,10 @@ extern "C" fn forget_code(space: u32, address: u64, length: u64) -> u32 {
             if (*range).end <= address {
                 return marked;
             }
+            // A JVM maps its code cache part by part, and never elsewhere.
+            if (*range).kind == RangeKind::Java as u32 {
+                return marked;
+            }
             (&raw mut (*range).kind).write_volatile(RangeKind::Pending as u32);
         }
         marked += 1;

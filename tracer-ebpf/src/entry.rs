@@ -135,7 +135,8 @@ pub(crate) fn find_site(context: &ProbeContext) {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);
-            (*thread).call.site = inflight::site(context.regs, thread, time, size);
+            (*thread).call.site =
+                inflight::site(context.regs, (*context.regs).rip, thread, time, size);
         }
     }
 }

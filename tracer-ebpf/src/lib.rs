@@ -9,6 +9,8 @@ pub mod block;
 pub mod call;
 pub mod callsite;
 pub mod event;
+pub mod frame;
+pub mod java;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
@@ -45,6 +47,9 @@ pub fn as_bytes<T: Record>(record: &T) -> &[u8] {
     // SAFETY: a `Record` has no padding, so all its bytes are initialised.
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<T>()) }
 }
+
+// SAFETY: a plain integer, any bit pattern is valid.
+unsafe impl Record for u8 {}
 
 // SAFETY: a plain integer, any bit pattern is valid.
 unsafe impl Record for u32 {}

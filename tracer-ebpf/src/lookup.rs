@@ -10,7 +10,13 @@ use crate::maps::{RANGES, ROWS, SPACES};
 
 /// Functions that are verified on their own return plain numbers: below this
 /// what they found, from this on why there is nothing.
-const FAILED: u64 = 1 << 32;
+const FAILED: u64 = 1 << 60;
+
+/// From here on: the number of the JVM whose code cache has an address.
+const IN_VM: u64 = 1 << 32;
+
+const END: u64 = fixed::END as u64;
+const SIGNAL: u64 = fixed::SIGNAL as u64;
 
 /// The number that stands for a reason.
 #[inline(always)]
@@ -27,20 +33,29 @@ pub(crate) fn reason_of(number: u64) -> Option<StackEnd> {
     Some(StackEnd::from_number(number - FAILED))
 }
 
+/// The number of a JVM that stands in place of a rule's.
+#[inline(always)]
+pub(crate) fn vm_of(number: u64) -> Option<u32> {
+    if number < IN_VM || number >= FAILED {
+        return None;
+    }
+    Some(number as u32)
+}
+
 /// The number of the rule of an address in an address space: of a return
 /// address, or (`exact` is 1) of an interrupted instruction. If there is none,
-/// see [`reason_of`]. Verified once, on its own.
+/// see [`vm_of`] and [`reason_of`]. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn find_rule(space: u32, address: u64, exact: u32) -> u64 {
     match find(space, address, exact != 0) {
-        Ok(number) => u64::from(number),
+        Ok(number) => number,
         Err(end) => failed(end),
     }
 }
 
 #[inline(always)]
-fn find(space: u32, address: u64, exact: bool) -> Result<u32, StackEnd> {
+fn find(space: u32, address: u64, exact: bool) -> Result<u64, StackEnd> {
     let range = range_of(space, address)?;
     // SAFETY: a live map value. User space may be about to replace the part
     // that it is in, but not before this program has ended.
@@ -51,10 +66,16 @@ fn find(space: u32, address: u64, exact: bool) -> Result<u32, StackEnd> {
     if range.kind == RangeKind::Trampoline as u32 {
         return Err(StackEnd::Hijacked);
     }
+    if range.kind == RangeKind::Java as u32 {
+        return match range.returns {
+            0 => Err(StackEnd::JavaLayout),
+            vm => Ok(IN_VM + u64::from(vm)),
+        };
+    }
     let called = exact || follows_call(address);
     if range.kind == RangeKind::Bare as u32 {
         return if called {
-            Ok(fixed::FRAME_POINTER)
+            Ok(u64::from(fixed::FRAME_POINTER))
         } else {
             Err(StackEnd::BadReturn)
         };
@@ -70,8 +91,8 @@ fn find(space: u32, address: u64, exact: bool) -> Result<u32, StackEnd> {
     // handler are put on the stack by hand; anything else is no code address.
     for offset in [offset.wrapping_sub(1), offset] {
         match row(range.returns, range.returns_len, offset) {
-            Ok(fixed::END) => return Ok(fixed::END),
-            Ok(fixed::SIGNAL) => return Ok(fixed::SIGNAL),
+            Ok(END) => return Ok(END),
+            Ok(SIGNAL) => return Ok(SIGNAL),
             _ => {}
         }
     }
@@ -96,11 +117,11 @@ fn range_of(space: u32, address: u64) -> Result<*const tracer_ebpf::table::Range
 
 /// The rule's number in a table.
 #[inline(always)]
-fn row(first: u32, len: u32, offset: u64) -> Result<u32, StackEnd> {
+fn row(first: u32, len: u32, offset: u64) -> Result<u64, StackEnd> {
     let start = |index: u32| ROWS.get(index).map(|row| row.offset());
     let index = search::<ROW_ROUNDS>(first, len, offset, start).ok_or(StackEnd::NoRow)?;
     match ROWS.get(index) {
-        Some(row) => Ok(row.rule()),
+        Some(row) => Ok(u64::from(row.rule())),
         None => Err(StackEnd::NoRow),
     }
 }

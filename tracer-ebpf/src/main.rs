@@ -19,7 +19,9 @@ mod allocation;
 mod code;
 mod entry;
 mod hit;
+mod hotspot;
 mod inflight;
+mod javaheap;
 mod lifecycle;
 mod lookup;
 mod mapping;
@@ -178,7 +180,7 @@ fn uf_empty_ret(_context: RetProbeContext) -> u32 {
 fn uf_walk(context: ProbeContext) -> u32 {
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
-        unsafe { unwind::capture(context.regs, thread) };
+        unsafe { unwind::capture(context.regs, (*context.regs).rip, thread) };
     }
     0
 }
@@ -190,6 +192,20 @@ fn uf_stackid(context: ProbeContext) -> u32 {
         // What is returned, and that it may be an error, is of no interest.
         let _ = context.get_stackid(&maps::KERNEL_STACKS, BPF_F_USER_STACK);
     }
+    0
+}
+
+/// Where a JVM has allocated a Java object the slow way.
+#[uprobe]
+fn uf_java_object(context: ProbeContext) -> u32 {
+    javaheap::sample(&context);
+    0
+}
+
+/// Where a JVM frees code.
+#[uprobe]
+fn uf_code_freed(_context: ProbeContext) -> u32 {
+    hotspot::code_freed();
     0
 }
 

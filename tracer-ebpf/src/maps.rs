@@ -8,6 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::event::Event;
+use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
     EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS,
     PROBE_RING_BYTES,
@@ -39,7 +40,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         next: 0,
     },
     unmapped_length: 0,
-    padding: 0,
+    threads: 0,
 });
 
 /// Traced processes by tgid.
@@ -108,6 +109,23 @@ pub(crate) static ANY_REPLACED: Array<u64> = Array::with_max_entries(1, 0);
 /// Rules by address; see [`cached`].
 #[map]
 pub(crate) static CACHE: Array<u64> = Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
+
+/// JVMs by number, 0 is none.
+#[map]
+pub(crate) static VMS: Array<Vm> = Array::with_max_entries(MAX_VMS, BPF_F_MMAPABLE);
+
+/// How often each has freed code, by number. Only written here.
+#[map]
+pub(crate) static FREED: Array<Freed> = Array::with_max_entries(MAX_VMS, BPF_F_MMAPABLE);
+
+/// The number of an image's JVM.
+#[map]
+pub(crate) static VM_OF: HashMap<u64, u32> = HashMap::with_max_entries(MAX_VMS, BPF_F_NO_PREALLOC);
+
+/// Code in code caches by address; see [`java::cached`].
+#[map]
+pub(crate) static JAVA_CACHE: Array<u64> =
+    Array::with_max_entries(java::cached::ENTRIES, BPF_F_MMAPABLE);
 
 /// One counter for each cause of loss.
 #[map]

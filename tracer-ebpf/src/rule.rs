@@ -58,6 +58,9 @@ pub enum Kind {
     Signal = SIGNAL | GO | DEREF,
     /// Code without tables that may keep frame pointers.
     FramePointer = FRAME_POINTER | GO | 1,
+    /// A frame of HotSpot's interpreter: CFA = the word at rbp + offset, and
+    /// the return address is above the saved rbp.
+    Interpreted = FRAME_POINTER | GO | DEREF | 1,
 }
 
 const GO: u8 = 1 << 3;
@@ -119,6 +122,28 @@ impl Rule {
         Saved::At(-16),
         Saved::Lost,
     );
+
+    /// A frame of HotSpot's interpreter. Between it and a caller that was
+    /// compiled may be arguments that an adapter copied, so the caller's stack
+    /// pointer is kept in the frame. (HotSpot's `frame_x86.hpp`.)
+    pub const INTERPRETED: Self =
+        Self::known(Kind::Interpreted, -8, Base::Bp, Saved::At(0), Saved::Same);
+    /// Where the return address is in such a frame, bytes above rbp.
+    pub const INTERPRETED_RETURN: u64 = 8;
+    /// The stub through which HotSpot's native code calls Java code: Java code
+    /// may use all registers, so the stub saves them, rbx six words below
+    /// rbp's. (HotSpot's `generate_call_stub`.)
+    pub const CALL_STUB: Self =
+        Self::known(Kind::Bp, 16, Base::Cfa, Saved::At(-16), Saved::At(-72));
+
+    /// A frame of so many words in HotSpot's code cache: rbp is saved below
+    /// the return address. rbx passes for saved, since nothing counts from it
+    /// until the call stub restores it.
+    #[inline(always)]
+    pub const fn java(words: u64) -> Self {
+        const EMPTY: Rule = Rule::known(Kind::Sp, 0, Base::Cfa, Saved::At(-16), Saved::Same);
+        Self(EMPTY.0 | (words & 0x7f_ffff) << 8)
+    }
 
     const fn known(kind: Kind, offset: i64, base: Base, bp: Saved, bx: Saved) -> Self {
         match Self::new(kind, offset, base, bp, bx) {
@@ -197,7 +222,13 @@ impl Rule {
     /// Whether the frame pointer is believed without a table.
     #[inline(always)]
     pub const fn is_frame_pointer(self) -> bool {
-        self.0 & FORM as u64 == FRAME_POINTER as u64
+        self.0 & (FORM | DEREF) as u64 == FRAME_POINTER as u64
+    }
+
+    /// Whether it is a frame of HotSpot's interpreter.
+    #[inline(always)]
+    pub const fn is_interpreted(self) -> bool {
+        self.0 & (FORM | DEREF) as u64 == (FRAME_POINTER | DEREF) as u64
     }
 
     /// The number of the register that the CFA counts from.
@@ -317,7 +348,17 @@ mod tests {
         assert!(Rule::SIGNAL.is_signal() && Rule::SIGNAL.is_in_memory());
         assert!(Rule::FRAME_POINTER.is_frame_pointer() && Rule::FRAME_POINTER.goes_on());
         assert!(Rule::ENTRY.is_plain());
-        for rule in [Rule::SIGNAL, Rule::FRAME_POINTER, Rule::NONE, Rule::END] {
+        assert!(Rule::INTERPRETED.is_interpreted() && Rule::INTERPRETED.is_in_memory());
+        assert!(!Rule::INTERPRETED.is_frame_pointer() && !Rule::FRAME_POINTER.is_interpreted());
+        assert!(Rule::CALL_STUB.is_plain() && Rule::java(14).is_plain());
+        assert_eq!(Rule::java(14).offset(), 14 * 8);
+        for rule in [
+            Rule::SIGNAL,
+            Rule::FRAME_POINTER,
+            Rule::INTERPRETED,
+            Rule::NONE,
+            Rule::END,
+        ] {
             assert!(!rule.is_plain());
         }
         for rule in [Rule::NONE, Rule::END, Rule::UNSUPPORTED] {

@@ -8,15 +8,12 @@
     reason = "the depth is at most MAX_FRAMES, and usize has 64 bits here"
 )]
 
+use crate::frame;
 use crate::limits::{MAX_FRAMES, USER_END};
 use crate::rule::{Kind, Rule};
 use crate::site::SiteKey;
 use crate::step::{Frame, Memory, Registers, plain_step};
 use crate::volatile::{Volatile, opaque};
-
-/// Marks, in the array of frames, an address that a signal interrupted: it is
-/// that of an instruction, not one to return to.
-pub const INTERRUPTED: u64 = 1 << 63;
 
 /// No code lies in the first page.
 const LOWEST_CODE: u64 = 0x1000;
@@ -49,11 +46,17 @@ pub enum StackEnd {
     /// The thread's start, through code without a table by frame pointers:
     /// frames that have none may be missing.
     StartByFramePointers = 10,
+    /// An address in a JVM's code cache where no code is known.
+    JavaCode = 11,
+    /// The rest of a virtual thread's stack is in the Java heap.
+    Continuation = 12,
+    /// A JVM's code cache, of a layout that is not known.
+    JavaLayout = 13,
 }
 
 impl StackEnd {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Start,
         Self::NoRow,
         Self::BadReturn,
@@ -65,6 +68,9 @@ impl StackEnd {
         Self::Hijacked,
         Self::Unsupported,
         Self::StartByFramePointers,
+        Self::JavaCode,
+        Self::Continuation,
+        Self::JavaLayout,
     ];
 
     /// The reason of a number.
@@ -81,6 +87,9 @@ impl StackEnd {
             8 => Self::Hijacked,
             9 => Self::Unsupported,
             10 => Self::StartByFramePointers,
+            11 => Self::JavaCode,
+            12 => Self::Continuation,
+            13 => Self::JavaLayout,
             _ => Self::Unreadable,
         }
     }
@@ -104,15 +113,24 @@ impl Rule {
     }
 }
 
+/// What is known of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// How to go up from it.
+    pub rule: Rule,
+    /// Its word; see [`crate::frame`].
+    pub word: u64,
+}
+
 /// The thread whose stack is walked.
 pub trait Target: Memory {
-    /// The rule of an address: of a return address, or (`exact`) of an
-    /// instruction that a signal interrupted.
+    /// What is known of a frame by its registers: of one to return to, or
+    /// (`exact` is 1) one that a signal interrupted.
     ///
     /// # Errors
-    /// Says why there is none. [`StackEnd::BadReturn`] says that the address
-    /// is no return address at all.
-    fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd>;
+    /// Says why nothing is. [`StackEnd::BadReturn`] and
+    /// [`StackEnd::Continuation`] say that it is no frame at all.
+    fn find(&mut self, frame: Registers, exact: u64) -> Result<Found, StackEnd>;
 
     /// The return address that a return probe replaced in the word at `slot`,
     /// if one did.
@@ -155,19 +173,21 @@ pub const PART: u32 = 32;
 pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
 
 impl WalkState {
-    /// Begins at a function's first instruction.
+    /// Begins at a function's first instruction, for which the word `first`
+    /// stands.
     #[inline(always)]
     pub fn begin(
         &mut self,
         registers: Registers,
+        first: u64,
         seed: (u64, u64),
         frames: &mut [u64; MAX_FRAMES],
     ) {
         self.high.set(seed.0);
         self.low.set(seed.1);
         self.frame.begin(registers, Rule::ENTRY);
-        self.add(registers.ip);
-        frames[0] = registers.ip;
+        self.add(first);
+        frames[0] = first;
         self.believed.set(0);
         self.depth.set(1);
     }
@@ -217,23 +237,25 @@ impl WalkState {
                     _ => StackEnd::BadReturn,
                 });
             }
-            let end = match target.rule(from.ip, self.exact.get() != 0) {
+            let exact = self.exact.get() & 1;
+            let (end, word) = match target.find(from, exact) {
                 Ok(found) => {
-                    rule = found;
-                    rule.end()
+                    rule = found.rule;
+                    (rule.end(), found.word)
                 }
-                Err(StackEnd::BadReturn) => return Some(StackEnd::BadReturn),
-                Err(reason) => Some(reason),
+                Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
+                    return Some(reason);
+                }
+                Err(reason) => (Some(reason), frame::native(from.ip, exact)),
             };
-            let shown = from.ip | self.exact.get() << 63;
-            self.add(shown);
+            self.add(word);
             // Right before it is used: kernels before 5.12 forget what they
             // know of a number that was on the stack meanwhile.
             let depth = opaque(self.depth.get() as usize);
             if depth >= MAX_FRAMES {
                 return Some(StackEnd::TooDeep);
             }
-            frames[depth] = shown;
+            frames[depth] = word;
             self.depth.set(self.depth.get() + 1);
             if end.is_some() {
                 return end;
@@ -307,18 +329,21 @@ mod tests {
     }
 
     impl Target for Thread {
-        fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd> {
-            match (address.wrapping_sub(CODE) >> 12, exact) {
-                (0..0xf, false) => Ok(two_words()),
-                (0..0xf, true) => Ok(Rule::ENTRY),
-                (0xf, _) => Ok(Rule::END),
-                (0x10, _) => Ok(Rule::SIGNAL),
-                (0x11, _) => Ok(Rule::NONE),
-                (0x12, _) => Err(StackEnd::NoRowYet),
-                (0x15, _) => Ok(Rule::FRAME_POINTER),
-                (0x13, _) => Err(StackEnd::BadReturn),
-                _ => Err(StackEnd::NoMapping),
-            }
+        fn find(&mut self, at: Registers, exact: u64) -> Result<Found, StackEnd> {
+            let rule = match (at.ip.wrapping_sub(CODE) >> 12, exact) {
+                (0..0xf, 0) => two_words(),
+                (0..0xf, _) => Rule::ENTRY,
+                (0xf, _) => Rule::END,
+                (0x10, _) => Rule::SIGNAL,
+                (0x11, _) => Rule::NONE,
+                (0x12, _) => return Err(StackEnd::NoRowYet),
+                (0x15, _) => Rule::FRAME_POINTER,
+                (0x13, _) => return Err(StackEnd::BadReturn),
+                (0x16, _) => return Err(StackEnd::Continuation),
+                _ => return Err(StackEnd::NoMapping),
+            };
+            let word = frame::native(at.ip, exact);
+            Ok(Found { rule, word })
         }
 
         fn original(&mut self, slot: u64) -> Option<u64> {
@@ -350,7 +375,7 @@ mod tests {
             bx: 0,
         };
         let mut state = WalkState::default();
-        state.begin(registers, (1, 2), &mut frames);
+        state.begin(registers, registers.ip, (1, 2), &mut frames);
         let end = (0..MAX_PARTS).find_map(|_| state.part(&mut thread, &mut frames));
         let walk = state.finish(end.unwrap_or(StackEnd::TooDeep));
         (walk, frames[..walk.depth as usize].to_vec())
@@ -393,6 +418,8 @@ mod tests {
 
     #[test]
     fn what_is_no_return_address_is_no_frame() {
+        let (walk, frames) = walk_words(&[CODE + 1, 0, CODE + 0x16_001]);
+        assert_eq!((frames.len(), walk.end), (2, StackEnd::Continuation));
         for word in [CODE + 0x13_001, 7, 1 << 60, u64::MAX] {
             let (walk, frames) = walk_words(&[CODE + 1, 0, word]);
             assert_eq!(
@@ -412,7 +439,7 @@ mod tests {
         words[1 + 21] = CODE + 0x123;
         words[40] = CODE + 0xf001;
         let (walk, frames) = walk_words(&words);
-        let interrupted = INTERRUPTED | (CODE + 0x123);
+        let interrupted = frame::native(CODE + 0x123, 1);
         assert_eq!(frames, [CODE, handler, interrupted, CODE + 0xf001]);
         assert_eq!(walk.end, StackEnd::Start);
     }

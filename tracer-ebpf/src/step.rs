@@ -148,9 +148,10 @@ impl Frame {
         self.check_cfa()?;
         // In the order of their addresses, mostly: one window serves all.
         let base = self.words[self.rule().base()].get();
+        let return_slot = self.return_slot();
         self.restore(BX, self.rule().bx(), base, memory)?;
         self.restore(BP, self.rule().bp(), base, memory)?;
-        let ip = read(self.return_slot(), memory)?;
+        let ip = read(return_slot, memory)?;
         self.ip.set(ip);
         self.words[SP].set(self.words[CFA].get());
         Ok(())
@@ -190,6 +191,9 @@ impl Frame {
     fn return_slot(&self) -> u64 {
         if self.rule().is_signal() {
             return self.words[SP].get().wrapping_add(Rule::SIGNAL_IP);
+        }
+        if self.rule().is_interpreted() {
+            return self.words[BP].get().wrapping_add(Rule::INTERPRETED_RETURN);
         }
         self.words[CFA].get().wrapping_sub(8)
     }
@@ -318,6 +322,26 @@ mod tests {
             bx: 1016,
         };
         assert_eq!(up, expected);
+    }
+
+    #[test]
+    fn an_interpreted_frame_keeps_the_callers_stack_pointer() {
+        let mut words = numbered();
+        words.0[3] = STACK + 96;
+        let up = step(Rule::INTERPRETED, registers(), &mut words).unwrap();
+        assert_eq!((up.ip, up.sp), (1005, STACK + 96));
+        assert_eq!((up.bp, up.bx), (1004, registers().bx));
+    }
+
+    #[test]
+    fn the_call_stub_restores_what_java_code_overwrote() {
+        let from = Registers {
+            bp: STACK + 8 * 12,
+            ..registers()
+        };
+        let up = step(Rule::CALL_STUB, from, &mut numbered()).unwrap();
+        assert_eq!((up.ip, up.sp), (1013, STACK + 8 * 14));
+        assert_eq!((up.bp, up.bx), (1012, 1005));
     }
 
     #[test]

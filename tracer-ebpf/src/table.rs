@@ -75,6 +75,9 @@ pub enum RangeKind {
     Pending = 2,
     /// The kernel's trampolines of return probes.
     Trampoline = 3,
+    /// A JVM's code cache: `returns` is the JVM's number, 0 if its layout is
+    /// not known.
+    Java = 4,
 }
 
 /// The ranges of one address space: a part of the array of all ranges. 0 of

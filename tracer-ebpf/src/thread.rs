@@ -50,12 +50,37 @@ pub struct Thread {
     /// The address space that it is walked in, a number; 0 if its code is not
     /// known.
     pub space: Volatile,
+    /// The JVM whose code cache the walk met last: its number (0 if none),
+    /// where its code begins, how long that is, and the same of its
+    /// interpreter.
+    pub vm: VmCode,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.
     pub window_length: Volatile,
     /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
+}
+
+/// Where a JVM's code is.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct VmCode {
+    /// Its number; 0 if none.
+    pub number: Volatile,
+    /// First address of its code cache.
+    pub start: Volatile,
+    /// Bytes of it.
+    pub length: Volatile,
+    /// First address of its interpreter.
+    pub interpreter_start: Volatile,
+    /// Bytes of it.
+    pub interpreter_length: Volatile,
+    /// Bytes from an interpreted frame's rbp down to its bytecode pointer.
+    pub bytecode_below: Volatile,
+    /// How often it has freed code, if what is cached may be believed;
+    /// otherwise all ones.
+    pub freed: Volatile,
 }
 
 /// log2 of the size limit of hash elements in older kernels' slab caches.

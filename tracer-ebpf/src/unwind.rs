@@ -3,26 +3,28 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
+use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
-use tracer_ebpf::rule::Rule;
-use tracer_ebpf::stack::{MAX_PARTS, StackEnd, Target, Walk};
+use tracer_ebpf::stack::{Found, MAX_PARTS, StackEnd, Target, Walk};
 use tracer_ebpf::step::{Memory, Registers};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
 use crate::code::replaced_of;
+use crate::hotspot;
 use crate::inflight;
-use crate::lookup::{failed, find_rule, reason_of};
+use crate::lookup::{failed, find_rule, reason_of, vm_of};
 use crate::maps::{self, CACHE, CODE_OF, RULES, SPACES};
 use crate::read::kernel;
 
-/// Walks the current thread's stack into its record.
+/// Walks the current thread's stack into its record. `first` is the word of
+/// the probed function.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk {
+pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thread) -> Walk {
     // SAFETY: regs is the program's context.
     let registers = unsafe {
         Registers {
@@ -39,6 +41,7 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     let code = code.unwrap_or_default();
     let replaced = replaced_of(image);
     let seed = maps::settings().hash_seed.wrapping_add(replaced.count);
+    let seed = seed.wrapping_add(u64::from(inflight::told_apart()) << 32);
     let space = code.valid(replaced, |number| {
         SPACES.get(number).map_or(0, |space| space.spare)
     });
@@ -49,8 +52,9 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, thread: *mut Thread) -> Walk 
     unsafe {
         (*thread).space.set(u64::from(space));
         (*thread).window_length.set(0);
+        (*thread).vm.length.set(0);
     }
-    state.begin(registers, (seed, image), frames);
+    state.begin(registers, first, (seed, image), frames);
     let mut end = StackEnd::TooDeep;
     let mut part = 0;
     while part < MAX_PARTS {
@@ -82,8 +86,8 @@ extern "C" fn walk_part() -> u64 {
 
 /// The current thread: its record has the part of its stack that was read
 /// last.
-struct Current {
-    thread: *mut Thread,
+pub(crate) struct Current {
+    pub(crate) thread: *mut Thread,
 }
 
 impl Memory for Current {
@@ -113,15 +117,55 @@ impl Memory for Current {
 
 impl Target for Current {
     #[inline(always)]
-    fn rule(&mut self, address: u64, exact: bool) -> Result<Rule, StackEnd> {
+    fn find(&mut self, frame: Registers, exact: u64) -> Result<Found, StackEnd> {
+        // SAFETY: only this thread touches its record.
+        let vm = unsafe { &mut (*self.thread).vm };
+        if frame.ip.wrapping_sub(vm.start.get()) >= vm.length.get() {
+            let number = self.number(frame.ip, exact);
+            if let Some(number) = vm_of(number) {
+                hotspot::enter(vm, number);
+            } else {
+                return named(number, frame.ip, exact);
+            }
+        }
+        hotspot::find(frame, self)
+    }
+
+    #[inline(always)]
+    fn original(&mut self, slot: u64) -> Option<u64> {
+        match original_return(slot) {
+            0 => None,
+            address => Some(address),
+        }
+    }
+}
+
+/// The rule of a number that was found for an address.
+#[inline(always)]
+fn named(number: u64, address: u64, exact: u64) -> Result<Found, StackEnd> {
+    if let Some(reason) = reason_of(number) {
+        return Err(reason);
+    }
+    let rule = RULES
+        .get(number as u32)
+        .copied()
+        .ok_or(StackEnd::Unsupported)?;
+    let word = frame::native(address, exact);
+    Ok(Found { rule, word })
+}
+
+impl Current {
+    /// What is found for an address; see [`find_rule`].
+    #[inline(always)]
+    fn number(&mut self, address: u64, exact: u64) -> u64 {
         // SAFETY: only this thread touches its record.
         let space = unsafe { (*self.thread).space.get() as u32 };
-        let number = if exact {
+        if exact != 0 {
             find_rule(space, address, 1)
         } else {
             let tag = cached::tag(space, address);
             let Some(entry) = CACHE.get_ptr_mut(cached::index(space, address)) else {
-                return Err(StackEnd::NoRowYet);
+                return failed(StackEnd::NoRowYet);
             };
             // SAFETY: a live map value; entries are whole words.
             match cached::rule(unsafe { entry.read_volatile() }, tag) {
@@ -135,21 +179,6 @@ impl Target for Current {
                     number
                 }
             }
-        };
-        if let Some(reason) = reason_of(number) {
-            return Err(reason);
-        }
-        RULES
-            .get(number as u32)
-            .copied()
-            .ok_or(StackEnd::Unsupported)
-    }
-
-    #[inline(always)]
-    fn original(&mut self, slot: u64) -> Option<u64> {
-        match original_return(slot) {
-            0 => None,
-            address => Some(address),
         }
     }
 }

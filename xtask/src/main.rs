@@ -6,6 +6,9 @@ mod build;
 mod demo;
 mod dist;
 mod fuzz;
+mod incidents;
+mod java;
+mod jdks;
 mod lint;
 mod setup;
 mod shell;
@@ -56,6 +59,14 @@ enum Verb {
     /// Set up, lint, build, and run every test, some of them on other kernels too
     Test {
         /// Run only tests whose name contains this, and no lints
+        name: Option<String>,
+    },
+    /// Run the incidents and their healthy twins on every JDK, and judge the reports
+    Incidents {
+        /// Only on this version of Java
+        #[arg(long, value_name = "MAJOR")]
+        jdk: Option<u32>,
+        /// Only this incident, such as ScopeChain
         name: Option<String>,
     },
     /// Fuzz what reads files and records that others made
@@ -122,6 +133,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
         Verb::Demo => demo::run()?,
         Verb::Lint => lint::all(&setup::ensure(&[Group::Lint])?)?,
         Verb::Test { name } => return test::all(name.as_deref()),
+        Verb::Incidents { jdk, name } => return incidents::run(jdk, name.as_deref()),
         Verb::Fuzz { targets, seconds } => {
             setup::ensure(&[Group::Test])?;
             fuzz::run_for(&targets, seconds)?;

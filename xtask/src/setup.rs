@@ -1,4 +1,5 @@
-//! Installs what is missing: packages through apt, bpf-linker through cargo.
+//! Installs what is missing: packages through apt, bpf-linker through cargo,
+//! Java runtimes through pip.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
+use crate::jdks;
 use crate::shell::{as_root, capture, is_root, run, say};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
@@ -104,7 +106,14 @@ pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
     if groups.contains(&Group::Lint) && !is_nightly(&found) {
         wanted.insert(CLIPPY);
     }
+    let wants_java = groups.contains(&Group::Test) || groups.contains(&Group::Bench);
+    if wants_java {
+        wanted.extend(jdks::packages());
+    }
     apt(&wanted.into_iter().collect::<Vec<_>>())?;
+    if wants_java {
+        jdks::ensure()?;
+    }
 
     if let Err(Missing::Linker { compiler, .. }) = choose(&look()) {
         say(format_args!(

@@ -77,7 +77,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
 
 /// The same with variables set, which sudo would not hand on by itself.
 pub(crate) fn as_root_with<'a>(
-    variables: impl IntoIterator<Item = (&'a str, &'a Path)>,
+    variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
     program: impl AsRef<OsStr>,
 ) -> Command {
     let mut command = as_root("env");

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use tracer_ebpf_build::workspace;
 
+use crate::java;
 use crate::shell::run;
 
 const DIRECTIVE_LINES: usize = 5;
@@ -42,7 +43,8 @@ pub(crate) fn build_all() -> Result<()> {
         .into_iter()
         .partition(|target| target.directives.shared);
     in_parallel(&libraries)?;
-    in_parallel(&programs)
+    in_parallel(&programs)?;
+    java::build()
 }
 
 /// Builds one target that stands on its own, and returns its path.

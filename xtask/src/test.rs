@@ -1,8 +1,9 @@
 //! All tests: set-up, lints, unit tests as the user, and the end-to-end tests
 //! as root.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
@@ -13,10 +14,10 @@ use crate::build::{Profile, unfreed};
 use crate::setup::{Group, ensure};
 use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
 use crate::tally::Tally;
-use crate::{fuzz, lint, targets, vm};
+use crate::{fuzz, jdks, lint, targets, vm};
 
 /// The package of the end-to-end tests.
-const END_TO_END: &str = "unfreed-tests";
+pub(crate) const END_TO_END: &str = "unfreed-tests";
 /// End-to-end tests that run at a time.
 const THREADS: &str = "--test-threads=2";
 
@@ -37,11 +38,7 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
         tally += fuzz::briefly()?;
     }
     for program in &end_to_end.programs {
-        let variables = EndToEnd::variables();
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (*name, value.as_path()));
-        let mut command = as_root_with(variables, program);
+        let mut command = EndToEnd::command(program)?;
         command
             .current_dir(workspace().join("tests"))
             .args([THREADS, "--color=never"])
@@ -82,12 +79,28 @@ impl EndToEnd {
         })
     }
 
+    /// A command that runs one of their programs as root, in their environment.
+    ///
+    /// # Errors
+    /// See [`EndToEnd::variables`].
+    pub(crate) fn command(program: &Path) -> Result<Command> {
+        let variables = Self::variables()?;
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_os_str()));
+        Ok(as_root_with(variables, program))
+    }
+
     /// The environment of the tests.
-    pub(crate) fn variables() -> [(&'static str, PathBuf); 2] {
-        [
-            ("UNFREED_BIN", Profile::Dev.folder().join("unfreed")),
-            ("UNFREED_TARGETS", targets::folder()),
-        ]
+    ///
+    /// # Errors
+    /// The workspace's path cannot be in a list of paths.
+    pub(crate) fn variables() -> Result<[(&'static str, OsString); 3]> {
+        Ok([
+            ("UNFREED_BIN", Profile::Dev.folder().join("unfreed").into()),
+            ("UNFREED_TARGETS", targets::folder().into()),
+            ("UNFREED_JDKS", jdks::homes()?),
+        ])
     }
 }
 

@@ -13,12 +13,31 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
+use crate::jvm::libjvm::LibJvm;
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::Probe;
+
+/// `CodeCache::free(CodeBlob*)`, through which all code goes that HotSpot
+/// frees. It is not exported.
+const FREE_CODE: &str = "_ZN9CodeCache4freeEP8CodeBlob";
+
+/// Functions of HotSpot's `AllocTracer` that are told of an object for which
+/// a thread needed a new buffer, and of one outside of such buffers; each as
+/// JDK 17 and later call it, and as 11 does.
+const ALLOCATED: [&[&str]; 2] = [
+    &[
+        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassPP12HeapWordImplmmP10JavaThread",
+        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassP8HeapWordmmP6Thread",
+    ],
+    &[
+        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassPP12HeapWordImplmP10JavaThread",
+        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassP8HeapWordmP6Thread",
+    ],
+];
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +150,55 @@ impl Probes {
                 std::thread::spawn(move || drop(links));
             }
         }
+    }
+
+    /// Has the kernel side told of code that a JVM frees.
+    ///
+    /// # Errors
+    /// Fails if the JVM's file does not say where that is, or the probe cannot
+    /// be placed.
+    pub fn watch_freed_code(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+    ) -> Result<()> {
+        self.attach_to_library(object, library, scope, "uf_code_freed", FREE_CODE)
+    }
+
+    /// Has the kernel side sample what a JVM allocates in its heap.
+    ///
+    /// # Errors
+    /// See [`Probes::watch_freed_code`].
+    pub fn watch_java_heap(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+    ) -> Result<()> {
+        for names in ALLOCATED {
+            let name = library.first(names)?;
+            let name = name.context("the Java VM's library has no symbols of AllocTracer")?;
+            self.attach_to_library(object, library, scope, "uf_java_object", name)?;
+        }
+        Ok(())
+    }
+
+    fn attach_to_library(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+        program: &str,
+        symbol: &'static str,
+    ) -> Result<()> {
+        let offset = library
+            .file_offset(symbol)?
+            .context("the Java VM's library has no symbols")?;
+        let file = path(library.file());
+        let link = object.attach_one(program, offset, &file, scope.pid())?;
+        self.links.push(link);
+        Ok(())
     }
 
     /// Takes over probes that were placed otherwise.

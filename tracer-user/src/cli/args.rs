@@ -68,12 +68,27 @@ pub struct RecordArgs {
     #[arg(short, long = "pid", value_name = "PID", required = true,
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pids: Vec<u32>,
+    /// Which classes of a JVM's heap to watch.
+    #[command(flatten)]
+    pub java: JavaArgs,
     /// How to trace.
     #[command(flatten)]
     pub trace: TraceArgs,
     /// What to write.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What to ask a JVM.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Java")]
+pub struct JavaArgs {
+    /// Show which classes grow in a JVM's heap, by class histograms
+    #[arg(long)]
+    pub java_heap: bool,
+    /// Collect before each histogram: exact, but each stops the JVM for a full collection
+    #[arg(long, requires = "java_heap")]
+    pub live: bool,
 }
 
 /// `unfreed run`
@@ -116,6 +131,9 @@ pub struct TraceArgs {
     /// Trace children too, each as a process of its own
     #[arg(long)]
     pub follow: bool,
+    /// Tell call paths apart by thread, and name the threads
+    #[arg(long)]
+    pub threads: bool,
     /// Live blocks to hold in the kernel
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
     pub max_live: u64,

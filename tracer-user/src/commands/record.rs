@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::process::clock::monotonic_ns;
@@ -51,6 +51,15 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         for target in targets {
             session.attach(target)?;
         }
+        if args.java.java_heap {
+            session.watch_java_heaps(args.java.live, args.trace.duration);
+            while !session.java_heaps_have_begun() {
+                tokio::select! {
+                    number = signals.next() => return Ok(signalled(number)),
+                    () = sleep(GAP) => {}
+                }
+            }
+        }
         session.start()?;
         announce(&session, &args.trace);
         let plan = Plan {
@@ -62,6 +71,11 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
+}
+
+/// The exit code when a signal ends it before there is anything to report.
+fn signalled(number: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }
 
 /// Begins to build the unwind tables of live processes. That one is gone
@@ -104,6 +118,9 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
     }
     for line in session.describe() {
         eprintln!("tracing {line}");
+    }
+    for line in session.java_problems() {
+        eprintln!("{line}");
     }
     let footprint = session.footprint();
     eprintln!(

@@ -1,6 +1,7 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
+use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
@@ -80,6 +81,8 @@ impl Sizes {
             + bytes(MAX_RANGES, size_of::<Range>())
             + bytes(MAX_SPACES, size_of::<Space>())
             + bytes(cached::ENTRIES, size_of::<u64>())
+            + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
+            + bytes(java::cached::ENTRIES, size_of::<u64>())
     }
 }
 

@@ -13,3 +13,4 @@ pub mod program;
 mod syscall;
 pub mod tables;
 pub mod usdt;
+pub mod vms;

@@ -14,6 +14,7 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
@@ -30,6 +31,7 @@ use super::multi::MultiPrograms;
 use super::program::{Moment, Place, Programs};
 use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
+use super::vms::VmMaps;
 use crate::process::address::FileOffset;
 
 /// The compiled programs, aligned as the ELF reader wants them.
@@ -148,6 +150,20 @@ impl Object {
         })
     }
 
+    /// The maps that Java frames are walked by, once.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses to map them into our memory.
+    pub fn vm_maps(&mut self) -> Result<VmMaps> {
+        let ebpf = &mut self.ebpf;
+        Ok(VmMaps {
+            vms: writable(ebpf, "VMS", java::MAX_VMS)?,
+            freed: mapped(ebpf, "FREED", java::MAX_VMS)?,
+            cache: writable(ebpf, "JAVA_CACHE", java::cached::ENTRIES)?,
+            vm_of: take(ebpf, "VM_OF")?.try_into()?,
+        })
+    }
+
     /// How probes are attached.
     pub fn road(&self) -> Road {
         match self.multi {
@@ -262,7 +278,7 @@ impl Object {
         self.load_alone(USDT)?;
         places
             .iter()
-            .map(|place| self.attach_loaded(USDT, *place, file, pid))
+            .map(|place| self.attach_loaded(USDT, place.offset, file, pid))
             .collect()
     }
 
@@ -275,13 +291,29 @@ impl Object {
     ) -> Result<Link> {
         let name = self.programs.of(moment, place.function);
         self.load_program(name)?;
-        self.attach_loaded(name, place, file, pid)
+        self.attach_loaded(name, place.offset, file, pid)
+    }
+
+    /// Attaches a program, by a perf event on every kernel, to an offset of a
+    /// file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or the place.
+    pub fn attach_one(
+        &mut self,
+        name: &str,
+        offset: u64,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        self.load_alone(name)?;
+        self.attach_loaded(name, offset, file, pid)
     }
 
     fn attach_loaded(
         &mut self,
         name: &str,
-        place: Place,
+        offset: u64,
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
@@ -290,11 +322,10 @@ impl Object {
             Some(pid) => UProbeScope::OneProcess(pid),
             None => UProbeScope::AllProcesses,
         };
-        let location = UProbeAttachLocation::AbsoluteOffset(place.offset);
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
         let link = program.attach(location, file, scope).with_context(|| {
             format!(
-                "cannot place a probe at offset {:#x} of {}",
-                place.offset,
+                "cannot place a probe at offset {offset:#x} of {}",
                 file.display()
             )
         })?;
@@ -373,12 +404,26 @@ impl Object {
         }
     }
 
-    /// The sites in use. Their indices are given out in order, so a long gap
-    /// ends the search.
+    /// The sites of native memory in use.
     pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| !site.is_sample())
+    }
+
+    /// The sites of samples of the Java heap.
+    pub fn samples(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.all_sites().filter(|(_, site)| site.is_sample())
+    }
+
+    fn all_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_from(0)
+    }
+
+    /// The sites in use, of both kinds, from an index on. Their indices are
+    /// given out in order, so a long gap ends the search.
+    pub fn sites_from(&self, first: u32) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;
-        let mut last_used = 0;
-        (0..self.sites.len())
+        let mut last_used = first;
+        (first..self.sites.len())
             .map_while(move |index| {
                 let site = self.sites.get(index)?;
                 if site.image != 0 {

@@ -41,6 +41,8 @@ pub struct Cutoff {
 /// One site with everything that is counted.
 #[derive(Debug, Clone)]
 pub struct CollectedSite {
+    /// Its index.
+    pub index: u32,
     /// The image's id.
     pub image: u64,
     /// Heap or mappings.
@@ -59,10 +61,33 @@ pub struct CollectedSite {
     pub lifetimes: [u64; LIFETIME_BUCKETS],
     /// Blocks that could not be followed.
     pub untracked: u64,
+    /// The thread whose path this is, if threads are told apart.
+    pub thread: Option<SiteThread>,
     /// Addresses, leaf first.
     pub frames: Vec<u64>,
     /// Why the stack ends; a [`tracer_ebpf::stack::StackEnd`].
     pub end: u32,
+}
+
+/// The thread of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteThread {
+    /// Its id.
+    pub id: u32,
+    /// The short name that it had when the site was made.
+    pub name: String,
+}
+
+impl SiteThread {
+    /// The thread of a site, if threads are told apart.
+    pub fn of(site: &Site) -> Option<Self> {
+        let end = site.thread_name.iter().position(|byte| *byte == 0);
+        let name = &site.thread_name[..end.unwrap_or(site.thread_name.len())];
+        (site.thread != 0).then(|| Self {
+            id: site.thread,
+            name: String::from_utf8_lossy(name).into_owned(),
+        })
+    }
 }
 
 impl LiveSums {
@@ -145,7 +170,7 @@ pub fn collect(
             continue;
         };
         if site.allocated_count > 0 {
-            sites.push(heap_site(&site, ages.get(&index).copied(), cutoff));
+            sites.push(heap_site(index, &site, ages.get(&index).copied(), cutoff));
         }
         if let Some(sums) = image.ledger.sums_of(index) {
             sites.push(mapping_site(&site, sums, image, index, cutoff));
@@ -166,7 +191,7 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
         .collect()
 }
 
-fn heap_site(site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
+fn heap_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
     let aged = live.unwrap_or_default();
     let live = if cutoff.asked {
         (aged.count, aged.bytes)
@@ -182,7 +207,7 @@ fn heap_site(site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSi
         seen: (site.first_seen, site.last_seen),
         lifetimes: site.lifetimes,
         untracked: site.untracked_count,
-        ..bare(site)
+        ..bare(index, site)
     }
 }
 
@@ -208,12 +233,13 @@ fn mapping_site(
         seen: (sums.first_seen, sums.last_seen),
         lifetimes: sums.lifetimes,
         untracked: 0,
-        ..bare(site)
+        ..bare(index, site)
     }
 }
 
-fn bare(site: &Site) -> CollectedSite {
+fn bare(index: u32, site: &Site) -> CollectedSite {
     CollectedSite {
+        index,
         image: site.image,
         kind: MemoryKind::Heap,
         allocated: (0, 0),
@@ -223,6 +249,7 @@ fn bare(site: &Site) -> CollectedSite {
         seen: (0, 0),
         lifetimes: [0; LIFETIME_BUCKETS],
         untracked: 0,
+        thread: SiteThread::of(site),
         frames: site
             .frames
             .iter()

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use tracer_ebpf::stack::INTERRUPTED;
+use tracer_ebpf::frame::Frame;
 
 /// The address of an instruction in a process's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,34 +31,52 @@ pub enum FrameAddress {
     Instruction(CodeAddress),
     /// Any frame further out.
     Return(ReturnAddress),
+    /// A frame in a JVM's code, which an address alone does not name.
+    Java(JavaWord),
 }
+
+/// The word of a Java frame; see [`tracer_ebpf::frame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JavaWord(pub u64);
 
 impl FrameAddress {
     /// The frames of a stack as the kernel side has them, innermost first: the
     /// first address is the instruction at which the stack was taken.
     pub fn of_stack(leaf_first: &[u64]) -> impl DoubleEndedIterator<Item = FrameAddress> {
-        leaf_first.iter().enumerate().map(|(depth, &word)| {
-            if depth == 0 || word & INTERRUPTED != 0 {
-                FrameAddress::Instruction(CodeAddress(word & !INTERRUPTED))
-            } else {
-                FrameAddress::Return(ReturnAddress(word))
-            }
-        })
+        leaf_first
+            .iter()
+            .enumerate()
+            .map(|(depth, &word)| match Frame::of(word) {
+                Frame::Native {
+                    address,
+                    interrupted,
+                } if depth == 0 || interrupted => FrameAddress::Instruction(CodeAddress(address)),
+                Frame::Native { address, .. } => FrameAddress::Return(ReturnAddress(address)),
+                _ => FrameAddress::Java(JavaWord(word)),
+            })
     }
 
-    /// The address to look up.
-    pub fn lookup(self) -> CodeAddress {
+    /// The address to look up, if that names the frame.
+    pub fn lookup(self) -> Option<CodeAddress> {
         match self {
-            FrameAddress::Instruction(address) => address,
-            FrameAddress::Return(address) => address.call(),
+            FrameAddress::Instruction(address) => Some(address),
+            FrameAddress::Return(address) => Some(address.call()),
+            FrameAddress::Java(_) => None,
         }
     }
 
-    /// The address as it was found on the stack.
+    /// The address as it was found on the stack; of an interpreted Java frame
+    /// that of its method.
     pub fn raw(self) -> u64 {
         match self {
             FrameAddress::Instruction(address) => address.0,
             FrameAddress::Return(address) => address.0,
+            FrameAddress::Java(JavaWord(word)) => match Frame::of(word) {
+                Frame::Native { address, .. } => address,
+                Frame::Interpreted { method, .. } => method,
+                Frame::Compiled { pc, .. } => pc,
+                Frame::Class { klass } => klass,
+            },
         }
     }
 }
@@ -90,8 +108,15 @@ mod tests {
     #[test]
     fn only_the_leaf_is_looked_up_where_it_is() {
         let frames: Vec<_> = FrameAddress::of_stack(&[0x1000, 0x2000, 0]).collect();
-        let lookups: Vec<_> = frames.iter().map(|frame| frame.lookup().0).collect();
+        let lookups: Vec<_> = frames
+            .iter()
+            .map(|frame| frame.lookup().unwrap().0)
+            .collect();
         assert_eq!(lookups, [0x1000, 0x1fff, 0]);
+        let word = tracer_ebpf::frame::compiled(0x7000, 5);
+        let java = FrameAddress::of_stack(&[0x1000, word]).next_back();
+        assert_eq!(java, Some(FrameAddress::Java(JavaWord(word))));
+        assert_eq!(java.map(FrameAddress::raw), Some(0x7000));
         assert_eq!(frames[1].raw(), 0x2000);
         assert_eq!(CodeAddress(0x1f).to_string(), "0x1f");
     }

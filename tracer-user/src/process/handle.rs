@@ -108,6 +108,17 @@ impl ProcessHandle {
         self.open_at(name, OFlags::PATH | OFlags::CLOEXEC)
     }
 
+    /// The ids of its threads.
+    ///
+    /// # Errors
+    /// Fails with `ESRCH` once the process is gone.
+    pub fn tasks(&self) -> io::Result<Vec<u32>> {
+        let folder = self.open_at("task", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+        let entries = rustix::fs::Dir::read_from(folder)?;
+        let id = |entry: rustix::fs::DirEntry| entry.file_name().to_str().ok()?.parse().ok();
+        Ok(entries.filter_map(|entry| id(entry.ok()?)).collect())
+    }
+
     /// What the symbolic link `/proc/PID/NAME` says.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ pub mod flamegraph;
 pub mod folded;
 pub mod gate;
 pub mod input;
+pub mod java;
 pub mod json;
 pub mod model;
 pub mod names;

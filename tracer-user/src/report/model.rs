@@ -48,6 +48,9 @@ pub struct Report {
     pub losses: Vec<Loss>,
     /// What tracing cost.
     pub overhead: Overhead,
+    /// How the heaps of JVMs grew (`--java-heap`), one entry for each JVM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub java_heap: Vec<JavaHeap>,
 }
 
 /// What was asked for on the command line, as far as it changes the numbers.
@@ -135,7 +138,7 @@ pub struct Module {
 }
 
 /// What kind of memory a site allocates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryKind {
     /// Blocks from malloc and its relatives.
@@ -180,10 +183,22 @@ pub struct Site {
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
+    /// The thread that allocated, if they are told apart (`--threads`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
     /// Why the stack ends where it does.
     pub stack_end: StackEnd,
     /// The call path, root first; the allocator's function is last.
     pub frames: Vec<Frame>,
+}
+
+/// A thread of a traced process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id in the tracer's pid namespace.
+    pub id: u32,
+    /// Its name when it was last looked at; empty if it was never known.
+    pub name: String,
 }
 
 /// How many freed blocks lived for less than `below` and not less than the
@@ -227,6 +242,12 @@ pub enum StackEnd {
     /// The start of the thread, through just-in-time or other code without a
     /// table by frame pointers: frames in it that have none are missing.
     StartByFramePointers,
+    /// An address in a JVM's code cache where no code is known.
+    JavaCode,
+    /// The rest of a virtual thread's stack is in the Java heap.
+    Continuation,
+    /// A JVM whose layout is not known.
+    JavaLayout,
 }
 
 impl StackEnd {
@@ -248,6 +269,11 @@ impl StackEnd {
             Self::StartByFramePointers => {
                 Some("code without unwind information may hide frames of this stack")
             }
+            Self::JavaCode => Some("no code is known at this address of the JVM's code cache"),
+            Self::Continuation => {
+                Some("the rest of this virtual thread's stack is in the Java heap")
+            }
+            Self::JavaLayout => Some("the layout of this JVM is not known"),
         }
     }
 }
@@ -286,9 +312,25 @@ pub enum Origin {
     Library,
     /// Code compiled at run time (named by a perf map).
     Jit,
+    /// A Java method that the JVM interprets.
+    Interpreted,
+    /// A Java method that the JVM's first compiler made: quick code, to be
+    /// replaced when the method is hot.
+    C1,
+    /// A Java method that the JVM's optimizing compiler made.
+    C2,
+    /// Code that the JVM made for itself, between Java and native code.
+    Stub,
     /// Unknown.
     #[default]
     Unknown,
+}
+
+impl Origin {
+    /// Whether the frame is of a Java method.
+    pub const fn is_java(self) -> bool {
+        matches!(self, Self::Interpreted | Self::C1 | Self::C2)
+    }
 }
 
 /// Sums over all sites.
@@ -398,6 +440,104 @@ pub struct Overhead {
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.
     pub tracer_seconds: f64,
+}
+
+/// How the heap of one JVM grew, by its class histograms over the run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JavaHeap {
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// Whether a full collection came before each histogram (`--live`).
+    /// Without, garbage that was not collected yet counts too.
+    pub live_only: bool,
+    /// The histograms, oldest first.
+    pub samples: Vec<HeapSample>,
+    /// Classes with another count in the last histogram than in the first, and
+    /// those that grow: these first, then most bytes gained first. At most
+    /// 1,000.
+    pub classes: Vec<ClassGrowth>,
+    /// How many classes of that kind are left out of `classes`.
+    pub omitted: u64,
+    /// The VM's own samples of what it allocated during the run.
+    pub sampled: HeapSampling,
+    /// Why there are no histograms, or none after the last.
+    pub problem: Option<String>,
+}
+
+/// One class histogram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct HeapSample {
+    /// When it was complete.
+    pub at: f64,
+    /// How long the JVM took to answer, seconds.
+    pub answered_in: f64,
+    /// How long all Java threads stood still meanwhile, seconds, as the JVM
+    /// counts it; `null` if it does not.
+    pub pause: Option<f64>,
+    /// Whether it was taken right after a collection: then there is little
+    /// garbage in it.
+    pub after_collection: bool,
+    /// Collections since the JVM's start, as it counts them.
+    pub collections: Option<u64>,
+    /// Objects of all classes.
+    pub instances: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The objects of one class over the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassGrowth {
+    /// The class's name as Java source has it: `byte[]`, `a.b.C$D`.
+    pub class: String,
+    /// Whether it grows.
+    pub verdict: GrowthVerdict,
+    /// Instances in each histogram of [`JavaHeap::samples`].
+    pub instances: Vec<u64>,
+    /// Bytes in each histogram, without what the objects point to.
+    pub bytes: Vec<u64>,
+    /// Where its objects were allocated during the run, as far as samples
+    /// tell; most bytes first.
+    pub allocated: Vec<AllocationPath>,
+}
+
+/// Samples of what a JVM allocated: each time that a thread's buffer was full,
+/// the object for which it got a new one, and each object too large for that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeapSampling {
+    /// Samples of all classes.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes.
+    pub bytes: u64,
+    /// Why there are none.
+    pub problem: Option<String>,
+}
+
+/// A call path on which objects of a class were allocated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocationPath {
+    /// Samples of objects of the class.
+    pub samples: u64,
+    /// The buffers and large objects that they stand for, bytes: an estimate
+    /// of what was allocated on the path, whatever became of it.
+    pub bytes: u64,
+    /// Why the stack ends where it does.
+    pub stack_end: StackEnd,
+    /// The call path, root first; the Java method that allocates is last.
+    pub frames: Vec<Frame>,
+}
+
+/// Whether a class grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrowthVerdict {
+    /// It grows across collections: in the last third of the run there are
+    /// always more than there ever were in the first.
+    Grows,
+    /// There are more, but too few collections to tell growth from garbage.
+    Unknown,
+    /// It does not, or goes up and down.
+    Steady,
 }
 
 impl Report {

@@ -2,6 +2,7 @@
 
 mod footer;
 mod header;
+mod java_heap;
 mod jvm;
 mod layout;
 mod site;
@@ -24,6 +25,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
+    java_heap::render(&mut text, report, layout);
     jvm::render(&mut text, report, layout);
     footer::render(&mut text, report, layout);
     text

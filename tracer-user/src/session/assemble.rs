@@ -5,17 +5,15 @@ use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
-use tracer_ebpf::limits::LIFETIME_BUCKETS;
 
 use super::Session;
 use super::images::Image;
+use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
-use crate::process::address::FrameAddress;
-use crate::process::code::{CodeMapping, CodeSpace};
-use crate::process::maps::MappingName;
+use crate::process::code::CodeSpace;
 use crate::report::model::{
-    Loss, MemoryKind, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site,
-    StackEnd, Stacks, Totals,
+    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
+    Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -27,6 +25,9 @@ impl Session {
     pub fn report(&mut self) -> Result<Report> {
         let now = self.now();
         self.refresh_code(now);
+        if self.options.threads {
+            self.threads.read_all(&self.images);
+        }
         let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
         let mut symbolizer = Symbolizer::new();
         let (processes, index_of) = self.processes(&collected, now);
@@ -52,12 +53,13 @@ impl Session {
             modules.extend(used_modules(&mut symbolizer, index, code, &own));
             let end = image.ended.map_or(now, |(time, _)| time);
             let machine = self.machines.get(image.id);
-            sites.extend(own.into_iter().map(|(collected, end_reason)| {
+            let own = own.into_iter().map(|(collected, end_reason)| {
                 let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer, end);
                 site.oldest_survived =
                     machine.and_then(|machine| Some(machine.events.survived(collected.oldest?)));
                 site
-            }));
+            });
+            sites.extend(one_for_each_name(own.collect()));
         }
         sites.sort_by_key(|site| {
             (
@@ -84,6 +86,7 @@ impl Session {
             totals,
             timeline: self.timeline.clone(),
             losses: self.losses(),
+            java_heap: self.java_heaps(&mut symbolizer),
         })
     }
 
@@ -181,7 +184,16 @@ impl Session {
             lifetimes: lifetime_buckets(&site.lifetimes),
             lower_bound: site.untracked > 0,
             stack_end,
-            frames: symbolizer.frames(code, &site.frames, site.seen.0),
+            thread: site.thread.as_ref().map(|thread| Thread {
+                id: thread.id,
+                name: self.threads.name(site.image, thread).to_owned(),
+            }),
+            frames: symbolizer.frames(
+                code,
+                &site.frames,
+                &self.names.of(site.index, &site.frames),
+                site.seen.0,
+            ),
         }
     }
 
@@ -270,83 +282,7 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// Says of stacks that end at an address without a known mapping what it is:
-/// code that is newer than what the kernel side had been told of, or none at
-/// all, which is no frame then. Adds up sites whose paths are the same.
-fn one_for_each_path(
-    sites: Vec<CollectedSite>,
-    code: &CodeSpace,
-) -> Vec<(CollectedSite, StackEnd)> {
-    let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
-    let mut known: HashMap<Path, usize> = HashMap::new();
-    for mut site in sites {
-        let mut end = stack_end(site.end);
-        let mapping = |frame: FrameAddress| code.find(frame.lookup(), site.seen.0);
-        let last = FrameAddress::of_stack(&site.frames).next_back();
-        if end == StackEnd::NoMapping
-            && let Some(last) = last
-        {
-            match mapping(last) {
-                Some(mapping) => end = end_in(mapping),
-                // The allocator and its caller are certain.
-                None if site.frames.len() > 2 => {
-                    site.frames.pop();
-                    end = StackEnd::BadReturn;
-                }
-                None => {}
-            }
-        }
-        let since = |frame| mapping(frame).map(|mapping| mapping.since_ns);
-        let path = Path {
-            mapped: FrameAddress::of_stack(&site.frames).map(since).collect(),
-            frames: site.frames.clone(),
-            end,
-            is_heap: site.kind == MemoryKind::Heap,
-        };
-        match known.get(&path) {
-            Some(at) => add(&mut merged[*at].0, &site),
-            None => {
-                known.insert(path, merged.len());
-                merged.push((site, end));
-            }
-        }
-    }
-    merged
-}
-
-/// What makes two sites of an image the same.
-#[derive(PartialEq, Eq, Hash)]
-struct Path {
-    frames: Vec<u64>,
-    /// Since when the code of each frame is mapped: what is unmapped leaves
-    /// its addresses to others.
-    mapped: Vec<Option<u64>>,
-    end: StackEnd,
-    is_heap: bool,
-}
-
-/// Why a stack ended in a mapping that the kernel side did not know.
-fn end_in(mapping: &CodeMapping) -> StackEnd {
-    match &mapping.range.name {
-        MappingName::Special(name) if name == "[uprobes]" => StackEnd::Hijacked,
-        _ => StackEnd::NoRowYet,
-    }
-}
-
-fn add(sum: &mut CollectedSite, site: &CollectedSite) {
-    let pair = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
-    sum.allocated = pair(sum.allocated, site.allocated);
-    sum.freed = pair(sum.freed, site.freed);
-    sum.live = pair(sum.live, site.live);
-    sum.oldest = sum.oldest.into_iter().chain(site.oldest).min();
-    sum.seen = (sum.seen.0.min(site.seen.0), sum.seen.1.max(site.seen.1));
-    sum.untracked += site.untracked;
-    for bucket in 0..LIFETIME_BUCKETS {
-        sum.lifetimes[bucket] += site.lifetimes[bucket];
-    }
-}
-
-fn stack_end(end: u32) -> StackEnd {
+pub(super) fn stack_end(end: u32) -> StackEnd {
     use tracer_ebpf::stack::StackEnd as Kernel;
     let known = usize::try_from(end)
         .ok()
@@ -362,6 +298,9 @@ fn stack_end(end: u32) -> StackEnd {
         Some(Kernel::Hijacked) => StackEnd::Hijacked,
         Some(Kernel::Unsupported) => StackEnd::Unsupported,
         Some(Kernel::StartByFramePointers) => StackEnd::StartByFramePointers,
+        Some(Kernel::JavaCode) => StackEnd::JavaCode,
+        Some(Kernel::Continuation) => StackEnd::Continuation,
+        Some(Kernel::JavaLayout) => StackEnd::JavaLayout,
         Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
     }
 }

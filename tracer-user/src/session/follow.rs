@@ -9,6 +9,7 @@ use tracer_ebpf::thread::image_pid;
 
 use super::Session;
 use super::images::Change;
+use super::jvms::Watched;
 use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
@@ -19,6 +20,7 @@ use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
 use crate::process::watch::CodeEvent;
 use crate::report::model::ProcessEnd;
+use crate::tables::JavaCode;
 
 /// How often children are freed from probes, at most: the kernel looks into
 /// every process that maps the allocator.
@@ -35,7 +37,12 @@ impl Session {
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
         self.release_children();
+        self.jvms.poll();
+        self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
+        if self.options.threads {
+            self.threads.poll(&self.object, &self.images);
+        }
         let gone: Vec<_> = self
             .images
             .running()
@@ -60,7 +67,7 @@ impl Session {
         self.drain_events()?;
         self.publish_code();
         self.probe_machines();
-        self.machines.drain(&mut self.object);
+        self.drain_machines();
         Ok(())
     }
 
@@ -150,13 +157,35 @@ impl Session {
                 return;
             }
             last = Some(ranges);
-            if self.tables.publish(image, &code, as_of).is_err() {
+            let java = self.java_code(index, image);
+            if self.tables.publish(image, &code, &java, as_of).is_err() {
                 self.losses.unpublished += 1;
                 return;
             }
         }
         // It changes all the time: look again at the next opportunity.
         self.unpublished.push(pid);
+    }
+
+    /// What the anonymous code of an image is, by its JVM.
+    fn java_code(&mut self, index: usize, image: u64) -> JavaCode {
+        let Some(code) = self.images.get(index).and_then(|at| self.images.code(at)) else {
+            return JavaCode::None;
+        };
+        let scope = self.scope(image_pid(image));
+        let (probes, object) = (&mut self.probes, &mut self.object);
+        let wants_heap = !self.java_heaps.is_empty();
+        self.jvms.look(image, code, |jvm| {
+            let freed_code = probes.watch_freed_code(object, &jvm.library, scope);
+            let heap = match wants_heap {
+                true => probes.watch_java_heap(object, &jvm.library, scope),
+                false => Ok(()),
+            };
+            Watched {
+                freed_code: freed_code.is_ok(),
+                heap: heap.map_err(|problem| format!("{problem:#}")),
+            }
+        })
     }
 
     /// Probes allocators that a process mapped after it was attached.
@@ -271,10 +300,11 @@ impl Session {
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
-        self.machines.drain(&mut self.object);
+        self.drain_machines();
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
             self.machines.retire(&mut self.object, image.id);
+            self.jvms.forget(image.id);
         }
         let unseen = ended
             .iter()

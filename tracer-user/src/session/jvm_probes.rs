@@ -1,6 +1,6 @@
 //! Watching the own probes of Java virtual machines.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -72,13 +72,19 @@ impl Machines {
             .sum()
     }
 
-    /// Enters what was told since the last time.
-    pub fn drain(&mut self, object: &mut Object) {
+    /// Enters what was told since the last time. Returns the images in which
+    /// classes were unloaded.
+    fn drain(&mut self, object: &mut Object) -> BTreeSet<u64> {
+        let mut unloaded = BTreeSet::new();
         while let Some(told) = object.usdt.next() {
             if let Some(machine) = self.by_image.get_mut(&told.image) {
                 machine.events.apply(&told);
+                if told.probe == Watched::ClassUnloaded as u16 {
+                    unloaded.insert(told.image);
+                }
             }
         }
+        unloaded
     }
 
     /// Watches an image that ended no longer.
@@ -133,6 +139,15 @@ impl Session {
                 ..
             }) => bail!("the garbage collections of process {pid} cannot be counted: {problem}"),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// Reads what the machines told since the last time.
+    pub(super) fn drain_machines(&mut self) {
+        for image in self.machines.drain(&mut self.object) {
+            if let Some(jvm) = self.jvms.readable_mut(image) {
+                jvm.classes_unloaded();
+            }
         }
     }
 

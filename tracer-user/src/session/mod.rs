@@ -5,14 +5,19 @@ pub mod calibrate;
 mod follow;
 pub mod hold;
 pub mod images;
+mod java;
 mod jvm_probes;
 mod jvm_report;
+pub mod jvms;
 pub mod launch;
+pub mod names;
 mod options;
+pub mod paths;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
 pub mod target;
+mod threads;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,10 +29,14 @@ use tracer_ebpf::settings::Settings;
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
 use self::jvm_probes::Machines;
+use self::jvms::Jvms;
+use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
+use self::threads::ThreadNames;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
+use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::btf;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
@@ -69,12 +78,16 @@ pub struct Session {
     watch: CodeWatch,
     images: Images,
     tables: Tables,
+    jvms: Jvms,
+    names: SiteNames,
+    threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
     machines: Machines,
     timeline: Vec<TimelinePoint>,
+    java_heaps: Vec<HeapWatch>,
     /// Processes whose code the kernel side has not been told of.
     unpublished: Vec<u32>,
     nanoseconds_per_hit: f64,
@@ -104,7 +117,7 @@ impl Session {
             follow: u32::from(options.follow),
             hijack: offsets.hijack,
             unmapped_length: offsets.unmapped_length,
-            padding: 0,
+            threads: u32::from(options.threads),
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
@@ -125,6 +138,7 @@ impl Session {
         let mut probes = Probes::default();
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
+        let jvms = Jvms::new(object.vm_maps()?);
         object.attach_lifecycle()?;
         object.use_programs(options.programs);
         Ok(Self {
@@ -133,12 +147,16 @@ impl Session {
             watch,
             images: Images::default(),
             tables,
+            jvms,
+            names: SiteNames::default(),
+            threads: ThreadNames::default(),
             options,
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
             machines: Machines::default(),
             timeline: Vec::new(),
+            java_heaps: Vec::new(),
             unpublished: Vec::new(),
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
@@ -352,6 +370,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.stop_java_heaps();
         self.poll()?;
         self.probes.detach();
         self.poll()?;

@@ -24,6 +24,8 @@ pub struct Options {
     pub jvm_probes: bool,
     /// Whether children are traced.
     pub follow: bool,
+    /// Whether call paths are told apart by thread.
+    pub threads: bool,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -53,6 +55,7 @@ impl Options {
             // Benchmarks compare the allocators' probes.
             jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
             follow: args.follow,
+            threads: args.threads,
             sizes: Sizes {
                 live: u32::try_from(args.max_live)?,
                 sites,
@@ -81,6 +84,7 @@ impl Options {
             survived: 0,
             jvm_probes: false,
             follow: false,
+            threads: false,
             sizes: Sizes {
                 live: 1024,
                 sites: 16,

@@ -4,6 +4,7 @@ mod debug_file;
 mod demangle;
 mod dwarf;
 mod elf;
+mod java;
 mod module;
 mod perf_map;
 mod symbols;
@@ -18,6 +19,7 @@ use self::demangle::printable;
 use self::module::{ModuleNames, Names};
 use self::perf_map::PerfMapFile;
 use self::vdso::Vdso;
+use crate::jvm::frames::Named;
 use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
@@ -52,13 +54,28 @@ impl Symbolizer {
     ///
     /// `leaf_first` are the addresses as the kernel gives them: first the
     /// instruction at which the stack was taken, then return addresses. A
-    /// frame never fails: without a name it says why.
-    pub fn frames(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) -> Vec<Frame> {
+    /// frame never fails: without a name it says why. `java` are the names of
+    /// Java frames, in the same order; the VM's own stubs are left out.
+    pub fn frames(
+        &mut self,
+        code: &CodeSpace,
+        leaf_first: &[u64],
+        java: &[Option<Named>],
+        at_ns: u64,
+    ) -> Vec<Frame> {
         self.prepare(code, leaf_first, at_ns);
         let mut frames = Vec::with_capacity(leaf_first.len());
-        for address in FrameAddress::of_stack(leaf_first).rev() {
-            match code.find(address.lookup(), at_ns) {
-                Some(mapping) => self.add_frames(code, mapping, address, &mut frames),
+        let addresses: Vec<_> = FrameAddress::of_stack(leaf_first).collect();
+        for (depth, address) in addresses.into_iter().enumerate().rev() {
+            let Some(lookup) = address.lookup() else {
+                let named = java.get(depth).and_then(Option::as_ref);
+                if !java::is_hidden(named, leaf_first[depth]) {
+                    java::add_frames(named, address, &mut frames);
+                }
+                continue;
+            };
+            match code.find(lookup, at_ns) {
+                Some(mapping) => self.add_frames(code, mapping, address, lookup, &mut frames),
                 None => frames.push(Frame {
                     address: address.raw(),
                     reason: Some("no executable mapping is known at this address".into()),
@@ -82,7 +99,8 @@ impl Symbolizer {
         let mut modules = Vec::new();
         for (leaf_first, at_ns) in stacks {
             for address in FrameAddress::of_stack(leaf_first) {
-                let Some(mapping) = code.find(address.lookup(), at_ns) else {
+                let mapping = address.lookup().and_then(|at| code.find(at, at_ns));
+                let Some(mapping) = mapping else {
                     continue;
                 };
                 let range = &mapping.range;
@@ -145,11 +163,14 @@ impl Symbolizer {
             self.names.clear();
         }
         for address in FrameAddress::of_stack(leaf_first) {
-            let Some(mapping) = code.find(address.lookup(), at_ns) else {
+            let Some(lookup) = address.lookup() else {
+                continue;
+            };
+            let Some(mapping) = code.find(lookup, at_ns) else {
                 continue;
             };
             let Ok(file) = &mapping.file else { continue };
-            let offset = mapping.file_offset(address.lookup());
+            let offset = mapping.file_offset(lookup);
             if !self.names.contains_key(&(file.mapped, offset)) {
                 let entry = wanted
                     .entry(file.mapped)
@@ -175,9 +196,10 @@ impl Symbolizer {
         code: &CodeSpace,
         mapping: &CodeMapping,
         address: FrameAddress,
+        lookup: CodeAddress,
         frames: &mut Vec<Frame>,
     ) {
-        let (names, jit) = self.names_at(code, mapping, address.lookup());
+        let (names, jit) = self.names_at(code, mapping, lookup);
         let in_file = mapping.range.name != MappingName::Anonymous;
         let origin = match &mapping.range.name {
             _ if jit => Origin::Jit,

@@ -3,6 +3,7 @@
 
 mod builder;
 mod extents;
+mod java;
 mod module;
 mod spaces;
 
@@ -17,6 +18,7 @@ use tracer_ebpf::table::{Code, Range, RangeKind, Row, fixed};
 pub use self::builder::Builder;
 use self::builder::Built;
 use self::extents::{Extent, Extents};
+pub use self::java::JavaCode;
 use self::module::{Loaded, Module, range};
 use self::spaces::{Placed, Spaces};
 use crate::kernel::tables::TableMaps;
@@ -102,14 +104,21 @@ impl Tables {
     }
 
     /// Tells the kernel side what code an image has: all its executable
-    /// mappings, sorted by address. `as_of` is what [`Self::replaced`] said
-    /// before they were looked at.
+    /// mappings, sorted by address, and its JVM's. `as_of` is what
+    /// [`Self::replaced`] said before they were looked at.
     ///
     /// # Errors
     /// Fails if there is no room.
-    pub fn publish(&mut self, image: u64, code: &[CodeMapping], as_of: u32) -> Result<()> {
+    pub fn publish(
+        &mut self,
+        image: u64,
+        code: &[CodeMapping],
+        java: &JavaCode,
+        as_of: u32,
+    ) -> Result<()> {
         self.builder.request(code.iter());
         let mut ranges = self.ranges_of(code);
+        java.apply(&mut ranges);
         if ranges.len() > MAX_RANGES_OF_ONE as usize {
             // What has no table is missed least.
             ranges.retain(|range| range.kind != RangeKind::Bare as u32);

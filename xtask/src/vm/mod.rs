@@ -84,7 +84,7 @@ pub(crate) fn oldest_and_newest(end_to_end: &EndToEnd) -> Result<Tally> {
 pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
     ensure(&[Group::Vm])?;
     let series = distinct(series);
-    let script = format!("{}{command}\n", preamble());
+    let script = format!("{}{command}\n", preamble()?);
     let fleet = Fleet::prepare(&series)?;
     let ends = fleet.run(&script, PATIENCE, &|index, line| {
         if series.len() == 1 {
@@ -123,7 +123,7 @@ fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table
     let patience = if full { FULL_PATIENCE } else { PATIENCE };
     let script = format!(
         "{}dmesg --clear\n{}{}",
-        preamble(),
+        preamble()?,
         suite.script(patience.as_secs() / 2)?,
         complaints()
     );
@@ -168,17 +168,17 @@ fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table
 }
 
 /// What every script begins with: the environment of the end-to-end tests.
-fn preamble() -> String {
-    let exports: String = EndToEnd::variables()
+fn preamble() -> Result<String> {
+    let exports: String = EndToEnd::variables()?
         .iter()
         .map(|(name, value)| format!("export {name}='{}'\n", value.display()))
         .collect();
-    format!(
+    Ok(format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          export HOME=/root LANG=C.UTF-8 UNFREED_DEADLINE={DEADLINE}\n\
          {exports}cd '{}'\n",
         workspace().join("tests").display()
-    )
+    ))
 }
 
 /// Shows what the kernel complained about while the tests ran: warnings with a

@@ -49,6 +49,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
     ),
+    // Dozens of JVMs and tracers.
+    ("incidents", Choice::Only(&[])),
     // Operands in memory and in registers, strings, a ring of their own.
     (
         "jvm_probes",
@@ -91,6 +93,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "a_hundred_frames_reach_main",
             "too_many_live_blocks_are_counted_as_lost",
         ]),
+    ),
+    // It starts every JVM.
+    (
+        "unfreed_tests",
+        Choice::AllBut(&["jdk::tests::all_that_must_be_at_hand_is"]),
     ),
     ("usdt", Choice::Only(&[])),
 ];

@@ -51,7 +51,7 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
 fn folded(diff: &Diff, writer: &mut dyn Write) -> io::Result<()> {
     for change in &diff.changes {
         let path = folded::path(
-            process(change.process.as_deref()).as_deref(),
+            process(change.process.as_deref()).as_slice(),
             &change.frames,
         );
         writeln!(
@@ -74,7 +74,7 @@ fn svg(diff: &Diff, writer: &mut dyn Write) -> Result<()> {
     for change in &diff.changes {
         let process = process(change.process.as_deref());
         tree.add(
-            process.as_deref(),
+            process.as_slice(),
             &change.frames,
             change.before,
             change.after,

@@ -52,7 +52,7 @@ fn check_with_lines(frames: &[Frame]) {
 }
 
 fn symbolize(code: &CodeSpace, target: &Target) -> Vec<Frame> {
-    Symbolizer::new().frames(code, &target.stack(), 1)
+    Symbolizer::new().frames(code, &target.stack(), &[], 1)
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_deleted_program_has_names_even_after_it_was_replaced_and_has_exited() {
     let code = attach(&target);
     let stack = target.stack();
     drop(target);
-    let frames = Symbolizer::new().frames(&code, &stack, 1);
+    let frames = Symbolizer::new().frames(&code, &stack, &[], 1);
     check_with_lines(&frames);
     assert_eq!(frames[0].module.as_deref(), program.to_str());
 }
@@ -98,7 +98,7 @@ fn a_program_changed_in_place_has_a_reason_instead_of_wrong_names() {
     drop(target);
     let file = std::fs::File::options().write(true).open(&program).unwrap();
     file.set_len(100_000).unwrap();
-    let frames = Symbolizer::new().frames(&code, &stack, 1);
+    let frames = Symbolizer::new().frames(&code, &stack, &[], 1);
     assert_eq!(frames.len(), 2);
     for frame in frames {
         assert_eq!(frame.function, None);
@@ -250,7 +250,7 @@ fn a_rust_function() -> u64 {
 fn own_code_has_demangled_rust_names() {
     let code = CodeSpace::attach(std::process::id(), 1, &mut ModuleFiles::new()).unwrap();
     let malloc = libc::malloc as *const () as u64;
-    let frames = Symbolizer::new().frames(&code, &[malloc, a_rust_function() + 1, 8], 1);
+    let frames = Symbolizer::new().frames(&code, &[malloc, a_rust_function() + 1, 8], &[], 1);
     assert_eq!(frames[0].address, 8);
     assert!(
         frames[0]
@@ -284,7 +284,7 @@ fn the_kernels_code_in_the_process_has_names() {
     let mut symbolizer = Symbolizer::new();
     let mut names = HashSet::new();
     for address in (vdso.start.0..vdso.end.0).step_by(16) {
-        let frame = symbolizer.frames(&code, &[address], 1).remove(0);
+        let frame = symbolizer.frames(&code, &[address], &[], 1).remove(0);
         assert_eq!(frame.module.as_deref(), Some("[vdso]"));
         assert!(frame.function.is_some() != frame.reason.is_some());
         names.extend(frame.function);
@@ -310,7 +310,7 @@ fn compiled_code_is_named_by_a_perf_map_that_grows() {
     let mut symbolizer = Symbolizer::new();
 
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-    let frame = symbolizer.frames(&code, &[start], 1).remove(0);
+    let frame = symbolizer.frames(&code, &[start], &[], 1).remove(0);
     let reason = frame.reason.unwrap();
     assert!(
         reason.starts_with("code made at run time; no perf map"),
@@ -321,7 +321,7 @@ fn compiled_code_is_named_by_a_perf_map_that_grows() {
 
     let mut symbolizer = Symbolizer::new();
     std::fs::write(&path, format!("{start:x} 10 LFoo;::run\n")).unwrap();
-    let frames = symbolizer.frames(&code, &[start + 16, start + 16], 1);
+    let frames = symbolizer.frames(&code, &[start + 16, start + 16], &[], 1);
     assert_eq!(frames[0].function.as_deref(), Some("LFoo;::run"));
     assert_eq!(frames[0].origin, Origin::Jit);
     assert_eq!(frames[0].module.as_deref(), Some("[anonymous]"));
@@ -332,7 +332,7 @@ fn compiled_code_is_named_by_a_perf_map_that_grows() {
         format!("{start:x} 10 LFoo;::run\n0x{:x} 0x10 next\n", start + 16),
     )
     .unwrap();
-    let frame = symbolizer.frames(&code, &[start + 16], 1).remove(0);
+    let frame = symbolizer.frames(&code, &[start + 16], &[], 1).remove(0);
     std::fs::remove_file(&path).unwrap();
     assert_eq!(frame.function.as_deref(), Some("next"));
 }

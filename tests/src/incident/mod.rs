@@ -1,0 +1,194 @@
+//! The incidents in `tests/targets/java/incidents`, and what a report must say
+//! about each: plain data, which `judge` compares with a report.
+
+mod heap;
+mod judge;
+mod table;
+mod trial;
+
+pub use judge::{Finding, Outcome, Verdict};
+pub use table::Table;
+pub use trial::{Trial, Variant};
+
+/// A program that leaks in a known way, and has a twin that does not.
+#[derive(Debug)]
+pub struct Incident {
+    /// Its class in the package `incidents`.
+    pub name: &'static str,
+    /// Rounds in a trial: some ten milliseconds of work.
+    pub rounds: u32,
+    /// The Java methods on the way to the allocation, outermost first, with
+    /// others in between.
+    pub path: &'static [&'static str],
+    /// The class whose instances grow, if objects leak.
+    pub class: Option<&'static str>,
+    /// What leaks outside of the Java heap, if something does.
+    pub native: Option<Native>,
+}
+
+/// A leak outside of the Java heap.
+#[derive(Debug)]
+pub struct Native {
+    /// Functions on the way to the allocation, outermost first, with others in
+    /// between: those that no JDK at hand compiles away.
+    pub frames: &'static [&'static str],
+    /// What the blocks are.
+    pub blocks: Blocks,
+    /// Functions on the way to a neighbour's allocation, which is freed.
+    pub freed: Option<&'static [&'static str]>,
+}
+
+/// What is known about leaked blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// One for each instance, of the size that the program tells.
+    OfKnownSize,
+    /// Some for each instance, as many as a library needs.
+    SomeForEach,
+}
+
+/// All incidents: the five that happened, then native leaks.
+pub const INCIDENTS: &[Incident] = &[
+    Incident {
+        name: "ScopeChain",
+        rounds: 3000,
+        path: &["Record.value", "Advice.onValue", "Advice.activate"],
+        class: Some("incidents.ScopeChain$ThreadLocalScope"),
+        native: None,
+    },
+    Incident {
+        name: "ClientList",
+        rounds: 400,
+        path: &[
+            "ClientList.notifyChanged",
+            "ClientList.toInvokers",
+            "ClientList.refer",
+            "ClientList.newClient",
+        ],
+        class: Some("incidents.ClientList$RestClient"),
+        native: None,
+    },
+    Incident {
+        name: "StatisticsScheduler",
+        rounds: 3000,
+        path: &[
+            "ServerStatistics.initialize",
+            "ServerStatistics.distribution",
+            "Buffer.<init>",
+        ],
+        class: Some("double[]"),
+        native: None,
+    },
+    Incident {
+        name: "BootLoaderAgent",
+        rounds: 1000,
+        path: &[
+            "BootLoaderAgent.logError",
+            "StackTraceFormatter.format",
+            "StackTraceFormatter.locationOf",
+            "StackTraceFormatter.loadClass",
+            "Class.forName",
+        ],
+        class: None,
+        native: Some(Native {
+            frames: &[
+                "Java_java_lang_Class_forName0",
+                "JVM_FindClassFromCaller",
+                "ClassLoader::load_class",
+                "KlassFactory::create_from_stream",
+                "JvmtiExport::post_class_file_load_hook",
+                "malloc",
+            ],
+            blocks: Blocks::OfKnownSize,
+            freed: Some(&[
+                "JvmtiExport::post_class_file_load_hook",
+                "transformClassFile",
+                "JvmtiEnv::Allocate",
+                "malloc",
+            ]),
+        }),
+    },
+    Incident {
+        name: "GaugeChannels",
+        rounds: 1000,
+        path: &[
+            "GaugeChannels.restart",
+            "GaugeChannels.connect",
+            "GaugeChannels.newChannel",
+            "Channel.<init>",
+        ],
+        class: Some("incidents.GaugeChannels$Channel"),
+        native: Some(UNSAFE),
+    },
+    Incident {
+        name: "InflaterNeverEnded",
+        rounds: 4000,
+        path: &["InflaterNeverEnded.decompress", "Inflater.<init>"],
+        class: None,
+        native: Some(Native {
+            frames: &[
+                "Java_java_util_zip_Inflater_init",
+                "inflateInit2_",
+                "malloc",
+            ],
+            blocks: Blocks::SomeForEach,
+            freed: None,
+        }),
+    },
+    Incident {
+        name: "DeflaterNeverEnded",
+        rounds: 200,
+        path: &["DeflaterNeverEnded.compress", "Deflater.<init>"],
+        class: None,
+        native: Some(Native {
+            frames: &[
+                "Java_java_util_zip_Deflater_init",
+                "deflateInit2_",
+                "malloc",
+            ],
+            blocks: Blocks::SomeForEach,
+            freed: None,
+        }),
+    },
+    Incident {
+        name: "DirectBuffersKept",
+        rounds: 3000,
+        path: &[
+            "DirectBuffersKept.open",
+            "ByteBuffer.allocateDirect",
+            "DirectByteBuffer.<init>",
+        ],
+        class: None,
+        native: Some(UNSAFE),
+    },
+    Incident {
+        name: "UnsafeKept",
+        rounds: 10_000,
+        path: &["UnsafeKept.newEntry", "Unsafe.allocateMemory"],
+        class: None,
+        native: Some(UNSAFE),
+    },
+    Incident {
+        name: "JniMalloc",
+        rounds: 10_000,
+        path: &["JniMalloc.round", "JniMalloc.decodeImage"],
+        class: None,
+        native: Some(Native {
+            frames: &[
+                "Java_incidents_JniMalloc_decodeImage",
+                "new_image",
+                "malloc",
+            ],
+            blocks: Blocks::OfKnownSize,
+            freed: None,
+        }),
+    },
+];
+
+/// `Unsafe_AllocateMemory0` itself is not on the path everywhere: in 25 it
+/// leaves its frame to `os::malloc`, which 11 has inlined.
+const UNSAFE: Native = Native {
+    frames: &["malloc"],
+    blocks: Blocks::OfKnownSize,
+    freed: None,
+};

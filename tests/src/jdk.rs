@@ -1,0 +1,161 @@
+//! Java runtimes, and Java programs on them.
+//!
+//! `UNFREED_JDKS` lists the homes of the runtimes that `cargo xtask setup test`
+//! fetched (default: those in `target/jdks`); Debian's JDK comes first, always.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::target::Target;
+use crate::{targets, workspace};
+
+/// Where Debian's package is: the one with a compiler and `jcmd`.
+const DEBIAN: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
+
+/// Major versions that must be at hand besides Debian's.
+const MAJORS: [u32; 4] = [11, 17, 21, 25];
+
+/// A Java runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jdk {
+    /// Such as `Temurin 21`.
+    pub name: String,
+    /// Such as 21.
+    pub major: u32,
+    /// What `JAVA_HOME` would be.
+    pub home: PathBuf,
+}
+
+/// All runtimes, Debian's first, then by version.
+///
+/// # Errors
+/// One of those that must be at hand is not.
+pub fn jdks() -> Result<Vec<Jdk>> {
+    let mut found = vec![debian()?];
+    for home in homes() {
+        found.push(Jdk::at("Temurin", &home)?);
+    }
+    for major in MAJORS {
+        ensure!(
+            found[1..].iter().any(|jdk| jdk.major == major),
+            "no Java {major} among {found:?}; run `cargo xtask setup test`"
+        );
+    }
+    found[1..].sort_by_key(|jdk| jdk.major);
+    Ok(found)
+}
+
+/// Debian's JDK, whose tools (`jcmd`, `jstack`) tell the truth about the others.
+///
+/// # Errors
+/// It is not installed.
+pub fn debian() -> Result<Jdk> {
+    Jdk::at("Debian", Path::new(DEBIAN))
+}
+
+fn homes() -> Vec<PathBuf> {
+    match env::var_os("UNFREED_JDKS") {
+        Some(list) => env::split_paths(&list).collect(),
+        None => MAJORS
+            .iter()
+            .map(|major| workspace().join("target/jdks").join(major.to_string()))
+            .collect(),
+    }
+}
+
+impl Jdk {
+    fn at(vendor: &str, home: &Path) -> Result<Self> {
+        let path = home.join("release");
+        let release = fs::read_to_string(&path)
+            .with_context(|| format!("{}; run `cargo xtask setup test`", path.display()))?;
+        let major = major(&release).with_context(|| format!("no version in {release:?}"))?;
+        Ok(Self {
+            name: format!("{vendor} {major}"),
+            major,
+            home: home.to_owned(),
+        })
+    }
+
+    /// A program of the runtime, such as `java`.
+    pub fn tool(&self, name: &str) -> Command {
+        Command::new(self.home.join("bin").join(name))
+    }
+
+    /// Starts a compiled target by the name of its class, and waits until it is
+    /// ready. The options are the virtual machine's.
+    ///
+    /// # Errors
+    /// The targets were not built, or the program ended.
+    pub fn start(&self, options: &[&str], class: &str, arguments: &[&str]) -> Result<Target> {
+        Target::start_with(&mut self.java(options, class, arguments)?)
+    }
+
+    /// The command that [`Jdk::start`] runs.
+    ///
+    /// # Errors
+    /// The targets were not built.
+    pub fn java(&self, options: &[&str], class: &str, arguments: &[&str]) -> Result<Command> {
+        let mut java = self.tool("java");
+        java.args(options)
+            .arg("-cp")
+            .arg(class_path()?)
+            .arg(class)
+            .args(arguments);
+        Ok(java)
+    }
+}
+
+/// Where the compiled Java targets are.
+///
+/// # Errors
+/// They were not built.
+pub fn class_path() -> Result<PathBuf> {
+    let path = targets().join("java");
+    ensure!(
+        path.is_dir(),
+        "{} was not built; run `cargo xtask targets`",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The major version in a runtime's `release` file.
+fn major(release: &str) -> Option<u32> {
+    let version = release
+        .lines()
+        .find_map(|line| line.strip_prefix("JAVA_VERSION="))?;
+    let version = version.trim_matches('"');
+    // Before 9, the version of 8 was 1.8.
+    let version = version.strip_prefix("1.").unwrap_or(version);
+    version.split(['.', '_', '-', '+']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_have_one_or_more_parts() {
+        let of = |version: &str| major(&format!("IMAGE=\"x\"\nJAVA_VERSION=\"{version}\"\n"));
+        assert_eq!(of("17.0.9"), Some(17));
+        assert_eq!(of("25"), Some(25));
+        assert_eq!(of("1.8.0_392"), Some(8));
+        assert_eq!(of("x"), None);
+        assert_eq!(major("IMAGE=\"x\"\n"), None);
+    }
+
+    #[test]
+    fn all_that_must_be_at_hand_is() {
+        let jdks = jdks().unwrap();
+        assert_eq!(jdks.len(), 1 + MAJORS.len());
+        for jdk in jdks {
+            let output = jdk.tool("java").arg("--version").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains(&format!(" {}.", jdk.major)), "{said}");
+        }
+    }
+}

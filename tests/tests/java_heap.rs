@@ -1,0 +1,142 @@
+//! Which Java classes grow, against programs that know.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::java::{Jdk, Program};
+use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
+use unfreed_tests::{Target, Tracer, wait_until};
+
+const GROWN: &str = "Heap$Grown";
+const CHURNED: &str = "Heap$Churned";
+/// Bytes of either class's objects.
+const SIZE: u64 = 24;
+/// A small heap that is collected often.
+const OPTIONS: [&str; 3] = ["-Xmx48m", "-Xmn8m", "-XX:+UseSerialGC"];
+
+fn class<'a>(heap: &'a JavaHeap, name: &str) -> Option<&'a ClassGrowth> {
+    heap.classes.iter().find(|class| class.class == name)
+}
+
+fn gained(series: &[u64]) -> i64 {
+    let at = |value: Option<&u64>| value.map_or(0, |value| value.cast_signed());
+    at(series.last()) - at(series.first())
+}
+
+/// A trace in which the target does `steps` over and over, until there are
+/// enough histograms for a verdict.
+fn traced(
+    jdk: &Jdk,
+    program: &Program,
+    options: &[&str],
+    mut steps: impl FnMut(&mut Target) -> Result<()>,
+) -> Result<(JavaHeap, String)> {
+    let mut target = Target::start_with(&mut jdk.command(&OPTIONS, program))?;
+    let options: Vec<_> = ["--java-heap", "--interval", "3s"]
+        .iter()
+        .chain(options)
+        .copied()
+        .collect();
+    let tracer = Tracer::record(target.pid, &options)?;
+    let written = tracer.folder().join("report.json");
+    wait_until("nine histograms after collections", || {
+        steps(&mut target)?;
+        let text = fs::read(&written).unwrap_or_default();
+        let report: Option<Report> = serde_json::from_slice(&text).ok();
+        let heap = report.and_then(|report| report.java_heap.into_iter().next());
+        let samples = heap.map(|heap| heap.samples).unwrap_or_default();
+        let floors = samples.iter().filter(|sample| sample.after_collection);
+        Ok((floors.count() >= 9).then_some(()))
+    })?;
+    let finished = tracer.stop()?;
+    let heap = finished.report()?.java_heap.first().cloned();
+    let heap = heap.context("no Java heap")?;
+    ensure!(heap.problem.is_none(), "{:?}", heap.problem);
+    Ok((heap, finished.stdout))
+}
+
+/// Some of one class are kept, many of another are dropped: the one grows, by
+/// exactly as many as there are, and the other is quiet.
+#[test]
+fn a_class_that_grows_is_told_from_churn() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    for jdk in Jdk::all()? {
+        let (heap, _) = traced(&jdk, &program, &[], |target| {
+            target.command("grow 101")?;
+            target.command("churn 10007").map(drop)
+        })
+        .with_context(|| jdk.home.display().to_string())?;
+        let grown = class(&heap, GROWN).context("not in the report")?;
+        ensure!(grown.verdict == GrowthVerdict::Grows, "{grown:?}");
+        ensure!(gained(&grown.bytes) == gained(&grown.instances) * SIZE.cast_signed());
+        let others = heap.classes.iter().filter(|class| {
+            class.verdict == GrowthVerdict::Grows && class.class.starts_with("Heap")
+        });
+        ensure!(others.count() == 1, "{:?}", class(&heap, CHURNED));
+    }
+    Ok(())
+}
+
+/// Every object that is kept is counted, and no other.
+#[test]
+fn the_counts_are_exact() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    for jdk in Jdk::all()? {
+        for options in [&["--java-heap"][..], &["--java-heap", "--live"]] {
+            let mut target = Target::start_with(&mut jdk.command(&OPTIONS, &program))?;
+            let tracer = Tracer::record(target.pid, options)?;
+            for _ in 0..7 {
+                target.command("grow 10007")?;
+                target.command("churn 100003")?;
+            }
+            target.command("collect")?;
+            let report = tracer.stop()?.report()?;
+            let heap = report.java_heap.first().context("no Java heap")?;
+            let problem = || format!("{}, {options:?}: {heap:?}", jdk.home.display());
+            let grown = class(heap, GROWN).with_context(problem)?;
+            ensure!(gained(&grown.instances) == 7 * 10007, "{}", problem());
+            ensure!(gained(&grown.bytes) == 7 * 10007 * SIZE.cast_signed());
+            // The one from its start was garbage, and may be collected.
+            let churned = class(heap, CHURNED).map_or(0, |class| gained(&class.instances));
+            ensure!(matches!(churned, -1 | 0), "{}", problem());
+            ensure!(heap.live_only == (options.len() == 2));
+            let pause = heap.samples.last().and_then(|sample| sample.pause);
+            ensure!(pause.is_some_and(|pause| pause > 0.0), "{}", problem());
+        }
+    }
+    Ok(())
+}
+
+/// Without a collection garbage cannot be told from growth, and is not.
+#[test]
+fn nothing_is_claimed_without_collections() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    let mut target = Target::start_with(&mut Jdk::full()?.command(&["-Xmn64m"], &program))?;
+    let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+    target.command("churn 10007")?;
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    let churned = class(heap, CHURNED).context("no churn")?;
+    ensure!(gained(&churned.instances) == 10007, "{churned:?}");
+    ensure!(churned.verdict == GrowthVerdict::Unknown, "{churned:?}");
+    let table = &finished.stdout;
+    ensure!(table.contains("Too few collections"), "{table}");
+    Ok(())
+}
+
+/// With `--live` there is no garbage, and the table says what it cost.
+#[test]
+fn a_collection_before_each_leaves_no_doubt() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    let (heap, table) = traced(&Jdk::full()?, &program, &["--live"], |target| {
+        target.command("grow 101")?;
+        target.command("churn 10007").map(drop)
+    })?;
+    let grown = class(&heap, GROWN).context("not in the report")?;
+    ensure!(grown.verdict == GrowthVerdict::Grows, "{heap:?}");
+    for part in [GROWN, "each after a full collection", "stood still for"] {
+        ensure!(table.contains(part), "no {part:?} in {table}");
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Frames of a stack, each in one word.
+//!
+//! ```text
+//!  63..60  59                 47 46                              0
+//! +------+----------------------+---------------------------------+
+//! | 0000 |           0          | return address                  |
+//! | 1000 |           0          | address that a signal interrupted
+//! | 0100 | bytecode pointer, 16 | Method* / 8, 44 bits            |  (bits 59..44, 43..0)
+//! | 0010 | compile id, 13       | address in a JVM's code cache   |
+//! | 0001 |           0          | Klass* of a sampled object      |
+//! +------+----------------------+---------------------------------+
+//! ```
+//!
+//! Java frames say more than an address, since that of the interpreter is the
+//! same for all methods, and compiled code gives its place to other code: the
+//! compile id tells which.
+
+/// What a word of a stack stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// Code of a file, or other code that is known by its address alone.
+    Native {
+        /// The return address, or the instruction itself.
+        address: u64,
+        /// Whether a signal interrupted the instruction at this address.
+        interrupted: bool,
+    },
+    /// A method that HotSpot's interpreter runs.
+    Interpreted {
+        /// Address of its `Method`.
+        method: u64,
+        /// Lowest 16 bits of the bytecode's address, which is enough: a method
+        /// has less than 64 KiB.
+        bytecode: u16,
+    },
+    /// A blob of HotSpot's code cache: a compiled method or a stub.
+    Compiled {
+        /// Return address; that before a deoptimisation, if there was one.
+        pc: u64,
+        /// Lowest 13 bits of the method's compile id. Of a stub, anything.
+        id: u16,
+    },
+    /// Not a frame: the class of an object, before the stack that made it.
+    Class {
+        /// Address of its `Klass`.
+        klass: u64,
+    },
+}
+
+/// Addresses of user space have no higher bits.
+const ADDRESS: u64 = (1 << 47) - 1;
+const INTERRUPTED: u64 = 1 << 63;
+const INTERPRETED: u64 = 1 << 62;
+const COMPILED: u64 = 1 << 61;
+const CLASS: u64 = 1 << 60;
+const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
+
+const METHOD_BITS: u32 = 44;
+const ID_SHIFT: u32 = 47;
+
+/// Compile ids are kept modulo this.
+pub const IDS: u64 = 1 << 13;
+
+/// The word of a native frame.
+#[inline(always)]
+pub const fn native(address: u64, interrupted: u64) -> u64 {
+    address | interrupted << 63
+}
+
+/// The word of an interpreted frame. A `Method` is aligned to 8 bytes.
+#[inline(always)]
+pub const fn interpreted(method: u64, bytecode: u64) -> u64 {
+    INTERPRETED | (method & ADDRESS) >> 3 | (bytecode & 0xffff) << METHOD_BITS
+}
+
+/// The word of a frame in a code cache.
+#[inline(always)]
+pub const fn compiled(pc: u64, id: u64) -> u64 {
+    COMPILED | pc & ADDRESS | (id & (IDS - 1)) << ID_SHIFT
+}
+
+/// The word of a class.
+#[inline(always)]
+pub const fn class(klass: u64) -> u64 {
+    CLASS | klass & ADDRESS
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of words"
+)]
+impl Frame {
+    /// What a word stands for. Words that nothing makes pass for native ones.
+    pub const fn of(word: u64) -> Self {
+        match word & TAGS {
+            INTERPRETED => Self::Interpreted {
+                method: (word & ((1 << METHOD_BITS) - 1)) << 3,
+                bytecode: (word >> METHOD_BITS) as u16,
+            },
+            COMPILED => Self::Compiled {
+                pc: word & ADDRESS,
+                id: (word >> ID_SHIFT & (IDS - 1)) as u16,
+            },
+            CLASS => Self::Class {
+                klass: word & ADDRESS,
+            },
+            _ => Self::Native {
+                address: word & !TAGS,
+                interrupted: word & INTERRUPTED != 0,
+            },
+        }
+    }
+
+    /// Whether it is known by more than an address.
+    pub const fn is_java(self) -> bool {
+        !matches!(self, Self::Native { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_into_a_word_comes_out() {
+        let (method, bytecode) = (0x7fff_ffff_fff8, 0xffff);
+        assert_eq!(
+            Frame::of(interpreted(method, 0x7f00_0000_0000 | u64::from(bytecode))),
+            Frame::Interpreted { method, bytecode }
+        );
+        assert_eq!(
+            Frame::of(compiled(0x7fff_ffff_ffff, 5 * IDS + 77)),
+            Frame::Compiled {
+                pc: 0x7fff_ffff_ffff,
+                id: 77
+            }
+        );
+        let klass = 0x7fff_0000_1238;
+        assert_eq!(Frame::of(class(klass)), Frame::Class { klass });
+        for interrupted in [0, 1] {
+            assert_eq!(
+                Frame::of(native(0x7fff_1234_5678, interrupted)),
+                Frame::Native {
+                    address: 0x7fff_1234_5678,
+                    interrupted: interrupted != 0
+                }
+            );
+        }
+    }
+}

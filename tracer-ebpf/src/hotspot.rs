@@ -1,0 +1,177 @@
+//! Frames in HotSpot's code cache.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use tracer_ebpf::Record;
+use tracer_ebpf::frame;
+use tracer_ebpf::java::{Anywhere, Code, cached};
+use tracer_ebpf::rule::Rule;
+use tracer_ebpf::stack::{Found, StackEnd};
+use tracer_ebpf::step::{Memory, Registers};
+use tracer_ebpf::thread::VmCode;
+
+use crate::lookup::{failed, reason_of};
+use crate::maps::{self, FREED, JAVA_CACHE, PROCESSES, VM_OF, VMS};
+use crate::unwind::Current;
+
+/// Nothing that is cached may be believed.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Bytes from an interpreted frame's rbp down to the word with its method.
+const METHOD_BELOW: u64 = 24;
+
+/// A walk comes into a JVM's code cache.
+#[inline(never)]
+pub(crate) fn enter(code: &mut VmCode, number: u32) {
+    let (Some(vm), Some(freed)) = (VMS.get_ptr(number), FREED.get_ptr(number)) else {
+        return;
+    };
+    // SAFETY: live map values. User space does not change that of a JVM that
+    // lives, but for what says until when to believe the cache.
+    unsafe {
+        let freed = freed.read_volatile();
+        let since = freed.wrapping_sub((&raw const (*vm).emptied).read_volatile());
+        code.number.set(u64::from(number));
+        code.start.set((*vm).start);
+        code.length.set((*vm).end.wrapping_sub((*vm).start));
+        code.interpreter_start.set((*vm).interpreter_start);
+        let interpreter = (*vm).interpreter_end.wrapping_sub((*vm).interpreter_start);
+        code.interpreter_length.set(interpreter);
+        code.bytecode_below.set(u64::from((*vm).bytecode_below));
+        let believed = (*vm).may_cache != 0 && since < cached::EMPTY_AFTER;
+        code.freed.set(if believed { freed } else { UNKNOWN });
+    }
+}
+
+/// What is known of a frame in the code cache that was entered last.
+#[inline(always)]
+pub(crate) fn find(at: Registers, current: &mut Current) -> Result<Found, StackEnd> {
+    // SAFETY: only this thread touches its record.
+    let vm = unsafe { &(*current.thread).vm };
+    let interpreter = vm.interpreter_start.get();
+    if at.ip.wrapping_sub(interpreter) < vm.interpreter_length.get() {
+        return interpreted(at, vm.bytecode_below.get(), current);
+    }
+    let number = vm.number.get() as u32;
+    let offset = at.ip.wrapping_sub(vm.start.get());
+    let code = code_at(number, at.ip, offset, vm.freed.get())?;
+    let pc = match code.original() {
+        None => at.ip,
+        Some(original) => word(at.sp.wrapping_add(original), current)?,
+    };
+    Ok(Found {
+        rule: code.rule(),
+        word: frame::compiled(pc, code.id()),
+    })
+}
+
+#[inline(always)]
+fn interpreted(at: Registers, below: u64, current: &mut Current) -> Result<Found, StackEnd> {
+    // The lower one first, for the window.
+    let bytecode = word(at.bp.wrapping_sub(below), current)?;
+    let method = word(at.bp.wrapping_sub(METHOD_BELOW), current)?;
+    Ok(Found {
+        rule: Rule::INTERPRETED,
+        word: frame::interpreted(method, bytecode),
+    })
+}
+
+#[inline(always)]
+fn word(address: u64, current: &mut Current) -> Result<u64, StackEnd> {
+    if address & 7 != 0 {
+        return Err(StackEnd::JavaCode);
+    }
+    current.word(address).ok_or(StackEnd::Unreadable)
+}
+
+/// The code at an address, from the cache or from the JVM's own data.
+#[inline(always)]
+fn code_at(number: u32, address: u64, offset: u64, freed: u64) -> Result<Code, StackEnd> {
+    let tag = cached::tag(number, offset, freed);
+    let entry = JAVA_CACHE.get_ptr_mut(cached::index(number, offset));
+    let Some(entry) = entry else {
+        return Err(StackEnd::JavaCode);
+    };
+    if freed != UNKNOWN {
+        // SAFETY: a live map value; entries are whole words.
+        if let Some(code) = cached::code(unsafe { entry.read_volatile() }, tag) {
+            return Ok(code);
+        }
+    }
+    let found = find_code(number, address);
+    if let Some(reason) = reason_of(found) {
+        return Err(reason);
+    }
+    let code = Code(found);
+    if freed != UNKNOWN
+        && let Some(new) = cached::entry(tag, code)
+    {
+        // SAFETY: as above.
+        unsafe { entry.write_volatile(new) };
+    }
+    Ok(code)
+}
+
+/// The code at an address of a JVM's code cache, or why there is none; see
+/// [`reason_of`]. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_code(number: u32, address: u64) -> u64 {
+    let Some(vm) = VMS.get(number) else {
+        return failed(StackEnd::JavaLayout);
+    };
+    match vm.code(address, &mut User) {
+        Ok(Code(code)) => code,
+        Err(end) => failed(end),
+    }
+}
+
+/// The current process's memory.
+struct User;
+
+impl User {
+    #[inline(always)]
+    fn read<T: Record + Default>(address: u64) -> Option<T> {
+        let mut value = T::default();
+        let size = size_of::<T>() as u32;
+        // SAFETY: as many bytes as the local has; a fault is an error code.
+        let status =
+            unsafe { bpf_probe_read_user((&raw mut value).cast(), size, address as *const _) };
+        (status == 0).then_some(value)
+    }
+}
+
+impl Anywhere for User {
+    #[inline(always)]
+    fn byte(&mut self, address: u64) -> Option<u8> {
+        Self::read(address)
+    }
+
+    #[inline(always)]
+    fn int(&mut self, address: u64) -> Option<u32> {
+        Self::read(address)
+    }
+
+    #[inline(always)]
+    fn long(&mut self, address: u64) -> Option<u64> {
+        Self::read(address)
+    }
+}
+
+/// The current process frees code: nothing that is cached of it holds.
+#[inline(always)]
+pub(crate) fn code_freed() {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(process) = PROCESSES.get_ptr(pid) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let Some(number) = VM_OF.get_ptr(unsafe { (*process).image }) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    if let Some(freed) = FREED.get_ptr_mut(unsafe { *number }) {
+        // SAFETY: a live map value, which is aligned.
+        unsafe { maps::add(freed, 1) };
+    }
+}

@@ -1,0 +1,165 @@
+//! A target's memory, which is only ever read.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::process::handle::ProcessHandle;
+
+/// What is read at once, and the greatest piece that is mapped or not mapped
+/// as a whole.
+const PAGE: usize = 4096;
+
+/// Pages that are remembered at once, 16 MiB.
+const MAX_PAGES: usize = 4096;
+
+/// Something that has addresses.
+pub trait TargetMemory {
+    /// Fills the buffer with what is at an address.
+    ///
+    /// # Errors
+    /// Fails if any of it is not mapped, or the process is gone.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// One byte.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), here and below.
+    fn u8(&self, address: u64) -> io::Result<u8> {
+        Ok(u8::from_le_bytes(bytes(self, address)?))
+    }
+
+    /// Two bytes, unsigned.
+    fn u16(&self, address: u64) -> io::Result<u16> {
+        Ok(u16::from_le_bytes(bytes(self, address)?))
+    }
+
+    /// Four bytes, signed.
+    fn i32(&self, address: u64) -> io::Result<i32> {
+        Ok(i32::from_le_bytes(bytes(self, address)?))
+    }
+
+    /// Four bytes, unsigned.
+    fn u32(&self, address: u64) -> io::Result<u32> {
+        Ok(u32::from_le_bytes(bytes(self, address)?))
+    }
+
+    /// Eight bytes, unsigned: a pointer too.
+    fn u64(&self, address: u64) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(bytes(self, address)?))
+    }
+
+    /// `length` bytes. The caller bounds the length.
+    fn vec(&self, address: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        self.read(address, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// The bytes before the first zero; an error if there is none among the
+    /// first `limit`. No page is read in which the string is not.
+    fn c_string(&self, address: u64, limit: usize) -> io::Result<Vec<u8>> {
+        let mut string = Vec::new();
+        let mut at = address;
+        while string.len() < limit {
+            let rest = usize::try_from((PAGE as u64 - at % PAGE as u64).min(64)).unwrap_or(1);
+            let piece = self.vec(at, rest.min(limit - string.len()))?;
+            if let Some(end) = memchr::memchr(0, &piece) {
+                string.extend_from_slice(&piece[..end]);
+                return Ok(string);
+            }
+            at = at.checked_add(piece.len() as u64).ok_or_else(too_long)?;
+            string.extend_from_slice(&piece);
+        }
+        Err(too_long())
+    }
+}
+
+fn bytes<const N: usize>(
+    memory: &(impl TargetMemory + ?Sized),
+    address: u64,
+) -> io::Result<[u8; N]> {
+    let mut buffer = [0; N];
+    memory.read(address, &mut buffer)?;
+    Ok(buffer)
+}
+
+fn too_long() -> io::Error {
+    io::Error::other("a string has no end")
+}
+
+/// The memory of a process.
+///
+/// It is read through one descriptor of `/proc/PID/mem`, which stays with the
+/// memory that it was opened for: after an exit or an `exec` it fails, where
+/// `process_vm_readv` would read whoever has the pid by then.
+#[derive(Debug)]
+pub struct ProcessMemory(File);
+
+impl ProcessMemory {
+    /// Opens the memory of a living process.
+    ///
+    /// # Errors
+    /// Fails if it is gone, or may not be read.
+    pub fn open(process: &ProcessHandle) -> io::Result<Self> {
+        process.open_proc("mem").map(ProcessMemory)
+    }
+}
+
+impl TargetMemory for ProcessMemory {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        // pread takes signed offsets; no address of a user is that large.
+        if i64::try_from(address).is_err() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.0.read_exact_at(buffer, address)
+    }
+}
+
+/// Memory that does not change while this lives, read by pages, each once.
+pub struct CachedMemory<'a> {
+    memory: &'a dyn TargetMemory,
+    pages: RefCell<HashMap<u64, Box<[u8]>>>,
+}
+
+impl<'a> CachedMemory<'a> {
+    /// Nothing is read yet.
+    pub fn new(memory: &'a dyn TargetMemory) -> Self {
+        CachedMemory {
+            memory,
+            pages: RefCell::default(),
+        }
+    }
+
+    fn copy_from_page(&self, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let into = usize::try_from(address % PAGE as u64).unwrap_or(0);
+        let start = address - address % PAGE as u64;
+        let mut pages = self.pages.borrow_mut();
+        if !pages.contains_key(&start) {
+            let page = self.memory.vec(start, PAGE)?;
+            if pages.len() >= MAX_PAGES {
+                pages.clear();
+            }
+            pages.insert(start, page.into());
+        }
+        let rest = pages.get(&start).map_or(&[][..], |page| &page[into..]);
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+impl TargetMemory for CachedMemory<'_> {
+    fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let at = address
+                .checked_add(done as u64)
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            done += self.copy_from_page(at, &mut buffer[done..])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a Java frame has no name.
+
+use std::fmt;
+use std::io;
+
+use super::fields::UnknownLayout;
+
+/// The reason why a word of a stack has no Java name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unnamed {
+    /// It is a native frame.
+    NotJava,
+    /// The VM does not export what names need.
+    Layout(UnknownLayout),
+    /// Nothing is at this address of the code cache any more.
+    NoCode,
+    /// The code cache has other code there by now.
+    Recompiled,
+    /// The code tells nothing of this place in it.
+    NoScope,
+    /// What should be a method is none, or not any more: its class was
+    /// unloaded.
+    NotAMethod,
+    /// What should be a class is none, or not any more.
+    NotAClass,
+    /// It cannot be read: the process is gone, or the memory was given back.
+    Unreadable,
+}
+
+impl From<io::Error> for Unnamed {
+    fn from(_: io::Error) -> Self {
+        Unnamed::Unreadable
+    }
+}
+
+impl fmt::Display for Unnamed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Unnamed::NotJava => "not a Java frame",
+            Unnamed::Layout(unknown) => return unknown.fmt(out),
+            Unnamed::NoCode => "compiled code that was freed before it could be named",
+            Unnamed::Recompiled => "compiled code whose place other code took before it was named",
+            Unnamed::NoScope => "compiled code that does not say which method is here",
+            Unnamed::NotAMethod => "a Java method that was unloaded before it could be named",
+            Unnamed::NotAClass => "a Java class that was unloaded before it could be named",
+            Unnamed::Unreadable => "the Java VM's memory could not be read",
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! Which Java classes grow.
+
+use super::layout::{Layout, PLAIN, fit_middle};
+use super::stack::Stack;
+use super::table::{Cell, Row, Table};
+use crate::report::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
+use crate::report::{names, units};
+
+/// Columns of all other values, and the least for a class's name.
+const OTHER_COLUMNS: usize = 58;
+const MIN_NAME: usize = 16;
+
+/// Adds a section for each JVM; nothing without `--java-heap`.
+pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+    for heap in &report.java_heap {
+        text.push('\n');
+        let heading = format!("Java heap of {}", name(report, heap.pid));
+        layout.prose(text, layout.strong, 0, &heading);
+        if let Some(problem) = &heap.problem {
+            let line = format!("No histogram: {}.", names::clean(problem));
+            layout.prose(text, layout.warning, 0, &line);
+        }
+        if heap.samples.is_empty() {
+            continue;
+        }
+        layout.prose(text, PLAIN, 0, &histograms(heap));
+        table(text, heap, layout);
+    }
+}
+
+fn name(report: &Report, pid: u32) -> String {
+    let process = report.processes.iter().find(|process| process.pid == pid);
+    process.map_or_else(|| format!("process {pid}"), names::process)
+}
+
+/// How the numbers were found, and what that cost.
+fn histograms(heap: &JavaHeap) -> String {
+    let mut line = format!(
+        "{} over {}",
+        units::counted(heap.samples.len() as u64, "class histogram"),
+        units::seconds(span(heap)),
+    );
+    if let (Some(first), Some(last)) = (heap.samples.first(), heap.samples.last()) {
+        let counts = first.collections.zip(last.collections);
+        if let Some((before, after)) = counts {
+            let between = units::counted(after.saturating_sub(before), "collection");
+            line.push_str(&format!(" and {between}"));
+        }
+        line.push_str(&format!(
+            "; {} in {} at the end ({})",
+            units::bytes(last.bytes),
+            units::counted(last.instances, "object"),
+            units::bytes_change(first.bytes, last.bytes),
+        ));
+    }
+    line.push_str(if heap.live_only {
+        "; each after a full collection"
+    } else {
+        "; garbage that was not collected yet counts too"
+    });
+    format!("{line}. {}", cost(heap))
+}
+
+fn cost(heap: &JavaHeap) -> String {
+    let pauses = || heap.samples.iter().filter_map(|sample| sample.pause);
+    if pauses().count() == 0 {
+        let time: f64 = heap.samples.iter().map(|sample| sample.answered_in).sum();
+        return format!("The JVM answered in {} in all.", units::seconds(time));
+    }
+    let longest = pauses().fold(0.0, f64::max);
+    format!(
+        "For that, all Java threads stood still for {} in all, at most {} at a time.",
+        units::seconds(pauses().sum()),
+        units::seconds(longest)
+    )
+}
+
+/// Seconds from the first histogram to the last.
+fn span(heap: &JavaHeap) -> f64 {
+    match (heap.samples.first(), heap.samples.last()) {
+        (Some(first), Some(last)) => last.at - first.at,
+        _ => 0.0,
+    }
+}
+
+/// The classes that grow; those that may, if there are none.
+fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
+    let of = |verdict| {
+        heap.classes
+            .iter()
+            .filter(move |class| class.verdict == verdict)
+    };
+    let verdict = if of(GrowthVerdict::Grows).next().is_some() {
+        GrowthVerdict::Grows
+    } else if of(GrowthVerdict::Unknown).next().is_some() {
+        let line = "Too few collections to tell growth from garbage; these have more objects than at the start (trace for longer, or with --live):";
+        layout.prose(text, PLAIN, 0, line);
+        GrowthVerdict::Unknown
+    } else {
+        layout.prose(text, PLAIN, 0, "No class grows.");
+        return;
+    };
+    text.push('\n');
+    let rows = of(verdict)
+        .take(layout.top)
+        .enumerate()
+        .map(|(index, class)| row(class, span(heap), index + 1, layout));
+    Table {
+        rows: rows.collect(),
+    }
+    .render(text, layout);
+    let rest = of(verdict).count().saturating_sub(layout.top);
+    if rest > 0 {
+        let more = units::counted(rest as u64, "more class").replace("classs", "classes");
+        layout.prose(text, PLAIN, 0, &format!("{more} of that kind."));
+    }
+}
+
+fn row<'a>(class: &ClassGrowth, span: f64, number: usize, layout: &Layout) -> Row<'a> {
+    let ends = |series: &[u64]| {
+        let end = |value: Option<&u64>| value.copied().unwrap_or(0);
+        (end(series.first()), end(series.last()))
+    };
+    let (before, after) = ends(&class.instances);
+    let (bytes_before, bytes_after) = ends(&class.bytes);
+    let per_minute = if span > 0.0 {
+        after.saturating_sub(before) as f64 * 60.0 / span
+    } else {
+        0.0
+    };
+    let room = layout.width.saturating_sub(OTHER_COLUMNS).max(MIN_NAME);
+    Row {
+        cells: vec![
+            Cell::new("#", format!("{number:>2}")),
+            Cell::new("BYTES", units::bytes_change(bytes_before, bytes_after)),
+            Cell::new("INSTANCES", units::grouped_change(before, after)),
+            Cell::new("BEFORE", units::grouped(before)),
+            Cell::new("AFTER", units::grouped(after)),
+            Cell::new("PER MIN", units::per_second(per_minute)),
+            Cell::new("CLASS", fit_middle(&names::clean(&class.class), room)),
+        ],
+        notes: vec![],
+        stack: Stack {
+            frames: &[],
+            end: None,
+        },
+    }
+}
