@@ -3,8 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::java::{Jdk, Program};
 use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
-use unfreed_tests::{Jdk, Program, Target, Tracer, wait_until};
+use unfreed_tests::{Target, Tracer, wait_until};
 
 const GROWN: &str = "Heap$Grown";
 const CHURNED: &str = "Heap$Churned";

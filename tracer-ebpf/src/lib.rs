@@ -14,6 +14,7 @@ pub mod java;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
+pub mod operand;
 pub mod rule;
 pub mod settings;
 pub mod site;
@@ -21,6 +22,7 @@ pub mod stack;
 pub mod step;
 pub mod table;
 pub mod thread;
+pub mod usdt;
 pub mod volatile;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.

@@ -20,6 +20,9 @@ pub const MAX_PROCESSES: u32 = 16_384;
 /// Bytes of the ring buffer for mapping and lifecycle events.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
 
+/// Bytes of the ring buffer for what USDT probes tell: some 5,000 hits.
+pub const PROBE_RING_BYTES: u32 = 1 << 21;
+
 /// First address past user space on x86-64 with 4-level page tables.
 pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
 

@@ -30,10 +30,12 @@ pub enum LossCause {
     RingFull,
     /// A `vfork` child ran into probes that the kernel keeps from it.
     UnseenChild,
+    /// The ring of what USDT probes tell was full: a hit was not told.
+    ProbeRingFull,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 10;
+pub const LOSS_CAUSES: usize = 11;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -48,6 +50,7 @@ impl LossCause {
         Self::MapBusy,
         Self::RingFull,
         Self::UnseenChild,
+        Self::ProbeRingFull,
     ];
 
     /// The stable name in reports.
@@ -63,6 +66,7 @@ impl LossCause {
             Self::MapBusy => "map_busy",
             Self::RingFull => "ring_full",
             Self::UnseenChild => "unseen_child",
+            Self::ProbeRingFull => "probe_ring_full",
         }
     }
 
@@ -98,6 +102,9 @@ impl LossCause {
             }
             Self::UnseenChild => {
                 "vfork children that called the allocator on their parent's heap, where the kernel hides it: these calls are in no number; --follow shows them"
+            }
+            Self::ProbeRingFull => {
+                "events of a JVM's own probes lost in a full ring: collections, classes and threads in the report are lower bounds; blocks are not concerned"
             }
         }
     }

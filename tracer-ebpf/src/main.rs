@@ -18,6 +18,7 @@
 mod allocation;
 mod code;
 mod entry;
+mod hit;
 mod hotspot;
 mod inflight;
 mod javaheap;
@@ -152,6 +153,13 @@ fn uf_leave(context: RetProbeContext) -> u32 {
         Some(function) => allocation::leave(&context, function),
         None => {}
     }
+    0
+}
+
+/// A USDT probe, at any of its places.
+#[uprobe]
+fn uf_usdt(context: ProbeContext) -> u32 {
+    hit::hit(&context);
     0
 }
 

@@ -11,6 +11,7 @@ use tracer_ebpf::event::Event;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
     EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS,
+    PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
@@ -18,6 +19,7 @@ use tracer_ebpf::settings::{Hijack, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
+use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -156,6 +158,15 @@ pub(crate) static KERNEL_STACKS: StackTrace = StackTrace::with_max_entries(1024,
 /// What user space must see one by one.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// The places of USDT probes.
+#[map]
+pub(crate) static PLACES: HashMap<PlaceKey, Place> = HashMap::with_max_entries(MAX_PLACES, 0);
+
+/// What USDT probes tell: a ring of its own, so that it never takes the place
+/// of mapping events.
+#[map]
+pub(crate) static TOLD: RingBuf = RingBuf::with_byte_size(PROBE_RING_BYTES, 0);
 
 /// Whether events count now.
 #[inline(always)]

@@ -14,6 +14,7 @@ mod session;
 mod symbolize;
 mod tables;
 mod unwind;
+mod usdt;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
+        Command::Probes(args) => commands::probes::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),
         Command::Manual { folder } => commands::manual::run(&folder),
         Command::Tables(args) => commands::tables::run(&args),

@@ -40,6 +40,8 @@ pub(crate) enum Target {
     Records,
     /// The kernel's type information
     Btf,
+    /// ELF files with USDT probes, and the probes' arguments
+    Usdt,
 }
 
 impl Target {

@@ -12,3 +12,5 @@ pub mod symbolize;
 pub mod tiny;
 #[path = "../../../tracer-user/src/unwind/mod.rs"]
 pub mod unwind;
+#[path = "../../../tracer-user/src/usdt/mod.rs"]
+pub mod usdt;

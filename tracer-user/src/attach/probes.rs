@@ -50,7 +50,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn pid(self) -> Option<u32> {
+    /// The process, if it is one.
+    pub fn pid(self) -> Option<u32> {
         match self {
             Self::Process(pid) => Some(pid),
             Self::Everyone => None,

@@ -43,6 +43,8 @@ pub enum Command {
     Diff(DiffArgs),
     /// Check the kernel, privileges and a target, with a remedy for each problem
     Doctor(DoctorArgs),
+    /// List the USDT probes that a live process offers
+    Probes(ProbesArgs),
     /// Print a shell completion script
     Completions {
         /// The shell
@@ -116,6 +118,13 @@ pub struct TraceArgs {
     /// Report only blocks that have been live at least this long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub older_than: Option<Duration>,
+    /// Of a JVM, report only blocks that survived this many garbage collections
+    #[arg(long, value_name = "COUNT", conflicts_with = "no_jvm_probes",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub survived: Option<u32>,
+    /// Leave a JVM's own probes alone: no collections, classes and threads
+    #[arg(long)]
+    pub no_jvm_probes: bool,
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
@@ -198,6 +207,24 @@ pub struct DoctorArgs {
     #[arg(short, long, value_name = "PID",
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pid: Option<u32>,
+}
+
+/// `unfreed probes`
+#[derive(Debug, Args)]
+pub struct ProbesArgs {
+    /// The process
+    #[arg(short, long, value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pub pid: u32,
+    /// Only probes of this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+    /// Only probes whose names contain all of these
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Print everything that is known of each site, as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `unfreed tables`

@@ -4,6 +4,7 @@ pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod manual;
+pub mod probes;
 pub mod record;
 pub mod report;
 pub mod run;

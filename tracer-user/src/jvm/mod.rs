@@ -7,6 +7,7 @@ pub mod attach;
 mod cache;
 pub mod code_cache;
 pub mod counters;
+pub mod events;
 pub mod fields;
 pub mod frames;
 pub mod growth;

@@ -2,11 +2,12 @@
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
 use tracer_ebpf::java::{self, Freed, Vm};
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES};
+use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
+use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
 
 /// The sizes that the user can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,8 @@ impl Sizes {
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
         let per_thread = hash_entry_bytes(8, size_of::<Thread>()) as u64;
         let threads = per_thread * u64::from(self.threads.most);
-        let others = live + index + sites + self.tables() + u64::from(EVENT_RING_BYTES);
+        let rings = u64::from(EVENT_RING_BYTES) + u64::from(PROBE_RING_BYTES);
+        let others = live + index + sites + self.tables() + places() + rings;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + threads,
@@ -82,6 +84,12 @@ impl Sizes {
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }
+}
+
+/// The places of USDT probes.
+fn places() -> u64 {
+    let entry = hash_entry_bytes(size_of::<PlaceKey>(), size_of::<Place>()) as u64;
+    u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
 }
 
 /// A bucket head of 16 bytes for each entry, rounded up to a power of two.

@@ -12,4 +12,5 @@ pub mod object;
 pub mod program;
 mod syscall;
 pub mod tables;
+pub mod usdt;
 pub mod vms;

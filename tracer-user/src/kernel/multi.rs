@@ -208,8 +208,10 @@ fn verifier_log(mut attributes: ProgramAttributes) -> String {
     // SAFETY: as when it was refused; the log has the stated size. Only the
     // log is wanted: a program that is accepted now is dropped.
     let _ = unsafe { syscall::make(BPF_PROG_LOAD, &mut attributes) };
-    let text = String::from_utf8_lossy(&log);
-    let lines: Vec<&str> = text.trim_end_matches('\0').lines().collect();
+    // What follows the first null was taken back.
+    let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.lines().collect();
     let last = lines.len().saturating_sub(LOG_LINES);
     format!("the verifier says:\n{}", lines[last..].join("\n"))
 }

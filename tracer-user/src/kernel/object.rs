@@ -30,10 +30,15 @@ use super::memory::{ON_DEMAND, preallocate};
 use super::multi::MultiPrograms;
 use super::program::{Moment, Place, Programs};
 use super::tables::TableMaps;
+use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
+use crate::process::address::FileOffset;
 
 /// The compiled programs, aligned as the ELF reader wants them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
+
+/// The program at all places of USDT probes.
+const USDT: &str = "uf_usdt";
 
 /// The loaded object. Dropping it removes everything from the kernel.
 pub struct Object {
@@ -49,6 +54,8 @@ pub struct Object {
     pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
     pub events: RingBuf<MapData>,
+    /// USDT probes.
+    pub usdt: UsdtMaps,
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
@@ -111,6 +118,10 @@ impl Object {
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
+            usdt: UsdtMaps {
+                places: take(&mut ebpf, "PLACES")?.try_into()?,
+                told: take(&mut ebpf, "TOLD")?.try_into()?,
+            },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
@@ -241,6 +252,33 @@ impl Object {
         places
             .iter()
             .map(|place| self.attach_event(moment, *place, file, pid))
+            .collect()
+    }
+
+    /// Attaches the program of USDT probes to offsets of a file, in one process
+    /// or (with `None`) in all that map the file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or a place.
+    pub fn attach_usdt(
+        &mut self,
+        offsets: &[FileOffset],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        let place = |offset: &FileOffset| Place {
+            function: None,
+            offset: offset.0,
+        };
+        let places: Vec<_> = offsets.iter().map(place).collect();
+        if let Some(multi) = &mut self.multi {
+            let link = multi.attach(USDT, Moment::Entry, &places, file, pid)?;
+            return Ok(vec![link]);
+        }
+        self.load_alone(USDT)?;
+        places
+            .iter()
+            .map(|place| self.attach_loaded(USDT, place.offset, file, pid))
             .collect()
     }
 

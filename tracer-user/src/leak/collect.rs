@@ -102,13 +102,17 @@ impl LiveSums {
     }
 }
 
-/// The ages of live heap blocks.
+/// The ages of live heap blocks, of images by their ids.
 ///
 /// # Errors
 /// Fails if the kernel does.
-pub fn heap_ages(object: &Object, cutoff: Cutoff) -> Result<Ages> {
+pub fn heap_ages(object: &Object, cutoffs: &HashMap<u64, Cutoff>) -> Result<Ages> {
     let mut ages = Ages::new();
-    object.for_each_live(|_, block| ages_add(&mut ages, &block, cutoff))?;
+    object.for_each_live(|key, block| {
+        if let Some(cutoff) = cutoffs.get(&key.image) {
+            ages_add(&mut ages, &block, *cutoff);
+        }
+    })?;
     Ok(ages)
 }
 
@@ -138,12 +142,16 @@ fn ages_add(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
     }
 }
 
-/// Every site that allocated anything.
+/// Every site that allocated anything. Images without a cutoff are left out.
 ///
 /// # Errors
 /// Fails if the kernel does.
-pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<CollectedSite>> {
-    let mut ages = heap_ages(object, cutoff)?;
+pub fn collect(
+    object: &Object,
+    images: &Images,
+    cutoffs: &HashMap<u64, Cutoff>,
+) -> Result<Vec<CollectedSite>> {
+    let mut ages = heap_ages(object, cutoffs)?;
     for image in images.iter() {
         ages.extend(
             image
@@ -156,6 +164,9 @@ pub fn collect(object: &Object, images: &Images, cutoff: Cutoff) -> Result<Vec<C
     let mut sites = Vec::new();
     for (index, site) in object.used_sites() {
         let Some(image) = images.index_of(site.image).and_then(|at| images.get(at)) else {
+            continue;
+        };
+        let Some(&cutoff) = cutoffs.get(&site.image) else {
             continue;
         };
         if site.allocated_count > 0 {

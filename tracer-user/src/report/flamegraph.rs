@@ -175,6 +175,12 @@ fn subtitle(report: &Report) -> String {
             units::seconds(report.settings.older_than)
         ));
     }
+    if report.settings.survived > 0 {
+        text.push_str(&format!(
+            ", survived {}",
+            units::counted(report.settings.survived.into(), "garbage collection")
+        ));
+    }
     match report.lost_events() {
         0 => {}
         lost => text.push_str(&format!(

@@ -6,6 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+#[path = "jvm.rs"]
+pub mod jvm;
+
+pub use jvm::Jvm;
+
 /// The schema name that this version writes. Fields are only ever added
 /// within a schema; a change of meaning gets a new name.
 pub const SCHEMA: &str = "unfreed/1";
@@ -34,6 +39,9 @@ pub struct Report {
     /// How many stacks are whole.
     #[serde(default)]
     pub stacks: Stacks,
+    /// What Java virtual machines among the processes told of themselves.
+    #[serde(default)]
+    pub jvm: Vec<Jvm>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// Every cause of loss, including those that did not occur (count 0).
@@ -58,6 +66,10 @@ pub struct Settings {
     pub min_size: u64,
     /// Live numbers count only blocks at least this old, seconds.
     pub older_than: f64,
+    /// Live numbers of Java virtual machines count only blocks that survived
+    /// this many garbage collections.
+    #[serde(default)]
+    pub survived: u32,
     /// Whether children were followed.
     pub follow: bool,
     /// How many live blocks the kernel map holds.
@@ -162,6 +174,10 @@ pub struct Site {
     pub freed_count: u64,
     /// Age of the oldest live block at the end, seconds.
     pub oldest_age: Option<f64>,
+    /// Garbage collections that block survived, in a Java virtual machine
+    /// whose probes were watched.
+    #[serde(default)]
+    pub oldest_survived: Option<u32>,
     /// When the site first allocated.
     pub first_seen: f64,
     /// When the site last allocated.

@@ -67,6 +67,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         freed_bytes: freed.0,
         freed_count: freed.1,
         oldest_age: (live.1 > 0).then_some(59.0),
+        oldest_survived: None,
         first_seen: 0.5,
         last_seen: 59.9,
         lifetimes: vec![],
@@ -166,6 +167,7 @@ pub fn report() -> Report {
             untraced_frees: 12,
         },
         stacks: Stacks::of(&sites),
+        jvm: vec![],
         sites,
         timeline: vec![],
         losses: vec![Loss {

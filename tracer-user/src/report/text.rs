@@ -4,6 +4,7 @@ mod footer;
 mod header;
 mod java_heap;
 mod java_memory;
+mod jvm;
 mod layout;
 mod site;
 mod stack;
@@ -27,6 +28,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     site::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);
     java_memory::render(&mut text, report, layout);
+    jvm::render(&mut text, report, layout);
     footer::render(&mut text, report, layout);
     text
 }

@@ -1,6 +1,7 @@
 //! From what was collected to the report: names for addresses, one site for
 //! each call path.
 
+use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use anyhow::Result;
 use super::Session;
 use super::images::Image;
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::leak::collect::{CollectedSite, collect, lifetime_buckets};
+use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
 use crate::process::code::CodeSpace;
 use crate::report::model::{
     Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
@@ -27,11 +28,12 @@ impl Session {
         if self.options.threads {
             self.threads.read_all(&self.images);
         }
-        let collected = collect(&self.object, &self.images, self.cutoff(now))?;
+        let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
         let mut symbolizer = Symbolizer::new();
         let (processes, index_of) = self.processes(&collected, now);
         let mut sites = Vec::new();
         let mut modules = Vec::new();
+        let jvm = self.machine_reports(&index_of);
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;
@@ -50,8 +52,12 @@ impl Session {
             let own = one_for_each_path(own, code);
             modules.extend(used_modules(&mut symbolizer, index, code, &own));
             let end = image.ended.map_or(now, |(time, _)| time);
-            let own = own.into_iter().map(|(site, end_reason)| {
-                self.site(&site, end_reason, index, code, &mut symbolizer, end)
+            let machine = self.machines.get(image.id);
+            let own = own.into_iter().map(|(collected, end_reason)| {
+                let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer, end);
+                site.oldest_survived =
+                    machine.and_then(|machine| Some(machine.events.survived(collected.oldest?)));
+                site
             });
             sites.extend(one_for_each_name(own.collect()));
         }
@@ -75,6 +81,7 @@ impl Session {
             modules,
             overhead: self.overhead(&totals),
             stacks: Stacks::of(&sites),
+            jvm,
             sites,
             totals,
             timeline: self.timeline.clone(),
@@ -82,6 +89,14 @@ impl Session {
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
         })
+    }
+
+    /// Which live blocks of each image count, at `now`.
+    fn cutoffs(&self, now: u64) -> HashMap<u64, Cutoff> {
+        let images = self.images.iter();
+        images
+            .map(|image| (image.id, self.cutoff(image.id, now)))
+            .collect()
     }
 
     /// How stacks end, as the kernel side has it.
@@ -164,6 +179,7 @@ impl Session {
             oldest_age: site
                 .oldest
                 .map(|oldest| seconds(end.saturating_sub(oldest))),
+            oldest_survived: None,
             first_seen: self.since_start(site.seen.0),
             last_seen: self.since_start(site.seen.1),
             lifetimes: lifetime_buckets(&site.lifetimes),
@@ -231,6 +247,7 @@ impl Session {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
             older_than: self.options.older_than.as_secs_f64(),
+            survived: self.options.survived,
             follow: self.options.follow,
             max_live: u64::from(self.options.sizes.live),
             max_sites: u64::from(self.options.sizes.sites),
@@ -239,7 +256,10 @@ impl Session {
 
     fn overhead(&self, totals: &Totals) -> Overhead {
         // A counted allocation is an entry and a return, a free one entry.
-        let probe_hits = 2 * totals.allocated_count + totals.freed_count + totals.untraced_frees;
+        let probe_hits = 2 * totals.allocated_count
+            + totals.freed_count
+            + totals.untraced_frees
+            + self.machines.hits(&self.object);
         Overhead {
             probe_hits,
             nanoseconds_per_hit: self.nanoseconds_per_hit,

@@ -66,6 +66,8 @@ impl Session {
         self.drain_code()?;
         self.drain_events()?;
         self.publish_code();
+        self.probe_machines();
+        self.drain_machines();
         Ok(())
     }
 
@@ -115,6 +117,7 @@ impl Session {
         pids.sort_unstable();
         pids.dedup();
         self.unpublished.extend(&pids);
+        self.machines.look_at(&pids);
         for pid in pids {
             self.probe_new_code(pid)?;
         }
@@ -263,6 +266,8 @@ impl Session {
         }
         self.losses.late_allocators += 1;
         self.probes.uncover(scope);
+        self.machines.uncover(scope);
+        self.machines.look_at(&[pid]);
         self.probe_new_code(pid)
     }
 
@@ -295,8 +300,10 @@ impl Session {
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
     fn retire(&mut self, ended: &[usize]) -> Result<()> {
+        self.drain_machines();
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
+            self.machines.retire(&mut self.object, image.id);
             self.jvms.forget(image.id);
         }
         let unseen = ended
@@ -314,7 +321,7 @@ impl Session {
             .iter()
             .filter_map(|index| self.images.get(*index))
             .filter(|image| with_heap.contains(&image.id))
-            .filter_map(|image| Some((image.id, self.cutoff(image.ended?.0))))
+            .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
         if ended.is_empty() {
             return Ok(());

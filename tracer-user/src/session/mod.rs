@@ -7,6 +7,8 @@ pub mod hold;
 pub mod images;
 mod java;
 mod java_samples;
+mod jvm_probes;
+mod jvm_report;
 pub mod jvms;
 pub mod launch;
 pub mod names;
@@ -27,6 +29,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
+use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::names::SiteNames;
 pub use self::options::Options;
@@ -83,6 +86,7 @@ pub struct Session {
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
+    machines: Machines,
     timeline: Vec<TimelinePoint>,
     java_heaps: Vec<HeapWatch>,
     /// Processes whose code the kernel side has not been told of.
@@ -151,6 +155,7 @@ impl Session {
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
+            machines: Machines::default(),
             timeline: Vec::new(),
             java_heaps: Vec::new(),
             unpublished: Vec::new(),
@@ -201,6 +206,11 @@ impl Session {
         }
         for allocator in allocators {
             self.probe(pid, &allocator)?;
+        }
+        self.machines.look_at(&[pid]);
+        self.probe_machines();
+        if self.options.survived > 0 {
+            self.check_survived(pid)?;
         }
         Ok(())
     }
@@ -422,12 +432,23 @@ impl Session {
         Ok(())
     }
 
-    fn cutoff(&self, end: u64) -> Cutoff {
+    /// Which blocks count at an image's end. `--survived` is about virtual
+    /// machines; of other processes it leaves nothing out.
+    fn cutoff(&self, image: u64, end: u64) -> Cutoff {
         let age = u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX);
-        Cutoff {
+        let mut cutoff = Cutoff {
             born_by: end.saturating_sub(age),
             asked: age > 0,
+        };
+        if self.options.survived > 0
+            && let Some(machine) = self.machines.get(image)
+        {
+            let collections = &machine.events.collections;
+            let born_by = collections.born_by(self.options.survived, end);
+            cutoff.born_by = cutoff.born_by.min(born_by);
+            cutoff.asked = true;
         }
+        cutoff
     }
 
     /// Lost events by cause.

@@ -18,6 +18,10 @@ pub struct Options {
     pub min_size: u64,
     /// Least age of what is reported.
     pub older_than: Duration,
+    /// Least number of collections that what is reported of a JVM survived.
+    pub survived: u32,
+    /// Whether JVMs' own probes are watched.
+    pub jvm_probes: bool,
     /// Whether children are traced.
     pub follow: bool,
     /// Whether call paths are told apart by thread.
@@ -47,6 +51,9 @@ impl Options {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
             older_than: args.older_than.unwrap_or_default(),
+            survived: args.survived.unwrap_or(0),
+            // Benchmarks compare the allocators' probes.
+            jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
             follow: args.follow,
             threads: args.threads,
             sizes: Sizes {
@@ -74,6 +81,8 @@ impl Options {
             command: String::new(),
             min_size: 0,
             older_than: Duration::ZERO,
+            survived: 0,
+            jvm_probes: false,
             follow: false,
             threads: false,
             sizes: Sizes {

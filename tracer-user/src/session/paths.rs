@@ -175,6 +175,7 @@ fn merge(sum: &mut Site, site: Site) {
         .into_iter()
         .chain(site.oldest_age)
         .reduce(f64::max);
+    sum.oldest_survived = sum.oldest_survived.max(site.oldest_survived);
     sum.first_seen = sum.first_seen.min(site.first_seen);
     sum.last_seen = sum.last_seen.max(site.last_seen);
     sum.lower_bound |= site.lower_bound;
@@ -214,6 +215,7 @@ mod tests {
             freed_bytes: 0,
             freed_count: 0,
             oldest_age: Some(bytes as f64),
+            oldest_survived: None,
             first_seen: bytes as f64,
             last_seen: bytes as f64,
             lifetimes: lifetimes.iter().map(bucket).collect(),

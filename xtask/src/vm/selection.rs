@@ -51,6 +51,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
+    // Operands in memory and in registers, strings, a ring of their own.
+    (
+        "jvm_probes",
+        Choice::Only(&["counts_agree_with_the_program_and_its_beans"]),
+    ),
     (
         "lifecycle",
         Choice::Only(&[
@@ -94,6 +99,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "unfreed_tests",
         Choice::AllBut(&["jdk::tests::all_that_must_be_at_hand_is"]),
     ),
+    ("usdt", Choice::Only(&[])),
 ];
 
 /// A test that no VM runs, with or without `--full`.

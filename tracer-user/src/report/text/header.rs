@@ -68,6 +68,13 @@ fn live(report: &Report) -> String {
         let age = units::seconds(report.settings.older_than);
         line.push_str(&format!("; only blocks live for at least {age}"));
     }
+    if report.settings.survived > 0 {
+        let collections = units::counted(report.settings.survived.into(), "garbage collection");
+        line.push_str(&format!("; only blocks that survived {collections}"));
+        if report.jvm.len() < report.processes.len() {
+            line.push_str(", and all blocks of processes that are no JVM");
+        }
+    }
     if report.settings.min_size > 0 {
         let size = units::grouped(report.settings.min_size);
         line.push_str(&format!("; only allocations of at least {size} bytes"));

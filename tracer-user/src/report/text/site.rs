@@ -66,6 +66,7 @@ pub fn nothing_live(report: &Report) -> String {
             "No live block was seen, but events were lost: this does not prove that nothing leaks."
                 .into()
         }
+        () if report.settings.survived > 0 => nothing_survived(report),
         () if age > 0.0 => {
             format!(
                 "Nothing that was allocated during the run has been live for {}.",
@@ -73,6 +74,24 @@ pub fn nothing_live(report: &Report) -> String {
             )
         }
         () => "Nothing that was allocated during the run is still live.".into(),
+    }
+}
+
+/// The same with `--survived`: if there were too few collections, it says
+/// nothing about leaks.
+fn nothing_survived(report: &Report) -> String {
+    let asked = u64::from(report.settings.survived);
+    let most = report.jvm.iter().map(|jvm| jvm.collections.count).max();
+    match most.unwrap_or(0) {
+        few if few < asked => format!(
+            "No block can have survived {}: there were {} during the run.",
+            units::counted(asked, "garbage collection"),
+            units::grouped(few)
+        ),
+        _ => format!(
+            "Nothing that was allocated during the run survived {}.",
+            units::counted(asked, "garbage collection")
+        ),
     }
 }
 
@@ -144,6 +163,10 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         ),
         freed(site, at_least),
     ];
+    if let Some(count) = site.oldest_survived {
+        let collections = units::counted(count.into(), "garbage collection");
+        notes.push(format!("the oldest survived {collections}"));
+    }
     if let Some(allocator) = site.frames.last() {
         notes.push(format!("by {}", names::label(allocator)));
     } else if site.kind == MemoryKind::Mapping {
@@ -201,6 +224,32 @@ fn median(lifetimes: &[LifetimeBucket]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::Jvm;
+    use crate::report::sample;
+
+    #[test]
+    fn too_few_collections_prove_nothing() {
+        let mut report = sample::report();
+        report.settings.survived = 2;
+        let say = |collections: &[u64]| {
+            let mut report = report.clone();
+            let jvm = |count: &u64| {
+                let mut jvm = Jvm::default();
+                jvm.collections.count = *count;
+                jvm
+            };
+            report.jvm = collections.iter().map(jvm).collect();
+            nothing_live(&report)
+        };
+        for (collections, part) in [
+            (&[][..], "there were 0"),
+            (&[1], "there were 1"),
+            (&[1, 2], "survived 2 garbage collections"),
+        ] {
+            let text = say(collections);
+            assert!(text.contains(part), "{text}");
+        }
+    }
 
     #[test]
     fn the_median_is_a_bound_of_its_bucket() {

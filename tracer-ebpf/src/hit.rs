@@ -1,0 +1,134 @@
+//! A USDT probe was hit: its arguments are read and told.
+
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::operand::{Machine, Register};
+use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, TEXT_BYTES, Text, Told};
+use tracer_ebpf::volatile::opaque;
+
+use crate::inflight::now;
+use crate::maps::{self, PLACES, PROCESSES, TOLD};
+
+/// The thread that ran into the probe.
+struct Here(*mut pt_regs);
+
+impl Machine for Here {
+    #[inline(always)]
+    fn register(&self, register: Register) -> Option<u64> {
+        let mut value = 0u64;
+        // The kernel side may not choose a field of its context by a number;
+        // reading it as memory may.
+        let address = (self.0 as u64).wrapping_add(register.offset());
+        // SAFETY: eight bytes into a local; a fault is an error code.
+        let status =
+            unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 8, address as *const _) };
+        (status == 0).then_some(value)
+    }
+
+    #[inline(always)]
+    fn memory(&self, address: u64, bytes: u32) -> Option<u64> {
+        let mut value = 0u64;
+        // SAFETY: at most eight bytes into a local; a fault is an error code.
+        let status =
+            unsafe { bpf_probe_read_user((&raw mut value).cast(), bytes, address as *const _) };
+        (status == 0).then_some(value)
+    }
+}
+
+#[inline(always)]
+pub(crate) fn hit(context: &ProbeContext) {
+    if !maps::is_active() {
+        return;
+    }
+    let id = bpf_get_current_pid_tgid();
+    let Some(process) = PROCESSES.get_ptr((id >> 32) as u32) else {
+        return;
+    };
+    let key = PlaceKey {
+        // SAFETY: a live map value.
+        image: unsafe { (*process).image },
+        // SAFETY: the context's registers.
+        ip: unsafe { (*context.regs).rip },
+    };
+    let Some(place) = PLACES.get_ptr_mut(key) else {
+        return;
+    };
+    // SAFETY: a pointer to a field of a live map value.
+    unsafe { maps::add(&raw mut (*place).hits, 1) };
+    // SAFETY: a live map value, of which only the hits change.
+    if unsafe { (*place).tells } != 0 {
+        tell(context, key.image, id as u32, place);
+    }
+}
+
+#[inline(always)]
+fn tell(context: &ProbeContext, image: u64, thread: u32, place: *const Place) {
+    let Some(mut entry) = TOLD.reserve::<Told>(0) else {
+        maps::lose(LossCause::ProbeRingFull, 1, 0);
+        return;
+    };
+    let told = entry.as_mut_ptr();
+    let here = Here(context.regs);
+    // SAFETY: an entry of the ring that is ours until it is submitted, and a
+    // live map value.
+    unsafe {
+        (*told).image = image;
+        (*told).time = now();
+        (*told).thread = thread;
+        (*told).probe = (*place).probe;
+        let known = &raw mut (*told).known;
+        known.write_volatile(0);
+        for index in 0..MAX_ARGUMENTS {
+            let mut value = 0;
+            let is_known = (*place).operands[index].evaluate_into(&here, &mut value);
+            (*told).arguments[index] = value;
+            // Read anew each time: the verifier follows one set, not all.
+            known.write_volatile(known.read_volatile() | u16::from(is_known) << index);
+        }
+        for index in 0..MAX_TEXTS {
+            let text = (*place).texts[index];
+            let length = argument(told, text.length);
+            let address = argument(told, text.address);
+            read_text(&raw mut (*told).texts[index], address, length);
+        }
+    }
+    entry.submit(0);
+}
+
+/// An argument by its number; 0 if there is none.
+///
+/// # Safety
+/// `told` is an entry of the ring whose arguments are written.
+#[inline(always)]
+unsafe fn argument(told: *const Told, number: u8) -> u64 {
+    let number = opaque(number as usize);
+    if number >= MAX_ARGUMENTS {
+        return 0;
+    }
+    // SAFETY: within the array.
+    unsafe { (*told).arguments[number] }
+}
+
+/// Reads a string.
+///
+/// # Safety
+/// `text` is in an entry of the ring.
+#[inline(always)]
+unsafe fn read_text(text: *mut Text, address: u64, length: u64) {
+    let bytes = opaque(length as usize);
+    let bytes = if bytes > TEXT_BYTES {
+        TEXT_BYTES
+    } else {
+        bytes
+    };
+    // SAFETY: at most as many bytes as there are; a fault is an error code.
+    unsafe {
+        (*text).length = length as u32;
+        let into = (&raw mut (*text).bytes).cast();
+        let status = bpf_probe_read_user(into, bytes as u32, address as *const _);
+        (*text).is_known = u32::from(address != 0 && status == 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! The kernel side of USDT probes: which places are watched, and what they
+//! told.
+
+use anyhow::{Context, Result};
+use aya::maps::{HashMap, MapData, RingBuf};
+use tracer_ebpf::usdt::{Place, PlaceKey, Told};
+use tracer_ebpf::{as_bytes, read_record};
+
+/// A [`Place`] as the plain words that aya's map type takes.
+type PlaceWords = [u64; size_of::<Place>() / 8];
+
+/// The maps of USDT probes.
+pub struct UsdtMaps {
+    pub(super) places: HashMap<MapData, [u64; 2], PlaceWords>,
+    pub(super) told: RingBuf<MapData>,
+}
+
+impl UsdtMaps {
+    /// Watches a place.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn watch(&mut self, key: PlaceKey, place: &Place) -> Result<()> {
+        let words = words::<PlaceWords>(as_bytes(place));
+        self.places
+            .insert([key.image, key.ip], words, 0)
+            .context("there is no room for more probed places")
+    }
+
+    /// How often a place was hit.
+    pub fn hits(&self, key: PlaceKey) -> u64 {
+        let words = self.places.get(&[key.image, key.ip], 0);
+        words.map_or(0, |[hits, ..]| hits)
+    }
+
+    /// Watches a place no longer.
+    pub fn forget(&mut self, key: PlaceKey) {
+        // Gone already is fine.
+        let _ = self.places.remove(&[key.image, key.ip]);
+    }
+
+    /// What the next hit told, if there is one.
+    pub fn next(&mut self) -> Option<Told> {
+        loop {
+            let item = self.told.next()?;
+            if let Some(told) = read_record(&item) {
+                return Some(told);
+            }
+        }
+    }
+}
+
+/// Bytes as words.
+fn words<W: AsMut<[u64]> + Default>(bytes: &[u8]) -> W {
+    let mut words = W::default();
+    for (word, bytes) in words.as_mut().iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+const _: () = assert!(size_of::<Place>() == size_of::<PlaceWords>(), "whole words");

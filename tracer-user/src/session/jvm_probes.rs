@@ -1,0 +1,247 @@
+//! Watching the own probes of Java virtual machines.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tracer_ebpf::usdt::PlaceKey;
+
+use super::Session;
+use crate::attach::probes::Scope;
+use crate::jvm::events::Events;
+use crate::jvm::events::probe::{PROVIDER, Watched};
+use crate::kernel::object::Object;
+use crate::process::address::FileOffset;
+use crate::process::code::CodeMapping;
+use crate::process::file::ModuleFile;
+use crate::process::maps::FileId;
+use crate::usdt::{self, Site};
+
+/// The library that is the virtual machine.
+const LIBRARY: &str = "libjvm.so";
+
+/// A virtual machine whose probes are watched.
+pub struct Machine {
+    /// What it told.
+    pub events: Events,
+    /// Since when, nanoseconds of `CLOCK_MONOTONIC`.
+    pub since: u64,
+    /// Probes that it does not have.
+    pub missing: Vec<Watched>,
+    /// Why its probes are not watched, if they are not.
+    pub problem: Option<String>,
+    places: Vec<(PlaceKey, Watched)>,
+    /// Hits of places that are watched no longer.
+    hits: BTreeMap<Watched, u64>,
+}
+
+/// All virtual machines of a run, by image.
+#[derive(Default)]
+pub struct Machines {
+    by_image: HashMap<u64, Machine>,
+    /// Files with probes in place. They stay until the end of the run.
+    placed: Vec<(Scope, FileId)>,
+    /// Processes with new code that was not looked at yet.
+    unseen: Vec<u32>,
+}
+
+impl Machines {
+    /// The machine of an image.
+    pub fn get(&self, image: u64) -> Option<&Machine> {
+        self.by_image.get(&image)
+    }
+
+    /// Looks at the code of these processes at the next opportunity.
+    pub fn look_at(&mut self, pids: &[u32]) {
+        self.unseen.extend(pids);
+    }
+
+    /// Forgets what is probed in a scope, whose probes fire no more.
+    pub fn uncover(&mut self, scope: Scope) {
+        self.placed.retain(|(placed, _)| *placed != scope);
+    }
+
+    /// Hits of all probes of all machines.
+    pub fn hits(&self, object: &Object) -> u64 {
+        let machines = self.by_image.values();
+        machines
+            .flat_map(|machine| machine.hits(object).into_values())
+            .sum()
+    }
+
+    /// Enters what was told since the last time.
+    fn drain(&mut self, object: &mut Object) {
+        while let Some(told) = object.usdt.next() {
+            if let Some(machine) = self.by_image.get_mut(&told.image) {
+                machine.events.apply(&told);
+            }
+        }
+    }
+
+    /// Watches an image that ended no longer.
+    pub fn retire(&mut self, object: &mut Object, image: u64) {
+        if let Some(machine) = self.by_image.get_mut(&image) {
+            machine.hits = machine.hits(object);
+            for (key, _) in machine.places.drain(..) {
+                object.usdt.forget(key);
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Hits of each probe.
+    pub fn hits(&self, object: &Object) -> BTreeMap<Watched, u64> {
+        let mut hits = self.hits.clone();
+        for (key, probe) in &self.places {
+            *hits.entry(*probe).or_default() += object.usdt.hits(*key);
+        }
+        hits
+    }
+}
+
+impl Session {
+    /// Watches the probes of the virtual machines that processes have loaded.
+    /// That they cannot be watched is no error: it is in the report.
+    pub(super) fn probe_machines(&mut self) {
+        let mut pids = std::mem::take(&mut self.machines.unseen);
+        pids.sort_unstable();
+        pids.dedup();
+        if !self.options.jvm_probes {
+            return;
+        }
+        for pid in pids {
+            self.probe_machine(pid);
+        }
+    }
+
+    /// Whether `--survived` means something for a process.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub(super) fn check_survived(&self, pid: u32) -> Result<()> {
+        let image = self.images.current(pid).and_then(|at| self.images.get(at));
+        match image.and_then(|image| self.machines.get(image.id)) {
+            None => bail!(
+                "process {pid} has no {LIBRARY}: --survived counts a JVM's garbage collections; --older-than counts time"
+            ),
+            Some(Machine {
+                problem: Some(problem),
+                ..
+            }) => bail!("the garbage collections of process {pid} cannot be counted: {problem}"),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Reads what the machines told since the last time.
+    pub(super) fn drain_machines(&mut self) {
+        self.machines.drain(&mut self.object);
+    }
+
+    fn probe_machine(&mut self, pid: u32) {
+        let Some(index) = self.images.current(pid) else {
+            return;
+        };
+        let Some(image) = self.images.get(index).map(|image| image.id) else {
+            return;
+        };
+        if self.machines.by_image.contains_key(&image) {
+            return;
+        }
+        let Some((file, mappings)) = self.library(index) else {
+            return;
+        };
+        let mut machine = Machine {
+            events: Events::default(),
+            since: self.now(),
+            missing: Vec::new(),
+            problem: None,
+            places: Vec::new(),
+            hits: BTreeMap::new(),
+        };
+        let scope = self.scope(pid);
+        let watched = self.watch(&mut machine, image, &file, &mappings);
+        let placed = watched.and_then(|offsets| self.place(scope, &file, &offsets));
+        machine.problem = placed.err().map(|error| format!("{error:#}"));
+        self.machines.by_image.insert(image, machine);
+    }
+
+    /// The virtual machine's library, if an image has one.
+    fn library(&self, index: usize) -> Option<(Arc<ModuleFile>, Vec<CodeMapping>)> {
+        let code = self.images.code(self.images.get(index)?)?;
+        let is_library = |mapping: &&CodeMapping| {
+            let path = mapping.range.name.path();
+            path.is_some_and(|path| path.file_name() == Some(OsStr::new(LIBRARY)))
+        };
+        let mappings: Vec<_> = code.current().filter(is_library).cloned().collect();
+        let file = mappings.first()?.file.as_ref().ok()?;
+        Some((Arc::clone(file), mappings))
+    }
+
+    /// Tells the kernel side what to do at each place, and returns them all.
+    fn watch(
+        &mut self,
+        machine: &mut Machine,
+        image: u64,
+        file: &ModuleFile,
+        mappings: &[CodeMapping],
+    ) -> Result<Vec<FileOffset>> {
+        let probes = usdt::read(&file.content)?;
+        let mut offsets = Vec::new();
+        for watched in Watched::ALL {
+            let is_it =
+                |probe: &&usdt::Probe| probe.provider == PROVIDER && probe.name == watched.name();
+            let sites = probes
+                .iter()
+                .find(is_it)
+                .map_or(&[][..], |probe| &probe.sites);
+            let before = offsets.len();
+            for (site, offset) in sites.iter().filter_map(usable) {
+                let Some(ip) = address_of(mappings, offset) else {
+                    continue;
+                };
+                let key = PlaceKey { image, ip };
+                self.object.usdt.watch(key, &watched.place(site))?;
+                machine.places.push((key, watched));
+                offsets.push(offset);
+            }
+            if offsets.len() == before {
+                machine.missing.push(watched);
+            }
+        }
+        if offsets.is_empty() {
+            bail!("it was built without probes");
+        }
+        Ok(offsets)
+    }
+
+    fn place(&mut self, scope: Scope, file: &ModuleFile, offsets: &[FileOffset]) -> Result<()> {
+        if self.machines.placed.contains(&(scope, file.mapped)) {
+            return Ok(());
+        }
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.content.file().as_raw_fd()));
+        let links = self.object.attach_usdt(offsets, &path, scope.pid())?;
+        self.probes.keep(links);
+        self.machines.placed.push((scope, file.mapped));
+        Ok(())
+    }
+}
+
+/// A site that can be watched: one in code, without a counter that would have
+/// to be written to.
+fn usable(site: &Site) -> Option<(&Site, FileOffset)> {
+    site.semaphore.is_none().then_some((site, site.offset?))
+}
+
+/// The address of what is at an offset of the mapped file.
+fn address_of(mappings: &[CodeMapping], offset: FileOffset) -> Option<u64> {
+    mappings.iter().find_map(|mapping| {
+        let range = &mapping.range;
+        let into = offset.0.checked_sub(range.file_offset.0)?;
+        let address = range.start.0.checked_add(into)?;
+        (address < range.end.0).then_some(address)
+    })
+}
