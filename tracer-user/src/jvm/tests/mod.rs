@@ -51,7 +51,15 @@ fn the_layout_of_each_jdk_is_known_and_leads_to_its_code() {
 fn threads_have_their_whole_names() {
     let classes = Classes::compile("Named", include_str!("Named.java"));
     for jdk in Jdk::all() {
-        for options in [&["-Xmx64m"][..], &["-XX:-UseCompressedOops"]] {
+        for options in [
+            &["-Xmx64m"][..],
+            &["-XX:-UseCompressedOops"],
+            // JDK 24 and later.
+            &[
+                "-XX:+IgnoreUnrecognizedVMOptions",
+                "-XX:+UseCompactObjectHeaders",
+            ],
+        ] {
             let mut target = JavaTarget::start(&jdk, &classes, options, &["Named"]);
             let mut told = Vec::new();
             loop {
