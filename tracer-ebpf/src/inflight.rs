@@ -2,13 +2,13 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site};
+use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
@@ -223,8 +223,32 @@ unsafe fn fill(site: *mut Site, thread: *const Thread, walk: &Walk, time: u64) {
         (*site).first_seen = time;
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;
+        name_thread(site);
         copy_frames(&raw mut (*site).frames, &raw const (*thread).frames);
         (*site).image = (*thread).image;
+    }
+}
+
+/// The current thread's id if call paths are told apart by thread, else 0.
+#[inline(always)]
+pub(crate) fn told_apart() -> u32 {
+    if maps::settings().threads == 0 {
+        return 0;
+    }
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Notes whose path a new site is.
+#[inline(always)]
+unsafe fn name_thread(site: *mut Site) {
+    let thread = told_apart();
+    // SAFETY: the caller owns the site, and the name has room for 16 bytes.
+    unsafe {
+        (*site).thread = thread;
+        if thread != 0 {
+            // It fails only without a task, and we are in one.
+            bpf_get_current_comm((&raw mut (*site).thread_name).cast(), THREAD_NAME as u32);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         next: 0,
     },
     unmapped_length: 0,
-    padding: 0,
+    threads: 0,
 });
 
 /// Traced processes by tgid.

@@ -21,8 +21,8 @@ pub struct Settings {
     pub hijack: Hijack,
     /// Offset of `length` in the kernel's `vm_unmapped_area_info`.
     pub unmapped_length: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if call paths are told apart by thread.
+    pub threads: u32,
 }
 
 /// Where the kernel keeps return addresses that return probes replaced:

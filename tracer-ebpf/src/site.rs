@@ -20,6 +20,9 @@ pub const NO_SITE: u32 = u32::MAX;
 /// lost. A call that fails loses nothing.
 pub const LOST_SITE: u32 = u32::MAX - 1;
 
+/// Bytes of a thread's name in the kernel, the last of them zero.
+pub const THREAD_NAME: usize = 16;
+
 /// The sums of one site. In a memory-mapped array, so that user space reads
 /// it without a system call; only grows while the site's index is in use.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +52,18 @@ pub struct Site {
     pub depth: u32,
     /// Why the stack ends; see [`crate::stack::StackEnd`].
     pub end: u32,
+    /// The thread whose path this is; 0 unless they are told apart.
+    pub thread: u32,
+    /// Always zero.
+    pub padding: u32,
+    /// The thread's short name (`comm`) when the site was made; zeros unless
+    /// threads are told apart.
+    pub thread_name: [u8; THREAD_NAME],
     /// Return addresses, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
 }
 
-// SAFETY: repr(C), u64 fields and two u32 in a row, no padding, any bits valid.
+// SAFETY: repr(C), u64 fields, four u32 in a row and 16 bytes, no padding, any bits valid.
 unsafe impl crate::Record for Site {}
 
 impl Site {

@@ -41,6 +41,7 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thre
     let code = code.unwrap_or_default();
     let replaced = replaced_of(image);
     let seed = maps::settings().hash_seed.wrapping_add(replaced.count);
+    let seed = seed.wrapping_add(u64::from(inflight::told_apart()) << 32);
     let space = code.valid(replaced, |number| {
         SPACES.get(number).map_or(0, |space| space.spare)
     });

@@ -43,13 +43,18 @@ const AGENTS: [(&str, &str, &[&str]); 2] = [
     ),
 ];
 
+/// Where built classes are: a class path.
+pub(crate) fn folder() -> PathBuf {
+    targets::folder().join("java")
+}
+
 /// Compiles all when one source has changed, or one has come or gone.
 ///
 /// # Errors
 /// A source cannot be read or does not compile.
 pub(crate) fn build() -> Result<()> {
     let sources = sources(&workspace().join("tests/targets/java"))?;
-    let output = targets::folder().join("java");
+    let output = folder();
     let stamp = targets::folder().join(".stamps/java");
     let listing = listing(&sources)?;
     if output.is_dir() && fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == listing) {

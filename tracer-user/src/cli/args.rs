@@ -122,6 +122,9 @@ pub struct TraceArgs {
     /// Trace children too, each as a process of its own
     #[arg(long)]
     pub follow: bool,
+    /// Tell call paths apart by thread, and name the threads
+    #[arg(long)]
+    pub threads: bool,
     /// Live blocks to hold in the kernel
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
     pub max_live: u64,
@@ -221,6 +224,10 @@ pub enum Format {
     Json,
     /// The table (.txt)
     Text,
+    /// Flamegraph of growing Java classes and where they are allocated, with --java-heap (.java.svg)
+    JavaSvg,
+    /// The same as folded stacks, growth in bytes as the value (.java.folded)
+    JavaFolded,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -61,10 +61,33 @@ pub struct CollectedSite {
     pub lifetimes: [u64; LIFETIME_BUCKETS],
     /// Blocks that could not be followed.
     pub untracked: u64,
+    /// The thread whose path this is, if threads are told apart.
+    pub thread: Option<SiteThread>,
     /// Addresses, leaf first.
     pub frames: Vec<u64>,
     /// Why the stack ends; a [`tracer_ebpf::stack::StackEnd`].
     pub end: u32,
+}
+
+/// The thread of a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteThread {
+    /// Its id.
+    pub id: u32,
+    /// The short name that it had when the site was made.
+    pub name: String,
+}
+
+impl SiteThread {
+    /// The thread of a site, if threads are told apart.
+    pub fn of(site: &Site) -> Option<Self> {
+        let end = site.thread_name.iter().position(|byte| *byte == 0);
+        let name = &site.thread_name[..end.unwrap_or(site.thread_name.len())];
+        (site.thread != 0).then(|| Self {
+            id: site.thread,
+            name: String::from_utf8_lossy(name).into_owned(),
+        })
+    }
 }
 
 impl LiveSums {
@@ -215,6 +238,7 @@ fn bare(index: u32, site: &Site) -> CollectedSite {
         seen: (0, 0),
         lifetimes: [0; LIFETIME_BUCKETS],
         untracked: 0,
+        thread: SiteThread::of(site),
         frames: site
             .frames
             .iter()

@@ -2,7 +2,8 @@
 //!
 //! Call paths match by the names of functions and files, not by addresses,
 //! which differ from run to run. Paths of several processes match by the
-//! processes' names.
+//! processes' names; threads are not told apart, since their ids differ from
+//! run to run.
 
 mod export;
 mod snapshot;

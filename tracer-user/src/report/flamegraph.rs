@@ -13,10 +13,10 @@ use std::io::Write;
 use anyhow::Result;
 
 pub use draw::{Legend, Scene, draw};
-pub use tree::{Amount, Node, Tree};
+pub use tree::{Amount, Code, Node, Tree};
 
-use super::model::{Origin, Report};
-use super::{names, text, units};
+use super::model::{Frame, Origin, Report};
+use super::{java_growth, names, text, units};
 
 pub use colour::{GROWN, SAME, SHRUNK, change};
 
@@ -34,7 +34,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
         title: format!("Live memory of {}", who(report)),
         subtitle: subtitle(report),
         empty: text::nothing_live(report),
-        legend: legend(report),
+        legend: legend(live_frames(report)),
         tree: &tree,
         tooltip: &live,
         colour: &colour,
@@ -42,17 +42,68 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
     Ok(writer.write_all(svg.as_bytes())?)
 }
 
+/// Draws by how many bytes Java classes grew, and where they are allocated.
+///
+/// # Errors
+/// Those of the writer, or of inferno.
+pub fn write_java(report: &Report, writer: &mut dyn Write) -> Result<()> {
+    let paths = java_growth::paths(report);
+    let mut tree = Tree::default();
+    for path in &paths {
+        let grown = Amount {
+            bytes: path.bytes,
+            count: path.instances,
+        };
+        let roots = java_growth::roots(report, path);
+        tree.add(&roots, &path.frames, Amount::default(), grown);
+    }
+    let total = tree.root().after.bytes;
+    let tooltip = |node: &Node| {
+        format!(
+            "{} grown, {} of all, {}",
+            units::counted(node.after.bytes, "byte"),
+            units::percent(node.after.bytes, total),
+            units::counted(node.after.count, "object")
+        )
+    };
+    let colour = |node: &Node| colour::origin(node);
+    let svg = draw(&Scene {
+        title: format!("Growing Java classes of {}", who(report)),
+        subtitle: format!(
+            "{} in {} more than {} before; divided among call paths as the JVM's samples are",
+            units::bytes(total),
+            units::counted(tree.root().after.count, "object"),
+            units::seconds(report.duration)
+        ),
+        empty: "No Java class grows, or --java-heap was not asked for.".to_owned(),
+        legend: legend(paths.iter().flat_map(|path| &path.frames)),
+        tree: &tree,
+        tooltip: &tooltip,
+        colour: &colour,
+    })?;
+    Ok(writer.write_all(svg.as_bytes())?)
+}
+
+/// The frames of what is live.
+fn live_frames(report: &Report) -> impl Iterator<Item = &Frame> {
+    let live = report.sites.iter().filter(|site| site.live_bytes > 0);
+    live.flat_map(|site| &site.frames)
+}
+
 fn tree(report: &Report) -> Tree {
-    let several = report.processes.len() > 1;
     let mut tree = Tree::default();
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
-        let process = several.then(|| names::process_of(report, site.process));
         let live = Amount {
             bytes: site.live_bytes,
             count: site.live_count,
         };
         let frames = names::drawn_frames(site);
-        tree.add(process.as_deref(), &frames, Amount::default(), live);
+        tree.add(
+            &names::roots(report, site),
+            &frames,
+            Amount::default(),
+            live,
+        );
     }
     tree
 }
@@ -67,7 +118,40 @@ fn tooltip(node: &Node, total: u64) -> String {
     if let Some(place) = node.place() {
         text.push_str(&format!(", {place}"));
     }
+    if let Some(tiers) = tiers(node) {
+        text.push_str(&format!(", {tiers}"));
+    }
     text
+}
+
+/// How a Java method was run: the share of its memory by each way.
+fn tiers(node: &Node) -> Option<String> {
+    let ways = [
+        ("inlined", None),
+        ("interpreted", Some(Origin::Interpreted)),
+        ("C1-compiled", Some(Origin::C1)),
+        ("compiled", Some(Origin::C2)),
+    ];
+    let java = node
+        .codes()
+        .iter()
+        .filter(|(code, _)| code.origin.is_java());
+    let shares = ways.map(|(name, way)| {
+        let is_way = |code: &Code| match way {
+            None => code.inlined,
+            Some(origin) => !code.inlined && code.origin == origin,
+        };
+        let weights = java.clone().filter(|(code, _)| is_way(code));
+        let sum = weights.fold(0_u64, |sum, (_, weight)| sum.saturating_add(*weight));
+        (name, sum)
+    });
+    let mut used = shares.iter().filter(|(_, sum)| *sum > 0).peekable();
+    used.peek()?;
+    let share = |(name, sum): &(&str, u64)| match units::percent(*sum, node.weight) {
+        _ if *sum == node.weight => (*name).to_owned(),
+        percent => format!("{percent} {name}"),
+    };
+    Some(used.map(share).collect::<Vec<_>>().join(" "))
 }
 
 fn who(report: &Report) -> String {
@@ -101,23 +185,51 @@ fn subtitle(report: &Report) -> String {
     text
 }
 
-/// The origins that occur, in a fixed order.
-fn legend(report: &Report) -> Vec<Legend> {
-    let live = || report.sites.iter().filter(|site| site.live_bytes > 0);
-    let occurs = |origin| live().any(|site| site.frames.iter().any(|frame| frame.origin == origin));
+/// The kinds of code that occur, in a fixed order.
+fn legend<'a>(frames: impl Iterator<Item = &'a Frame>) -> Vec<Legend> {
+    let codes: Vec<Code> = frames.map(kind).collect();
+    let occurs = |code: Code| codes.contains(&code);
+    let plain = |origin| Code {
+        origin,
+        inlined: false,
+    };
+    let inlined = Code {
+        origin: Origin::C2,
+        inlined: true,
+    };
     [
-        (Origin::Program, "program"),
-        (Origin::Library, "library"),
-        (Origin::Jit, "JIT"),
-        (Origin::Unknown, "unknown"),
+        (plain(Origin::Program), "program"),
+        (plain(Origin::Library), "library"),
+        (plain(Origin::Interpreted), "interpreted"),
+        (plain(Origin::C1), "C1-compiled"),
+        (plain(Origin::C2), "compiled"),
+        (inlined, "inlined"),
+        (plain(Origin::Stub), "JVM stub"),
+        (plain(Origin::Jit), "JIT"),
+        (plain(Origin::Unknown), "unknown"),
     ]
     .into_iter()
-    .filter(|(origin, _)| occurs(*origin))
-    .map(|(origin, text)| Legend {
-        colour: colour::base(Some(origin)),
+    .filter(|(code, _)| occurs(*code))
+    .map(|(code, text)| Legend {
+        colour: colour::base(Some(code)),
         text: text.into(),
     })
     .collect()
+}
+
+/// What a frame is in the legend: inlined Java code is one thing, whichever
+/// compiler inlined it; other inlined code is what it was inlined into.
+fn kind(frame: &Frame) -> Code {
+    match (frame.origin.is_java(), frame.inlined) {
+        (true, true) => Code {
+            origin: Origin::C2,
+            inlined: true,
+        },
+        _ => Code {
+            origin: frame.origin,
+            inlined: false,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +281,32 @@ mod tests {
         );
         assert!(svg.contains(">program</text>") && svg.contains(">library</text>"));
         assert!(!svg.contains(">JIT</text>"));
+    }
+
+    #[test]
+    fn java_code_is_told_apart_by_how_it_was_run() {
+        let svg = svg(&sample::java_report());
+        for title in [
+            "Main.main (30,021 bytes, 100% of live, 3 blocks, Main.java:9, interpreted)",
+            "com.acme.Cart.add (20,014 bytes, 66.7% of live, 2 blocks, Cart.java:7, \
+             50.0% C1-compiled 50.0% compiled)",
+            "com.acme.Cart.add (10,007 bytes, 33.3% of live, 1 block, Cart.java:7, inlined)",
+        ] {
+            assert!(
+                svg.contains(&format!("<title>{title}</title>")),
+                "{title}\n{svg}"
+            );
+        }
+        for kind in [
+            "interpreted",
+            "C1-compiled",
+            "compiled",
+            "inlined",
+            "JVM stub",
+        ] {
+            assert!(svg.contains(&format!(">{kind}</text>")), "{kind}");
+        }
+        assert!(!svg.contains(">program</text>"));
     }
 
     #[test]

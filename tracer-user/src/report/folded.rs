@@ -1,36 +1,47 @@
 //! Folded stacks: one line a site, root first, `;` between frames, then a
 //! space and the live bytes. Read by flamegraph.pl, inferno and speedscope.
+//! Java methods have their plain names, so that a path is the same however
+//! the JVM ran it.
 
 use std::io::{self, Write};
 
 use super::model::{Frame, Report};
-use super::names;
+use super::{java_growth, names};
 
 /// Writes the sites that hold live bytes. With several processes the first
-/// frame of a line is `name (pid)`.
+/// frame of a line is `name (pid)`; where threads are told apart, `[name
+/// tid=7]` follows.
 ///
 /// # Errors
 /// Only those of the writer.
 pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
-    let several = report.processes.len() > 1;
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
-        let process = several.then(|| names::process_of(report, site.process));
         writeln!(
             writer,
             "{} {}",
-            path(process.as_deref(), &names::drawn_frames(site)),
+            path(&names::roots(report, site), &names::drawn_frames(site)),
             site.live_bytes
         )?;
     }
     Ok(())
 }
 
-/// A call path as `frame;frame;frame`, root first.
-pub fn path(process: Option<&str>, frames: &[Frame]) -> String {
-    let labels = process
-        .map(str::to_string)
-        .into_iter()
-        .chain(frames.iter().map(names::label));
+/// Writes the growing Java classes, each as the last frame of the call paths
+/// that allocate it; the value is the growth in bytes.
+///
+/// # Errors
+/// Only those of the writer.
+pub fn write_java(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
+    for grown in java_growth::paths(report) {
+        let path = path(&java_growth::roots(report, &grown), &grown.frames);
+        writeln!(writer, "{path} {}", grown.bytes)?;
+    }
+    Ok(())
+}
+
+/// A call path on its roots as `root;frame;frame`, root first.
+pub fn path(roots: &[String], frames: &[Frame]) -> String {
+    let labels = roots.iter().cloned().chain(frames.iter().map(names::label));
     let labels: Vec<String> = labels.map(|label| label.replace(';', ":")).collect();
     if labels.is_empty() {
         names::UNKNOWN.into()
@@ -78,6 +89,20 @@ __libc_start_main;main;load_config();malloc 65537
         assert_eq!(folded(&report), "drop<[u8: 8]>\u{FFFD}evil 1 10097063\n");
         report.sites[0].frames.clear();
         assert_eq!(folded(&report), "[unknown] 10097063\n");
+    }
+
+    #[test]
+    fn threads_are_the_first_frames_below_the_process() {
+        use crate::report::model::Thread;
+        let mut report = sample::report();
+        report.sites[2].thread = Some(Thread {
+            id: 99,
+            name: "pool;1".into(),
+        });
+        let line = "[pool:1 tid=99];__libc_start_main;main;load_config();malloc 65537\n";
+        assert!(folded(&report).ends_with(&format!("\n{line}")));
+        report.processes.push(report.processes[0].clone());
+        assert!(folded(&report).ends_with(&format!("\nleaky (1234);{line}")));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! of them stayed.
 
 use super::model::{AllocationPath, ClassGrowth, Frame, GrowthVerdict, JavaHeap, Origin, Report};
+use super::names;
 
 /// A call path that is held responsible for growth.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +27,8 @@ pub fn suspects(heap: &JavaHeap) -> (GrowthVerdict, impl Iterator<Item = &ClassG
         .into_iter()
         .find(|verdict| any(*verdict))
         .unwrap_or(GrowthVerdict::Steady);
-    let suspect = move |class: &&ClassGrowth| {
-        class.verdict == verdict && verdict != GrowthVerdict::Steady
-    };
+    let suspect =
+        move |class: &&ClassGrowth| class.verdict == verdict && verdict != GrowthVerdict::Steady;
     (verdict, heap.classes.iter().filter(suspect))
 }
 
@@ -39,6 +39,15 @@ pub fn paths(report: &Report) -> Vec<GrowthPath> {
         suspects(heap).1.flat_map(of_class).collect::<Vec<_>>()
     };
     report.java_heap.iter().flat_map(of_heap).collect()
+}
+
+/// What stands below a path: the process, if there are several.
+pub fn roots(report: &Report, path: &GrowthPath) -> Vec<String> {
+    if report.java_heap.len() > 1 {
+        vec![names::process_of_pid(report, path.pid)]
+    } else {
+        vec![]
+    }
 }
 
 fn paths_of(pid: u32, class: &ClassGrowth) -> Vec<GrowthPath> {
@@ -116,7 +125,11 @@ mod tests {
             ..JavaHeap::default()
         }];
         let label = |path: GrowthPath| {
-            let names: Vec<_> = path.frames.iter().flat_map(|f| f.function.clone()).collect();
+            let names: Vec<_> = path
+                .frames
+                .iter()
+                .flat_map(|f| f.function.clone())
+                .collect();
             (names.join(";"), path.bytes, path.instances)
         };
         paths(&report).into_iter().map(label).collect()

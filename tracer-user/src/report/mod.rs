@@ -6,6 +6,8 @@ pub mod flamegraph;
 pub mod folded;
 pub mod gate;
 pub mod input;
+pub mod java;
+pub mod java_growth;
 pub mod json;
 pub mod model;
 pub mod names;

@@ -167,10 +167,22 @@ pub struct Site {
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
+    /// The thread that allocated, if they are told apart (`--threads`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<Thread>,
     /// Why the stack ends where it does.
     pub stack_end: StackEnd,
     /// The call path, root first; the allocator's function is last.
     pub frames: Vec<Frame>,
+}
+
+/// A thread of a traced process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Thread id in the tracer's pid namespace.
+    pub id: u32,
+    /// Its name when it was last looked at; empty if it was never known.
+    pub name: String,
 }
 
 /// How many freed blocks lived for less than `below` and not less than the
@@ -284,15 +296,24 @@ pub enum Origin {
     Library,
     /// Code compiled at run time (named by a perf map).
     Jit,
+    /// A Java method that the JVM interprets.
+    Interpreted,
+    /// A Java method that the JVM's first compiler made: quick code, to be
+    /// replaced when the method is hot.
+    C1,
+    /// A Java method that the JVM's optimizing compiler made.
+    C2,
+    /// Code that the JVM made for itself, between Java and native code.
+    Stub,
     /// Unknown.
     #[default]
     Unknown,
 }
 
 impl Origin {
-    /// Whether it is Java code.
+    /// Whether the frame is of a Java method.
     pub const fn is_java(self) -> bool {
-        matches!(self, Self::Jit)
+        matches!(self, Self::Interpreted | Self::C1 | Self::C2)
     }
 }
 

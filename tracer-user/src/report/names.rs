@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::model::{Frame, Process, Report, Site};
+use super::model::{Frame, Process, Report, Site, Thread};
 
 /// What stands for a frame of which nothing is known.
 pub const UNKNOWN: &str = "[unknown]";
@@ -73,6 +73,12 @@ pub fn place(frame: &Frame) -> Option<String> {
     })
 }
 
+/// `name (pid)` of a process by its id.
+pub fn process_of_pid(report: &Report, pid: u32) -> String {
+    let process = report.processes.iter().find(|process| process.pid == pid);
+    process.map_or_else(|| format!("process {pid}"), self::process)
+}
+
 /// What tells one frame of a call path from another, in every run: its
 /// [`label`] and the name of its file.
 pub fn key(frame: &Frame) -> (String, String) {
@@ -81,6 +87,24 @@ pub fn key(frame: &Frame) -> (String, String) {
         .as_deref()
         .map(|module| base(module).trim_end_matches(" (deleted)"));
     (label(frame), module.unwrap_or_default().into())
+}
+
+/// `[name tid=7]`, as other Java profilers write it: the root of a thread's
+/// call paths.
+pub fn thread(thread: &Thread) -> String {
+    match clean(&thread.name) {
+        name if name.is_empty() => format!("[tid={}]", thread.id),
+        name => format!("[{name} tid={}]", thread.id),
+    }
+}
+
+/// What a site's call path is drawn on: its process, if there are several,
+/// and its thread, if they are told apart.
+pub fn roots(report: &Report, site: &Site) -> Vec<String> {
+    let several = report.processes.len() > 1;
+    let process = several.then(|| process_of(report, site.process));
+    let thread = site.thread.as_ref().map(thread);
+    process.into_iter().chain(thread).collect()
 }
 
 /// `name (pid)`, with the executable's name when there is no short name.
@@ -126,6 +150,19 @@ mod tests {
         assert_eq!(label(&frame), "libfoo.so.1+0x1234");
         frame.function = Some("foo".into());
         assert_eq!(label(&frame), "foo");
+    }
+
+    #[test]
+    fn a_thread_is_called_by_its_name_and_number() {
+        let of = |name: &str| {
+            thread(&Thread {
+                id: 7,
+                name: name.into(),
+            })
+        };
+        assert_eq!(of("pool-1"), "[pool-1 tid=7]");
+        assert_eq!(of(""), "[tid=7]");
+        assert_eq!(of("a\x1bb"), "[a\u{FFFD}b tid=7]");
     }
 
     #[test]

@@ -13,8 +13,10 @@ use super::{flamegraph, folded, json, pprof};
 use crate::cli::args::Format;
 
 /// File name endings and their formats, the first of a format being the usual
-/// one.
-const ENDINGS: [(&str, Format); 6] = [
+/// one. The longer ones come first.
+const ENDINGS: [(&str, Format); 8] = [
+    (".java.svg", Format::JavaSvg),
+    (".java.folded", Format::JavaFolded),
     (".svg", Format::Svg),
     (".folded", Format::Folded),
     (".pb.gz", Format::Pprof),
@@ -152,6 +154,8 @@ pub fn render(report: &Report, format: Format, writer: &mut dyn Write) -> Result
         Format::Folded => Ok(folded::write(report, writer)?),
         Format::Pprof => pprof::write(report, writer),
         Format::Json => Ok(json::write(report, writer)?),
+        Format::JavaSvg => flamegraph::write_java(report, writer),
+        Format::JavaFolded => Ok(folded::write_java(report, writer)?),
         Format::Text => {
             let layout = Layout::new(TEXT_ROWS, None, false);
             writer
@@ -181,7 +185,7 @@ fn unknown_format(path: &Path) -> anyhow::Error {
         )
     };
     anyhow!(
-        "-o {}: {what}; add --format svg, folded, pprof, json or text",
+        "-o {}: {what}; add --format svg, folded, pprof, json, text, java-svg or java-folded",
         path.display()
     )
 }
@@ -204,7 +208,9 @@ mod tests {
                 .map(Output::format)
                 .collect::<Vec<_>>()
         };
-        use Format::{Folded, Json, Pprof, Svg, Text};
+        use Format::{Folded, JavaFolded, JavaSvg, Json, Pprof, Svg, Text};
+        let java = formats(&["a.java.svg", "b.java.folded"], None);
+        assert_eq!(java, [JavaSvg, JavaFolded]);
         let names = ["a.svg", "b.FOLDED", "c.pb.gz", "d.pprof", "e.json", "f.txt"];
         assert_eq!(
             formats(&names, None),

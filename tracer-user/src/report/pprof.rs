@@ -14,6 +14,10 @@ pub const INUSE_SPACE: &str = "inuse_space";
 pub const INUSE_OBJECTS: &str = "inuse_objects";
 /// Label of a sample: the process's name.
 pub const PROCESS: &str = "process";
+/// Label of a sample: the thread's name.
+const THREAD: &str = "thread";
+/// Label of a sample: the thread's id.
+const THREAD_ID: &str = "thread_id";
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +71,21 @@ mod tests {
             names::label(&round_trip(&report).samples[0].frames[1]),
             label
         );
+    }
+
+    #[test]
+    fn how_a_method_was_run_survives_the_round_trip() {
+        let report = sample::java_report();
+        let profile = round_trip(&report);
+        for (sample, site) in profile.samples.iter().zip(&report.sites) {
+            let java = |frame: &&crate::report::model::Frame| frame.origin.is_java();
+            let kinds = |frames: &[_]| {
+                let java = frames.iter().filter(java);
+                java.map(|frame| (names::label(frame), frame.origin, frame.inlined))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(kinds(&sample.frames), kinds(&site.frames));
+        }
     }
 
     #[test]

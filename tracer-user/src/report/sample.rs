@@ -35,6 +35,18 @@ pub fn library(function: &str, address: u64) -> Frame {
     frame(function, Origin::Library, address)
 }
 
+/// A frame of a Java method, or of a stub.
+pub fn java(function: &str, file: &str, line: u32, origin: Origin) -> Frame {
+    Frame {
+        function: Some(function.into()),
+        file: Some(file.into()).filter(|file: &String| !file.is_empty()),
+        line: Some(line).filter(|line| *line > 0),
+        address: 0x7f80_0000_0000 + u64::from(line),
+        origin,
+        ..Frame::default()
+    }
+}
+
 /// A site of process 0 with these numbers and frames between `main` and
 /// `malloc`.
 pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -> Site {
@@ -59,6 +71,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         last_seen: 59.9,
         lifetimes: vec![],
         lower_bound: false,
+        thread: None,
         stack_end: StackEnd::Start,
         frames,
     }
@@ -180,4 +193,55 @@ fn module(path: &str, start: u64, end: u64, build_id: Option<&str>) -> Module {
         file_offset: 0,
         build_id: build_id.map(Into::into),
     }
+}
+
+/// The report of a JVM: one method of its own that was run in three ways.
+pub fn java_report() -> Report {
+    let inlined = Frame {
+        inlined: true,
+        ..java("com.acme.Cart.add", "Cart.java", 7, Origin::C2)
+    };
+    let cart = |origin| java("com.acme.Cart.add", "Cart.java", 7, origin);
+    let ways = [
+        vec![
+            java("com.acme.Shop.sell", "Shop.java", 3, Origin::C2),
+            inlined,
+        ],
+        vec![cart(Origin::C1)],
+        vec![cart(Origin::C2)],
+    ];
+    let site = |(id, way)| {
+        let mut frames = vec![
+            library("start_thread", 0x7f00_0000_7111),
+            library("JavaThread::run()", 0x7f00_0000_7222),
+            java("StubRoutines (1)", "", 0, Origin::Stub),
+            java("Main.main", "Main.java", 9, Origin::Interpreted),
+        ];
+        frames.extend(way);
+        frames.extend([
+            java(
+                "jdk.internal.misc.Unsafe.allocateMemory",
+                "Unsafe.java",
+                632,
+                Origin::C2,
+            ),
+            library("os::malloc", 0x7f00_0000_8000),
+        ]);
+        let plain = site(id, (10_007, 1), (0, 0), vec![]);
+        frames.extend(plain.frames.last().cloned());
+        Site { frames, ..plain }
+    };
+    let sites: Vec<Site> = (1..).zip(ways).map(site).collect();
+    let mut report = report();
+    report.processes[0].name = "java".into();
+    report.totals = Totals {
+        live_bytes: 30_021,
+        live_count: 3,
+        allocated_bytes: 30_021,
+        allocated_count: 3,
+        ..Totals::default()
+    };
+    report.stacks = Stacks::of(&sites);
+    report.sites = sites;
+    report
 }

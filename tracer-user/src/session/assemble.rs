@@ -12,7 +12,7 @@ use crate::leak::collect::{CollectedSite, collect, lifetime_buckets};
 use crate::process::code::CodeSpace;
 use crate::report::model::{
     Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
-    Totals,
+    Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -24,6 +24,9 @@ impl Session {
     pub fn report(&mut self) -> Result<Report> {
         let now = self.now();
         self.refresh_code(now);
+        if self.options.threads {
+            self.threads.read_all(&self.images);
+        }
         let collected = collect(&self.object, &self.images, self.cutoff(now))?;
         let mut symbolizer = Symbolizer::new();
         let (processes, index_of) = self.processes(&collected, now);
@@ -165,6 +168,10 @@ impl Session {
             lifetimes: lifetime_buckets(&site.lifetimes),
             lower_bound: site.untracked > 0,
             stack_end,
+            thread: site.thread.as_ref().map(|thread| Thread {
+                id: thread.id,
+                name: self.threads.name(site.image, thread).to_owned(),
+            }),
             frames: symbolizer.frames(
                 code,
                 &site.frames,

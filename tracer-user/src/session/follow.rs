@@ -40,6 +40,9 @@ impl Session {
         self.jvms.poll();
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
+        if self.options.threads {
+            self.threads.poll(&self.object, &self.images);
+        }
         let gone: Vec<_> = self
             .images
             .running()

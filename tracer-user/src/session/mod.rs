@@ -15,6 +15,7 @@ pub mod preflight;
 pub mod progress;
 pub mod stop;
 pub mod target;
+mod threads;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use self::jvms::Jvms;
 use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
+use self::threads::ThreadNames;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
 use crate::jvm::heap_watch::HeapWatch;
@@ -75,6 +77,7 @@ pub struct Session {
     tables: Tables,
     jvms: Jvms,
     names: SiteNames,
+    threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
     placed: Vec<Placed>,
@@ -110,7 +113,7 @@ impl Session {
             follow: u32::from(options.follow),
             hijack: offsets.hijack,
             unmapped_length: offsets.unmapped_length,
-            padding: 0,
+            threads: u32::from(options.threads),
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
@@ -142,6 +145,7 @@ impl Session {
             tables,
             jvms,
             names: SiteNames::default(),
+            threads: ThreadNames::default(),
             options,
             targets: Vec::new(),
             placed: Vec::new(),

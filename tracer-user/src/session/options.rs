@@ -20,6 +20,8 @@ pub struct Options {
     pub older_than: Duration,
     /// Whether children are traced.
     pub follow: bool,
+    /// Whether call paths are told apart by thread.
+    pub threads: bool,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -46,6 +48,7 @@ impl Options {
             min_size: args.min_size,
             older_than: args.older_than.unwrap_or_default(),
             follow: args.follow,
+            threads: args.threads,
             sizes: Sizes {
                 live: u32::try_from(args.max_live)?,
                 sites,
@@ -72,6 +75,7 @@ impl Options {
             min_size: 0,
             older_than: Duration::ZERO,
             follow: false,
+            threads: false,
             sizes: Sizes {
                 live: 1024,
                 sites: 16,

@@ -43,6 +43,7 @@ pub fn one_for_each_path(
             frames: site.frames.clone(),
             end,
             is_heap: site.kind == MemoryKind::Heap,
+            thread: site.thread.as_ref().map(|thread| thread.id),
         };
         match known.get(&path) {
             Some(at) => add(&mut merged[*at].0, &site),
@@ -64,6 +65,7 @@ struct Path {
     mapped: Vec<Option<u64>>,
     end: StackEnd,
     is_heap: bool,
+    thread: Option<u32>,
 }
 
 /// Why a stack ended in a mapping that the kernel side did not know.
@@ -112,6 +114,7 @@ struct NamedPath {
     process: usize,
     kind: MemoryKind,
     end: StackEnd,
+    thread: Option<u32>,
     frames: Vec<NamedFrame>,
 }
 
@@ -130,6 +133,7 @@ impl NamedPath {
             process: site.process,
             kind: site.kind,
             end: site.stack_end,
+            thread: site.thread.as_ref().map(|thread| thread.id),
             frames: site.frames.iter().map(NamedFrame::of).collect(),
         }
     }
@@ -215,6 +219,7 @@ mod tests {
             lifetimes: lifetimes.iter().map(bucket).collect(),
             lower_bound: false,
             stack_end: StackEnd::Start,
+            thread: None,
             frames,
         }
     }
@@ -230,7 +235,7 @@ mod tests {
 
     #[test]
     fn java_frames_are_known_by_name_and_native_ones_by_place() {
-        let java = |address| frame(Some("Foo.bar"), Origin::Jit, address);
+        let java = |address| frame(Some("Foo.bar"), Origin::C2, address);
         let native = |address| frame(Some("malloc"), Origin::Library, address);
         let infinite = f64::INFINITY;
         let sites = vec![
@@ -241,8 +246,8 @@ mod tests {
                 &[(0.5, 7), (1.0, 1), (infinite, 1)],
             ),
             site(40, vec![java(1), native(6)], &[]),
-            site(50, vec![frame(None, Origin::Jit, 1), native(5)], &[]),
-            site(60, vec![frame(None, Origin::Jit, 2), native(5)], &[]),
+            site(50, vec![frame(None, Origin::C2, 1), native(5)], &[]),
+            site(60, vec![frame(None, Origin::C2, 2), native(5)], &[]),
         ];
         let merged = one_for_each_name(sites);
         let bytes: Vec<_> = merged.iter().map(|site| site.live_bytes).collect();

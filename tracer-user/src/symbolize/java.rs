@@ -25,8 +25,18 @@ fn report(frame: &JavaFrame, address: FrameAddress) -> Frame {
         line: frame.line,
         address: address.raw(),
         inlined: frame.inlined,
-        origin: Origin::Jit,
+        origin: origin(frame.kind),
         ..Frame::default()
+    }
+}
+
+fn origin(kind: FrameKind) -> Origin {
+    match kind {
+        FrameKind::Interpreted => Origin::Interpreted,
+        FrameKind::C1 => Origin::C1,
+        FrameKind::C2 | FrameKind::Native => Origin::C2,
+        FrameKind::Stub => Origin::Stub,
+        FrameKind::Class => Origin::Unknown,
     }
 }
 

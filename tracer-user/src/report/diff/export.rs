@@ -20,12 +20,20 @@ pub const SCHEMA: &str = "unfreed-diff/1";
 const NO_PPROF: &str = "a difference is not written as pprof: \
     `go tool pprof -diff_base BEFORE AFTER` shows one, or choose .svg, .folded or .json";
 
+/// Why there is no difference of growths.
+const NO_JAVA: &str = "growing Java classes are of one run: a difference has none; \
+    choose .svg, .folded or .json";
+
 /// Proves that a difference can be written in a format.
 ///
 /// # Errors
-/// Fails for pprof.
+/// Fails for pprof, and for growing Java classes.
 pub fn check_format(format: Format) -> Result<()> {
     ensure!(format != Format::Pprof, NO_PPROF);
+    ensure!(
+        !matches!(format, Format::JavaSvg | Format::JavaFolded),
+        NO_JAVA
+    );
     Ok(())
 }
 
@@ -43,6 +51,7 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
             Ok(writer.write_all(text.as_bytes())?)
         }
         Format::Pprof => bail!(NO_PPROF),
+        Format::JavaSvg | Format::JavaFolded => bail!(NO_JAVA),
     }
 }
 
@@ -51,7 +60,7 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
 fn folded(diff: &Diff, writer: &mut dyn Write) -> io::Result<()> {
     for change in &diff.changes {
         let path = folded::path(
-            process(change.process.as_deref()).as_deref(),
+            process(change.process.as_deref()).as_slice(),
             &change.frames,
         );
         writeln!(
@@ -74,7 +83,7 @@ fn svg(diff: &Diff, writer: &mut dyn Write) -> Result<()> {
     for change in &diff.changes {
         let process = process(change.process.as_deref());
         tree.add(
-            process.as_deref(),
+            process.as_slice(),
             &change.frames,
             change.before,
             change.after,

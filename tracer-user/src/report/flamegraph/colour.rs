@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use inferno::flamegraph::color::Color;
 
-use super::tree::Node;
+use super::tree::{Code, Node};
 use crate::report::model::Origin;
 
 const WHITE: Color = Color {
@@ -31,42 +31,40 @@ pub const SHRUNK: Color = Color {
     b: 245,
 };
 
-/// The colour that stands for an origin; for a process with `None`.
-pub fn base(origin: Option<Origin>) -> Color {
+/// The colour that stands for a kind of code; for a process with `None`. The
+/// colours of Java code are those of the flamegraphs that Java developers know
+/// from async-profiler.
+pub fn base(code: Option<Code>) -> Color {
+    let Some(Code { origin, inlined }) = code else {
+        return rgb(222, 218, 230);
+    };
     match origin {
-        Some(Origin::Program) => Color {
-            r: 240,
-            g: 140,
-            b: 60,
-        },
-        Some(Origin::Library) => Color {
-            r: 100,
-            g: 175,
-            b: 215,
-        },
-        Some(Origin::Jit) => Color {
-            r: 130,
-            g: 195,
-            b: 100,
-        },
-        Some(Origin::Unknown) => Color {
-            r: 175,
-            g: 175,
-            b: 175,
-        },
-        None => Color {
-            r: 222,
-            g: 218,
-            b: 230,
-        },
+        _ if origin.is_java() && inlined => rgb(70, 205, 200),
+        Origin::Program => rgb(240, 140, 60),
+        Origin::Library => rgb(100, 175, 215),
+        Origin::Jit => rgb(130, 195, 100),
+        Origin::Interpreted => rgb(176, 222, 180),
+        Origin::C1 => rgb(205, 228, 110),
+        Origin::C2 => rgb(75, 205, 80),
+        Origin::Stub => rgb(170, 155, 215),
+        Origin::Unknown => rgb(175, 175, 175),
     }
 }
 
-/// The colour of a box: that of its origin, a little different from name to
-/// name so that neighbours can be told apart, and paler when inlined.
+const fn rgb(r: u8, g: u8, b: u8) -> Color {
+    Color { r, g, b }
+}
+
+/// The colour of a box: that of its code, a little different from name to name
+/// so that neighbours can be told apart. Inlined native code is paler; inlined
+/// Java code has a colour of its own.
 pub fn origin(node: &Node) -> Color {
-    let paler = if node.inlined { 0.4 } else { 0.0 };
-    mix(base(node.origin), WHITE, shade(node) + paler)
+    let code = node.code();
+    let paler = match code {
+        Some(code) if code.inlined && !code.origin.is_java() => 0.4,
+        _ => 0.0,
+    };
+    mix(base(code), WHITE, shade(node) + paler)
 }
 
 /// A share below a third that depends on the name only.

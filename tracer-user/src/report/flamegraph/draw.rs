@@ -9,6 +9,7 @@ use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::tree::{Node, Tree};
+use crate::report::java;
 
 /// Boxes below this share of the whole are not drawn; their parents are. It
 /// bounds a drawing to 10,000 boxes a level.
@@ -18,6 +19,8 @@ const WIDTH: f64 = 1180.0;
 /// Width of a character, and of what a box needs beside its text, pixels.
 const CHARACTER: f64 = 7.3;
 const PADDING: f64 = 3.0;
+/// Room for the legend, pixels.
+const LEGEND_HEIGHT: u32 = 20;
 /// Behind the boxes.
 const BACKGROUND: Color = Color {
     r: 250,
@@ -138,7 +141,8 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
     const BOX: &str = "<g><title>";
     let mut parts = svg.split(BOX);
     let (before, frames) = parts.next()?.split_once(r#"<svg id="frames""#)?;
-    let mut labelled = format!("{before}{}<svg id=\"frames\"{frames}", legend(scene));
+    let before = with_legend(before, &scene.legend)?;
+    let mut labelled = format!("{before}<svg id=\"frames\"{frames}");
     for part in parts {
         let (title, rest) = part.split_once("</title>")?;
         let (shape, rest) = rest.split_once("<text ")?;
@@ -154,7 +158,7 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
         // The script takes everything up to the last parenthesis for the name.
         let tooltip = escape(&(scene.tooltip)(node).replace('(', "[").replace(')', "]"));
         let share = node.weight as f64 / scene.tree.root().weight as f64;
-        let text = escape(&cut(&node.label, share));
+        let text = escape(&cut(node, share));
         labelled.push_str(&format!(
             "{BOX}{name} ({tooltip})</title>{shape}<text {attributes}>{text}</text>{rest}"
         ));
@@ -163,36 +167,51 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
 }
 
 /// As much of a name as fits a box, for viewers that do not run the script.
-fn cut(label: &str, share: f64) -> String {
+fn cut(node: &Node, share: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a small number; one below zero becomes zero"
     )]
     let room = ((share * WIDTH - PADDING) / CHARACTER) as usize;
+    let label = match node.code() {
+        Some(code) if code.origin.is_java() => java::shorten(&node.label, room),
+        _ => node.label.clone(),
+    };
     match room {
         0..3 => String::new(),
-        _ if label.chars().count() <= room => label.into(),
+        _ if label.chars().count() <= room => label,
         _ => label.chars().take(room - 2).chain("..".chars()).collect(),
     }
 }
 
-/// A row of coloured squares at the left of the subtitle.
-fn legend(scene: &Scene<'_>) -> String {
+/// The head of a drawing, which gets higher by a row at the bottom: coloured
+/// squares and what they mean.
+fn with_legend(head: &str, legend: &[Legend]) -> Option<String> {
+    let (_, rest) = head.split_once(" height=\"")?;
+    let (height, _) = rest.split_once('"')?;
+    let bottom = height.parse::<u32>().ok()? + LEGEND_HEIGHT;
+    let mut text = head
+        .replace(
+            &format!(r#" height="{height}""#),
+            &format!(r#" height="{bottom}""#),
+        )
+        .replace(&format!(" {height}\""), &format!(" {bottom}\""));
     let mut x = 10;
-    let mut row = String::new();
-    for Legend { colour, text } in &scene.legend {
-        row.push_str(&format!(
-            r#"<rect x="{x}" y="39" width="10" height="10" fill="rgb({},{},{})"/><text x="{}" y="48">{}</text>"#,
+    for Legend { colour, text: name } in legend {
+        text.push_str(&format!(
+            r#"<rect x="{x}" y="{}" width="10" height="10" fill="rgb({},{},{})"/><text x="{}" y="{}">{}</text>"#,
+            bottom - 17,
             colour.r,
             colour.g,
             colour.b,
             x + 14,
-            escape(text)
+            bottom - 8,
+            escape(name)
         ));
-        x += 30 + 8 * text.chars().count();
+        x += 30 + 8 * name.chars().count();
     }
-    row
+    Some(text)
 }
 
 /// A drawing that says that there is nothing to draw.

@@ -29,10 +29,9 @@ impl Amount {
 pub struct Node {
     /// The frame's name.
     pub label: String,
-    /// Where the code comes from; `None` for the root and for processes.
-    pub origin: Option<Origin>,
-    /// Inlined into its parent.
-    pub inlined: bool,
+    /// The code of the merged frames, and the weight of each kind; none for
+    /// the root, processes and threads.
+    codes: Vec<(Code, u64)>,
     file: Option<String>,
     line: Option<u32>,
     /// Live memory of all paths through here in the earlier report; zero
@@ -45,12 +44,20 @@ pub struct Node {
     children: BTreeMap<(String, String), usize>,
 }
 
+/// What kind of code a frame is. The same Java method may be interpreted on
+/// one path, compiled on the next, and inlined on a third.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Inlined into its caller.
+    pub inlined: bool,
+}
+
 impl Node {
     fn new(frame: &Frame, label: String) -> Self {
         Self {
             label,
-            origin: Some(frame.origin),
-            inlined: frame.inlined,
             file: frame.file.clone(),
             line: frame.line,
             ..Self::default()
@@ -65,6 +72,29 @@ impl Node {
             ..Frame::default()
         };
         names::place(&frame)
+    }
+
+    /// The kind of code that most of the memory went through; `None` for the
+    /// root, processes and threads.
+    pub fn code(&self) -> Option<Code> {
+        let heaviest = self.codes.iter().rev().max_by_key(|(_, weight)| *weight);
+        heaviest.map(|(code, _)| *code)
+    }
+
+    /// The kinds of code and the weight of each, the first that came first.
+    pub fn codes(&self) -> &[(Code, u64)] {
+        &self.codes
+    }
+
+    fn add_code(&mut self, frame: &Frame, weight: u64) {
+        let code = Code {
+            origin: frame.origin,
+            inlined: frame.inlined,
+        };
+        match self.codes.iter_mut().find(|(other, _)| *other == code) {
+            Some((_, sum)) => *sum = sum.saturating_add(weight),
+            None => self.codes.push((code, weight)),
+        }
     }
 
     fn merge_place(&mut self, frame: &Frame) {
@@ -102,14 +132,15 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Adds a call path (root first) below the process, if one is named.
-    pub fn add(&mut self, process: Option<&str>, frames: &[Frame], before: Amount, after: Amount) {
+    /// Adds a call path (root first) below its process and thread, as far as
+    /// these are named.
+    pub fn add(&mut self, roots: &[String], frames: &[Frame], before: Amount, after: Amount) {
         let mut at = 0;
         self.nodes[at].add(before, after);
-        if let Some(process) = process {
-            let key = (process.to_string(), String::new());
+        for root in roots {
+            let key = (root.clone(), String::new());
             at = self.child(at, key, || Node {
-                label: process.into(),
+                label: root.clone(),
                 ..Node::default()
             });
             self.nodes[at].add(before, after);
@@ -119,6 +150,7 @@ impl Tree {
             let label = key.0.clone();
             at = self.child(at, key, || Node::new(frame, label));
             self.nodes[at].merge_place(frame);
+            self.nodes[at].add_code(frame, before.bytes.max(after.bytes));
             self.nodes[at].add(before, after);
         }
     }
@@ -160,8 +192,8 @@ mod tests {
         let leaf = |name| sample::program(name, "a.cpp", 1, 3);
         let amount = |bytes| Amount { bytes, count: 1 };
         let mut tree = Tree::default();
-        tree.add(None, &[main, leaf("a")], amount(5), amount(7));
-        tree.add(None, &[later, leaf("b")], amount(9), amount(2));
+        tree.add(&[], &[main, leaf("a")], amount(5), amount(7));
+        tree.add(&[], &[later, leaf("b")], amount(9), amount(2));
         let main = &tree.nodes()[1];
         assert_eq!(
             (main.before.bytes, main.after.bytes, main.weight),
@@ -181,11 +213,34 @@ mod tests {
     }
 
     #[test]
+    fn a_method_is_one_box_however_it_was_run() {
+        let mut tree = Tree::default();
+        let mut add = |origin, inlined, bytes| {
+            let mut frame = sample::java("com.acme.Cart.add", "Cart.java", 7, origin);
+            frame.inlined = inlined;
+            tree.add(&[], &[frame], Amount::default(), Amount { bytes, count: 1 });
+        };
+        add(Origin::Interpreted, false, 10);
+        add(Origin::C1, false, 20);
+        add(Origin::C2, true, 15);
+        add(Origin::C2, true, 15);
+        let cart = &tree.nodes()[1];
+        let expected = Code {
+            origin: Origin::C2,
+            inlined: true,
+        };
+        assert_eq!(cart.code(), Some(expected));
+        let weights: Vec<_> = cart.codes().iter().map(|(_, weight)| *weight).collect();
+        assert_eq!(weights, [10, 20, 30]);
+        assert_eq!((tree.nodes().len(), tree.root().code()), (2, None));
+    }
+
+    #[test]
     fn the_same_name_in_another_module_is_another_frame() {
         let mut tree = Tree::default();
         let one = Amount { bytes: 1, count: 1 };
-        tree.add(None, &[sample::program("init", "a.cpp", 1, 1)], one, one);
-        tree.add(None, &[sample::library("init", 2)], one, one);
+        tree.add(&[], &[sample::program("init", "a.cpp", 1, 1)], one, one);
+        tree.add(&[], &[sample::library("init", 2)], one, one);
         assert_eq!(tree.children(0).count(), 2);
     }
 }

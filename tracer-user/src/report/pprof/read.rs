@@ -10,7 +10,7 @@ use prost::Message;
 use super::proto;
 use crate::report::json::MAX_FRAMES;
 use crate::report::model::{Frame, Origin};
-use crate::report::names;
+use crate::report::{java, names};
 
 /// Bytes a profile may have when it is decompressed.
 const MAX_SIZE: u64 = 256 << 20;
@@ -192,7 +192,9 @@ impl<'a> Reader<'a> {
                 .get(&id)
                 .with_context(|| format!("there is no function {id}"))?;
             let name = [function.name, function.system_name].map(|name| self.string(name));
+            let tier = java::tier_of(&name[1]).filter(|_| frame.module.is_none());
             frames.push(Frame {
+                origin: tier.unwrap_or(frame.origin),
                 function: name.into_iter().find(|name| !name.is_empty()),
                 file: Some(self.string(function.filename)).filter(|file| !file.is_empty()),
                 line: u32::try_from(line.line).ok().filter(|line| *line > 0),

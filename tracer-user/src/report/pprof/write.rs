@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::proto::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
 use crate::report::model::{Frame, MemoryKind, Report, Site};
-use crate::report::{names, units};
+use crate::report::{java, names, units};
 
 /// Sample types and units, in the order of Go's heap profiles.
 const SAMPLE_TYPES: [(&str, &str); 4] = [
@@ -41,8 +41,8 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
 struct Builder {
     profile: Profile,
     strings: HashMap<String, i64>,
-    /// By name and file.
-    functions: HashMap<(i64, i64), u64>,
+    /// By name, system's name and file.
+    functions: HashMap<(i64, i64, i64), u64>,
     /// By process, address and lines.
     locations: HashMap<(usize, u64, Vec<Line>), u64>,
     /// Index into the report's modules of each mapping, in order of ids.
@@ -129,25 +129,32 @@ impl Builder {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
         };
-        let mut labels = vec![Label {
-            key: self.string("kind"),
-            str: self.string(kind),
-            num: 0,
-        }];
+        let mut labels = vec![self.text_label("kind", kind)];
         if let Some(process) = report.processes.get(site.process) {
-            let name = self.string(&names::clean(&process.name));
-            labels.push(Label {
-                key: self.string(super::PROCESS),
-                str: name,
-                num: 0,
-            });
-            labels.push(Label {
-                key: self.string("pid"),
-                str: 0,
-                num: process.pid.into(),
-            });
+            labels.push(self.text_label(super::PROCESS, &names::clean(&process.name)));
+            labels.push(self.number_label("pid", process.pid));
+        }
+        if let Some(thread) = &site.thread {
+            labels.push(self.text_label(super::THREAD, &names::clean(&thread.name)));
+            labels.push(self.number_label(super::THREAD_ID, thread.id));
         }
         labels
+    }
+
+    fn text_label(&mut self, key: &str, text: &str) -> Label {
+        Label {
+            key: self.string(key),
+            str: self.string(text),
+            num: 0,
+        }
+    }
+
+    fn number_label(&mut self, key: &str, number: u32) -> Label {
+        Label {
+            key: self.string(key),
+            str: 0,
+            num: number.into(),
+        }
     }
 
     /// The location of a frame and the frames inlined into it.
@@ -203,15 +210,21 @@ impl Builder {
     }
 
     fn line(&mut self, frame: &Frame) -> Line {
-        let name = self.string(&names::label(frame));
+        let label = names::label(frame);
+        let name = self.string(&label);
+        // Viewers show the name; how the JVM ran a method is for ourselves.
+        let system_name = self.string(&java::with_tier(&label, frame.origin));
         let filename = self.string(&names::clean(frame.file.as_deref().unwrap_or("")));
         let next = self.profile.function.len() as u64 + 1;
-        let function_id = *self.functions.entry((name, filename)).or_insert(next);
+        let function_id = *self
+            .functions
+            .entry((name, system_name, filename))
+            .or_insert(next);
         if function_id == next {
             let function = Function {
                 id: next,
                 name,
-                system_name: name,
+                system_name,
                 filename,
             };
             self.profile.function.push(function);

@@ -14,7 +14,7 @@ const MIN_NAME: usize = 16;
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     for heap in &report.java_heap {
         text.push('\n');
-        let heading = format!("Java heap of {}", name(report, heap.pid));
+        let heading = format!("Java heap of {}", names::process_of_pid(report, heap.pid));
         layout.prose(text, layout.strong, 0, &heading);
         if let Some(problem) = &heap.problem {
             let line = format!("No histogram: {}.", names::clean(problem));
@@ -26,11 +26,6 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         layout.prose(text, PLAIN, 0, &histograms(heap));
         table(text, heap, layout);
     }
-}
-
-fn name(report: &Report, pid: u32) -> String {
-    let process = report.processes.iter().find(|process| process.pid == pid);
-    process.map_or_else(|| format!("process {pid}"), names::process)
 }
 
 /// How the numbers were found, and what that cost.
@@ -116,7 +111,25 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
     }
 }
 
-fn row<'a>(class: &ClassGrowth, span: f64, number: usize, layout: &Layout) -> Row<'a> {
+/// Where the class was allocated, as far as samples tell.
+fn notes(class: &ClassGrowth) -> Vec<String> {
+    let samples: u64 = class.allocated.iter().map(|path| path.samples).sum();
+    let Some(first) = class.allocated.first() else {
+        return vec!["no sample of its allocation".to_owned()];
+    };
+    let mut notes = vec![format!(
+        "allocated here: {} of {}",
+        units::grouped(first.samples),
+        units::counted(samples, "sample")
+    )];
+    match class.allocated.len() - 1 {
+        0 => {}
+        more => notes.push(units::counted(more as u64, "more call path")),
+    }
+    notes
+}
+
+fn row<'a>(class: &'a ClassGrowth, span: f64, number: usize, layout: &Layout) -> Row<'a> {
     let ends = |series: &[u64]| {
         let end = |value: Option<&u64>| value.copied().unwrap_or(0);
         (end(series.first()), end(series.last()))
@@ -139,10 +152,10 @@ fn row<'a>(class: &ClassGrowth, span: f64, number: usize, layout: &Layout) -> Ro
             Cell::new("PER MIN", units::per_second(per_minute)),
             Cell::new("CLASS", fit_middle(&names::clean(&class.class), room)),
         ],
-        notes: vec![],
+        notes: notes(class),
         stack: Stack {
-            frames: &[],
-            end: None,
+            frames: class.allocated.first().map_or(&[], |path| &path.frames),
+            end: class.allocated.first().map(|path| path.stack_end),
         },
     }
 }

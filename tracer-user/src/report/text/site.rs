@@ -153,6 +153,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
+    notes.extend(site.thread.as_ref().map(names::thread));
     notes
 }
 

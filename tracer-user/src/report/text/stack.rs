@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use unicode_width::UnicodeWidthStr;
 
 use super::layout::{Layout, PLAIN, fit_end, fit_middle};
-use crate::report::model::{Frame, Origin, StackEnd};
-use crate::report::names;
+use crate::report::model::{Frame, StackEnd};
+use crate::report::{java, names};
 
 /// Lines of a stack before it is collapsed.
 const MAX_LINES: usize = 14;
@@ -35,12 +35,10 @@ struct Line<'a> {
 
 impl Stack<'_> {
     /// Adds the lines, each after `indent` spaces. The leaf-most frame of the
-    /// program itself stands out.
+    /// program's own code stands out.
     pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
         let lines = self.lines();
-        let interest = lines
-            .iter()
-            .position(|line| line.frame.origin == Origin::Program);
+        let interest = lines.iter().position(|line| java::is_own_code(line.frame));
         let shown = shown(lines.len(), interest);
         let mut next = 0;
         for index in shown {
@@ -114,7 +112,7 @@ impl Line<'_> {
         let room = layout.width - indent;
         let place_width = place.width().min((room / 2).saturating_sub(suffix.width()));
         let name_width = room.saturating_sub(place_width + suffix.width() + 2);
-        let name = fit_middle(&self.label, name_width);
+        let name = self.name(name_width);
         let place = if place_width == 0 {
             String::new()
         } else {
@@ -127,6 +125,15 @@ impl Line<'_> {
         ));
         let gap = if place_width == 0 { "" } else { "  " };
         text.push_str(&format!("{gap}{place}{faint:#}\n"));
+    }
+
+    /// The label, made to fit.
+    fn name(&self, width: usize) -> String {
+        if self.frame.origin.is_java() {
+            fit_middle(&java::shorten(&self.label, width), width)
+        } else {
+            fit_middle(&self.label, width)
+        }
     }
 
     /// Where the code is: source line, else module; for a frame without a
@@ -223,6 +230,26 @@ mod tests {
         assert_eq!(
             lines.last().map(String::as_str),
             Some("  lib0  (libc.so.6)")
+        );
+    }
+
+    #[test]
+    fn java_packages_are_shortened_before_anything_is_cut() {
+        use crate::report::model::Origin;
+        let name = "com.acme.warehouse.shipping.OrderBook.addOrder";
+        let java = |name| sample::java(name, "OrderBook.java", 7, Origin::C1);
+        let frames = [
+            java("java.lang.Thread.run"),
+            java(name),
+            java("com.acme.warehouse.shipping.containers.ExceedinglyLongClassName.addOrder"),
+        ];
+        assert_eq!(
+            lines(&frames, None),
+            [
+                "  c.a.w.s.c.Exceeding…ngClassName.addOrder  OrderBook.java:7",
+                "  c.a.w.shipping.OrderBook.addOrder  OrderBook.java:7",
+                "  java.lang.Thread.run  OrderBook.java:7",
+            ]
         );
     }
 

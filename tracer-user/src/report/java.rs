@@ -1,0 +1,117 @@
+//! Frames of Java code, and names of Java methods: `com.acme.shop.Cart.add`.
+
+use unicode_width::UnicodeWidthStr;
+
+use super::model::{Frame, Origin};
+
+/// Packages of the JDK. A class in one of them is nobody's own code, nor is
+/// one that the JDK makes there, such as a lambda form.
+const JDK: [&str; 5] = ["java.", "javax.", "jdk.", "sun.", "com.sun."];
+
+/// Whether a frame is of the traced program's own code: of its executable, or
+/// of a Java class that is not the JDK's.
+pub fn is_own_code(frame: &Frame) -> bool {
+    match frame.origin {
+        Origin::Program => true,
+        Origin::Interpreted | Origin::C1 | Origin::C2 => !is_of_jdk(frame),
+        Origin::Library | Origin::Jit | Origin::Stub | Origin::Unknown => false,
+    }
+}
+
+fn is_of_jdk(frame: &Frame) -> bool {
+    let name = frame.function.as_deref().unwrap_or_default();
+    JDK.iter().any(|package| name.starts_with(package))
+}
+
+/// What async-profiler writes behind the name of a method that was run so.
+const TIERS: [(&str, Origin); 3] = [
+    ("_[0]", Origin::Interpreted),
+    ("_[1]", Origin::C1),
+    ("_[j]", Origin::C2),
+];
+
+/// A method's name with the suffix of how it was run; other names as they are.
+pub fn with_tier(name: &str, origin: Origin) -> String {
+    let tier = TIERS.iter().find(|(_, tier)| *tier == origin);
+    format!("{name}{}", tier.map_or("", |(suffix, _)| suffix))
+}
+
+/// What [`with_tier`] says of a method.
+pub fn tier_of(name: &str) -> Option<Origin> {
+    let tier = TIERS.iter().find(|(suffix, _)| name.ends_with(suffix));
+    tier.map(|(_, origin)| *origin)
+}
+
+/// Shortens as many packages of a method's name to one letter, outermost
+/// first, as is needed for the name to take at most `width` columns. The
+/// class and the method stay whole, so the result may still be wider.
+pub fn shorten(name: &str, width: usize) -> String {
+    let mut parts: Vec<&str> = name.split('.').collect();
+    for index in 0..packages(&parts) {
+        if parts.join(".").width() <= width {
+            break;
+        }
+        let letter = parts[index].chars().next().map_or(0, char::len_utf8);
+        parts[index] = &parts[index][..letter];
+    }
+    parts.join(".")
+}
+
+/// How many parts of a name are packages: those before the class, whose name
+/// begins in upper case by convention.
+fn packages(parts: &[&str]) -> usize {
+    let before_class = parts.len().saturating_sub(2);
+    let is_class = |part: &&str| part.starts_with(char::is_uppercase);
+    let class = parts.iter().position(is_class);
+    class.map_or(before_class, |class| class.min(before_class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn own_code_is_the_programs_and_what_the_jdk_lacks() {
+        let java = |name| sample::java(name, "A.java", 1, Origin::C2);
+        assert!(is_own_code(&java("com.acme.Cart.add")));
+        assert!(is_own_code(&java("Main.main")));
+        assert!(is_own_code(&java("javassist.ClassPool.get")));
+        for name in [
+            "java.lang.Thread.run",
+            "com.sun.net.httpserver.HttpServer.start",
+            "jdk.internal.misc.Unsafe.allocateMemory",
+            "sun.nio.ch.Util.getTemporaryDirectBuffer",
+        ] {
+            assert!(!is_own_code(&java(name)), "{name}");
+        }
+        assert!(is_own_code(&sample::program("main", "a.cpp", 1, 1)));
+        assert!(!is_own_code(&sample::library("malloc", 1)));
+        let stub = sample::java("StubRoutines (1)", "", 0, Origin::Stub);
+        assert!(!is_own_code(&stub));
+    }
+
+    #[test]
+    fn packages_are_shortened_from_the_left_and_only_as_needed() {
+        let name = "com.acme.shop.Cart.add";
+        assert_eq!(shorten(name, 22), name);
+        assert_eq!(shorten(name, 21), "c.acme.shop.Cart.add");
+        assert_eq!(shorten(name, 17), "c.a.shop.Cart.add");
+        assert_eq!(shorten(name, 1), "c.a.s.Cart.add");
+    }
+
+    #[test]
+    fn what_has_no_packages_stays() {
+        for name in [
+            "Main.main",
+            "main",
+            "",
+            "Outer$Lambda.0x12.run",
+            "a.b",
+            "..",
+        ] {
+            assert_eq!(shorten(name, 0), name);
+        }
+        assert_eq!(shorten("été.Café.lire", 3), "é.Café.lire");
+    }
+}
