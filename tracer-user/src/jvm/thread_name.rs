@@ -18,7 +18,9 @@ const LATIN1: u8 = 0;
 /// An object's header: how its class is kept.
 #[derive(Debug, Clone, Copy)]
 enum Header {
-    /// In 32 bits.
+    /// In the upper bits of the first word (`UseCompactObjectHeaders`).
+    Compact,
+    /// In 32 bits of its own.
     Narrow,
     /// In 64 bits.
     Wide,
@@ -28,6 +30,7 @@ impl Header {
     /// Where an array has its length and its elements.
     fn array(self) -> (u64, u64) {
         match self {
+            Header::Compact => (8, 12),
             Header::Narrow => (12, 16),
             Header::Wide => (16, 24),
         }
@@ -88,6 +91,8 @@ pub struct ThreadNames {
     /// Where an object's class is, narrow.
     klass: u32,
     klasses: Narrow,
+    /// Where in the first word, if that may be.
+    mark_shift: Option<u32>,
     /// Whether pointers to classes may be wide. From JDK 21 on they are not,
     /// unless a flag of no use says so; and arrays have another form then.
     wide_klasses: bool,
@@ -135,6 +140,10 @@ impl ThreadNames {
                     ("CompressedKlassPointers", ""),
                 ],
             )?,
+            mark_shift: structs
+                .long_constant("markWord::klass_shift")
+                .and_then(|shift| u32::try_from(shift).ok())
+                .filter(|shift| *shift < 64),
             wide_klasses: fields
                 .find_offset(&[("InstanceKlass", "_fields")])
                 .is_some(),
@@ -212,7 +221,12 @@ impl ThreadNames {
         if self.klasses.wide(narrow) == self.string {
             return Some(Header::Narrow);
         }
-        (self.wide_klasses && klass == self.string).then_some(Header::Wide)
+        if self.wide_klasses && klass == self.string {
+            return Some(Header::Wide);
+        }
+        let mark = memory.u64(object).ok()?;
+        let narrow = u32::try_from(mark >> self.mark_shift?).ok()?;
+        (self.klasses.wide(narrow) == self.string).then_some(Header::Compact)
     }
 }
 

@@ -51,7 +51,15 @@ fn the_layout_of_each_jdk_is_known_and_leads_to_its_code() {
 fn threads_have_their_whole_names() {
     let classes = Classes::compile("Named", include_str!("Named.java"));
     for jdk in Jdk::all() {
-        for options in [&["-Xmx64m"][..], &["-XX:-UseCompressedOops"]] {
+        for options in [
+            &["-Xmx64m"][..],
+            &["-XX:-UseCompressedOops"],
+            // JDK 24 and later.
+            &[
+                "-XX:+IgnoreUnrecognizedVMOptions",
+                "-XX:+UseCompactObjectHeaders",
+            ],
+        ] {
             let mut target = JavaTarget::start(&jdk, &classes, options, &["Named"]);
             let mut told = Vec::new();
             loop {
@@ -152,6 +160,33 @@ const MODES: [(&[&str], &[FrameKind]); 4] = [
     ),
 ];
 
+/// The frames of the thread `worker` in a thread dump: class, method, line.
+fn dumped(jdk: &Jdk, pid: u32) -> Vec<(String, String, Option<u32>)> {
+    let output = std::process::Command::new(jdk.tool("jcmd"))
+        .args([&pid.to_string(), "Thread.print"])
+        .output()
+        .unwrap();
+    let dump = String::from_utf8(output.stdout).unwrap();
+    let lines = dump
+        .lines()
+        .skip_while(|line| !line.starts_with("\"worker\""));
+    let lines = lines.take_while(|line| !line.is_empty());
+    let frame = |line: &str| {
+        let (path, place) = line.trim().strip_prefix("at ")?.split_once('(').unwrap();
+        // The module and its version.
+        let path = match path.split_once('/') {
+            Some((module, path)) if module.contains('@') => path,
+            _ => path,
+        };
+        let (class, method) = path.rsplit_once('.').unwrap();
+        let line = place.trim_end_matches(')').rsplit_once(':');
+        let line = line.and_then(|(_, line)| line.parse().ok());
+        let class = class_name(&class.replace('.', "/")).unwrap();
+        Some((class, method.to_owned(), line))
+    };
+    lines.filter_map(frame).collect()
+}
+
 /// Starts the program, and compares the frames that it tells with ours.
 /// Returns ours, and how many are deoptimised.
 #[track_caller]
@@ -173,6 +208,18 @@ fn compare(
     }
     let ours: Vec<_> = frames.iter().map(written).collect();
     assert_eq!(ours, told, "{} {options:?}", jdk.name());
+    if jdk.tool("jcmd").exists() {
+        let ours: Vec<_> = ours
+            .into_iter()
+            .map(|(c, m, _, line)| (c, m, line))
+            .collect();
+        assert_eq!(
+            ours,
+            dumped(jdk, target.pid()),
+            "{} {options:?}",
+            jdk.name()
+        );
+    }
     (frames, deoptimised)
 }
 
