@@ -4,6 +4,8 @@
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::model::Frame;
+
 /// The growth of classes over the class histograms of one process.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct JavaHeap {
@@ -23,6 +25,16 @@ pub(super) struct Class {
     verdict: String,
     /// Objects, in each histogram.
     instances: Vec<u64>,
+    /// Where some were allocated, most first.
+    #[serde(default)]
+    pub(super) allocated: Vec<AllocationPath>,
+}
+
+/// A call path that allocates objects of a class.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct AllocationPath {
+    /// Root first.
+    pub(super) frames: Vec<Frame>,
 }
 
 impl Class {

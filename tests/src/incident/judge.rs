@@ -117,7 +117,7 @@ pub(super) fn judge(
             (Some(heap), Variant::Healthy) => steady_classes(class, heap, incident.rounds),
         });
         if variant == Variant::Leaking {
-            findings.push(allocation_path());
+            findings.push(allocation_path(class, incident.path, evidence));
         }
     }
     findings
@@ -224,10 +224,20 @@ fn steady_classes(name: &str, heap: &JavaHeap, rounds: u32) -> Finding {
     check("no class grows", grows.is_none(), || format!("{grows:?}"))
 }
 
-/// To be compared with [`Incident::path`] as soon as reports have it.
-fn allocation_path() -> Finding {
-    let why = "no allocation paths of classes";
-    finding("allocation path of the class", Outcome::NotJudged(why))
+/// Whether most objects of the class were allocated on the path.
+fn allocation_path(class: &str, path: &[&str], evidence: &Evidence) -> Finding {
+    const WHAT: &str = "allocation path of the class";
+    let classes = evidence.java_heap.iter().flat_map(|heap| &heap.classes);
+    let mut paths = classes
+        .filter(|found| found.name == class)
+        .flat_map(|found| &found.allocated);
+    let Some(most) = paths.next() else {
+        return finding(WHAT, Outcome::NotJudged("no allocation paths of classes"));
+    };
+    check(WHAT, passes(&most.frames, path), || {
+        let names = most.frames.iter().map(|frame| frame.function.as_deref());
+        names.flatten().collect::<Vec<_>>().join(";")
+    })
 }
 
 fn heap(view: &View) -> impl Iterator<Item = &Site> {
@@ -238,7 +248,11 @@ fn heap(view: &View) -> impl Iterator<Item = &Site> {
 
 /// Whether the frames of a site have those of a path, in that order.
 fn has_path(site: &Site, path: &[&str]) -> bool {
-    let mut frames = site.frames.iter();
+    passes(&site.frames, path)
+}
+
+fn passes(frames: &[Frame], path: &[&str]) -> bool {
+    let mut frames = frames.iter();
     path.iter()
         .all(|wanted| frames.any(|frame| is_called(frame, wanted)))
 }

@@ -117,7 +117,6 @@ pub const INCIDENTS: &[Incident] = &[
             "GaugeChannels.restart",
             "GaugeChannels.connect",
             "GaugeChannels.newChannel",
-            "Channel.<init>",
         ],
         class: Some("incidents.GaugeChannels$Channel"),
         native: Some(UNSAFE),
