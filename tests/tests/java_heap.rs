@@ -127,6 +127,30 @@ fn nothing_is_claimed_without_collections() -> Result<()> {
     Ok(())
 }
 
+/// Some collectors count along references: what is dropped is not there, even
+/// if nothing was collected.
+#[test]
+fn some_collectors_count_no_garbage() -> Result<()> {
+    let program = Program::compile("Heap")?;
+    let jdk = Jdk::full()?;
+    for collector in ["-XX:+UseZGC", "-XX:+UseShenandoahGC"] {
+        let options = [collector, "-Xmx256m"];
+        let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
+        let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+        target.command("grow 1009")?;
+        target.command("churn 100003")?;
+        let finished = tracer.stop()?;
+        let report = finished.report()?;
+        let heap = report.java_heap.first().context("no Java heap")?;
+        let grown = class(heap, GROWN).context("not in the report")?;
+        ensure!(gained(&grown.instances) == 1009, "{collector}: {grown:?}");
+        ensure!(class(heap, CHURNED).is_none(), "{collector}: {heap:?}");
+        ensure!(heap.samples.iter().all(|sample| sample.after_collection));
+        ensure!(finished.stdout.contains("counts no garbage"));
+    }
+    Ok(())
+}
+
 /// With `--live` there is no garbage, and the table says what it cost.
 #[test]
 fn a_collection_before_each_leaves_no_doubt() -> Result<()> {

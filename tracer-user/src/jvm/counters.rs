@@ -21,6 +21,8 @@ const MAX_BYTES: usize = 4 << 20;
 const MAX_ENTRIES: usize = 20_000;
 /// More of `/tmp` is not searched.
 const MAX_FILES: usize = 100_000;
+/// More of a string is not kept.
+const MAX_STRING: usize = 100;
 /// How the file begins, whatever the order of its numbers.
 const MAGIC: [u8; 4] = [0xca, 0xfe, 0xc0, 0xc0];
 /// The order of x86-64.
@@ -82,8 +84,8 @@ impl CounterFile {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     numbers: HashMap<String, u64>,
-    /// The first byte of each string.
-    initials: HashMap<String, u8>,
+    /// The beginnings of strings.
+    strings: HashMap<String, Vec<u8>>,
 }
 
 impl Counters {
@@ -118,7 +120,9 @@ impl Counters {
                 self.numbers.insert(name, u64::try_from(value).ok()?);
             }
             (BYTE, 1..) => {
-                self.initials.insert(name, *value.first()?);
+                let end = value.iter().position(|&byte| byte == 0);
+                let end = end.unwrap_or(value.len()).min(MAX_STRING);
+                self.strings.insert(name, value[..end].to_vec());
             }
             _ => {}
         }
@@ -151,7 +155,22 @@ impl Counters {
 
     /// Whether the JVM was told not to listen (`DisableAttachMechanism`).
     pub fn forbids_attach(&self) -> bool {
-        self.initials.get("sun.rt.jvmCapabilities") == Some(&b'0')
+        let capabilities = self.strings.get("sun.rt.jvmCapabilities");
+        capabilities.is_some_and(|capabilities| capabilities.starts_with(b"0"))
+    }
+
+    /// Whether the collector walks the heap along references, so that no
+    /// garbage is ever in a histogram: Shenandoah, and ZGC from 15 on (before,
+    /// it has no name here).
+    pub fn sees_only_reachable(&self) -> bool {
+        let mut strings = self.strings.iter();
+        strings.any(|(name, value)| {
+            name.starts_with("sun.gc.collector.")
+                && name.ends_with(".name")
+                && [&b"Shenandoah"[..], b"ZGC ", b"Z "]
+                    .iter()
+                    .any(|start| value.starts_with(start))
+        })
     }
 }
 
@@ -226,6 +245,25 @@ mod tests {
         assert_eq!(counters.stopped(), Some(Duration::from_nanos(64_988_696)));
         assert_eq!(counters.get("sun.gc.collector.0.name"), None);
         assert!(counters.forbids_attach());
+        assert!(!counters.sees_only_reachable());
+    }
+
+    #[test]
+    fn collectors_that_see_no_garbage_are_known_by_their_names() {
+        let named = |name: &[u8]| {
+            let length = u32::try_from(name.len()).unwrap();
+            let mut counters = Counters::default();
+            counters.add(&entry("sun.gc.collector.0.name", BYTE, length, name));
+            counters.sees_only_reachable()
+        };
+        for name in [
+            &b"Shenandoah partial"[..],
+            b"Z concurrent cycle pauses\0",
+            b"ZGC minor collection pauses",
+        ] {
+            assert!(named(name));
+        }
+        assert!(!named(b"G1 young collection pauses"));
     }
 
     #[test]

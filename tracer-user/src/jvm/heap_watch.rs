@@ -135,6 +135,8 @@ impl HeapWatch {
 struct Sampler<'a> {
     jvm: Jvm,
     live_only: bool,
+    /// Whether there is no garbage in any histogram.
+    exact: bool,
     period: Duration,
     /// What the last histogram took, seconds.
     cost: f64,
@@ -149,14 +151,17 @@ impl<'a> Sampler<'a> {
         period: Duration,
         shared: &'a Mutex<Samples>,
     ) -> Result<Self, AttachError> {
+        let jvm = Jvm::find(pid)?;
+        let counters = jvm.counters().unwrap_or_default();
         let mut sampler = Self {
-            jvm: Jvm::find(pid)?,
+            jvm,
             live_only,
+            exact: live_only || counters.sees_only_reachable(),
             period,
             cost: 0.0,
             shared,
         };
-        sampler.sample(live_only)?;
+        sampler.sample(sampler.exact)?;
         sampler.account()?;
         Ok(sampler)
     }
@@ -169,7 +174,7 @@ impl<'a> Sampler<'a> {
             let period = self.period.max(rest);
             if !goes_on(period) || !self.pair(period, goes_on)? {
                 self.account()?;
-                return self.sample(self.live_only);
+                return self.sample(self.exact);
             }
         }
     }
@@ -181,15 +186,14 @@ impl<'a> Sampler<'a> {
     }
 
     /// One histogram, and one after the next collection if that comes within
-    /// `limit`; whether to go on. With `--live` every histogram collects by
-    /// itself.
+    /// `limit`; whether to go on. If there is no garbage, one is enough.
     fn pair(
         &mut self,
         limit: Duration,
         goes_on: impl Fn(Duration) -> bool,
     ) -> Result<bool, AttachError> {
-        self.sample(self.live_only)?;
-        if self.live_only {
+        self.sample(self.exact)?;
+        if self.exact {
             return Ok(true);
         }
         match self.await_collection(limit, goes_on) {

@@ -479,7 +479,8 @@ pub struct HeapSample {
     /// counts it; `null` if it does not.
     pub pause: Option<f64>,
     /// Whether it was taken right after a collection: then there is little
-    /// garbage in it.
+    /// garbage in it. Also true of collectors that count no garbage at all
+    /// (ZGC and Shenandoah).
     pub after_collection: bool,
     /// Collections since the JVM's start, as it counts them.
     pub collections: Option<u64>,

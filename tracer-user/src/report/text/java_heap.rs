@@ -48,10 +48,12 @@ fn histograms(heap: &JavaHeap) -> String {
             units::bytes_change(first.bytes, last.bytes),
         ));
     }
-    line.push_str(if heap.live_only {
-        "; each after a full collection"
-    } else {
-        "; garbage that was not collected yet counts too"
+    line.push_str(match heap.live_only {
+        true => "; each after a full collection",
+        false if heap.samples.iter().all(|sample| sample.after_collection) => {
+            "; the collector counts no garbage"
+        }
+        false => "; garbage that was not collected yet counts too",
     });
     format!("{line}. {}", cost(heap))
 }
