@@ -86,10 +86,8 @@ fn start(way: &Way) -> Result<Target> {
 fn table(figures: &Figures, frames: [usize; DEEPER.len()]) -> String {
     let [empty, walk, stackid, counting] = figures;
     let cells = |costs: [f64; DEEPER.len()]| costs.map(|cost| format!("{cost:.0}"));
-    let line = |name, figures| {
-        let costs = costs(figures, empty);
-        row(name, &cells(costs), &a_frame(costs, frames))
-    };
+    let (walk, stackid) = (costs(walk, empty), costs(stackid, empty));
+    let counting = costs(counting, empty);
     [
         row(
             "",
@@ -97,12 +95,13 @@ fn table(figures: &Figures, frames: [usize; DEEPER.len()]) -> String {
             "a Java frame",
         ),
         row("---", &["---"; DEEPER.len()], "---"),
-        line("our stack", walk),
-        line(
-            "`bpf_get_stackid` (which stops at the first Java frames)",
-            stackid,
+        row("our stack", &cells(walk), &a_frame(walk, frames)),
+        row("`bpf_get_stackid`", &cells(stackid), ""),
+        row(
+            "all of `unfreed record`, at malloc and free",
+            &cells(counting),
+            "",
         ),
-        line("all of `unfreed record`, at malloc and free", counting),
         row(
             "for comparison: the pair with empty probes",
             &cells([0, 1, 2].map(|depth| median(empty[depth].clone()))),
