@@ -204,8 +204,10 @@ fn a_machine_that_we_start_is_counted_too() -> Result<()> {
     let report = Tracer::run(&[], &command)?.wait()?.report()?;
     let jvm = only(&report)?;
     assert!(jvm.collections.full >= 1, "{:?}", jvm.collections);
-    // Hundreds of classes are loaded before the first of our own.
-    assert!(jvm.classes.loaded > 300, "{:?}", jvm.classes);
+    // Its library is found once it is mapped: the first classes are missed,
+    // and the report says since when they are counted.
+    assert!(jvm.classes.loaded > 0, "{:?}", jvm.classes);
+    assert!(jvm.began > 0.0, "{}", jvm.began);
     let stays = |thread: &LiveThread| thread.name == "stays-0";
     assert!(jvm.threads.oldest.iter().any(stays), "{:?}", jvm.threads);
     Ok(())
