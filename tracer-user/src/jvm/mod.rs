@@ -35,6 +35,7 @@ pub mod threads;
 pub mod unnamed;
 pub mod vmstructs;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -106,6 +107,12 @@ impl Jvm {
             places: &self.places,
         };
         self.names.name(vm, word)
+    }
+
+    /// Where its collector keeps the Java heap: what is reserved for that.
+    /// `None` if the VM does not tell, or not yet.
+    pub fn java_heap(&self) -> Option<Range<u64>> {
+        places::java_heap(&self.structs, &self.memory)
     }
 
     /// The threads that can run Java code.

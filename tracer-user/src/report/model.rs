@@ -149,6 +149,8 @@ pub enum MemoryKind {
     Heap,
     /// Anonymous mappings made by the program itself.
     Mapping,
+    /// Mappings in which a JVM keeps its Java heap.
+    JavaHeap,
 }
 
 /// One process and call path, with everything it allocated.

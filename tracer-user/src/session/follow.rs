@@ -38,6 +38,7 @@ impl Session {
         self.object.flush_log();
         self.release_children();
         self.jvms.poll();
+        self.jvms.find_heaps(&mut self.images);
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         if self.options.threads {
