@@ -119,7 +119,6 @@ impl Jvm {
     ///
     /// # Errors
     /// Fails if the VM does not tell where its threads are, or is gone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no report shows threads yet"))]
     pub fn threads(&self) -> Result<Vec<JavaThread>> {
         let layout = ThreadsLayout::of(&self.structs)?;
         let mut threads = layout

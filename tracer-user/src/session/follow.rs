@@ -42,7 +42,7 @@ impl Session {
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         if self.options.threads {
-            self.threads.poll(&self.object, &self.images);
+            self.threads.poll(&self.object, &self.images, &self.jvms);
         }
         let gone: Vec<_> = self
             .images

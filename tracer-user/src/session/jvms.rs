@@ -104,6 +104,17 @@ impl Jvms {
         }
     }
 
+    /// The Java names of an image's threads, by thread id; none if it has no
+    /// JVM that can be read.
+    pub fn thread_names(&self, image: u64) -> HashMap<u32, String> {
+        let Some(Known::Readable(readable)) = self.images.get(&image) else {
+            return HashMap::new();
+        };
+        let threads = readable.jvm.threads().unwrap_or_default();
+        let named = threads.into_iter().map(|thread| (thread.tid, thread.name));
+        named.collect()
+    }
+
     /// Whether samples of an image's heap are taken, or why not.
     ///
     /// # Errors
