@@ -18,6 +18,7 @@ mod foreign;
 pub mod gdb;
 pub mod incident;
 pub mod java;
+pub mod java_stack;
 pub mod jdk;
 mod kernel;
 mod lines;
