@@ -126,13 +126,13 @@ impl JavaNames {
         }
     }
 
-    /// Forgets what is read anew when it is asked for again, because classes
-    /// were unloaded: other methods may have their addresses by now.
-    pub fn classes_unloaded(&mut self) {
+    /// Forgets what may be another's by now: classes are unloaded, and their
+    /// addresses and those of their methods used again. Compiled code is known
+    /// by its id.
+    pub fn forget_classes(&mut self) {
         self.words.clear();
         self.methods.clear();
         self.classes.clear();
-        self.compiled.clear();
     }
 
     /// The frames of a word, innermost first; never none.

@@ -87,7 +87,7 @@ impl Jvm {
 
     /// The Java frames of a word of a stack, innermost first; never none.
     /// Words should be named soon after they appear: code is freed, and
-    /// classes are unloaded. What was named once keeps its name.
+    /// classes are unloaded. See [`Jvm::forget_classes`].
     ///
     /// # Errors
     /// The reason why there is no name.
@@ -110,9 +110,9 @@ impl Jvm {
         threads.context("cannot read the Java VM's list of threads")
     }
 
-    /// Tells that classes were unloaded: then other methods and classes may
-    /// come to have the same addresses, and words are named anew.
-    pub fn classes_unloaded(&mut self) {
-        self.names.classes_unloaded();
+    /// Forgets methods and classes: they may have been unloaded since, and
+    /// others have their addresses. To be called now and then.
+    pub fn forget_classes(&mut self) {
+        self.names.forget_classes();
     }
 }

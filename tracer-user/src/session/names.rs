@@ -1,7 +1,7 @@
 //! Names of Java frames, read soon after their stacks are first seen: code is
 //! compiled anew, and classes are unloaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
@@ -23,6 +23,7 @@ impl SiteNames {
     /// Names the frames of sites that are new.
     pub fn poll(&mut self, object: &Object, jvms: &mut Jvms) {
         let mut next = self.next;
+        let mut looked_at = HashSet::new();
         for (index, site) in object.sites_from(self.next) {
             if index == next {
                 next += 1;
@@ -30,6 +31,9 @@ impl SiteNames {
             if !self.sites.contains_key(&index)
                 && let Some(jvm) = jvms.readable_mut(site.image)
             {
+                if looked_at.insert(site.image) {
+                    jvm.forget_classes();
+                }
                 let words = java_words(&site).map(|word| (word, jvm.name(word)));
                 self.sites.insert(index, words.collect());
             }
