@@ -18,6 +18,7 @@ mod foreign;
 pub mod gdb;
 pub mod incident;
 pub mod java;
+pub mod java_stack;
 mod java_target;
 pub mod jdk;
 mod kernel;

@@ -2,8 +2,8 @@
 //! know.
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
 use unfreed_tests::java::{Jdk, Program};
+use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
 use unfreed_tests::{Target, Tracer};
 
 /// Bytes of a direct buffer, prime; and what the JVM takes for it, whole words.

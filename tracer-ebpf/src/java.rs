@@ -414,7 +414,10 @@ mod tests {
         let mut bytes = Bytes::default();
         for segment in 0..600u64 {
             let back = segment.min(u64::from(segments));
-            bytes.put(MAP + 0x1_0000 + 40 + segment, &[u8::try_from(back).unwrap()]);
+            bytes.put(
+                MAP + 0x1_0000 + 40 + segment,
+                &[u8::try_from(back).unwrap()],
+            );
         }
         let block = CACHE + 0x10_0000 + 40 * 128;
         bytes.put(block, &600u64.to_le_bytes());
