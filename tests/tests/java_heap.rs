@@ -24,7 +24,9 @@ fn gained(series: &[u64]) -> i64 {
 }
 
 /// A trace in which the target does `steps` over and over, until there are
-/// enough histograms for a verdict.
+/// enough histograms for a verdict. The steps must be small: a large heap takes
+/// long to count, and histograms are the rarer for it. But they must collect
+/// often: what is overdue is counted before a collection.
 fn traced(
     jdk: &Jdk,
     program: &Program,
@@ -39,14 +41,14 @@ fn traced(
         .collect();
     let tracer = Tracer::record(target.pid, &options)?;
     let written = tracer.folder().join("report.json");
-    wait_until("nine histograms after collections", || {
+    wait_until("eight histograms after collections", || {
         steps(&mut target)?;
         let text = fs::read(&written).unwrap_or_default();
         let report: Option<Report> = serde_json::from_slice(&text).ok();
         let heap = report.and_then(|report| report.java_heap.into_iter().next());
         let samples = heap.map(|heap| heap.samples).unwrap_or_default();
         let floors = samples.iter().filter(|sample| sample.after_collection);
-        Ok((floors.count() >= 9).then_some(()))
+        Ok((floors.count() >= 8).then_some(()))
     })?;
     let finished = tracer.stop()?;
     let heap = finished.report()?.java_heap.first().cloned();
@@ -64,8 +66,8 @@ fn a_class_that_grows_is_told_from_churn() -> Result<()> {
     let program = Program::compile("Heap")?;
     for jdk in Jdk::all()? {
         let (heap, _) = traced(&jdk, &program, &[], |target| {
-            target.command("grow 101")?;
-            target.command("churn 10007").map(drop)
+            target.command("grow 7")?;
+            target.command("churn 100003").map(drop)
         })
         .with_context(|| jdk.home.display().to_string())?;
         let grown = class(&heap, GROWN).context("not in the report")?;
@@ -156,8 +158,8 @@ fn some_collectors_count_no_garbage() -> Result<()> {
 fn a_collection_before_each_leaves_no_doubt() -> Result<()> {
     let program = Program::compile("Heap")?;
     let (heap, table) = traced(&Jdk::full()?, &program, &["--live"], |target| {
-        target.command("grow 101")?;
-        target.command("churn 10007").map(drop)
+        target.command("grow 7")?;
+        target.command("churn 100003").map(drop)
     })?;
     let grown = class(&heap, GROWN).context("not in the report")?;
     ensure!(grown.verdict == GrowthVerdict::Grows, "{heap:?}");
