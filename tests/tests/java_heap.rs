@@ -3,9 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java::{Jdk, Program};
 use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
-use unfreed_tests::{Target, Tracer, wait_until};
+use unfreed_tests::{Jdk, Program, Target, Tracer, wait_until};
 
 const GROWN: &str = "Heap$Grown";
 const CHURNED: &str = "Heap$Churned";
@@ -63,7 +62,7 @@ fn traced(
 /// exactly as many as there are, and the other is quiet.
 #[test]
 fn a_class_that_grows_is_told_from_churn() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     for jdk in Jdk::all()? {
         let (heap, _) = traced(&jdk, &program, &[], |target| {
             target.command("grow 7")?;
@@ -84,7 +83,7 @@ fn a_class_that_grows_is_told_from_churn() -> Result<()> {
 /// Every object that is kept is counted, and no other.
 #[test]
 fn the_counts_are_exact() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     for jdk in Jdk::all()? {
         for options in [&["--java-heap"][..], &["--java-heap", "--live"]] {
             let mut target = Target::start_with(&mut jdk.command(&OPTIONS, &program))?;
@@ -114,7 +113,7 @@ fn the_counts_are_exact() -> Result<()> {
 /// Without a collection garbage cannot be told from growth, and is not.
 #[test]
 fn nothing_is_claimed_without_collections() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let mut target = Target::start_with(&mut Jdk::full()?.command(&["-Xmn64m"], &program))?;
     let tracer = Tracer::record(target.pid, &["--java-heap"])?;
     target.command("churn 10007")?;
@@ -133,7 +132,7 @@ fn nothing_is_claimed_without_collections() -> Result<()> {
 /// if nothing was collected.
 #[test]
 fn some_collectors_count_no_garbage() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let jdk = Jdk::full()?;
     for collector in ["-XX:+UseZGC", "-XX:+UseShenandoahGC"] {
         let options = [collector, "-Xmx256m"];
@@ -156,7 +155,7 @@ fn some_collectors_count_no_garbage() -> Result<()> {
 /// With `--live` there is no garbage, and the table says what it cost.
 #[test]
 fn a_collection_before_each_leaves_no_doubt() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let (heap, table) = traced(&Jdk::full()?, &program, &["--live"], |target| {
         target.command("grow 7")?;
         target.command("churn 100003").map(drop)

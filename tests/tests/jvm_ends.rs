@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::has_frame;
-use unfreed_tests::jdk::debian;
 use unfreed_tests::model::{ProcessEnd, Site};
-use unfreed_tests::{Jdk, KernelObjects, Target, Tracer, jdks, patched_bytes, wait_until};
+use unfreed_tests::{Jdk, KernelObjects, Target, Tracer, patched_bytes, wait_until};
 
 // --- a large JVM ---
 
@@ -19,7 +18,7 @@ const COMPILED: usize = 50_000;
 
 /// Methods that are compiled, as the JVM tells it.
 fn compiled(pid: u32) -> Result<usize> {
-    let output = debian()?
+    let output = Jdk::full()?
         .tool("jcmd")
         .args([&pid.to_string(), "Compiler.codelist"])
         .output()?;
@@ -51,7 +50,7 @@ fn crowd(jdk: &Jdk) -> Result<Target> {
 /// bounds are wide, for both.
 #[test]
 fn a_thousand_threads_and_much_compiled_code() -> Result<()> {
-    let mut target = crowd(&debian()?)?;
+    let mut target = crowd(&Jdk::full()?)?;
     // The same span without a tracer: other load on this machine.
     target.ask("gap", "done ")?;
     std::thread::sleep(Duration::from_secs(2));
@@ -95,7 +94,7 @@ fn traced_load(jdk: &Jdk) -> Result<(Target, Tracer)> {
 
 #[test]
 fn a_killed_tracer_harms_no_jvm() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         let (mut target, tracer) = traced_load(&jdk)?;
         let objects = KernelObjects::of_process(tracer.pid())?;
         ensure!(patched_bytes(target.pid)? > 0, "no probe is to be seen");
@@ -117,7 +116,7 @@ fn a_killed_tracer_harms_no_jvm() -> Result<()> {
 
 #[test]
 fn a_killed_jvm_ends_the_run_with_everything_gathered() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         let (mut target, tracer) = traced_load(&jdk)?;
         // Names are read some ten times a second, from a process that lives.
         let begin = Instant::now();

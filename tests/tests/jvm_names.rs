@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::{ends_in, java_frames, plain_frame, thread_in_dump};
-use unfreed_tests::jdk::debian;
-use unfreed_tests::{Jdk, Target, Tracer, View, jdks, wait_until};
+use unfreed_tests::{Jdk, Target, Tracer, View, wait_until};
 
 // --- threads that wait in native code ---
 
@@ -60,7 +59,7 @@ fn reads(pid: u32, name: &str) -> Result<Option<()>> {
 
 /// What a JVM says of all its threads, at a safepoint.
 fn thread_dump(pid: u32) -> Result<String> {
-    let output = debian()?
+    let output = Jdk::full()?
         .tool("jcmd")
         .args([&pid.to_string(), "Thread.print"])
         .output()?;
@@ -125,7 +124,7 @@ fn compare(report: &View, dump: &str, size: u64) -> Result<usize> {
 
 #[test]
 fn of_blocked_threads() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         for options in [
             &[][..],
             &["-Xint"],
@@ -207,7 +206,7 @@ fn stack_traces(jdk: &Jdk) -> Result<()> {
 
 #[test]
 fn of_stack_traces_that_the_program_takes_itself() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         stack_traces(&jdk).with_context(|| jdk.name.clone())?;
     }
     Ok(())

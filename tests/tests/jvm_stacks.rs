@@ -5,9 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::{ends_in, has_frame, is_java};
-use unfreed_tests::jdk::debian;
 use unfreed_tests::model::{Site, StackEnd};
-use unfreed_tests::{Jdk, Target, Tracer, View, jdks};
+use unfreed_tests::{Jdk, Target, Tracer, View};
 
 /// The only caller of `calloc` in a deflater's beginning.
 const DEFLATER: [&str; 2] = ["Java_java_util_zip_Deflater_init", "calloc"];
@@ -87,12 +86,12 @@ fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
 
 #[test]
 fn few_stacks_of_a_mixed_load() -> Result<()> {
-    mixed_load(&debian()?, &[], 3).map(drop)
+    mixed_load(&Jdk::full()?, &[], 3).map(drop)
 }
 
 #[test]
 fn a_mixed_load_on_every_jdk() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         mixed_load(&jdk, &[], ROUNDS).with_context(|| jdk.name.clone())?;
     }
     Ok(())
@@ -100,7 +99,7 @@ fn a_mixed_load_on_every_jdk() -> Result<()> {
 
 #[test]
 fn a_compiler_at_work() -> Result<()> {
-    let (jdk, folder) = (debian()?, tempfile::tempdir()?);
+    let (jdk, folder) = (Jdk::full()?, tempfile::tempdir()?);
     let mut target = jdk.start(&[], "stacks.Compile", &[])?;
     let order = |times| format!("compile {} {times}", folder.path().display());
     // Loads the libraries.
@@ -119,7 +118,7 @@ fn a_compiler_at_work() -> Result<()> {
 /// carrier's stack; afterwards only those that returned to it since.
 #[test]
 fn virtual_threads() -> Result<()> {
-    for jdk in jdks()?.into_iter().filter(|jdk| jdk.major >= 21) {
+    for jdk in Jdk::all()?.into_iter().filter(|jdk| jdk.major >= 21) {
         virtual_threads_of(&jdk).with_context(|| jdk.name.clone())?;
     }
     Ok(())
@@ -175,7 +174,7 @@ fn check_from_start(report: &View, calls: u64) -> Result<()> {
 
 #[test]
 fn a_jvm_that_is_run() -> Result<()> {
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         let java = jdk.java(&[], "stacks.Mix", &["once"])?;
         let command: Vec<_> = std::iter::once(java.get_program())
             .chain(java.get_args())
@@ -194,7 +193,7 @@ fn a_jvm_that_is_run() -> Result<()> {
 /// A shell that is traced becomes a JVM.
 #[test]
 fn a_shell_that_execs_java() -> Result<()> {
-    let jdk = debian()?;
+    let jdk = Jdk::full()?;
     let java = jdk.java(&[], "stacks.Mix", &["once"])?;
     let mut shell = Command::new("sh");
     shell.args(["-c", "echo $$ ready; read go; exec \"$@\"", "sh"]);
