@@ -2,9 +2,9 @@
 //! know.
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java::{Jdk, Program};
+
 use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
-use unfreed_tests::{Target, Tracer};
+use unfreed_tests::{Jdk, Program, Target, Tracer};
 
 /// Bytes of a direct buffer, prime; and what the JVM takes for it, whole words.
 const BUFFER: u64 = 100_003;
