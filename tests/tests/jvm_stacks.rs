@@ -165,10 +165,9 @@ fn check_from_start(report: &View, calls: u64) -> Result<()> {
     for site in report.sites_with(settled) {
         // The launcher runs main in a thread of its own.
         let is_whole = site.stack_end == StackEnd::Start && has_frame(site, "JavaMain");
-        ensure!(is_whole, "{site:#?}");
+        let is_named = site.frames.iter().all(|frame| frame.function.is_some());
+        ensure!(is_whole && is_named, "{site:#?}");
     }
-    let nameless = report.nameless_java();
-    ensure!(nameless.is_empty(), "without names: {nameless:?}");
     Ok(())
 }
 

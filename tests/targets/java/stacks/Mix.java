@@ -9,7 +9,9 @@ import java.lang.reflect.Method;
 import java.security.AccessController;
 import java.security.PrivilegedAction;
 import java.util.Map;
+import java.util.Queue;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.LongAdder;
 import java.util.stream.Collectors;
@@ -56,12 +58,13 @@ public class Mix {
     }
 
     private static final int THREADS = 3;
+    /** Rounds between collections. */
+    private static final int CYCLE = 50;
     private static final boolean TRACED = Boolean.getBoolean("traced");
 
     private static final AtomicLong calls = new AtomicLong();
     private static final Map<String, LongAdder> traces = new ConcurrentHashMap<>();
-    /** So that classes are unloaded, but not within a moment. */
-    private static final Object[] kept = new Object[2];
+    private static final Queue<Object> kept = new ConcurrentLinkedQueue<>();
     static volatile Object sink;
 
     public static void main(String[] arguments) throws Exception {
@@ -99,10 +102,20 @@ public class Mix {
 
     private static long work(int rounds) throws InterruptedException {
         long before = calls.get();
-        for (Thread thread : start(rounds)) {
-            thread.join();
+        for (int left = rounds; left > 0; left -= CYCLE) {
+            for (Thread thread : start(Math.min(left, CYCLE))) {
+                thread.join();
+            }
+            collect();
         }
         return calls.get() - before;
+    }
+
+    /** Unloads classes and code, but not within a moment: names are read ten times a second. */
+    private static void collect() throws InterruptedException {
+        Thread.sleep(500);
+        kept.clear();
+        System.gc();
     }
 
     private static Thread[] start(int rounds) {
@@ -137,11 +150,8 @@ public class Mix {
         spin(20_000);
         if (round % 50 == 0) {
             Runnable epoch = Epoch.fresh();
-            kept[round / 50 % kept.length] = epoch;
+            kept.add(epoch);
             epoch.run();
-        }
-        if (round % 50 == 25) {
-            System.gc();
         }
     }
 
