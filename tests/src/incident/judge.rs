@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use super::heap::JavaHeap;
 use super::trial::{Leaked, Variant};
-use super::{Blocks, Incident, Native};
+use super::{Blocks, Incident, Native, classes};
 use crate::model::{Frame, MemoryKind, Site};
 use crate::report::View;
 
@@ -25,7 +24,7 @@ pub enum Outcome {
     /// It does not, and how.
     Fails(String),
     /// The report cannot say yet, and why.
-    NotJudged(&'static str),
+    NotJudged(String),
 }
 
 /// One expectation and whether it holds.
@@ -48,7 +47,7 @@ pub enum Verdict {
     Missed,
     /// A twin of which the report says that it leaks.
     FalseAlarm,
-    /// Nothing could be judged yet.
+    /// What can be judged is right, but not all can be.
     NotJudged,
 }
 
@@ -57,19 +56,19 @@ impl Verdict {
     pub fn of(variant: Variant, findings: &[Finding]) -> Self {
         let any = |wanted: fn(&Outcome) -> bool| findings.iter().any(|one| wanted(&one.outcome));
         let fails = any(|outcome| matches!(outcome, Outcome::Fails(_)));
-        let holds = any(|outcome| *outcome == Outcome::Holds);
-        match (variant, fails, holds) {
+        let open = any(|outcome| matches!(outcome, Outcome::NotJudged(_)));
+        match (variant, fails, open || findings.is_empty()) {
             (Variant::Leaking, true, _) => Self::Missed,
             (Variant::Healthy, true, _) => Self::FalseAlarm,
-            (Variant::Leaking, false, true) => Self::Diagnosed,
-            (Variant::Healthy, false, true) => Self::Quiet,
-            (_, false, false) => Self::NotJudged,
+            (_, false, true) => Self::NotJudged,
+            (Variant::Leaking, false, false) => Self::Diagnosed,
+            (Variant::Healthy, false, false) => Self::Quiet,
         }
     }
 
-    /// Whether the tracer was wrong.
-    pub fn is_wrong(self) -> bool {
-        matches!(self, Self::Missed | Self::FalseAlarm)
+    /// Whether the tracer was right in everything.
+    pub fn is_right(self) -> bool {
+        matches!(self, Self::Diagnosed | Self::Quiet)
     }
 }
 
@@ -85,42 +84,48 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// All that one run of the tracer says.
-#[derive(Debug)]
-pub(super) struct Evidence {
-    pub(super) view: View,
-    pub(super) java_heap: Option<JavaHeap>,
-}
-
 /// Judges everything that is expected of an incident.
 pub(super) fn judge(
     incident: &Incident,
     variant: Variant,
-    evidence: &Evidence,
+    view: &View,
     leaked: Leaked,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(native) = &incident.native {
-        let sites = sites_of(native, &evidence.view, leaked);
+        let sites = sites_of(native, view, leaked);
         match variant {
             Variant::Leaking => {
-                findings.extend(leaking_native(native, &evidence.view, &sites, leaked));
-                findings.push(java_path(incident.path, &evidence.view, &sites));
+                findings.extend(leaking_native(native, view, &sites, leaked));
+                findings.push(java_path(incident.path, view, &sites));
             }
             Variant::Healthy => findings.push(healthy_native(&sites)),
         }
     }
     if let Some(class) = incident.class {
-        findings.push(match (&evidence.java_heap, variant) {
-            (None, _) => finding("class", Outcome::NotJudged("no growths of classes")),
-            (Some(heap), Variant::Leaking) => growing_class(class, heap, leaked),
-            (Some(heap), Variant::Healthy) => steady_classes(class, heap, incident.rounds),
-        });
-        if variant == Variant::Leaking {
-            findings.push(allocation_path(class, incident.path, evidence));
-        }
+        findings.extend(judge_class(class, incident, variant, view, leaked));
     }
     findings
+}
+
+fn judge_class(
+    class: &str,
+    incident: &Incident,
+    variant: Variant,
+    view: &View,
+    leaked: Leaked,
+) -> Vec<Finding> {
+    const WHAT: &str = "class histograms";
+    let Some(heap) = view.java_heap.first() else {
+        return vec![finding(WHAT, Outcome::NotJudged("there are none".into()))];
+    };
+    if let Some(problem) = &heap.problem {
+        return vec![finding(WHAT, Outcome::NotJudged(problem.clone()))];
+    }
+    match variant {
+        Variant::Leaking => classes::leaking(class, incident, heap, leaked),
+        Variant::Healthy => vec![classes::healthy(class, heap)],
+    }
 }
 
 /// The heap sites of the leak, or of what would be one.
@@ -187,7 +192,7 @@ fn java_path(path: &[&str], view: &View, sites: &[&Site]) -> Finding {
     const WHAT: &str = "Java path";
     let has_methods = view.sites.iter().any(|site| has_path(site, &[DRIVER]));
     if !has_methods {
-        return finding(WHAT, Outcome::NotJudged("no Java frames in stacks"));
+        return finding(WHAT, Outcome::NotJudged("no Java frames in stacks".into()));
     }
     let live = |sites: &mut dyn Iterator<Item = &&Site>| -> u64 {
         sites.map(|site| site.live_bytes).sum()
@@ -205,41 +210,6 @@ fn java_path(path: &[&str], view: &View, sites: &[&Site]) -> Finding {
     )
 }
 
-fn growing_class(name: &str, heap: &JavaHeap, leaked: Leaked) -> Finding {
-    let class = heap.classes.iter().find(|class| class.name == name);
-    let is_right =
-        class.is_some_and(|class| class.grows() && is_near(class.growth(), leaked.instances));
-    check("class", is_right, || {
-        format!("{class:?}, really {leaked:?}")
-    })
-}
-
-/// That neither the class nor one of the program's own grows.
-fn steady_classes(name: &str, heap: &JavaHeap, rounds: u32) -> Finding {
-    let few = u64::from(rounds / 100);
-    let grows = heap.classes.iter().find(|class| {
-        let is_suspect = class.name == name || class.name.starts_with("incidents.");
-        is_suspect && (class.grows() || class.growth() > few)
-    });
-    check("no class grows", grows.is_none(), || format!("{grows:?}"))
-}
-
-/// Whether most objects of the class were allocated on the path.
-fn allocation_path(class: &str, path: &[&str], evidence: &Evidence) -> Finding {
-    const WHAT: &str = "allocation path of the class";
-    let classes = evidence.java_heap.iter().flat_map(|heap| &heap.classes);
-    let mut paths = classes
-        .filter(|found| found.name == class)
-        .flat_map(|found| &found.allocated);
-    let Some(most) = paths.next() else {
-        return finding(WHAT, Outcome::NotJudged("no allocation paths of classes"));
-    };
-    check(WHAT, passes(&most.frames, path), || {
-        let names = most.frames.iter().map(|frame| frame.function.as_deref());
-        names.flatten().collect::<Vec<_>>().join(";")
-    })
-}
-
 fn heap(view: &View) -> impl Iterator<Item = &Site> {
     view.sites
         .iter()
@@ -251,7 +221,7 @@ fn has_path(site: &Site, path: &[&str]) -> bool {
     passes(&site.frames, path)
 }
 
-fn passes(frames: &[Frame], path: &[&str]) -> bool {
+pub(super) fn passes(frames: &[Frame], path: &[&str]) -> bool {
     let mut frames = frames.iter();
     path.iter()
         .all(|wanted| frames.any(|frame| is_called(frame, wanted)))
@@ -300,7 +270,7 @@ fn remains_little(sites: &[&Site]) -> bool {
     as_float(live) <= TOLERANCE * as_float(allocated)
 }
 
-fn is_near(found: u64, really: u64) -> bool {
+pub(super) fn is_near(found: u64, really: u64) -> bool {
     as_float(found.abs_diff(really)) <= TOLERANCE * as_float(really)
 }
 
@@ -309,7 +279,7 @@ fn as_float(number: u64) -> f64 {
     number as f64
 }
 
-fn check(what: &'static str, holds: bool, how: impl FnOnce() -> String) -> Finding {
+pub(super) fn check(what: &'static str, holds: bool, how: impl FnOnce() -> String) -> Finding {
     let outcome = match holds {
         true => Outcome::Holds,
         false => Outcome::Fails(how()),
@@ -317,7 +287,7 @@ fn check(what: &'static str, holds: bool, how: impl FnOnce() -> String) -> Findi
     finding(what, outcome)
 }
 
-fn finding(what: &'static str, outcome: Outcome) -> Finding {
+pub(super) fn finding(what: &'static str, outcome: Outcome) -> Finding {
     Finding { what, outcome }
 }
 

@@ -1,7 +1,7 @@
 //! The incidents in `tests/targets/java/incidents`, and what a report must say
 //! about each: plain data, which `judge` compares with a report.
 
-mod heap;
+mod classes;
 mod judge;
 mod oracle;
 mod table;

@@ -2,25 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::judge::{Evidence, Finding, Outcome, Verdict, describe, judge, sites_of};
-use super::{Incident, heap};
+use super::judge::{Finding, Verdict, describe, is_near, judge, sites_of};
+use super::{Incident, classes};
 use crate::jdk::{Jdk, class_path};
+use crate::model::{GrowthVerdict, Report};
+use crate::report::View;
 use crate::target::Target;
-use crate::{Finished, Tracer, targets, unfreed};
+use crate::{Finished, Tracer, deadline, targets};
 
-/// How long is traced to see classes grow. The tracer needs seven histograms,
-/// each after a collection, and rests fifty times as long as one takes.
-const TRACED: Duration = Duration::from_secs(18);
-/// How much of this the program works.
-const WORKED: Duration = Duration::from_secs(15);
-/// Parts that the rounds are done in.
+/// Histograms after collections that a trial waits for: one more than the
+/// tracer needs to tell whether a class grows.
+const FLOORS: usize = 8;
+/// How often the tracer writes a report, in which they are counted.
+const INTERVAL: &str = "2s";
+/// Into how many parts the rounds of an incident are divided. As many are done
+/// as it takes.
 const PARTS: u32 = 60;
+/// How long the program rests after a part.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// With the bug or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +83,7 @@ impl Trial {
         let known = program.truth()?;
 
         let start = Instant::now();
-        let (traced, finished) = match incident.class.is_some() && knows_java_heap()? {
+        let (traced, finished) = match incident.class.is_some() {
             true => program.traced_over_time(incident)?,
             false => program.traced(incident)?,
         };
@@ -92,18 +97,13 @@ impl Trial {
             "the program itself tells of {leaked:?}"
         );
         let after = program.rounds(incident.rounds)?;
-        let report = fs::read_to_string(finished.json()).context("the report")?;
-        let evidence = Evidence {
-            view,
-            java_heap: heap::read(&report)?,
-        };
-        let findings = judge(incident, variant, &evidence, leaked);
+        let findings = judge(incident, variant, &view, leaked);
         let verdict = Verdict::of(variant, &findings);
         let untraced = before.min(after);
         Ok(Self {
             named: match verdict {
                 Verdict::Quiet => String::new(),
-                _ => named(incident, &evidence, leaked),
+                _ => named(incident, &view, leaked),
             },
             verdict,
             findings,
@@ -111,14 +111,6 @@ impl Trial {
             round: untraced,
             overhead: traced / untraced,
         })
-    }
-}
-
-impl Trial {
-    /// Whether every expectation could be judged.
-    pub fn is_whole(&self) -> bool {
-        let is_open = |finding: &Finding| matches!(finding.outcome, Outcome::NotJudged(_));
-        !self.findings.iter().any(is_open)
     }
 }
 
@@ -165,22 +157,21 @@ impl Program {
         Ok((round, tracer.stop()?))
     }
 
-    /// The rounds in parts, with a collection after each, since only what is
-    /// there after several collections is known to stay.
+    /// Parts of the rounds, each with a collection after it, until the tracer
+    /// has enough histograms or the time for that is over.
     fn traced_over_time(&mut self, incident: &Incident) -> Result<(f64, Finished)> {
-        let traced = format!("{}s", TRACED.as_secs());
-        let options = ["--java-heap", "--duration", &traced];
+        let options = ["--java-heap", "--interval", INTERVAL];
         let tracer = Tracer::record(self.target.pid, &options)?;
-        let start = Instant::now();
-        let mut round = 0.0;
-        for part in 1..=PARTS {
-            round += self.rounds(incident.rounds / PARTS)?;
+        let written = tracer.folder().join("report.json");
+        let end = Instant::now() + deadline();
+        let (mut parts, mut rounds) = (0, 0.0);
+        while floors(&written) < FLOORS && Instant::now() < end {
+            rounds += self.rounds(incident.rounds / PARTS)?;
             self.collect()?;
-            // The last histogram comes after the last round.
-            let next = WORKED * part / PARTS;
-            sleep(next.saturating_sub(start.elapsed()));
+            parts += 1;
+            sleep(PAUSE);
         }
-        Ok((round / f64::from(PARTS), tracer.wait()?))
+        Ok((rounds / f64::from(parts), tracer.stop()?))
     }
 
     /// Lets it collect garbage, so that what is live is what is held.
@@ -194,6 +185,11 @@ impl Program {
 }
 
 impl Leaked {
+    /// Whether that many objects are about those that are held.
+    pub(super) fn is_near(self, instances: u64) -> bool {
+        is_near(instances, self.instances)
+    }
+
     /// What has been added to what was known.
     pub(super) fn since(self, known: Self) -> Self {
         Self {
@@ -218,31 +214,27 @@ impl Leaked {
     }
 }
 
-/// What the report names: the leak's most bytes, and the class if it grows.
-fn named(incident: &Incident, evidence: &Evidence, leaked: Leaked) -> String {
+/// Histograms after collections in the report that was written last.
+fn floors(written: &Path) -> usize {
+    let text = fs::read(written).unwrap_or_default();
+    let report: Option<Report> = serde_json::from_slice(&text).ok();
+    let heap = report.and_then(|report| report.java_heap.into_iter().next());
+    heap.as_ref().map_or(0, classes::floors)
+}
+
+/// What the report names: the class if it grows, and the leak's most bytes.
+fn named(incident: &Incident, view: &View, leaked: Leaked) -> String {
     let native = incident.native.as_ref().and_then(|native| {
-        let sites = sites_of(native, &evidence.view, leaked);
+        let sites = sites_of(native, view, leaked);
         let most = sites.into_iter().max_by_key(|site| site.live_bytes)?;
         (most.live_bytes > 0).then(|| describe(most))
     });
     let class = incident.class.filter(|name| {
-        let classes = evidence.java_heap.iter().flat_map(|heap| &heap.classes);
-        classes
-            .into_iter()
-            .any(|class| class.name == *name && class.grows())
+        let mut classes = view.java_heap.iter().flat_map(|heap| &heap.classes);
+        classes.any(|class| class.class == *name && class.verdict == GrowthVerdict::Grows)
     });
     let named: Vec<String> = class.map(str::to_owned).into_iter().chain(native).collect();
     named.join("; ")
-}
-
-/// Whether this tracer looks into the Java heap.
-fn knows_java_heap() -> Result<bool> {
-    static KNOWS: OnceLock<bool> = OnceLock::new();
-    if let Some(knows) = KNOWS.get() {
-        return Ok(*knows);
-    }
-    let help = unfreed(&["record", "--help"])?.stdout;
-    Ok(*KNOWS.get_or_init(|| help.contains("--java-heap")))
 }
 
 #[cfg(test)]
