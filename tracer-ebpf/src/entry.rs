@@ -4,6 +4,7 @@ use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::SiteKind;
 
 use crate::inflight::{self, now};
 use crate::{allocation, mapping, maps};
@@ -146,8 +147,8 @@ pub(crate) fn find_site(context: &ProbeContext) {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);
-            (*thread).call.site =
-                inflight::site(context.regs, (*context.regs).rip, thread, time, size);
+            let first = (SiteKind::Memory, (*context.regs).rip);
+            (*thread).call.site = inflight::site(context.regs, first, thread, time, size);
         }
     }
 }

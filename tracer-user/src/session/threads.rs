@@ -34,7 +34,7 @@ impl ThreadNames {
     /// threads cost little.
     pub fn poll(&mut self, object: &Object, images: &Images, jvms: &Jvms) {
         self.polls += 1;
-        for (_, site) in object.used_sites().filter(|(_, site)| site.thread != 0) {
+        for (_, site) in object.followed_sites().filter(|(_, site)| site.thread != 0) {
             self.known.entry((site.image, site.thread)).or_default();
         }
         let now = self.polls;
