@@ -2,16 +2,16 @@
 //! is `targets/java/Handles.java` with `targets/c/jni_handles.c`.
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java::Jdk;
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{JavaTarget, Sums, Tracer, View, targets};
+use unfreed_tests::{Jdk, Sums, Target, Tracer, View, targets};
 
-fn start(jdk: &Jdk, options: &[&str]) -> Result<JavaTarget> {
+fn start(jdk: &Jdk, options: &[&str]) -> Result<Target> {
     let libraries = format!("-Djava.library.path={}", targets().display());
-    JavaTarget::start(jdk, "Handles", &[&[libraries.as_str()], options].concat())
+    let options = [&[libraries.as_str()], options].concat();
+    jdk.start(&options, "Handles", &[])
 }
 
-fn tell(target: &mut JavaTarget, commands: &[&str]) -> Result<()> {
+fn tell(target: &mut Target, commands: &[&str]) -> Result<()> {
     for command in commands {
         target.ask(command, "done")?;
     }
