@@ -37,11 +37,16 @@ fn peak_memory(pid: u32) -> Result<u64> {
 }
 
 fn crowd(jdk: &Jdk) -> Result<Target> {
-    let options = ["-XX:CompileThresholdScaling=0.05", "-Xms512m"];
+    let options = [
+        "-XX:CompileThresholdScaling=0.05",
+        "-XX:Tier3LoadFeedback=1000",
+        "-XX:-Inline",
+    ];
     let mut target = jdk.start(&options, "stacks.Crowd", &[])?;
     target.ask(&format!("threads {THREADS}"), "done ")?;
     target.ask(&format!("classes {CLASSES}"), "done ")?;
     wait_until("compiled methods", || {
+        target.ask("call", "done ")?;
         Ok((compiled(target.pid)? >= COMPILED).then_some(()))
     })?;
     Ok(target)
@@ -65,6 +70,7 @@ fn a_thousand_threads_and_much_compiled_code() -> Result<()> {
         compiled(target.pid)?
     );
     target.ask("classes 10", "done ")?;
+    target.ask("call", "done ")?;
     let memory = peak_memory(tracer.pid())?;
     println!("{memory} MiB of tracer");
     let report = tracer.stop()?.report()?;

@@ -7,8 +7,8 @@ import java.util.concurrent.locks.LockSupport;
 
 /**
  * Many parked threads and much compiled code. {@code threads N} starts N;
- * {@code classes N} loads N copies of a class with 20 methods and calls these
- * until they are compiled; {@code gap} tells the longest time between two
+ * {@code classes N} loads N copies of a class with 20 methods; {@code call}
+ * calls all of these some times; {@code gap} tells the longest time between two
  * looks at the clock since it was asked last, in microseconds.
  */
 public class Crowd {
@@ -46,7 +46,7 @@ public class Crowd {
         static int t(int x) { return x * 41 + sum; }
     }
 
-    private static final int CALLS = 40;
+    private static final int CALLS = 10;
     private static final long SMALL_STACK = 128 << 10;
 
     private static final List<Runnable> kept = new ArrayList<>();
@@ -64,6 +64,9 @@ public class Crowd {
                             return "";
                         case "classes":
                             classes(Integer.parseInt(words[1]));
+                            return "";
+                        case "call":
+                            call();
                             return "";
                         case "gap":
                             return gap() / 1_000;
@@ -95,10 +98,15 @@ public class Crowd {
         for (int i = 0; i < count; i++) {
             Class<?> copy = new Copies(name).loadClass(name);
             Runnable work = (Runnable) copy.getDeclaredConstructor().newInstance();
+            kept.add(work);
+        }
+    }
+
+    private static void call() {
+        for (Runnable work : kept) {
             for (int call = 0; call < CALLS; call++) {
                 work.run();
             }
-            kept.add(work);
         }
     }
 
