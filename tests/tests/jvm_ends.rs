@@ -39,7 +39,8 @@ fn peak_memory(pid: u32) -> Result<u64> {
 fn crowd(jdk: &Jdk) -> Result<Target> {
     let options = [
         "-XX:CompileThresholdScaling=0.05",
-        "-XX:Tier3LoadFeedback=1000",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:ReservedCodeCacheSize=240m",
         "-XX:-Inline",
     ];
     let mut target = jdk.start(&options, "stacks.Crowd", &[])?;
@@ -58,7 +59,7 @@ fn crowd(jdk: &Jdk) -> Result<Target> {
 fn a_thousand_threads_and_much_compiled_code() -> Result<()> {
     let mut target = crowd(&debian()?)?;
     // The same span without a tracer: other load on this machine.
-    target.ask("gap", "done ")?;
+    target.ask("clock", "done ")?;
     std::thread::sleep(Duration::from_secs(2));
     let usual: u64 = target.ask("gap", "done ")?.parse()?;
     let begin = Instant::now();
