@@ -38,7 +38,7 @@ fn peak_memory(pid: u32) -> Result<u64> {
 
 fn crowd(jdk: &Jdk) -> Result<Target> {
     let options = [
-        "-XX:CompileThresholdScaling=0.05",
+        "-Xcomp",
         "-XX:TieredStopAtLevel=1",
         "-XX:ReservedCodeCacheSize=240m",
         "-XX:-Inline",
