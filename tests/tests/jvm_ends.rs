@@ -36,11 +36,17 @@ fn peak_memory(pid: u32) -> Result<u64> {
 }
 
 fn crowd(jdk: &Jdk) -> Result<Target> {
-    let options = ["-XX:CompileThresholdScaling=0.05", "-Xms512m"];
+    let options = [
+        "-Xcomp",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:ReservedCodeCacheSize=240m",
+        "-XX:-Inline",
+    ];
     let mut target = jdk.start(&options, "stacks.Crowd", &[])?;
     target.ask(&format!("threads {THREADS}"), "done ")?;
     target.ask(&format!("classes {CLASSES}"), "done ")?;
     wait_until("compiled methods", || {
+        target.ask("call", "done ")?;
         Ok((compiled(target.pid)? >= COMPILED).then_some(()))
     })?;
     Ok(target)
@@ -52,7 +58,7 @@ fn crowd(jdk: &Jdk) -> Result<Target> {
 fn a_thousand_threads_and_much_compiled_code() -> Result<()> {
     let mut target = crowd(&Jdk::full()?)?;
     // The same span without a tracer: other load on this machine.
-    target.ask("gap", "done ")?;
+    target.ask("clock", "done ")?;
     std::thread::sleep(Duration::from_secs(2));
     let usual: u64 = target.ask("gap", "done ")?.parse()?;
     let begin = Instant::now();
@@ -64,6 +70,7 @@ fn a_thousand_threads_and_much_compiled_code() -> Result<()> {
         compiled(target.pid)?
     );
     target.ask("classes 10", "done ")?;
+    target.ask("call", "done ")?;
     let memory = peak_memory(tracer.pid())?;
     println!("{memory} MiB of tracer");
     let report = tracer.stop()?.report()?;

@@ -7,9 +7,10 @@ import java.util.concurrent.locks.LockSupport;
 
 /**
  * Many parked threads and much compiled code. {@code threads N} starts N;
- * {@code classes N} loads N copies of a class with 20 methods and calls these
- * until they are compiled; {@code gap} tells the longest time between two
- * looks at the clock since it was asked last, in microseconds.
+ * {@code classes N} loads N copies of a class with 20 methods; {@code call}
+ * calls all of these some times; {@code gap} tells the longest time between two
+ * looks at the clock since it was asked last, in
+ * microseconds, from {@code clock} on.
  */
 public class Crowd {
     /** What is copied. */
@@ -46,16 +47,13 @@ public class Crowd {
         static int t(int x) { return x * 41 + sum; }
     }
 
-    private static final int CALLS = 40;
+    private static final int CALLS = 10;
     private static final long SMALL_STACK = 128 << 10;
 
     private static final List<Runnable> kept = new ArrayList<>();
     private static long longest;
 
     public static void main(String[] arguments) throws Exception {
-        Thread clock = new Thread(Crowd::watch, "clock");
-        clock.setDaemon(true);
-        clock.start();
         Commands.serve(
                 words -> {
                     switch (words[0]) {
@@ -64,6 +62,12 @@ public class Crowd {
                             return "";
                         case "classes":
                             classes(Integer.parseInt(words[1]));
+                            return "";
+                        case "call":
+                            call();
+                            return "";
+                        case "clock":
+                            watchClock();
                             return "";
                         case "gap":
                             return gap() / 1_000;
@@ -95,11 +99,23 @@ public class Crowd {
         for (int i = 0; i < count; i++) {
             Class<?> copy = new Copies(name).loadClass(name);
             Runnable work = (Runnable) copy.getDeclaredConstructor().newInstance();
+            kept.add(work);
+        }
+    }
+
+    private static void call() {
+        for (Runnable work : kept) {
             for (int call = 0; call < CALLS; call++) {
                 work.run();
             }
-            kept.add(work);
         }
+    }
+
+    /** It takes a processor for itself. */
+    private static void watchClock() {
+        Thread clock = new Thread(Crowd::watch, "clock");
+        clock.setDaemon(true);
+        clock.start();
     }
 
     private static void watch() {
