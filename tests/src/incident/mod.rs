@@ -60,7 +60,7 @@ pub const INCIDENTS: &[Incident] = &[
     },
     Incident {
         name: "ClientList",
-        rounds: 400,
+        rounds: 900,
         path: &[
             "ClientList.notifyChanged",
             "ClientList.toInvokers",
@@ -72,7 +72,7 @@ pub const INCIDENTS: &[Incident] = &[
     },
     Incident {
         name: "StatisticsScheduler",
-        rounds: 3000,
+        rounds: 600,
         path: &[
             "ServerStatistics.initialize",
             "ServerStatistics.distribution",
