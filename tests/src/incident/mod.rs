@@ -17,7 +17,10 @@ pub use trial::{Trial, Variant};
 pub struct Incident {
     /// Its class in the package `incidents`.
     pub name: &'static str,
-    /// Rounds in a trial: some ten milliseconds of work.
+    /// Rounds in a trial: some ten milliseconds of work. Where a class grows, a
+    /// sixtieth of them allocates more than 100 KB, so that the thread's buffer
+    /// is filled: the VM takes a sample then, and the first after a collection
+    /// is of what happens to come first.
     pub rounds: u32,
     /// The Java methods on the way to the allocation, outermost first, with
     /// others in between.
@@ -53,14 +56,14 @@ pub enum Blocks {
 pub const INCIDENTS: &[Incident] = &[
     Incident {
         name: "ScopeChain",
-        rounds: 3000,
+        rounds: 9000,
         path: &["Record.value", "Advice.onValue", "Advice.activate"],
         class: Some("incidents.ScopeChain$ThreadLocalScope"),
         native: None,
     },
     Incident {
         name: "ClientList",
-        rounds: 400,
+        rounds: 900,
         path: &[
             "ClientList.notifyChanged",
             "ClientList.toInvokers",
@@ -72,7 +75,7 @@ pub const INCIDENTS: &[Incident] = &[
     },
     Incident {
         name: "StatisticsScheduler",
-        rounds: 3000,
+        rounds: 1200,
         path: &[
             "ServerStatistics.initialize",
             "ServerStatistics.distribution",

@@ -24,6 +24,8 @@ const INTERVAL: &str = "2s";
 /// Into how many parts the rounds of an incident are divided. As many are done
 /// as it takes.
 const PARTS: u32 = 60;
+/// How many of them are done without the tracer, before and after.
+const UNTRACED: u32 = 5;
 /// How long the program rests after a part.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,7 +80,7 @@ impl Trial {
         let mut program = Program::start(jdk, incident, variant)?;
         // Loads and compiles what there is to be compiled.
         program.rounds(incident.rounds)?;
-        let before = program.rounds(incident.rounds)?;
+        let before = program.untraced(incident)?;
         program.collect()?;
         let known = program.truth()?;
 
@@ -96,7 +98,7 @@ impl Trial {
             (leaked.instances > 0) == (variant == Variant::Leaking),
             "the program itself tells of {leaked:?}"
         );
-        let after = program.rounds(incident.rounds)?;
+        let after = program.untraced(incident)?;
         let findings = judge(incident, variant, &view, leaked);
         let verdict = Verdict::of(variant, &findings);
         let untraced = before.min(after);
@@ -166,12 +168,30 @@ impl Program {
         let end = Instant::now() + deadline();
         let (mut parts, mut rounds) = (0, 0.0);
         while floors(&written) < FLOORS && Instant::now() < end {
-            rounds += self.rounds(incident.rounds / PARTS)?;
-            self.collect()?;
+            rounds += self.part(incident)?;
             parts += 1;
-            sleep(PAUSE);
         }
         Ok((rounds / f64::from(parts), tracer.stop()?))
+    }
+
+    /// How long a round takes without the tracer, done as with it.
+    fn untraced(&mut self, incident: &Incident) -> Result<f64> {
+        if incident.class.is_none() {
+            return self.rounds(incident.rounds);
+        }
+        let mut rounds = 0.0;
+        for _ in 0..UNTRACED {
+            rounds += self.part(incident)?;
+        }
+        Ok(rounds / f64::from(UNTRACED))
+    }
+
+    /// A part of the rounds and a collection, and how long a round took.
+    fn part(&mut self, incident: &Incident) -> Result<f64> {
+        let round = self.rounds(incident.rounds / PARTS)?;
+        self.collect()?;
+        sleep(PAUSE);
+        Ok(round)
     }
 
     /// Lets it collect garbage, so that what is live is what is held.

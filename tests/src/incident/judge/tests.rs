@@ -70,6 +70,9 @@ fn verdict(name: &str, variant: Variant, view: &View) -> Verdict {
 }
 
 const JNI: &[&str] = &[
+    "incidents.Rounds.asTold",
+    "incidents.JniMalloc.round",
+    "incidents.JniMalloc.decodeImage",
     "Java_incidents_JniMalloc_decodeImage",
     "new_image",
     "malloc",
@@ -110,7 +113,10 @@ fn a_leak_is_diagnosed_only_with_its_size_place_and_rank() {
     assert_eq!(of(&[(60, 0, JNI), (41, 1, JNI)]), Verdict::Diagnosed);
     assert_eq!(of(&[]), Verdict::Missed);
     assert_eq!(of(&[(98, 0, JNI)]), Verdict::Missed);
-    assert_eq!(of(&[(100, 0, &["new_image", "malloc"])]), Verdict::Missed);
+    assert_eq!(
+        of(&[(100, 0, &[DRIVER, "new_image", "malloc"])]),
+        Verdict::Missed
+    );
     assert_eq!(of(&[(100, 0, JNI), (101, 0, &["malloc"])]), Verdict::Missed);
 }
 
@@ -125,7 +131,7 @@ fn a_twin_is_quiet_when_next_to_nothing_remains() {
 #[test]
 fn once_there_are_java_frames_the_path_must_be_theirs() {
     let of = |method: &str| {
-        let frames = [&["incidents.Rounds.asTold", method], JNI].concat();
+        let frames = [&[DRIVER, method], &JNI[3..]].concat();
         let view = view(&[(100, 0, &frames)]);
         judge(incident("JniMalloc"), Variant::Leaking, &view, LEAKED)
     };

@@ -82,10 +82,20 @@ final class ClientList implements Rounds.Work {
         return new RestClient(address);
     }
 
-    /** Calls one host. */
+    /** Calls one host. Times are in milliseconds. */
     private static final class RestClient {
         final String address;
-        final byte[] buffer = new byte[257];
+        long connectTimeout = 1_000;
+        long readTimeout = 5_000;
+        long idleTimeout = 60_000;
+        long timeToLive = 600_000;
+        long poolTimeout = 500;
+        long firstRetry = 100;
+        long lastRetry = 10_000;
+        int connections = 20;
+        int retries = 3;
+        int redirects = 5;
+        boolean followsRedirects = true;
 
         RestClient(String address) {
             this.address = address;

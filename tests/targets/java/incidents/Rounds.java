@@ -4,6 +4,7 @@ import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.ThreadLocalRandom;
 
 /**
  * Drives an incident in rounds, as lines on standard input tell:
@@ -20,6 +21,13 @@ import java.util.List;
  */
 final class Rounds {
     private static final int ROUNDS_A_SECOND = 20;
+    private static final int MOST_SHIFTED = 8192;
+
+    /**
+     * A thread's allocation buffer is new after a collection. If the same work always followed, the
+     * same objects would fill it, and the VM would sample no others.
+     */
+    private static volatile byte[] shift;
 
     /** An incident. */
     interface Work {
@@ -71,6 +79,7 @@ final class Rounds {
             switch (words[0]) {
                 case "round":
                     int rounds = Integer.parseInt(words[1]);
+                    shift = new byte[ThreadLocalRandom.current().nextInt(MOST_SHIFTED)];
                     for (int round = 0; round < rounds; round++) {
                         work.round();
                     }
