@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::program::Program;
 use crate::target::Target;
 use crate::{targets, workspace};
 
@@ -30,33 +31,6 @@ pub struct Jdk {
     pub home: PathBuf,
 }
 
-/// All runtimes, Debian's first, then by version.
-///
-/// # Errors
-/// One of those that must be at hand is not.
-pub fn jdks() -> Result<Vec<Jdk>> {
-    let mut found = vec![debian()?];
-    for home in homes() {
-        found.push(Jdk::at("Temurin", &home)?);
-    }
-    for major in MAJORS {
-        ensure!(
-            found[1..].iter().any(|jdk| jdk.major == major),
-            "no Java {major} among {found:?}; run `cargo xtask setup test`"
-        );
-    }
-    found[1..].sort_by_key(|jdk| jdk.major);
-    Ok(found)
-}
-
-/// Debian's JDK, whose tools (`jcmd`, `jstack`) tell the truth about the others.
-///
-/// # Errors
-/// It is not installed.
-pub fn debian() -> Result<Jdk> {
-    Jdk::at("Debian", Path::new(DEBIAN))
-}
-
 fn homes() -> Vec<PathBuf> {
     match env::var_os("UNFREED_JDKS") {
         Some(list) => env::split_paths(&list).collect(),
@@ -68,6 +42,34 @@ fn homes() -> Vec<PathBuf> {
 }
 
 impl Jdk {
+    /// All runtimes, Debian's first, then by version.
+    ///
+    /// # Errors
+    /// One of those that must be at hand is not.
+    pub fn all() -> Result<Vec<Self>> {
+        let mut found = homes()
+            .iter()
+            .map(|home| Self::at("Temurin", home))
+            .collect::<Result<Vec<_>>>()?;
+        for major in MAJORS {
+            ensure!(
+                found.iter().any(|jdk| jdk.major == major),
+                "no Java {major} among {found:?}; run `cargo xtask setup test`"
+            );
+        }
+        found.sort_by_key(|jdk| jdk.major);
+        found.insert(0, Self::full()?);
+        Ok(found)
+    }
+
+    /// Debian's, whose tools (`jcmd`, `jstack`) tell the truth about the others.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn full() -> Result<Self> {
+        Self::at("Debian", Path::new(DEBIAN))
+    }
+
     fn at(vendor: &str, home: &Path) -> Result<Self> {
         let path = home.join("release");
         let release = fs::read_to_string(&path)
@@ -99,13 +101,36 @@ impl Jdk {
     /// # Errors
     /// The targets were not built.
     pub fn java(&self, options: &[&str], class: &str, arguments: &[&str]) -> Result<Command> {
-        let mut java = self.tool("java");
-        java.args(options)
-            .arg("-cp")
-            .arg(class_path()?)
-            .arg(class)
-            .args(arguments);
+        let mut java = self.class_at(&class_path()?, options, class);
+        java.args(arguments);
         Ok(java)
+    }
+
+    /// The same for a program in a folder of its own.
+    pub fn command(&self, options: &[&str], program: &Program) -> Command {
+        self.class_at(program.folder(), options, program.class())
+    }
+
+    fn class_at(&self, folder: &Path, options: &[&str], class: &str) -> Command {
+        let mut java = self.tool("java");
+        java.args(options).arg("-cp").arg(folder).arg(class);
+        java
+    }
+
+    /// What `jcmd` prints of a diagnostic command. Debian's can ask them all.
+    ///
+    /// # Errors
+    /// It fails, or there is none.
+    pub fn jcmd(&self, pid: u32, command: &str) -> Result<String> {
+        let mut jcmd = self.tool("jcmd");
+        let output = jcmd
+            .arg(pid.to_string())
+            .args(command.split(' '))
+            .output()
+            .with_context(|| format!("no jcmd in {}", self.name))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "jcmd {command}: {text}");
+        Ok(text)
     }
 }
 
@@ -150,7 +175,7 @@ mod tests {
 
     #[test]
     fn all_that_must_be_at_hand_is() {
-        let jdks = jdks().unwrap();
+        let jdks = Jdk::all().unwrap();
         assert_eq!(jdks.len(), 1 + MAJORS.len());
         for jdk in jdks {
             let output = jdk.tool("java").arg("--version").output().unwrap();

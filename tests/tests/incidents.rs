@@ -2,8 +2,8 @@
 //! each kind of leak. `cargo xtask incidents` runs all.
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::Jdk;
 use unfreed_tests::incident::{INCIDENTS, Incident, Trial, Variant, Verdict, held_objects};
-use unfreed_tests::jdks;
 
 fn incident(name: &str) -> Result<&'static Incident> {
     INCIDENTS
@@ -16,7 +16,7 @@ fn incident(name: &str) -> Result<&'static Incident> {
 /// second quiet.
 fn is_told_from_its_twin(name: &str) -> Result<()> {
     let incident = incident(name)?;
-    for jdk in jdks()? {
+    for jdk in Jdk::all()? {
         for variant in Variant::ALL {
             let trial = Trial::run(&jdk, incident, variant)?;
             let wanted = match variant {
@@ -38,7 +38,7 @@ fn is_told_from_its_twin(name: &str) -> Result<()> {
 #[test]
 fn objects_are_held_as_the_programs_say() -> Result<()> {
     for incident in INCIDENTS.iter().filter(|one| one.class.is_some()) {
-        for jdk in jdks()? {
+        for jdk in Jdk::all()? {
             for variant in Variant::ALL {
                 let (counted, told) = held_objects(&jdk, incident, variant)?;
                 ensure!(

@@ -2,6 +2,7 @@
 //! know.
 
 use anyhow::{Context, Result, ensure};
+
 use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
 use unfreed_tests::{Jdk, Program, Target, Tracer};
 
@@ -58,7 +59,7 @@ fn printed(text: &str, name: &str) -> Option<(u64, u64)> {
 
 #[test]
 fn categories_are_those_of_jcmd() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let jcmd = Jdk::full()?;
     for jdk in Jdk::all()? {
         let on = ["-XX:NativeMemoryTracking=summary", "-Xmx64m"];
@@ -101,7 +102,7 @@ fn categories_are_those_of_jcmd() -> Result<()> {
 /// Direct buffers are in a category of their own, to the byte.
 #[test]
 fn direct_buffers_are_exact() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     for jdk in Jdk::all()? {
         let on = ["-XX:NativeMemoryTracking=summary"];
         let (_target, memory, _) = traced(&jdk, &program, &on)?;
@@ -127,7 +128,7 @@ fn direct_buffers_are_exact() -> Result<()> {
 /// Without a flag: what every JVM tells, and how to learn the rest.
 #[test]
 fn a_jvm_without_tracking_tells_what_it_can() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let jcmd = Jdk::full()?;
     for jdk in Jdk::all()? {
         let (target, memory, text) = traced(&jdk, &program, &[])?;

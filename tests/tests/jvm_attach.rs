@@ -8,9 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java::{Jdk, Program};
 use unfreed_tests::model::JavaHeap;
-use unfreed_tests::{Target, Tracer, send_signal, wait_until};
+use unfreed_tests::{Jdk, Program, Target, Tracer, send_signal, wait_until};
 
 /// A user without any rights: nobody, and its group.
 const NOBODY: u32 = 65534;
@@ -59,7 +58,7 @@ fn lives(target: &mut Target) -> Result<()> {
 }
 
 fn for_each_jdk(test: impl Fn(&Jdk, &Program) -> Result<()>) -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     for jdk in Jdk::all()? {
         test(&jdk, &program).with_context(|| jdk.home.display().to_string())?;
     }
@@ -114,7 +113,7 @@ fn an_option_that_forbids_it_is_named() -> Result<()> {
 /// Where neither tells, the time limit does.
 #[test]
 fn silence_is_bounded() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let file = program.folder().join("options");
     fs::write(&file, "-XX:+DisableAttachMechanism -XX:-UsePerfData")?;
     let options = format!("@{}", file.display());
@@ -126,7 +125,7 @@ fn silence_is_bounded() -> Result<()> {
 
 #[test]
 fn planted_links_are_not_followed() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let gone = tempfile::tempdir()?;
     let mut command = Jdk::full()?.command(&[], &program);
     let mut target = Target::start_with(command.current_dir(gone.path()))?;
@@ -195,7 +194,7 @@ fn interrupted(target: &Target, signal: i32) -> Result<()> {
 
 #[test]
 fn an_interrupted_attach_leaves_nothing() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let mut command = Jdk::full()?.command(&[], &program);
     let mut target = Target::start_with(&mut command)?;
     interrupted(&target, libc::SIGINT)?;
@@ -209,7 +208,7 @@ fn an_interrupted_attach_leaves_nothing() -> Result<()> {
 /// way opens the socket; the file then means nothing to this JVM any more.
 #[test]
 fn a_killed_attach_leaves_nothing_that_matters() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let mut command = Jdk::full()?.command(&[], &program);
     let mut target = Target::start_with(command.current_dir(program.folder()))?;
     interrupted(&target, libc::SIGKILL)?;
@@ -229,7 +228,7 @@ fn a_killed_attach_leaves_nothing_that_matters() -> Result<()> {
 
 #[test]
 fn a_stopped_jvm_is_called_so() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let mut command = Jdk::full()?.command(&[], &program);
     let mut target = Target::start_with(&mut command)?;
     send_signal(target.pid, libc::SIGSTOP)?;
@@ -247,7 +246,7 @@ fn a_process_that_is_no_jvm_is_traced_all_the_same() -> Result<()> {
 /// A JVM in a container: other mounts, another `/tmp`, another pid.
 #[test]
 fn a_jvm_in_namespaces_of_its_own_answers() -> Result<()> {
-    let program = Program::compile("Heap")?;
+    let program = Program::copy("Heap")?;
     let java = Jdk::full()?.command(&[], &program);
     // The classes are in the old /tmp, which the new one hides.
     let script = format!(

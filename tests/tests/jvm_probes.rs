@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java::{Jdk, Program};
 use unfreed_tests::model::jvm::{Jvm, LiveThread};
-use unfreed_tests::{JavaTarget, Target, Tracer, View, unfreed};
+use unfreed_tests::{Jdk, Target, Tracer, View, unfreed};
 
 const COLLECTIONS: u64 = 7;
 const CLASSES: u64 = 41;
@@ -45,16 +44,16 @@ fn untold(report: &View) -> Result<u64> {
 /// Records a program that does everything, and returns what was counted and
 /// what its beans say.
 fn record(jdk: &Jdk, options: &[&str]) -> Result<(View, BTreeMap<String, u64>)> {
-    let mut target = JavaTarget::start(jdk, "Probes", options)?;
+    let mut target = jdk.start(options, "Probes", &[])?;
     let tracer = Tracer::record(target.pid, &[])?;
-    let answer = target.ask(&format!("gc {COLLECTIONS}"), "done")?;
+    let answer = target.ask(&format!("gc {COLLECTIONS}"), "done ")?;
     for command in [
         format!("classes {CLASSES}"),
         format!("failures {FAILURES}"),
         format!("threads {THREADS}"),
         format!("ended {ENDED}"),
     ] {
-        target.ask(&command, "done")?;
+        target.ask(&command, "done ")?;
     }
     let report = tracer.stop()?.report()?;
     assert_eq!(untold(&report)?, 0);
@@ -151,10 +150,10 @@ fn collections_beside_the_program_are_counted() -> Result<()> {
 #[test]
 fn classes_that_go_are_counted() -> Result<()> {
     for jdk in &Jdk::all()? {
-        let mut target = JavaTarget::start(jdk, "Probes", &[])?;
-        target.ask("classes 9", "done")?;
+        let mut target = jdk.start(&[], "Probes", &[])?;
+        target.ask("classes 9", "done ")?;
         let tracer = Tracer::record(target.pid, &[])?;
-        target.ask("unload 1", "done")?;
+        target.ask("unload 1", "done ")?;
         let report = tracer.stop()?.report()?;
         let groups = &only(&report)?.classes.groups;
         let group = groups.iter().find(|group| group.name == "Probes$Loaded");
@@ -175,10 +174,10 @@ fn classes_that_go_are_counted() -> Result<()> {
 fn hits_that_nobody_reads_are_counted_as_lost() -> Result<()> {
     const MANY: u64 = 9_001;
     let jdk = &Jdk::full()?;
-    let mut target = JavaTarget::start(jdk, "Probes", &[])?;
+    let mut target = jdk.start(&[], "Probes", &[])?;
     let tracer = Tracer::record(target.pid, &[])?;
     tracer.signal(libc::SIGSTOP)?;
-    target.ask(&format!("classes {MANY}"), "done")?;
+    target.ask(&format!("classes {MANY}"), "done ")?;
     tracer.signal(libc::SIGCONT)?;
     let report = tracer.stop()?.report()?;
     let lost = untold(&report)?;
@@ -198,9 +197,11 @@ fn hits_that_nobody_reads_are_counted_as_lost() -> Result<()> {
 fn a_machine_that_we_start_is_counted_too() -> Result<()> {
     let jdk = &Jdk::full()?;
     // The program ends at once: its standard input is empty.
-    let program = Program::compile("Probes")?;
-    let java = jdk.home.join("bin/java").display().to_string();
-    let command = [vec![java], program.arguments()].concat();
+    let java = jdk.java(&[], "Probes", &[])?;
+    let command: Vec<_> = [java.get_program()]
+        .into_iter()
+        .chain(java.get_args())
+        .collect();
     let report = Tracer::run(&[], &command)?.wait()?.report()?;
     let jvm = only(&report)?;
     assert!(jvm.collections.full >= 1, "{:?}", jvm.collections);
@@ -216,9 +217,9 @@ fn a_machine_that_we_start_is_counted_too() -> Result<()> {
 #[test]
 fn without_its_probes_nothing_is_told() -> Result<()> {
     let jdk = &Jdk::full()?;
-    let mut target = JavaTarget::start(jdk, "Probes", &[])?;
+    let mut target = jdk.start(&[], "Probes", &[])?;
     let tracer = Tracer::record(target.pid, &["--no-jvm-probes"])?;
-    target.ask("gc 1", "done")?;
+    target.ask("gc 1", "done ")?;
     let report = tracer.stop()?.report()?;
     assert!(report.jvm.is_empty(), "{:?}", report.jvm);
     Ok(())
@@ -237,10 +238,10 @@ fn a_program_that_is_no_jvm_survives_nothing() -> Result<()> {
 fn what_survived_is_told_from_what_is_young() -> Result<()> {
     let jdk = &Jdk::full()?;
     let live = |after: &[&str]| -> Result<u64> {
-        let mut target = JavaTarget::start(jdk, "Probes", &["-XX:+UseSerialGC"])?;
+        let mut target = jdk.start(&["-XX:+UseSerialGC"], "Probes", &[])?;
         let tracer = Tracer::record(target.pid, &["--survived", "2"])?;
         for command in ["gc 1", "direct 100", after[0]] {
-            target.ask(command, "done")?;
+            target.ask(command, "done ")?;
         }
         let tracer = tracer.stop()?;
         let report = tracer.report()?;

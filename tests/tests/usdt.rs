@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use unfreed_tests::java::Jdk;
-use unfreed_tests::{JavaTarget, Target, unfreed};
+use unfreed_tests::{Jdk, Target, unfreed};
 
 /// What `unfreed probes -p PID --json OPTIONS` says.
 fn listed(pid: u32, options: &[&str]) -> Result<Vec<Value>> {
@@ -91,7 +90,7 @@ fn a_process_that_is_none_is_named() -> Result<()> {
 #[test]
 fn a_jvm_offers_its_probes() -> Result<()> {
     for jdk in Jdk::all()? {
-        let target = JavaTarget::start(&jdk, "Idle", &[])?;
+        let target = jdk.start(&[], "Heap", &[])?;
         let probes = listed(target.pid, &["--provider", "hotspot"])?;
         let loaded = &probe(&probes, "class__loaded")?["sites"][0];
         assert_eq!(types(loaded), ["u64", "i32", "u64", "u8"]);

@@ -301,6 +301,7 @@ pub mod cached {
     /// Where the code at an offset in a JVM's code cache is kept, which is
     /// smaller than 4 GiB.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is below ENTRIES")]
     pub const fn index(vm: u32, offset: u64) -> u32 {
         let rest = (offset >> INDEX_BITS | (vm as u64) << VM_SHIFT)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -413,7 +414,10 @@ mod tests {
         let mut bytes = Bytes::default();
         for segment in 0..600u64 {
             let back = segment.min(u64::from(segments));
-            bytes.put(MAP + 0x1_0000 + 40 + segment, &[back as u8]);
+            bytes.put(
+                MAP + 0x1_0000 + 40 + segment,
+                &[u8::try_from(back).unwrap()],
+            );
         }
         let block = CACHE + 0x10_0000 + 40 * 128;
         bytes.put(block, &600u64.to_le_bytes());

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::Jdk;
 use unfreed_tests::incident::{INCIDENTS, Incident, Table, Variant};
-use unfreed_tests::{Jdk, jdks};
 
 fn main() -> ExitCode {
     match run() {
@@ -38,7 +38,7 @@ fn run() -> Result<bool> {
 fn chosen(
     mut arguments: impl Iterator<Item = String>,
 ) -> Result<(Vec<Jdk>, Vec<&'static Incident>)> {
-    let mut jdks = jdks()?;
+    let mut jdks = Jdk::all()?;
     let mut incidents: Vec<&Incident> = INCIDENTS.iter().collect();
     while let Some(argument) = arguments.next() {
         if argument == "--jdk" {

@@ -1,10 +1,10 @@
 //! Whether an incident does what it says, by the word of the JDK's own tool.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Incident;
 use super::trial::{Program, Variant};
-use crate::jdk::{Jdk, debian};
+use crate::jdk::Jdk;
 
 /// How many objects of the incident's class rounds of work leave behind, after
 /// a collection: what `jcmd` counts, and what the program tells.
@@ -25,14 +25,7 @@ pub fn held_objects(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<
 
 /// Reachable objects of a class.
 fn count(pid: u32, class: &str) -> Result<u64> {
-    // Debian's is the one that has a jcmd; it asks them all.
-    let output = debian()?
-        .tool("jcmd")
-        .args([&pid.to_string(), "GC.class_histogram"])
-        .output()
-        .context("jcmd")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "jcmd failed:\n{text}");
+    let text = Jdk::full()?.jcmd(pid, "GC.class_histogram")?;
     in_histogram(&text, class).with_context(|| format!("no count of {class} in:\n{text}"))
 }
 

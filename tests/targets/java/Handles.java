@@ -5,7 +5,7 @@ import java.io.InputStreamReader;
 class Handles {
     public static void main(String[] arguments) throws Exception {
         System.loadLibrary("jni_handles");
-        System.out.println("ready");
+        System.out.println(ProcessHandle.current().pid() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String line = input.readLine(); line != null; line = input.readLine()) {
             String[] words = line.split(" ");

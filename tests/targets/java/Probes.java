@@ -40,7 +40,7 @@ class Probes {
         for (String command : new String[] {"gc", "classes", "unload", "threads", "ended"}) {
             run(command, 1);
         }
-        System.out.println("ready");
+        System.out.println(ProcessHandle.current().pid() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = input.readLine()) != null; ) {
             String[] words = line.split(" ");

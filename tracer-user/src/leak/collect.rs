@@ -228,8 +228,13 @@ fn mapping_site(
     for mapping in image.ledger.live().filter(old_enough) {
         aged.add(mapping.bytes, mapping.time);
     }
+    let heap = image.java_heap.as_ref();
+    let kind = match heap.is_some_and(|heap| image.ledger.is_within(index, heap)) {
+        true => MemoryKind::JavaHeap,
+        false => MemoryKind::Mapping,
+    };
     CollectedSite {
-        kind: MemoryKind::Mapping,
+        kind,
         allocated: (sums.allocated_count, sums.allocated_bytes),
         freed: (sums.freed_count, sums.freed_bytes),
         live: (aged.count, aged.bytes),

@@ -149,6 +149,8 @@ pub enum MemoryKind {
     Heap,
     /// Anonymous mappings made by the program itself.
     Mapping,
+    /// Mappings in which a JVM keeps its Java heap.
+    JavaHeap,
     /// No memory by itself: global handles of a JVM's native interface, which
     /// keep a Java object or its class (weak ones: a slot) until they are
     /// deleted. They have no bytes and are in no total.

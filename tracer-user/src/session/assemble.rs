@@ -26,7 +26,7 @@ impl Session {
         let now = self.now();
         self.refresh_code(now);
         if self.options.threads {
-            self.threads.read_all(&self.images);
+            self.threads.read_all(&self.images, &self.jvms);
         }
         let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
         let mut symbolizer = Symbolizer::new();

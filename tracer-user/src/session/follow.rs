@@ -38,10 +38,11 @@ impl Session {
         self.object.flush_log();
         self.release_children();
         self.jvms.poll();
+        self.jvms.find_heaps(&mut self.images);
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         if self.options.threads {
-            self.threads.poll(&self.object, &self.images);
+            self.threads.poll(&self.object, &self.images, &self.jvms);
         }
         let gone: Vec<_> = self
             .images

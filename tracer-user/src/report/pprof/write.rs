@@ -128,6 +128,7 @@ impl Builder {
         let kind = match site.kind {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
+            MemoryKind::JavaHeap => "java heap",
             MemoryKind::JniHandle => "jni_handle",
         };
         let mut labels = vec![self.text_label("kind", kind)];

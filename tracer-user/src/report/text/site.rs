@@ -168,6 +168,11 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     } else if site.kind == MemoryKind::Mapping {
         notes.push("a mapping".into());
     }
+    if site.kind == MemoryKind::JavaHeap {
+        notes.push(
+            "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
+        );
+    }
     notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
