@@ -1,14 +1,12 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
+mod attach;
+
 use std::borrow::Cow;
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::{Array, HashMap, Map, MapData, ProgramArray, Queue, RingBuf};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
-use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
@@ -24,21 +22,17 @@ use tracer_ebpf::thread::{Process, image_id};
 
 use super::batch;
 use super::footprint::Sizes;
-use super::link::{Link, Road};
+use super::link::Road;
 use super::mapped::MappedArray;
 use super::memory::{ON_DEMAND, preallocate};
 use super::multi::MultiPrograms;
-use super::program::{Moment, Place, Programs};
+use super::program::Programs;
 use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
-use crate::process::address::FileOffset;
 
 /// The compiled programs, aligned as the ELF reader wants them.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
-
-/// The program at all places of USDT probes.
-const USDT: &str = "uf_usdt";
 
 /// The loaded object. Dropping it removes everything from the kernel.
 pub struct Object {
@@ -182,156 +176,6 @@ impl Object {
         self.multi = None;
     }
 
-    /// Attaches the probes on the birth and death of processes and threads.
-    ///
-    /// # Errors
-    /// Fails when the kernel does.
-    pub fn attach_lifecycle(&mut self) -> Result<()> {
-        self.attach_tracepoint("uf_exit", "sched_process_exit")?;
-        self.attach_tracepoint("uf_exec", "sched_process_exec")?;
-        self.attach_tracepoint("uf_unmapped", "vm_unmapped_area")?;
-        self.attach_tracepoint("uf_newtask", "task_newtask")
-    }
-
-    /// Attaches the probes that notice `vfork` children whose calls are
-    /// hidden from us. To be called before [`Self::attach_lifecycle`]: these
-    /// probes come first.
-    ///
-    /// # Errors
-    /// Fails when the kernel does, as it does before 6.10.
-    pub fn attach_child_watch(&mut self) -> Result<()> {
-        self.attach_tracepoint("uf_leave_mem", "sched_prepare_exec")?;
-        self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
-    }
-
-    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
-        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            program
-                .load()
-                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
-        }
-        program
-            .attach(tracepoint)
-            .with_context(|| format!("cannot attach to {tracepoint}"))?;
-        Ok(())
-    }
-
-    /// Loads the programs that watch these functions at a moment, which takes
-    /// some 20 ms each.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses a program.
-    pub fn load_programs(&mut self, moment: Moment, places: &[Place]) -> Result<()> {
-        if let Some(multi) = &mut self.multi {
-            multi.load(self.programs.at(moment))?;
-            return Ok(());
-        }
-        for place in places {
-            self.load_program(self.programs.of(moment, place.function))?;
-        }
-        Ok(())
-    }
-
-    /// Attaches the programs of a moment to places of a file, in one process
-    /// or (with `None`) in all that map the file.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses a program or a place.
-    pub fn attach(
-        &mut self,
-        moment: Moment,
-        places: &[Place],
-        file: &Path,
-        pid: Option<u32>,
-    ) -> Result<Vec<Link>> {
-        if let Some(multi) = &mut self.multi {
-            let name = self.programs.at(moment);
-            return Ok(vec![multi.attach(name, moment, places, file, pid)?]);
-        }
-        places
-            .iter()
-            .map(|place| self.attach_event(moment, *place, file, pid))
-            .collect()
-    }
-
-    /// Attaches the program of USDT probes to offsets of a file, in one process
-    /// or (with `None`) in all that map the file.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses the program or a place.
-    pub fn attach_usdt(
-        &mut self,
-        offsets: &[FileOffset],
-        file: &Path,
-        pid: Option<u32>,
-    ) -> Result<Vec<Link>> {
-        let place = |offset: &FileOffset| Place {
-            function: None,
-            offset: offset.0,
-        };
-        let places: Vec<_> = offsets.iter().map(place).collect();
-        if let Some(multi) = &mut self.multi {
-            let link = multi.attach(USDT, Moment::Entry, &places, file, pid)?;
-            return Ok(vec![link]);
-        }
-        self.load_alone(USDT)?;
-        places
-            .iter()
-            .map(|place| self.attach_loaded(USDT, place.offset, file, pid))
-            .collect()
-    }
-
-    fn attach_event(
-        &mut self,
-        moment: Moment,
-        place: Place,
-        file: &Path,
-        pid: Option<u32>,
-    ) -> Result<Link> {
-        let name = self.programs.of(moment, place.function);
-        self.load_program(name)?;
-        self.attach_loaded(name, place.offset, file, pid)
-    }
-
-    /// Attaches a program, by a perf event on every kernel, to an offset of a
-    /// file.
-    ///
-    /// # Errors
-    /// Fails when the kernel refuses the program or the place.
-    pub fn attach_one(
-        &mut self,
-        name: &str,
-        offset: u64,
-        file: &Path,
-        pid: Option<u32>,
-    ) -> Result<Link> {
-        self.load_alone(name)?;
-        self.attach_loaded(name, offset, file, pid)
-    }
-
-    fn attach_loaded(
-        &mut self,
-        name: &str,
-        offset: u64,
-        file: &Path,
-        pid: Option<u32>,
-    ) -> Result<Link> {
-        let program: &mut UProbe = program(&mut self.ebpf, name)?;
-        let scope = match pid.and_then(NonZeroU32::new) {
-            Some(pid) => UProbeScope::OneProcess(pid),
-            None => UProbeScope::AllProcesses,
-        };
-        let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let link = program.attach(location, file, scope).with_context(|| {
-            format!(
-                "cannot place a probe at offset {offset:#x} of {}",
-                file.display()
-            )
-        })?;
-        Ok(Link::PerfEvent(program.take_link(link)?))
-    }
-
     /// Prints what the programs logged.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -347,30 +191,6 @@ impl Object {
         self.active
             .set(0, u64::from(active), 0)
             .context("cannot switch the programs")
-    }
-
-    /// Programs for one function each go on with one that finds sites.
-    fn load_program(&mut self, name: &str) -> Result<()> {
-        self.load_alone(name)?;
-        let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
-        if site.fd().is_err() {
-            self.load_alone("uf_site")?;
-            let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
-            self.next
-                .set(0, site.fd()?, 0)
-                .context("the kernel refused to chain the BPF programs")?;
-        }
-        Ok(())
-    }
-
-    fn load_alone(&mut self, name: &str) -> Result<()> {
-        let program: &mut UProbe = program(&mut self.ebpf, name)?;
-        if program.fd().is_err() {
-            program
-                .load()
-                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
-        }
-        Ok(())
     }
 
     /// Begins to trace a process: returns its image.
@@ -557,6 +377,7 @@ mod tests {
     use tracer_ebpf::call::Function;
 
     use super::*;
+    use crate::kernel::program::Moment;
 
     #[test]
     fn the_object_has_every_program() {

@@ -68,7 +68,7 @@ pub fn write_java(report: &Report, writer: &mut dyn Write) -> Result<()> {
     };
     let colour = |node: &Node| colour::origin(node);
     let svg = draw(&Scene {
-        title: format!("Growing Java classes of {}", who(report)),
+        title: format!("{} of {}", java_growth::title(report), who(report)),
         subtitle: format!(
             "{} in {} more than {} before; divided among call paths as the JVM's samples are",
             units::bytes(total),

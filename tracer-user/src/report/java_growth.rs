@@ -32,6 +32,16 @@ pub fn suspects(heap: &JavaHeap) -> (GrowthVerdict, impl Iterator<Item = &ClassG
     (verdict, heap.classes.iter().filter(suspect))
 }
 
+/// What the suspects of a report are.
+pub fn title(report: &Report) -> &'static str {
+    let grows = |heap: &JavaHeap| suspects(heap).0 == GrowthVerdict::Grows;
+    if report.java_heap.iter().any(grows) {
+        "Growing Java classes"
+    } else {
+        "Java classes that may grow (too few collections to tell)"
+    }
+}
+
 /// All paths of all suspects of a report.
 pub fn paths(report: &Report) -> Vec<GrowthPath> {
     let of_heap = |heap: &JavaHeap| {

@@ -1,0 +1,192 @@
+//! Loading programs, and attaching them.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::{RawTracePoint, UProbe};
+
+use super::{Object, program};
+use crate::kernel::link::Link;
+use crate::kernel::program::{Moment, Place};
+use crate::process::address::FileOffset;
+
+/// The program at all places of USDT probes.
+const USDT: &str = "uf_usdt";
+
+impl Object {
+    /// Attaches the probes on the birth and death of processes and threads.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn attach_lifecycle(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_exit", "sched_process_exit")?;
+        self.attach_tracepoint("uf_exec", "sched_process_exec")?;
+        self.attach_tracepoint("uf_unmapped", "vm_unmapped_area")?;
+        self.attach_tracepoint("uf_newtask", "task_newtask")
+    }
+
+    /// Attaches the probes that notice `vfork` children whose calls are
+    /// hidden from us. To be called before [`Self::attach_lifecycle`]: these
+    /// probes come first.
+    ///
+    /// # Errors
+    /// Fails when the kernel does, as it does before 6.10.
+    pub fn attach_child_watch(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_leave_mem", "sched_prepare_exec")?;
+        self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
+    }
+
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
+        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        program
+            .attach(tracepoint)
+            .with_context(|| format!("cannot attach to {tracepoint}"))?;
+        Ok(())
+    }
+
+    /// Loads the programs that watch these functions at a moment, which takes
+    /// some 20 ms each.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses a program.
+    pub fn load_programs(&mut self, moment: Moment, places: &[Place]) -> Result<()> {
+        if let Some(multi) = &mut self.multi {
+            multi.load(self.programs.at(moment))?;
+            return Ok(());
+        }
+        for place in places {
+            self.load_program(self.programs.of(moment, place.function))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs of a moment to places of a file, in one process
+    /// or (with `None`) in all that map the file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses a program or a place.
+    pub fn attach(
+        &mut self,
+        moment: Moment,
+        places: &[Place],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        if let Some(multi) = &mut self.multi {
+            let name = self.programs.at(moment);
+            return Ok(vec![multi.attach(name, moment, places, file, pid)?]);
+        }
+        places
+            .iter()
+            .map(|place| self.attach_event(moment, *place, file, pid))
+            .collect()
+    }
+
+    fn attach_event(
+        &mut self,
+        moment: Moment,
+        place: Place,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        let name = self.programs.of(moment, place.function);
+        self.load_program(name)?;
+        self.attach_loaded(name, place.offset, file, pid)
+    }
+
+    /// Attaches a program, by a perf event on every kernel, to an offset of a
+    /// file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or the place.
+    pub fn attach_one(
+        &mut self,
+        name: &str,
+        offset: u64,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        self.load_alone(name)?;
+        self.attach_loaded(name, offset, file, pid)
+    }
+
+    fn attach_loaded(
+        &mut self,
+        name: &str,
+        offset: u64,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        let scope = match pid.and_then(NonZeroU32::new) {
+            Some(pid) => UProbeScope::OneProcess(pid),
+            None => UProbeScope::AllProcesses,
+        };
+        let location = UProbeAttachLocation::AbsoluteOffset(offset);
+        let link = program.attach(location, file, scope).with_context(|| {
+            format!(
+                "cannot place a probe at offset {offset:#x} of {}",
+                file.display()
+            )
+        })?;
+        Ok(Link::PerfEvent(program.take_link(link)?))
+    }
+
+    /// Programs for one function each go on with one that finds sites.
+    fn load_program(&mut self, name: &str) -> Result<()> {
+        self.load_alone(name)?;
+        let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
+        if site.fd().is_err() {
+            self.load_alone("uf_site")?;
+            let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
+            self.next
+                .set(0, site.fd()?, 0)
+                .context("the kernel refused to chain the BPF programs")?;
+        }
+        Ok(())
+    }
+
+    fn load_alone(&mut self, name: &str) -> Result<()> {
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        if program.fd().is_err() {
+            program
+                .load()
+                .with_context(|| format!("the kernel refused the BPF program {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the program of USDT probes to offsets of a file, in one process
+    /// or (with `None`) in all that map the file.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or a place.
+    pub fn attach_usdt(
+        &mut self,
+        offsets: &[FileOffset],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        let place = |offset: &FileOffset| Place {
+            function: None,
+            offset: offset.0,
+        };
+        let places: Vec<_> = offsets.iter().map(place).collect();
+        if let Some(multi) = &mut self.multi {
+            let link = multi.attach(USDT, Moment::Entry, &places, file, pid)?;
+            return Ok(vec![link]);
+        }
+        self.load_alone(USDT)?;
+        places
+            .iter()
+            .map(|place| self.attach_loaded(USDT, place.offset, file, pid))
+            .collect()
+    }
+}
