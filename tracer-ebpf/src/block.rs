@@ -4,7 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct BlockKey {
-    /// The address that the allocator returned, or the word of a [`handle`].
+    /// The address that the allocator returned, or the word of a [`handle`] or
+    /// of a [`thread`].
     pub address: u64,
     /// The process image; see [`crate::thread::Process`].
     pub image: u64,
@@ -16,7 +17,14 @@ pub const fn handle(handle: u64) -> u64 {
     handle | 1 << 63
 }
 
-/// A block that was allocated, or a handle that was made, and not yet freed.
+/// The word of a thread, by its id. No address of user space has this bit.
+#[inline(always)]
+pub const fn thread(id: u32) -> u64 {
+    id as u64 | 1 << 62
+}
+
+/// A block that was allocated, a handle that was made or a thread that was
+/// started, and not yet freed, deleted or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Block {

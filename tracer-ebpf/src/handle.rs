@@ -8,7 +8,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use tracer_ebpf::block::{Block, BlockKey, handle};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
-use tracer_ebpf::thread::NewHandle;
+use tracer_ebpf::thread::{Making, Thread};
 
 use crate::inflight::{self, now};
 use crate::maps;
@@ -19,17 +19,26 @@ pub(crate) fn enter(context: &ProbeContext) {
     let Some(thread) = inflight::thread() else {
         return;
     };
-    let time = now();
     // SAFETY: the context's registers and the thread's own record.
+    unsafe { (*thread).handle = begin(context, SiteKind::Handle, thread) };
+}
+
+/// A call that was just entered, and its site.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn begin(context: &ProbeContext, kind: SiteKind, thread: *mut Thread) -> Making {
+    let time = now();
+    // SAFETY: the context's registers and the caller's record.
     unsafe {
-        let first = (SiteKind::Handle, (*context.regs).rip);
-        let site = inflight::site(context.regs, first, thread, time, 0);
-        (*thread).handle = NewHandle {
+        let first = (kind, (*context.regs).rip);
+        Making {
             slot: (*context.regs).rsp,
             time,
-            site,
+            site: inflight::site(context.regs, first, thread, time, 0),
             padding: 0,
-        };
+        }
     }
 }
 
@@ -52,18 +61,24 @@ pub(crate) fn leave(context: &RetProbeContext) {
     if made == 0 {
         return;
     }
-    if new.site == LOST_SITE {
+    let address = handle(made);
+    made_at(&new, BlockKey { address, image });
+}
+
+/// Follows what a call made.
+#[inline(always)]
+pub(crate) fn made_at(making: &Making, key: BlockKey) {
+    if making.site == LOST_SITE {
         maps::lose(LossCause::SitesFull, 1, 0);
         return;
     }
-    let address = handle(made);
     let block = Block {
         size: 0,
-        time: new.time,
-        site: new.site,
+        time: making.time,
+        site: making.site,
         padding: 0,
     };
-    inflight::count_made(BlockKey { address, image }, &block);
+    inflight::count_made(key, &block);
 }
 
 /// `jni_DeleteGlobalRef(environment, handle)`, or the weak one, was entered.

@@ -13,6 +13,7 @@ use crate::code::replaced_of;
 use crate::inflight::now;
 use crate::maps::{self, CODE_OF, FORKS, PROCESSES, REPLACED, THREADS};
 use crate::read::kernel;
+use crate::started;
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -21,10 +22,11 @@ const CLONE_THREAD: u64 = 0x1_0000;
 #[inline(always)]
 pub(crate) fn new_task(context: &RawTracePointContext) {
     let clone_flags: u64 = context.arg(1);
+    let task: u64 = context.arg(0);
     if clone_flags & CLONE_THREAD != 0 {
+        started::born(task);
         return;
     }
-    let task: u64 = context.arg(0);
     let settings = maps::settings();
     let Some(child) = kernel::<u32>(task + u64::from(settings.task_tgid)) else {
         return;
@@ -108,6 +110,7 @@ pub(crate) fn exec(context: &RawTracePointContext) {
 /// `sched_process_exit(task)`, in the thread itself.
 #[inline(always)]
 pub(crate) fn exit() {
+    started::ended();
     let id = bpf_get_current_pid_tgid();
     let _ = THREADS.remove(id);
     let pid = (id >> 32) as u32;

@@ -28,6 +28,7 @@ mod lookup;
 mod mapping;
 mod maps;
 mod read;
+mod started;
 mod unwind;
 
 use aya_ebpf::EbpfContext;
@@ -220,6 +221,19 @@ fn uf_new_handle_r(context: RetProbeContext) -> u32 {
 #[uprobe]
 fn uf_del_handle(context: ProbeContext) -> u32 {
     handle::delete(&context);
+    0
+}
+
+/// Where a JVM starts a Java thread.
+#[uprobe]
+fn uf_thread(context: ProbeContext) -> u32 {
+    started::enter(&context);
+    0
+}
+
+#[uretprobe]
+fn uf_thread_ret(context: RetProbeContext) -> u32 {
+    started::leave(&context);
     0
 }
 

@@ -41,6 +41,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     },
     unmapped_length: 0,
     threads: 0,
+    task_pid: 0,
+    task_signal: 0,
+    signal_flags: 0,
+    padding: 0,
 });
 
 /// Traced processes by tgid.

@@ -23,6 +23,14 @@ pub struct Settings {
     pub unmapped_length: u32,
     /// 1 if call paths are told apart by thread.
     pub threads: u32,
+    /// Offset of `pid` (the thread's id) in the kernel's `task_struct`.
+    pub task_pid: u32,
+    /// Offset of `signal` (what the threads share) in it.
+    pub task_signal: u32,
+    /// Offset of `flags` in the kernel's `signal_struct`.
+    pub signal_flags: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// Where the kernel keeps return addresses that return probes replaced:
@@ -40,5 +48,5 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 56 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 72 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}

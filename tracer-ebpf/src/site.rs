@@ -32,6 +32,8 @@ pub enum SiteKind {
     Sample = 1,
     /// Global handles of a JVM's native interface, which have no bytes.
     Handle = 2,
+    /// Threads that a JVM starts, which have no bytes either.
+    Thread = 3,
 }
 
 /// The sums of one site. In a memory-mapped array, so that user space reads

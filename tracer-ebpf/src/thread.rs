@@ -44,7 +44,9 @@ pub struct Thread {
     /// The outermost allocation call that has not returned yet.
     pub call: Call,
     /// The making of a JVM's handle that has not returned yet.
-    pub handle: NewHandle,
+    pub handle: Making,
+    /// The start of a JVM's thread that has not returned yet.
+    pub start: Making,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -64,11 +66,11 @@ pub struct Thread {
     pub window: [u64; WINDOW_BYTES / 8],
 }
 
-/// A call that makes a handle, from its entry to its return. It is no
-/// [`Call`]: the memory that a JVM allocates meanwhile counts as its own.
+/// A call that makes a handle or a thread, from its entry to its return. It is
+/// no [`Call`]: the memory that a JVM allocates meanwhile counts as its own.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
-pub struct NewHandle {
+pub struct Making {
     /// Address of the return-address slot; 0 while no call is in flight.
     pub slot: u64,
     /// Time of the entry, nanoseconds of `CLOCK_MONOTONIC`.
@@ -80,7 +82,7 @@ pub struct NewHandle {
     pub padding: u32,
 }
 
-impl NewHandle {
+impl Making {
     /// Whether a return at stack pointer `stack` (one word above its slot)
     /// ends it.
     #[inline(always)]

@@ -44,6 +44,9 @@ const ALLOCATED: [&[&str]; 2] = [
 const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
 const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
 
+/// What `Thread.start` calls, which is exported.
+const START_THREAD: &str = "JVM_StartThread";
+
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -207,6 +210,22 @@ impl Probes {
             for symbol in symbols {
                 self.attach_to_library(object, library, scope, program, symbol)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Has the kernel side follow the Java threads that are started.
+    ///
+    /// # Errors
+    /// See [`Probes::watch_freed_code`].
+    pub fn watch_threads(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+    ) -> Result<()> {
+        for program in ["uf_thread_ret", "uf_thread"] {
+            self.attach_to_library(object, library, scope, program, START_THREAD)?;
         }
         Ok(())
     }

@@ -75,12 +75,16 @@ impl LibJvm {
         Ok(names.iter().copied().find(|name| found.contains_key(name)))
     }
 
-    /// Where a symbol is in the file, bytes, among all symbols.
+    /// Where a symbol is in the file, bytes, among all symbols; if they are
+    /// gone, among the exported ones.
     ///
     /// # Errors
     /// Fails if the file's symbols cannot be read.
     pub fn file_offset(&self, wanted: &'static str) -> Result<Option<u64>> {
-        let found = self.all(&[wanted])?;
+        let mut found = self.all(&[wanted])?;
+        if found.is_empty() {
+            found = self.exported(&[wanted])?;
+        }
         let Some(address) = found.get(wanted) else {
             return Ok(None);
         };

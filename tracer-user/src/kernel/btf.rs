@@ -19,6 +19,12 @@ const KIND_STRUCT: u32 = 4;
 pub struct Offsets {
     /// `task_struct.tgid`: the process' id.
     pub tgid: u32,
+    /// `task_struct.pid`: the thread's id.
+    pub pid: u32,
+    /// `task_struct.signal`: what the threads of a process share.
+    pub signal: u32,
+    /// `signal_struct.flags`.
+    pub signal_flags: u32,
     /// `task_struct.mm`: the address space.
     pub mm: u32,
     /// `task_struct.utask`: what uprobes keep about the thread.
@@ -43,6 +49,7 @@ pub fn offsets() -> Result<Offsets> {
             "task_struct",
             "uprobe_task",
             "return_instance",
+            "signal_struct",
             "vm_unmapped_area_info",
         ],
     )
@@ -62,6 +69,9 @@ pub fn offsets() -> Result<Offsets> {
     };
     Ok(Offsets {
         tgid: offset("task_struct", "tgid")?,
+        pid: offset("task_struct", "pid")?,
+        signal: offset("task_struct", "signal")?,
+        signal_flags: offset("signal_struct", "flags")?,
         mm: offset("task_struct", "mm")?,
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),

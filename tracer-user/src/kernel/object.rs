@@ -239,6 +239,11 @@ impl Object {
         self.sites_of(SiteKind::Handle)
     }
 
+    /// The sites of JVMs' threads.
+    pub fn threads(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_of(SiteKind::Thread)
+    }
+
     /// The sites of all that is followed until it is freed: all but samples.
     pub fn followed_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
         let sites = self.sites_from(0);

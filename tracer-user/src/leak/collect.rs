@@ -102,7 +102,7 @@ impl LiveSums {
     }
 }
 
-/// The ages of live heap blocks and handles, of images by their ids.
+/// The ages of live heap blocks, handles and threads, of images by their ids.
 ///
 /// # Errors
 /// Fails if the kernel does.
@@ -199,10 +199,10 @@ fn block_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -
         (site.live_count(), site.live_bytes())
     };
     CollectedSite {
-        kind: if site.is(SiteKind::Handle) {
-            MemoryKind::JniHandle
-        } else {
-            MemoryKind::Heap
+        kind: match () {
+            () if site.is(SiteKind::Handle) => MemoryKind::JniHandle,
+            () if site.is(SiteKind::Thread) => MemoryKind::Thread,
+            () => MemoryKind::Heap,
         },
         allocated: (site.allocated_count, site.allocated_bytes),
         freed: (site.freed_count, site.freed_bytes),

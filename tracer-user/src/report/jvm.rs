@@ -25,6 +25,10 @@ pub struct Jvm {
     /// Why its native code's global handles are not counted, if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle_problem: Option<String>,
+    /// Why the threads that it starts are not counted by call path, if they are
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread_problem: Option<String>,
     /// Garbage collections.
     pub collections: Collections,
     /// Memory pools that were told of after a collection.

@@ -155,12 +155,15 @@ pub enum MemoryKind {
     /// keep a Java object or its class (weak ones: a slot) until they are
     /// deleted. They have no bytes and are in no total.
     JniHandle,
+    /// No memory that is counted here either: Java threads, from their start
+    /// to their end. One that ends with its process counts as alive.
+    Thread,
 }
 
 impl MemoryKind {
     /// Whether it has bytes, and so is part of the totals.
     pub const fn is_memory(self) -> bool {
-        !matches!(self, Self::JniHandle)
+        !matches!(self, Self::JniHandle | Self::Thread)
     }
 }
 

@@ -259,7 +259,7 @@ impl Session {
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
-            + self.handle_hits()
+            + self.other_hits()
             + self.machines.hits(&self.object);
         Overhead {
             probe_hits,
@@ -270,12 +270,14 @@ impl Session {
         }
     }
 
-    /// Hits of the probes of JVMs' handles, of those that were followed.
-    fn handle_hits(&self) -> u64 {
-        let sites = self.object.handles();
-        sites
-            .map(|(_, site)| 2 * site.allocated_count + site.freed_count)
-            .sum()
+    /// Hits of the probes of JVMs' handles and threads that were followed. The
+    /// end of a thread is no hit.
+    fn other_hits(&self) -> u64 {
+        let handles = self.object.handles();
+        let handles = handles.map(|(_, site)| 2 * site.allocated_count + site.freed_count);
+        let threads = self.object.threads();
+        let threads = threads.map(|(_, site)| 2 * site.allocated_count);
+        handles.chain(threads).sum()
     }
 
     fn started(&self) -> String {

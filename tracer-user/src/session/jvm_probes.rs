@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use tracer_ebpf::usdt::PlaceKey;
 
 use super::Session;
@@ -36,6 +36,8 @@ pub struct Machine {
     pub problem: Option<String>,
     /// Why its native code's handles are not followed, if they are not.
     pub handle_problem: Option<String>,
+    /// Why its threads are not followed, if they are not.
+    pub thread_problem: Option<String>,
     places: Vec<(PlaceKey, Watched)>,
     /// Hits of places that are watched no longer.
     hits: BTreeMap<Watched, u64>,
@@ -47,8 +49,8 @@ pub struct Machines {
     by_image: HashMap<u64, Machine>,
     /// Files with probes in place. They stay until the end of the run.
     placed: Vec<(Scope, FileId)>,
-    /// The same of the functions that make and delete handles.
-    handles: Vec<(Scope, FileId)>,
+    /// The same of the functions that make handles and threads.
+    followed: Vec<(Scope, FileId)>,
     /// Processes with new code that was not looked at yet.
     unseen: Vec<u32>,
 }
@@ -67,7 +69,7 @@ impl Machines {
     /// Forgets what is probed in a scope, whose probes fire no more.
     pub fn uncover(&mut self, scope: Scope) {
         self.placed.retain(|(placed, _)| *placed != scope);
-        self.handles.retain(|(placed, _)| *placed != scope);
+        self.followed.retain(|(placed, _)| *placed != scope);
     }
 
     /// Hits of all probes of all machines.
@@ -166,6 +168,7 @@ impl Session {
             missing: Vec::new(),
             problem: None,
             handle_problem: None,
+            thread_problem: None,
             places: Vec::new(),
             hits: BTreeMap::new(),
         };
@@ -173,8 +176,9 @@ impl Session {
         let watched = self.watch(&mut machine, image, &file, &mappings);
         let placed = watched.and_then(|offsets| self.place(scope, &file, &offsets));
         machine.problem = placed.err().map(|error| format!("{error:#}"));
-        let followed = self.follow_handles(scope, index);
-        machine.handle_problem = followed.err().map(|error| format!("{error:#}"));
+        let followed = self.follow_resources(scope, index);
+        [machine.handle_problem, machine.thread_problem] =
+            followed.map(|followed| followed.err().map(|error| format!("{error:#}")));
         self.machines.by_image.insert(image, machine);
     }
 
@@ -227,19 +231,26 @@ impl Session {
         Ok(offsets)
     }
 
-    /// Has the handles followed that native code of an image makes.
-    fn follow_handles(&mut self, scope: Scope, index: usize) -> Result<()> {
+    /// Has the handles followed that native code of an image makes, and the
+    /// threads that are started.
+    fn follow_resources(&mut self, scope: Scope, index: usize) -> [Result<()>; 2] {
         let image = self.images.get(index);
         let code = image.and_then(|image| self.images.code(image));
-        let library = LibJvm::find(code.context("the process is gone")?)?;
-        let library = library.context("its library is gone")?;
+        let library = match code.map(LibJvm::find) {
+            Some(Ok(Some(library))) => library,
+            Some(Err(error)) => return [Err(error), Ok(())],
+            Some(Ok(None)) | None => return [Err(anyhow!("its library is gone")), Ok(())],
+        };
         let placed = (scope, library.file().mapped);
-        if !self.machines.handles.contains(&placed) {
-            self.probes
-                .watch_handles(&mut self.object, &library, scope)?;
-            self.machines.handles.push(placed);
+        if self.machines.followed.contains(&placed) {
+            return [Ok(()), Ok(())];
         }
-        Ok(())
+        self.machines.followed.push(placed);
+        let (probes, object) = (&mut self.probes, &mut self.object);
+        [
+            probes.watch_handles(object, &library, scope),
+            probes.watch_threads(object, &library, scope),
+        ]
     }
 
     fn place(&mut self, scope: Scope, file: &ModuleFile, offsets: &[FileOffset]) -> Result<()> {

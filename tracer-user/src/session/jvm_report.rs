@@ -42,6 +42,7 @@ impl Session {
                 .collect(),
             problem: machine.problem.clone(),
             handle_problem: machine.handle_problem.clone(),
+            thread_problem: machine.thread_problem.clone(),
             collections: self.collections(machine),
             pools: events
                 .pools

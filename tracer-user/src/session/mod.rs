@@ -119,6 +119,10 @@ impl Session {
             hijack: offsets.hijack,
             unmapped_length: offsets.unmapped_length,
             threads: u32::from(options.threads),
+            task_pid: offsets.pid,
+            task_signal: offsets.signal,
+            signal_flags: offsets.signal_flags,
+            padding: 0,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(

@@ -130,6 +130,7 @@ impl Builder {
             MemoryKind::Mapping => "mapping",
             MemoryKind::JavaHeap => "java_heap",
             MemoryKind::JniHandle => "jni_handle",
+            MemoryKind::Thread => "thread",
         };
         let mut labels = vec![self.text_label("kind", kind)];
         if let Some(process) = report.processes.get(site.process) {

@@ -1,0 +1,85 @@
+//! Java threads: who starts them, and that they end.
+//!
+//! `JVM_StartThread` makes the native thread within itself, so the next thread
+//! that is born to its caller is the one.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use tracer_ebpf::block::{self, BlockKey};
+use tracer_ebpf::site::SiteKind;
+
+use crate::handle;
+use crate::inflight;
+use crate::maps::{self, PROCESSES};
+use crate::read::kernel;
+
+/// `SIGNAL_GROUP_EXIT` of the kernel's `signal_struct`: the whole process ends.
+const GROUP_EXIT: u32 = 4;
+
+/// `JVM_StartThread(environment, thread)` was entered.
+#[inline(always)]
+pub(crate) fn enter(context: &ProbeContext) {
+    if let Some(thread) = inflight::thread() {
+        // SAFETY: the context's registers and the thread's own record.
+        unsafe { (*thread).start = handle::begin(context, SiteKind::Thread, thread) };
+    }
+}
+
+/// It returned, whether it started a thread or failed.
+#[inline(always)]
+pub(crate) fn leave(_context: &RetProbeContext) {
+    if let Some(thread) = inflight::known_thread() {
+        // SAFETY: the thread's own record.
+        unsafe { (*thread).start.slot = 0 };
+    }
+}
+
+/// A thread was born to the current one, in which it has not run yet.
+#[inline(always)]
+pub(crate) fn born(task: u64) {
+    let Some(thread) = inflight::known_thread() else {
+        return;
+    };
+    // SAFETY: the thread's own record.
+    let (start, image) = unsafe {
+        let start = (*thread).start;
+        (*thread).start.slot = 0;
+        (start, (*thread).image)
+    };
+    if start.slot == 0 || !maps::is_active() {
+        return;
+    }
+    if let Some(id) = kernel::<u32>(task + u64::from(maps::settings().task_pid)) {
+        let address = block::thread(id);
+        handle::made_at(&start, BlockKey { address, image });
+    }
+}
+
+/// The current thread ends. One that ends with its process was alive until
+/// then.
+#[inline(always)]
+pub(crate) fn ended() {
+    let id = bpf_get_current_pid_tgid();
+    let Some(process) = PROCESSES.get_ptr((id >> 32) as u32) else {
+        return;
+    };
+    if !maps::is_active() || process_ends() {
+        return;
+    }
+    inflight::count_gone(BlockKey {
+        address: block::thread(id as u32),
+        // SAFETY: a live map value.
+        image: unsafe { (*process).image },
+    });
+}
+
+#[inline(always)]
+fn process_ends() -> bool {
+    let settings = maps::settings();
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let signal = kernel::<u64>(task + u64::from(settings.task_signal)).unwrap_or(0);
+    let flags = kernel::<u32>(signal + u64::from(settings.signal_flags)).unwrap_or(0);
+    flags & GROUP_EXIT != 0
+}
