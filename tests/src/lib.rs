@@ -17,6 +17,7 @@ mod agreement;
 mod foreign;
 pub mod gdb;
 pub mod incident;
+pub mod java_stack;
 pub mod jdk;
 mod kernel;
 mod lines;

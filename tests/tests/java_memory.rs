@@ -2,6 +2,7 @@
 //! know.
 
 use anyhow::{Context, Result, ensure};
+
 use unfreed_tests::model::{JavaMemory, JvmAccount, NativeMemory, Tracking};
 use unfreed_tests::{Jdk, Program, Target, Tracer};
 

@@ -36,6 +36,7 @@ static MAPPINGS: LazyLock<Result<Recording>> = LazyLock::new(|| {
         "remap_keeps_old",
         "map_over_own",
         "map_file_over_own",
+        "reserve_and_commit",
         "map_noreplace_fails",
     ];
     Recording::of("mappings", &commands, &[])
@@ -203,6 +204,11 @@ fn map_fixed_over_an_own_mapping() -> Result<()> {
 #[test]
 fn a_file_mapped_over_an_own_mapping() -> Result<()> {
     agrees("map_file_over_own").map(drop)
+}
+
+#[test]
+fn reserved_addresses_are_no_memory() -> Result<()> {
+    agrees("reserve_and_commit").map(drop)
 }
 
 #[test]

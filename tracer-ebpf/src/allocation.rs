@@ -7,8 +7,8 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
-use crate::inflight::{self, now};
-use crate::maps::{self, LIVE, SITES, UNTRACED_FREES};
+use crate::inflight;
+use crate::maps::{self, LIVE, UNTRACED_FREES};
 use crate::read;
 
 /// Takes realloc's old block out of the live map: while the call runs, the
@@ -95,22 +95,13 @@ fn aligned_result(status: u32, result: u64, size: u64) -> u64 {
 unsafe fn count_allocation(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
-    let Some(site) = SITES.get_ptr_mut(call.site) else {
-        return;
-    };
-    // SAFETY: fields of a live map value.
-    unsafe {
-        maps::add(&raw mut (*site).allocated_count, 1);
-        maps::add(&raw mut (*site).allocated_bytes, call.size);
-        (*site).last_seen = call.time;
-    }
     let block = Block {
         size: call.size,
         time: call.time,
         site: call.site,
         padding: 0,
     };
-    inflight::keep(BlockKey { address, image }, &block);
+    inflight::count_made(BlockKey { address, image }, &block);
 }
 
 /// `free` was entered.
@@ -133,15 +124,8 @@ pub(crate) fn free(context: &ProbeContext) {
         }
         (*thread).image
     };
-    let key = BlockKey { address, image };
-    let Some(block) = LIVE.get_ptr(key) else {
+    if !inflight::count_gone(BlockKey { address, image }) {
         maps::count(&UNTRACED_FREES);
-        return;
-    };
-    // SAFETY: a live map value.
-    let block = unsafe { *block };
-    if LIVE.remove(key).is_ok() {
-        inflight::count_free(&block, now());
     }
 }
 

@@ -1,16 +1,22 @@
 //! Live blocks: what the kernel remembers of each address.
 
-/// A heap address in one process image.
+/// An address, or a handle, in one process image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct BlockKey {
-    /// The address that the allocator returned.
+    /// The address that the allocator returned, or the word of a [`handle`].
     pub address: u64,
     /// The process image; see [`crate::thread::Process`].
     pub image: u64,
 }
 
-/// A block that was allocated and not yet freed.
+/// The word of a JVM's handle. No address of user space has the highest bit.
+#[inline(always)]
+pub const fn handle(handle: u64) -> u64 {
+    handle | 1 << 63
+}
+
+/// A block that was allocated, or a handle that was made, and not yet freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Block {

@@ -2,8 +2,9 @@
 
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::call::Function;
-use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED};
+use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::SiteKind;
 
 use crate::inflight::{self, now};
 use crate::{allocation, mapping, maps};
@@ -53,7 +54,7 @@ impl Request {
             Function::Mmap => {
                 request.address = argument(0)?;
                 request.size = argument(1)?;
-                request.argument = argument(3)? & 0xffff_ffff;
+                request.argument = mapping_flags(argument(2)?, argument(3)?);
                 // Only at an address of its choice can it replace code
                 // without our knowledge.
                 if request.argument & (MAP_ANONYMOUS | MAP_FIXED) == 0 && request.address == 0 {
@@ -76,6 +77,17 @@ impl Request {
         }
         Some(request)
     }
+}
+
+/// mmap's flags. Addresses that are only reserved, and not even counted by the
+/// kernel, are no memory: as if they were not anonymous.
+#[inline(always)]
+fn mapping_flags(protection: u64, flags: u64) -> u64 {
+    let flags = flags & 0xffff_ffff;
+    if protection & 7 == 0 && flags & MAP_NORESERVE != 0 {
+        return flags & !MAP_ANONYMOUS;
+    }
+    flags
 }
 
 /// The product of two sizes. One that overflows is wrong, but never zero.
@@ -135,8 +147,8 @@ pub(crate) fn find_site(context: &ProbeContext) {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);
-            (*thread).call.site =
-                inflight::site(context.regs, (*context.regs).rip, thread, time, size);
+            let first = (SiteKind::Memory, (*context.regs).rip);
+            (*thread).call.site = inflight::site(context.regs, first, thread, time, size);
         }
     }
 }

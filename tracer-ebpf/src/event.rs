@@ -35,6 +35,8 @@ pub const MAP_FAILED: u64 = u64::MAX;
 pub const MAP_ANONYMOUS: u64 = 0x20;
 /// mmap's flag for an exact address, replacing what is there.
 pub const MAP_FIXED: u64 = 0x10;
+/// mmap's flag for memory that the kernel need not be able to give.
+pub const MAP_NORESERVE: u64 = 0x4000;
 /// mmap's flag for an exact address, failing if something is there.
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 /// mremap's flag to leave the old range mapped (and empty).

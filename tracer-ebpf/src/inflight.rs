@@ -8,7 +8,7 @@ use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site, THREAD_NAME};
+use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
@@ -108,6 +108,36 @@ pub(crate) unsafe fn restore_old(thread: *mut Thread) {
     }
 }
 
+/// Counts a block as allocated at its site, and follows it.
+#[inline(always)]
+pub(crate) fn count_made(key: BlockKey, block: &Block) {
+    let Some(site) = SITES.get_ptr_mut(block.site) else {
+        return;
+    };
+    // SAFETY: fields of a live map value.
+    unsafe {
+        maps::add(&raw mut (*site).allocated_count, 1);
+        maps::add(&raw mut (*site).allocated_bytes, block.size);
+        (*site).last_seen = block.time;
+    }
+    keep(key, block);
+}
+
+/// Takes a block out of the live map and counts it as freed. Whether it was
+/// there.
+#[inline(always)]
+pub(crate) fn count_gone(key: BlockKey) -> bool {
+    let Some(block) = LIVE.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: a live map value.
+    let block = unsafe { *block };
+    if LIVE.remove(key).is_ok() {
+        count_free(&block, now());
+    }
+    true
+}
+
 /// Enters a block into the live map, and settles the one that it replaces.
 #[inline(always)]
 pub(crate) fn keep(key: BlockKey, block: &Block) {
@@ -167,14 +197,15 @@ pub(crate) fn count_free(block: &Block, time: u64) {
 }
 
 /// The site of the current stack, made if it is new; [`LOST_SITE`] if there is
-/// no room. `first` is the word of the probed function.
+/// no room. `first` is the word of the probed function, and differs from kind
+/// to kind.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
 pub(crate) unsafe fn site(
     regs: *const pt_regs,
-    first: u64,
+    (kind, first): (SiteKind, u64),
     thread: *mut Thread,
     time: u64,
     size: u64,
@@ -185,12 +216,12 @@ pub(crate) unsafe fn site(
         // SAFETY: a live map value.
         Some(index) => unsafe { *index },
         // SAFETY: the caller's record.
-        None => unsafe { make_site(thread, &walk, time, size) },
+        None => unsafe { make_site(kind, thread, &walk, time, size) },
     }
 }
 
 #[inline(always)]
-unsafe fn make_site(thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u32 {
+unsafe fn make_site(kind: SiteKind, thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u32 {
     let Ok(Some(index)) = FREE_SITES.pop() else {
         return LOST_SITE;
     };
@@ -198,7 +229,10 @@ unsafe fn make_site(thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u
         return NO_SITE;
     };
     // SAFETY: the index came from the queue, so nobody else has this site.
-    unsafe { fill(site, thread, walk, time) };
+    unsafe {
+        fill(site, thread, walk, time);
+        (*site).kind = kind as u32;
+    }
     if SITE_INDEX.insert(walk.key, index, BPF_NOEXIST).is_ok() {
         return index;
     }

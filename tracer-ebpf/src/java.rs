@@ -21,6 +21,10 @@ const MAX_HOPS: u32 = 64;
 /// Frames have fewer words than this: 32 KiB.
 const MAX_WORDS: u32 = (1 << Code::WORDS_BITS) - 1;
 
+/// What the first compiler's stubs have instead, those of barriers among them
+/// (`StubAssembler::no_frame_size`, -1): they begin by setting a frame pointer.
+const NO_FRAME_SIZE: u32 = u32::MAX;
+
 /// One part of a code cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -237,10 +241,11 @@ impl Vm {
     #[inline(always)]
     fn code_of(&self, blob: u64, pc: u64, memory: &mut impl Anywhere) -> Option<Code> {
         let field = |offset: u32| blob.wrapping_add(offset as u64);
-        let words = memory.int(field(self.frame_size))?;
-        if words >= MAX_WORDS {
-            return None;
-        }
+        let words = match memory.int(field(self.frame_size))? {
+            NO_FRAME_SIZE => 0,
+            words if words >= MAX_WORDS => return None,
+            words => words,
+        };
         let id = memory.int(field(self.compile_id))?;
         let code = Code::of_blob(u64::from(words), u64::from(id));
         if words == 0 {
@@ -301,6 +306,7 @@ pub mod cached {
     /// Where the code at an offset in a JVM's code cache is kept, which is
     /// smaller than 4 GiB.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it is below ENTRIES")]
     pub const fn index(vm: u32, offset: u64) -> u32 {
         let rest = (offset >> INDEX_BITS | (vm as u64) << VM_SHIFT)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -413,7 +419,10 @@ mod tests {
         let mut bytes = Bytes::default();
         for segment in 0..600u64 {
             let back = segment.min(u64::from(segments));
-            bytes.put(MAP + 0x1_0000 + 40 + segment, &[back as u8]);
+            bytes.put(
+                MAP + 0x1_0000 + 40 + segment,
+                &[u8::try_from(back).unwrap()],
+            );
         }
         let block = CACHE + 0x10_0000 + 40 * 128;
         bytes.put(block, &600u64.to_le_bytes());
@@ -434,6 +443,14 @@ mod tests {
             assert_eq!((code.words(), code.id()), (14, 99));
             assert_eq!(code.original(), None);
         }
+    }
+
+    #[test]
+    fn stubs_without_a_size_have_frame_pointers() {
+        let (mut bytes, blob) = block(1, 100);
+        bytes.put(blob + 0x1c, &(-1i32).to_le_bytes());
+        let code = vm().code(blob + 0x200, &mut bytes).unwrap();
+        assert_eq!((code.words(), code.rule()), (0, Rule::FRAME_POINTER));
     }
 
     #[test]

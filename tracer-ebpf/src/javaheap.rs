@@ -9,7 +9,7 @@
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::frame;
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::LOST_SITE;
+use tracer_ebpf::site::{LOST_SITE, SiteKind};
 
 use crate::inflight::{self, now};
 use crate::maps::{self, SITES};
@@ -26,8 +26,9 @@ pub(crate) fn sample(context: &ProbeContext) {
         return;
     };
     let time = now();
+    let first = (SiteKind::Sample, frame::class(klass));
     // SAFETY: the context's registers and the thread's own record.
-    let index = unsafe { inflight::site(context.regs, frame::class(klass), thread, time, bytes) };
+    let index = unsafe { inflight::site(context.regs, first, thread, time, bytes) };
     if index == LOST_SITE {
         maps::lose(LossCause::SitesFull, 1, bytes);
         return;

@@ -36,7 +36,7 @@ pub(crate) fn reason_of(number: u64) -> Option<StackEnd> {
 /// The number of a JVM that stands in place of a rule's.
 #[inline(always)]
 pub(crate) fn vm_of(number: u64) -> Option<u32> {
-    if number < IN_VM || number >= FAILED {
+    if !(IN_VM..FAILED).contains(&number) {
         return None;
     }
     Some(number as u32)

@@ -18,6 +18,7 @@
 mod allocation;
 mod code;
 mod entry;
+mod handle;
 mod hit;
 mod hotspot;
 mod inflight;
@@ -199,6 +200,26 @@ fn uf_stackid(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_java_object(context: ProbeContext) -> u32 {
     javaheap::sample(&context);
+    0
+}
+
+/// Where a JVM makes a global handle for native code.
+#[uprobe]
+fn uf_new_handle(context: ProbeContext) -> u32 {
+    handle::enter(&context);
+    0
+}
+
+#[uretprobe]
+fn uf_new_handle_r(context: RetProbeContext) -> u32 {
+    handle::leave(&context);
+    0
+}
+
+/// Where it deletes one.
+#[uprobe]
+fn uf_del_handle(context: ProbeContext) -> u32 {
+    handle::delete(&context);
     0
 }
 

@@ -1,6 +1,5 @@
 //! Sites: one call path in one process, with the sums of what it allocated.
 
-use crate::frame::Frame;
 use crate::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 
 /// The 128-bit hash of an image and its stack: the identity of a site.
@@ -22,6 +21,18 @@ pub const LOST_SITE: u32 = u32::MAX - 1;
 
 /// Bytes of a thread's name in the kernel, the last of them zero.
 pub const THREAD_NAME: usize = 16;
+
+/// What the sums of a site are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SiteKind {
+    /// Native memory: blocks and mappings.
+    Memory = 0,
+    /// Samples of the Java heap: what is freed of it is not known.
+    Sample = 1,
+    /// Global handles of a JVM's native interface, which have no bytes.
+    Handle = 2,
+}
 
 /// The sums of one site. In a memory-mapped array, so that user space reads
 /// it without a system call; only grows while the site's index is in use.
@@ -54,12 +65,12 @@ pub struct Site {
     pub end: u32,
     /// The thread whose path this is; 0 unless they are told apart.
     pub thread: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// What is counted; a [`SiteKind`].
+    pub kind: u32,
     /// The thread's short name (`comm`) when the site was made; zeros unless
     /// threads are told apart.
     pub thread_name: [u8; THREAD_NAME],
-    /// Return addresses, the allocator's own frame first.
+    /// Return addresses, the probed function's own frame first.
     pub frames: [u64; MAX_FRAMES],
 }
 
@@ -67,10 +78,9 @@ pub struct Site {
 unsafe impl crate::Record for Site {}
 
 impl Site {
-    /// Whether it is one of samples of the Java heap, not of native memory:
-    /// what is freed of it is not known.
-    pub const fn is_sample(&self) -> bool {
-        self.depth > 0 && matches!(Frame::of(self.frames[0]), Frame::Class { .. })
+    /// Whether it is of this kind.
+    pub const fn is(&self, kind: SiteKind) -> bool {
+        self.kind == kind as u32
     }
 
     /// Blocks in the live map now.

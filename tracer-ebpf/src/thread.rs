@@ -43,7 +43,9 @@ pub struct Thread {
     pub image: u64,
     /// The outermost allocation call that has not returned yet.
     pub call: Call,
-    /// The stack of that call, the allocator's own frame first.
+    /// The making of a JVM's handle that has not returned yet.
+    pub handle: NewHandle,
+    /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
     pub walk: WalkState,
@@ -60,6 +62,31 @@ pub struct Thread {
     pub window_length: Volatile,
     /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
+}
+
+/// A call that makes a handle, from its entry to its return. It is no
+/// [`Call`]: the memory that a JVM allocates meanwhile counts as its own.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct NewHandle {
+    /// Address of the return-address slot; 0 while no call is in flight.
+    pub slot: u64,
+    /// Time of the entry, nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// Index of the site, [`crate::site::NO_SITE`] if it is not counted, or
+    /// [`crate::site::LOST_SITE`].
+    pub site: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+impl NewHandle {
+    /// Whether a return at stack pointer `stack` (one word above its slot)
+    /// ends it.
+    #[inline(always)]
+    pub const fn ends(&self, stack: u64) -> bool {
+        self.slot != 0 && self.slot.wrapping_add(8) == stack
+    }
 }
 
 /// Where a JVM's code is.

@@ -230,6 +230,15 @@ SITE static void map_file_over_own(void) {
     truth_mapped("map_file_over_own", PAGES(15));
 }
 
+/* What is only reserved is no memory; what is committed in it is, until it is given back. */
+SITE static void reserve_and_commit(void) {
+    const int reserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *reserved = must(mmap(NULL, PAGES(31), PROT_NONE, reserve, -1, 0));
+    MAP_AT(reserved + PAGES(3), PAGES(7), MAP_FIXED);
+    must(mmap(reserved + PAGES(4), PAGES(2), PROT_NONE, reserve | MAP_FIXED, -1, 0));
+    truth_mapped("reserve_and_commit", PAGES(5));
+}
+
 /* Refused because the range is in use: the old mapping stays. */
 SITE static void map_noreplace_fails(void) {
     char *mapping = MAP(PAGES(17));
@@ -266,6 +275,7 @@ static const Command commands[] = {
     COMMAND(remap_keeps_old),
     COMMAND(map_over_own),
     COMMAND(map_file_over_own),
+    COMMAND(reserve_and_commit),
     COMMAND(map_noreplace_fails),
     {NULL, NULL},
 };

@@ -39,6 +39,11 @@ const ALLOCATED: [&[&str]; 2] = [
     ],
 ];
 
+/// Functions of the native interface that delete global handles, and those
+/// that make them. They are not exported.
+const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
+const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
+
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -180,6 +185,28 @@ impl Probes {
             let name = library.first(names)?;
             let name = name.context("the Java VM's library has no symbols of AllocTracer")?;
             self.attach_to_library(object, library, scope, "uf_java_object", name)?;
+        }
+        Ok(())
+    }
+
+    /// Has the kernel side follow the global handles that native code makes.
+    ///
+    /// # Errors
+    /// See [`Probes::watch_freed_code`].
+    pub fn watch_handles(
+        &mut self,
+        object: &mut Object,
+        library: &LibJvm,
+        scope: Scope,
+    ) -> Result<()> {
+        for (program, symbols) in [
+            ("uf_del_handle", DELETE_HANDLE),
+            ("uf_new_handle_r", NEW_HANDLE),
+            ("uf_new_handle", NEW_HANDLE),
+        ] {
+            for symbol in symbols {
+                self.attach_to_library(object, library, scope, program, symbol)?;
+            }
         }
         Ok(())
     }

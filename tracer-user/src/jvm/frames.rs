@@ -176,7 +176,26 @@ impl JavaNames {
             return Ok(vec![method_frame(&method, None, FrameKind::Native)]);
         }
         let nmethod = self.nmethod(vm, &blob, compile_id)?;
-        self.scopes(vm, &nmethod, pc)
+        match self.scopes(vm, &nmethod, pc) {
+            Err(Unnamed::NoScope) => Ok(vec![self.somewhere_in(vm, &blob, nmethod.compiler)?]),
+            named => named,
+        }
+    }
+
+    /// A place that the code tells nothing of, such as a barrier's call of the
+    /// VM: the method that was compiled, at no line.
+    fn somewhere_in(
+        &mut self,
+        vm: Source<'_>,
+        blob: &Blob,
+        compiler: Compiler,
+    ) -> Result<JavaFrame, Unnamed> {
+        let method = method_of(vm.layout, blob).ok_or(Unnamed::NoScope)?;
+        let method = self.method(vm, method)?;
+        Ok(JavaFrame {
+            line: None,
+            ..method_frame(&method, None, kind_of(compiler))
+        })
     }
 
     fn scopes(
@@ -185,10 +204,7 @@ impl JavaNames {
         nmethod: &Nmethod,
         pc: u64,
     ) -> Result<Vec<JavaFrame>, Unnamed> {
-        let kind = match nmethod.compiler {
-            Compiler::C1 => FrameKind::C1,
-            Compiler::C2 => FrameKind::C2,
-        };
+        let kind = kind_of(nmethod.compiler);
         let mut frames = Vec::new();
         for scope in nmethod.scopes(pc)? {
             let method = self.method(vm, scope.method)?;
@@ -245,6 +261,13 @@ impl JavaNames {
         let entry = (compile_id, Arc::clone(&nmethod));
         self.compiled.insert(blob.start, entry, nmethod.bytes());
         Ok(nmethod)
+    }
+}
+
+fn kind_of(compiler: Compiler) -> FrameKind {
+    match compiler {
+        Compiler::C1 => FrameKind::C1,
+        Compiler::C2 => FrameKind::C2,
     }
 }
 

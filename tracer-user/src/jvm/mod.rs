@@ -35,6 +35,7 @@ pub mod threads;
 pub mod unnamed;
 pub mod vmstructs;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -108,11 +109,16 @@ impl Jvm {
         self.names.name(vm, word)
     }
 
+    /// Where its collector keeps the Java heap: what is reserved for that.
+    /// `None` if the VM does not tell, or not yet.
+    pub fn java_heap(&self) -> Option<Range<u64>> {
+        places::java_heap(&self.structs, &self.memory)
+    }
+
     /// The threads that can run Java code.
     ///
     /// # Errors
     /// Fails if the VM does not tell where its threads are, or is gone.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no report shows threads yet"))]
     pub fn threads(&self) -> Result<Vec<JavaThread>> {
         let layout = ThreadsLayout::of(&self.structs)?;
         let mut threads = layout

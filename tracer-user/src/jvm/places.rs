@@ -76,6 +76,24 @@ impl Places {
     }
 }
 
+/// What a VM has reserved for its Java heap; collectors with more than one
+/// range (ZGC) do not say.
+pub fn java_heap(structs: &VmStructs, memory: &dyn TargetMemory) -> Option<Range<u64>> {
+    const WORD: u64 = 8;
+    let fields = Fields(structs);
+    let heap = memory
+        .u64(fields.find_address(&[("Universe", "_collectedHeap")])?)
+        .ok()?;
+    let reserved = fields.find_offset(&[("CollectedHeap", "_reserved")])?;
+    let field = |name| {
+        let offset = reserved + fields.find_offset(&[("MemRegion", name)])?;
+        memory.u64(heap.wrapping_add(offset.into())).ok()
+    };
+    let start = field("_start")?;
+    let end = start.checked_add(field("_word_size")?.checked_mul(WORD)?)?;
+    (heap != 0 && start != 0 && start < end).then_some(start..end)
+}
+
 fn heaps(fields: Fields<'_>, layout: &Layout, memory: &dyn TargetMemory) -> Result<Vec<CodeHeap>> {
     // JDK 8 has one.
     if let Some(one) = fields.find_address(&[("CodeCache", "_heap")]) {

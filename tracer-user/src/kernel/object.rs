@@ -18,7 +18,7 @@ use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
-use tracer_ebpf::site::Site;
+use tracer_ebpf::site::{Site, SiteKind};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{Process, image_id};
 
@@ -406,19 +406,30 @@ impl Object {
 
     /// The sites of native memory in use.
     pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
-        self.all_sites().filter(|(_, site)| !site.is_sample())
+        self.sites_of(SiteKind::Memory)
     }
 
     /// The sites of samples of the Java heap.
     pub fn samples(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
-        self.all_sites().filter(|(_, site)| site.is_sample())
+        self.sites_of(SiteKind::Sample)
     }
 
-    fn all_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
-        self.sites_from(0)
+    /// The sites of JVMs' handles.
+    pub fn handles(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_of(SiteKind::Handle)
     }
 
-    /// The sites in use, of both kinds, from an index on. Their indices are
+    /// The sites of all that is followed until it is freed: all but samples.
+    pub fn followed_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        let sites = self.sites_from(0);
+        sites.filter(|(_, site)| !site.is(SiteKind::Sample))
+    }
+
+    fn sites_of(&self, kind: SiteKind) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_from(0).filter(move |(_, site)| site.is(kind))
+    }
+
+    /// The sites in use, of all kinds, from an index on. Their indices are
     /// given out in order, so a long gap ends the search.
     pub fn sites_from(&self, first: u32) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tracer_ebpf::block::Block;
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
-use tracer_ebpf::site::Site;
+use tracer_ebpf::site::{Site, SiteKind};
 
 use super::ledger::{LiveMapping, MappingSums};
 use crate::kernel::object::Object;
@@ -45,7 +45,7 @@ pub struct CollectedSite {
     pub index: u32,
     /// The image's id.
     pub image: u64,
-    /// Heap or mappings.
+    /// What the blocks are.
     pub kind: MemoryKind,
     /// Blocks allocated.
     pub allocated: (u64, u64),
@@ -102,7 +102,7 @@ impl LiveSums {
     }
 }
 
-/// The ages of live heap blocks, of images by their ids.
+/// The ages of live heap blocks and handles, of images by their ids.
 ///
 /// # Errors
 /// Fails if the kernel does.
@@ -162,7 +162,7 @@ pub fn collect(
         );
     }
     let mut sites = Vec::new();
-    for (index, site) in object.used_sites() {
+    for (index, site) in object.followed_sites() {
         let Some(image) = images.index_of(site.image).and_then(|at| images.get(at)) else {
             continue;
         };
@@ -170,7 +170,7 @@ pub fn collect(
             continue;
         };
         if site.allocated_count > 0 {
-            sites.push(heap_site(index, &site, ages.get(&index).copied(), cutoff));
+            sites.push(block_site(index, &site, ages.get(&index).copied(), cutoff));
         }
         if let Some(sums) = image.ledger.sums_of(index) {
             sites.push(mapping_site(&site, sums, image, index, cutoff));
@@ -191,7 +191,7 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
         .collect()
 }
 
-fn heap_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
+fn block_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
     let aged = live.unwrap_or_default();
     let live = if cutoff.asked {
         (aged.count, aged.bytes)
@@ -199,7 +199,11 @@ fn heap_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) ->
         (site.live_count(), site.live_bytes())
     };
     CollectedSite {
-        kind: MemoryKind::Heap,
+        kind: if site.is(SiteKind::Handle) {
+            MemoryKind::JniHandle
+        } else {
+            MemoryKind::Heap
+        },
         allocated: (site.allocated_count, site.allocated_bytes),
         freed: (site.freed_count, site.freed_bytes),
         live,
@@ -224,8 +228,13 @@ fn mapping_site(
     for mapping in image.ledger.live().filter(old_enough) {
         aged.add(mapping.bytes, mapping.time);
     }
+    let heap = image.java_heap.as_ref();
+    let kind = match heap.is_some_and(|heap| image.ledger.is_within(index, heap)) {
+        true => MemoryKind::JavaHeap,
+        false => MemoryKind::Mapping,
+    };
     CollectedSite {
-        kind: MemoryKind::Mapping,
+        kind,
         allocated: (sums.allocated_count, sums.allocated_bytes),
         freed: (sums.freed_count, sums.freed_bytes),
         live: (aged.count, aged.bytes),

@@ -6,6 +6,7 @@
 //! back if it fails.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MREMAP_DONTUNMAP};
 use tracer_ebpf::lifetime;
@@ -146,6 +147,18 @@ impl Ledger {
             time: m.time,
             site: m.site,
         })
+    }
+
+    /// Whether something of a site is live, and all of it within a range.
+    pub fn is_within(&self, site: u32, range: &Range<u64>) -> bool {
+        let of_site = |piece: &Piece| {
+            let mapping = self.mappings.get(&piece.mapping);
+            mapping.is_some_and(|mapping| mapping.site == site)
+        };
+        let mut live = self.pieces.iter().filter(|(_, piece)| of_site(piece));
+        let inside =
+            |(start, piece): (&u64, &Piece)| *start >= range.start && piece.end <= range.end;
+        live.next().is_some_and(inside) && live.all(inside)
     }
 
     fn enter(&mut self, start: u64, end: u64, event: &Event) {

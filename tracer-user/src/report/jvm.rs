@@ -22,6 +22,9 @@ pub struct Jvm {
     pub missing_probes: Vec<String>,
     /// Why its probes are not watched, if they are not.
     pub problem: Option<String>,
+    /// Why its native code's global handles are not counted, if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle_problem: Option<String>,
     /// Garbage collections.
     pub collections: Collections,
     /// Memory pools that were told of after a collection.

@@ -32,9 +32,9 @@ pub struct Report {
     pub processes: Vec<Process>,
     /// Files whose code appears in a stack.
     pub modules: Vec<Module>,
-    /// One entry for each process and call path, most live bytes first.
+    /// One entry for each process, call path and kind, most live bytes first.
     pub sites: Vec<Site>,
-    /// Totals over all sites.
+    /// Totals over all sites of memory.
     pub totals: Totals,
     /// How many stacks are whole.
     #[serde(default)]
@@ -149,9 +149,22 @@ pub enum MemoryKind {
     Heap,
     /// Anonymous mappings made by the program itself.
     Mapping,
+    /// Mappings in which a JVM keeps its Java heap.
+    JavaHeap,
+    /// No memory by itself: global handles of a JVM's native interface, which
+    /// keep a Java object or its class (weak ones: a slot) until they are
+    /// deleted. They have no bytes and are in no total.
+    JniHandle,
 }
 
-/// One process and call path, with everything it allocated.
+impl MemoryKind {
+    /// Whether it has bytes, and so is part of the totals.
+    pub const fn is_memory(self) -> bool {
+        !matches!(self, Self::JniHandle)
+    }
+}
+
+/// One process and call path, with everything of one kind that it allocated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// Number of the site within this report.
@@ -337,7 +350,7 @@ impl Origin {
     }
 }
 
-/// Sums over all sites.
+/// Sums over all sites of memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// See [`Site::live_bytes`].
@@ -378,11 +391,12 @@ pub struct CutStacks {
 }
 
 impl Stacks {
-    /// Counts the stacks of sites.
+    /// Counts the stacks of sites of memory.
     pub fn of(sites: &[Site]) -> Self {
         Self::count(
             sites
                 .iter()
+                .filter(|site| site.kind.is_memory())
                 .map(|site| (site.stack_end, site.allocated_count)),
         )
     }
@@ -610,6 +624,11 @@ pub struct NativeMemory {
 }
 
 impl Report {
+    /// The sites that the totals are of.
+    pub fn memory(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().filter(|site| site.kind.is_memory())
+    }
+
     /// The loss causes that occurred.
     pub fn occurred_losses(&self) -> impl Iterator<Item = &Loss> {
         self.losses.iter().filter(|loss| loss.count > 0)

@@ -1,6 +1,6 @@
 //! What the numbers of a site look like: a hint for the reader, from one run.
 
-use super::model::{Report, Site};
+use super::model::{MemoryKind, Report, Site};
 
 /// Shorter runs tell nothing about growth, seconds.
 const LEAST_DURATION: f64 = 2.0;
@@ -21,7 +21,8 @@ impl Shape {
     /// or the numbers say nothing clear.
     pub fn of(site: &Site, report: &Report) -> Option<Self> {
         let duration = report.duration;
-        if duration < LEAST_DURATION || site.live_count == 0 {
+        let managed = site.kind == MemoryKind::JavaHeap;
+        if duration < LEAST_DURATION || site.live_count == 0 || managed {
             return None;
         }
         let freed_share = site.freed_count as f64 / site.allocated_count as f64;

@@ -1,6 +1,7 @@
 //! The table on standard output and in `.txt` files.
 
 mod footer;
+mod handles;
 mod header;
 mod java_heap;
 mod java_memory;
@@ -26,6 +27,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
+    handles::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);
     java_memory::render(&mut text, report, layout);
     jvm::render(&mut text, report, layout);

@@ -26,7 +26,7 @@ impl Session {
         let now = self.now();
         self.refresh_code(now);
         if self.options.threads {
-            self.threads.read_all(&self.images);
+            self.threads.read_all(&self.images, &self.jvms);
         }
         let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
         let mut symbolizer = Symbolizer::new();
@@ -70,7 +70,7 @@ impl Session {
         for (id, site) in sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
         }
-        let totals = self.sum(&sites);
+        let totals = self.sum(sites.iter().filter(|site| site.kind.is_memory()));
         Ok(Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -198,7 +198,7 @@ impl Session {
         }
     }
 
-    fn sum(&self, sites: &[Site]) -> Totals {
+    fn sum<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Totals {
         let mut totals = Totals {
             untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
             ..Totals::default()
@@ -259,6 +259,7 @@ impl Session {
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
+            + self.handle_hits()
             + self.machines.hits(&self.object);
         Overhead {
             probe_hits,
@@ -267,6 +268,14 @@ impl Session {
             kernel_bytes: self.footprint().fixed,
             tracer_seconds: own_cpu_time().as_secs_f64(),
         }
+    }
+
+    /// Hits of the probes of JVMs' handles, of those that were followed.
+    fn handle_hits(&self) -> u64 {
+        let sites = self.object.handles();
+        sites
+            .map(|(_, site)| 2 * site.allocated_count + site.freed_count)
+            .sum()
     }
 
     fn started(&self) -> String {

@@ -38,10 +38,11 @@ impl Session {
         self.object.flush_log();
         self.release_children();
         self.jvms.poll();
+        self.jvms.find_heaps(&mut self.images);
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         if self.options.threads {
-            self.threads.poll(&self.object, &self.images);
+            self.threads.poll(&self.object, &self.images, &self.jvms);
         }
         let gone: Vec<_> = self
             .images
@@ -311,16 +312,16 @@ impl Session {
             .filter(|index| self.may_have_hidden_allocator(**index))
             .count();
         self.losses.late_allocators += unseen as u64;
-        let with_heap: HashSet<u64> = self
+        let with_live: HashSet<u64> = self
             .object
-            .used_sites()
+            .followed_sites()
             .filter(|(_, site)| site.live_count() > 0)
             .map(|(_, site)| site.image)
             .collect();
         let ended: HashMap<u64, Cutoff> = ended
             .iter()
             .filter_map(|index| self.images.get(*index))
-            .filter(|image| with_heap.contains(&image.id))
+            .filter(|image| with_live.contains(&image.id))
             .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
         if ended.is_empty() {

@@ -6,6 +6,7 @@
 //! Both count execs, so the n-th image of a process has the n-th code space.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use anyhow::Result;
 use tracer_ebpf::event::{Event, EventKind};
@@ -30,6 +31,8 @@ pub struct Image {
     pub ended: Option<(u64, ProcessEnd)>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
+    /// Where its JVM keeps the Java heap, if it has one.
+    pub java_heap: Option<Range<u64>>,
     /// Ages of what was live when it ended, since the kernel forgets them.
     pub last_live: Option<Ages>,
     /// Which life of the pid, and which image of that life.
@@ -366,6 +369,7 @@ impl Images {
             began: at_ns,
             ended: None,
             ledger: Ledger::default(),
+            java_heap: None,
             last_live: None,
             life,
             ordinal,

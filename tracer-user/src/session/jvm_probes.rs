@@ -6,13 +6,14 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tracer_ebpf::usdt::PlaceKey;
 
 use super::Session;
 use crate::attach::probes::Scope;
 use crate::jvm::events::Events;
 use crate::jvm::events::probe::{PROVIDER, Watched};
+use crate::jvm::libjvm::LibJvm;
 use crate::kernel::object::Object;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeMapping;
@@ -33,6 +34,8 @@ pub struct Machine {
     pub missing: Vec<Watched>,
     /// Why its probes are not watched, if they are not.
     pub problem: Option<String>,
+    /// Why its native code's handles are not followed, if they are not.
+    pub handle_problem: Option<String>,
     places: Vec<(PlaceKey, Watched)>,
     /// Hits of places that are watched no longer.
     hits: BTreeMap<Watched, u64>,
@@ -44,6 +47,8 @@ pub struct Machines {
     by_image: HashMap<u64, Machine>,
     /// Files with probes in place. They stay until the end of the run.
     placed: Vec<(Scope, FileId)>,
+    /// The same of the functions that make and delete handles.
+    handles: Vec<(Scope, FileId)>,
     /// Processes with new code that was not looked at yet.
     unseen: Vec<u32>,
 }
@@ -62,6 +67,7 @@ impl Machines {
     /// Forgets what is probed in a scope, whose probes fire no more.
     pub fn uncover(&mut self, scope: Scope) {
         self.placed.retain(|(placed, _)| *placed != scope);
+        self.handles.retain(|(placed, _)| *placed != scope);
     }
 
     /// Hits of all probes of all machines.
@@ -159,6 +165,7 @@ impl Session {
             since: self.now(),
             missing: Vec::new(),
             problem: None,
+            handle_problem: None,
             places: Vec::new(),
             hits: BTreeMap::new(),
         };
@@ -166,6 +173,8 @@ impl Session {
         let watched = self.watch(&mut machine, image, &file, &mappings);
         let placed = watched.and_then(|offsets| self.place(scope, &file, &offsets));
         machine.problem = placed.err().map(|error| format!("{error:#}"));
+        let followed = self.follow_handles(scope, index);
+        machine.handle_problem = followed.err().map(|error| format!("{error:#}"));
         self.machines.by_image.insert(image, machine);
     }
 
@@ -216,6 +225,21 @@ impl Session {
             bail!("it was built without probes");
         }
         Ok(offsets)
+    }
+
+    /// Has the handles followed that native code of an image makes.
+    fn follow_handles(&mut self, scope: Scope, index: usize) -> Result<()> {
+        let image = self.images.get(index);
+        let code = image.and_then(|image| self.images.code(image));
+        let library = LibJvm::find(code.context("the process is gone")?)?;
+        let library = library.context("its library is gone")?;
+        let placed = (scope, library.file().mapped);
+        if !self.machines.handles.contains(&placed) {
+            self.probes
+                .watch_handles(&mut self.object, &library, scope)?;
+            self.machines.handles.push(placed);
+        }
+        Ok(())
     }
 
     fn place(&mut self, scope: Scope, file: &ModuleFile, offsets: &[FileOffset]) -> Result<()> {

@@ -41,6 +41,7 @@ impl Session {
                 .map(|probe| probe.name().to_owned())
                 .collect(),
             problem: machine.problem.clone(),
+            handle_problem: machine.handle_problem.clone(),
             collections: self.collections(machine),
             pools: events
                 .pools

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use tracer_ebpf::java::{CodeHeap, MAX_HEAPS, MAX_VMS, Vm};
 
+use super::images::Images;
 use crate::jvm::Jvm;
 use crate::jvm::fields::UnknownLayout;
 use crate::jvm::layout::{Layout, Position};
@@ -86,6 +87,32 @@ impl Jvms {
                 range: readable.jvm.places.range(),
             },
         }
+    }
+
+    /// Notes where Java heaps are, which a JVM decides when it starts.
+    pub fn find_heaps(&self, images: &mut Images) {
+        for (image, known) in &self.images {
+            let Known::Readable(readable) = known else {
+                continue;
+            };
+            let image = images.index_of(*image).and_then(|at| images.get_mut(at));
+            if let Some(image) = image
+                && image.java_heap.is_none()
+            {
+                image.java_heap = readable.jvm.java_heap();
+            }
+        }
+    }
+
+    /// The Java names of an image's threads, by thread id; none if it has no
+    /// JVM that can be read.
+    pub fn thread_names(&self, image: u64) -> HashMap<u32, String> {
+        let Some(Known::Readable(readable)) = self.images.get(&image) else {
+            return HashMap::new();
+        };
+        let threads = readable.jvm.threads().unwrap_or_default();
+        let named = threads.into_iter().map(|thread| (thread.tid, thread.name));
+        named.collect()
     }
 
     /// Whether samples of an image's heap are taken, or why not.

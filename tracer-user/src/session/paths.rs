@@ -42,7 +42,7 @@ pub fn one_for_each_path(
             mapped: FrameAddress::of_stack(&site.frames).map(since).collect(),
             frames: site.frames.clone(),
             end,
-            is_heap: site.kind == MemoryKind::Heap,
+            kind: site.kind,
             thread: site.thread.as_ref().map(|thread| thread.id),
         };
         match known.get(&path) {
@@ -64,7 +64,7 @@ struct Path {
     /// its addresses to others.
     mapped: Vec<Option<u64>>,
     end: StackEnd,
-    is_heap: bool,
+    kind: MemoryKind,
     thread: Option<u32>,
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use super::images::{Image, Images};
+use super::jvms::Jvms;
 use crate::kernel::object::Object;
 use crate::leak::collect::SiteThread;
 
@@ -31,18 +32,18 @@ impl ThreadNames {
     /// again those of others: a thread may get its name only after its first
     /// allocation. The pauses between two looks double, so that thousands of
     /// threads cost little.
-    pub fn poll(&mut self, object: &Object, images: &Images) {
+    pub fn poll(&mut self, object: &Object, images: &Images, jvms: &Jvms) {
         self.polls += 1;
-        for (_, site) in object.used_sites().filter(|(_, site)| site.thread != 0) {
+        for (_, site) in object.followed_sites().filter(|(_, site)| site.thread != 0) {
             self.known.entry((site.image, site.thread)).or_default();
         }
         let now = self.polls;
-        self.read(images, |known| known.due <= now);
+        self.read(images, jvms, |known| known.due <= now);
     }
 
     /// Reads the names of all threads again.
-    pub fn read_all(&mut self, images: &Images) {
-        self.read(images, |_| true);
+    pub fn read_all(&mut self, images: &Images, jvms: &Jvms) {
+        self.read(images, jvms, |_| true);
     }
 
     /// The name of a site's thread: that which was read last, else that which
@@ -53,13 +54,18 @@ impl ThreadNames {
         name.filter(|name| !name.is_empty()).unwrap_or(&thread.name)
     }
 
-    fn read(&mut self, images: &Images, wanted: impl Fn(&Known) -> bool) {
+    fn read(&mut self, images: &Images, jvms: &Jvms, wanted: impl Fn(&Known) -> bool) {
+        let mut java: HashMap<u64, HashMap<u32, String>> = HashMap::new();
         for ((image, thread), known) in &mut self.known {
             if known.ended || !wanted(known) {
                 continue;
             }
+            let java = java
+                .entry(*image)
+                .or_insert_with(|| jvms.thread_names(*image));
             let image = images.index_of(*image).and_then(|index| images.get(index));
-            let name = image.and_then(|image| thread_name(image, *thread));
+            let short = image.and_then(|image| thread_name(image, *thread));
+            let name = short.map(|short| java.remove(thread).unwrap_or(short));
             known.note(name, self.polls);
         }
     }

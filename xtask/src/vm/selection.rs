@@ -51,6 +51,10 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
+    // Names, sizes and ends are the JVM's matter, walks the kernel's too.
+    ("jvm_ends", Choice::Only(&[])),
+    ("jvm_names", Choice::Only(&[])),
+    ("jvm_stacks", Choice::Only(&["few_stacks_of_a_mixed_load"])),
     // Operands in memory and in registers, strings, a ring of their own.
     (
         "jvm_probes",

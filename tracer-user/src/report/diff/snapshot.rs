@@ -79,7 +79,7 @@ impl Snapshot {
             counted: true,
             duration: Some(report.duration),
             notes: report.occurred_losses().map(loss).collect(),
-            paths: report.sites.iter().map(path).collect(),
+            paths: report.memory().map(path).collect(),
         }
     }
 

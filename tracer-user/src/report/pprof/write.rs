@@ -65,7 +65,7 @@ impl Builder {
     }
 
     fn build(mut self, report: &Report) -> Profile {
-        for site in report.sites.iter().filter(|site| site.allocated_count > 0) {
+        for site in report.memory().filter(|site| site.allocated_count > 0) {
             let sample = self.sample(report, site);
             self.profile.sample.push(sample);
         }
@@ -128,6 +128,8 @@ impl Builder {
         let kind = match site.kind {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
+            MemoryKind::JavaHeap => "java_heap",
+            MemoryKind::JniHandle => "jni_handle",
         };
         let mut labels = vec![self.text_label("kind", kind)];
         if let Some(process) = report.processes.get(site.process) {

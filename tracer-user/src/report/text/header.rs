@@ -52,11 +52,7 @@ fn process(process: &Process) -> String {
 fn live(report: &Report) -> String {
     let totals = &report.totals;
     let about = marks(report).about;
-    let sites = report
-        .sites
-        .iter()
-        .filter(|site| site.live_count > 0)
-        .count() as u64;
+    let sites = report.memory().filter(|site| site.live_count > 0).count() as u64;
     let mut line = format!(
         "Live: {about}{} in {about}{} ({about}{} bytes) from {}",
         units::bytes(totals.live_bytes),
@@ -119,7 +115,7 @@ fn freed(report: &Report) -> String {
 
 /// The totals are inexact when anything was lost.
 fn marks(report: &Report) -> Marks {
-    Marks::new(report.lost_events() > 0 || report.sites.iter().any(|site| site.lower_bound))
+    Marks::new(report.lost_events() > 0 || report.memory().any(|site| site.lower_bound))
 }
 
 /// `amount` a second; 0 for a run without duration.

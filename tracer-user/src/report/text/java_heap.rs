@@ -23,6 +23,13 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         if heap.samples.is_empty() {
             continue;
         }
+        if let Some(problem) = &heap.sampled.problem {
+            let line = format!(
+                "Where objects are allocated is not known: {}.",
+                names::clean(problem)
+            );
+            layout.prose(text, layout.warning, 0, &line);
+        }
         layout.prose(text, PLAIN, 0, &histograms(heap));
         table(text, heap, layout);
     }
@@ -167,7 +174,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::report::model::HeapSample;
+    use crate::report::model::{AllocationPath, Frame, HeapSample, StackEnd};
     use crate::report::sample;
 
     fn class(name: &str, verdict: GrowthVerdict, instances: &[u64]) -> ClassGrowth {
@@ -176,6 +183,21 @@ mod tests {
             verdict,
             instances: instances.to_vec(),
             bytes: instances.iter().map(|count| 24 * count).collect(),
+            allocated: vec![],
+        }
+    }
+
+    fn path(samples: u64) -> AllocationPath {
+        AllocationPath {
+            samples,
+            bytes: samples << 20,
+            stack_end: StackEnd::Start,
+            frames: vec![Frame {
+                function: Some("shop.Login.open".into()),
+                file: Some("Login.java".into()),
+                line: Some(17),
+                ..Frame::default()
+            }],
         }
     }
 
@@ -208,7 +230,8 @@ mod tests {
 
     #[test]
     fn what_grows_is_a_row() {
-        let grown = class("shop.Session", GrowthVerdict::Grows, &[7, 5_007]);
+        let mut grown = class("shop.Session", GrowthVerdict::Grows, &[7, 5_007]);
+        grown.allocated = vec![path(5), path(2)];
         let other = class("byte[]", GrowthVerdict::Unknown, &[1, 9]);
         let expected = "
 Java heap of leaky (1234)
@@ -218,6 +241,8 @@ all, at most 12.5 ms at a time.
 
  #    BYTES  INSTANCES  BEFORE  AFTER  PER MIN  CLASS
  1  +117 KiB     +5,000       7  5,007   10,000  shop.Session
+    allocated here: 5 of 7 samples · 1 more call path
+    shop.Login.open  Login.java:17
 
 ";
         let found = text(&report(vec![grown, other]), 100);
@@ -231,6 +256,11 @@ all, at most 12.5 ms at a time.
         let unknown = class("byte[]", GrowthVerdict::Unknown, &[1, 9]);
         let found = text(&report(vec![unknown]), 100);
         assert!(found.contains("Too few collections"), "{found}");
+        assert!(found.contains("no sample of its allocation"), "{found}");
+        let mut unsampled = report(vec![]);
+        unsampled.java_heap[0].sampled.problem = Some("it has no symbols".into());
+        let found = text(&unsampled, 100);
+        assert!(found.contains("not known: it has no symbols."), "{found}");
         let mut none = report(vec![]);
         none.java_heap[0].samples.clear();
         none.java_heap[0].problem = Some("\x1b[2Jgone".into());

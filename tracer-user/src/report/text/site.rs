@@ -10,11 +10,7 @@ use crate::report::{names, units};
 
 /// Adds the top rows and what they leave out.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
-    let mut live: Vec<&Site> = report
-        .sites
-        .iter()
-        .filter(|site| site.live_count > 0)
-        .collect();
+    let mut live: Vec<&Site> = report.memory().filter(|site| site.live_count > 0).collect();
     live.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(a.id.cmp(&b.id)));
     let (top, rest) = live.split_at(layout.top.min(live.len()));
     let rows = top
@@ -46,7 +42,7 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
             units::counted(total(|site| site.live_count), "block"),
         ));
     }
-    let idle = report.sites.len() - live.len();
+    let idle = report.memory().count() - live.len();
     if idle > 0 {
         let verb = if idle == 1 { "holds" } else { "hold" };
         lines.push(format!(
@@ -148,7 +144,7 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
 }
 
 /// How long before the end of the run the site last allocated.
-fn last_allocation(report: &Report, site: &Site) -> String {
+pub(super) fn last_allocation(report: &Report, site: &Site) -> String {
     format!("{} ago", units::seconds(report.duration - site.last_seen))
 }
 
@@ -171,6 +167,11 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         notes.push(format!("by {}", names::label(allocator)));
     } else if site.kind == MemoryKind::Mapping {
         notes.push("a mapping".into());
+    }
+    if site.kind == MemoryKind::JavaHeap {
+        notes.push(
+            "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
+        );
     }
     notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
     if report.processes.len() > 1 {
@@ -200,7 +201,7 @@ fn freed(site: &Site, at_least: &str) -> String {
 }
 
 /// The bucket that half of the freed blocks' lifetimes reach.
-fn median(lifetimes: &[LifetimeBucket]) -> String {
+pub(super) fn median(lifetimes: &[LifetimeBucket]) -> String {
     let total = lifetimes
         .iter()
         .fold(0_u64, |sum, bucket| sum.saturating_add(bucket.count));

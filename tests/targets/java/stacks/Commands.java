@@ -1,0 +1,22 @@
+package stacks;
+
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+
+/** Does what standard input says, a line at a time. */
+final class Commands {
+    interface Command {
+        /** Returns what is printed behind {@code done}. */
+        Object run(String[] words) throws Exception;
+    }
+
+    private Commands() {}
+
+    static void serve(Command command) throws Exception {
+        BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
+        System.out.println(ProcessHandle.current().pid() + " ready");
+        for (String line; (line = input.readLine()) != null; ) {
+            System.out.println("done " + command.run(line.split(" ")));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Call paths of Java threads are whole: to the thread's start, through all
+//! that a JVM has on its stacks, with no special flag.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::java_stack::{ends_in, has_frame, is_java};
+use unfreed_tests::model::{Site, StackEnd};
+use unfreed_tests::{Jdk, Target, Tracer, View};
+
+/// The only caller of `calloc` in a deflater's beginning.
+const DEFLATER: [&str; 2] = ["Java_java_util_zip_Deflater_init", "calloc"];
+
+/// Rounds of `stacks.Mix` in each of its threads.
+const ROUNDS: u32 = 200;
+
+/// What stacks of Java threads have to be.
+struct Wholeness {
+    allocations: u64,
+    whole: u64,
+}
+
+impl Wholeness {
+    /// Counts allocations with a Java frame, and all whose stacks end early:
+    /// nobody knows what was on those.
+    fn of(report: &View) -> Self {
+        let counted = |site: &&Site| is_java(site) || site.stack_end != StackEnd::Start;
+        let sites: Vec<&Site> = report.sites.iter().filter(counted).collect();
+        let sum = |wanted: &dyn Fn(&Site) -> bool| {
+            let wanted = sites.iter().filter(|site| wanted(site));
+            wanted.map(|site| site.allocated_count).sum()
+        };
+        Wholeness {
+            allocations: sum(&|_| true),
+            whole: sum(&|site| site.stack_end == StackEnd::Start),
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.allocations > 0 && self.whole * 100 >= self.allocations * 99
+    }
+}
+
+/// At least 99 % whole, all named, nothing lost.
+fn check(report: &View, jdk: &Jdk) -> Result<()> {
+    let found = Wholeness::of(report);
+    println!(
+        "{}: {} of {} stacks whole, cut {:?}",
+        jdk.name, found.whole, found.allocations, report.stacks.cut
+    );
+    ensure!(found.is_enough(), "{:?}", report.stacks);
+    let nameless = report.nameless_java();
+    ensure!(nameless.is_empty(), "without names: {nameless:?}");
+    ensure!(report.lost() == 0, "{:?}", report.occurred());
+    Ok(())
+}
+
+/// How many deflaters were begun, below `method`.
+fn deflaters(report: &View, method: &str) -> u64 {
+    let begun = |site: &&Site| ends_in(site, &DEFLATER) && has_frame(site, method);
+    let begun = report.sites.iter().filter(begun);
+    begun.map(|site| site.allocated_count).sum()
+}
+
+/// Has `stacks.Mix` do its rounds: all deflaters are seen, below the methods
+/// that they were made in.
+fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
+    let mut target = jdk.start(options, "stacks.Mix", &[])?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let calls: u64 = target.ask(&format!("work {rounds}"), "done ")?.parse()?;
+    let report = tracer.stop()?.report()?;
+    check(&report, jdk)?;
+    let seen = [
+        "stacks.Mix.allocate",
+        "stacks.Mix.round",
+        "stacks.Mix.rounds",
+    ]
+    .map(|method| deflaters(&report, method));
+    ensure!(seen == [calls; 3], "{seen:?} of {calls} calls");
+    // Each begins where its thread does.
+    let begun = deflaters(&report, "java.lang.Thread.run");
+    ensure!(begun == calls, "{begun} of {calls} from the thread's start");
+    ensure!(target.finish()?.success());
+    Ok(report)
+}
+
+#[test]
+fn few_stacks_of_a_mixed_load() -> Result<()> {
+    mixed_load(&Jdk::full()?, &[], 3).map(drop)
+}
+
+#[test]
+fn a_mixed_load_on_every_jdk() -> Result<()> {
+    for jdk in Jdk::all()? {
+        mixed_load(&jdk, &[], ROUNDS).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_compiler_at_work() -> Result<()> {
+    let (jdk, folder) = (Jdk::full()?, tempfile::tempdir()?);
+    let mut target = jdk.start(&[], "stacks.Compile", &[])?;
+    let order = |times| format!("compile {} {times}", folder.path().display());
+    // Loads the libraries.
+    target.ask(&order(1), "done ")?;
+    let tracer = Tracer::record(target.pid, &["--max-sites", "65536"])?;
+    let reads: u64 = target.ask(&order(40), "done ")?.parse()?;
+    let report = tracer.stop()?.report()?;
+    check(&report, &jdk)?;
+    let seen = deflaters(&report, "stacks.Compile$Source.getCharContent");
+    ensure!(reads > 0 && seen == reads, "{seen} of {reads}");
+    ensure!(target.finish()?.success());
+    Ok(())
+}
+
+/// Before a virtual thread gives up its carrier, all of its frames are on the
+/// carrier's stack; afterwards only those that returned to it since.
+#[test]
+fn virtual_threads() -> Result<()> {
+    for jdk in Jdk::all()?.into_iter().filter(|jdk| jdk.major >= 21) {
+        virtual_threads_of(&jdk).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+fn virtual_threads_of(jdk: &Jdk) -> Result<()> {
+    let mut target = jdk.start(&[], "stacks.Virtual", &[])?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let counts = target.ask("work 60", "done ")?;
+    let (before, after) = counts.split_once(' ').context("no two numbers")?;
+    let (before, after): (u64, u64) = (before.parse()?, after.parse()?);
+    let report = tracer.stop()?.report()?;
+    let of = |method| deflaters(&report, method);
+    let seen = (of("stacks.Virtual.mounted"), of("stacks.Virtual.continued"));
+    ensure!(seen == (before, after), "{seen:?} of {before}, {after}");
+    let nameless = report.nameless_java();
+    ensure!(nameless.is_empty(), "without names: {nameless:?}");
+    let mut continued = 0;
+    for site in report.sites_with("stacks.Virtual.descend") {
+        if site.stack_end == StackEnd::Continuation {
+            continued += site.allocated_count;
+            continue;
+        }
+        let is_whole = site.stack_end == StackEnd::Start
+            && has_frame(site, "java.util.concurrent.ForkJoinWorkerThread.run");
+        ensure!(is_whole, "{:?}: {site:#?}", site.stack_end);
+    }
+    println!("{}: {continued} end with their continuation", jdk.name);
+    ensure!(continued > 0, "none went on in the heap");
+    for site in report.sites_with("stacks.Virtual.mounted") {
+        ensure!(site.stack_end == StackEnd::Start, "{site:#?}");
+    }
+    Ok(())
+}
+
+// --- from the first instruction ---
+
+/// All stacks of the main thread are whole once the JVM has started: libraries
+/// that were just loaded have no tables yet.
+fn check_from_start(report: &View, calls: u64) -> Result<()> {
+    let settled = "stacks.Mix.settled";
+    let seen = deflaters(report, settled);
+    ensure!(calls > 0 && seen == calls, "{seen} of {calls} calls");
+    for site in report.sites_with(settled) {
+        // The launcher runs main in a thread of its own.
+        let is_whole = site.stack_end == StackEnd::Start && has_frame(site, "JavaMain");
+        let is_named = site.frames.iter().all(|frame| frame.function.is_some());
+        ensure!(is_whole && is_named, "{site:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_jvm_that_is_run() -> Result<()> {
+    for jdk in Jdk::all()? {
+        let java = jdk.java(&[], "stacks.Mix", &["once"])?;
+        let command: Vec<_> = std::iter::once(java.get_program())
+            .chain(java.get_args())
+            .collect();
+        let finished = Tracer::run(&[], &command)?.wait()?;
+        let calls = finished
+            .stdout
+            .lines()
+            .find_map(|line| line.strip_prefix("done "));
+        let calls = calls.context("the JVM did not say what it did")?.parse()?;
+        check_from_start(&finished.report()?, calls).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+/// A shell that is traced becomes a JVM.
+#[test]
+fn a_shell_that_execs_java() -> Result<()> {
+    let jdk = Jdk::full()?;
+    let java = jdk.java(&[], "stacks.Mix", &["once"])?;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo $$ ready; read go; exec \"$@\"", "sh"]);
+    shell.arg(java.get_program()).args(java.get_args());
+    let mut target = Target::start_with(&mut shell)?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let calls = target.ask("go", "done ")?.parse()?;
+    ensure!(target.finish()?.success());
+    let report = tracer.wait()?.report()?;
+    ensure!(report.processes.len() == 2, "{:?}", report.processes);
+    check_from_start(&report, calls)
+}
