@@ -26,8 +26,9 @@ const INTERVAL: &str = "2s";
 const PARTS: u32 = 60;
 /// How many of them are done without the tracer, before and after.
 const UNTRACED: u32 = 5;
-/// How long the program rests after a part.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long the program rests after a part. The fewer objects it makes, the
+/// sooner they are counted, and the sooner the tracer counts again.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// With the bug or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
