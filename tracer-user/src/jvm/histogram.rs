@@ -12,6 +12,8 @@
 
 use std::collections::HashMap;
 
+use super::klass::array_element;
+
 /// More classes than this are not kept; what comes later is small, as the
 /// JVM sorts by bytes.
 const MAX_CLASSES: usize = 50_000;
@@ -90,20 +92,9 @@ fn objects<'a>(numbers: &mut impl Iterator<Item = &'a str>) -> Option<Objects> {
 fn java_name(name: &str) -> String {
     let element = name.trim_start_matches('[');
     let dimensions = name.len() - element.len();
-    let element = match element {
-        _ if dimensions == 0 => element,
-        "Z" => "boolean",
-        "B" => "byte",
-        "C" => "char",
-        "S" => "short",
-        "I" => "int",
-        "J" => "long",
-        "F" => "float",
-        "D" => "double",
-        class => class
-            .strip_prefix('L')
-            .and_then(|class| class.strip_suffix(';'))
-            .unwrap_or(class),
+    let element = match dimensions {
+        0 => element,
+        _ => array_element(element).unwrap_or(element),
     };
     // The JVM allows 255 dimensions.
     let brackets = "[]".repeat(dimensions.min(255));

@@ -75,7 +75,7 @@ pub fn stable(name: &str) -> &str {
 }
 
 /// The type of an array's elements, from its descriptor.
-fn array_element(descriptor: &str) -> Option<&str> {
+pub fn array_element(descriptor: &str) -> Option<&str> {
     Some(match descriptor {
         "Z" => "boolean",
         "B" => "byte",

@@ -7,9 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::figures::median;
 use super::seen;
-use super::stacks::{Figures, PAIRS, ROUNDS, Subject, a_frame, costs, row, time};
+use super::stacks::{Figures, PAIRS, ROUNDS, Subject, a_frame, costs, row, time, totals};
 use super::target::Target;
 use crate::{java, shell};
 
@@ -97,16 +96,7 @@ fn table(figures: &Figures, frames: [usize; DEEPER.len()]) -> String {
         row("---", &["---"; DEEPER.len()], "---"),
         row("our stack", &cells(walk), &a_frame(walk, frames)),
         row("`bpf_get_stackid`", &cells(stackid), ""),
-        row(
-            "all of `unfreed record`, at malloc and free",
-            &cells(counting),
-            "",
-        ),
-        row(
-            "for comparison: the pair with empty probes",
-            &cells([0, 1, 2].map(|depth| median(empty[depth].clone()))),
-            "",
-        ),
+        totals(counting, empty),
     ]
     .concat()
 }

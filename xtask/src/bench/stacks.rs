@@ -154,18 +154,18 @@ fn table(figures: &Figures, by_kernel: [usize; FRAMES.len()]) -> String {
         row("---", &["---"; FRAMES.len()], "---"),
         row("our stack", &cells(walk), &a_frame(walk, FRAMES)),
         row("`bpf_get_stackid`", &kernel, &a_frame(stackid, by_kernel)),
-        row(
-            "all of `unfreed record`, at malloc and free",
-            &cells(counting),
-            "",
-        ),
-        row(
-            "for comparison: the pair with empty probes",
-            &cells([0, 1, 2].map(|depth| median(empty[depth].clone()))),
-            "",
-        ),
+        totals(counting, empty),
     ]
     .concat()
+}
+
+/// The rows of what a whole pair costs: beyond empty probes, and with these.
+pub(super) fn totals(counting: [f64; FRAMES.len()], empty: &[Vec<f64>; FRAMES.len()]) -> String {
+    let cells = |costs: [f64; FRAMES.len()]| costs.map(|cost| format!("{cost:.0}"));
+    let floor = [0, 1, 2].map(|depth| median(empty[depth].clone()));
+    let all = "all of `unfreed record`, at malloc and free";
+    let least = "for comparison: the pair with empty probes";
+    row(all, &cells(counting), "") + &row(least, &cells(floor), "")
 }
 
 /// A row of a table.

@@ -97,22 +97,8 @@ fn connect(path: &str, limit: Duration) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::CWD;
+    use crate::jvm::attach::status::ours::{open, status};
     use std::os::unix::net::UnixListener;
-
-    fn status() -> Status {
-        Status {
-            inner_pid: 7,
-            user: geteuid().as_raw(),
-            group: getegid().as_raw(),
-            catches_quit: true,
-            stopped: false,
-        }
-    }
-
-    fn open(folder: &tempfile::TempDir) -> OwnedFd {
-        openat(CWD, folder.path(), OFlags::PATH, Mode::empty()).unwrap()
-    }
 
     #[test]
     fn a_socket_is_connected_to_and_its_absence_no_error() {

@@ -62,6 +62,33 @@ impl Status {
     }
 }
 
+/// What tests of neighbours need: a status of our own user, and a folder.
+#[cfg(test)]
+pub mod ours {
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    use rustix::process::{getegid, geteuid};
+
+    use super::Status;
+
+    /// The status of a JVM of ours whose own id is 7.
+    pub fn status() -> Status {
+        Status {
+            inner_pid: 7,
+            user: geteuid().as_raw(),
+            group: getegid().as_raw(),
+            catches_quit: true,
+            stopped: false,
+        }
+    }
+
+    /// A folder as a process's is given.
+    pub fn open(folder: &tempfile::TempDir) -> OwnedFd {
+        openat(CWD, folder.path(), OFlags::PATH, Mode::empty()).unwrap()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

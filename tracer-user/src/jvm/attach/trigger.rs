@@ -149,22 +149,7 @@ fn remove_at_exit() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::CWD;
-    use rustix::process::{getegid, geteuid};
-
-    fn status() -> Status {
-        Status {
-            inner_pid: 7,
-            user: geteuid().as_raw(),
-            group: getegid().as_raw(),
-            catches_quit: true,
-            stopped: false,
-        }
-    }
-
-    fn open(folder: &tempfile::TempDir) -> OwnedFd {
-        openat(CWD, folder.path(), OFlags::PATH, Mode::empty()).unwrap()
-    }
+    use crate::jvm::attach::status::ours::{open, status};
 
     #[test]
     fn the_file_lives_as_long_as_the_value() {
