@@ -51,6 +51,19 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
+    // What a JVM answers does not depend on the kernel.
+    ("java_heap", Choice::Only(&[])),
+    ("java_memory", Choice::Only(&[])),
+    ("jvm_attach", Choice::Only(&[])),
+    // Keys of their own among live blocks; one JVM each.
+    (
+        "jvm_handles",
+        Choice::Only(&["handles_of_a_program_that_ended_were_live_at_its_end"]),
+    ),
+    (
+        "jvm_started",
+        Choice::Only(&["threads_of_a_process_that_ended_were_alive_at_its_end"]),
+    ),
     // Names, sizes and ends are the JVM's matter, walks the kernel's too.
     ("jvm_ends", Choice::Only(&[])),
     ("jvm_names", Choice::Only(&[])),
@@ -102,6 +115,10 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     (
         "unfreed_tests",
         Choice::AllBut(&["jdk::tests::all_that_must_be_at_hand_is"]),
+    ),
+    (
+        "threads",
+        Choice::Only(&["a_path_of_several_threads_is_several_sites_with_their_names"]),
     ),
     ("usdt", Choice::Only(&[])),
 ];
