@@ -68,11 +68,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("jvm_ends", Choice::Only(&[])),
     ("jvm_names", Choice::Only(&[])),
     ("jvm_stacks", Choice::Only(&["few_stacks_of_a_mixed_load"])),
-    // Operands in memory and in registers, strings, a ring of their own.
-    (
-        "jvm_probes",
-        Choice::Only(&["counts_agree_with_the_program_and_its_beans"]),
-    ),
+    // Three minutes each. That the probes can be placed, handles show too.
+    ("jvm_probes", Choice::Only(&[])),
     (
         "lifecycle",
         Choice::Only(&[
