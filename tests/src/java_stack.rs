@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use crate::model::{Frame, Site};
+use crate::model::{Frame, Origin, Site};
 use crate::report::View;
 
 /// What numbers of the JDK's own classes stand behind.
@@ -61,10 +61,13 @@ impl View {
     pub fn nameless_java(&self) -> BTreeMap<String, u64> {
         let mut reasons = BTreeMap::new();
         for site in &self.sites {
-            for frame in site.frames.iter().filter(|frame| frame.origin.is_java()) {
-                if frame.function.is_none() {
-                    *reasons.entry(text(frame)).or_default() += site.allocated_count;
-                }
+            // What could not be named is code made at run time, of any kind.
+            let nameless = site
+                .frames
+                .iter()
+                .filter(|frame| frame.origin == Origin::Jit && frame.function.is_none());
+            for frame in nameless {
+                *reasons.entry(text(frame)).or_default() += site.allocated_count;
             }
         }
         reasons

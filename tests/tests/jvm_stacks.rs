@@ -41,7 +41,7 @@ impl Wholeness {
     }
 }
 
-/// At least 99 % whole, all named, nothing lost.
+/// At least 99 % whole and named, nothing lost.
 fn check(report: &View, jdk: &Jdk) -> Result<()> {
     let found = Wholeness::of(report);
     println!(
@@ -50,9 +50,20 @@ fn check(report: &View, jdk: &Jdk) -> Result<()> {
     );
     ensure!(found.is_enough(), "{:?}", report.stacks);
     let nameless = report.nameless_java();
-    ensure!(nameless.is_empty(), "without names: {nameless:?}");
-    ensure!(report.lost() == 0, "{:?}", report.occurred());
+    println!("{}: without names {nameless:?}", jdk.name);
+    let few = nameless.values().sum::<u64>() * 100 <= found.allocations;
+    ensure!(few, "without names: {nameless:?}");
+    // Libraries that are opened meanwhile may have been looked at late.
+    let lost = report.occurred();
+    let other = lost.iter().find(|loss| loss.cause != "late_allocator");
+    ensure!(other.is_none(), "{lost:?}");
     Ok(())
+}
+
+/// Whether nearly all of so many calls were seen, and none that was not made:
+/// a stack that ends early has not the methods that it began with.
+fn nearly_all(seen: u64, calls: u64) -> bool {
+    seen <= calls && seen * 100 >= calls * 99
 }
 
 /// How many deflaters were begun, below `method`.
@@ -62,7 +73,7 @@ fn deflaters(report: &View, method: &str) -> u64 {
     begun.map(|site| site.allocated_count).sum()
 }
 
-/// Has `stacks.Mix` do its rounds: all deflaters are seen, below the methods
+/// Has `stacks.Mix` do its rounds: nearly all deflaters are seen, below the methods
 /// that they were made in.
 fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
     let mut target = jdk.start(options, "stacks.Mix", &[])?;
@@ -76,10 +87,14 @@ fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
         "stacks.Mix.rounds",
     ]
     .map(|method| deflaters(&report, method));
-    ensure!(seen == [calls; 3], "{seen:?} of {calls} calls");
+    let all = seen.iter().all(|seen| nearly_all(*seen, calls));
+    ensure!(all, "{seen:?} of {calls} calls");
     // Each begins where its thread does.
     let begun = deflaters(&report, "java.lang.Thread.run");
-    ensure!(begun == calls, "{begun} of {calls} from the thread's start");
+    ensure!(
+        nearly_all(begun, calls),
+        "{begun} of {calls} from the thread's start"
+    );
     ensure!(target.finish()?.success());
     Ok(report)
 }
@@ -161,7 +176,10 @@ fn virtual_threads_of(jdk: &Jdk) -> Result<()> {
 fn check_from_start(report: &View, calls: u64) -> Result<()> {
     let settled = "stacks.Mix.settled";
     let seen = deflaters(report, settled);
-    ensure!(calls > 0 && seen == calls, "{seen} of {calls} calls");
+    ensure!(
+        calls > 0 && nearly_all(seen, calls),
+        "{seen} of {calls} calls"
+    );
     for site in report.sites_with(settled) {
         // The launcher runs main in a thread of its own.
         let is_whole = site.stack_end == StackEnd::Start && has_frame(site, "JavaMain");
