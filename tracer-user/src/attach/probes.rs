@@ -6,8 +6,6 @@
 //! first, so that no block seems leaked that was freed meanwhile, and a
 //! function's return before its entry, so that no call seems abandoned.
 
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -106,7 +104,7 @@ impl Probes {
         allocator: &Allocator,
         scope: Scope,
     ) -> Result<Vec<Probe>> {
-        let file = path(&allocator.file);
+        let file = allocator.file.descriptor_path();
         let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
         for (moment, places) in &steps {
             object.load_programs(*moment, places)?;
@@ -152,7 +150,7 @@ impl Probes {
                     offset: *offset,
                 })
                 .collect();
-            let file = path(&covered.file);
+            let file = covered.file.descriptor_path();
             // If the process is gone, so are the breakpoints.
             if let Ok(links) = object.attach(Moment::Entry, &places, &file, covered.scope.pid()) {
                 std::thread::spawn(move || drop(links));
@@ -171,7 +169,7 @@ impl Probes {
         library: &LibJvm,
         scope: Scope,
     ) -> Result<()> {
-        self.attach_to_library(object, library, scope, "uf_code_freed", FREE_CODE)
+        self.attach_to_library(object, library, scope, &[("uf_code_freed", &[FREE_CODE])])
     }
 
     /// Has the kernel side sample what a JVM allocates in its heap.
@@ -184,12 +182,9 @@ impl Probes {
         library: &LibJvm,
         scope: Scope,
     ) -> Result<()> {
-        for names in ALLOCATED {
-            let name = library.first(names)?;
-            let name = name.context("the Java VM's library has no symbols of AllocTracer")?;
-            self.attach_to_library(object, library, scope, "uf_java_object", name)?;
-        }
-        Ok(())
+        let places = ALLOCATED.map(|names| ("uf_java_object", names));
+        self.attach_to_library(object, library, scope, &places)
+            .context("cannot probe AllocTracer")
     }
 
     /// Has the kernel side follow the global handles that native code makes.
@@ -202,16 +197,17 @@ impl Probes {
         library: &LibJvm,
         scope: Scope,
     ) -> Result<()> {
-        for (program, symbols) in [
-            ("uf_del_handle", DELETE_HANDLE),
-            ("uf_new_handle_r", NEW_HANDLE),
-            ("uf_new_handle", NEW_HANDLE),
-        ] {
-            for symbol in symbols {
-                self.attach_to_library(object, library, scope, program, symbol)?;
-            }
-        }
-        Ok(())
+        let [new, new_weak] = NEW_HANDLE;
+        let [delete, delete_weak] = DELETE_HANDLE;
+        let places: [(_, &[_]); 6] = [
+            ("uf_del_handle", &[delete]),
+            ("uf_del_handle", &[delete_weak]),
+            ("uf_new_handle_r", &[new]),
+            ("uf_new_handle_r", &[new_weak]),
+            ("uf_new_handle", &[new]),
+            ("uf_new_handle", &[new_weak]),
+        ];
+        self.attach_to_library(object, library, scope, &places)
     }
 
     /// Has the kernel side follow the Java threads that are started.
@@ -224,26 +220,36 @@ impl Probes {
         library: &LibJvm,
         scope: Scope,
     ) -> Result<()> {
-        for program in ["uf_thread_ret", "uf_thread"] {
-            self.attach_to_library(object, library, scope, program, START_THREAD)?;
-        }
-        Ok(())
+        let places: [(_, &[_]); 2] = [
+            ("uf_thread_ret", &[START_THREAD]),
+            ("uf_thread", &[START_THREAD]),
+        ];
+        self.attach_to_library(object, library, scope, &places)
     }
 
+    /// Attaches programs, in this order, each to the first of its symbols that
+    /// the library has.
     fn attach_to_library(
         &mut self,
         object: &mut Object,
         library: &LibJvm,
         scope: Scope,
-        program: &str,
-        symbol: &'static str,
+        places: &[(&str, &[&'static str])],
     ) -> Result<()> {
-        let offset = library
-            .file_offset(symbol)?
-            .context("the Java VM's library has no symbols")?;
-        let file = path(library.file());
-        let link = object.attach_one(program, offset, &file, scope.pid())?;
-        self.links.push(link);
+        let mut wanted: Vec<_> = places
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .copied()
+            .collect();
+        wanted.dedup();
+        let offsets = library.file_offsets(&wanted)?;
+        let file = library.file().descriptor_path();
+        for (program, names) in places {
+            let offset = names.iter().find_map(|name| offsets.get(name));
+            let offset = offset.context("the Java VM's library has no symbols")?;
+            let link = object.attach_one(program, *offset, &file, scope.pid())?;
+            self.links.push(link);
+        }
         Ok(())
     }
 
@@ -278,11 +284,6 @@ fn describe(function: &AllocatorFunction, path: &str) -> Probe {
         displacement: function.placement.displacement,
         placement: function.placement.to_string(),
     }
-}
-
-/// The open file itself, so that no link or rename can lead elsewhere.
-fn path(file: &ModuleFile) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.content.file().as_raw_fd()))
 }
 
 /// Where the functions are that are watched at a moment.

@@ -32,6 +32,7 @@ pub use self::error::AttachError;
 use self::status::Status;
 use self::trigger::Trigger;
 use super::counters::{CounterFile, Counters};
+use crate::jvm::libjvm::NAME;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::read_executable;
 
@@ -40,8 +41,6 @@ use crate::process::maps::read_executable;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often is looked for the socket.
 const LOOK: Duration = Duration::from_millis(5);
-/// The library that makes a process a JVM.
-const LIBRARY: &str = "libjvm.so";
 
 /// A JVM that can be asked.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub struct Jvm {
 
 /// Whether a process has the JVM's library mapped.
 pub fn is_jvm(process: &ProcessHandle) -> bool {
-    let is_library = |path: &Path| path.file_name().is_some_and(|name| name == LIBRARY);
+    let is_library = |path: &Path| path.file_name().is_some_and(|name| name == NAME);
     process
         .open_proc("maps")
         .and_then(read_executable)

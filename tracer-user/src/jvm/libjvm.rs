@@ -17,7 +17,7 @@ use crate::process::file::ModuleFile;
 const MAX_TABLE: u64 = 256 << 20;
 
 /// The VM's file name.
-const NAME: &str = "libjvm.so";
+pub const NAME: &str = "libjvm.so";
 
 /// The distance that the loader moved a file to, and the file.
 #[derive(Debug, Clone)]
@@ -66,42 +66,36 @@ impl LibJvm {
         self.symbols(SHT_SYMTAB, wanted)
     }
 
-    /// The first of some names that a symbol has, if one has.
+    /// Where symbols are in the file, bytes: those that exist, among all
+    /// symbols, and else among the exported ones. All in one go: the tables
+    /// are large.
     ///
     /// # Errors
     /// Fails if the file's symbols cannot be read.
-    pub fn first(&self, names: &[&'static str]) -> Result<Option<&'static str>> {
-        let found = self.all(names)?;
-        Ok(names.iter().copied().find(|name| found.contains_key(name)))
-    }
-
-    /// Where a symbol is in the file, bytes, among all symbols; if they are
-    /// gone, among the exported ones.
-    ///
-    /// # Errors
-    /// Fails if the file's symbols cannot be read.
-    pub fn file_offset(&self, wanted: &'static str) -> Result<Option<u64>> {
-        let mut found = self.all(&[wanted])?;
-        if found.is_empty() {
-            found = self.exported(&[wanted])?;
+    pub fn file_offsets(&self, wanted: &[&'static str]) -> Result<HashMap<&'static str, u64>> {
+        let mut found = self.all(wanted)?;
+        if found.len() < wanted.len() {
+            for (name, address) in self.exported(wanted)? {
+                found.entry(name).or_insert(address);
+            }
         }
-        let Some(address) = found.get(wanted) else {
-            return Ok(None);
-        };
         let cache = ReadCache::new(Positioned::new(&self.file.content));
         let header = header(&cache)?;
         let endian = header.endian()?;
-        let linked = address.wrapping_sub(self.bias);
         let segments = header
             .program_headers(endian, &cache)
             .context("the program headers cannot be read")?;
-        let inside = segments.iter().find_map(|segment| {
-            let distance = linked.checked_sub(segment.p_vaddr(endian))?;
-            let loaded = segment.p_type(endian) == PT_LOAD;
-            (loaded && distance < segment.p_filesz(endian))
-                .then(|| segment.p_offset(endian).wrapping_add(distance))
-        });
-        Ok(inside)
+        let offset = |address: u64| {
+            let linked = address.wrapping_sub(self.bias);
+            segments.iter().find_map(|segment| {
+                let distance = linked.checked_sub(segment.p_vaddr(endian))?;
+                let loaded = segment.p_type(endian) == PT_LOAD;
+                (loaded && distance < segment.p_filesz(endian))
+                    .then(|| segment.p_offset(endian).wrapping_add(distance))
+            })
+        };
+        let inside = |(name, address)| Some((name, offset(address)?));
+        Ok(found.into_iter().filter_map(inside).collect())
     }
 
     fn symbols(
@@ -142,7 +136,8 @@ impl LibJvm {
     }
 }
 
-fn is_libjvm(mapping: &CodeMapping) -> bool {
+/// Whether a mapping is of the VM's library.
+pub fn is_libjvm(mapping: &CodeMapping) -> bool {
     let path = mapping.range.name.path();
     path.and_then(|path| path.file_name())
         .is_some_and(|name| name == NAME)

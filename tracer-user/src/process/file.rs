@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat};
@@ -111,6 +111,14 @@ pub struct ModuleFile {
     pub mapped: FileId,
     /// The file.
     pub content: RegularFile,
+}
+
+impl ModuleFile {
+    /// A path that is the open file itself, so that no link or rename can lead
+    /// elsewhere.
+    pub fn descriptor_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.content.file().as_raw_fd()))
+    }
 }
 
 /// Every file with mapped code that was opened, once each.

@@ -1,9 +1,6 @@
 //! Watching the own probes of Java virtual machines.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
@@ -13,16 +10,13 @@ use super::Session;
 use crate::attach::probes::Scope;
 use crate::jvm::events::Events;
 use crate::jvm::events::probe::{PROVIDER, Watched};
-use crate::jvm::libjvm::LibJvm;
+use crate::jvm::libjvm::{LibJvm, NAME, is_libjvm};
 use crate::kernel::object::Object;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeMapping;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::usdt::{self, Site};
-
-/// The library that is the virtual machine.
-const LIBRARY: &str = "libjvm.so";
 
 /// A virtual machine whose probes are watched.
 pub struct Machine {
@@ -134,7 +128,7 @@ impl Session {
         let image = self.images.current(pid).and_then(|at| self.images.get(at));
         match image.and_then(|image| self.machines.get(image.id)) {
             None => bail!(
-                "process {pid} has no {LIBRARY}: --survived counts a JVM's garbage collections; --older-than counts time"
+                "process {pid} has no {NAME}: --survived counts a JVM's garbage collections; --older-than counts time"
             ),
             Some(Machine {
                 problem: Some(problem),
@@ -185,11 +179,8 @@ impl Session {
     /// The virtual machine's library, if an image has one.
     fn library(&self, index: usize) -> Option<(Arc<ModuleFile>, Vec<CodeMapping>)> {
         let code = self.images.code(self.images.get(index)?)?;
-        let is_library = |mapping: &&CodeMapping| {
-            let path = mapping.range.name.path();
-            path.is_some_and(|path| path.file_name() == Some(OsStr::new(LIBRARY)))
-        };
-        let mappings: Vec<_> = code.current().filter(is_library).cloned().collect();
+        let libraries = code.current().filter(|mapping| is_libjvm(mapping));
+        let mappings: Vec<_> = libraries.cloned().collect();
         let file = mappings.first()?.file.as_ref().ok()?;
         Some((Arc::clone(file), mappings))
     }
@@ -257,7 +248,7 @@ impl Session {
         if self.machines.placed.contains(&(scope, file.mapped)) {
             return Ok(());
         }
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.content.file().as_raw_fd()));
+        let path = file.descriptor_path();
         let links = self.object.attach_usdt(offsets, &path, scope.pid())?;
         self.probes.keep(links);
         self.machines.placed.push((scope, file.mapped));
