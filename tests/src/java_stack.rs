@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use crate::model::{Frame, Origin, Site};
+use crate::model::{Frame, Origin, Site, StackEnd};
 use crate::report::View;
 
 /// What numbers of the JDK's own classes stand behind.
@@ -56,6 +56,18 @@ pub fn ends_in(site: &Site, functions: &[&str]) -> bool {
 }
 
 impl View {
+    /// The call paths that end early, as text: why, how often, and the frames,
+    /// innermost first.
+    pub fn cut_paths(&self) -> Vec<String> {
+        let cut = |site: &&Site| site.stack_end != StackEnd::Start;
+        let line = |site: &Site| {
+            let frames: Vec<String> = site.frames.iter().rev().map(text).collect();
+            let (end, count) = (site.stack_end, site.allocated_count);
+            format!("{end:?}, {count}: {}", frames.join(" <- "))
+        };
+        self.sites.iter().filter(cut).map(line).collect()
+    }
+
     /// The frames that have no name, with the reason, and how many allocations
     /// have such a frame.
     pub fn nameless_java(&self) -> BTreeMap<String, u64> {

@@ -48,6 +48,9 @@ fn check(report: &View, jdk: &Jdk) -> Result<()> {
         "{}: {} of {} stacks whole, cut {:?}",
         jdk.name, found.whole, found.allocations, report.stacks.cut
     );
+    for path in report.cut_paths() {
+        println!("{path}");
+    }
     ensure!(found.is_enough(), "{:?}", report.stacks);
     let nameless = report.nameless_java();
     println!("{}: without names {nameless:?}", jdk.name);

@@ -37,9 +37,27 @@ use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_ebpf::call::Function;
+use tracer_ebpf::volatile::opaque;
 
 /// Asks for the stack of the program, not of the kernel.
 const BPF_F_USER_STACK: u64 = 1 << 8;
+
+/// Keeps a program on the stack of the task that runs it.
+///
+/// From 6.13 on the kernel gives functions of 64 bytes of stack and more one of
+/// their own for each CPU, if no other run of the program can come between.
+/// Under a kernel that preempts, that is not so for uprobes: another thread may
+/// run the program on that CPU before this one goes on, and both write to the
+/// same stack. Programs with a tail call have none of those stacks
+/// (`check_max_stack_depth` in `kernel/bpf/verifier.c`). The verifier sees that
+/// this one is never made, and takes it out afterwards.
+#[inline(always)]
+fn on_task_stack(context: &impl EbpfContext) {
+    if opaque(0) != 0 {
+        // SAFETY: never reached.
+        unsafe { maps::TASK_STACK.tail_call(context, 0) };
+    }
+}
 
 /// Defines the entry and the return probe of an allocating function. Names
 /// have at most the 15 characters that the kernel keeps.
@@ -47,6 +65,7 @@ macro_rules! allocates {
     ($enter:ident, $leave:ident, $function:ident) => {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
+            on_task_stack(&context);
             if entry::enter(&context, Function::$function) {
                 entry::go_on(&context);
             }
@@ -55,6 +74,7 @@ macro_rules! allocates {
 
         #[uretprobe]
         fn $leave(context: RetProbeContext) -> u32 {
+            on_task_stack(&context);
             allocation::leave(&context, Function::$function);
             0
         }
@@ -73,12 +93,14 @@ allocates!(uf_pvalloc, uf_pvalloc_ret, Pvalloc);
 
 #[uprobe]
 fn uf_free(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     allocation::free(&context);
     0
 }
 
 #[uprobe]
 fn uf_mmap(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if entry::enter(&context, Function::Mmap) {
         entry::go_on(&context);
     }
@@ -87,12 +109,14 @@ fn uf_mmap(context: ProbeContext) -> u32 {
 
 #[uretprobe]
 fn uf_mmap_ret(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     mapping::leave_mmap(&context);
     0
 }
 
 #[uprobe]
 fn uf_munmap(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if entry::enter(&context, Function::Munmap) {
         entry::go_on(&context);
     }
@@ -101,12 +125,14 @@ fn uf_munmap(context: ProbeContext) -> u32 {
 
 #[uretprobe]
 fn uf_munmap_ret(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     mapping::leave_munmap(&context);
     0
 }
 
 #[uprobe]
 fn uf_mremap(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if entry::enter(&context, Function::Mremap) {
         entry::go_on(&context);
     }
@@ -115,6 +141,7 @@ fn uf_mremap(context: ProbeContext) -> u32 {
 
 #[uretprobe]
 fn uf_mremap_ret(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     mapping::leave_mremap(&context);
     0
 }
@@ -130,6 +157,7 @@ fn attached_to(context: &impl EbpfContext) -> Option<Function> {
 /// at many places, told apart by the cookie.
 #[uprobe]
 fn uf_enter(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if let Some(function) = attached_to(&context)
         && entry::enter(&context, function)
     {
@@ -141,6 +169,7 @@ fn uf_enter(context: ProbeContext) -> u32 {
 /// What is left to do of an entry, after any of the programs for one function.
 #[uprobe]
 fn uf_site(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     entry::find_site(&context);
     0
 }
@@ -148,6 +177,7 @@ fn uf_site(context: ProbeContext) -> u32 {
 /// The return from any function but `free`, for `uprobe_multi` links.
 #[uretprobe]
 fn uf_leave(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     match attached_to(&context) {
         Some(Function::Mmap) => mapping::leave_mmap(&context),
         Some(Function::Munmap) => mapping::leave_munmap(&context),
@@ -161,6 +191,7 @@ fn uf_leave(context: RetProbeContext) -> u32 {
 /// A USDT probe, at any of its places.
 #[uprobe]
 fn uf_usdt(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     hit::hit(&context);
     0
 }
@@ -180,6 +211,7 @@ fn uf_empty_ret(_context: RetProbeContext) -> u32 {
 /// Walks the stack and does nothing else, for benchmarks.
 #[uprobe]
 fn uf_walk(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
         unsafe { unwind::capture(context.regs, (*context.regs).rip, thread) };
@@ -190,6 +222,7 @@ fn uf_walk(context: ProbeContext) -> u32 {
 /// Has the kernel walk the stack and does nothing else, for benchmarks.
 #[uprobe]
 fn uf_stackid(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     if maps::is_active() {
         // What is returned, and that it may be an error, is of no interest.
         let _ = context.get_stackid(&maps::KERNEL_STACKS, BPF_F_USER_STACK);
@@ -200,6 +233,7 @@ fn uf_stackid(context: ProbeContext) -> u32 {
 /// Where a JVM has allocated a Java object the slow way.
 #[uprobe]
 fn uf_java_object(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     javaheap::sample(&context);
     0
 }
@@ -207,12 +241,14 @@ fn uf_java_object(context: ProbeContext) -> u32 {
 /// Where a JVM makes a global handle for native code.
 #[uprobe]
 fn uf_new_handle(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     handle::enter(&context);
     0
 }
 
 #[uretprobe]
 fn uf_new_handle_r(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     handle::leave(&context);
     0
 }
@@ -220,6 +256,7 @@ fn uf_new_handle_r(context: RetProbeContext) -> u32 {
 /// Where it deletes one.
 #[uprobe]
 fn uf_del_handle(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     handle::delete(&context);
     0
 }
@@ -227,19 +264,22 @@ fn uf_del_handle(context: ProbeContext) -> u32 {
 /// Where a JVM starts a Java thread.
 #[uprobe]
 fn uf_thread(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     started::enter(&context);
     0
 }
 
 #[uretprobe]
 fn uf_thread_ret(context: RetProbeContext) -> u32 {
+    on_task_stack(&context);
     started::leave(&context);
     0
 }
 
 /// Where a JVM frees code.
 #[uprobe]
-fn uf_code_freed(_context: ProbeContext) -> u32 {
+fn uf_code_freed(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     hotspot::code_freed();
     0
 }

@@ -155,6 +155,16 @@ pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// Always empty: its programs never make the tail call that keeps them on the
+/// stack of the task that runs them.
+#[map]
+pub(crate) static TASK_STACK: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for programs of `uprobe_multi` links, in its place: from 6.18 on
+/// all users of such a map attach in the same way.
+#[map]
+static TASK_STACK_MULTI: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// The kernel's own stacks, for benchmarks; otherwise it has one element.
 #[map]
 pub(crate) static KERNEL_STACKS: StackTrace = StackTrace::with_max_entries(1024, 0);

@@ -96,6 +96,11 @@ impl Object {
         let multi = match road {
             Road::PerfEvents => None,
             Road::Multi => Some(MultiPrograms::new(&object, |name| {
+                let name = match name {
+                    // Its users have to attach in one way; see there.
+                    "TASK_STACK" => "TASK_STACK_MULTI",
+                    other => other,
+                };
                 ebpf.map(name).and_then(descriptor)
             })?),
         };
@@ -379,6 +384,7 @@ fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use aya_obj::ProgramSection;
     use tracer_ebpf::call::Function;
 
     use super::*;
@@ -394,6 +400,35 @@ mod tests {
                 assert!(name.len() <= 15, "{name} is cut by the kernel");
             }
         }
+    }
+
+    /// The number of the helper `bpf_tail_call` (`linux/bpf.h`).
+    const TAIL_CALL: i32 = 12;
+    /// A call of a helper: `BPF_JMP | BPF_CALL`.
+    const CALL: u8 = 0x85;
+
+    /// Stacks of a CPU's own would be shared by threads that preempt each
+    /// other; see `on_task_stack` in the programs.
+    #[test]
+    fn probes_run_on_the_stacks_of_their_tasks() {
+        let object = aya_obj::Object::parse(OBJECT).unwrap();
+        let mut checked = 0;
+        for (name, program) in &object.programs {
+            if !matches!(
+                program.section,
+                ProgramSection::UProbe { .. } | ProgramSection::URetProbe { .. }
+            ) || name.starts_with("uf_empty")
+            {
+                continue;
+            }
+            let code = &object.functions[&program.function_key()].instructions;
+            let has_tail_call = code
+                .iter()
+                .any(|instruction| instruction.code == CALL && instruction.imm == TAIL_CALL);
+            assert!(has_tail_call, "{name}");
+            checked += 1;
+        }
+        assert!(checked > 30, "{checked}");
     }
 
     #[test]
