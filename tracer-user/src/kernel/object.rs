@@ -1,6 +1,7 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
 mod attach;
+mod misses;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};

@@ -239,6 +239,11 @@ impl Session {
             count: self.losses.unpublished,
             meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),
         });
+        losses.push(Loss {
+            cause: "tracepoint_missed".to_owned(),
+            count: self.object.left_out(),
+            meaning: "starts and ends of threads and programs, and changed mappings, of any process, that the kernel kept from us while it preempted us: an upper bound of what we missed of these processes".to_owned(),
+        });
         losses
     }
 
