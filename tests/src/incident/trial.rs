@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::judge::{Finding, Verdict, describe, is_near, judge, sites_of};
 use super::{Incident, classes};
-use crate::jdk::{Jdk, class_path};
+use crate::jdk::Jdk;
 use crate::model::{GrowthVerdict, Report};
 use crate::report::View;
 use crate::target::Target;
@@ -128,7 +128,7 @@ impl Program {
             Variant::Leaking => ("boot-agent.jar", &[]),
             Variant::Healthy => ("boot-agent-healthy.jar", &["healthy"]),
         };
-        let agent = format!("-javaagent:{}", class_path()?.join(agent).display());
+        let agent = format!("-javaagent:{}", jdk.class_path()?.join(agent).display());
         let libraries = format!("-Djava.library.path={}", targets().display());
         let mut options = vec![libraries.as_str()];
         if incident.name == "BootLoaderAgent" {
