@@ -2,8 +2,7 @@
 //!
 //! `UNFREED_JDKS` lists the homes of the runtimes that `cargo xtask setup test`
 //! fetched (default: those in `target/jdks`); Debian's JDK comes first, always.
-//! That of Java 8 is Debian's too: its libraries have neither local symbols nor
-//! probes, as stripped builds of any version.
+//! That of Java 8 is Debian's too.
 
 use std::env;
 use std::fs;
@@ -125,10 +124,28 @@ impl Jdk {
         class_path(if self.major < 11 { "java8" } else { "java" })
     }
 
-    /// Whether libjvm.so has its local symbols. On the functions behind them are
-    /// most of our probes; without them the report says what it cannot tell.
-    pub fn has_symbols(&self) -> bool {
-        self.major > 8
+    /// Whether libjvm.so has neither local symbols nor probes, as that of Java 8:
+    /// then the report says what it cannot tell.
+    pub fn is_stripped(&self) -> bool {
+        self.major == 8
+    }
+
+    /// Those that have symbols and probes.
+    ///
+    /// # Errors
+    /// One of those that must be at hand is not.
+    pub fn with_symbols() -> Result<Vec<Self>> {
+        let all = Self::all()?.into_iter();
+        Ok(all.filter(|jdk| !jdk.is_stripped()).collect())
+    }
+
+    /// The one that has not.
+    ///
+    /// # Errors
+    /// One of those that must be at hand is not.
+    pub fn stripped() -> Result<Self> {
+        let mut all = Self::all()?.into_iter();
+        all.find(Self::is_stripped).context("none is stripped")
     }
 
     fn class_at(&self, folder: &Path, options: &[&str], class: &str) -> Command {

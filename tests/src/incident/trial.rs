@@ -78,6 +78,10 @@ impl Trial {
     /// # Errors
     /// The program or the tracer failed.
     pub fn run(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
+        let incident = &match jdk.is_stripped() {
+            true => incident.stripped(),
+            false => *incident,
+        };
         let mut program = Program::start(jdk, incident, variant)?;
         // Loads and compiles what there is to be compiled.
         program.rounds(incident.rounds)?;
