@@ -14,6 +14,9 @@ use crate::report::View;
 /// What numbers of the JDK's own classes stand behind.
 const NUMBERED: [&str; 2] = ["$$Lambda$", "GeneratedMethodAccessor"];
 
+/// Such a line of a method's first bytecode; no class file has so many lines.
+const FIRST_BYTECODE: u32 = 1_000_000;
+
 /// The Java frames of a call path, innermost first. Code of the VM's own in
 /// the code cache is in none of its dumps either.
 pub fn java_frames(site: &Site) -> Vec<String> {
@@ -113,10 +116,20 @@ fn dumped_frame(line: &str) -> Option<String> {
 /// Normalises the classes in frames of the form `class.method:line`, as
 /// `StackTraceElement` tells them.
 pub fn plain_frame(frame: &str) -> String {
-    match frame.rsplit_once('.') {
-        Some((class, method)) => format!("{}.{method}", plain_class(class)),
-        None => frame.to_owned(),
-    }
+    let Some((class, method)) = frame.rsplit_once('.') else {
+        return frame.to_owned();
+    };
+    let method = match method.rsplit_once(':') {
+        Some((method, line)) if is_bytecode(line) => format!("{method}:0"),
+        _ => method.to_owned(),
+    };
+    format!("{}.{method}", plain_class(class))
+}
+
+/// Whether a frame's line is where its bytecode is instead: Java 8 shows that of
+/// methods without lines so, if it is to show hidden frames.
+fn is_bytecode(line: &str) -> bool {
+    line.parse().is_ok_and(|line: u32| line >= FIRST_BYTECODE)
 }
 
 /// The class without the address behind a hidden class's name, and without the
@@ -164,6 +177,7 @@ mod tests {
                 "a.GeneratedMethodAccessor.invoke:0",
             ),
             ("a.B$12.run:7", "a.B$12.run:7"),
+            ("a.LambdaForm$MH.invoke:1000016", "a.LambdaForm$MH.invoke:0"),
         ] {
             assert_eq!(plain_frame(told), plain);
         }

@@ -2,6 +2,7 @@
 //!
 //! `UNFREED_JDKS` lists the homes of the runtimes that `cargo xtask setup test`
 //! fetched (default: those in `target/jdks`); Debian's JDK comes first, always.
+//! That of Java 8 is Debian's too.
 
 use std::env;
 use std::fs;
@@ -18,7 +19,7 @@ use crate::{targets, workspace};
 const DEBIAN: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
 
 /// Major versions that must be at hand besides Debian's.
-const MAJORS: [u32; 4] = [11, 17, 21, 25];
+const MAJORS: [u32; 5] = [8, 11, 17, 21, 25];
 
 /// A Java runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Jdk {
     pub fn all() -> Result<Vec<Self>> {
         let mut found = homes()
             .iter()
-            .map(|home| Self::at("Temurin", home))
+            .map(|home| Self::at(home))
             .collect::<Result<Vec<_>>>()?;
         for major in MAJORS {
             ensure!(
@@ -67,14 +68,18 @@ impl Jdk {
     /// # Errors
     /// It is not installed.
     pub fn full() -> Result<Self> {
-        Self::at("Debian", Path::new(DEBIAN))
+        Self::at(Path::new(DEBIAN))
     }
 
-    fn at(vendor: &str, home: &Path) -> Result<Self> {
+    fn at(home: &Path) -> Result<Self> {
         let path = home.join("release");
         let release = fs::read_to_string(&path)
             .with_context(|| format!("{}; run `cargo xtask setup test`", path.display()))?;
         let major = major(&release).with_context(|| format!("no version in {release:?}"))?;
+        let vendor = match release.contains("IMPLEMENTOR=\"Debian\"") {
+            true => "Debian",
+            false => "Temurin",
+        };
         Ok(Self {
             name: format!("{vendor} {major}"),
             major,
@@ -101,7 +106,7 @@ impl Jdk {
     /// # Errors
     /// The targets were not built.
     pub fn java(&self, options: &[&str], class: &str, arguments: &[&str]) -> Result<Command> {
-        let mut java = self.class_at(&class_path()?, options, class);
+        let mut java = self.class_at(&self.class_path()?, options, class);
         java.args(arguments);
         Ok(java)
     }
@@ -109,6 +114,38 @@ impl Jdk {
     /// The same for a program in a folder of its own.
     pub fn command(&self, options: &[&str], program: &Program) -> Command {
         self.class_at(program.folder(), options, program.class())
+    }
+
+    /// Where the Java targets are that were compiled for it.
+    ///
+    /// # Errors
+    /// They were not built.
+    pub fn class_path(&self) -> Result<PathBuf> {
+        class_path(if self.major < 11 { "java8" } else { "java" })
+    }
+
+    /// Whether libjvm.so has neither local symbols nor probes, as that of Java 8:
+    /// then the report says what it cannot tell.
+    pub fn is_stripped(&self) -> bool {
+        self.major == 8
+    }
+
+    /// Those that have symbols and probes.
+    ///
+    /// # Errors
+    /// One of those that must be at hand is not.
+    pub fn with_symbols() -> Result<Vec<Self>> {
+        let all = Self::all()?.into_iter();
+        Ok(all.filter(|jdk| !jdk.is_stripped()).collect())
+    }
+
+    /// The one that has not.
+    ///
+    /// # Errors
+    /// One of those that must be at hand is not.
+    pub fn stripped() -> Result<Self> {
+        let mut all = Self::all()?.into_iter();
+        all.find(Self::is_stripped).context("none is stripped")
     }
 
     fn class_at(&self, folder: &Path, options: &[&str], class: &str) -> Command {
@@ -134,12 +171,16 @@ impl Jdk {
     }
 }
 
-/// Where the compiled Java targets are.
+/// Where the Java targets are that run on every runtime.
 ///
 /// # Errors
 /// They were not built.
-pub fn class_path() -> Result<PathBuf> {
-    let path = targets().join("java");
+pub(crate) fn oldest_class_path() -> Result<PathBuf> {
+    class_path("java8")
+}
+
+fn class_path(folder: &str) -> Result<PathBuf> {
+    let path = targets().join(folder);
     ensure!(
         path.is_dir(),
         "{} was not built; run `cargo xtask targets`",
@@ -178,9 +219,13 @@ mod tests {
         let jdks = Jdk::all().unwrap();
         assert_eq!(jdks.len(), 1 + MAJORS.len());
         for jdk in jdks {
-            let output = jdk.tool("java").arg("--version").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(said.contains(&format!(" {}.", jdk.major)), "{said}");
+            let output = jdk.tool("java").arg("-version").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let version = match jdk.major {
+                8 => "\"1.8.".to_owned(),
+                major => format!("\"{major}."),
+            };
+            assert!(said.contains(&version), "{said}");
         }
     }
 }

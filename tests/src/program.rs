@@ -7,7 +7,10 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::jdk::class_path;
+use crate::jdk::oldest_class_path;
+
+/// The package of what programs have in common.
+const COMMON: &str = "common";
 
 /// A copy of a compiled Java target, in a folder that anybody may read.
 #[derive(Debug)]
@@ -17,22 +20,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Copies the class and those within it.
+    /// Copies the class, those within it, and those that all programs use.
     ///
     /// # Errors
     /// It was not built.
     pub fn copy(class: &str) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let mut copied = 0;
-        for entry in fs::read_dir(class_path()?)? {
-            let path = entry?.path();
-            if is_of(&path, class) {
-                let name = path.file_name().context("a file without a name")?;
-                fs::copy(&path, folder.path().join(name))?;
-                copied += 1;
-            }
-        }
+        let compiled = oldest_class_path()?;
+        let copied = copy(&compiled, folder.path(), |path| is_of(path, class))?;
+        let common = folder.path().join(COMMON);
+        fs::create_dir(&common)?;
+        fs::set_permissions(&common, fs::Permissions::from_mode(0o755))?;
+        copy(&compiled.join(COMMON), &common, |_| true)?;
         ensure!(
             copied > 0,
             "{class} was not built; run `cargo xtask targets`"
@@ -52,6 +52,20 @@ impl Program {
     pub fn class(&self) -> &str {
         &self.class
     }
+}
+
+/// Copies files that are wanted into another folder, and counts them.
+fn copy(from: &Path, to: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<usize> {
+    let mut copied = 0;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        if is_wanted(&path) {
+            let name = path.file_name().context("a file without a name")?;
+            fs::copy(&path, to.join(name))?;
+            copied += 1;
+        }
+    }
+    Ok(copied)
 }
 
 /// Whether a file is that of a class or of one within it.

@@ -103,6 +103,9 @@ fn the_counts_are_exact() -> Result<()> {
             let churned = class(heap, CHURNED).map_or(0, |class| gained(&class.instances));
             ensure!(matches!(churned, -1 | 0), "{}", problem());
             ensure!(heap.live_only == (options.len() == 2));
+            let unsampled = heap.sampled.problem.as_deref();
+            let says_why = unsampled.is_some_and(|why| why.contains("has no symbols"));
+            ensure!(says_why == jdk.is_stripped(), "{unsampled:?}");
             let pause = heap.samples.last().and_then(|sample| sample.pause);
             ensure!(pause.is_some_and(|pause| pause > 0.0), "{}", problem());
         }

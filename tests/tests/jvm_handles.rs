@@ -96,7 +96,7 @@ fn is_exact(jdk: &Jdk, options: &[&str]) -> Result<()> {
 
 #[test]
 fn handles_are_live_where_they_were_made() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::with_symbols()? {
         is_exact(jdk, &[]).with_context(|| jdk.name.clone())?;
     }
     Ok(())
@@ -105,9 +105,31 @@ fn handles_are_live_where_they_were_made() -> Result<()> {
 /// The JVM checks each call in a function of its own before the usual one.
 #[test]
 fn checked_calls_count_once() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::with_symbols()? {
         is_exact(jdk, &["-Xcheck:jni"]).with_context(|| jdk.name.clone())?;
     }
+    Ok(())
+}
+
+/// The functions behind are not to be found then. Of the JVM's threads all is
+/// known: they are started by an exported one.
+#[test]
+fn a_library_without_symbols_says_so() -> Result<()> {
+    let mut target = start(&Jdk::stripped()?, &[])?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    tell(&mut target, &["keep 503"])?;
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    ensure!(made_by(&report, "") == Sums::default());
+    let jvm = report.jvm.first().context("no JVM")?;
+    let problem = jvm.handle_problem.as_deref().unwrap_or_default();
+    ensure!(problem.contains("has no symbols"), "{jvm:?}");
+    ensure!(jvm.thread_problem.is_none(), "{jvm:?}");
+    let text = words(&finished.stdout);
+    ensure!(
+        text.contains("are not counted: the Java VM's library has no symbols"),
+        "{text}"
+    );
     Ok(())
 }
 

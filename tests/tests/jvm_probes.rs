@@ -108,7 +108,7 @@ fn agrees(jdk: &Jdk, options: &[&str]) -> Result<()> {
 
 #[test]
 fn counts_agree_with_the_program_and_its_beans() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::with_symbols()? {
         agrees(jdk, &[])?;
     }
     Ok(())
@@ -116,7 +116,7 @@ fn counts_agree_with_the_program_and_its_beans() -> Result<()> {
 
 #[test]
 fn every_collector_is_counted() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::with_symbols()? {
         for collector in ["-XX:+UseSerialGC", "-XX:+UseParallelGC", "-XX:+UseG1GC"] {
             agrees(jdk, &[collector])?;
         }
@@ -149,7 +149,7 @@ fn collections_beside_the_program_are_counted() -> Result<()> {
 
 #[test]
 fn classes_that_go_are_counted() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::with_symbols()? {
         let mut target = jdk.start(&[], "Probes", &[])?;
         target.ask("classes 9", "done ")?;
         let tracer = Tracer::record(target.pid, &[])?;
@@ -212,6 +212,29 @@ fn a_machine_that_we_start_is_counted_too() -> Result<()> {
     let stays = |thread: &LiveThread| thread.name == "stays-0";
     assert!(jvm.threads.oldest.iter().any(stays), "{:?}", jvm.threads);
     Ok(())
+}
+
+#[test]
+fn a_machine_that_was_built_without_probes_says_so() -> Result<()> {
+    let jdk = &Jdk::stripped()?;
+    let mut target = jdk.start(&[], "Probes", &[])?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    for command in ["gc 3", "direct 100"] {
+        target.ask(command, "done ")?;
+    }
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let jvm = report.jvm.first().context("no JVM")?;
+    let problem = jvm.problem.as_deref();
+    assert_eq!(problem, Some("it was built without probes"));
+    assert_eq!((jvm.probe_hits, jvm.collections.count), (0, 0));
+    let text = &finished.stdout;
+    assert!(text.contains("without probes"), "{text}");
+    // Nobody counts collections: nothing is claimed of them.
+    assert!(!text.contains("garbage collections"), "{text}");
+    let pid = target.pid.to_string();
+    unfreed(&["record", "-p", &pid, "--survived", "2"])?
+        .fails_saying(&["was built without probes", "--older-than"])
 }
 
 #[test]

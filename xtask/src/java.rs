@@ -1,7 +1,9 @@
-//! Builds the Java programs in `tests/targets/java` into `target/targets/java`:
-//! all classes in one run of the compiler, for the oldest release that we
-//! trace, so that every runtime runs the same bytes.
+//! Builds the Java programs in `tests/targets/java` twice, all classes in one
+//! run of the compiler each: for Java 8 into `target/targets/java8`, and for all
+//! later releases, whose compiler makes other code of lambdas' captures, nested
+//! classes and strings, into `target/targets/java`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,11 +12,11 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
-use crate::jdks::DEBIAN;
+use crate::jdks::{DEBIAN, java8};
 use crate::shell::run;
 use crate::targets;
 
-/// The oldest release that we trace.
+/// The oldest of the later releases that we trace.
 const RELEASE: &str = "11";
 
 /// Jars of Java agents: the name, the class that is started, and the classes in
@@ -43,7 +45,7 @@ const AGENTS: [(&str, &str, &[&str]); 2] = [
     ),
 ];
 
-/// Where built classes are: a class path.
+/// Where built classes are, but those for Java 8: a class path.
 pub(crate) fn folder() -> PathBuf {
     targets::folder().join("java")
 }
@@ -54,9 +56,20 @@ pub(crate) fn folder() -> PathBuf {
 /// A source cannot be read or does not compile.
 pub(crate) fn build() -> Result<()> {
     let sources = sources(&workspace().join("tests/targets/java"))?;
-    let output = folder();
-    let stamp = targets::folder().join(".stamps/java");
     let listing = listing(&sources)?;
+    let later = ["--release", RELEASE].map(OsString::from);
+    build_for("java", &later, &sources, &listing)?;
+    // Against its own library: `--release 8` hides sun.misc.Unsafe. Without the
+    // warning that Java 8 is old.
+    let classes = java8::home().join("lib/rt.jar");
+    let arguments = ["-Xlint:-options", "-source", "8", "-target", "8"].map(OsString::from);
+    let eight = [&arguments[..], &["-bootclasspath".into(), classes.into()]].concat();
+    build_for("java8", &eight, &sources, &listing)
+}
+
+fn build_for(name: &str, arguments: &[OsString], sources: &[PathBuf], listing: &str) -> Result<()> {
+    let output = targets::folder().join(name);
+    let stamp = targets::folder().join(".stamps").join(name);
     if output.is_dir() && fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == listing) {
         return Ok(());
     }
@@ -64,10 +77,11 @@ pub(crate) fn build() -> Result<()> {
     let _not_there = fs::remove_dir_all(&output);
     run(Command::new(Path::new(DEBIAN).join("bin/javac"))
         .current_dir(workspace())
-        .args(["--release", RELEASE, "-g", "-Xlint:all"])
+        .args(["-g", "-Xlint:all"])
+        .args(arguments)
         .arg("-d")
         .arg(&output)
-        .args(&sources))
+        .args(sources))
     .context("cannot build the Java targets")?;
     for (name, main, classes) in AGENTS {
         jar(&output, name, main, classes)?;

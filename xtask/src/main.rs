@@ -10,6 +10,7 @@ mod incidents;
 mod java;
 mod jdks;
 mod lint;
+mod packages;
 mod setup;
 mod shell;
 mod tally;

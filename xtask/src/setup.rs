@@ -1,5 +1,5 @@
 //! Installs what is missing: packages through apt, bpf-linker through cargo,
-//! Java runtimes through pip.
+//! Java runtimes through pip and apt.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};

@@ -28,7 +28,7 @@ pub(super) fn leaking(
             || format!("{}, really {leaked:?}", class.map_or_else(none, series)),
         ),
     };
-    let path = allocation_path(class, incident);
+    let path = allocation_path(class, incident, heap);
     [Some(growth), path].into_iter().flatten().collect()
 }
 
@@ -49,10 +49,20 @@ pub(super) fn healthy(name: &str, heap: &JavaHeap) -> Finding {
     }
 }
 
-/// Whether most samples of the class have the incident's path. Few objects may
+/// Whether most samples of the class have the incident's path, or the report
+/// says that the VM's library has not the symbols to take any. Few objects may
 /// have no sample: if each has native memory too, of which every block is seen,
 /// that is judged instead and nothing is expected here.
-fn allocation_path(class: Option<&ClassGrowth>, incident: &Incident) -> Option<Finding> {
+fn allocation_path(
+    class: Option<&ClassGrowth>,
+    incident: &Incident,
+    heap: &JavaHeap,
+) -> Option<Finding> {
+    if let Some(problem) = &heap.sampled.problem {
+        return Some(check(PATH, problem.contains("has no symbols"), || {
+            problem.clone()
+        }));
+    }
     let paths = class.map_or(&[][..], |class| &class.allocated);
     let all: u64 = paths.iter().map(|path| path.samples).sum();
     if all == 0 {

@@ -13,7 +13,7 @@ pub use table::Table;
 pub use trial::{Trial, Variant};
 
 /// A program that leaks in a known way, and has a twin that does not.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Incident {
     /// Its class in the package `incidents`.
     pub name: &'static str,
@@ -32,15 +32,36 @@ pub struct Incident {
 }
 
 /// A leak outside of the Java heap.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Native {
     /// Functions on the way to the allocation, outermost first, with others in
     /// between: those that no JDK at hand compiles away.
     pub frames: &'static [&'static str],
+    /// The same where the VM's own functions have no names, if that is less: the
+    /// neighbour's blocks are on this path too, and none of them may be live.
+    pub exported: Option<&'static [&'static str]>,
     /// What the blocks are.
     pub blocks: Blocks,
     /// Functions on the way to a neighbour's allocation, which is freed.
     pub freed: Option<&'static [&'static str]>,
+}
+
+impl Incident {
+    /// What is to be seen of it where the VM's own functions have no names.
+    fn stripped(self) -> Self {
+        let exported = |native: Native| match native.exported {
+            Some(frames) => Native {
+                frames,
+                freed: None,
+                ..native
+            },
+            None => native,
+        };
+        Self {
+            native: self.native.map(exported),
+            ..self
+        }
+    }
 }
 
 /// What is known about leaked blocks.
@@ -104,6 +125,11 @@ pub const INCIDENTS: &[Incident] = &[
                 "JvmtiExport::post_class_file_load_hook",
                 "malloc",
             ],
+            exported: Some(&[
+                "Java_java_lang_Class_forName0",
+                "JVM_FindClassFromCaller",
+                "malloc",
+            ]),
             blocks: Blocks::OfKnownSize,
             freed: Some(&[
                 "JvmtiExport::post_class_file_load_hook",
@@ -135,6 +161,7 @@ pub const INCIDENTS: &[Incident] = &[
                 "inflateInit2_",
                 "malloc",
             ],
+            exported: None,
             blocks: Blocks::SomeForEach,
             freed: None,
         }),
@@ -150,6 +177,7 @@ pub const INCIDENTS: &[Incident] = &[
                 "deflateInit2_",
                 "malloc",
             ],
+            exported: None,
             blocks: Blocks::SomeForEach,
             freed: None,
         }),
@@ -183,6 +211,7 @@ pub const INCIDENTS: &[Incident] = &[
                 "new_image",
                 "malloc",
             ],
+            exported: None,
             blocks: Blocks::OfKnownSize,
             freed: None,
         }),
@@ -193,6 +222,7 @@ pub const INCIDENTS: &[Incident] = &[
 /// leaves its frame to `os::malloc`, which 11 has inlined.
 const UNSAFE: Native = Native {
     frames: &["malloc"],
+    exported: None,
     blocks: Blocks::OfKnownSize,
     freed: None,
 };

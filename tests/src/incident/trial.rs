@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::judge::{Finding, Verdict, describe, is_near, judge, sites_of};
 use super::{Incident, classes};
-use crate::jdk::{Jdk, class_path};
+use crate::jdk::Jdk;
 use crate::model::{GrowthVerdict, Report};
 use crate::report::View;
 use crate::target::Target;
@@ -78,6 +78,10 @@ impl Trial {
     /// # Errors
     /// The program or the tracer failed.
     pub fn run(jdk: &Jdk, incident: &Incident, variant: Variant) -> Result<Self> {
+        let incident = &match jdk.is_stripped() {
+            true => incident.stripped(),
+            false => *incident,
+        };
         let mut program = Program::start(jdk, incident, variant)?;
         // Loads and compiles what there is to be compiled.
         program.rounds(incident.rounds)?;
@@ -128,7 +132,7 @@ impl Program {
             Variant::Leaking => ("boot-agent.jar", &[]),
             Variant::Healthy => ("boot-agent-healthy.jar", &["healthy"]),
         };
-        let agent = format!("-javaagent:{}", class_path()?.join(agent).display());
+        let agent = format!("-javaagent:{}", jdk.class_path()?.join(agent).display());
         let libraries = format!("-Djava.library.path={}", targets().display());
         let mut options = vec![libraries.as_str()];
         if incident.name == "BootLoaderAgent" {

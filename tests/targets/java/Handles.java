@@ -1,3 +1,4 @@
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 
@@ -5,7 +6,7 @@ import java.io.InputStreamReader;
 class Handles {
     public static void main(String[] arguments) throws Exception {
         System.loadLibrary("jni_handles");
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String line = input.readLine(); line != null; line = input.readLine()) {
             String[] words = line.split(" ");

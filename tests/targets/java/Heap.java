@@ -1,3 +1,4 @@
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
@@ -35,7 +36,7 @@ class Heap {
         run("grow", 1);
         run("churn", 1);
         run("direct", 1);
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         for (String line; (line = input.readLine()) != null; ) {
             String[] words = line.split(" ");
             run(words[0], words.length > 1 ? Integer.parseInt(words[1]) : 0);

@@ -1,3 +1,5 @@
+import common.Bytes;
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStream;
@@ -40,7 +42,7 @@ class Probes {
         for (String command : new String[] {"gc", "classes", "unload", "threads", "ended"}) {
             run(command, 1);
         }
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = input.readLine()) != null; ) {
             String[] words = line.split(" ");
@@ -149,7 +151,7 @@ class Probes {
 
     private static byte[] code(String name) throws IOException {
         try (InputStream file = Probes.class.getResourceAsStream(name)) {
-            return file.readAllBytes();
+            return Bytes.all(file);
         }
     }
 }

@@ -1,5 +1,6 @@
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
+import common.Pid;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
@@ -27,7 +28,7 @@ class Server {
         server.setExecutor(pool);
         server.createContext("/", Server::answer);
         server.start();
-        System.out.println("pid " + ProcessHandle.current().pid());
+        System.out.println("pid " + Pid.own());
         System.out.println("port " + server.getAddress().getPort());
         while (System.in.read() >= 0) {}
         server.stop(0);

@@ -1,3 +1,4 @@
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.concurrent.CountDownLatch;
@@ -5,7 +6,7 @@ import java.util.concurrent.CountDownLatch;
 /** Starts threads that stay, and others that end, as it is told. */
 class Started {
     public static void main(String[] arguments) throws Exception {
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         for (String line = input.readLine(); line != null; line = input.readLine()) {
             String[] words = line.split(" ");

@@ -1,3 +1,4 @@
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.lang.reflect.Field;
@@ -12,7 +13,7 @@ class Threads {
 
     public static void main(String[] arguments) throws Exception {
         Unsafe unsafe = unsafe();
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         while (input.readLine() != null) {
             CountDownLatch leaked = new CountDownLatch(NAMES.length);

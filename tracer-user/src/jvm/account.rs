@@ -33,7 +33,7 @@ pub fn take(jvm: &Jvm, limit: Duration) -> Result<JvmAccount, AttachError> {
         at: 0.0,
         tracking,
         untracked,
-        metaspace: metaspace(&optional(jvm, "VM.metaspace basic scale=1", limit)?),
+        metaspace: metaspace(jvm, limit)?,
         code_cache: code_cache(&optional(jvm, "Compiler.codecache", limit)?),
         classes: loaded
             .zip(unloaded)
@@ -69,19 +69,42 @@ fn optional(jvm: &Jvm, command: &str, limit: Duration) -> Result<String, AttachE
     }
 }
 
+/// Committed bytes of the metaspace, from the first command that the JVM knows.
+fn metaspace(jvm: &Jvm, limit: Duration) -> Result<Option<u64>, AttachError> {
+    let text = optional(jvm, "VM.metaspace basic scale=1", limit)?;
+    if let Some(committed) = of_metaspace(&text) {
+        return Ok(Some(committed));
+    }
+    Ok(of_heap_info(&optional(jvm, "GC.heap_info", limit)?))
+}
+
 /// Committed bytes, from `VM.metaspace`: the last line of this kind is the
 /// sum of those before.
 ///
 /// ```text
 ///              Both:  1140850688 bytes reserved, 3932160 bytes ( <1%) committed.
 /// ```
-fn metaspace(text: &str) -> Option<u64> {
+fn of_metaspace(text: &str) -> Option<u64> {
     let of_line = |line: &str| {
         let (_, rest) = line.split_once(" bytes reserved,")?;
         let (number, rest) = rest.trim_start().split_once(" bytes")?;
         rest.contains("committed").then(|| number.parse().ok())?
     };
     text.lines().filter_map(of_line).next_back()
+}
+
+/// Committed bytes, from `GC.heap_info` of JDK 8, in whole KiB. The class space
+/// in the next line is a part of it.
+///
+/// ```text
+///  Metaspace       used 2654K, capacity 4486K, committed 4864K, reserved 1056768K
+/// ```
+fn of_heap_info(text: &str) -> Option<u64> {
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.trim_start().strip_prefix("Metaspace "))?;
+    let (_, committed) = line.split_once("committed ")?;
+    let (number, _) = committed.split_once('K')?;
+    number.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Used bytes, from `Compiler.codecache`, in whole KiB for each segment; the
@@ -113,11 +136,14 @@ mod tests {
     #[test]
     fn metaspace_of_every_version() {
         let parts = "Usage:\n  Both:  4593664 bytes capacity, 3154864 bytes ( 69%) used, 1438544 bytes ( 31%) free+waste.\n\nVirtual space:\n  Non-class space:  8388608 bytes reserved, 4456448 bytes ( 53%) committed \n      Class space:  1073741824 bytes reserved,  524288 bytes ( <1%) committed \n             Both:  1082130432 bytes reserved, 4980736 bytes ( <1%) committed \n";
-        assert_eq!(metaspace(parts), Some(4_980_736));
+        assert_eq!(of_metaspace(parts), Some(4_980_736));
         let new = "             Both:  1140850688 bytes reserved, 3473408 bytes ( <1%) committed. \nMaxMetaspaceSize: unlimited\n";
-        assert_eq!(metaspace(new), Some(3_473_408));
-        assert_eq!(metaspace(""), None);
-        assert_eq!(metaspace(" bytes reserved, bytes committed"), None);
+        assert_eq!(of_metaspace(new), Some(3_473_408));
+        assert_eq!(of_metaspace(""), None);
+        assert_eq!(of_metaspace(" bytes reserved, bytes committed"), None);
+        let eight = " def new generation   total 9216K, used 1024K [0x1, 0x2, 0x3)\n Metaspace       used 2654K, capacity 4486K, committed 4864K, reserved 1056768K\n  class space    used 286K, capacity 386K, committed 512K, reserved 1048576K\n";
+        assert_eq!(of_heap_info(eight), Some(4864 << 10));
+        assert_eq!(of_heap_info(" Metaspace committed K"), None);
     }
 
     #[test]

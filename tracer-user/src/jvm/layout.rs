@@ -272,7 +272,7 @@ mod tests {
     use super::*;
     use crate::jvm::vmstructs::Place;
 
-    /// What JDK 8 exports, by its source; the offsets are invented.
+    /// What JDK 8 exports; the offsets are invented.
     const JDK_8: [(&str, &str, &str); 30] = [
         ("CodeHeap", "_memory", "VirtualSpace"),
         ("CodeHeap", "_segmap", "VirtualSpace"),

@@ -56,7 +56,7 @@ impl Session {
             let own = own.into_iter().map(|(collected, end_reason)| {
                 let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer, end);
                 site.oldest_survived =
-                    machine.and_then(|machine| Some(machine.events.survived(collected.oldest?)));
+                    machine.and_then(|machine| machine.survived(collected.oldest?));
                 site
             });
             sites.extend(one_for_each_name(own.collect()));

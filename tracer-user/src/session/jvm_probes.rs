@@ -103,6 +103,13 @@ impl Machine {
         }
         hits
     }
+
+    /// How many collections a block survived that was allocated at a time,
+    /// nanoseconds of `CLOCK_MONOTONIC`; `None` if nobody counted them.
+    pub fn survived(&self, time: u64) -> Option<u32> {
+        let counts = self.problem.is_none();
+        counts.then(|| self.events.survived(time))
+    }
 }
 
 impl Session {
@@ -133,7 +140,9 @@ impl Session {
             Some(Machine {
                 problem: Some(problem),
                 ..
-            }) => bail!("the garbage collections of process {pid} cannot be counted: {problem}"),
+            }) => bail!(
+                "the garbage collections of process {pid} cannot be counted: {problem}; --older-than counts time"
+            ),
             Some(_) => Ok(()),
         }
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
-use super::initramfs;
 use super::machine::{Boot, Emulator, End};
-use super::packages::Packages;
+use super::{initramfs, kernels};
 use crate::build::target_dir;
+use crate::packages::{Packages, Suites};
 use crate::shell::say;
 
 /// VMs at a time: what two cores bear.
@@ -53,8 +53,8 @@ impl Fleet {
     /// A package is not to be had, or a file cannot be written.
     pub(super) fn prepare(series: &[&str]) -> Result<Self> {
         let root = target_dir().join("vm");
-        let packages = Packages::open(root.join("apt"))?;
-        let kernels = packages.kernels(series)?;
+        let packages = Packages::open(root.join("apt"), Suites::VM)?;
+        let kernels = kernels::packages(&packages, series)?;
         let wanted: Vec<&str> = Emulator::PACKAGES
             .into_iter()
             .chain(kernels.iter().map(String::as_str))

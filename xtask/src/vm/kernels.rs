@@ -2,9 +2,11 @@
 
 use anyhow::{Result, bail};
 
+use crate::packages::Packages;
+
 /// What apt searches for: all cloud kernels. The image is in `linux-image-…`,
 /// or in `linux-binary-…` where both exist.
-pub(super) const PATTERN: &str = "^linux-(image|binary)-[0-9].*-cloud-amd64$";
+const PATTERN: &str = "^linux-(image|binary)-[0-9].*-cloud-amd64$";
 
 const BINARY: &str = "linux-binary-";
 const IMAGE: &str = "linux-image-";
@@ -24,12 +26,25 @@ fn release(package: &str) -> Option<Vec<u32>> {
         .collect()
 }
 
+/// The packages with the newest kernel of each series.
+///
+/// # Errors
+/// There is none.
+pub(super) fn packages(packages: &Packages, series: &[&str]) -> Result<Vec<String>> {
+    let found = packages.names(PATTERN)?;
+    let names: Vec<&str> = found.iter().map(String::as_str).collect();
+    series
+        .iter()
+        .map(|series| newest(&names, series).map(str::to_owned))
+        .collect()
+}
+
 /// The newest package of a series, which is the beginning of a release: `5.10`,
 /// or `7` for the newest of all 7.x.
 ///
 /// # Errors
 /// There is none; the message names the series that there are.
-pub(super) fn newest<'a>(packages: &[&'a str], series: &str) -> Result<&'a str> {
+fn newest<'a>(packages: &[&'a str], series: &str) -> Result<&'a str> {
     let wanted: Vec<&str> = series.split('.').collect();
     let newest = packages
         .iter()

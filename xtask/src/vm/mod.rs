@@ -6,10 +6,8 @@ mod initramfs;
 mod kernels;
 mod machine;
 mod outcome;
-mod packages;
 mod selection;
 mod shared_files;
-mod sources;
 mod suite;
 mod table;
 

@@ -1,5 +1,6 @@
 package incidents;
 
+import common.Bytes;
 import incidents.agent.Interceptor;
 import incidents.agent.StackTraceFormatter;
 import java.io.IOException;
@@ -23,7 +24,7 @@ final class BootLoaderAgent implements Rounds.Work {
 
     private BootLoaderAgent() throws IOException {
         try (InputStream file = ClassLoader.getSystemResourceAsStream("incidents/agent/Interceptor.class")) {
-            classBytes = file.readAllBytes().length;
+            classBytes = Bytes.all(file).length;
         }
     }
 

@@ -1,12 +1,14 @@
 package incidents;
 
-import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.lang.management.BufferPoolMXBean;
 import java.lang.management.ManagementFactory;
 
 /** Collects garbage, and waits until the native memory of what was found is free. */
 final class Garbage {
+    /** A field, so that it is none before it is forgotten. */
+    private static volatile ByteBuffer last;
+
     private Garbage() {}
 
     static void collect() throws InterruptedException {
@@ -16,9 +18,8 @@ final class Garbage {
         long now = -1;
         do {
             before = now;
-            ByteBuffer last = ByteBuffer.allocateDirect(1);
+            last = ByteBuffer.allocateDirect(1);
             long count = buffers();
-            Reference.reachabilityFence(last);
             last = null;
             do {
                 System.gc();

@@ -1,5 +1,6 @@
 package incidents;
 
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.Arrays;
@@ -53,7 +54,7 @@ final class Rounds {
     }
 
     static void drive(Work work, String[] arguments) throws Exception {
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         List<String> words = Arrays.asList(arguments);
         int auto = words.indexOf("auto");
         if (auto >= 0) {

@@ -7,6 +7,7 @@ import java.io.UncheckedIOException;
 import java.lang.invoke.MethodHandle;
 import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -84,7 +85,7 @@ public class Blocked {
     }
 
     static int each(Path path, InputStream input, byte[] buffer) {
-        return List.of(1, 2).stream().limit(1).mapToInt(one -> go(path, input, buffer) + one).sum();
+        return Arrays.asList(1, 2).stream().limit(1).mapToInt(one -> go(path, input, buffer) + one).sum();
     }
 
     private static int go(Path path, InputStream input, byte[] buffer) {

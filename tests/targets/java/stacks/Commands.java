@@ -1,5 +1,6 @@
 package stacks;
 
+import common.Pid;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 
@@ -14,7 +15,7 @@ final class Commands {
 
     static void serve(Command command) throws Exception {
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(Pid.own() + " ready");
         for (String line; (line = input.readLine()) != null; ) {
             System.out.println("done " + command.run(line.split(" ")));
         }

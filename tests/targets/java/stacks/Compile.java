@@ -1,6 +1,7 @@
 package stacks;
 
 import java.net.URI;
+import java.util.Arrays;
 import java.util.List;
 import java.util.zip.Deflater;
 import javax.tools.JavaCompiler;
@@ -22,8 +23,8 @@ public class Compile {
         int before = read;
         JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
         for (int i = 0; i < times; i++) {
-            List<String> options = List.of("-d", folder);
-            if (!compiler.getTask(null, null, null, options, null, List.of(new Source())).call()) {
+            List<String> options = Arrays.asList("-d", folder);
+            if (!compiler.getTask(null, null, null, options, null, Arrays.asList(new Source())).call()) {
                 throw new IllegalStateException("javac failed");
             }
         }

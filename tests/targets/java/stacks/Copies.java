@@ -1,5 +1,6 @@
 package stacks;
 
+import common.Bytes;
 import java.io.IOException;
 import java.io.InputStream;
 
@@ -26,7 +27,7 @@ final class Copies extends ClassLoader {
     private Class<?> copy(String name) throws ClassNotFoundException {
         String file = name.replace('.', '/') + ".class";
         try (InputStream input = getParent().getResourceAsStream(file)) {
-            byte[] bytes = input.readAllBytes();
+            byte[] bytes = Bytes.all(input);
             return defineClass(name, bytes, 0, bytes.length);
         } catch (IOException problem) {
             throw new ClassNotFoundException(name, problem);

@@ -20,7 +20,7 @@ public final class StackTraceFormatter {
 
     private String locationOf(StackTraceElement frame) {
         Class<?> found = loadClass(frame.getClassName());
-        return found == null ? " [?]" : " [" + found.getModule() + "]";
+        return found == null ? " [?]" : " [" + found.getClassLoader() + "]";
     }
 
     private Class<?> loadClass(String name) {

