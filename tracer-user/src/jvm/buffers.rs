@@ -282,7 +282,10 @@ mod tests {
 
     #[test]
     fn two_looks_must_agree() {
-        assert_eq!(of(&[Some(1), Some(2), Some(2)], |_| Some(0)), Ok(buffers(2)));
+        assert_eq!(
+            of(&[Some(1), Some(2), Some(2)], |_| Some(0)),
+            Ok(buffers(2))
+        );
         let apart = [Some(1), None, Some(1), Some(3)];
         assert_eq!(of(&apart, |_| Some(0)), Ok(buffers(3)));
         assert_eq!(of(&[None], |_| Some(0)), Err("moved".into()));
@@ -292,7 +295,7 @@ mod tests {
     fn no_collection_may_run_meanwhile() {
         // One begins during the second look, and one runs at the fifth question.
         let counted = |asked: usize| match asked {
-            0..3 => Some(0),
+            0..=3 => Some(0),
             4 => None,
             _ => Some(1),
         };

@@ -83,11 +83,7 @@ mod tests {
         memory.put(0x1300, b"UseOne\0");
         memory.put(0x1310, b"UseOther\0");
         let structs = structs();
-        let on = are_on(
-            Fields(&structs),
-            &memory,
-            ["UseOther", "UseOne", "UseNone"],
-        );
+        let on = are_on(Fields(&structs), &memory, ["UseOther", "UseOne", "UseNone"]);
         assert_eq!(on.unwrap(), [false, true, false]);
         memory.put(0x1008, &u64::MAX.to_le_bytes());
         assert!(are_on(Fields(&structs), &memory, ["UseOne"]).is_err());

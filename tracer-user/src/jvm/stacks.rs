@@ -139,9 +139,7 @@ fn memory_of(stacks: &[Range<u64>], pages: &PageMap) -> Result<StackMemory> {
     };
     for stack in stacks {
         memory.reserved += length(stack);
-        memory.resident += pages
-            .resident(stack)
-            .context("cannot read its page map")?;
+        memory.resident += pages.resident(stack).context("cannot read its page map")?;
     }
     Ok(memory)
 }

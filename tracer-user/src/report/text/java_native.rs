@@ -4,17 +4,21 @@ use super::layout::{Layout, PLAIN};
 use crate::report::model::java_native::{
     BufferPool, Buffers, JavaNative, NativeView, StackMemory, ThreadStacks,
 };
-use crate::report::model::{MemoryKind, Report};
+use crate::report::model::{Frame, MemoryKind, Report};
 use crate::report::{names, units};
 
-/// The method that takes a direct buffer's memory.
-const DIRECT: &str = "java.nio.DirectByteBuffer.<init>";
+/// The method that takes a direct buffer's memory, and the end of the name of
+/// the one by which it does. Others that it calls load classes, for example.
+const DIRECT: [&str; 2] = ["java.nio.DirectByteBuffer.<init>", ".Unsafe.allocateMemory"];
 
 /// The kinds of threads, one and several.
 const KINDS: [[&str; 2]; 3] = [
     ["Java thread", "Java threads"],
     ["other thread of the JVM", "other threads of the JVM"],
-    ["thread of others", "threads of others"],
+    [
+        "thread that is not the JVM's",
+        "threads that are not the JVM's",
+    ],
 ];
 
 /// Adds a heading and lines for each JVM; nothing without one.
@@ -43,11 +47,13 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
 }
 
 fn lines(report: &Report, native: &JavaNative) -> Vec<String> {
-    let first = &native.first;
-    let last = native.last.as_ref().unwrap_or(first);
+    let (first, last) = match &native.last {
+        Some(last) => (Some(&native.first), last),
+        None => (None, &native.first),
+    };
     let mut lines = Vec::new();
     if let Some(buffers) = &last.buffers {
-        let before = first.buffers;
+        let before = first.and_then(|first| first.buffers);
         lines.push(direct(report, native.process, before, buffers));
         let mapped = before.map(|before| before.mapped);
         if buffers.mapped.count > 0 || mapped.is_some_and(|mapped| mapped.count > 0) {
@@ -56,7 +62,7 @@ fn lines(report: &Report, native: &JavaNative) -> Vec<String> {
     }
     if let Some(stacks) = &last.stacks {
         let all = |stacks: ThreadStacks| [stacks.java, stacks.vm, stacks.other];
-        let before = first.stacks.map(all);
+        let before = first.and_then(|first| first.stacks).map(all);
         let rows = KINDS.into_iter().zip(all(*stacks)).enumerate();
         let rows = rows.filter(|(_, (_, memory))| memory.threads > 0);
         lines.extend(rows.map(|(index, (kind, after))| {
@@ -70,9 +76,11 @@ fn lines(report: &Report, native: &JavaNative) -> Vec<String> {
             ));
         }
     }
-    let since = units::seconds(first.at);
-    if native.last.is_some() && !lines.is_empty() {
-        lines.push(format!("Changes are those since {since}"));
+    if let Some(first) = first.filter(|_| !lines.is_empty()) {
+        lines.push(format!(
+            "Changes are those since {}",
+            units::seconds(first.at)
+        ));
     }
     lines
 }
@@ -84,11 +92,8 @@ fn direct(report: &Report, process: usize, before: Option<Buffers>, after: &Buff
     if let Some(limit) = after.direct.limit.filter(|limit| *limit > 0) {
         line.push_str(&format!(", at most {}", units::bytes(limit)));
     }
-    let is_direct = |function: &Option<String>| function.as_deref() == Some(DIRECT);
     let sites = report.sites.iter().filter(|site| {
-        site.process == process
-            && site.kind == MemoryKind::Heap
-            && site.frames.iter().any(|frame| is_direct(&frame.function))
+        site.process == process && site.kind == MemoryKind::Heap && is_direct(&site.frames)
     });
     let (bytes, count) = sites.fold((0_u64, 0_u64), |(bytes, count), site| {
         (
@@ -104,6 +109,14 @@ fn direct(report: &Report, process: usize, before: Option<Buffers>, after: &Buff
     line
 }
 
+/// Whether a path takes the memory of a direct buffer.
+fn is_direct(frames: &[Frame]) -> bool {
+    let name = |frame: &Frame| frame.function.clone().unwrap_or_default();
+    let [buffer, memory] = DIRECT;
+    let mut pairs = frames.iter().zip(frames.iter().skip(1));
+    pairs.any(|(outer, inner)| name(outer) == buffer && name(inner).ends_with(memory))
+}
+
 /// `8 (+7) of 684 KiB (+684 KiB)`
 fn pool(before: Option<BufferPool>, after: BufferPool) -> String {
     let count = |pool: &BufferPool| pool.count;
@@ -111,7 +124,11 @@ fn pool(before: Option<BufferPool>, after: BufferPool) -> String {
     format!(
         "{}{} of {}{}",
         units::grouped(after.count),
-        changed(before.as_ref().map(count), after.count, units::grouped_change),
+        changed(
+            before.as_ref().map(count),
+            after.count,
+            units::grouped_change
+        ),
         units::bytes(after.used),
         changed(before.as_ref().map(used), after.used, units::bytes_change)
     )
@@ -194,9 +211,15 @@ mod tests {
     }
 
     fn text(first: NativeView, last: Option<NativeView>) -> String {
-        let made = sample::java(DIRECT, "DirectByteBuffer.java", 1, Origin::default());
+        let java = |name: &str| sample::java(name, "", 0, Origin::default());
+        let buffer = java(DIRECT[0]);
+        let taken = vec![buffer.clone(), java("sun.misc.Unsafe.allocateMemory")];
+        let loaded = vec![buffer, java("java.lang.ClassLoader.loadClass")];
         let mut report = sample::report();
-        report.sites = vec![sample::site(1, (2048, 2), (0, 0), vec![made])];
+        report.sites = vec![
+            sample::site(1, (2048, 2), (0, 0), taken),
+            sample::site(2, (17, 1), (0, 0), loaded),
+        ];
         report.java_native = vec![JavaNative {
             process: 0,
             first,
@@ -210,7 +233,7 @@ mod tests {
     #[test]
     fn changes_and_our_own_blocks_stand_beside() {
         let expected = "
-Buffers and stacks of leaky (1234), from its memory at 3.00 s
+Buffers and stacks of leaky (1234), from its memory at 3.0 s
   Direct buffers: 3 (+2) of 3.00 KiB (+2.00 KiB), at most 64.0 MiB; by ours 2.00 KiB in 2 blocks of
   the run is live
   Stacks of 3 Java threads (+2): 3.00 MiB (+2.00 MiB) reserved, 12.0 KiB (+8.00 KiB) resident
@@ -226,10 +249,19 @@ Buffers and stacks of leaky (1234), from its memory at 3.00 s
             ..NativeView::default()
         };
         let found = text(unknown.clone(), Some(unknown));
-        assert!(found.contains("Its buffers are not known: moved"), "{found}");
-        assert!(!found.contains('\x1b') && !found.contains("Direct"), "{found}");
+        assert!(
+            found.contains("Its buffers are not known: moved"),
+            "{found}"
+        );
+        assert!(
+            !found.contains('\x1b') && !found.contains("Direct"),
+            "{found}"
+        );
         let ended = text(view(0.0, 1), None);
-        assert!(ended.contains("Stacks of 1 Java thread: 1.00 MiB"), "{ended}");
+        assert!(
+            ended.contains("Stacks of 1 Java thread: 1.00 MiB"),
+            "{ended}"
+        );
         assert!(ended.contains("had ended before"), "{ended}");
     }
 }
