@@ -1,9 +1,9 @@
 //! What a JVM itself says of its native memory at one moment: tracking by
 //! category if it is on, and what every JVM tells without a flag.
 //!
-//! The bytes of direct buffers are not among the latter: only code in the JVM
-//! can ask for them. With tracking they are in the category "Other"; and each
-//! is a block that we trace.
+//! Nothing asks a JVM for direct buffers and stacks; `buffers` and `stacks` read
+//! them from its memory. With tracking they are in the categories "Other" and
+//! "Thread".
 
 use std::time::Duration;
 

@@ -48,6 +48,35 @@ impl KlassLayout {
     }
 }
 
+/// The address of a class that the VM keeps by number (`Object`, `String`);
+/// zero until it is loaded. JDK 16 gave the numbers another home.
+///
+/// # Errors
+/// Fails if the VM does not export it.
+pub fn well_known(
+    fields: Fields<'_>,
+    memory: &dyn TargetMemory,
+    class: &str,
+) -> Result<u64, UnknownLayout> {
+    let places = [
+        (
+            "vmClasses",
+            format!("_klasses[static_cast<int>(vmClassID::{class}_klass_knum)]"),
+        ),
+        (
+            "SystemDictionary",
+            format!("_well_known_klasses[SystemDictionary::{class}_klass_knum]"),
+        ),
+    ];
+    let place = places
+        .iter()
+        .find_map(|(kind, name)| fields.static_field(kind, name));
+    let place = place.ok_or_else(|| UnknownLayout {
+        what: format!("vmClasses::{class}_klass_knum"),
+    })?;
+    Ok(memory.u64(place).unwrap_or(0))
+}
+
 /// A class's name as programmers write it, from the VM's (`java/lang/String`,
 /// `[D`).
 ///

@@ -4,11 +4,15 @@
 
 pub mod account;
 pub mod attach;
+mod boot_classes;
+mod buffers;
 mod cache;
 pub mod code_cache;
+mod collections;
 pub mod counters;
 pub mod events;
 pub mod fields;
+mod flags;
 pub mod frames;
 pub mod growth;
 pub mod heap_samples;
@@ -23,9 +27,11 @@ pub mod memory;
 pub mod method;
 pub mod nmethod;
 mod nmt;
+mod objects;
 pub mod places;
 mod pool;
 mod scopes;
+mod stacks;
 mod stream;
 mod symbol;
 #[cfg(test)]
@@ -51,6 +57,7 @@ use self::unnamed::Unnamed;
 use self::vmstructs::VmStructs;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
+use crate::report::model::java_native::NativeView;
 
 /// The Java VM of a process.
 pub struct Jvm {
@@ -132,5 +139,26 @@ impl Jvm {
             }
         }
         Ok(threads)
+    }
+
+    /// Its buffers outside of the Java heap and its threads' stacks, now;
+    /// `None` until it has begun to run Java code. The time is not set.
+    pub fn native(&self) -> Option<NativeView> {
+        let (buffers, buffers_problem) = match buffers::read(&self.structs, &self.memory) {
+            Ok(None) => return None,
+            Ok(buffers) => (buffers, None),
+            Err(problem) => (None, Some(format!("{problem:#}"))),
+        };
+        let (stacks, stacks_problem) = match stacks::read(self) {
+            Ok(stacks) => (Some(stacks), None),
+            Err(problem) => (None, Some(format!("{problem:#}"))),
+        };
+        Some(NativeView {
+            at: 0.0,
+            buffers,
+            buffers_problem,
+            stacks,
+            stacks_problem,
+        })
     }
 }

@@ -20,6 +20,10 @@ const MAX_HEAP: u64 = 4 << 30;
 /// in a virtual thread's continuation (JDK 21 and later). It is not exported.
 const RETURN_BARRIER: &str = "_ZN12StubRoutines19_cont_returnBarrierE";
 
+/// The static field that holds the first of the VM's threads that are not
+/// Java's (JDK 11 and later). It is not exported.
+const NON_JAVA_THREADS: &str = "_ZN13NonJavaThread9_the_listE";
+
 /// One heap of the code cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodeHeap {
@@ -43,6 +47,9 @@ pub struct Places {
     /// Where the last frame of a mounted continuation returns to, if the VM
     /// has virtual threads and its file still has its symbols.
     pub return_barrier: Option<u64>,
+    /// Where the VM has the first of its threads that are not Java's, if its
+    /// file still has its symbols.
+    pub non_java_threads: Option<u64>,
 }
 
 impl Places {
@@ -65,13 +72,17 @@ impl Places {
     ) -> Result<Self> {
         let fields = Fields(structs);
         let call_stub = fields.address(&[("StubRoutines", "_call_stub_return_address")])?;
+        // Both in one go: the table is large.
+        let hidden = library.all(&[RETURN_BARRIER, NON_JAVA_THREADS]);
+        let hidden = hidden.unwrap_or_default();
         Ok(Places {
             heaps: heaps(fields, layout, memory)
                 .context("cannot read where the Java VM's compiled code is")?,
             interpreter: interpreter(fields, memory)
                 .context("cannot read where the Java VM's interpreter is")?,
             call_stub_return: memory.u64(call_stub)?,
-            return_barrier: return_barrier(fields, library, memory),
+            return_barrier: return_barrier(fields, hidden.get(RETURN_BARRIER), memory),
+            non_java_threads: hidden.get(NON_JAVA_THREADS).copied(),
         })
     }
 }
@@ -141,9 +152,12 @@ fn interpreter(fields: Fields<'_>, memory: &dyn TargetMemory) -> Result<Range<u6
     Ok(start..end.context("it has no code")?)
 }
 
-fn return_barrier(fields: Fields<'_>, library: &LibJvm, memory: &dyn TargetMemory) -> Option<u64> {
+fn return_barrier(
+    fields: Fields<'_>,
+    place: Option<&u64>,
+    memory: &dyn TargetMemory,
+) -> Option<u64> {
     fields.find_offset(&[("JavaThread", "_vthread")])?;
-    let symbols = library.all(&[RETURN_BARRIER]).ok()?;
-    let address = memory.u64(*symbols.get(RETURN_BARRIER)?).ok()?;
+    let address = memory.u64(*place?).ok()?;
     (address != 0).then_some(address)
 }

@@ -28,6 +28,12 @@ impl SymbolLayout {
         })
     }
 
+    /// One with its parts at these places.
+    #[cfg(test)]
+    pub const fn of_parts(length: Number, body: u32) -> Self {
+        SymbolLayout { length, body }
+    }
+
     /// The text of the symbol at an address; none if there is none that could
     /// be a name.
     pub fn read(&self, memory: &dyn TargetMemory, address: u64) -> Option<String> {

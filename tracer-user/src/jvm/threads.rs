@@ -9,7 +9,7 @@ use super::vmstructs::VmStructs;
 use crate::process::handle::ProcessHandle;
 
 /// More threads are not listed.
-const MAX_THREADS: usize = 65_536;
+pub const MAX_THREADS: usize = 65_536;
 
 /// `/proc/PID/task/TID/status` is about 1.5 KiB.
 const MAX_STATUS: u64 = 64 << 10;
@@ -110,13 +110,20 @@ impl ThreadsLayout {
     }
 
     /// The thread's id in the process's own pid namespace.
-    fn inner_tid(&self, memory: &dyn TargetMemory, thread: u64) -> io::Result<u32> {
+    ///
+    /// # Errors
+    /// Fails if it cannot be read.
+    pub fn inner_tid(&self, memory: &dyn TargetMemory, thread: u64) -> io::Result<u32> {
         let osthread = memory.u64(thread.wrapping_add(self.osthread.into()))?;
         let tid = self.thread_id.read(memory, osthread)?;
         u32::try_from(tid).map_err(io::Error::other)
     }
 
-    fn addresses(&self, memory: &dyn TargetMemory) -> io::Result<Vec<u64>> {
+    /// The addresses of all threads that can run Java code.
+    ///
+    /// # Errors
+    /// Fails if the list cannot be read.
+    pub fn addresses(&self, memory: &dyn TargetMemory) -> io::Result<Vec<u64>> {
         match self.list {
             List::Array {
                 head,
@@ -144,13 +151,19 @@ impl ThreadsLayout {
 }
 
 /// Thread ids as the process counts them, and as we do.
-enum Namespace {
+pub enum Namespace {
+    /// They are the same.
     Ours,
+    /// Ours by those that the process has.
     Other(HashMap<u32, u32>),
 }
 
 impl Namespace {
-    fn of(process: &ProcessHandle) -> io::Result<Self> {
+    /// That of a process.
+    ///
+    /// # Errors
+    /// Fails if the process is gone.
+    pub fn of(process: &ProcessHandle) -> io::Result<Self> {
         if process.inner_pid() == Some(process.pid()) {
             return Ok(Namespace::Ours);
         }
@@ -164,7 +177,8 @@ impl Namespace {
         Ok(Namespace::Other(ids))
     }
 
-    fn tid(&self, inner: u32) -> Option<u32> {
+    /// Our id of a thread.
+    pub fn tid(&self, inner: u32) -> Option<u32> {
         match self {
             Namespace::Ours => Some(inner),
             Namespace::Other(ids) => ids.get(&inner).copied(),

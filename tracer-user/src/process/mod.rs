@@ -8,6 +8,8 @@ pub mod code;
 pub mod file;
 pub mod handle;
 pub mod maps;
+pub mod pages;
 mod record;
+pub mod stack;
 pub mod vdso;
 pub mod watch;

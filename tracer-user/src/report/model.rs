@@ -6,9 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+#[path = "java_native.rs"]
+pub mod java_native;
 #[path = "jvm.rs"]
 pub mod jvm;
 
+pub use java_native::JavaNative;
 pub use jvm::Jvm;
 
 /// The schema name that this version writes. Fields are only ever added
@@ -55,6 +58,10 @@ pub struct Report {
     /// JVM that answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub java_memory: Vec<JavaMemory>,
+    /// Buffers and stacks of JVMs, as their memory tells them, one entry for
+    /// each JVM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub java_native: Vec<JavaNative>,
 }
 
 /// What was asked for on the command line, as far as it changes the numbers.

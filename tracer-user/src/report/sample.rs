@@ -184,6 +184,7 @@ pub fn report() -> Report {
         },
         java_heap: vec![],
         java_memory: vec![],
+        java_native: vec![],
     }
 }
 

@@ -5,6 +5,7 @@ mod footer;
 mod header;
 mod java_heap;
 mod java_memory;
+mod java_native;
 mod jvm;
 mod layout;
 mod resources;
@@ -31,6 +32,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     resources::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);
     java_memory::render(&mut text, report, layout);
+    java_native::render(&mut text, report, layout);
     jvm::render(&mut text, report, layout);
     footer::render(&mut text, report, layout);
     text

@@ -34,6 +34,7 @@ impl Session {
         let mut sites = Vec::new();
         let mut modules = Vec::new();
         let jvm = self.machine_reports(&index_of);
+        let java_native = self.java_native(&index_of);
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;
@@ -88,6 +89,7 @@ impl Session {
             losses: self.losses(),
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
+            java_native,
         })
     }
 

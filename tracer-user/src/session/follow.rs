@@ -39,6 +39,7 @@ impl Session {
         self.release_children();
         self.jvms.poll();
         self.jvms.find_heaps(&mut self.images);
+        self.native.begin(&self.jvms);
         self.names.poll(&self.object, &mut self.jvms);
         self.poll_code()?;
         if self.options.threads {

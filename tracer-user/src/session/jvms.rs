@@ -136,6 +136,14 @@ impl Jvms {
         }
     }
 
+    /// All that can be read, with their images.
+    pub fn readable(&self) -> impl Iterator<Item = (u64, &Jvm)> {
+        self.images.iter().filter_map(|(image, known)| match known {
+            Known::Readable(readable) => Some((*image, &readable.jvm)),
+            _ => None,
+        })
+    }
+
     /// Does what is due now and then.
     pub fn poll(&mut self) {
         for known in self.images.values() {

@@ -6,6 +6,7 @@ mod follow;
 pub mod hold;
 pub mod images;
 mod java;
+mod java_native;
 mod java_samples;
 mod jvm_probes;
 mod jvm_report;
@@ -29,6 +30,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::images::{Image, Images};
+use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::names::SiteNames;
@@ -89,6 +91,7 @@ pub struct Session {
     machines: Machines,
     timeline: Vec<TimelinePoint>,
     java_heaps: Vec<HeapWatch>,
+    native: NativeViews,
     /// Processes whose code the kernel side has not been told of.
     unpublished: Vec<u32>,
     nanoseconds_per_hit: f64,
@@ -162,6 +165,7 @@ impl Session {
             machines: Machines::default(),
             timeline: Vec::new(),
             java_heaps: Vec::new(),
+            native: NativeViews::default(),
             unpublished: Vec::new(),
             nanoseconds_per_hit,
             began: (std::time::SystemTime::now(), monotonic_ns()),
@@ -177,7 +181,9 @@ impl Session {
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
-        self.object.set_active(true)
+        self.object.set_active(true)?;
+        self.native.begin(&self.jvms);
+        Ok(())
     }
 
     /// Begins to trace a live process.
@@ -375,6 +381,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.native.look(&self.jvms);
         self.stop_java_heaps();
         self.poll()?;
         self.probes.detach();

@@ -54,6 +54,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // What a JVM answers does not depend on the kernel.
     ("java_heap", Choice::Only(&[])),
     ("java_memory", Choice::Only(&[])),
+    ("java_native", Choice::Only(&[])),
     ("jvm_attach", Choice::Only(&[])),
     // Keys of their own among live blocks; one JVM each.
     (
