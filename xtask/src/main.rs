@@ -10,6 +10,7 @@ mod incidents;
 mod java;
 mod jdks;
 mod lint;
+mod pool;
 mod setup;
 mod shell;
 mod tally;

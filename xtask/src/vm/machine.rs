@@ -157,8 +157,11 @@ impl Emulator {
 
     fn command(&self, boot: &Boot, socket: &Path) -> Command {
         let mut command = Command::new("setpriv");
-        // The VM ends with us, whatever ends us.
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.qemu);
+        // The VM ends with us, whatever ends us; and it waits for tests that
+        // run beside it, which wait less for one another.
+        command
+            .args(["--pdeathsig", "KILL", "--", "nice", "-n", "10"])
+            .arg(&self.qemu);
         for folder in &self.firmware {
             command.arg("-L").arg(folder);
         }
