@@ -13,6 +13,7 @@ pub mod jvms;
 pub mod launch;
 pub mod names;
 mod options;
+mod orphans;
 pub mod paths;
 pub mod preflight;
 pub mod progress;
@@ -20,6 +21,7 @@ pub mod stop;
 pub mod target;
 mod threads;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -86,6 +88,8 @@ pub struct Session {
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
+    /// Targets that lost probes with their main thread.
+    orphans: HashSet<u32>,
     machines: Machines,
     timeline: Vec<TimelinePoint>,
     java_heaps: Vec<HeapWatch>,
@@ -159,6 +163,7 @@ impl Session {
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
+            orphans: HashSet::new(),
             machines: Machines::default(),
             timeline: Vec::new(),
             java_heaps: Vec::new(),
@@ -363,7 +368,7 @@ impl Session {
             .sum();
         (
             self.object.used_sites().count(),
-            lost + self.losses.code_events,
+            lost + self.losses.code_events + self.orphans.len() as u64,
         )
     }
 
