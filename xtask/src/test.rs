@@ -1,7 +1,7 @@
 //! All tests: set-up, lints, unit tests as the user, and the end-to-end tests
 //! as root.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use crate::{fuzz, jdks, lint, pool, targets, vm};
 pub(crate) const END_TO_END: &str = "unfreed-tests";
 /// Tests of one program that run at a time.
 const THREADS: &str = "--test-threads=2";
+/// The rest between histograms of a Java heap, as a multiple of what one took.
+/// The usual one, 50, is for people's programs; `cargo xtask incidents` has it.
+const HEAP_REST: (&str, &str) = ("UNFREED_HEAP_REST", "5");
 
 /// Runs everything, on the oldest and the newest kernel too, or the tests whose
 /// names contain `filter`, and prints one closing line. The code says failure
@@ -106,7 +109,7 @@ impl EndToEnd {
     /// One of the programs cannot be run.
     fn run(&self, filter: Option<&str>) -> Result<Tally> {
         pool::run(&self.programs, &|program| {
-            let mut command = Self::command(program)?;
+            let mut command = Self::command_with(program, &[HEAP_REST])?;
             command
                 .current_dir(workspace().join("tests"))
                 .args([THREADS, "--color=never"])
@@ -120,11 +123,16 @@ impl EndToEnd {
     /// # Errors
     /// See [`EndToEnd::variables`].
     pub(crate) fn command(program: &Path) -> Result<Command> {
+        Self::command_with(program, &[])
+    }
+
+    fn command_with(program: &Path, more: &[(&str, &str)]) -> Result<Command> {
         let variables = Self::variables()?;
         let variables = variables
             .iter()
             .map(|(name, value)| (*name, value.as_os_str()));
-        Ok(as_root_with(variables, program))
+        let more = more.iter().map(|(name, value)| (*name, OsStr::new(*value)));
+        Ok(as_root_with(variables.chain(more), program))
     }
 
     /// The environment of the tests.

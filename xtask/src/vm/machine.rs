@@ -198,7 +198,7 @@ impl Emulator {
             .arg(boot.initramfs)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 quiet panic=-1 mitigations=off unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
@@ -219,7 +219,8 @@ fn acceleration() -> [&'static str; 4] {
     if has_kvm {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
-        ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        // Page tables of four levels: each is a look-up in software.
+        ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
     }
 }
 
