@@ -159,6 +159,23 @@ fn the_main_thread_may_end_first() -> Result<()> {
     is_exact_or_says_what_it_lost(&report, &truth)
 }
 
+/// A probe of the same functions goes in another process, and the kernel takes
+/// those away of a process without a main thread.
+#[test]
+fn probes_that_went_with_the_main_thread_are_told() -> Result<()> {
+    let mut target = Target::start("lifecycle")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("end_main_thread")?;
+    let other = Target::start("leak")?;
+    Tracer::record(other.pid, &[])?.stop()?;
+    let report = tracer.stop()?.report()?;
+    assert_eq!(report.processes[0].end, ProcessEnd::Running);
+    let mut losses = report.losses.iter();
+    let loss = losses.find(|loss| loss.cause == "main_thread_ended");
+    assert_eq!(loss.map(|loss| loss.count), Some(1), "{:?}", report.losses);
+    Ok(())
+}
+
 #[test]
 fn an_exit_during_the_run_ends_it_with_everything_gathered() -> Result<()> {
     let mut target = Target::start("lifecycle")?;

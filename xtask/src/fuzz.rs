@@ -8,12 +8,23 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tracer_ebpf_build::workspace;
 
-use crate::setup::cargo_tool;
 use crate::shell::{cargo, run, say};
 use crate::tally::Tally;
 
-/// The release of cargo-fuzz that builds the targets.
-const CARGO_FUZZ: &str = "0.13.2";
+/// What libFuzzer needs of the compiler: the flags that cargo-fuzz gives it, by
+/// LLVM's own options (llvm/lib/Transforms/Instrumentation/SanitizerCoverage.cpp).
+/// Building cargo-fuzz takes as long as building the targets.
+const COVERAGE: [&str; 9] = [
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cllvm-args=-sanitizer-coverage-stack-depth",
+    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+    "-Ccodegen-units=1",
+];
 
 /// Where code is built for.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -98,19 +109,18 @@ fn folder() -> PathBuf {
     workspace().join("target/fuzz")
 }
 
-/// Builds all targets. Sanitizers need a nightly compiler, and find nothing
-/// in code without `unsafe`; overflows and failed assertions are found anyway.
+/// Builds all targets, with counters at all branches and comparisons for
+/// libFuzzer to see. Sanitizers need a nightly compiler, and find nothing in
+/// code without `unsafe`; overflows and failed assertions are found anyway.
 fn build() -> Result<()> {
-    let tool = cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
-    // cargo-fuzz calls the cargo that is in the variable, like any subcommand.
-    let mut command = Command::new(tool);
+    let mut command = cargo();
     command
-        .current_dir(workspace())
-        .env("CARGO", cargo().get_program())
-        .args(["build", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none"])
+        .args(["build", "--release", "--quiet", "--bins"])
+        .args(["--manifest-path", "tests/fuzz/Cargo.toml"])
+        // With a target named, build scripts and macros do without the flags.
         .args(["--target", TRIPLE, "--target-dir"])
-        .arg(folder());
-    tracer_ebpf_build::keep_toolchains(&mut command);
+        .arg(folder())
+        .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"));
     run(&mut command)
 }
 

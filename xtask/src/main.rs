@@ -11,6 +11,7 @@ mod java;
 mod jdks;
 mod lint;
 mod packages;
+mod pool;
 mod setup;
 mod shell;
 mod tally;

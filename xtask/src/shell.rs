@@ -117,7 +117,8 @@ fn program(command: &Command) -> String {
         .into_owned()
 }
 
-fn line(command: &Command) -> String {
+/// A command the way one would type it.
+pub(crate) fn line(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
         Some(format!(
             "{}={}",

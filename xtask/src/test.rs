@@ -1,62 +1,86 @@
 //! All tests: set-up, lints, unit tests as the user, and the end-to-end tests
 //! as root.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use tracer_ebpf_build::workspace;
+use tracer_ebpf_build::{Toolchain, workspace};
 
 use crate::build::{Profile, unfreed};
 use crate::setup::{Group, ensure};
-use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
+use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, run, say};
 use crate::tally::Tally;
-use crate::{fuzz, jdks, lint, targets, vm};
+use crate::{fuzz, jdks, lint, pool, targets, vm};
 
 /// The package of the end-to-end tests.
 pub(crate) const END_TO_END: &str = "unfreed-tests";
-/// End-to-end tests that run at a time.
+/// Tests of one program that run at a time.
 const THREADS: &str = "--test-threads=2";
+/// The rest between histograms of a Java heap, as a multiple of what one took.
+/// The usual one, 50, is for people's programs; `cargo xtask incidents` has it.
+const HEAP_REST: (&str, &str) = ("UNFREED_HEAP_REST", "5");
 
-/// Runs everything, the oldest and the newest kernel at last, or the tests whose
-/// names contain `filter`, and prints one closing line. The code says failure when a test failed or was skipped.
+/// Runs everything, on the oldest and the newest kernel too, or the tests whose
+/// names contain `filter`, and prints one closing line. The code says failure
+/// when a test failed or was skipped.
 ///
 /// # Errors
 /// Fails when something cannot be set up, linted or built.
 pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     let toolchain = ensure(&[Group::Lint, Group::Test, Group::Vm])?;
-    if filter.is_none() {
-        lint::all(&toolchain)?;
-    }
-    let end_to_end = EndToEnd::build()?;
-
-    let mut tally = unit_tests(filter)?;
-    if filter.is_none() {
-        tally += fuzz::briefly()?;
-    }
-    for program in &end_to_end.programs {
-        let mut command = EndToEnd::command(program)?;
-        command
-            .current_dir(workspace().join("tests"))
-            .args([THREADS, "--color=never"])
-            .args(filter);
-        tally += run_tests(&mut command)?;
-    }
-    if filter.is_some() && tally.ran() == 0 {
-        bail!("no test's name contains {:?}", filter.unwrap_or_default());
-    }
-    if filter.is_none() {
-        tally += vm::oldest_and_newest(&end_to_end)?;
-    }
+    let tally = match filter {
+        None => everything(&toolchain)?,
+        Some(name) => named(name)?,
+    };
     println!("{tally}");
     Ok(if tally.is_good() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Lints and all tests. Side by side is what waits or has one thread: cores are
+/// what is scarce. An error ends us, and with us all that runs beside.
+fn everything(toolchain: &Toolchain) -> Result<Tally> {
+    lint::format()?;
+    let beside = thread::spawn(|| {
+        lint::dependencies()?;
+        fuzz::briefly()
+    });
+    // One build for all: the binary and its unit tests take a core each.
+    run(cargo().args(["build", "--workspace", "--all-targets"]))?;
+    let end_to_end = Arc::new(EndToEnd::build()?);
+    let elsewhere = thread::spawn({
+        let end_to_end = Arc::clone(&end_to_end);
+        move || vm::oldest_and_newest(&end_to_end)
+    });
+    lint::code(toolchain)?;
+    let mut tally = unit_tests(None)? + join(beside)?;
+    tally += end_to_end.run(None)?;
+    let table = join(elsewhere)?;
+    print!("{table}");
+    Ok(tally + table.tally())
+}
+
+/// The tests whose names contain `name`.
+fn named(name: &str) -> Result<Tally> {
+    let end_to_end = EndToEnd::build()?;
+    let tally = unit_tests(Some(name))? + end_to_end.run(Some(name))?;
+    if tally.ran() == 0 {
+        bail!("no test's name contains {name:?}");
+    }
+    Ok(tally)
+}
+
+fn join<T>(work: thread::JoinHandle<Result<T>>) -> Result<T> {
+    work.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The end-to-end tests, ready to be run.
@@ -79,16 +103,36 @@ impl EndToEnd {
         })
     }
 
+    /// Runs them, or those whose names contain `filter`.
+    ///
+    /// # Errors
+    /// One of the programs cannot be run.
+    fn run(&self, filter: Option<&str>) -> Result<Tally> {
+        pool::run(&self.programs, &|program| {
+            let mut command = Self::command_with(program, &[HEAP_REST])?;
+            command
+                .current_dir(workspace().join("tests"))
+                .args([THREADS, "--color=never"])
+                .args(filter);
+            Ok(command)
+        })
+    }
+
     /// A command that runs one of their programs as root, in their environment.
     ///
     /// # Errors
     /// See [`EndToEnd::variables`].
     pub(crate) fn command(program: &Path) -> Result<Command> {
+        Self::command_with(program, &[])
+    }
+
+    fn command_with(program: &Path, more: &[(&str, &str)]) -> Result<Command> {
         let variables = Self::variables()?;
         let variables = variables
             .iter()
             .map(|(name, value)| (*name, value.as_os_str()));
-        Ok(as_root_with(variables, program))
+        let more = more.iter().map(|(name, value)| (*name, OsStr::new(*value)));
+        Ok(as_root_with(variables.chain(more), program))
     }
 
     /// The environment of the tests.
@@ -194,7 +238,7 @@ fn run_tests(command: &mut Command) -> Result<Tally> {
     for counter in [stdout, stderr].into_iter().flatten() {
         match counter.join() {
             Ok(counted) => tally += counted,
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(panic) => resume_unwind(panic),
         }
     }
     let status = child.wait().with_context(|| cannot_run(command))?;

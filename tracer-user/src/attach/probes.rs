@@ -93,6 +93,12 @@ impl Probes {
         self.covered.retain(|covered| covered.scope != scope);
     }
 
+    /// The files that are probed in a scope, and where.
+    pub fn places(&self, scope: Scope) -> impl Iterator<Item = (&ModuleFile, &[u64])> {
+        let own = self.covered.iter().filter(move |own| own.scope == scope);
+        own.map(|covered| (&*covered.file, &covered.offsets[..]))
+    }
+
     /// Probes an allocator.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ const PER_RUN: u32 = 12;
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
 /// Time between pairs, at least, as a multiple of what one histogram took.
 const REST: f64 = 50.0;
+/// Names another multiple, for tests that would wait for minutes.
+const REST_VARIABLE: &str = "UNFREED_HEAP_REST";
 
 /// Watches one JVM's heap.
 #[derive(Debug)]
@@ -138,6 +140,8 @@ struct Sampler<'a> {
     /// Whether there is no garbage in any histogram.
     exact: bool,
     period: Duration,
+    /// See [`REST`].
+    rest: f64,
     /// What the last histogram took, seconds.
     cost: f64,
     shared: &'a Mutex<Samples>,
@@ -158,6 +162,7 @@ impl<'a> Sampler<'a> {
             live_only,
             exact: live_only || counters.sees_only_reachable(),
             period,
+            rest: rest(),
             cost: 0.0,
             shared,
         };
@@ -170,7 +175,7 @@ impl<'a> Sampler<'a> {
     fn run(mut self, stopped: &Receiver<()>) -> Result<(), AttachError> {
         let goes_on = |time| matches!(stopped.recv_timeout(time), Err(RecvTimeoutError::Timeout));
         loop {
-            let rest = Duration::try_from_secs_f64(self.cost * REST).unwrap_or(LIMIT);
+            let rest = Duration::try_from_secs_f64(self.cost * self.rest).unwrap_or(LIMIT);
             let period = self.period.max(rest);
             if !goes_on(period) || !self.pair(period, goes_on)? {
                 self.account()?;
@@ -229,6 +234,12 @@ impl<'a> Sampler<'a> {
         }
         Ok(())
     }
+}
+
+fn rest() -> f64 {
+    let asked = std::env::var(REST_VARIABLE).ok();
+    let asked = asked.and_then(|text| text.parse().ok());
+    asked.unwrap_or(REST)
 }
 
 /// How a wait for a collection ended.

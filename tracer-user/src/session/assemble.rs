@@ -231,6 +231,11 @@ impl Session {
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "main_thread_ended".to_owned(),
+            count: self.orphans.len() as u64,
+            meaning: "processes that outlived their main thread, and whose probes the kernel took away because of that: what they allocated and freed since is in no number; --follow keeps the probes".to_owned(),
+        });
+        losses.push(Loss {
             cause: "code_events".to_owned(),
             count: self.losses.code_events,
             meaning: "records of newly mapped code that were lost: frames in it may have no name"

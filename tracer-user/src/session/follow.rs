@@ -45,6 +45,7 @@ impl Session {
         if self.options.threads {
             self.threads.poll(&self.object, &self.images, &self.jvms);
         }
+        self.note_orphans();
         let gone: Vec<_> = self
             .images
             .running()

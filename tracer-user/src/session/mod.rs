@@ -14,6 +14,7 @@ pub mod jvms;
 pub mod launch;
 pub mod names;
 mod options;
+mod orphans;
 pub mod paths;
 pub mod preflight;
 pub mod progress;
@@ -21,6 +22,7 @@ pub mod stop;
 pub mod target;
 mod threads;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -88,6 +90,8 @@ pub struct Session {
     targets: Vec<Target>,
     placed: Vec<Placed>,
     losses: UserLosses,
+    /// Targets that lost probes with their main thread.
+    orphans: HashSet<u32>,
     machines: Machines,
     timeline: Vec<TimelinePoint>,
     java_heaps: Vec<HeapWatch>,
@@ -162,6 +166,7 @@ impl Session {
             targets: Vec::new(),
             placed: Vec::new(),
             losses: UserLosses::default(),
+            orphans: HashSet::new(),
             machines: Machines::default(),
             timeline: Vec::new(),
             java_heaps: Vec::new(),
@@ -369,7 +374,7 @@ impl Session {
             .sum();
         (
             self.object.used_sites().count(),
-            lost + self.losses.code_events,
+            lost + self.losses.code_events + self.orphans.len() as u64,
         )
     }
 

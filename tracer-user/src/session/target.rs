@@ -52,6 +52,14 @@ impl Target {
             stat.started == self.started && (!matches!(stat.state, 'Z' | 'X') || stat.threads > 1)
         })
     }
+
+    /// Whether it is still the one that was found, and its main thread has
+    /// ended before others.
+    pub fn has_outlived_its_main_thread(&self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| {
+            stat.started == self.started && matches!(stat.state, 'Z' | 'X') && stat.threads > 1
+        })
+    }
 }
 
 /// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).

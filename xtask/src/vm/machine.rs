@@ -157,8 +157,11 @@ impl Emulator {
 
     fn command(&self, boot: &Boot, socket: &Path) -> Command {
         let mut command = Command::new("setpriv");
-        // The VM ends with us, whatever ends us.
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.qemu);
+        // The VM ends with us, whatever ends us; and it waits for tests that
+        // run beside it, which wait less for one another.
+        command
+            .args(["--pdeathsig", "KILL", "--", "nice", "-n", "10"])
+            .arg(&self.qemu);
         for folder in &self.firmware {
             command.arg("-L").arg(folder);
         }
@@ -195,7 +198,7 @@ impl Emulator {
             .arg(boot.initramfs)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 quiet panic=-1 mitigations=off unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
@@ -216,7 +219,8 @@ fn acceleration() -> [&'static str; 4] {
     if has_kvm {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
-        ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        // Page tables of four levels: each is a look-up in software.
+        ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::selection::{CHOSEN, Choice, EXCLUDED, Exclusion};
+use crate::pool::name_of;
 use crate::shell::capture;
 
 /// All test programs.
@@ -121,15 +122,6 @@ impl Program {
                 .collect(),
             tests,
         })
-    }
-}
-
-/// `semantics` of `…/deps/semantics-5c5a551b29142d34`.
-fn name_of(path: &Path) -> String {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    match file.rsplit_once('-') {
-        Some((name, _)) => name.to_owned(),
-        None => file.into_owned(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Row {
 
 /// All kernels, in the order that was asked for.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     pub(super) rows: Vec<Row>,
     /// How many tests there are in all.
     pub(super) tests: usize,
@@ -33,7 +33,7 @@ pub(super) struct Table {
 impl Table {
     /// The sum of all kernels. A VM that broke has failed even if its tests did
     /// not.
-    pub(super) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         let mut sum = Tally::default();
         for row in &self.rows {
             sum += row.outcome.tally;

@@ -1,0 +1,159 @@
+//! The end-to-end test programs, several at a time: most of their time they
+//! wait for a target, or for a tracer's clock.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::shell::{cannot_run, say};
+use crate::tally::Tally;
+
+/// Programs at a time. Each runs two tests.
+const AT_A_TIME: usize = 2;
+
+/// Programs that take long, the longest first. They begin, so that none of
+/// them is left over at the end.
+const LONG: [&str; 8] = [
+    "incidents",
+    "jvm_attach",
+    "java_heap",
+    "jvm_probes",
+    "jvm_names",
+    "jvm_stacks",
+    "jvm_ends",
+    "java_memory",
+];
+
+/// Programs that run alone, after all others, and why: `roads` compares what
+/// two runs counted with what they cost, `stress` loads both cores and counts
+/// what is lost.
+const ALONE: [&str; 2] = ["roads", "stress"];
+
+/// The name of a test program: `semantics` of
+/// `…/deps/semantics-5c5a551b29142d34`.
+pub(crate) fn name_of(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    match file.rsplit_once('-') {
+        Some((name, _)) => name.to_owned(),
+        None => file.into_owned(),
+    }
+}
+
+/// Runs programs to their end, each by the command that it is given, and shows
+/// what each printed once it has ended.
+///
+/// # Errors
+/// One cannot be run.
+pub(crate) fn run(
+    programs: &[PathBuf],
+    command: &(dyn Fn(&Path) -> Result<Command> + Sync),
+) -> Result<Tally> {
+    let (alone, mut others): (Vec<&PathBuf>, _) = programs
+        .iter()
+        .partition(|program| ALONE.contains(&name_of(program).as_str()));
+    others.sort_by_key(|program| place(&name_of(program)));
+    Ok(several(&others, AT_A_TIME, command)? + several(&alone, 1, command)?)
+}
+
+/// Where a program stands in the order.
+fn place(name: &str) -> usize {
+    let long = LONG.iter().position(|long| *long == name);
+    long.unwrap_or(LONG.len())
+}
+
+fn several(
+    programs: &[&PathBuf],
+    at_a_time: usize,
+    command: &(dyn Fn(&Path) -> Result<Command> + Sync),
+) -> Result<Tally> {
+    let waiting = Mutex::new(programs.iter());
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.next()
+    };
+    let work = || -> Result<Tally> {
+        let mut tally = Tally::default();
+        while let Some(program) = next() {
+            tally += one(&mut command(program)?)?;
+        }
+        Ok(tally)
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        let mut tally = Tally::default();
+        for worker in workers {
+            match worker.join() {
+                Ok(counted) => tally += counted?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(tally)
+    })
+}
+
+/// Runs one, with what it writes in one piece: standard output and errors in
+/// the order in which they come.
+fn one(command: &mut Command) -> Result<Tally> {
+    let start = Instant::now();
+    let (mut reader, writer) = io::pipe().context("no pipe")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone().context("no second end of a pipe")?)
+        .stderr(writer)
+        .spawn()
+        .with_context(|| cannot_run(command))?;
+    let line = crate::shell::line(command);
+    // Ours of the pipe's ends would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut output = Vec::new();
+    io::Read::read_to_end(&mut reader, &mut output).with_context(|| cannot_run(command))?;
+    let status = child.wait().with_context(|| cannot_run(command))?;
+    let output = String::from_utf8_lossy(&output);
+    let mut tally = output.lines().map(Tally::of_line).sum::<Tally>();
+    let took = start.elapsed().as_secs_f64();
+    say(format_args!("$ {line}\n{output}  took {took:.1} s"));
+    if !status.success() && tally.failed == 0 {
+        say(format_args!("no test failed, and yet: {status}"));
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_programs_begin() {
+        let mut names = ["names", "jvm_ends", "incidents", "usdt"];
+        names.sort_by_key(|name| place(name));
+        assert_eq!(names, ["incidents", "jvm_ends", "names", "usdt"]);
+    }
+
+    #[test]
+    fn tests_of_all_programs_are_counted_and_a_bad_end_is_a_failure() {
+        let programs = ["/a-1", "/b-2", "/stress-3"].map(PathBuf::from);
+        let shell = |program: &Path| {
+            let mut command = Command::new("sh");
+            let script = match name_of(program).as_str() {
+                "b" => "exit 3",
+                _ => "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'",
+            };
+            command.args(["-c", script]);
+            Ok(command)
+        };
+        let tally = run(&programs, &shell).unwrap();
+        assert_eq!((tally.passed, tally.failed), (4, 1));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error() {
+        let missing = |_: &Path| Ok(Command::new("/nonexistent/program"));
+        assert!(run(&["/a-1".into()], &missing).is_err());
+    }
+}
