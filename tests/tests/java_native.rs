@@ -182,11 +182,20 @@ fn collectors_that_move_objects_beside_the_program_are_known() -> Result<()> {
 ///                             (stack: reserved=18939904, committed=1265664)
 /// ```
 fn tracked(jdk: &Jdk, pid: u32) -> Result<(u64, u64)> {
-    let text = jdk.jcmd(pid, "VM.native_memory summary scale=b")?;
-    let (_, rest) = text.split_once("(stack: reserved=").context("no stacks")?;
-    let (reserved, rest) = rest.split_once(", committed=").context("no committed")?;
-    let committed = rest.split(|c: char| !c.is_ascii_digit()).next();
-    Ok((reserved.parse()?, committed.unwrap_or_default().parse()?))
+    let mut text = jdk.jcmd(pid, "VM.native_memory summary scale=b")?;
+    if !text.contains("(stack:") {
+        // Java 8 knows no scale.
+        text = jdk.jcmd(pid, "VM.native_memory summary")?;
+    }
+    let number = |key: &str| {
+        let (_, rest) = text.split_once("(stack: ")?.1.split_once(key)?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (digits, unit) = rest.split_at(end);
+        let unit = if unit.starts_with("KB") { 1 << 10 } else { 1 };
+        Some(digits.parse::<u64>().ok()? * unit)
+    };
+    let both = number("reserved=").zip(number("committed="));
+    both.with_context(|| format!("no stacks in {text}"))
 }
 
 #[test]
@@ -214,6 +223,18 @@ fn stacks_are_those_of_the_jvms_tracking() -> Result<()> {
             let stacks = view.stacks.with_context(what)?;
             println!("{}: {stacks:?}, tracked {reserved} {committed}", jdk.name);
             ensure!(
+                stacks.unknown == 0 && stacks.other.resident > 0,
+                "{}",
+                what()
+            );
+            // A libjvm.so without its symbols does not tell of all threads, and
+            // other threads' mappings may be larger than their stacks.
+            if stacks.vm.threads == 0 {
+                let others = stacks.java.reserved + stacks.other.reserved;
+                ensure!(jdk.major == 8 && others >= reserved, "{}", what());
+                continue;
+            }
+            ensure!(
                 stacks.java.reserved + stacks.vm.reserved == reserved,
                 "{}",
                 what()
@@ -227,13 +248,9 @@ fn stacks_are_those_of_the_jvms_tracking() -> Result<()> {
                 what()
             );
             // The launcher's first thread waits for the others.
-            ensure!(
-                stacks.other.threads == 1 && stacks.unknown == 0,
-                "{}",
-                what()
-            );
-            ensure!(stacks.other.resident > 0, "{}", what());
+            ensure!(stacks.other.threads == 1, "{}", what());
         }
+        ensure!(after.0 == before.0 + THREADS * (STACK << 10), "{}", what());
         let (first, last) = (native.first.stacks, end(&native)?.stacks);
         let (first, last) = (
             first.with_context(what)?.java,

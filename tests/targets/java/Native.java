@@ -26,12 +26,17 @@ class Native {
 
     public static void main(String[] arguments) throws Exception {
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
-        System.out.println(ProcessHandle.current().pid() + " ready");
+        System.out.println(pid() + " ready");
         for (String line; (line = input.readLine()) != null; ) {
             String[] words = line.split(" ");
             run(words[0], words.length > 1 ? Integer.parseInt(words[1]) : 0);
             System.out.println("done " + NOTHING);
         }
+    }
+
+    /** Of all ways to learn it the one that every release has. */
+    private static String pid() {
+        return ManagementFactory.getRuntimeMXBean().getName().split("@")[0];
     }
 
     private static void run(String name, int count) throws Exception {

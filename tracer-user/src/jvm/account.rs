@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::attach::{AttachError, Jvm};
+use super::attach::{AttachError, Listener};
 use super::nmt;
 use crate::report::model::{JvmAccount, Tracking};
 
@@ -18,7 +18,7 @@ const MAX_WORDS: usize = 200;
 ///
 /// # Errors
 /// The JVM does not answer.
-pub fn take(jvm: &Jvm, limit: Duration) -> Result<JvmAccount, AttachError> {
+pub fn take(jvm: &Listener, limit: Duration) -> Result<JvmAccount, AttachError> {
     let (tracking, untracked) = tracking(jvm, limit)?;
     let counters = jvm.counters().unwrap_or_default();
     let sum = |names: [&str; 2]| {
@@ -43,7 +43,10 @@ pub fn take(jvm: &Jvm, limit: Duration) -> Result<JvmAccount, AttachError> {
 }
 
 /// The summary, or the JVM's words why there is none.
-fn tracking(jvm: &Jvm, limit: Duration) -> Result<(Option<Tracking>, Option<String>), AttachError> {
+fn tracking(
+    jvm: &Listener,
+    limit: Duration,
+) -> Result<(Option<Tracking>, Option<String>), AttachError> {
     let mut words = String::new();
     for command in nmt::COMMANDS {
         let text = optional(jvm, command, limit)?;
@@ -62,7 +65,7 @@ fn tracking(jvm: &Jvm, limit: Duration) -> Result<(Option<Tracking>, Option<Stri
 }
 
 /// What a command prints; nothing if this JVM does not know it.
-fn optional(jvm: &Jvm, command: &str, limit: Duration) -> Result<String, AttachError> {
+fn optional(jvm: &Listener, command: &str, limit: Duration) -> Result<String, AttachError> {
     match jvm.command(command, limit) {
         Err(AttachError::Command { .. }) => Ok(String::new()),
         other => other,

@@ -42,9 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often is looked for the socket.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A JVM that can be asked.
+/// A JVM that can be asked: its part that listens.
 #[derive(Debug)]
-pub struct Jvm {
+pub struct Listener {
     process: ProcessHandle,
     /// Says when the process has ended, and never means another.
     life: OwnedFd,
@@ -66,7 +66,7 @@ pub fn is_jvm(process: &ProcessHandle) -> bool {
         })
 }
 
-impl Jvm {
+impl Listener {
     /// Finds a JVM. Nothing is sent to it yet.
     ///
     /// # Errors
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn what_is_no_jvm_is_not_touched() {
         let own = std::process::id();
-        assert!(matches!(Jvm::find(own), Err(AttachError::NotJava)));
-        assert!(matches!(Jvm::find(0), Err(AttachError::Ended)));
-        assert!(matches!(Jvm::find(4_194_305), Err(AttachError::Ended)));
+        assert!(matches!(Listener::find(own), Err(AttachError::NotJava)));
+        assert!(matches!(Listener::find(0), Err(AttachError::Ended)));
+        assert!(matches!(Listener::find(4_194_305), Err(AttachError::Ended)));
     }
 }

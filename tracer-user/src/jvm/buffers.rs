@@ -181,7 +181,13 @@ impl Reader<'_> {
             count: number(&pool.count)?,
             capacity: number(&pool.capacity)?,
             used: number(&pool.used)?,
-            limit: pool.limit.as_ref().map(number).transpose()?,
+            // Zero stands there until the class is initialised.
+            limit: pool
+                .limit
+                .as_ref()
+                .map(number)
+                .transpose()?
+                .filter(|limit| *limit > 0),
         };
         self.check(mirror, self.class)?;
         match self.mirror_of(pool.class)? {

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::account;
-use super::attach::{AttachError, Jvm};
+use super::attach::{AttachError, Listener};
 use super::heap_samples::{Samples, Taken};
 use super::histogram::Histogram;
 use crate::process::clock::monotonic_ns;
@@ -135,7 +135,7 @@ impl HeapWatch {
 
 /// The thread's part.
 struct Sampler<'a> {
-    jvm: Jvm,
+    jvm: Listener,
     live_only: bool,
     /// Whether there is no garbage in any histogram.
     exact: bool,
@@ -155,7 +155,7 @@ impl<'a> Sampler<'a> {
         period: Duration,
         shared: &'a Mutex<Samples>,
     ) -> Result<Self, AttachError> {
-        let jvm = Jvm::find(pid)?;
+        let jvm = Listener::find(pid)?;
         let counters = jvm.counters().unwrap_or_default();
         let mut sampler = Self {
             jvm,
@@ -249,12 +249,12 @@ enum Wait {
     Stopped,
 }
 
-fn collections(jvm: &Jvm) -> Option<u64> {
+fn collections(jvm: &Listener) -> Option<u64> {
     jvm.counters()?.collections()
 }
 
 /// One histogram.
-fn take(jvm: &Jvm, live_only: bool) -> Result<Taken, AttachError> {
+fn take(jvm: &Listener, live_only: bool) -> Result<Taken, AttachError> {
     let command = if live_only {
         "GC.class_histogram"
     } else {

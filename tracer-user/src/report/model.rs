@@ -6,11 +6,19 @@
 
 use serde::{Deserialize, Serialize};
 
+#[path = "java_heap.rs"]
+pub mod java_heap;
+#[path = "java_memory.rs"]
+pub mod java_memory;
 #[path = "java_native.rs"]
 pub mod java_native;
 #[path = "jvm.rs"]
 pub mod jvm;
 
+pub use java_heap::{
+    AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
+};
+pub use java_memory::{JavaMemory, JvmAccount, MemoryCategory, NativeMemory, Tracking};
 pub use java_native::JavaNative;
 pub use jvm::Jvm;
 
@@ -468,169 +476,6 @@ pub struct Overhead {
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.
     pub tracer_seconds: f64,
-}
-
-/// How the heap of one JVM grew, by its class histograms over the run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct JavaHeap {
-    /// Process id in the tracer's pid namespace.
-    pub pid: u32,
-    /// Whether a full collection came before each histogram (`--live`).
-    /// Without, garbage that was not collected yet counts too.
-    pub live_only: bool,
-    /// The histograms, oldest first.
-    pub samples: Vec<HeapSample>,
-    /// Classes with another count in the last histogram than in the first, and
-    /// those that grow: these first, then most bytes gained first. At most
-    /// 1,000.
-    pub classes: Vec<ClassGrowth>,
-    /// How many classes of that kind are left out of `classes`.
-    pub omitted: u64,
-    /// The VM's own samples of what it allocated during the run.
-    pub sampled: HeapSampling,
-    /// Why there are no histograms, or none after the last.
-    pub problem: Option<String>,
-}
-
-/// One class histogram.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct HeapSample {
-    /// When it was complete.
-    pub at: f64,
-    /// How long the JVM took to answer, seconds.
-    pub answered_in: f64,
-    /// How long all Java threads stood still meanwhile, seconds, as the JVM
-    /// counts it; `null` if it does not.
-    pub pause: Option<f64>,
-    /// Whether it was taken right after a collection: then there is little
-    /// garbage in it. Also true of collectors that count no garbage at all
-    /// (ZGC and Shenandoah).
-    pub after_collection: bool,
-    /// Collections since the JVM's start, as it counts them.
-    pub collections: Option<u64>,
-    /// Objects of all classes.
-    pub instances: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// The objects of one class over the run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassGrowth {
-    /// The class's name as Java source has it: `byte[]`, `a.b.C$D`.
-    pub class: String,
-    /// Whether it grows.
-    pub verdict: GrowthVerdict,
-    /// Instances in each histogram of [`JavaHeap::samples`].
-    pub instances: Vec<u64>,
-    /// Bytes in each histogram, without what the objects point to.
-    pub bytes: Vec<u64>,
-    /// Where its objects were allocated during the run, as far as samples
-    /// tell; most bytes first.
-    pub allocated: Vec<AllocationPath>,
-}
-
-/// Samples of what a JVM allocated: each time that a thread's buffer was full,
-/// the object for which it got a new one, and each object too large for that.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeapSampling {
-    /// Samples of all classes.
-    pub samples: u64,
-    /// The buffers and large objects that they stand for, bytes.
-    pub bytes: u64,
-    /// Why there are none.
-    pub problem: Option<String>,
-}
-
-/// A call path on which objects of a class were allocated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AllocationPath {
-    /// Samples of objects of the class.
-    pub samples: u64,
-    /// The buffers and large objects that they stand for, bytes: an estimate
-    /// of what was allocated on the path, whatever became of it.
-    pub bytes: u64,
-    /// Why the stack ends where it does.
-    pub stack_end: StackEnd,
-    /// The call path, root first; the Java method that allocates is last.
-    pub frames: Vec<Frame>,
-}
-
-/// Whether a class grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GrowthVerdict {
-    /// It grows across collections: in the last third of the run there are
-    /// always more than there ever were in the first.
-    Grows,
-    /// There are more, but too few collections to tell growth from garbage.
-    Unknown,
-    /// It does not, or goes up and down.
-    Steady,
-}
-
-/// What one JVM says of its native memory at the run's start and end.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct JavaMemory {
-    /// Process id in the tracer's pid namespace.
-    pub pid: u32,
-    /// At the start.
-    pub first: JvmAccount,
-    /// At the end; `null` if it did not answer any more.
-    pub last: Option<JvmAccount>,
-}
-
-/// What a JVM says of its native memory at one moment. What it does not tell
-/// is `null`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct JvmAccount {
-    /// When.
-    pub at: f64,
-    /// Its native memory tracking, if that is on.
-    pub tracking: Option<Tracking>,
-    /// Why there is no tracking, in the JVM's words.
-    pub untracked: Option<String>,
-    /// Committed bytes of the metaspace.
-    pub metaspace: Option<u64>,
-    /// Used bytes of the code cache, in whole KiB for each of its segments.
-    pub code_cache: Option<u64>,
-    /// Loaded classes.
-    pub classes: Option<u64>,
-    /// Live Java threads.
-    pub threads: Option<u64>,
-}
-
-/// Native memory tracking at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tracking {
-    /// Sizes are multiples of this many bytes: 1 if they are exact.
-    pub unit: u64,
-    /// All categories together.
-    pub total: NativeMemory,
-    /// Each category, in the JVM's order.
-    pub categories: Vec<MemoryCategory>,
-}
-
-/// One category of a JVM's native memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryCategory {
-    /// The JVM's name for it.
-    pub name: String,
-    /// Its memory.
-    pub memory: NativeMemory,
-}
-
-/// Native memory as the JVM counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NativeMemory {
-    /// Bytes of address space.
-    pub reserved: u64,
-    /// Bytes that it may use.
-    pub committed: u64,
-    /// Bytes from malloc among these, without the JVM's headers.
-    pub malloc_bytes: u64,
-    /// Blocks from malloc.
-    pub malloc_count: u64,
 }
 
 impl Report {

@@ -1,7 +1,9 @@
 //! One run of the tracer: load, attach, follow what happens, detach, report.
 
 pub mod assemble;
+mod attach;
 pub mod calibrate;
+mod describe;
 mod follow;
 pub mod hold;
 pub mod images;
@@ -19,6 +21,7 @@ pub mod paths;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
+mod sums;
 pub mod target;
 mod threads;
 
@@ -26,12 +29,11 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use tracer_ebpf::loss::{LossCause, LossCount};
+use anyhow::{Context, Result};
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
-use self::images::{Image, Images};
+use self::images::Images;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
@@ -39,19 +41,16 @@ use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
 use self::threads::ThreadNames;
-use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::btf;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::Object;
-use crate::leak::collect::Cutoff;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{Probe, TimelinePoint, Totals};
-use crate::report::names::clean;
+use crate::report::model::{Probe, TimelinePoint};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -191,65 +190,6 @@ impl Session {
         Ok(())
     }
 
-    /// Begins to trace a live process.
-    ///
-    /// # Errors
-    /// Says why it cannot be traced; for one without an allocator, what was
-    /// looked for and where.
-    pub fn attach(&mut self, target: Target) -> Result<()> {
-        let pid = target.pid;
-        self.admit(target)?;
-        self.unpublished.push(pid);
-        let code = self
-            .images
-            .current_code(pid)
-            .context("the process is gone")?;
-        let (allocators, searched) = allocator::find(code);
-        if allocators.is_empty() {
-            let files: Vec<_> = searched
-                .iter()
-                .map(|file| match &file.problem {
-                    Some(problem) => format!("  {}: {problem}", file.path),
-                    None => format!("  {}", file.path),
-                })
-                .collect();
-            bail!(
-                "process {pid} has no allocator to probe: looked for {} among its files:\n{}\na program that is linked statically needs its symbol table (do not strip it)",
-                allocator::LOOKED_FOR,
-                files.join("\n")
-            );
-        }
-        for allocator in allocators {
-            self.probe(pid, &allocator)?;
-        }
-        self.machines.look_at(&[pid]);
-        self.probe_machines();
-        if self.options.survived > 0 {
-            self.check_survived(pid)?;
-        }
-        Ok(())
-    }
-
-    /// Begins to trace a process of our own that waits to call `exec`:
-    /// `allocators` are those that its program will map.
-    ///
-    /// # Errors
-    /// Fails if a probe cannot be placed.
-    pub fn attach_waiting(
-        &mut self,
-        target: Target,
-        name: String,
-        allocators: &[Allocator],
-    ) -> Result<()> {
-        let pid = target.pid;
-        self.admit(target)?;
-        self.images.rename(pid, name);
-        for allocator in allocators {
-            self.probe(pid, allocator)?;
-        }
-        Ok(())
-    }
-
     /// A descriptor that is readable when code was mapped, somewhere.
     ///
     /// # Errors
@@ -273,60 +213,6 @@ impl Session {
         self.object.road()
     }
 
-    /// One line for each target: who, and where it is probed.
-    pub fn describe(&self) -> Vec<String> {
-        let describe = |image: &Image| {
-            let probes = self.probes_of(image.pid, |_| true);
-            let mut modules: Vec<_> = probes.iter().map(|probe| probe.module.as_str()).collect();
-            modules.dedup();
-            let name = clean(self.images.name(image));
-            if probes.is_empty() {
-                return format!(
-                    "{} ({name}): its allocator is probed when it is mapped",
-                    image.pid
-                );
-            }
-            let modules = modules.join(", ");
-            format!(
-                "{} ({name}): {} functions in {}",
-                image.pid,
-                probes.len(),
-                clean(&modules)
-            )
-        };
-        self.images.iter().map(describe).collect()
-    }
-
-    /// Each probe, for `-v`.
-    pub fn describe_probes(&self) -> Vec<String> {
-        let describe = |probe: &Probe| {
-            let module = clean(&probe.module);
-            format!(
-                "{:>16} at {module}+{:#x}, {}",
-                probe.function, probe.file_offset, probe.placement
-            )
-        };
-        self.placed
-            .iter()
-            .flat_map(|placed| &placed.probes)
-            .map(describe)
-            .collect()
-    }
-
-    /// Each unwind table, for `-v`.
-    pub fn describe_tables(&self) -> Vec<String> {
-        self.tables.describe()
-    }
-
-    /// The probes that fire in a process, in files that `is_mapped`.
-    fn probes_of(&self, pid: u32, is_mapped: impl Fn(FileId) -> bool) -> Vec<Probe> {
-        self.placed
-            .iter()
-            .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
-            .flat_map(|placed| placed.probes.clone())
-            .collect()
-    }
-
     /// Kernel memory of the maps and buffers.
     pub fn footprint(&self) -> Footprint {
         let mut footprint = self.options.sizes.footprint();
@@ -334,48 +220,6 @@ impl Session {
         footprint.fixed += buffers;
         footprint.bound += buffers;
         footprint
-    }
-
-    /// Sums over all sites now.
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
-            ..Totals::default()
-        };
-        for (_, site) in self.object.used_sites() {
-            if self.images.index_of(site.image).is_none() {
-                continue;
-            }
-            totals.live_bytes += site.live_bytes();
-            totals.live_count += site.live_count();
-            totals.allocated_bytes += site.allocated_bytes;
-            totals.allocated_count += site.allocated_count;
-            totals.freed_bytes += site.freed_bytes;
-            totals.freed_count += site.freed_count;
-        }
-        for (_, sums) in self.images.iter().flat_map(|image| image.ledger.sums()) {
-            totals.live_bytes += sums.allocated_bytes - sums.freed_bytes;
-            totals.live_count += sums.allocated_count - sums.freed_count;
-            totals.allocated_bytes += sums.allocated_bytes;
-            totals.allocated_count += sums.allocated_count;
-            totals.freed_bytes += sums.freed_bytes;
-            totals.freed_count += sums.freed_count;
-        }
-        totals
-    }
-
-    /// How many call paths there are, and how many events were lost.
-    pub fn sites_and_losses(&self) -> (usize, u64) {
-        let lost: u64 = self
-            .object
-            .losses
-            .iter()
-            .map(|(_, count)| count.events)
-            .sum();
-        (
-            self.object.used_sites().count(),
-            lost + self.losses.code_events + self.orphans.len() as u64,
-        )
     }
 
     /// Ends the run: nothing counts any more, and the probes go. What is still
@@ -396,15 +240,6 @@ impl Session {
         self.drain_code()
     }
 
-    /// Remembers the totals of this moment.
-    pub fn mark(&mut self) {
-        let point = TimelinePoint {
-            at: self.elapsed(),
-            totals: self.totals(),
-        };
-        self.timeline.push(point);
-    }
-
     /// The end of the run, or now; nanoseconds of `CLOCK_MONOTONIC`.
     fn now(&self) -> u64 {
         self.ended.unwrap_or_else(monotonic_ns)
@@ -413,68 +248,6 @@ impl Session {
     /// Seconds of tracing.
     fn elapsed(&self) -> f64 {
         self.now().saturating_sub(self.began.1) as f64 / 1e9
-    }
-
-    fn scope(&self, pid: u32) -> Scope {
-        if self.options.follow {
-            Scope::Everyone
-        } else {
-            Scope::Process(pid)
-        }
-    }
-
-    fn admit(&mut self, target: Target) -> Result<()> {
-        let time = monotonic_ns();
-        let image = self.object.admit(target.pid, time)?;
-        self.images.attach(target.pid, image, time)?;
-        if !target.is_alive() {
-            bail!("process {} ended while it was being attached", target.pid);
-        }
-        self.targets.push(target);
-        Ok(())
-    }
-
-    fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<()> {
-        let scope = self.scope(pid);
-        if self.probes.cover(scope, allocator.file.mapped) {
-            return Ok(());
-        }
-        let probes = self.probes.attach(&mut self.object, allocator, scope)?;
-        self.placed.push(Placed {
-            scope,
-            file: allocator.file.mapped,
-            probes,
-        });
-        Ok(())
-    }
-
-    /// Which blocks count at an image's end. `--survived` is about virtual
-    /// machines; of other processes it leaves nothing out.
-    fn cutoff(&self, image: u64, end: u64) -> Cutoff {
-        let age = u64::try_from(self.options.older_than.as_nanos()).unwrap_or(u64::MAX);
-        let mut cutoff = Cutoff {
-            born_by: end.saturating_sub(age),
-            asked: age > 0,
-        };
-        if self.options.survived > 0
-            && let Some(machine) = self.machines.get(image)
-        {
-            let collections = &machine.events.collections;
-            let born_by = collections.born_by(self.options.survived, end);
-            cutoff.born_by = cutoff.born_by.min(born_by);
-            cutoff.asked = true;
-        }
-        cutoff
-    }
-
-    /// Lost events by cause.
-    fn kernel_losses(&self) -> impl Iterator<Item = (LossCause, LossCount)> + '_ {
-        LossCause::ALL.into_iter().map(|cause| {
-            (
-                cause,
-                self.object.losses.get(cause as u32).unwrap_or_default(),
-            )
-        })
     }
 }
 

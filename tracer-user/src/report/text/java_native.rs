@@ -14,10 +14,10 @@ const DIRECT: [&str; 2] = ["java.nio.DirectByteBuffer.<init>", ".Unsafe.allocate
 /// The kinds of threads, one and several.
 const KINDS: [[&str; 2]; 3] = [
     ["Java thread", "Java threads"],
-    ["other thread of the JVM", "other threads of the JVM"],
+    ["thread of the JVM's own", "threads of the JVM's own"],
     [
-        "thread that is not the JVM's",
-        "threads that are not the JVM's",
+        "other thread, by its mapping",
+        "other threads, by their mappings",
     ],
 ];
 

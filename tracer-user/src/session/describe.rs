@@ -1,0 +1,63 @@
+//! What is traced and how, in lines for people.
+
+use super::Session;
+use super::images::Image;
+use crate::process::maps::FileId;
+use crate::report::model::Probe;
+use crate::report::names::clean;
+
+impl Session {
+    /// One line for each target: who, and where it is probed.
+    pub fn describe(&self) -> Vec<String> {
+        let describe = |image: &Image| {
+            let probes = self.probes_of(image.pid, |_| true);
+            let mut modules: Vec<_> = probes.iter().map(|probe| probe.module.as_str()).collect();
+            modules.dedup();
+            let name = clean(self.images.name(image));
+            if probes.is_empty() {
+                return format!(
+                    "{} ({name}): its allocator is probed when it is mapped",
+                    image.pid
+                );
+            }
+            let modules = modules.join(", ");
+            format!(
+                "{} ({name}): {} functions in {}",
+                image.pid,
+                probes.len(),
+                clean(&modules)
+            )
+        };
+        self.images.iter().map(describe).collect()
+    }
+
+    /// Each probe, for `-v`.
+    pub fn describe_probes(&self) -> Vec<String> {
+        let describe = |probe: &Probe| {
+            let module = clean(&probe.module);
+            format!(
+                "{:>16} at {module}+{:#x}, {}",
+                probe.function, probe.file_offset, probe.placement
+            )
+        };
+        self.placed
+            .iter()
+            .flat_map(|placed| &placed.probes)
+            .map(describe)
+            .collect()
+    }
+
+    /// Each unwind table, for `-v`.
+    pub fn describe_tables(&self) -> Vec<String> {
+        self.tables.describe()
+    }
+
+    /// The probes that fire in a process, in files that `is_mapped`.
+    pub(super) fn probes_of(&self, pid: u32, is_mapped: impl Fn(FileId) -> bool) -> Vec<Probe> {
+        self.placed
+            .iter()
+            .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
+            .flat_map(|placed| placed.probes.clone())
+            .collect()
+    }
+}
