@@ -130,7 +130,11 @@ impl ThreadNames {
             string,
             value,
             coder: classes.offset(memory, string, "coder"),
-            klass: fields.offset(&[("oopDesc", "_metadata._compressed_klass")])?,
+            klass: fields.offset(&[
+                ("oopDesc", "_metadata._compressed_klass"),
+                // From JDK 27 on.
+                ("oopDesc", "_compressed_klass"),
+            ])?,
             klasses: narrow(
                 fields,
                 memory,
