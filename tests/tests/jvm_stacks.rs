@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::{ends_in, has_frame, is_java};
-use unfreed_tests::model::{Site, StackEnd};
+use unfreed_tests::model::{Frame, Origin, Site, StackEnd};
 use unfreed_tests::{Jdk, Target, Tracer, View};
 
 /// The only caller of `calloc` in a deflater's beginning.
@@ -176,7 +176,7 @@ fn virtual_threads_of(jdk: &Jdk) -> Result<()> {
 
 /// All stacks of the main thread are whole once the JVM has started: libraries
 /// that were just loaded have no tables yet.
-fn check_from_start(report: &View, calls: u64) -> Result<()> {
+fn check_from_start(jdk: &Jdk, report: &View, calls: u64) -> Result<()> {
     let settled = "stacks.Mix.settled";
     let seen = deflaters(report, settled);
     ensure!(
@@ -185,8 +185,14 @@ fn check_from_start(report: &View, calls: u64) -> Result<()> {
     );
     for site in report.sites_with(settled) {
         // The launcher runs main in a thread of its own.
-        let is_whole = site.stack_end == StackEnd::Start && has_frame(site, "JavaMain");
-        let is_named = site.frames.iter().all(|frame| frame.function.is_some());
+        let launcher = match jdk.is_stripped() {
+            true => "stacks.Mix.main",
+            false => "JavaMain",
+        };
+        let is_whole = site.stack_end == StackEnd::Start && has_frame(site, launcher);
+        let may_lack_name = |frame: &Frame| jdk.is_stripped() && frame.origin == Origin::Library;
+        let mut frames = site.frames.iter();
+        let is_named = frames.all(|frame| frame.function.is_some() || may_lack_name(frame));
         ensure!(is_whole && is_named, "{site:#?}");
     }
     Ok(())
@@ -205,7 +211,7 @@ fn a_jvm_that_is_run() -> Result<()> {
             .lines()
             .find_map(|line| line.strip_prefix("done "));
         let calls = calls.context("the JVM did not say what it did")?.parse()?;
-        check_from_start(&finished.report()?, calls).with_context(|| jdk.name.clone())?;
+        check_from_start(&jdk, &finished.report()?, calls).with_context(|| jdk.name.clone())?;
     }
     Ok(())
 }
@@ -224,5 +230,5 @@ fn a_shell_that_execs_java() -> Result<()> {
     ensure!(target.finish()?.success());
     let report = tracer.wait()?.report()?;
     ensure!(report.processes.len() == 2, "{:?}", report.processes);
-    check_from_start(&report, calls)
+    check_from_start(&jdk, &report, calls)
 }

@@ -6,6 +6,7 @@
 //! | 0000 |           0          | return address                  |
 //! | 1000 |           0          | address that a signal interrupted
 //! | 0100 | bytecode pointer, 16 | Method* / 8, 44 bits            |  (bits 59..44, 43..0)
+//! | 0110 |           0          | Method* / 8, bytecode not known |
 //! | 0010 | compile id, 13       | address in a JVM's code cache   |
 //! | 0001 |           0          | Klass* of a sampled object      |
 //! +------+----------------------+---------------------------------+
@@ -30,8 +31,9 @@ pub enum Frame {
         /// Address of its `Method`.
         method: u64,
         /// Lowest 16 bits of the bytecode's address, which is enough: a method
-        /// has less than 64 KiB.
-        bytecode: u16,
+        /// has less than 64 KiB. Not known of a frame that JDK 8 is moving into
+        /// compiled code: it keeps that code's address in its place.
+        bytecode: Option<u16>,
     },
     /// A blob of HotSpot's code cache: a compiled method or a stub.
     Compiled {
@@ -53,6 +55,8 @@ const INTERRUPTED: u64 = 1 << 63;
 const INTERPRETED: u64 = 1 << 62;
 const COMPILED: u64 = 1 << 61;
 const CLASS: u64 = 1 << 60;
+/// Interpreted, and no bytecode with it.
+const SOMEWHERE: u64 = INTERPRETED | COMPILED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
 const METHOD_BITS: u32 = 44;
@@ -71,6 +75,12 @@ pub const fn native(address: u64, interrupted: u64) -> u64 {
 #[inline(always)]
 pub const fn interpreted(method: u64, bytecode: u64) -> u64 {
     INTERPRETED | (method & ADDRESS) >> 3 | (bytecode & 0xffff) << METHOD_BITS
+}
+
+/// The same without the bytecode.
+#[inline(always)]
+pub const fn interpreted_somewhere(method: u64) -> u64 {
+    SOMEWHERE | (method & ADDRESS) >> 3
 }
 
 /// The word of a frame in a code cache.
@@ -94,8 +104,12 @@ impl Frame {
     pub const fn of(word: u64) -> Self {
         match word & TAGS {
             INTERPRETED => Self::Interpreted {
-                method: (word & ((1 << METHOD_BITS) - 1)) << 3,
-                bytecode: (word >> METHOD_BITS) as u16,
+                method: Self::method(word),
+                bytecode: Some((word >> METHOD_BITS) as u16),
+            },
+            SOMEWHERE => Self::Interpreted {
+                method: Self::method(word),
+                bytecode: None,
             },
             COMPILED => Self::Compiled {
                 pc: word & ADDRESS,
@@ -109,6 +123,10 @@ impl Frame {
                 interrupted: word & INTERRUPTED != 0,
             },
         }
+    }
+
+    const fn method(word: u64) -> u64 {
+        (word & ((1 << METHOD_BITS) - 1)) << 3
     }
 
     /// Whether it is known by more than an address.
@@ -126,7 +144,17 @@ mod tests {
         let (method, bytecode) = (0x7fff_ffff_fff8, 0xffff);
         assert_eq!(
             Frame::of(interpreted(method, 0x7f00_0000_0000 | u64::from(bytecode))),
-            Frame::Interpreted { method, bytecode }
+            Frame::Interpreted {
+                method,
+                bytecode: Some(bytecode)
+            }
+        );
+        assert_eq!(
+            Frame::of(interpreted_somewhere(method)),
+            Frame::Interpreted {
+                method,
+                bytecode: None
+            }
         );
         assert_eq!(
             Frame::of(compiled(0x7fff_ffff_ffff, 5 * IDS + 77)),

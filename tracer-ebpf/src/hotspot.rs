@@ -50,7 +50,7 @@ pub(crate) fn find(at: Registers, current: &mut Current) -> Result<Found, StackE
     let vm = unsafe { &(*current.thread).vm };
     let interpreter = vm.interpreter_start.get();
     if at.ip.wrapping_sub(interpreter) < vm.interpreter_length.get() {
-        return interpreted(at, vm.bytecode_below.get(), current);
+        return interpreted(at, vm, current);
     }
     let number = vm.number.get() as u32;
     let offset = at.ip.wrapping_sub(vm.start.get());
@@ -66,13 +66,17 @@ pub(crate) fn find(at: Registers, current: &mut Current) -> Result<Found, StackE
 }
 
 #[inline(always)]
-fn interpreted(at: Registers, below: u64, current: &mut Current) -> Result<Found, StackEnd> {
+fn interpreted(at: Registers, vm: &VmCode, current: &mut Current) -> Result<Found, StackEnd> {
     // The lower one first, for the window.
-    let bytecode = word(at.bp.wrapping_sub(below), current)?;
+    let bytecode = word(at.bp.wrapping_sub(vm.bytecode_below.get()), current)?;
     let method = word(at.bp.wrapping_sub(METHOD_BELOW), current)?;
+    let is_code = bytecode.wrapping_sub(vm.start.get()) < vm.length.get();
     Ok(Found {
         rule: Rule::INTERPRETED,
-        word: frame::interpreted(method, bytecode),
+        word: match is_code {
+            true => frame::interpreted_somewhere(method),
+            false => frame::interpreted(method, bytecode),
+        },
     })
 }
 

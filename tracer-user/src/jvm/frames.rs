@@ -146,11 +146,12 @@ impl JavaNames {
         &mut self,
         vm: Source<'_>,
         method: u64,
-        bytecode: u16,
+        bytecode: Option<u16>,
     ) -> Result<JavaFrame, Unnamed> {
         let method = self.method(vm, method)?;
-        let bci = method.bci(bytecode);
-        if bci.is_none() && !method.is_empty() {
+        let bci = bytecode.and_then(|bytecode| method.bci(bytecode));
+        let is_elsewhere = bytecode.is_some() && bci.is_none();
+        if is_elsewhere && !method.is_empty() {
             return Err(Unnamed::NotAMethod);
         }
         Ok(method_frame(&method, bci, FrameKind::Interpreted))

@@ -68,7 +68,11 @@ impl Objects {
     /// Names what the VM does not export.
     pub fn of(fields: Fields<'_>, memory: &dyn TargetMemory) -> Result<Self, UnknownLayout> {
         Ok(Objects {
-            klass: fields.offset(&[("oopDesc", "_metadata._compressed_klass")])?,
+            klass: fields.offset(&[
+                ("oopDesc", "_metadata._compressed_klass"),
+                // From JDK 27 on.
+                ("oopDesc", "_compressed_klass"),
+            ])?,
             klasses: narrow(
                 fields,
                 memory,

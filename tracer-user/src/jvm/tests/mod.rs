@@ -90,6 +90,14 @@ fn threads_have_their_whole_names() {
 /// A frame, as the program itself tells it and as we name it.
 type Told = (String, String, Option<String>, Option<u32>);
 
+/// The class without the number that JDK 8 writes behind an anonymous one's name.
+fn without_hash(class: &str) -> &str {
+    match class.rsplit_once('/') {
+        Some((name, hash)) if hash.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => class,
+    }
+}
+
 /// What `Thread.getStackTrace` tells, until the line `end`.
 fn told(target: &mut JavaTarget) -> Vec<Told> {
     let mut frames = Vec::new();
@@ -102,9 +110,11 @@ fn told(target: &mut JavaTarget) -> Vec<Told> {
         let [class, method, file, number] = words[..] else {
             panic!("{line}");
         };
-        let file = (file != "null").then(|| file.to_owned());
-        let class = class_name(&class.replace('.', "/")).unwrap();
-        frames.push((class, method.into(), file, number.parse().ok()));
+        let file = (file != "null" && file != "<Unknown>").then(|| file.to_owned());
+        let class = class_name(&without_hash(class).replace('.', "/")).unwrap();
+        // For hidden frames JDK 8 tells where their bytecode is, from here on.
+        let line = number.parse().ok().filter(|line| *line < 1_000_000);
+        frames.push((class, method.into(), file, line));
     }
 }
 
