@@ -63,6 +63,19 @@ impl Jdk {
         Ok(found)
     }
 
+    /// Three of them, for what hardly depends on the version: Debian's 17, the
+    /// oldest and the newest.
+    ///
+    /// # Errors
+    /// See [`Jdk::all`].
+    pub fn some() -> Result<Vec<Self>> {
+        let mut all = Self::all()?;
+        let newest = all.pop();
+        all.truncate(2);
+        all.extend(newest);
+        Ok(all)
+    }
+
     /// Debian's, whose tools (`jcmd`, `jstack`) tell the truth about the others.
     ///
     /// # Errors
@@ -133,16 +146,25 @@ impl Jdk {
     /// Those that have symbols and probes.
     ///
     /// # Errors
-    /// One of those that must be at hand is not.
+    /// See [`Jdk::all`].
     pub fn with_symbols() -> Result<Vec<Self>> {
         let all = Self::all()?.into_iter();
         Ok(all.filter(|jdk| !jdk.is_stripped()).collect())
     }
 
+    /// Those of [`Jdk::some`] that have.
+    ///
+    /// # Errors
+    /// See [`Jdk::all`].
+    pub fn some_with_symbols() -> Result<Vec<Self>> {
+        let some = Self::some()?.into_iter();
+        Ok(some.filter(|jdk| !jdk.is_stripped()).collect())
+    }
+
     /// The one that has not.
     ///
     /// # Errors
-    /// One of those that must be at hand is not.
+    /// See [`Jdk::all`].
     pub fn stripped() -> Result<Self> {
         let mut all = Self::all()?.into_iter();
         all.find(Self::is_stripped).context("none is stripped")
@@ -212,6 +234,12 @@ mod tests {
         assert_eq!(of("1.8.0_392"), Some(8));
         assert_eq!(of("x"), None);
         assert_eq!(major("IMAGE=\"x\"\n"), None);
+    }
+
+    #[test]
+    fn some_are_of_the_oldest_version_and_the_newest() {
+        let majors: Vec<_> = Jdk::some().unwrap().iter().map(|jdk| jdk.major).collect();
+        assert_eq!(majors, [17, 11, 25]);
     }
 
     #[test]

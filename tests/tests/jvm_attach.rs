@@ -57,17 +57,17 @@ fn lives(target: &mut Target) -> Result<()> {
     target.command("grow 1").map(drop)
 }
 
-fn for_each_jdk(test: impl Fn(&Jdk, &Program) -> Result<()>) -> Result<()> {
+fn for_each(jdks: &[Jdk], test: impl Fn(&Jdk, &Program) -> Result<()>) -> Result<()> {
     let program = Program::copy("Heap")?;
-    for jdk in Jdk::all()? {
-        test(&jdk, &program).with_context(|| jdk.home.display().to_string())?;
+    for jdk in jdks {
+        test(jdk, &program).with_context(|| jdk.home.display().to_string())?;
     }
     Ok(())
 }
 
 #[test]
 fn every_jdk_answers() -> Result<()> {
-    for_each_jdk(|jdk, program| {
+    for_each(&Jdk::all()?, |jdk, program| {
         let mut target = Target::start_with(&mut jdk.command(&[], program))?;
         ensure!(!socket(target.pid).exists());
         ask_well(target.pid)?;
@@ -82,7 +82,7 @@ fn every_jdk_answers() -> Result<()> {
 /// asked all the same; without its socket it must not be touched.
 #[test]
 fn no_signal_that_kills() -> Result<()> {
-    for_each_jdk(|jdk, program| {
+    for_each(&Jdk::all()?, |jdk, program| {
         let mut target = Target::start_with(&mut jdk.command(&["-Xrs"], program))?;
         ask_well(target.pid)?;
         fs::remove_file(socket(target.pid))?;
@@ -93,7 +93,7 @@ fn no_signal_that_kills() -> Result<()> {
 
 #[test]
 fn an_option_that_forbids_it_is_named() -> Result<()> {
-    for_each_jdk(|jdk, program| {
+    for_each(&Jdk::some()?, |jdk, program| {
         let file = program.folder().join("options");
         fs::write(&file, "-XX:+DisableAttachMechanism")?;
         let disabled = "-XX:+DisableAttachMechanism";
@@ -158,7 +158,7 @@ fn planted_links_are_not_followed() -> Result<()> {
 
 #[test]
 fn a_jvm_of_another_user_answers() -> Result<()> {
-    for_each_jdk(|jdk, program| {
+    for_each(&Jdk::all()?, |jdk, program| {
         let java = jdk.command(&[], program);
         let id = NOBODY.to_string();
         let mut command = Command::new("setpriv");
@@ -288,7 +288,7 @@ fn a_jvm_in_namespaces_of_its_own_answers() -> Result<()> {
 /// To such a JVM our root is nobody, and its own root somebody else.
 #[test]
 fn a_jvm_with_users_of_its_own_answers() -> Result<()> {
-    for_each_jdk(|jdk, program| {
+    for_each(&Jdk::some()?, |jdk, program| {
         let java = jdk.command(&[], program);
         let id = NOBODY.to_string();
         let mut command = Command::new("setpriv");

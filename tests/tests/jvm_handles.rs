@@ -105,7 +105,7 @@ fn handles_are_live_where_they_were_made() -> Result<()> {
 /// The JVM checks each call in a function of its own before the usual one.
 #[test]
 fn checked_calls_count_once() -> Result<()> {
-    for jdk in &Jdk::with_symbols()? {
+    for jdk in &Jdk::some_with_symbols()? {
         is_exact(jdk, &["-Xcheck:jni"]).with_context(|| jdk.name.clone())?;
     }
     Ok(())

@@ -29,10 +29,12 @@ const LONG: [&str; 8] = [
     "java_memory",
 ];
 
-/// Programs that run alone, after all others, and why: `roads` compares what
-/// two runs counted with what they cost, `stress` loads both cores and counts
-/// what is lost.
-const ALONE: [&str; 2] = ["roads", "stress"];
+/// Programs that run alone, after all others. A tracer that follows children
+/// (in `changes`, `jvm_stacks`, `lifecycle`) has the kernel place breakpoints in
+/// every process: valgrind's in `oracle` die of them, gdb's in `stacks` may take
+/// them for its own, and `robustness` finds code patched that should not be.
+/// `roads` and `stress` load both cores, and count what is lost.
+const ALONE: [&str; 5] = ["oracle", "roads", "robustness", "stacks", "stress"];
 
 /// The name of a test program: `semantics` of
 /// `…/deps/semantics-5c5a551b29142d34`.

@@ -10,7 +10,8 @@
 //! again: when any probe of the same place goes, in whatever process
 //! (`register_for_each_vma` in `uprobes.c`), and on the perf road at the next
 //! hit already (`uprobe_perf_func`). Nothing tells of it, but it shows: where
-//! the breakpoint was, the code is as in the file again.
+//! the breakpoint was, the code is as in the file again (until somebody else wants
+//! it there, who probes everyone: then our programs run again too).
 
 use std::fs::File;
 use std::io;
