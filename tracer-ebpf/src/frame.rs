@@ -8,6 +8,7 @@
 //! | 0100 | bytecode pointer, 16 | Method* / 8, 44 bits            |  (bits 59..44, 43..0)
 //! | 0010 | compile id, 13       | address in a JVM's code cache   |
 //! | 0001 |           0          | Klass* of a sampled object      |
+//! | 0011 | hash of an object's class's name, 60 bits              |
 //! +------+----------------------+---------------------------------+
 //! ```
 //!
@@ -45,6 +46,11 @@ pub enum Frame {
         /// Address of its `Klass`.
         klass: u64,
     },
+    /// The same by the class's name; see [`crate::class_name`].
+    ClassName {
+        /// The whole word, under which the name is kept.
+        word: u64,
+    },
 }
 
 /// Addresses of user space have no higher bits.
@@ -53,6 +59,7 @@ const INTERRUPTED: u64 = 1 << 63;
 const INTERPRETED: u64 = 1 << 62;
 const COMPILED: u64 = 1 << 61;
 const CLASS: u64 = 1 << 60;
+const CLASS_NAME: u64 = CLASS | COMPILED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
 const METHOD_BITS: u32 = 44;
@@ -85,6 +92,12 @@ pub const fn class(klass: u64) -> u64 {
     CLASS | klass & ADDRESS
 }
 
+/// The word of a class by the hash of its name.
+#[inline(always)]
+pub const fn class_name(hash: u64) -> u64 {
+    CLASS_NAME | hash & !TAGS
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "fields are cut out of words"
@@ -104,6 +117,7 @@ impl Frame {
             CLASS => Self::Class {
                 klass: word & ADDRESS,
             },
+            CLASS_NAME => Self::ClassName { word },
             _ => Self::Native {
                 address: word & !TAGS,
                 interrupted: word & INTERRUPTED != 0,

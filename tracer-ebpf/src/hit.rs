@@ -13,7 +13,7 @@ use crate::inflight::now;
 use crate::maps::{self, PLACES, PROCESSES, TOLD};
 
 /// The thread that ran into the probe.
-struct Here(*mut pt_regs);
+pub(crate) struct Here(pub(crate) *mut pt_regs);
 
 impl Machine for Here {
     #[inline(always)]

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod call;
 pub mod callsite;
+pub mod class_name;
 pub mod event;
 pub mod frame;
 pub mod java;

@@ -182,7 +182,14 @@ fn uf_empty_ret(_context: RetProbeContext) -> u32 {
 fn uf_walk(context: ProbeContext) -> u32 {
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
-        unsafe { unwind::capture(context.regs, (*context.regs).rip, thread) };
+        unsafe {
+            unwind::capture(
+                context.regs,
+                unwind::Place::Entry,
+                (*context.regs).rip,
+                thread,
+            )
+        };
     }
     0
 }
@@ -201,6 +208,13 @@ fn uf_stackid(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_java_object(context: ProbeContext) -> u32 {
     javaheap::sample(&context);
+    0
+}
+
+/// Where a JVM tells of every Java object that it allocates.
+#[uprobe]
+fn uf_java_new(context: ProbeContext) -> u32 {
+    javaheap::object(&context);
     0
 }
 

@@ -7,6 +7,7 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
@@ -166,6 +167,11 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0)
 /// The places of USDT probes.
 #[map]
 pub(crate) static PLACES: HashMap<PlaceKey, Place> = HashMap::with_max_entries(MAX_PLACES, 0);
+
+/// Names of classes by their words.
+#[map]
+pub(crate) static CLASS_NAMES: HashMap<u64, ClassName> =
+    HashMap::with_max_entries(MAX_NAMES, BPF_F_NO_PREALLOC);
 
 /// What USDT probes tell: a ring of its own, so that it never takes the place
 /// of mapping events.

@@ -9,6 +9,7 @@ pub mod code_cache;
 pub mod counters;
 pub mod events;
 pub mod fields;
+pub mod flags;
 pub mod frames;
 pub mod growth;
 pub mod heap_samples;

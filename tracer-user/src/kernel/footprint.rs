@@ -1,6 +1,7 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
+use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES};
 use tracer_ebpf::rule::Rule;
@@ -57,17 +58,18 @@ impl Sizes {
         let threads = per_thread * u64::from(self.threads.most);
         let rings = u64::from(EVENT_RING_BYTES) + u64::from(PROBE_RING_BYTES);
         let others = live + index + sites + self.tables() + places() + rings;
+        let on_demand = threads + class_names();
         if self.threads.in_advance {
             return Footprint {
-                fixed: others + threads,
+                fixed: others + on_demand,
                 per_thread: 0,
-                bound: others + threads,
+                bound: others + on_demand,
             };
         }
         Footprint {
             fixed: others,
             per_thread,
-            bound: others + threads,
+            bound: others + on_demand,
         }
     }
 }
@@ -90,6 +92,11 @@ impl Sizes {
 fn places() -> u64 {
     let entry = hash_entry_bytes(size_of::<PlaceKey>(), size_of::<Place>()) as u64;
     u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
+}
+
+/// The names of classes, if all are there.
+fn class_names() -> u64 {
+    u64::from(MAX_NAMES) * hash_entry_bytes(8, size_of::<ClassName>()) as u64
 }
 
 /// A bucket head of 16 bytes for each entry, rounded up to a power of two.

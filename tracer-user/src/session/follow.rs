@@ -9,7 +9,8 @@ use tracer_ebpf::thread::image_pid;
 
 use super::Session;
 use super::images::Change;
-use super::jvms::Watched;
+use super::java_objects::Watch;
+use super::jvms::{HeapSource, Watched};
 use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
@@ -174,13 +175,19 @@ impl Session {
             return JavaCode::None;
         };
         let scope = self.scope(image_pid(image));
-        let (probes, object) = (&mut self.probes, &mut self.object);
+        let mut watch = Watch {
+            probes: &mut self.probes,
+            object: &mut self.object,
+            machines: &mut self.machines,
+            own_probes: self.options.jvm_probes,
+        };
         let wants_heap = !self.java_heaps.is_empty();
         self.jvms.look(image, code, |jvm| {
-            let freed_code = probes.watch_freed_code(object, &jvm.library, scope);
+            let (library, object) = (&jvm.library, &mut *watch.object);
+            let freed_code = watch.probes.watch_freed_code(object, library, scope);
             let heap = match wants_heap {
-                true => probes.watch_java_heap(object, &jvm.library, scope),
-                false => Ok(()),
+                true => watch.heap(image, jvm, scope),
+                false => Ok(HeapSource::Samples),
             };
             Watched {
                 freed_code: freed_code.is_ok(),

@@ -6,6 +6,7 @@ mod follow;
 pub mod hold;
 pub mod images;
 mod java;
+mod java_objects;
 mod java_samples;
 mod jvm_probes;
 mod jvm_report;

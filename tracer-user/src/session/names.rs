@@ -7,7 +7,8 @@ use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
 
 use super::jvms::Jvms;
-use crate::jvm::frames::Named;
+use crate::jvm::frames::{JavaFrame, Named};
+use crate::jvm::unnamed::Unnamed;
 use crate::kernel::object::Object;
 
 /// Names of the Java frames of sites.
@@ -30,7 +31,11 @@ impl SiteNames {
             if !self.sites.contains_key(&index)
                 && let Some(jvm) = jvms.readable_mut(site.image)
             {
-                let words = java_words(&site).map(|word| (word, jvm.name(word)));
+                let mut name = |word| match Frame::of(word) {
+                    Frame::ClassName { .. } => told_class(object, word),
+                    _ => jvm.name(word),
+                };
+                let words = java_words(&site).map(|word| (word, name(word)));
                 self.sites.insert(index, words.collect());
             }
         }
@@ -47,6 +52,13 @@ impl SiteNames {
         let names = words.iter().map(|word| find(word).map(|(_, named)| named));
         names.map(|named| named.cloned()).collect()
     }
+}
+
+/// The class of an object that the VM told of.
+fn told_class(object: &Object, word: u64) -> Named {
+    let name = object.usdt.class_name(word).ok_or(Unnamed::NoRoom)?;
+    let told = JavaFrame::of_told_class(&name).ok_or(Unnamed::NotAClass)?;
+    Ok([told].into())
 }
 
 fn java_words(site: &Site) -> impl Iterator<Item = u64> {
