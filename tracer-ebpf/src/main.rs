@@ -17,6 +17,7 @@
 
 mod allocation;
 mod code;
+mod code_told;
 mod entry;
 mod handle;
 mod hit;
@@ -253,8 +254,8 @@ fn uf_thread_ret(context: RetProbeContext) -> u32 {
 
 /// Where a JVM frees code.
 #[uprobe]
-fn uf_code_freed(_context: ProbeContext) -> u32 {
-    hotspot::code_freed();
+fn uf_code_freed(context: ProbeContext) -> u32 {
+    hotspot::code_freed(&context);
     0
 }
 

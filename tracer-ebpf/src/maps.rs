@@ -11,8 +11,8 @@ use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
-    EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS,
-    PROBE_RING_BYTES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
+    MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
@@ -177,6 +177,10 @@ pub(crate) static CLASS_NAMES: HashMap<u64, ClassName> =
 /// of mapping events.
 #[map]
 pub(crate) static TOLD: RingBuf = RingBuf::with_byte_size(PROBE_RING_BYTES, 0);
+
+/// What JVMs tell of compiled code, which comes in bursts.
+#[map]
+pub(crate) static COMPILED: RingBuf = RingBuf::with_byte_size(CODE_RING_BYTES, 0);
 
 /// Whether events count now.
 #[inline(always)]

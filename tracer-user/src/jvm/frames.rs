@@ -31,6 +31,9 @@ pub enum FrameKind {
     C1,
     /// Code of the second compiler.
     C2,
+    /// Compiled code of which the method alone is known: neither its line,
+    /// nor what is inlined.
+    Told,
     /// The call of a native method.
     Native,
     /// Code of the VM's own in the code cache; `method` is its name.
@@ -60,6 +63,16 @@ pub struct JavaFrame {
 }
 
 impl JavaFrame {
+    /// A method that the VM told of.
+    pub fn told(class: String, method: String, signature: Option<String>) -> Self {
+        JavaFrame {
+            class: Some(class.into()),
+            method: Some(method.into()),
+            signature: signature.map(Into::into),
+            ..bare_frame(FrameKind::Told)
+        }
+    }
+
     /// The class of an object, by the name that the VM told with it; `None`
     /// if it could not be read.
     pub fn of_told_class(name: &ClassName) -> Option<Self> {

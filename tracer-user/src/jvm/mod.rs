@@ -33,6 +33,7 @@ mod symbol;
 pub(crate) mod tests;
 mod thread_name;
 pub mod threads;
+pub mod told_code;
 pub mod unnamed;
 pub mod vmstructs;
 

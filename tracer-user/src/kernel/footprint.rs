@@ -3,7 +3,9 @@
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::java::{self, Freed, Vm};
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES};
+use tracer_ebpf::limits::{
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES,
+};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Range, Row, Space, cached};
@@ -56,7 +58,8 @@ impl Sizes {
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
         let per_thread = hash_entry_bytes(8, size_of::<Thread>()) as u64;
         let threads = per_thread * u64::from(self.threads.most);
-        let rings = u64::from(EVENT_RING_BYTES) + u64::from(PROBE_RING_BYTES);
+        let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
+        let rings: u64 = rings.iter().sum();
         let others = live + index + sites + self.tables() + places() + rings;
         let on_demand = threads + class_names();
         if self.threads.in_advance {

@@ -40,7 +40,8 @@ impl Session {
         self.release_children();
         self.jvms.poll();
         self.jvms.find_heaps(&mut self.images);
-        self.names.poll(&self.object, &mut self.jvms);
+        self.codes.drain(&mut self.object);
+        self.names.poll(&self.object, &mut self.jvms, &self.codes);
         self.poll_code()?;
         if self.options.threads {
             self.threads.poll(&self.object, &self.images, &self.jvms);
@@ -70,6 +71,7 @@ impl Session {
         self.publish_code();
         self.probe_machines();
         self.drain_machines();
+        self.codes.drain(&mut self.object);
         Ok(())
     }
 
@@ -181,10 +183,13 @@ impl Session {
             machines: &mut self.machines,
             own_probes: self.options.jvm_probes,
         };
-        let wants_heap = !self.java_heaps.is_empty();
+        let (wants_heap, codes) = (!self.java_heaps.is_empty(), &mut self.codes);
         self.jvms.look(image, code, |jvm| {
             let (library, object) = (&jvm.library, &mut *watch.object);
             let freed_code = watch.probes.watch_freed_code(object, library, scope);
+            if freed_code.is_ok() {
+                codes.begin(image);
+            }
             let heap = match wants_heap {
                 true => watch.heap(image, jvm, scope),
                 false => Ok(HeapSource::Samples),
@@ -275,6 +280,8 @@ impl Session {
         self.losses.late_allocators += 1;
         self.probes.uncover(scope);
         self.machines.uncover(scope);
+        // Its frees are not told any more.
+        self.codes.forget_process(pid);
         self.machines.look_at(&[pid]);
         self.probe_new_code(pid)
     }
@@ -313,6 +320,7 @@ impl Session {
             self.tables.forget(image.id);
             self.machines.retire(&mut self.object, image.id);
             self.jvms.forget(image.id);
+            self.codes.forget(image.id);
         }
         let unseen = ended
             .iter()

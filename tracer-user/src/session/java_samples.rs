@@ -32,7 +32,8 @@ impl Session {
             heap.sampled.samples += site.allocated_count;
             heap.sampled.bytes += site.allocated_bytes;
             let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
-            let named = self.names.of(index, words);
+            let seen = (site.first_seen, site.last_seen);
+            let named = self.names.of(index, words, seen);
             let Some(class) = named.first().and_then(class_of) else {
                 continue;
             };

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod stop;
 pub mod target;
 mod threads;
+mod told_codes;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
 use self::threads::ThreadNames;
+use self::told_codes::ToldCodes;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::{Probes, Scope};
 use crate::jvm::heap_watch::HeapWatch;
@@ -82,6 +84,7 @@ pub struct Session {
     tables: Tables,
     jvms: Jvms,
     names: SiteNames,
+    codes: ToldCodes,
     threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
@@ -155,6 +158,7 @@ impl Session {
             tables,
             jvms,
             names: SiteNames::default(),
+            codes: ToldCodes::default(),
             threads: ThreadNames::default(),
             options,
             targets: Vec::new(),

@@ -2,7 +2,7 @@
 //! as they are hit without any start-up flag; and [`ALLOCATED`].
 
 use tracer_ebpf::operand::Operand;
-use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, TextArguments};
+use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, TextArguments, tells};
 
 use crate::usdt::Site;
 
@@ -42,7 +42,8 @@ pub enum Watched {
     InitialiserHadFailed,
     /// The initialiser of a class's superclass failed.
     SuperclassFailed,
-    /// A method was compiled; only counted.
+    /// A method was compiled: class, name and signature (address and length of
+    /// each), first instruction, bytes.
     MethodLoaded,
     /// A compiled method goes; only counted.
     MethodUnloaded,
@@ -97,12 +98,13 @@ impl Watched {
         }
     }
 
-    /// Whether its hits are of interest one by one.
-    const fn tells(self) -> bool {
-        !matches!(
-            self,
-            Self::Initialised | Self::MethodLoaded | Self::MethodUnloaded
-        )
+    /// What is told of its hits.
+    const fn tells(self) -> u16 {
+        match self {
+            Self::Initialised | Self::MethodUnloaded => tells::NOTHING,
+            Self::MethodLoaded => tells::CODE,
+            _ => tells::ARGUMENTS,
+        }
     }
 
     /// How many strings come first among its arguments.
@@ -125,7 +127,7 @@ impl Watched {
         }
         Place {
             probe: self as u16,
-            tells: u16::from(self.tells()),
+            tells: self.tells(),
             texts,
             ..place(site)
         }
@@ -154,7 +156,7 @@ fn place(site: &Site) -> Place {
     Place {
         hits: 0,
         probe: 0,
-        tells: 0,
+        tells: tells::NOTHING,
         texts: [TextArguments::NONE; MAX_TEXTS],
         operands,
     }
