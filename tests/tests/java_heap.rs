@@ -1,15 +1,20 @@
 //! Which Java classes grow, against programs that know.
 
 use std::fs;
+use std::iter;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
+use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, StackEnd};
 use unfreed_tests::{Jdk, Program, Target, Tracer, wait_until};
 
 const GROWN: &str = "Heap$Grown";
 const CHURNED: &str = "Heap$Churned";
 /// Bytes of either class's objects.
 const SIZE: u64 = 24;
+/// What has a JVM tell of each object; the other way, for JDK 11, means more.
+const ALLOCATED: &str = "-XX:+DTraceAllocProbes";
+/// Bytes of an array of seven.
+const ARRAY: u64 = 48;
 /// A small heap that is collected often.
 const OPTIONS: [&str; 3] = ["-Xmx48m", "-Xmn8m", "-XX:+UseSerialGC"];
 
@@ -172,5 +177,78 @@ fn a_collection_before_each_leaves_no_doubt() -> Result<()> {
     for part in [GROWN, "each after a full collection", "stood still for"] {
         ensure!(table.contains(part), "no {part:?} in {table}");
     }
+    Ok(())
+}
+
+/// All objects of a class on all call paths: how many, and their bytes. Lines
+/// differ: compiled code does not say where it tells the VM of an object.
+fn told(heap: &JavaHeap, name: &str) -> Result<(u64, u64)> {
+    let paths = &class(heap, name).context("not in the report")?.allocated;
+    for path in paths {
+        let own = path.frames.last().context("no frames")?;
+        let problem = || format!("{own:?}, {} of it", path.samples);
+        ensure!(own.function.as_deref() == Some("Heap.run"), problem());
+        ensure!(path.stack_end == StackEnd::Start, problem());
+    }
+    let samples = paths.iter().map(|path| path.samples).sum();
+    Ok((samples, paths.iter().map(|path| path.bytes).sum()))
+}
+
+/// A JVM that was started with its allocation probes tells of each object:
+/// interpreted, compiled, and too many for a buffer.
+#[test]
+fn each_object_is_counted_if_the_jvm_tells_of_it() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    for (jdk, flag) in iter::zip(
+        Jdk::all()?,
+        [ALLOCATED, "-XX:+ExtendedDTraceProbes"]
+            .iter()
+            .chain(iter::repeat(&ALLOCATED)),
+    ) {
+        let options = [&OPTIONS[..], &[*flag]].concat();
+        let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
+        let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+        for _ in 0..3 {
+            target.command("grow 10007")?;
+            target.command("arrays 5003")?;
+            target.command("churn 100003")?;
+        }
+        let finished = tracer.stop()?;
+        let report = finished.report()?;
+        let heap = report.java_heap.first().context("no Java heap")?;
+        let problem = || format!("{}: {:?}", jdk.name, heap.sampled);
+        ensure!(heap.sampled.exact, "{}", problem());
+        for (name, count, size) in [
+            (GROWN, 3 * 10007, SIZE),
+            ("Heap$Grown[]", 3 * 5003, ARRAY),
+            (CHURNED, 3 * 100_003, SIZE),
+        ] {
+            let found = told(heap, name).with_context(problem)?;
+            let what = format!("{name}: {found:?}, not {count}");
+            ensure!(found == (count, count * size), "{what}, {}", problem());
+        }
+        ensure!(heap.sampled.samples > 3 * (10007 + 5003 + 100_003));
+        ensure!(finished.stdout.contains("the JVM tells of each"));
+        ensure!(report.occurred_losses().next().is_none());
+    }
+    Ok(())
+}
+
+/// Without our use of the JVM's own probes there are samples.
+#[test]
+fn probes_that_may_not_be_used_are_not() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    let options = [ALLOCATED, "-Xmn8m"];
+    let mut target = Target::start_with(&mut Jdk::full()?.command(&options, &program))?;
+    let tracer = Tracer::record(target.pid, &["--java-heap", "--no-jvm-probes"])?;
+    target.command("churn 100003")?;
+    let report = tracer.stop()?.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    ensure!(!heap.sampled.exact, "{heap:?}");
+    ensure!(
+        (1..10_000).contains(&heap.sampled.samples),
+        "{:?}",
+        heap.sampled
+    );
     Ok(())
 }

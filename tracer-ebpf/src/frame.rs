@@ -9,6 +9,7 @@
 //! | 0110 |           0          | Method* / 8, bytecode not known |
 //! | 0010 | compile id, 13       | address in a JVM's code cache   |
 //! | 0001 |           0          | Klass* of a sampled object      |
+//! | 0011 | hash of an object's class's name, 60 bits              |
 //! +------+----------------------+---------------------------------+
 //! ```
 //!
@@ -47,6 +48,11 @@ pub enum Frame {
         /// Address of its `Klass`.
         klass: u64,
     },
+    /// The same by the class's name; see [`crate::class_name`].
+    ClassName {
+        /// The whole word, under which the name is kept.
+        word: u64,
+    },
 }
 
 /// Addresses of user space have no higher bits.
@@ -57,6 +63,7 @@ const COMPILED: u64 = 1 << 61;
 const CLASS: u64 = 1 << 60;
 /// Interpreted, and no bytecode with it.
 const SOMEWHERE: u64 = INTERPRETED | COMPILED;
+const CLASS_NAME: u64 = CLASS | COMPILED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
 const METHOD_BITS: u32 = 44;
@@ -95,6 +102,12 @@ pub const fn class(klass: u64) -> u64 {
     CLASS | klass & ADDRESS
 }
 
+/// The word of a class by the hash of its name.
+#[inline(always)]
+pub const fn class_name(hash: u64) -> u64 {
+    CLASS_NAME | hash & !TAGS
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "fields are cut out of words"
@@ -118,6 +131,7 @@ impl Frame {
             CLASS => Self::Class {
                 klass: word & ADDRESS,
             },
+            CLASS_NAME => Self::ClassName { word },
             _ => Self::Native {
                 address: word & !TAGS,
                 interrupted: word & INTERRUPTED != 0,

@@ -6,14 +6,15 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::operand::{Machine, Register};
-use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, TEXT_BYTES, Text, Told};
+use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, TEXT_BYTES, Text, Told, tells};
 use tracer_ebpf::volatile::opaque;
 
+use crate::code_told;
 use crate::inflight::now;
 use crate::maps::{self, PLACES, PROCESSES, TOLD};
 
 /// The thread that ran into the probe.
-struct Here(*mut pt_regs);
+pub(crate) struct Here(pub(crate) *mut pt_regs);
 
 impl Machine for Here {
     #[inline(always)]
@@ -59,8 +60,10 @@ pub(crate) fn hit(context: &ProbeContext) {
     // SAFETY: a pointer to a field of a live map value.
     unsafe { maps::add(&raw mut (*place).hits, 1) };
     // SAFETY: a live map value, of which only the hits change.
-    if unsafe { (*place).tells } != 0 {
-        tell(context, key.image, id as u32, place);
+    match unsafe { (*place).tells } {
+        tells::ARGUMENTS => tell(context, key.image, id as u32, place),
+        tells::CODE => code_told::compiled(context, key.image, place),
+        _ => {}
     }
 }
 

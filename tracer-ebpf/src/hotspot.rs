@@ -2,6 +2,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::Record;
 use tracer_ebpf::frame;
 use tracer_ebpf::java::{Anywhere, Code, cached};
@@ -10,6 +11,7 @@ use tracer_ebpf::stack::{Found, StackEnd};
 use tracer_ebpf::step::{Memory, Registers};
 use tracer_ebpf::thread::VmCode;
 
+use crate::code_told;
 use crate::lookup::{failed, reason_of};
 use crate::maps::{self, FREED, JAVA_CACHE, PROCESSES, VM_OF, VMS};
 use crate::unwind::Current;
@@ -162,20 +164,29 @@ impl Anywhere for User {
     }
 }
 
-/// The current process frees code: nothing that is cached of it holds.
+/// `CodeCache::free(blob)`: the current process frees code, and nothing that is
+/// cached of it holds.
 #[inline(always)]
-pub(crate) fn code_freed() {
+pub(crate) fn code_freed(context: &ProbeContext) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(process) = PROCESSES.get_ptr(pid) else {
         return;
     };
     // SAFETY: a live map value.
-    let Some(number) = VM_OF.get_ptr(unsafe { (*process).image }) else {
+    let image = unsafe { (*process).image };
+    let Some(number) = VM_OF.get_ptr(image) else {
         return;
     };
     // SAFETY: a live map value.
-    if let Some(freed) = FREED.get_ptr_mut(unsafe { *number }) {
+    let number = unsafe { *number };
+    if let Some(freed) = FREED.get_ptr_mut(number) {
         // SAFETY: a live map value, which is aligned.
         unsafe { maps::add(freed, 1) };
+    }
+    if maps::is_active()
+        && let (Some(vm), Some(blob)) = (VMS.get_ptr(number), context.arg::<u64>(0))
+    {
+        // SAFETY: a live map value.
+        unsafe { code_told::freed(image, vm, blob) };
     }
 }

@@ -15,7 +15,7 @@ use tracer_ebpf::volatile::opaque;
 
 use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
 use crate::read::user_word;
-use crate::unwind;
+use crate::unwind::{self, Place};
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
@@ -211,12 +211,29 @@ pub(crate) unsafe fn site(
     size: u64,
 ) -> u32 {
     // SAFETY: the caller's record.
-    let walk = unsafe { unwind::capture(regs, first, thread) };
+    unsafe {
+        let walk = unwind::capture(regs, Place::Entry, first, thread);
+        site_of(&walk, kind, thread, time, size)
+    }
+}
+
+/// The site of a stack that was just walked; see [`site`].
+///
+/// # Safety
+/// `thread` is the current thread's record, and has the stack.
+#[inline(always)]
+pub(crate) unsafe fn site_of(
+    walk: &Walk,
+    kind: SiteKind,
+    thread: *mut Thread,
+    time: u64,
+    size: u64,
+) -> u32 {
     match SITE_INDEX.get_ptr(walk.key) {
         // SAFETY: a live map value.
         Some(index) => unsafe { *index },
         // SAFETY: the caller's record.
-        None => unsafe { make_site(kind, thread, &walk, time, size) },
+        None => unsafe { make_site(kind, thread, walk, time, size) },
     }
 }
 

@@ -8,6 +8,8 @@
 pub mod block;
 pub mod call;
 pub mod callsite;
+pub mod class_name;
+pub mod compiled;
 pub mod event;
 pub mod frame;
 pub mod java;

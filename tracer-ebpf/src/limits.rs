@@ -23,6 +23,10 @@ pub const EVENT_RING_BYTES: u32 = 1 << 20;
 /// Bytes of the ring buffer for what USDT probes tell: some 5,000 hits.
 pub const PROBE_RING_BYTES: u32 = 1 << 21;
 
+/// Bytes of the ring buffer for what JVMs tell of compiled code: some 3,000
+/// methods, of which a JVM that starts compiles as many in a second.
+pub const CODE_RING_BYTES: u32 = 1 << 20;
+
 /// First address past user space on x86-64 with 4-level page tables.
 pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
 

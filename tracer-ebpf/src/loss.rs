@@ -32,10 +32,12 @@ pub enum LossCause {
     UnseenChild,
     /// The ring of what USDT probes tell was full: a hit was not told.
     ProbeRingFull,
+    /// The ring of what JVMs tell of compiled code was full.
+    CodeRingFull,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 11;
+pub const LOSS_CAUSES: usize = 12;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -51,6 +53,7 @@ impl LossCause {
         Self::RingFull,
         Self::UnseenChild,
         Self::ProbeRingFull,
+        Self::CodeRingFull,
     ];
 
     /// The stable name in reports.
@@ -67,6 +70,7 @@ impl LossCause {
             Self::RingFull => "ring_full",
             Self::UnseenChild => "unseen_child",
             Self::ProbeRingFull => "probe_ring_full",
+            Self::CodeRingFull => "code_ring_full",
         }
     }
 
@@ -105,6 +109,9 @@ impl LossCause {
             }
             Self::ProbeRingFull => {
                 "events of a JVM's own probes lost in a full ring: collections, classes and threads in the report are lower bounds; blocks are not concerned"
+            }
+            Self::CodeRingFull => {
+                "events of a JVM's compiled code lost in a full ring: Java frames whose code was thrown away at once may have no name; numbers are not concerned"
             }
         }
     }

@@ -17,6 +17,7 @@
 
 mod allocation;
 mod code;
+mod code_told;
 mod entry;
 mod handle;
 mod hit;
@@ -214,7 +215,14 @@ fn uf_walk(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
-        unsafe { unwind::capture(context.regs, (*context.regs).rip, thread) };
+        unsafe {
+            unwind::capture(
+                context.regs,
+                unwind::Place::Entry,
+                (*context.regs).rip,
+                thread,
+            )
+        };
     }
     0
 }
@@ -235,6 +243,13 @@ fn uf_stackid(context: ProbeContext) -> u32 {
 fn uf_java_object(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     javaheap::sample(&context);
+    0
+}
+
+/// Where a JVM tells of every Java object that it allocates.
+#[uprobe]
+fn uf_java_new(context: ProbeContext) -> u32 {
+    javaheap::object(&context);
     0
 }
 
@@ -280,7 +295,7 @@ fn uf_thread_ret(context: RetProbeContext) -> u32 {
 #[uprobe]
 fn uf_code_freed(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    hotspot::code_freed();
+    hotspot::code_freed(&context);
     0
 }
 

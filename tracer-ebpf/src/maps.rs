@@ -7,11 +7,12 @@ use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
-    EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES, MAX_THREADS,
-    PROBE_RING_BYTES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
+    MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
@@ -177,10 +178,19 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0)
 #[map]
 pub(crate) static PLACES: HashMap<PlaceKey, Place> = HashMap::with_max_entries(MAX_PLACES, 0);
 
+/// Names of classes by their words.
+#[map]
+pub(crate) static CLASS_NAMES: HashMap<u64, ClassName> =
+    HashMap::with_max_entries(MAX_NAMES, BPF_F_NO_PREALLOC);
+
 /// What USDT probes tell: a ring of its own, so that it never takes the place
 /// of mapping events.
 #[map]
 pub(crate) static TOLD: RingBuf = RingBuf::with_byte_size(PROBE_RING_BYTES, 0);
+
+/// What JVMs tell of compiled code, which comes in bursts.
+#[map]
+pub(crate) static COMPILED: RingBuf = RingBuf::with_byte_size(CODE_RING_BYTES, 0);
 
 /// Whether events count now.
 #[inline(always)]

@@ -173,19 +173,19 @@ pub const PART: u32 = 32;
 pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
 
 impl WalkState {
-    /// Begins at a function's first instruction, for which the word `first`
-    /// stands.
+    /// Begins at an instruction from which `rule` leads up, and for which the
+    /// word `first` stands.
     #[inline(always)]
     pub fn begin(
         &mut self,
-        registers: Registers,
+        (registers, rule): (Registers, Rule),
         first: u64,
         seed: (u64, u64),
         frames: &mut [u64; MAX_FRAMES],
     ) {
         self.high.set(seed.0);
         self.low.set(seed.1);
-        self.frame.begin(registers, Rule::ENTRY);
+        self.frame.begin(registers, rule);
         self.add(first);
         frames[0] = first;
         self.believed.set(0);
@@ -375,7 +375,7 @@ mod tests {
             bx: 0,
         };
         let mut state = WalkState::default();
-        state.begin(registers, registers.ip, (1, 2), &mut frames);
+        state.begin((registers, Rule::ENTRY), registers.ip, (1, 2), &mut frames);
         let end = (0..MAX_PARTS).find_map(|_| state.part(&mut thread, &mut frames));
         let walk = state.finish(end.unwrap_or(StackEnd::TooDeep));
         (walk, frames[..walk.depth as usize].to_vec())

@@ -5,6 +5,7 @@ use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
+use tracer_ebpf::rule::Rule;
 use tracer_ebpf::stack::{Found, MAX_PARTS, StackEnd, Target, Walk};
 use tracer_ebpf::step::{Memory, Registers};
 use tracer_ebpf::table::cached;
@@ -18,13 +19,27 @@ use crate::lookup::{failed, find_rule, reason_of, vm_of};
 use crate::maps::{self, CACHE, CODE_OF, RULES, SPACES};
 use crate::read::kernel;
 
+/// Where in a function a probe is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At its first instruction.
+    Entry,
+    /// Anywhere: a table tells how its frame looks there.
+    Inside,
+}
+
 /// Walks the current thread's stack into its record. `first` is the word of
 /// the probed function.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thread) -> Walk {
+pub(crate) unsafe fn capture(
+    regs: *const pt_regs,
+    place: Place,
+    first: u64,
+    thread: *mut Thread,
+) -> Walk {
     // SAFETY: regs is the program's context.
     let registers = unsafe {
         Registers {
@@ -54,7 +69,15 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thre
         (*thread).window_length.set(0);
         (*thread).vm.length.set(0);
     }
-    state.begin(registers, first, (seed, image), frames);
+    let rule = match place {
+        Place::Entry => Ok(Rule::ENTRY),
+        Place::Inside => rule_inside(space, registers.ip),
+    };
+    let start = (registers, rule.unwrap_or(Rule::ENTRY));
+    state.begin(start, first, (seed, image), frames);
+    if let Err(reason) = rule {
+        return state.finish(reason);
+    }
     let mut end = StackEnd::TooDeep;
     let mut part = 0;
     while part < MAX_PARTS {
@@ -65,6 +88,17 @@ pub(crate) unsafe fn capture(regs: *const pt_regs, first: u64, thread: *mut Thre
         part += 1;
     }
     state.finish(end)
+}
+
+/// The rule of the instruction at which a probe is.
+#[inline(always)]
+fn rule_inside(space: u32, address: u64) -> Result<Rule, StackEnd> {
+    let number = find_rule(space, address, 1);
+    match vm_of(number) {
+        // USDT probes are in files.
+        Some(_) => Err(StackEnd::Unsupported),
+        None => Ok(named(number, address, 1)?.rule),
+    }
 }
 
 /// Walks the current thread's stack one part further; see [`reason_of`] for

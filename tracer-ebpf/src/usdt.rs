@@ -50,6 +50,17 @@ impl TextArguments {
     };
 }
 
+/// What is told of hits.
+pub mod tells {
+    /// Nothing: they are only counted.
+    pub const NOTHING: u16 = 0;
+    /// Each, with its arguments: [`Told`](super::Told).
+    pub const ARGUMENTS: u16 = 1;
+    /// Each is of a method that was compiled:
+    /// [`Compiled`](crate::compiled::Compiled).
+    pub const CODE: u16 = 2;
+}
+
 /// What is done at a place.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -58,7 +69,7 @@ pub struct Place {
     pub hits: u64,
     /// User space's number for the probe.
     pub probe: u16,
-    /// 1 if each hit is told; otherwise they are only counted.
+    /// What is told of each hit; one of [`tells`].
     pub tells: u16,
     /// Strings among the arguments.
     pub texts: [TextArguments; MAX_TEXTS],

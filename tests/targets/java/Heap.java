@@ -8,7 +8,7 @@ import java.util.List;
 
 /**
  * Fills its heap as it is told, one command a line: `grow N` keeps N more
- * objects, `churn N` makes and drops N, `direct N` keeps a direct buffer of N
+ * objects, `arrays N` as many arrays, `churn N` makes and drops N, `direct N` keeps a direct buffer of N
  * bytes, `collect` collects all garbage.
  */
 class Heap {
@@ -34,6 +34,7 @@ class Heap {
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         // What runs for the first time makes objects of its own.
         run("grow", 1);
+        run("arrays", 1);
         run("churn", 1);
         run("direct", 1);
         System.out.println(Pid.own() + " ready");
@@ -49,6 +50,11 @@ class Heap {
             case "grow":
                 for (int i = 0; i < count; i++) {
                     kept.add(new Grown());
+                }
+                break;
+            case "arrays":
+                for (int i = 0; i < count; i++) {
+                    kept.add(new Grown[7]);
                 }
                 break;
             case "churn":

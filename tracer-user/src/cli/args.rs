@@ -146,6 +146,9 @@ pub struct TraceArgs {
     /// Attach other programs than those that count, for benchmarks
     #[arg(long, hide = true, value_enum, default_value_t)]
     pub programs: Programs,
+    /// Look at processes this often, for tests
+    #[arg(long, hide = true, value_name = "TIME", value_parser = duration, default_value = "100ms")]
+    pub poll: Duration,
     /// Print what is probed and where; twice: the kernel side's log too
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,

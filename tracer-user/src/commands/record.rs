@@ -23,8 +23,8 @@ use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
 
-/// How often the kernel is asked what happened.
-const POLL: Duration = Duration::from_millis(100);
+/// The kernel is not asked more often what happened.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
 /// News of mapped code, of any process, are read at most this often.
 const GAP: Duration = Duration::from_millis(1);
@@ -163,7 +163,7 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
     let mut progress = Progress::new(plan.trace.quiet);
     let begin = Instant::now();
     let deadline = plan.trace.duration.map(|duration| begin + duration);
-    let mut poll = interval(POLL);
+    let mut poll = interval(plan.trace.poll.max(SHORTEST_POLL));
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let period = plan
         .trace

@@ -73,7 +73,7 @@ fn optional(jvm: &Listener, command: &str, limit: Duration) -> Result<String, At
 }
 
 /// Committed bytes of the metaspace, from the first command that the JVM knows.
-fn metaspace(jvm: &Jvm, limit: Duration) -> Result<Option<u64>, AttachError> {
+fn metaspace(jvm: &Listener, limit: Duration) -> Result<Option<u64>, AttachError> {
     let text = optional(jvm, "VM.metaspace basic scale=1", limit)?;
     if let Some(committed) = of_metaspace(&text) {
         return Ok(Some(committed));

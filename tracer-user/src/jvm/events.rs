@@ -65,7 +65,7 @@ impl Events {
                 self.threads.starts(told.argument(2)?, thread);
             }
             Watched::ThreadStop => self.threads.stops(told.argument(2)?),
-            // These are counted in the kernel.
+            // These are counted in the kernel, or told in another way.
             Watched::Initialised | Watched::MethodLoaded | Watched::MethodUnloaded => {}
         }
         Some(())

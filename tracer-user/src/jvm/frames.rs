@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tracer_ebpf::class_name::ClassName;
 use tracer_ebpf::frame::{Frame, IDS};
 
 use super::cache::Cache;
 use super::code_cache::{Blob, BlobKind};
 use super::fields::{Fields, UnknownLayout};
+use super::klass::class_name;
 use super::layout::Layout;
 use super::memory::TargetMemory;
 use super::method::{Method, MethodLayout};
@@ -29,6 +31,9 @@ pub enum FrameKind {
     C1,
     /// Code of the second compiler.
     C2,
+    /// Compiled code of which the method alone is known: neither its line,
+    /// nor what is inlined.
+    Told,
     /// The call of a native method.
     Native,
     /// Code of the VM's own in the code cache; `method` is its name.
@@ -55,6 +60,32 @@ pub struct JavaFrame {
     pub kind: FrameKind,
     /// Whether it is part of the next frame's code.
     pub inlined: bool,
+}
+
+impl JavaFrame {
+    /// A method that the VM told of.
+    pub fn told(class: String, method: String, signature: Option<String>) -> Self {
+        JavaFrame {
+            class: Some(class.into()),
+            method: Some(method.into()),
+            signature: signature.map(Into::into),
+            ..bare_frame(FrameKind::Told)
+        }
+    }
+
+    /// The class of an object, by the name that the VM told with it; `None`
+    /// if it could not be read.
+    pub fn of_told_class(name: &ClassName) -> Option<Self> {
+        let text = String::from_utf8_lossy(name.bytes());
+        let class = match name.is_cut() {
+            true => format!("{}…", text.replace('/', ".")),
+            false => class_name(&text)?,
+        };
+        Some(JavaFrame {
+            class: Some(class.into()),
+            ..bare_frame(FrameKind::Class)
+        })
+    }
 }
 
 /// The frames of a word, innermost first, or why they have no names.
@@ -124,7 +155,7 @@ impl JavaNames {
             return Ok(Arc::clone(known));
         }
         match Frame::of(word) {
-            Frame::Native { .. } => Err(Unnamed::NotJava),
+            Frame::Native { .. } | Frame::ClassName { .. } => Err(Unnamed::NotJava),
             Frame::Interpreted { method, bytecode } => {
                 Ok([self.interpreted(vm, method, bytecode)?].into())
             }

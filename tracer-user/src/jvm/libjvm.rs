@@ -8,6 +8,7 @@ use object::elf::{FileHeader64, PF_X, PN_XNUM, PT_LOAD, SHT_DYNSYM, SHT_SYMTAB, 
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache, StringTable};
 
+use crate::process::address::ElfAddress;
 use crate::process::bytes::Positioned;
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
@@ -47,6 +48,11 @@ impl LibJvm {
     /// The library's file.
     pub fn file(&self) -> &Arc<ModuleFile> {
         &self.file
+    }
+
+    /// Where in the process an address of the file is.
+    pub fn address(&self, linked: ElfAddress) -> u64 {
+        self.bias.wrapping_add(linked.0)
     }
 
     /// The addresses of exported symbols in the process, those that exist.

@@ -12,7 +12,7 @@ mod collections;
 pub mod counters;
 pub mod events;
 pub mod fields;
-mod flags;
+pub mod flags;
 pub mod frames;
 pub mod growth;
 pub mod heap_samples;
@@ -38,6 +38,7 @@ mod symbol;
 pub(crate) mod tests;
 mod thread_name;
 pub mod threads;
+pub mod told_code;
 pub mod unnamed;
 pub mod vmstructs;
 

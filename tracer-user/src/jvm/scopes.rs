@@ -44,10 +44,20 @@ pub struct Scopes {
 
 impl Scopes {
     /// The methods at a return address, innermost first. `pc` is the distance
-    /// from the code's beginning. Places without a description have that of
-    /// the next one, as for the VM's own profilers.
+    /// from the code's beginning. Of a place without a description only what
+    /// those before and behind it have in common is certain: what else is
+    /// inlined there may be over already, or not have begun.
     pub fn at(&self, layout: PcDescLayout, pc: i32) -> Option<Vec<Scope>> {
-        let mut offset = self.description(layout, pc)?;
+        let (before, at_or_behind) = self.descriptions(layout, pc)?;
+        let scopes = self.chain(at_or_behind)?;
+        match before {
+            Some(before) => Some(common(&self.chain(before)?, scopes)),
+            None => Some(scopes),
+        }
+    }
+
+    /// The methods of a description, innermost first.
+    fn chain(&self, mut offset: u32) -> Option<Vec<Scope>> {
         let mut scopes = Vec::new();
         while offset != NONE && scopes.len() < MAX_DEPTH {
             let bytes = self.stream.get(offset as usize..)?;
@@ -72,9 +82,9 @@ impl Scopes {
         self.pcs.len() + self.stream.len() + self.metadata.len()
     }
 
-    /// The offset of the description for a place: of the first entry that is
-    /// not before it. The last entry is a sentinel.
-    fn description(&self, layout: PcDescLayout, pc: i32) -> Option<u32> {
+    /// The offset of the description of a place, and none before it; or those
+    /// on both sides of it. The last entry is a sentinel.
+    fn descriptions(&self, layout: PcDescLayout, pc: i32) -> Option<(Option<u32>, u32)> {
         let size = usize::try_from(layout.size).ok().filter(|size| *size > 0)?;
         let entry = |index: usize, offset: u32| {
             let start = index.checked_mul(size)?.checked_add(offset as usize)?;
@@ -90,9 +100,15 @@ impl Scopes {
                 high = middle;
             }
         }
-        let is_sentinel = low + 1 >= count;
-        let offset = (!is_sentinel).then(|| entry(low, layout.scope))??;
-        u32::try_from(offset).ok()
+        if low + 1 >= count {
+            return None;
+        }
+        let offset = |index| u32::try_from(entry(index, layout.scope)?).ok();
+        let before = match entry(low, layout.pc)? == pc {
+            true => None,
+            false => Some(low.checked_sub(1).and_then(offset).unwrap_or(NONE)),
+        };
+        Some((before, offset(low)?))
     }
 
     /// All places with a description.
@@ -112,6 +128,21 @@ impl Scopes {
             *self.metadata.get(start..)?.first_chunk()?,
         ))
     }
+}
+
+/// What descriptions on both sides of a place have in common, with the
+/// bytecodes of the one behind it: the compiled method itself, in any case.
+fn common(before: &[Scope], mut behind: Vec<Scope>) -> Vec<Scope> {
+    let mut same = 1;
+    let pairs = || before.iter().rev().zip(behind.iter().rev());
+    for (outer, inner) in pairs().zip(pairs().skip(1)) {
+        if outer.0 != outer.1 || inner.0.method != inner.1.method {
+            break;
+        }
+        same += 1;
+    }
+    behind.drain(..behind.len().saturating_sub(same));
+    behind
 }
 
 #[cfg(test)]
@@ -153,8 +184,27 @@ mod tests {
         };
         assert_eq!(scopes.at(LAYOUT, 10), Some(vec![outer]));
         assert_eq!(scopes.at(LAYOUT, 30), Some(vec![inner, outer]));
-        assert_eq!(scopes.at(LAYOUT, 11), Some(vec![inner, outer]));
+        // Between them, and before the first.
+        assert_eq!(scopes.at(LAYOUT, 11), Some(vec![outer]));
+        assert_eq!(scopes.at(LAYOUT, 9), Some(vec![outer]));
         assert_eq!(scopes.at(LAYOUT, 31), None);
+    }
+
+    #[test]
+    fn between_two_descriptions_only_what_they_share_is_certain() {
+        let scope = |method, bci| Scope {
+            method,
+            bci: Some(bci),
+        };
+        let [run, add, grow] = [scope(1, 5), scope(2, 6), scope(3, 7)];
+        let (whole, later) = (vec![grow, add, run], scope(1, 9));
+        assert_eq!(common(&[run], whole.clone()), [run]);
+        assert_eq!(common(&[scope(2, 0), run], whole.clone()), [add, run]);
+        assert_eq!(common(&[grow, add, run], whole.clone()), whole);
+        // The same method inlined at another call is another one.
+        assert_eq!(common(&[add, later], whole.clone()), [run]);
+        assert_eq!(common(&[], whole), [run]);
+        assert!(common(&[run], vec![]).is_empty());
     }
 
     #[test]

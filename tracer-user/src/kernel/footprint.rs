@@ -1,8 +1,11 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
+use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::java::{self, Freed, Vm};
-use tracer_ebpf::limits::{EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES};
+use tracer_ebpf::limits::{
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES,
+};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Range, Row, Space, cached};
@@ -55,19 +58,21 @@ impl Sizes {
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
         let per_thread = hash_entry_bytes(8, size_of::<Thread>()) as u64;
         let threads = per_thread * u64::from(self.threads.most);
-        let rings = u64::from(EVENT_RING_BYTES) + u64::from(PROBE_RING_BYTES);
+        let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
+        let rings: u64 = rings.iter().sum();
         let others = live + index + sites + self.tables() + places() + rings;
+        let on_demand = threads + class_names();
         if self.threads.in_advance {
             return Footprint {
-                fixed: others + threads,
+                fixed: others + on_demand,
                 per_thread: 0,
-                bound: others + threads,
+                bound: others + on_demand,
             };
         }
         Footprint {
             fixed: others,
             per_thread,
-            bound: others + threads,
+            bound: others + on_demand,
         }
     }
 }
@@ -90,6 +95,11 @@ impl Sizes {
 fn places() -> u64 {
     let entry = hash_entry_bytes(size_of::<PlaceKey>(), size_of::<Place>()) as u64;
     u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
+}
+
+/// The names of classes, if all are there.
+fn class_names() -> u64 {
+    u64::from(MAX_NAMES) * hash_entry_bytes(8, size_of::<ClassName>()) as u64
 }
 
 /// A bucket head of 16 bytes for each entry, rounded up to a power of two.

@@ -12,7 +12,14 @@ use tracer_ebpf::limits::MAX_THREADS;
 use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 5] = ["CODE_OF", "PROCESSES", "REPLACED", "THREADS", "VM_OF"];
+pub const ON_DEMAND: [&str; 6] = [
+    "CLASS_NAMES",
+    "CODE_OF",
+    "PROCESSES",
+    "REPLACED",
+    "THREADS",
+    "VM_OF",
+];
 
 /// The first kernel with such an allocator.
 const ALLOCATOR: (u32, u32) = (6, 1);

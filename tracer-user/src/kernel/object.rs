@@ -121,6 +121,8 @@ impl Object {
             usdt: UsdtMaps {
                 places: take(&mut ebpf, "PLACES")?.try_into()?,
                 told: take(&mut ebpf, "TOLD")?.try_into()?,
+                names: take(&mut ebpf, "CLASS_NAMES")?.try_into()?,
+                compiled: take(&mut ebpf, "COMPILED")?.try_into()?,
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,

@@ -76,6 +76,7 @@ impl FrameAddress {
                 Frame::Interpreted { method, .. } => method,
                 Frame::Compiled { pc, .. } => pc,
                 Frame::Class { klass } => klass,
+                Frame::ClassName { .. } => 0,
             },
         }
     }

@@ -70,12 +70,19 @@ pub struct ClassGrowth {
 
 /// Samples of what a JVM allocated: each time that a thread's buffer was full,
 /// the object for which it got a new one, and each object too large for that.
+/// Or each object, if the JVM was started with probes that tell it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeapSampling {
     /// Samples of all classes.
     pub samples: u64,
     /// The buffers and large objects that they stand for, bytes.
     pub bytes: u64,
+    /// Whether each object is a sample of itself (`object__alloc`): counts and
+    /// bytes are exact then, here and in [`AllocationPath`]. But a JVM before
+    /// JDK 18 tells no size: bytes are 0 here and go by the histograms there,
+    /// which is exact for all but arrays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
     /// Why there are none.
     pub problem: Option<String>,
 }

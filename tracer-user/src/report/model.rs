@@ -333,7 +333,7 @@ pub struct Frame {
     pub inlined: bool,
     /// Where the code comes from, for colours.
     pub origin: Origin,
-    /// Why there is no name.
+    /// Why there is no name, or no more than a name.
     pub reason: Option<String>,
 }
 
@@ -345,7 +345,8 @@ pub enum Origin {
     Program,
     /// A shared library.
     Library,
-    /// Code compiled at run time (named by a perf map).
+    /// Code compiled at run time (named by a perf map, or by what a JVM told of
+    /// code that was freed).
     Jit,
     /// A Java method that the JVM interprets.
     Interpreted,

@@ -194,7 +194,7 @@ impl Session {
             frames: symbolizer.frames(
                 code,
                 &site.frames,
-                &self.names.of(site.index, &site.frames),
+                &self.names.of(site.index, &site.frames, site.seen),
                 site.seen.0,
             ),
         }

@@ -9,7 +9,8 @@ use tracer_ebpf::thread::image_pid;
 
 use super::Session;
 use super::images::Change;
-use super::jvms::Watched;
+use super::java_objects::Watch;
+use super::jvms::{HeapSource, Watched};
 use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
@@ -40,7 +41,8 @@ impl Session {
         self.jvms.poll();
         self.jvms.find_heaps(&mut self.images);
         self.native.begin(&self.jvms);
-        self.names.poll(&self.object, &mut self.jvms);
+        self.codes.drain(&mut self.object);
+        self.names.poll(&self.object, &mut self.jvms, &self.codes);
         self.poll_code()?;
         if self.options.threads {
             self.threads.poll(&self.object, &self.images, &self.jvms);
@@ -71,6 +73,7 @@ impl Session {
         self.publish_code();
         self.probe_machines();
         self.drain_machines();
+        self.codes.drain(&mut self.object);
         Ok(())
     }
 
@@ -176,13 +179,22 @@ impl Session {
             return JavaCode::None;
         };
         let scope = self.scope(image_pid(image));
-        let (probes, object) = (&mut self.probes, &mut self.object);
-        let wants_heap = !self.java_heaps.is_empty();
+        let mut watch = Watch {
+            probes: &mut self.probes,
+            object: &mut self.object,
+            machines: &mut self.machines,
+            own_probes: self.options.jvm_probes,
+        };
+        let (wants_heap, codes) = (!self.java_heaps.is_empty(), &mut self.codes);
         self.jvms.look(image, code, |jvm| {
-            let freed_code = probes.watch_freed_code(object, &jvm.library, scope);
+            let (library, object) = (&jvm.library, &mut *watch.object);
+            let freed_code = watch.probes.watch_freed_code(object, library, scope);
+            if freed_code.is_ok() {
+                codes.begin(image);
+            }
             let heap = match wants_heap {
-                true => probes.watch_java_heap(object, &jvm.library, scope),
-                false => Ok(()),
+                true => watch.heap(image, jvm, scope),
+                false => Ok(HeapSource::Samples),
             };
             Watched {
                 freed_code: freed_code.is_ok(),
@@ -270,6 +282,8 @@ impl Session {
         self.losses.late_allocators += 1;
         self.probes.uncover(scope);
         self.machines.uncover(scope);
+        // Its frees are not told any more.
+        self.codes.forget_process(pid);
         self.machines.look_at(&[pid]);
         self.probe_new_code(pid)
     }
@@ -308,6 +322,7 @@ impl Session {
             self.tables.forget(image.id);
             self.machines.retire(&mut self.object, image.id);
             self.jvms.forget(image.id);
+            self.codes.forget(image.id);
         }
         let unseen = ended
             .iter()

@@ -1,16 +1,17 @@
-//! Where Java objects are allocated: the JVMs' own samples, by class and call
-//! path.
+//! Where Java objects are allocated: the JVMs' own samples (or each object), by
+//! class and call path.
 
 use std::collections::HashMap;
 
 use super::Session;
 use super::assemble::stack_end;
 use super::images::Image;
+use super::jvms::HeapSource;
 use super::paths::same_names;
 use crate::jvm::frames::Named;
 use crate::jvm::klass::stable;
 use crate::process::code::CodeSpace;
-use crate::report::model::{AllocationPath, Frame, JavaHeap};
+use crate::report::model::{AllocationPath, ClassGrowth, Frame, JavaHeap};
 use crate::symbolize::Symbolizer;
 
 impl Session {
@@ -19,7 +20,10 @@ impl Session {
         let Some((image, code)) = self.last_image(heap.pid) else {
             return;
         };
-        heap.sampled.problem = self.jvms.heap(image.id).err();
+        let source = self.jvms.heap(image.id);
+        heap.sampled.exact = matches!(source, Ok(HeapSource::Objects { .. }));
+        let unsized_objects = source == Ok(HeapSource::Objects { sized: false });
+        heap.sampled.problem = source.err();
         let mut paths: HashMap<String, Vec<AllocationPath>> = HashMap::new();
         for (index, site) in self.object.samples() {
             if site.image != image.id || site.allocated_count == 0 {
@@ -28,7 +32,8 @@ impl Session {
             heap.sampled.samples += site.allocated_count;
             heap.sampled.bytes += site.allocated_bytes;
             let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
-            let named = self.names.of(index, words);
+            let seen = (site.first_seen, site.last_seen);
+            let named = self.names.of(index, words, seen);
             let Some(class) = named.first().and_then(class_of) else {
                 continue;
             };
@@ -46,6 +51,9 @@ impl Session {
             // Lambdas of a class have one name here.
             let known = paths.get(stable(&class.class));
             class.allocated = known.cloned().unwrap_or_default();
+            if unsized_objects {
+                measure(class);
+            }
             class
                 .allocated
                 .sort_by_key(|path| std::cmp::Reverse(path.bytes));
@@ -57,6 +65,20 @@ impl Session {
         let images = self.images.iter().filter(|image| image.pid == pid);
         let image = images.last()?;
         Some((image, self.images.code(image)?))
+    }
+}
+
+/// The bytes of objects whose size the JVM does not tell: objects of a class
+/// have one size, and arrays are taken for as large as they are on average.
+fn measure(class: &mut ClassGrowth) {
+    let histograms = || std::iter::zip(&class.instances, &class.bytes);
+    let instances: u128 = histograms().map(|(count, _)| u128::from(*count)).sum();
+    let bytes: u128 = histograms().map(|(_, bytes)| u128::from(*bytes)).sum();
+    for path in &mut class.allocated {
+        let known = (u128::from(path.samples) * bytes).checked_div(instances);
+        path.bytes = known
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .unwrap_or(0);
     }
 }
 

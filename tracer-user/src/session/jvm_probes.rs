@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
-use tracer_ebpf::usdt::PlaceKey;
+use tracer_ebpf::usdt::{Place, PlaceKey};
 
 use super::Session;
 use crate::attach::probes::Scope;
@@ -45,6 +45,10 @@ pub struct Machines {
     placed: Vec<(Scope, FileId)>,
     /// The same of the functions that make handles and threads.
     followed: Vec<(Scope, FileId)>,
+    /// The same of the probe that is hit for each object.
+    of_objects: Vec<(Scope, FileId)>,
+    /// Where that probe is, by image.
+    objects: Vec<PlaceKey>,
     /// Processes with new code that was not looked at yet.
     unseen: Vec<u32>,
 }
@@ -64,14 +68,40 @@ impl Machines {
     pub fn uncover(&mut self, scope: Scope) {
         self.placed.retain(|(placed, _)| *placed != scope);
         self.followed.retain(|(placed, _)| *placed != scope);
+        self.of_objects.retain(|(placed, _)| *placed != scope);
     }
 
     /// Hits of all probes of all machines.
     pub fn hits(&self, object: &Object) -> u64 {
         let machines = self.by_image.values();
-        machines
-            .flat_map(|machine| machine.hits(object).into_values())
-            .sum()
+        let told = machines.flat_map(|machine| machine.hits(object).into_values());
+        let objects = self.objects.iter().map(|key| object.usdt.hits(*key));
+        told.chain(objects).sum()
+    }
+
+    /// Has the kernel side know a place that is hit for each object.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn watch_object(
+        &mut self,
+        object: &mut Object,
+        key: PlaceKey,
+        place: &Place,
+    ) -> Result<()> {
+        object.usdt.watch(key, place)?;
+        self.objects.push(key);
+        Ok(())
+    }
+
+    /// Whether a file's probe for each object is in place in a scope.
+    pub fn is_told_of_objects(&self, scope: Scope, file: FileId) -> bool {
+        self.of_objects.contains(&(scope, file))
+    }
+
+    /// Notes that it is.
+    pub fn told_of_objects(&mut self, scope: Scope, file: FileId) {
+        self.of_objects.push((scope, file));
     }
 
     /// Enters what was told since the last time.
@@ -85,6 +115,9 @@ impl Machines {
 
     /// Watches an image that ended no longer.
     pub fn retire(&mut self, object: &mut Object, image: u64) {
+        for key in self.objects.extract_if(.., |key| key.image == image) {
+            object.usdt.forget(key);
+        }
         if let Some(machine) = self.by_image.get_mut(&image) {
             machine.hits = machine.hits(object);
             for (key, _) in machine.places.drain(..) {
@@ -267,7 +300,7 @@ impl Session {
 
 /// A site that can be watched: one in code, without a counter that would have
 /// to be written to.
-fn usable(site: &Site) -> Option<(&Site, FileOffset)> {
+pub(super) fn usable(site: &Site) -> Option<(&Site, FileOffset)> {
     site.semaphore.is_none().then_some((site, site.offset?))
 }
 

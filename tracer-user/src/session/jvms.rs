@@ -34,16 +34,28 @@ pub struct Readable {
     pub number: u32,
     /// How to read it.
     pub jvm: Jvm,
-    /// Whether samples of its heap are taken, or why not.
-    pub heap: Result<(), String>,
+    /// What tells where its objects are allocated, or why nothing does.
+    pub heap: Result<HeapSource, String>,
+}
+
+/// What tells where a JVM allocates objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapSource {
+    /// Its own samples, or nothing if nobody asked.
+    Samples,
+    /// A probe that is hit for each object.
+    Objects {
+        /// Whether it tells the object's size.
+        sized: bool,
+    },
 }
 
 /// What the kernel side is told of by a JVM.
 pub struct Watched {
     /// Whether of code that it frees.
     pub freed_code: bool,
-    /// Whether of objects that it allocates, or why not.
-    pub heap: Result<(), String>,
+    /// How of objects that it allocates, or why not.
+    pub heap: Result<HeapSource, String>,
 }
 
 /// All JVMs.
@@ -115,11 +127,11 @@ impl Jvms {
         named.collect()
     }
 
-    /// Whether samples of an image's heap are taken, or why not.
+    /// What tells where an image's objects are allocated.
     ///
     /// # Errors
-    /// Says why not.
-    pub fn heap(&self, image: u64) -> Result<(), String> {
+    /// Says why nothing does.
+    pub fn heap(&self, image: u64) -> Result<HeapSource, String> {
         match self.images.get(&image) {
             None | Some(Known::Not) => Err("the process has no HotSpot JVM".to_owned()),
             Some(Known::NotYet) => Err("the JVM has not started yet".to_owned()),

@@ -9,6 +9,7 @@ pub mod hold;
 pub mod images;
 mod java;
 mod java_native;
+mod java_objects;
 mod java_samples;
 mod jvm_probes;
 mod jvm_report;
@@ -24,6 +25,7 @@ pub mod stop;
 mod sums;
 pub mod target;
 mod threads;
+mod told_codes;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -41,6 +43,7 @@ use self::names::SiteNames;
 pub use self::options::Options;
 use self::target::Target;
 use self::threads::ThreadNames;
+use self::told_codes::ToldCodes;
 use crate::attach::probes::{Probes, Scope};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::btf;
@@ -84,6 +87,7 @@ pub struct Session {
     tables: Tables,
     jvms: Jvms,
     names: SiteNames,
+    codes: ToldCodes,
     threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
@@ -160,6 +164,7 @@ impl Session {
             tables,
             jvms,
             names: SiteNames::default(),
+            codes: ToldCodes::default(),
             threads: ThreadNames::default(),
             options,
             targets: Vec::new(),

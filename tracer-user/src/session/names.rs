@@ -2,13 +2,24 @@
 //! compiled anew, and classes are unloaded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
 
 use super::jvms::Jvms;
-use crate::jvm::frames::Named;
+use super::told_codes::ToldCodes;
+use crate::jvm::frames::{JavaFrame, Named};
+use crate::jvm::told_code::Code;
+use crate::jvm::unnamed::Unnamed;
 use crate::kernel::object::Object;
+
+/// How often is looked whether a JVM told of code: it may tell a moment after
+/// the code ran.
+const LOOKS: u8 = 3;
+
+/// Words that have names by what was told, at most.
+const MAX_TOLD: usize = 1 << 18;
 
 /// Names of the Java frames of sites.
 #[derive(Default)]
@@ -17,11 +28,16 @@ pub struct SiteNames {
     sites: HashMap<u32, Vec<(u64, Named)>>,
     /// All sites before this one have been looked at.
     next: u32,
+    /// Code that could not be named from memory, but that the JVM had told of:
+    /// by site and word.
+    told: HashMap<(u32, u64), Arc<Code>>,
+    /// Sites with code that has no name yet, and how often is looked again.
+    unnamed: Vec<(u32, u8)>,
 }
 
 impl SiteNames {
     /// Names the frames of sites that are new.
-    pub fn poll(&mut self, object: &Object, jvms: &mut Jvms) {
+    pub fn poll(&mut self, object: &Object, jvms: &mut Jvms, codes: &ToldCodes) {
         let mut next = self.next;
         for (index, site) in object.sites_from(self.next) {
             if index == next {
@@ -30,23 +46,76 @@ impl SiteNames {
             if !self.sites.contains_key(&index)
                 && let Some(jvm) = jvms.readable_mut(site.image)
             {
-                let words = java_words(&site).map(|word| (word, jvm.name(word)));
-                self.sites.insert(index, words.collect());
+                let mut name = |word| match Frame::of(word) {
+                    Frame::ClassName { .. } => told_class(object, word),
+                    _ => jvm.name(word),
+                };
+                let words: Vec<_> = java_words(&site).map(|word| (word, name(word))).collect();
+                if words
+                    .iter()
+                    .any(|(word, named)| is_unnamed_code(*word, named))
+                {
+                    self.unnamed.push((index, LOOKS));
+                }
+                self.sites.insert(index, words);
             }
         }
         self.next = next;
+        self.name_by_told(object, codes);
     }
 
-    /// The names of a site's words, in their order; `None` for native frames
-    /// and for what was never named.
-    pub fn of(&self, site: u32, words: &[u64]) -> Vec<Option<Named>> {
-        let Some(named) = self.sites.get(&site) else {
+    /// The second source of names: what JVMs told of their code.
+    fn name_by_told(&mut self, object: &Object, codes: &ToldCodes) {
+        let (sites, told) = (&self.sites, &mut self.told);
+        self.unnamed.retain_mut(|(index, looks)| {
+            let (Some(words), Some(site)) = (sites.get(index), object.sites.get(*index)) else {
+                return false;
+            };
+            let mut is_whole = true;
+            for (word, named) in words {
+                if is_unnamed_code(*word, named) && !told.contains_key(&(*index, *word)) {
+                    let code = codes.find(&site, *word).filter(|_| told.len() < MAX_TOLD);
+                    is_whole &= code.is_some();
+                    told.extend(code.map(|code| ((*index, *word), Arc::clone(code))));
+                }
+            }
+            *looks -= 1;
+            !is_whole && *looks > 0
+        });
+    }
+
+    /// The names of the words of a site that was seen from one moment to
+    /// another, in their order; `None` for native frames and for what was
+    /// never named.
+    pub fn of(&self, site: u32, words: &[u64], seen: (u64, u64)) -> Vec<Option<Named>> {
+        let Some(known) = self.sites.get(&site) else {
             return Vec::new();
         };
-        let find = |word: &u64| named.iter().find(|(known, _)| known == word);
-        let names = words.iter().map(|word| find(word).map(|(_, named)| named));
-        names.map(|named| named.cloned()).collect()
+        let name = |word: &u64| {
+            let (_, named) = known.iter().find(|(known, _)| known == word)?;
+            let told = match named {
+                Ok(_) => None,
+                Err(_) => self.told.get(&(site, *word)),
+            };
+            Some(match told.filter(|code| code.was_there(seen.0, seen.1)) {
+                Some(code) => Ok([code.frame.clone()].into()),
+                None => named.clone(),
+            })
+        };
+        words.iter().map(name).collect()
     }
+}
+
+/// Whether a word is of code that memory had no name for.
+fn is_unnamed_code(word: u64, named: &Named) -> bool {
+    named.is_err() && matches!(Frame::of(word), Frame::Compiled { .. })
+}
+
+/// The class of an object that the VM told of.
+fn told_class(object: &Object, word: u64) -> Named {
+    let name = object.usdt.class_name(word).ok_or(Unnamed::NoRoom)?;
+    let told = JavaFrame::of_told_class(&name).ok_or(Unnamed::NotAClass)?;
+    Ok([told].into())
 }
 
 fn java_words(site: &Site) -> impl Iterator<Item = u64> {

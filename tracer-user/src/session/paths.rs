@@ -141,7 +141,9 @@ impl NamedPath {
 
 impl NamedFrame {
     fn of(frame: &Frame) -> Self {
-        let by_name = frame.origin.is_java() && frame.function.is_some();
+        // A JVM's method without a line is one too.
+        let is_java = frame.origin.is_java() || frame.reason.is_some();
+        let by_name = is_java && frame.function.is_some();
         Self {
             function: frame.function.clone(),
             file: frame.file.clone(),

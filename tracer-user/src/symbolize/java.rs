@@ -6,6 +6,9 @@ use crate::jvm::frames::{FrameKind, JavaFrame, Named};
 use crate::process::address::FrameAddress;
 use crate::report::model::{Frame, Origin};
 
+/// Why a frame has neither a line nor inlined methods.
+const METHOD_ALONE: &str = "the code or its class was gone before it was looked at: the JVM told which method it was, but not more";
+
 /// Adds the frames that a word of a stack stands for, outermost first.
 pub fn add_frames(named: Option<&Named>, address: FrameAddress, frames: &mut Vec<Frame>) {
     match named {
@@ -26,6 +29,7 @@ fn report(frame: &JavaFrame, address: FrameAddress) -> Frame {
         address: address.raw(),
         inlined: frame.inlined,
         origin: origin(frame.kind),
+        reason: (frame.kind == FrameKind::Told).then(|| METHOD_ALONE.to_owned()),
         ..Frame::default()
     }
 }
@@ -35,6 +39,7 @@ fn origin(kind: FrameKind) -> Origin {
         FrameKind::Interpreted => Origin::Interpreted,
         FrameKind::C1 => Origin::C1,
         FrameKind::C2 | FrameKind::Native => Origin::C2,
+        FrameKind::Told => Origin::Jit,
         FrameKind::Stub => Origin::Stub,
         FrameKind::Class => Origin::Unknown,
     }

@@ -1,13 +1,20 @@
 //! HotSpot's own probes (`hotspot.stp`, `hotspot*.d` in its sources), as far
-//! as they are hit without any start-up flag.
+//! as they are hit without any start-up flag; and [`ALLOCATED`].
 
 use tracer_ebpf::operand::Operand;
-use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, TextArguments};
+use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, TextArguments, tells};
 
 use crate::usdt::Site;
 
 /// The provider of HotSpot's probes.
 pub const PROVIDER: &str = "hotspot";
+
+/// The probe that is hit for each Java object, if a flag was given at the
+/// VM's start: thread, class (address and length of its name), bytes.
+pub const ALLOCATED: &str = "object__alloc";
+
+/// The argument of [`ALLOCATED`] that is the object's size.
+const SIZE: usize = 3;
 
 /// A probe that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +42,8 @@ pub enum Watched {
     InitialiserHadFailed,
     /// The initialiser of a class's superclass failed.
     SuperclassFailed,
-    /// A method was compiled; only counted.
+    /// A method was compiled: class, name and signature (address and length of
+    /// each), first instruction, bytes.
     MethodLoaded,
     /// A compiled method goes; only counted.
     MethodUnloaded,
@@ -90,12 +98,13 @@ impl Watched {
         }
     }
 
-    /// Whether its hits are of interest one by one.
-    const fn tells(self) -> bool {
-        !matches!(
-            self,
-            Self::Initialised | Self::MethodLoaded | Self::MethodUnloaded
-        )
+    /// What is told of its hits.
+    const fn tells(self) -> u16 {
+        match self {
+            Self::Initialised | Self::MethodUnloaded => tells::NOTHING,
+            Self::MethodLoaded => tells::CODE,
+            _ => tells::ARGUMENTS,
+        }
     }
 
     /// How many strings come first among its arguments.
@@ -109,10 +118,6 @@ impl Watched {
 
     /// What the kernel side does at one of its sites.
     pub fn place(self, site: &Site) -> Place {
-        let mut operands = [Operand::ABSENT; MAX_ARGUMENTS];
-        for (operand, argument) in operands.iter_mut().zip(&site.arguments) {
-            *operand = argument.operand.unwrap_or(Operand::ABSENT);
-        }
         let mut texts = [TextArguments::NONE; MAX_TEXTS];
         for (text, number) in texts.iter_mut().zip(0..self.texts()) {
             *text = TextArguments {
@@ -121,12 +126,39 @@ impl Watched {
             };
         }
         Place {
-            hits: 0,
             probe: self as u16,
-            tells: u16::from(self.tells()),
+            tells: self.tells(),
             texts,
-            operands,
+            ..place(site)
         }
+    }
+}
+
+/// What the kernel side does at a site of [`ALLOCATED`], and whether the size
+/// that is told there is one: where it is an `int`, the interpreter and C1
+/// pass none, and what is there means nothing (JDK-8276209, mended in 18).
+pub fn allocated(site: &Site) -> (Place, bool) {
+    let mut place = place(site);
+    let width = site.arguments.get(SIZE).map(|size| size.width);
+    let is_size = matches!(width, Some(Ok(width)) if width.bytes() == 8);
+    if !is_size {
+        place.operands[SIZE] = Operand::ABSENT;
+    }
+    (place, is_size)
+}
+
+/// A site that tells nothing by itself, with its arguments.
+fn place(site: &Site) -> Place {
+    let mut operands = [Operand::ABSENT; MAX_ARGUMENTS];
+    for (operand, argument) in operands.iter_mut().zip(&site.arguments) {
+        *operand = argument.operand.unwrap_or(Operand::ABSENT);
+    }
+    Place {
+        hits: 0,
+        probe: 0,
+        tells: tells::NOTHING,
+        texts: [TextArguments::NONE; MAX_TEXTS],
+        operands,
     }
 }
 

@@ -11,6 +11,7 @@ use self::walk::Walk;
 use super::Jvm;
 use super::code_cache::{Blob, BlobKind};
 use super::fields::Fields;
+use super::flags;
 use super::frames::{FrameKind, JavaFrame};
 use super::klass::class_name;
 use super::memory::TargetMemory;
@@ -44,6 +45,21 @@ fn the_layout_of_each_jdk_is_known_and_leads_to_its_code() {
         assert!(barrier.is_none_or(is_code));
         let virtual_threads = jvm.structs.field("JavaThread", "_vthread").is_some();
         assert_eq!(barrier.is_some(), virtual_threads);
+    }
+}
+
+#[test]
+fn flags_are_read() {
+    let classes = Classes::compile("Waits", WAITS);
+    for jdk in Jdk::all() {
+        for (option, expected) in [("-XX:+DTraceAllocProbes", true), ("-Xmx64m", false)] {
+            let mut target = JavaTarget::start(&jdk, &classes, &[option], &["Waits"]);
+            assert_eq!(target.line(), "up");
+            let jvm = Jvm::find(&target.code()).unwrap().expect("a VM");
+            let wanted = ["DTraceAllocProbes", "NoSuchFlag"];
+            let on = flags::are_on(Fields(&jvm.structs), &jvm.memory, wanted).unwrap();
+            assert_eq!(on, [expected, false], "{}", jdk.name());
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::process::address::FileOffset;
 /// The program at all places of USDT probes.
 const USDT: &str = "uf_usdt";
 
+/// The program at the probe that a JVM hits for each object.
+const OBJECTS: &str = "uf_java_new";
+
 impl Object {
     /// Attaches the probes on the birth and death of processes and threads.
     ///
@@ -174,19 +177,42 @@ impl Object {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
+        self.attach_at(USDT, offsets, file, pid)
+    }
+
+    /// The same for the program that is told of each Java object.
+    ///
+    /// # Errors
+    /// See [`Object::attach_usdt`].
+    pub fn attach_objects(
+        &mut self,
+        offsets: &[FileOffset],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        self.attach_at(OBJECTS, offsets, file, pid)
+    }
+
+    fn attach_at(
+        &mut self,
+        name: &'static str,
+        offsets: &[FileOffset],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
         let place = |offset: &FileOffset| Place {
             function: None,
             offset: offset.0,
         };
         let places: Vec<_> = offsets.iter().map(place).collect();
         if let Some(multi) = &mut self.multi {
-            let link = multi.attach(USDT, Moment::Entry, &places, file, pid)?;
+            let link = multi.attach(name, Moment::Entry, &places, file, pid)?;
             return Ok(vec![link]);
         }
-        self.load_alone(USDT)?;
+        self.load_alone(name)?;
         places
             .iter()
-            .map(|place| self.attach_loaded(USDT, place.offset, file, pid))
+            .map(|place| self.attach_loaded(name, place.offset, file, pid))
             .collect()
     }
 }

@@ -31,6 +31,11 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
             layout.prose(text, layout.warning, 0, &line);
         }
         layout.prose(text, PLAIN, 0, &histograms(heap));
+        if heap.sampled.exact {
+            let line =
+                "Where objects are allocated is exact: the JVM tells of each (object__alloc).";
+            layout.prose(text, PLAIN, 0, line);
+        }
         table(text, heap, layout);
     }
 }
@@ -108,7 +113,7 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
     let rows = of(verdict)
         .take(layout.top)
         .enumerate()
-        .map(|(index, class)| row(class, span(heap), index + 1, layout));
+        .map(|(index, class)| row(class, heap, index + 1, layout));
     Table {
         rows: rows.collect(),
     }
@@ -121,15 +126,19 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
 }
 
 /// Where the class was allocated, as far as samples tell.
-fn notes(class: &ClassGrowth) -> Vec<String> {
+fn notes(class: &ClassGrowth, exact: bool) -> Vec<String> {
     let samples: u64 = class.allocated.iter().map(|path| path.samples).sum();
     let Some(first) = class.allocated.first() else {
-        return vec!["no sample of its allocation".to_owned()];
+        return vec![match exact {
+            true => "none was allocated during the run".to_owned(),
+            false => "no sample of its allocation".to_owned(),
+        }];
     };
+    let noun = if exact { "object" } else { "sample" };
     let mut notes = vec![format!(
         "allocated here: {} of {}",
         units::grouped(first.samples),
-        units::counted(samples, "sample")
+        units::counted(samples, noun)
     )];
     match class.allocated.len() - 1 {
         0 => {}
@@ -138,13 +147,14 @@ fn notes(class: &ClassGrowth) -> Vec<String> {
     notes
 }
 
-fn row<'a>(class: &'a ClassGrowth, span: f64, number: usize, layout: &Layout) -> Row<'a> {
+fn row<'a>(class: &'a ClassGrowth, heap: &JavaHeap, number: usize, layout: &Layout) -> Row<'a> {
     let ends = |series: &[u64]| {
         let end = |value: Option<&u64>| value.copied().unwrap_or(0);
         (end(series.first()), end(series.last()))
     };
     let (before, after) = ends(&class.instances);
     let (bytes_before, bytes_after) = ends(&class.bytes);
+    let span = span(heap);
     let per_minute = if span > 0.0 {
         after.saturating_sub(before) as f64 * 60.0 / span
     } else {
@@ -161,7 +171,7 @@ fn row<'a>(class: &'a ClassGrowth, span: f64, number: usize, layout: &Layout) ->
             Cell::new("PER MIN", units::per_second(per_minute)),
             Cell::new("CLASS", fit_middle(&names::clean(&class.class), room)),
         ],
-        notes: notes(class),
+        notes: notes(class, heap.sampled.exact),
         stack: Stack {
             frames: class.allocated.first().map_or(&[], |path| &path.frames),
             end: class.allocated.first().map(|path| path.stack_end),
@@ -270,6 +280,23 @@ all, at most 12.5 ms at a time.
             "{found}"
         );
         assert!(!found.contains('\x1b'), "{found:?}");
+    }
+
+    #[test]
+    fn objects_that_the_jvm_told_of_are_no_samples() {
+        let mut grown = class("shop.Session", GrowthVerdict::Grows, &[7, 5_007]);
+        grown.allocated = vec![path(5_000)];
+        let quiet = class("shop.Cart", GrowthVerdict::Grows, &[1, 2]);
+        let mut report = report(vec![grown, quiet]);
+        report.java_heap[0].sampled.exact = true;
+        let found = text(&report, 100);
+        for part in [
+            "5,000 of 5,000 objects",
+            "none was allocated during the run",
+            "the JVM tells of each",
+        ] {
+            assert!(found.contains(part), "{found}");
+        }
     }
 
     #[test]
