@@ -142,14 +142,14 @@ mod tests {
         let mut memory = Synthetic::default();
         memory.put(LOADER, &0x2000_u64.to_le_bytes());
         memory.put(LOADER + 8, &[0; 0xff8]);
-        for (index, (first, second)) in links.iter().enumerate() {
-            let class = 0x2000 + 0x1000 * index as u64;
+        for ((index, letter), (first, second)) in (0..).zip(b'A'..).zip(links) {
+            let class = 0x2000 + 0x1000 * index;
             memory.put(class, &[0; 0x1000]);
             memory.put(class, &first.to_le_bytes());
             memory.put(class + 8, &second.to_le_bytes());
             memory.put(class + 16, &LOADER.to_le_bytes());
             memory.put(class + 24, &(class + 0x100).to_le_bytes());
-            memory.put(class + 0x100, &[1, 0, b'A' + index as u8]);
+            memory.put(class + 0x100, &[1, 0, letter]);
         }
         let classes = BootClasses {
             object: 0x2000,

@@ -306,7 +306,7 @@ mod tests {
             _ => Some(1),
         };
         assert_eq!(of(&[Some(1), Some(9), Some(5)], counted), Ok(buffers(5)));
-        let always = of(&[Some(1)], |asked| Some(asked as i64));
+        let always = of(&[Some(1)], |asked| i64::try_from(asked).ok());
         assert!(always.unwrap_err().contains("collected garbage"));
     }
 }

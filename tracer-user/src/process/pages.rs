@@ -61,9 +61,10 @@ mod tests {
     #[test]
     fn pages_are_resident_once_they_are_touched() {
         const PAGES: usize = AT_ONCE + 10;
+        const SIZE: usize = 4096;
         let process = ProcessHandle::open(std::process::id()).unwrap();
         let map = PageMap::open(&process).unwrap();
-        let length = PAGES * PAGE as usize;
+        let length = PAGES * SIZE;
         // SAFETY: new memory at a place that the kernel chooses.
         let start = unsafe {
             libc::mmap(
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(map.resident(&range).unwrap(), 0);
         for page in [0, 7, AT_ONCE, PAGES - 1] {
             // SAFETY: within the mapping.
-            unsafe { start.cast::<u8>().add(page * PAGE as usize).write(1) };
+            unsafe { start.cast::<u8>().add(page * SIZE).write(1) };
         }
         assert_eq!(map.resident(&range).unwrap(), 4 * PAGE);
         let last = range.end - PAGE..range.end;
