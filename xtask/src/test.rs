@@ -12,9 +12,9 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use tracer_ebpf_build::{Toolchain, workspace};
 
-use crate::build::{Profile, unfreed};
+use crate::build::Profile;
 use crate::setup::{Group, ensure};
-use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, run, say};
+use crate::shell::{as_root_with, cannot_run, capture, cargo, echo, say};
 use crate::tally::Tally;
 use crate::{fuzz, jdks, lint, pool, targets, vm};
 
@@ -54,14 +54,13 @@ fn everything(toolchain: &Toolchain) -> Result<Tally> {
         lint::dependencies()?;
         fuzz::briefly()
     });
-    // One build for all: the binary and its unit tests take a core each.
-    run(cargo().args(["build", "--workspace", "--all-targets"]))?;
     let end_to_end = Arc::new(EndToEnd::build()?);
+    lint::code(toolchain)?;
+    // Cargo leaves VMs too little: they begin when all is built.
     let elsewhere = thread::spawn({
         let end_to_end = Arc::clone(&end_to_end);
         move || vm::oldest_and_newest(&end_to_end)
     });
-    lint::code(toolchain)?;
     let mut tally = unit_tests(None)?;
     tally += end_to_end.run(None)?;
     tally += join(beside)?;
@@ -97,11 +96,9 @@ impl EndToEnd {
     /// # Errors
     /// Fails when something cannot be built.
     pub(crate) fn build() -> Result<Self> {
-        unfreed(Profile::Dev)?;
+        let programs = end_to_end_programs()?;
         targets::build_all()?;
-        Ok(Self {
-            programs: end_to_end_programs()?,
-        })
+        Ok(Self { programs })
     }
 
     /// Runs them, or those whose names contain `filter`.
@@ -195,26 +192,29 @@ fn has_nextest() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Builds the end-to-end tests, as the user, and returns the programs.
+/// Builds all there is in the workspace, as the user, and returns the programs
+/// of the end-to-end tests. All at once: the binary and its unit tests take a
+/// core each, and for one package alone cargo would build scripts anew, without
+/// the debug information that they share with xtask.
 fn end_to_end_programs() -> Result<Vec<PathBuf>> {
     let messages = capture(cargo().args([
-        "test",
-        "--no-run",
-        "--quiet",
-        "--package",
-        END_TO_END,
+        "build",
+        "--workspace",
+        "--all-targets",
         "--message-format=json-render-diagnostics",
     ]))?;
     test_programs(&messages)
 }
 
-/// The test programs among cargo's JSON messages, one a line.
+/// The end-to-end tests' programs among cargo's JSON messages, one a line.
 fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
     let mut programs = Vec::new();
     for line in messages.lines() {
         let message: serde_json::Value =
             serde_json::from_str(line).context("cannot parse cargo's messages")?;
+        let package = message["package_id"].as_str().unwrap_or_default();
         if message["profile"]["test"] == true
+            && package.contains(&format!("#{END_TO_END}@"))
             && let Some(program) = message["executable"].as_str()
         {
             programs.push(program.into());
@@ -270,9 +270,10 @@ mod tests {
 
     #[test]
     fn only_test_programs_are_run() {
-        let messages = r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/debug/xtask"}
-{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/debug/deps/record-1"}
-{"reason":"compiler-artifact","profile":{"test":false},"executable":null}
+        let messages = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/xtask#0.1.0","profile":{"test":true},"executable":"/t/debug/deps/xtask-2"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","profile":{"test":true},"executable":"/t/debug/deps/record-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","profile":{"test":false},"executable":"/t/debug/incidents"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","profile":{"test":true},"executable":null}
 {"reason":"build-finished","success":true}"#;
         assert_eq!(
             test_programs(messages).unwrap(),
