@@ -127,9 +127,11 @@ unsafe fn read_name(regs: *mut pt_regs, place: *const Place, thread: *mut Thread
         }
         let word = (*name).word(maps::settings().hash_seed);
         if CLASS_NAMES.get_ptr(word).is_none() {
+            // Not a copy: the program's stack has little room.
+            let name: &ClassName = &*name;
             // Another thread's is the same. If there is no room the class has
             // no name, and its objects still count.
-            let _ = CLASS_NAMES.insert(word, &*name, BPF_NOEXIST);
+            let _ = CLASS_NAMES.insert(word, name, BPF_NOEXIST);
         }
         word
     }
