@@ -24,6 +24,7 @@ pub mod memory;
 pub mod method;
 pub mod nmethod;
 mod nmt;
+pub mod perf_map;
 pub mod places;
 mod pool;
 mod scopes;

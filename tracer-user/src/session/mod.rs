@@ -15,6 +15,7 @@ pub mod launch;
 pub mod names;
 mod options;
 pub mod paths;
+mod perf_maps;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
@@ -35,6 +36,7 @@ use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::names::SiteNames;
 pub use self::options::Options;
+use self::perf_maps::PerfMaps;
 use self::target::Target;
 use self::threads::ThreadNames;
 use self::told_codes::ToldCodes;
@@ -85,6 +87,7 @@ pub struct Session {
     jvms: Jvms,
     names: SiteNames,
     codes: ToldCodes,
+    perf_maps: PerfMaps,
     threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
@@ -159,6 +162,7 @@ impl Session {
             jvms,
             names: SiteNames::default(),
             codes: ToldCodes::default(),
+            perf_maps: PerfMaps::default(),
             threads: ThreadNames::default(),
             options,
             targets: Vec::new(),
@@ -182,7 +186,9 @@ impl Session {
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
-        self.object.set_active(true)
+        self.object.set_active(true)?;
+        self.take_perf_maps();
+        Ok(())
     }
 
     /// Begins to trace a live process.
@@ -378,6 +384,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn detach(&mut self) -> Result<()> {
+        self.take_perf_maps();
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.stop_java_heaps();
