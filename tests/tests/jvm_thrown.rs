@@ -1,6 +1,8 @@
 //! Names of compiled code that was thrown away before anybody looked at it, by
 //! what the JVM told of it. The program is `targets/java/stacks/Thrown.java`.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{Frame, Origin};
 use unfreed_tests::{Jdk, Target, Tracer, View};
@@ -110,5 +112,69 @@ fn without_the_probes_there_is_a_reason() -> Result<()> {
         reasons.any(|reason| reason.contains("before it")),
         "no reason"
     );
+    Ok(())
+}
+
+/// Code from before the run that is thrown away is known by a perf map alone,
+/// which leaves no file behind.
+#[test]
+fn a_perf_map_names_what_was_compiled_before() -> Result<()> {
+    for jdk in Jdk::all()?.iter().filter(|jdk| jdk.major >= 17) {
+        let mut target = start(jdk)?;
+        target.ask(&format!("hold {ROUNDS}"), "done ")?;
+        let options = ["--poll", "1h", "--no-jvm-probes", "--jvm-attach"];
+        let tracer = Tracer::record(target.pid, &options)?;
+        target.ask("use 0", "done ")?;
+        let report = tracer.stop()?.report()?;
+        for path in PATHS {
+            let (all, told, by_memory) = named(&report, path).with_context(|| jdk.name.clone())?;
+            let sums = format!("{}: {told} and {by_memory} of {all}", jdk.name);
+            // Before 21 the code of unloaded classes stays for a while, and so
+            // may what it was made from.
+            let some = told > 0 || jdk.major < 21;
+            ensure!(some && told + by_memory == all, sums);
+        }
+        leaves_no_perf_map(target.pid)?;
+    }
+    Ok(())
+}
+
+fn leaves_no_perf_map(pid: u32) -> Result<()> {
+    let own = format!("perf-{pid}.map");
+    for entry in fs::read_dir("/tmp")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        ensure!(name != own && !name.starts_with(".unfreed-"), "{name}");
+    }
+    Ok(())
+}
+
+/// What a perf map cannot be had of says why, and a file in its way stays.
+#[test]
+fn without_a_perf_map_there_is_a_reason() -> Result<()> {
+    let problem = |jdk: &Jdk, prepare: &dyn Fn(u32) -> Result<()>| {
+        let mut target = start(jdk)?;
+        prepare(target.pid)?;
+        let tracer = Tracer::record(target.pid, &["--jvm-attach"])?;
+        target.ask("round 1", "done ")?;
+        let finished = tracer.stop()?;
+        let report = finished.report()?;
+        let jvm = report.jvm.first().context("no JVM")?;
+        let problem = jvm.perf_map_problem.clone().unwrap_or_default();
+        ensure!(
+            finished.stdout.contains("no perf map") != problem.is_empty(),
+            problem
+        );
+        anyhow::Ok((target.pid, problem))
+    };
+    let jdks = Jdk::all()?;
+    let old = jdks.iter().find(|jdk| jdk.major == 11).context("no 11")?;
+    let (_, why) = problem(old, &|_| Ok(()))?;
+    ensure!(why.contains("came with JDK 17"), why);
+    let write = |pid| Ok(fs::write(format!("/tmp/perf-{pid}.map"), "mine\n")?);
+    let (pid, why) = problem(&Jdk::full()?, &write)?;
+    let path = format!("/tmp/perf-{pid}.map");
+    let text = fs::read_to_string(&path)?;
+    fs::remove_file(&path)?;
+    ensure!(why.contains("there already") && text == "mine\n", why);
     Ok(())
 }

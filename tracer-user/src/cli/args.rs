@@ -125,6 +125,9 @@ pub struct TraceArgs {
     /// Leave a JVM's own probes alone: no collections, classes and threads
     #[arg(long)]
     pub no_jvm_probes: bool,
+    /// Ask a JVM (17 and later) for a perf map, for names of code that has none
+    #[arg(long)]
+    pub jvm_attach: bool,
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,

@@ -14,6 +14,7 @@
 mod connect;
 mod disabled;
 mod error;
+mod perf_map;
 mod reply;
 mod status;
 mod trigger;

@@ -28,6 +28,7 @@ pub mod method;
 pub mod nmethod;
 mod nmt;
 mod objects;
+pub mod perf_map;
 pub mod places;
 mod pool;
 mod scopes;

@@ -16,9 +16,13 @@ use tracer_ebpf::compiled::{Compiled, Gone, Name};
 use super::frames::JavaFrame;
 use super::klass::class_name;
 
-/// Methods that are kept of one JVM, about 25 MiB of them at most; the freed
-/// ones go first.
-const MAX_CODES: usize = 1 << 16;
+/// Methods that are kept of one JVM while their code is there, some 400 bytes
+/// each; more are not named.
+const MAX_THERE: usize = 1 << 16;
+
+/// The same of those whose code is gone. Stacks are named soon after they were
+/// seen, so none is wanted for long.
+const MAX_GONE: usize = 1 << 14;
 
 /// Freed places that are remembered.
 const MAX_FREED: usize = 1 << 16;
@@ -55,8 +59,10 @@ impl Code {
 /// The code of one JVM.
 #[derive(Debug)]
 pub struct ToldCode {
-    /// By its first address, and a number of its own.
-    codes: BTreeMap<(u64, u64), Arc<Code>>,
+    /// What is there, by its first address.
+    there: BTreeMap<u64, Arc<Code>>,
+    /// What is gone, by its first address and a number of its own.
+    gone: BTreeMap<(u64, u64), Arc<Code>>,
     next: u64,
     /// Places by their first address: the one behind them, and when they were
     /// freed last.
@@ -71,7 +77,8 @@ impl ToldCode {
     /// Nothing is known before `since`.
     pub fn new(since: u64) -> Self {
         Self {
-            codes: BTreeMap::new(),
+            there: BTreeMap::new(),
+            gone: BTreeMap::new(),
             next: 0,
             freed: BTreeMap::new(),
             longest: 0,
@@ -100,15 +107,19 @@ impl ToldCode {
         if since > time.start {
             return;
         }
-        self.make_room();
-        let code = Code {
-            frame,
-            since,
-            until: AtomicU64::new(u64::MAX),
-            place: place.clone(),
-        };
-        self.codes.insert((place.start, self.next), Arc::new(code));
-        self.next += 1;
+        if self.there.len() >= MAX_THERE {
+            return;
+        }
+        let start = place.start;
+        // If there is one already, it has not been freed: it is the same.
+        self.there.entry(start).or_insert_with(|| {
+            Arc::new(Code {
+                frame,
+                since,
+                until: AtomicU64::new(u64::MAX),
+                place,
+            })
+        });
     }
 
     /// A place was freed.
@@ -118,9 +129,7 @@ impl ToldCode {
             self.distrust(gone.time, gone.time);
             return;
         }
-        for (_, code) in self.codes.range((gone.start, 0)..(gone.end, 0)) {
-            code.ends(gone.time);
-        }
+        self.end_codes(gone);
         let inside: Vec<u64> = self
             .freed
             .range(gone.start..gone.end)
@@ -140,12 +149,24 @@ impl ToldCode {
         self.freed.insert(gone.start, place);
     }
 
+    fn end_codes(&mut self, gone: &Gone) {
+        if self.gone.len() >= MAX_GONE {
+            self.gone.clear();
+        }
+        for (start, code) in self.there.extract_if(gone.start..gone.end, |_, _| true) {
+            code.ends(gone.time);
+            self.gone.insert((start, self.next), code);
+            self.next += 1;
+        }
+    }
+
     /// Something was not told after the moment `last`, and until `now`.
     pub fn distrust(&mut self, last: u64, now: u64) {
-        for code in self.codes.values() {
+        for code in self.there.values().chain(self.gone.values()) {
             code.ends(last);
         }
-        self.codes.clear();
+        self.there.clear();
+        self.gone.clear();
         self.freed.clear();
         self.since = now;
     }
@@ -154,8 +175,9 @@ impl ToldCode {
     pub fn find(&self, pc: u64, first: u64, last: u64) -> Option<&Arc<Code>> {
         // The call is before it.
         let call = pc.checked_sub(1)?;
-        let below = self.codes.range(..(pc, 0)).rev().take(MAX_NEIGHBOURS);
-        let mut codes = below.map(|(_, code)| code);
+        let there = self.there.range(..pc).rev().map(|(_, code)| code);
+        let gone = self.gone.range(..(pc, 0)).rev().map(|(_, code)| code);
+        let mut codes = there.take(MAX_NEIGHBOURS).chain(gone.take(MAX_NEIGHBOURS));
         codes.find(|code| code.place.contains(&call) && code.was_there(first, last))
     }
 
@@ -176,17 +198,6 @@ impl ToldCode {
             }
         }
         Some(since)
-    }
-
-    fn make_room(&mut self) {
-        if self.codes.len() < MAX_CODES {
-            return;
-        }
-        let is_there = |code: &Code| code.until.load(Ordering::Relaxed) == u64::MAX;
-        self.codes.retain(|_, code| is_there(code));
-        if self.codes.len() >= MAX_CODES / 2 {
-            self.codes.clear();
-        }
     }
 }
 
@@ -335,17 +346,17 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut told = ToldCode::new(0);
-        for index in 0..3 * MAX_CODES as u64 {
+        for index in 0..3 * MAX_GONE as u64 {
             let place = PLACE + index % 7 * 0x1000;
             told.compiled(&compiled("one", place, 2 * index));
             told.gone(&gone(place, 2 * index + 1));
-            assert!(told.codes.len() <= MAX_CODES && told.freed.len() <= 7);
+            assert!(told.there.len() <= 1 && told.gone.len() <= MAX_GONE && told.freed.len() <= 7);
         }
-        for index in 0..2 * MAX_CODES as u64 {
+        for index in 0..2 * MAX_THERE as u64 {
             told.compiled(&compiled("one", PLACE + index * 0x1000, u64::MAX / 2));
             told.gone(&gone(PLACE - index * 0x1000, u64::MAX / 2));
         }
-        assert!(told.codes.len() <= MAX_CODES && told.freed.len() <= MAX_FREED);
+        assert!(told.there.len() <= MAX_THERE && told.freed.len() <= MAX_FREED);
         told.compiled(&Compiled {
             size: u64::MAX,
             ..compiled("one", PLACE, 1)

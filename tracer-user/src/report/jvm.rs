@@ -29,6 +29,9 @@ pub struct Jvm {
     /// not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread_problem: Option<String>,
+    /// Why it gave no perf map, if it was asked for one (`--jvm-attach`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perf_map_problem: Option<String>,
     /// Garbage collections.
     pub collections: Collections,
     /// Memory pools that were told of after a collection.

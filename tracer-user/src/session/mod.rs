@@ -19,6 +19,7 @@ pub mod names;
 mod options;
 mod orphans;
 pub mod paths;
+mod perf_maps;
 pub mod preflight;
 pub mod progress;
 pub mod stop;
@@ -41,6 +42,7 @@ use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::names::SiteNames;
 pub use self::options::Options;
+use self::perf_maps::PerfMaps;
 use self::target::Target;
 use self::threads::ThreadNames;
 use self::told_codes::ToldCodes;
@@ -88,6 +90,7 @@ pub struct Session {
     jvms: Jvms,
     names: SiteNames,
     codes: ToldCodes,
+    perf_maps: PerfMaps,
     threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
@@ -165,6 +168,7 @@ impl Session {
             jvms,
             names: SiteNames::default(),
             codes: ToldCodes::default(),
+            perf_maps: PerfMaps::default(),
             threads: ThreadNames::default(),
             options,
             targets: Vec::new(),
@@ -192,6 +196,7 @@ impl Session {
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)?;
         self.native.begin(&self.jvms);
+        self.take_perf_maps();
         Ok(())
     }
 
@@ -233,6 +238,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn detach(&mut self) -> Result<()> {
+        self.take_perf_maps();
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.native.look(&self.jvms);

@@ -64,6 +64,17 @@ impl SiteNames {
         self.name_by_told(object, codes);
     }
 
+    /// Looks again at all code that has no name: there may be a new source.
+    pub fn look_again(&mut self) {
+        let has_unnamed = |words: &[(u64, Named)]| {
+            let mut words = words.iter();
+            words.any(|(word, named)| is_unnamed_code(*word, named))
+        };
+        let sites = self.sites.iter();
+        let unnamed = sites.filter(|(_, words)| has_unnamed(words));
+        self.unnamed = unnamed.map(|(index, _)| (*index, LOOKS)).collect();
+    }
+
     /// The second source of names: what JVMs told of their code.
     fn name_by_told(&mut self, object: &Object, codes: &ToldCodes) {
         let (sites, told) = (&self.sites, &mut self.told);

@@ -22,6 +22,8 @@ pub struct Options {
     pub survived: u32,
     /// Whether JVMs' own probes are watched.
     pub jvm_probes: bool,
+    /// Whether JVMs are asked for the names of their code.
+    pub jvm_attach: bool,
     /// Whether children are traced.
     pub follow: bool,
     /// Whether call paths are told apart by thread.
@@ -54,6 +56,7 @@ impl Options {
             survived: args.survived.unwrap_or(0),
             // Benchmarks compare the allocators' probes.
             jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
+            jvm_attach: args.jvm_attach,
             follow: args.follow,
             threads: args.threads,
             sizes: Sizes {
@@ -83,6 +86,7 @@ impl Options {
             older_than: Duration::ZERO,
             survived: 0,
             jvm_probes: false,
+            jvm_attach: false,
             follow: false,
             threads: false,
             sizes: Sizes {

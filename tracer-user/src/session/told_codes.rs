@@ -1,6 +1,7 @@
 //! What the JVMs of a run tell of their compiled code.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tracer_ebpf::frame::Frame;
@@ -8,6 +9,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::Site;
 use tracer_ebpf::thread::image_pid;
 
+use crate::jvm::frames::JavaFrame;
 use crate::jvm::told_code::{Code, ToldCode};
 use crate::kernel::object::Object;
 use crate::kernel::usdt::CodeTold;
@@ -70,6 +72,13 @@ impl ToldCodes {
             }
         }
         self.lost = (lost, now);
+    }
+
+    /// An image had code at a place at one moment within `time`.
+    pub fn add(&mut self, image: u64, place: Range<u64>, time: &Range<u64>, frame: JavaFrame) {
+        if let Some(codes) = self.by_image.get_mut(&image) {
+            codes.add(place, time.clone(), frame);
+        }
     }
 
     /// The code that a word of a site stands for.

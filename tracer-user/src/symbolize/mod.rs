@@ -6,7 +6,7 @@ mod dwarf;
 mod elf;
 mod java;
 mod module;
-mod perf_map;
+pub mod perf_map;
 mod symbols;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use rustix::fs::OFlags;
@@ -87,6 +88,12 @@ impl PerfMap {
             }
         }
         map
+    }
+
+    /// All functions, each with the addresses that it covers.
+    pub fn functions(&self) -> impl Iterator<Item = (Range<u64>, &str)> {
+        let functions = self.functions.iter();
+        functions.map(|(start, (end, name))| (*start..*end, name.as_str()))
     }
 
     /// The function that covers an address.

@@ -1,12 +1,16 @@
 package stacks;
 
+import java.util.ArrayList;
+import java.util.List;
 import java.util.function.IntConsumer;
 import java.util.zip.Deflater;
 import java.util.zip.Inflater;
 
 /**
  * Has methods compiled that allocate native memory, and throws them away:
- * {@code round N} does so with a class of a loader of its own, N times.
+ * {@code round N} does so with a class of a loader of its own, N times;
+ * {@code hold N} has N classes compiled and kept, which {@code use} has allocate
+ * and throws away.
  */
 class Thrown {
     public static final class Work implements IntConsumer {
@@ -40,22 +44,38 @@ class Thrown {
     /** How often each method of a copy allocates. */
     private static final int CALLS = 7;
 
-    private static void round() throws ReflectiveOperationException {
+    private static final List<IntConsumer> held = new ArrayList<>();
+
+    private static IntConsumer copy() throws ReflectiveOperationException {
         Class<?> copy = new Copies(Work.class.getName()).loadClass(Work.class.getName());
-        ((IntConsumer) copy.getDeclaredConstructor().newInstance()).accept(CALLS);
+        return (IntConsumer) copy.getDeclaredConstructor().newInstance();
+    }
+
+    private static int run(String name, int count) throws ReflectiveOperationException {
+        if (name.equals("use")) {
+            while (!held.isEmpty()) {
+                held.remove(held.size() - 1).accept(CALLS);
+                System.gc();
+            }
+            return count;
+        }
+        for (int i = 0; i < count; i++) {
+            IntConsumer copy = copy();
+            if (name.equals("hold")) {
+                copy.accept(0);
+                held.add(copy);
+            } else {
+                copy.accept(CALLS);
+                copy = null;
+                System.gc();
+            }
+        }
+        return count;
     }
 
     public static void main(String[] arguments) throws Exception {
         // The JDK's own classes are compiled or not, but loaded.
         new Work().accept(1);
-        Commands.serve(
-                words -> {
-                    int rounds = Integer.parseInt(words[1]);
-                    for (int i = 0; i < rounds; i++) {
-                        round();
-                        System.gc();
-                    }
-                    return rounds;
-                });
+        Commands.serve(words -> run(words[0], Integer.parseInt(words[1])));
     }
 }

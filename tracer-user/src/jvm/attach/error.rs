@@ -50,6 +50,10 @@ pub enum AttachError {
     TooLong,
     /// The answer has no status line.
     Malformed,
+    /// It cannot write a perf map.
+    NoPerfMap,
+    /// There is no perf map, or it cannot be read.
+    PerfMap(io::Error),
     /// The JVM could not run the command.
     Command {
         /// The status, not 0.
@@ -132,6 +136,11 @@ impl fmt::Display for AttachError {
                 write!(f, "the JVM did not answer within {} s", limit.as_secs())
             }
             Self::TooLong => write!(f, "the JVM's answer is longer than is read"),
+            Self::NoPerfMap => write!(
+                f,
+                "this JVM cannot write a perf map: Compiler.perfmap came with JDK 17"
+            ),
+            Self::PerfMap(error) => write!(f, "cannot read the JVM's perf map: {error}"),
             Self::Malformed => write!(f, "the JVM's answer is of an unknown form"),
             Self::Command { status, text } => {
                 write!(f, "the JVM refuses the command (status {status}): {text}")

@@ -21,6 +21,10 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         if let Some(problem) = problem(jvm) {
             layout.prose(text, layout.warning, 2, &problem);
         }
+        if let Some(problem) = &jvm.perf_map_problem {
+            let line = format!("It gave no perf map: {}", names::clean(problem));
+            layout.prose(text, layout.warning, 2, &line);
+        }
     }
 }
 
