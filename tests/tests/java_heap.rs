@@ -200,7 +200,7 @@ fn told(heap: &JavaHeap, name: &str) -> Result<(u64, u64)> {
 fn each_object_is_counted_if_the_jvm_tells_of_it() -> Result<()> {
     let program = Program::copy("Heap")?;
     for (jdk, flag) in iter::zip(
-        Jdk::all()?,
+        Jdk::with_symbols()?,
         [ALLOCATED, "-XX:+ExtendedDTraceProbes"]
             .iter()
             .chain(iter::repeat(&ALLOCATED)),

@@ -249,6 +249,7 @@ fn uf_java_object(context: ProbeContext) -> u32 {
 /// Where a JVM tells of every Java object that it allocates.
 #[uprobe]
 fn uf_java_new(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
     javaheap::object(&context);
     0
 }

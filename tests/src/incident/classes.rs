@@ -98,6 +98,16 @@ pub(super) fn floors(heap: &JavaHeap) -> usize {
     after.count()
 }
 
+/// Whether the incident's class grows and nothing tells where it is allocated
+/// yet: a sample comes with each buffer that a thread has filled.
+pub(super) fn lacks_samples(heap: &JavaHeap, incident: &Incident) -> bool {
+    let is_it = |class: &&ClassGrowth| incident.class == Some(class.class.as_str());
+    let class = heap.classes.iter().find(is_it);
+    let unseen = class
+        .is_some_and(|class| class.verdict == GrowthVerdict::Grows && class.allocated.is_empty());
+    unseen && incident.native.is_none() && heap.sampled.problem.is_none()
+}
+
 fn not_known(what: &'static str, heap: &JavaHeap) -> Finding {
     let why = format!("only {} histograms after collections", floors(heap));
     finding(what, Outcome::NotJudged(why))
@@ -187,6 +197,15 @@ mod tests {
         let of = |incident| leak(incident, GrowthVerdict::Grows, 100, &[]);
         assert_eq!(of("ScopeChain"), Verdict::NotJudged);
         assert_eq!(of("GaugeChannels"), Verdict::Diagnosed);
+    }
+
+    #[test]
+    fn samples_are_waited_for_once_the_class_grows() {
+        let incident = &INCIDENTS[0];
+        let lacks = |verdict, paths| lacks_samples(&heap(SCOPE, verdict, 100, paths), incident);
+        assert!(lacks(GrowthVerdict::Grows, &[]));
+        assert!(!lacks(GrowthVerdict::Steady, &[]));
+        assert!(!lacks(GrowthVerdict::Grows, &[(1, &["main"])]));
     }
 
     #[test]

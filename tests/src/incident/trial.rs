@@ -165,14 +165,14 @@ impl Program {
     }
 
     /// Parts of the rounds, each with a collection after it, until the tracer
-    /// has enough histograms or the time for that is over.
+    /// has seen enough or the time for that is over.
     fn traced_over_time(&mut self, incident: &Incident) -> Result<(f64, Finished)> {
         let options = ["--java-heap", "--interval", INTERVAL];
         let tracer = Tracer::record(self.target.pid, &options)?;
         let written = tracer.folder().join("report.json");
         let end = Instant::now() + deadline();
         let (mut parts, mut rounds) = (0, 0.0);
-        while floors(&written) < FLOORS && Instant::now() < end {
+        while !has_seen_enough(&written, incident) && Instant::now() < end {
             rounds += self.part(incident)?;
             parts += 1;
         }
@@ -239,12 +239,14 @@ impl Leaked {
     }
 }
 
-/// Histograms after collections in the report that was written last.
-fn floors(written: &Path) -> usize {
+/// Whether the report that was written last has enough to be judged.
+fn has_seen_enough(written: &Path, incident: &Incident) -> bool {
     let text = fs::read(written).unwrap_or_default();
     let report: Option<Report> = serde_json::from_slice(&text).ok();
     let heap = report.and_then(|report| report.java_heap.into_iter().next());
-    heap.as_ref().map_or(0, classes::floors)
+    heap.is_some_and(|heap| {
+        classes::floors(&heap) >= FLOORS && !classes::lacks_samples(&heap, incident)
+    })
 }
 
 /// What the report names: the class if it grows, and the leak's most bytes.

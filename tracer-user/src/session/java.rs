@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Session;
+use super::images::Image;
 use crate::jvm::heap_watch::HeapWatch;
 use crate::report::model::{JavaHeap, JavaMemory};
+use crate::report::names::clean;
 use crate::symbolize::Symbolizer;
 
 impl Session {
@@ -24,13 +26,19 @@ impl Session {
         self.java_heaps.iter().all(HeapWatch::has_begun)
     }
 
-    /// One line for each target whose heap cannot be watched.
+    /// One line for each target whose heap cannot be watched, or that gave no
+    /// perf map.
     pub fn java_problems(&self) -> Vec<String> {
         let problem = |watch: &HeapWatch| {
             let problem = watch.problem()?;
             Some(format!("no Java heap of {}: {problem}", watch.pid()))
         };
-        self.java_heaps.iter().filter_map(problem).collect()
+        let heaps = self.java_heaps.iter().filter_map(problem);
+        let no_map = |image: &Image| {
+            let problem = self.perf_maps.problem(image.id)?;
+            Some(format!("no perf map of {}: {}", image.pid, clean(&problem)))
+        };
+        heaps.chain(self.images.iter().filter_map(no_map)).collect()
     }
 
     /// Asks for the last histograms, without waiting for them.
