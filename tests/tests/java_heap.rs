@@ -196,40 +196,47 @@ fn told(heap: &JavaHeap, name: &str) -> Result<(u64, u64)> {
 
 /// A JVM that was started with its allocation probes tells of each object:
 /// interpreted, compiled, and too many for a buffer.
-#[test]
-fn each_object_is_counted_if_the_jvm_tells_of_it() -> Result<()> {
+fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64) -> Result<()> {
     let program = Program::copy("Heap")?;
-    for (jdk, flag) in iter::zip(
-        Jdk::with_symbols()?,
-        [ALLOCATED, "-XX:+ExtendedDTraceProbes"]
-            .iter()
-            .chain(iter::repeat(&ALLOCATED)),
-    ) {
-        let options = [&OPTIONS[..], &[*flag]].concat();
-        let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
-        let tracer = Tracer::record(target.pid, &["--java-heap"])?;
-        for _ in 0..3 {
-            target.command("grow 10007")?;
-            target.command("arrays 5003")?;
-            target.command("churn 100003")?;
-        }
-        let finished = tracer.stop()?;
-        let report = finished.report()?;
-        let heap = report.java_heap.first().context("no Java heap")?;
-        let problem = || format!("{}: {:?}", jdk.name, heap.sampled);
-        ensure!(heap.sampled.exact, "{}", problem());
-        for (name, count, size) in [
-            (GROWN, 3 * 10007, SIZE),
-            ("Heap$Grown[]", 3 * 5003, ARRAY),
-            (CHURNED, 3 * 100_003, SIZE),
-        ] {
-            let found = told(heap, name).with_context(problem)?;
-            let what = format!("{name}: {found:?}, not {count}");
-            ensure!(found == (count, count * size), "{what}, {}", problem());
-        }
-        ensure!(heap.sampled.samples > 3 * (10007 + 5003 + 100_003));
-        ensure!(finished.stdout.contains("the JVM tells of each"));
-        ensure!(report.occurred_losses().next().is_none());
+    let options = [&OPTIONS[..], &[flag]].concat();
+    let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
+    let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+    for _ in 0..rounds {
+        target.command("grow 10007")?;
+        target.command("arrays 5003")?;
+        target.command("churn 100003")?;
+    }
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    let problem = || format!("{}: {:?}", jdk.name, heap.sampled);
+    ensure!(heap.sampled.exact, "{}", problem());
+    for (name, count, size) in [
+        (GROWN, rounds * 10007, SIZE),
+        ("Heap$Grown[]", rounds * 5003, ARRAY),
+        (CHURNED, rounds * 100_003, SIZE),
+    ] {
+        let found = told(heap, name).with_context(problem)?;
+        let what = format!("{name}: {found:?}, not {count}");
+        ensure!(found == (count, count * size), "{what}, {}", problem());
+    }
+    ensure!(heap.sampled.samples > rounds * (10007 + 5003 + 100_003));
+    ensure!(finished.stdout.contains("the JVM tells of each"));
+    ensure!(report.lost() == 0, "{:?}", report.occurred());
+    Ok(())
+}
+
+#[test]
+fn each_object_of_one_jvm_is_counted() -> Result<()> {
+    each_object_is_counted(&Jdk::full()?, ALLOCATED, 1)
+}
+
+#[test]
+fn each_object_is_counted_on_every_jdk() -> Result<()> {
+    let flags = [ALLOCATED, "-XX:+ExtendedDTraceProbes"];
+    let flags = flags.into_iter().chain(iter::repeat(ALLOCATED));
+    for (jdk, flag) in iter::zip(Jdk::with_symbols()?, flags) {
+        each_object_is_counted(&jdk, flag, 3)?;
     }
     Ok(())
 }

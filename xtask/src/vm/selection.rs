@@ -51,8 +51,12 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
-    // What a JVM answers does not depend on the kernel.
-    ("java_heap", Choice::Only(&[])),
+    // What a JVM answers does not depend on the kernel; the probe of each object
+    // has a program of its own.
+    (
+        "java_heap",
+        Choice::Only(&["each_object_of_one_jvm_is_counted"]),
+    ),
     ("java_memory", Choice::Only(&[])),
     ("java_native", Choice::Only(&[])),
     ("jvm_attach", Choice::Only(&[])),
@@ -71,6 +75,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("jvm_stacks", Choice::Only(&["few_stacks_of_a_mixed_load"])),
     // Three minutes each. That the probes can be placed, handles show too.
     ("jvm_probes", Choice::Only(&[])),
+    // What the kernel is told of code, in a ring of its own.
+    (
+        "jvm_thrown",
+        Choice::Only(&["code_that_is_gone_has_its_name"]),
+    ),
     (
         "lifecycle",
         Choice::Only(&[
