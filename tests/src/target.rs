@@ -1,5 +1,6 @@
 //! Target programs: a process that does what it is told and knows the truth.
 
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -207,5 +208,8 @@ impl Drop for Target {
         self.stdin = None;
         let _ended_before = self.child.kill();
         let _reaped_before = self.child.wait();
+        // A JVM that is killed leaves its socket, which would be in the way of
+        // another user's JVM that gets the same number.
+        let _none = fs::remove_file(format!("/tmp/.java_pid{}", self.child.id()));
     }
 }
