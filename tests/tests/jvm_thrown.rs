@@ -86,9 +86,11 @@ fn has_the_name_that_it_had(jdk: &Jdk) -> Result<()> {
         let (all, told, by_memory) = named(&report, path)?;
         let what = format!("{}: {told} of {all} told", path.1);
         ensure!(all > 0 && all % (ROUNDS * CALLS) == 0, what);
-        // The tracer's first look may come while the first classes live.
+        // The tracer's first look may come while the first classes live; and
+        // until JDK 19 code stays for as long as nobody sweeps it.
         let sums = format!("{what}, {by_memory} in memory");
-        ensure!(told > 0 && told + by_memory == all, sums);
+        ensure!(told > 0 || jdk.major < 20, sums);
+        ensure!(told + by_memory == all, sums);
     }
     ensure!(report.lost() == 0, "{:?}", report.occurred());
     Ok(())
@@ -96,7 +98,8 @@ fn has_the_name_that_it_had(jdk: &Jdk) -> Result<()> {
 
 #[test]
 fn code_that_is_gone_has_its_name() -> Result<()> {
-    has_the_name_that_it_had(&Jdk::full()?)
+    let newest = Jdk::all()?.pop().context("no JDK")?;
+    has_the_name_that_it_had(&newest)
 }
 
 #[test]
