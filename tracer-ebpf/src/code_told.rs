@@ -78,12 +78,16 @@ pub(crate) unsafe fn freed(image: u64, vm: *const Vm, blob: u64) {
     let (header, length, bits) =
         unsafe { ((*vm).block_header, (*vm).block_length, (*vm).segment_bits) };
     let start = blob.wrapping_sub(u64::from(header));
-    let segments = read::user_word(start.wrapping_add(u64::from(length))).unwrap_or(0);
-    let bytes = (segments & 0xffff_ffff) << (bits & 31);
+    let Some(segments) = read::user_word(start.wrapping_add(u64::from(length))) else {
+        // Swapped out: nothing is known of its end.
+        maps::lose(LossCause::CodeRingFull, 1, 0);
+        return;
+    };
     let Some(mut entry) = COMPILED.reserve::<Gone>(0) else {
         maps::lose(LossCause::CodeRingFull, 1, 0);
         return;
     };
+    let bytes = (segments & 0xffff_ffff) << (bits & 31);
     entry.write(Gone {
         image,
         time: now(),

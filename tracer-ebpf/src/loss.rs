@@ -111,7 +111,7 @@ impl LossCause {
                 "events of a JVM's own probes lost in a full ring: collections, classes and threads in the report are lower bounds; blocks are not concerned"
             }
             Self::CodeRingFull => {
-                "events of a JVM's compiled code lost in a full ring: Java frames whose code was thrown away at once may have no name; numbers are not concerned"
+                "events of a JVM's compiled code lost, in a full ring or in memory that was swapped out: Java frames whose code was thrown away at once may have no name; numbers are not concerned"
             }
         }
     }
