@@ -1,15 +1,13 @@
 //! A JVM tells of its compiled code: handed over in a ring of its own, since it
 //! compiles thousands of methods when it starts.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::programs::ProbeContext;
-use tracer_ebpf::compiled::{Compiled, Gone, NAME_BYTES, NAMES, Name};
+use tracer_ebpf::compiled::{Compiled, Gone, NAMES, Name};
 use tracer_ebpf::java::Vm;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::usdt::Place;
-use tracer_ebpf::volatile::opaque;
 
-use crate::hit::Here;
+use crate::hit;
 use crate::inflight::now;
 use crate::maps::{self, COMPILED};
 use crate::read;
@@ -26,16 +24,11 @@ pub(crate) fn compiled(context: &ProbeContext, image: u64, place: *const Place) 
         maps::lose(LossCause::CodeRingFull, 1, 0);
         return;
     };
-    let here = Here(context.regs);
     let record = entry.as_mut_ptr();
     // SAFETY: an entry of the ring that is ours until it is submitted, and a
     // live map value, of which only the hits change.
     unsafe {
-        let argument = |number: usize| {
-            let mut value = 0;
-            (*place).operands[number].evaluate_into(&here, &mut value);
-            value
-        };
+        let argument = |number| hit::operand(context.regs, place, number);
         (*record).image = image;
         (*record).time = now();
         (*record).start = argument(START);
@@ -52,17 +45,10 @@ pub(crate) fn compiled(context: &ProbeContext, image: u64, place: *const Place) 
 /// `name` is in an entry of the ring.
 #[inline(always)]
 unsafe fn read_name(name: *mut Name, address: u64, length: u64) {
-    let bytes = opaque(length as usize);
-    let bytes = if bytes > NAME_BYTES {
-        NAME_BYTES
-    } else {
-        bytes
-    };
-    // SAFETY: at most as many bytes as there are; a fault is an error code.
+    // SAFETY: the caller's entry.
     unsafe {
-        let into = (&raw mut (*name).bytes).cast();
-        let status = bpf_probe_read_user(into, bytes as u32, address as *const _);
-        (*name).length = if status == 0 { length } else { 0 };
+        let is_read = read::user_bytes(&raw mut (*name).bytes, address, length);
+        (*name).length = if is_read { length } else { 0 };
     }
 }
 

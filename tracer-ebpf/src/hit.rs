@@ -6,15 +6,16 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::operand::{Machine, Register};
-use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, TEXT_BYTES, Text, Told, tells};
+use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, Text, Told, tells};
 use tracer_ebpf::volatile::opaque;
 
 use crate::code_told;
 use crate::inflight::now;
 use crate::maps::{self, PLACES, PROCESSES, TOLD};
+use crate::read;
 
 /// The thread that ran into the probe.
-pub(crate) struct Here(pub(crate) *mut pt_regs);
+struct Here(*mut pt_regs);
 
 impl Machine for Here {
     #[inline(always)]
@@ -37,6 +38,18 @@ impl Machine for Here {
             unsafe { bpf_probe_read_user((&raw mut value).cast(), bytes, address as *const _) };
         (status == 0).then_some(value)
     }
+}
+
+/// One of a place's operands; 0 if it cannot be read.
+///
+/// # Safety
+/// The context's registers, and a live map value.
+#[inline(always)]
+pub(crate) unsafe fn operand(regs: *mut pt_regs, place: *const Place, number: usize) -> u64 {
+    let mut value = 0;
+    // SAFETY: only the hits of a place change. Without a value it is 0.
+    unsafe { (*place).operands[number].evaluate_into(&Here(regs), &mut value) };
+    value
 }
 
 #[inline(always)]
@@ -121,17 +134,10 @@ unsafe fn argument(told: *const Told, number: u8) -> u64 {
 /// `text` is in an entry of the ring.
 #[inline(always)]
 unsafe fn read_text(text: *mut Text, address: u64, length: u64) {
-    let bytes = opaque(length as usize);
-    let bytes = if bytes > TEXT_BYTES {
-        TEXT_BYTES
-    } else {
-        bytes
-    };
-    // SAFETY: at most as many bytes as there are; a fault is an error code.
+    // SAFETY: the caller's entry.
     unsafe {
         (*text).length = length as u32;
-        let into = (&raw mut (*text).bytes).cast();
-        let status = bpf_probe_read_user(into, bytes as u32, address as *const _);
-        (*text).is_known = u32::from(address != 0 && status == 0);
+        let is_read = read::user_bytes(&raw mut (*text).bytes, address, length);
+        (*text).is_known = u32::from(address != 0 && is_read);
     }
 }

@@ -8,7 +8,6 @@
 //! buffer full of objects, one of which is known.
 
 use aya_ebpf::bindings::pt_regs;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::class_name::{ClassName, NAME_BYTES};
 use tracer_ebpf::frame;
@@ -16,11 +15,11 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::usdt::{Place, PlaceKey};
-use tracer_ebpf::volatile::opaque;
 
-use crate::hit::Here;
+use crate::hit;
 use crate::inflight::{self, now};
 use crate::maps::{self, CLASS_NAMES, PLACES, SITES};
+use crate::read;
 use crate::unwind;
 
 const BPF_NOEXIST: u64 = 1;
@@ -70,7 +69,7 @@ pub(crate) fn object(context: &ProbeContext) {
     // record.
     unsafe {
         maps::add(&raw mut (*place).hits, 1);
-        let bytes = size(argument(context.regs, place, SIZE));
+        let bytes = size(hit::operand(context.regs, place, SIZE));
         let first = read_name(context.regs, place, thread);
         let walk = unwind::capture(context.regs, unwind::Place::Inside, first, thread);
         let index = inflight::site_of(&walk, SiteKind::Sample, thread, time, bytes);
@@ -89,40 +88,22 @@ const fn size(argument: u64) -> u64 {
     }
 }
 
-/// One of the probe's arguments; 0 if it cannot be read.
-///
-/// # Safety
-/// The context's registers, and a live map value.
-#[inline(always)]
-unsafe fn argument(regs: *mut pt_regs, place: *const Place, number: usize) -> u64 {
-    let mut value = 0;
-    // SAFETY: only the hits of a place change. Without a value it is 0.
-    unsafe { (*place).operands[number].evaluate_into(&Here(regs), &mut value) };
-    value
-}
-
 /// Reads the class's name, keeps it if it is new, and returns its word. The
 /// room for a part of the stack serves for that: no walk has begun.
 ///
 /// # Safety
-/// See [`argument`]; `thread` is the current thread's record.
+/// See [`hit::operand`]; `thread` is the current thread's record.
 #[inline(always)]
 unsafe fn read_name(regs: *mut pt_regs, place: *const Place, thread: *mut Thread) -> u64 {
     // SAFETY: the window is larger than a name, and both have whole words. A
     // fault in the target's memory is an error code, and leaves zeros.
     unsafe {
         let name = (&raw mut (*thread).window).cast::<ClassName>();
-        let length = argument(regs, place, LENGTH);
-        let address = argument(regs, place, NAME);
+        let length = hit::operand(regs, place, LENGTH);
+        let address = hit::operand(regs, place, NAME);
         clear(name);
-        let bytes = opaque(length as usize);
-        let bytes = if bytes > NAME_BYTES {
-            NAME_BYTES
-        } else {
-            bytes
-        };
-        let into = (&raw mut (*name).words).cast();
-        if bpf_probe_read_user(into, bytes as u32, address as *const _) == 0 {
+        let into = (&raw mut (*name).words).cast::<[u8; NAME_BYTES]>();
+        if read::user_bytes(into, address, length) {
             (*name).length = length;
         }
         let word = (*name).word(maps::settings().hash_seed);

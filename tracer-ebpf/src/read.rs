@@ -2,6 +2,7 @@
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use tracer_ebpf::Record;
+use tracer_ebpf::volatile::opaque;
 
 /// A value in the kernel's memory.
 #[inline(always)]
@@ -21,4 +22,23 @@ pub(crate) fn user_word(address: u64) -> Option<u64> {
     // SAFETY: eight bytes into a local; a fault is an error code.
     let status = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) };
     (status == 0).then_some(word)
+}
+
+/// Reads `length` bytes of the target's memory, or as many as there is room
+/// for. Whether they could be read.
+///
+/// # Safety
+/// `into` is in a map value or an entry of a ring.
+#[inline(always)]
+pub(crate) unsafe fn user_bytes<const ROOM: usize>(
+    into: *mut [u8; ROOM],
+    address: u64,
+    length: u64,
+) -> bool {
+    let bytes = opaque(length as usize);
+    let bytes = if bytes > ROOM { ROOM } else { bytes };
+    // SAFETY: at most as many bytes as there is room for; a fault is an error
+    // code.
+    let status = unsafe { bpf_probe_read_user(into.cast(), bytes as u32, address as *const _) };
+    status == 0
 }
