@@ -1,6 +1,7 @@
 //! The one door: everything that is done in this workspace is a verb here.
 //! CI runs the same verbs.
 
+mod apt;
 mod bench;
 mod build;
 mod demo;

@@ -2,14 +2,15 @@
 //! Java runtimes through pip and apt.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
-use crate::jdks;
-use crate::shell::{as_root, capture, is_root, run, say};
+use crate::shell::{as_root_with, capture, is_root, run, say};
+use crate::{apt, jdks};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
 const CLIPPY: &str = "rust-web-clippy";
@@ -150,11 +151,13 @@ fn apt(packages: &[&str]) -> Result<()> {
             missing.join(" ")
         );
     }
-    if run(apt_get().args(["-qq", "update"])).is_err() {
-        say("the package index is not fresh; going on with the one that is there");
+    match apt::run(apt_get().args(["-qq", "update"])) {
+        Err(error) if error.is::<apt::Held>() => return Err(error),
+        Err(_) => say("the package index is not fresh; going on with the one that is there"),
+        Ok(()) => {}
     }
     // Never at the price of what is installed already.
-    run(apt_get()
+    apt::run(apt_get()
         .args([
             "-qq",
             "install",
@@ -169,11 +172,10 @@ fn apt(packages: &[&str]) -> Result<()> {
 
 /// apt-get as root, which asks for nothing.
 fn apt_get() -> Command {
-    let mut command = as_root("env");
-    command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
-        .stdin(Stdio::null());
-    command
+    let (language, tongue) = apt::LANGUAGE;
+    let variables = [("DEBIAN_FRONTEND", "noninteractive"), (language, tongue)];
+    let variables = variables.map(|(name, value)| (name, OsStr::new(value)));
+    as_root_with(variables, "apt-get")
 }
 
 /// Those of the packages that are not installed.
