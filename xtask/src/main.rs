@@ -10,14 +10,17 @@ mod fuzz;
 mod incidents;
 mod java;
 mod jdks;
+mod libtest;
 mod lint;
 mod packages;
 mod pool;
+mod programs;
 mod setup;
 mod shell;
 mod tally;
 mod targets;
 mod test;
+mod timeline;
 mod vm;
 
 use std::process::ExitCode;

@@ -157,16 +157,18 @@ fn apt(packages: &[&str]) -> Result<()> {
         Ok(()) => {}
     }
     // Never at the price of what is installed already.
-    apt::run(apt_get()
-        .args([
-            "-qq",
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "--no-remove",
-        ])
-        .args(&missing)
-        .stdout(Stdio::null()))
+    apt::run(
+        apt_get()
+            .args([
+                "-qq",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                "--no-remove",
+            ])
+            .args(&missing)
+            .stdout(Stdio::null()),
+    )
     .with_context(|| format!("cannot install {}", missing.join(" ")))
 }
 

@@ -84,11 +84,10 @@ impl Packages {
         if is_fresh {
             return Ok(());
         }
-        let updated = apt::run(self.command("apt-get").args([
-            "-qq",
-            "--error-on=any",
-            "update",
-        ]));
+        let updated = apt::run(
+            self.command("apt-get")
+                .args(["-qq", "--error-on=any", "update"]),
+        );
         match updated {
             Ok(()) => Ok(fs::write(stamp, sources)?),
             Err(error) if stamp.exists() && !error.is::<apt::Held>() => {
