@@ -31,21 +31,30 @@ pub(crate) struct Unit {
     folder: PathBuf,
 }
 
-/// Builds the binary, the programs that are traced, and all tests. All of cargo's
-/// at once: the binary and its unit tests take a core each, and for one package
-/// alone cargo would build scripts anew, without the debug information that they
-/// share with xtask.
+/// Builds the binary, the programs that are traced, and all tests, as the user.
+/// In two steps, since unit tests do without optimizations (`profile.test` in
+/// Cargo.toml); for all packages at once, because for one alone cargo would build
+/// scripts anew, without the debug information that they share with xtask.
 ///
 /// # Errors
 /// Fails when something cannot be built.
 pub(crate) fn build() -> Result<(EndToEnd, Vec<Unit>)> {
-    let messages = capture(cargo().args([
-        "build",
-        "--workspace",
-        "--all-targets",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    let (programs, units) = test_programs(&messages)?;
+    const STEPS: [&[&str]; 2] = [
+        &["build", "--bins", "--test=*"],
+        &["test", "--no-run", "--lib", "--bins"],
+    ];
+    let mut programs = Vec::new();
+    let mut units = Vec::new();
+    for step in STEPS {
+        let messages = capture(
+            cargo()
+                .args(step)
+                .args(["--workspace", "--message-format=json-render-diagnostics"]),
+        )?;
+        let (more_programs, more_units) = test_programs(&messages)?;
+        programs.extend(more_programs);
+        units.extend(more_units);
+    }
     targets::build_all()?;
     let timed = programs
         .first()
@@ -54,7 +63,7 @@ pub(crate) fn build() -> Result<(EndToEnd, Vec<Unit>)> {
 }
 
 impl EndToEnd {
-    /// Builds them and all that they need, as the user.
+    /// Builds them and all that they need.
     ///
     /// # Errors
     /// Fails when something cannot be built.
@@ -76,12 +85,14 @@ impl EndToEnd {
         Ok(as_root_with(variables.chain(more), program))
     }
 
-    /// The environment of the tests.
+    /// The environment of the tests. The programs that they start follow the
+    /// locale: it is the same here, on a machine where none is set, and in a VM.
     ///
     /// # Errors
     /// The workspace's path cannot be in a list of paths.
-    pub(crate) fn variables() -> Result<[(&'static str, OsString); 3]> {
+    pub(crate) fn variables() -> Result<[(&'static str, OsString); 4]> {
         Ok([
+            ("LC_ALL", "C.UTF-8".into()),
             ("UNFREED_BIN", Profile::Dev.folder().join("unfreed").into()),
             ("UNFREED_TARGETS", targets::folder().into()),
             ("UNFREED_JDKS", jdks::homes()?),
@@ -115,7 +126,10 @@ fn test_programs(messages: &str) -> Result<(Vec<PathBuf>, Vec<Unit>)> {
         };
         let package = message["package_id"].as_str().unwrap_or_default();
         if package.contains(&format!("#{END_TO_END}@")) {
-            end_to_end.push(program.into());
+            // Its own program is no test.
+            if message["target"]["kind"][0] != "bin" {
+                end_to_end.push(program.into());
+            }
             continue;
         }
         let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
@@ -134,7 +148,8 @@ mod tests {
     #[test]
     fn only_test_programs_are_run() {
         let messages = r#"{"reason":"compiler-artifact","package_id":"path+file:///w/xtask#0.1.0","manifest_path":"/w/xtask/Cargo.toml","profile":{"test":true},"executable":"/t/debug/deps/xtask-2"}
-{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","manifest_path":"/w/tests/Cargo.toml","profile":{"test":true},"executable":"/t/debug/deps/record-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","manifest_path":"/w/tests/Cargo.toml","target":{"kind":["test"]},"profile":{"test":true},"executable":"/t/debug/deps/record-1"}
+{"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","manifest_path":"/w/tests/Cargo.toml","target":{"kind":["bin"]},"profile":{"test":true},"executable":"/t/debug/deps/incidents-3"}
 {"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","profile":{"test":false},"executable":"/t/debug/incidents"}
 {"reason":"compiler-artifact","package_id":"path+file:///w/tests#unfreed-tests@0.1.0","profile":{"test":true},"executable":null}
 {"reason":"build-finished","success":true}"#;

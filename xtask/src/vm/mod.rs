@@ -198,7 +198,7 @@ fn preamble() -> Result<String> {
         .collect();
     Ok(format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         export HOME=/root LANG=C.UTF-8 UNFREED_DEADLINE={DEADLINE}\n\
+         export HOME=/root UNFREED_DEADLINE={DEADLINE}\n\
          {exports}cd '{}'\n",
         workspace().join("tests").display()
     ))
