@@ -31,35 +31,43 @@ pub(crate) struct Unit {
     folder: PathBuf,
 }
 
-/// Builds the binary, the programs that are traced, and all tests, as the user.
-/// In two steps, since unit tests do without optimizations (`profile.test` in
-/// Cargo.toml); for all packages at once, because for one alone cargo would build
-/// scripts anew, without the debug information that they share with xtask.
+/// Builds the binary, the programs that are traced, and the end-to-end tests, as
+/// the user, and the unit tests of libraries, one of which goes with these. For
+/// all packages at once, because for one alone cargo would build scripts anew,
+/// without the debug information that they share with xtask.
 ///
 /// # Errors
 /// Fails when something cannot be built.
 pub(crate) fn build() -> Result<(EndToEnd, Vec<Unit>)> {
-    const STEPS: [&[&str]; 2] = [
-        &["build", "--bins", "--test=*"],
-        &["test", "--no-run", "--lib", "--bins"],
-    ];
-    let mut programs = Vec::new();
-    let mut units = Vec::new();
-    for step in STEPS {
-        let messages = capture(
-            cargo()
-                .args(step)
-                .args(["--workspace", "--message-format=json-render-diagnostics"]),
-        )?;
-        let (more_programs, more_units) = test_programs(&messages)?;
-        programs.extend(more_programs);
-        units.extend(more_units);
-    }
+    let (mut programs, mut units) = cargo_builds(&["build", "--bins", "--test=*"])?;
+    let (more, libraries) = cargo_builds(&["test", "--no-run", "--lib"])?;
+    programs.extend(more);
+    units.extend(libraries);
     targets::build_all()?;
     let timed = programs
         .first()
         .is_some_and(|program| libtest::tells_times(program));
     Ok((EndToEnd { programs, timed }, units))
+}
+
+/// Builds the unit tests of programs: of the tracer, which does with them without
+/// the optimizations that it has otherwise (`profile.test` in Cargo.toml), and so
+/// is built anew.
+///
+/// # Errors
+/// Fails when something cannot be built.
+pub(crate) fn build_units() -> Result<Vec<Unit>> {
+    let (_, units) = cargo_builds(&["test", "--no-run", "--bins"])?;
+    Ok(units)
+}
+
+fn cargo_builds(arguments: &[&str]) -> Result<(Vec<PathBuf>, Vec<Unit>)> {
+    let messages = capture(
+        cargo()
+            .args(arguments)
+            .args(["--workspace", "--message-format=json-render-diagnostics"]),
+    )?;
+    test_programs(&messages)
 }
 
 impl EndToEnd {

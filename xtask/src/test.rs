@@ -10,7 +10,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use tracer_ebpf_build::{Toolchain, workspace};
 
-use crate::programs::{EndToEnd, Unit, build};
+use crate::programs::{EndToEnd, Unit, build, build_units};
 use crate::setup::{Group, ensure};
 use crate::shell::{cargo, say};
 use crate::tally::Tally;
@@ -19,6 +19,8 @@ use crate::{fuzz, libtest, lint, pool, vm};
 
 /// Tests of one program that run at a time.
 const THREADS: &str = "--test-threads=2";
+/// How nice what nothing waits for is; VMs have 5.
+const NICE: i32 = 10;
 /// The rest between histograms of a Java heap, as a multiple of what one took.
 /// The usual one, 50, is for people's programs; `cargo xtask incidents` has it.
 const HEAP_REST: (&str, &str) = ("UNFREED_HEAP_REST", "5");
@@ -44,42 +46,63 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     })
 }
 
-/// Lints and all tests. Cores are what is scarce: the build has them for itself,
-/// and all that follows it goes on side by side, so that none is idle while a
-/// test waits. An error ends us, and with us all that runs beside.
+/// Lints and all tests. Cores are what is scarce, so none is to be idle while
+/// something waits: the VMs run as soon as there is what they need, and what
+/// nothing waits for fills the gaps.
 fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> {
     timeline.phase("formatting", lint::format)?;
-    let (end_to_end, units) = timeline.phase("build", build)?;
+    let fleet = beside(timeline, |timeline| {
+        timeline.phase("kernels fetched", vm::fetch_ends)
+    });
+    let others = beside(timeline, |timeline| {
+        timeline.phase("licences", lint::dependencies)?;
+        timeline.phase("fuzzing", fuzz::briefly)
+    });
+    let (end_to_end, mut units) = timeline.phase("build", build)?;
     let end_to_end = Arc::new(end_to_end);
     let elsewhere = thread::spawn({
         let (end_to_end, timeline) = (Arc::clone(&end_to_end), Arc::clone(timeline));
-        move || vm::oldest_and_newest(&end_to_end, &timeline)
+        move || vm::run_choice(&join(fleet)?, &end_to_end, &timeline)
     });
-    let lints = thread::spawn({
-        let (toolchain, timeline) = (toolchain.clone(), Arc::clone(timeline));
-        move || -> Result<Tally> {
+    units.extend(timeline.phase("build of unit tests", build_units)?);
+    let lints = beside(timeline, {
+        let toolchain = toolchain.clone();
+        move |timeline| {
             timeline.phase("clippy", || lint::code(&toolchain))?;
             timeline.phase("examples", || examples(None))
         }
     });
-    let beside = thread::spawn({
-        let timeline = Arc::clone(timeline);
-        move || -> Result<Tally> {
-            timeline.phase("licences", lint::dependencies)?;
-            timeline.phase("fuzzing", fuzz::briefly)
-        }
-    });
     let mut tally = unit_tests(&units, None, end_to_end.timed, timeline)?;
     tally += end_to_end_tests(&end_to_end, None, timeline)?;
-    tally += join(lints)? + join(beside)?;
-    let table = join(elsewhere)?;
-    print!("{timeline}\n{table}");
-    Ok(tally + table.tally())
+    let (lints, others, table) = (join(lints), join(others), join(elsewhere));
+    print!("{timeline}");
+    let table = table?;
+    print!("\n{table}");
+    Ok(tally + lints? + others? + table.tally())
+}
+
+/// Does work on a thread of its own that others need not wait for. What it runs
+/// goes after them where there are too few cores. That it failed is said at once.
+fn beside<T: Send + 'static>(
+    timeline: &Arc<Timeline>,
+    work: impl FnOnce(&Timeline) -> Result<T> + Send + 'static,
+) -> thread::JoinHandle<Result<T>> {
+    let timeline = Arc::clone(timeline);
+    thread::spawn(move || {
+        // For Linux a thread is a process here, and what it starts is as nice.
+        let _as_nice_as_others = rustix::process::setpriority_process(None, NICE);
+        let result = work(&timeline);
+        if let Err(error) = &result {
+            say(format_args!("error: {error:#}"));
+        }
+        result
+    })
 }
 
 /// The tests whose names contain `name`.
 fn named(name: &str, timeline: &Timeline) -> Result<Tally> {
-    let (end_to_end, units) = build()?;
+    let (end_to_end, mut units) = build()?;
+    units.extend(build_units()?);
     let tally = unit_tests(&units, Some(name), end_to_end.timed, timeline)?
         + examples(Some(name))?
         + end_to_end_tests(&end_to_end, Some(name), timeline)?;

@@ -31,7 +31,7 @@ struct Vm {
 
 /// Kernels, and what boots them.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     emulator: Emulator,
     vms: Vec<Vm>,
 }

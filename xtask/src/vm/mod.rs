@@ -23,7 +23,8 @@ use crate::programs::EndToEnd;
 use crate::setup::{Group, ensure};
 use crate::shell::say;
 use crate::timeline::Timeline;
-use fleet::{Fleet, Heard};
+pub(crate) use fleet::Fleet;
+use fleet::Heard;
 use machine::{End, Limits};
 use outcome::{Transcript, WARNING};
 use suite::Suite;
@@ -58,7 +59,8 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
         named => distinct(named),
     };
     let timeline = Timeline::new();
-    let table = run_tests(&end_to_end, &series, full, &timeline)?;
+    let fleet = timeline.phase("kernels fetched", || Fleet::prepare(&series))?;
+    let table = run_tests(&fleet, &end_to_end, &series, full, &timeline)?;
     println!("{timeline}\n{table}{}", table.tally());
     Ok(if table.tally().is_good() {
         ExitCode::SUCCESS
@@ -67,12 +69,24 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
     })
 }
 
-/// Runs the choice of tests on the oldest and on the newest kernel.
+/// Fetches the oldest and the newest kernel.
 ///
 /// # Errors
-/// Fails when a VM cannot be set up.
-pub(crate) fn oldest_and_newest(end_to_end: &EndToEnd, timeline: &Timeline) -> Result<Table> {
-    run_tests(end_to_end, &ENDS, false, timeline)
+/// A package is not to be had.
+pub(crate) fn fetch_ends() -> Result<Fleet> {
+    Fleet::prepare(&ENDS)
+}
+
+/// Runs the choice of tests on the kernels of [`fetch_ends`].
+///
+/// # Errors
+/// A test program does not tell its tests, or a VM cannot be started.
+pub(crate) fn run_choice(
+    fleet: &Fleet,
+    end_to_end: &EndToEnd,
+    timeline: &Timeline,
+) -> Result<Table> {
+    run_tests(fleet, end_to_end, &ENDS, false, timeline)
 }
 
 /// Runs one shell command on each of the series, as root under the host's
@@ -126,6 +140,7 @@ fn say_anew(series: &str, why: &str) {
 }
 
 fn run_tests(
+    fleet: &Fleet,
     end_to_end: &EndToEnd,
     series: &[&str],
     full: bool,
@@ -140,7 +155,6 @@ fn run_tests(
         complaints()
     );
     let transcripts: Vec<Mutex<Transcript>> = series.iter().map(|_| Mutex::default()).collect();
-    let fleet = timeline.phase("kernels fetched", || Fleet::prepare(series))?;
     let ends = fleet.run(&script, limits(patience), &|index, heard| {
         let mut transcript = transcripts[index]
             .lock()
