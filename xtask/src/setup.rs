@@ -241,7 +241,9 @@ pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<std::path::PathBuf
             ])
             .arg("--root")
             .arg(&root)
-            // It runs for a second and is built for a minute: no optimization.
+            // It runs for a second and is built for a minute: no optimization,
+            // of what is C in it neither.
+            .env("CFLAGS", "-O0")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0")

@@ -52,7 +52,8 @@ pub(super) struct Boot<'a> {
 pub(super) struct Limits {
     /// In all. After this it is ended.
     pub(super) patience: Duration,
-    /// Without a sign of life. After this it is taken for dead.
+    /// Without a sign of life, though it had a core. After this it is taken for
+    /// dead.
     pub(super) silence: Duration,
 }
 
@@ -129,7 +130,7 @@ impl Emulator {
         let end = Instant::now() + boot.limits.patience;
         let shared = SharedFiles::start(&self.virtiofsd)?;
         let mut machine = Machine::start(self.command(boot, &shared.socket))?;
-        let mut hearing = Hearing::new(boot.console);
+        let mut hearing = Hearing::new(machine.qemu.id(), boot.console);
         let (mut ready, mut last) = (None, None);
         loop {
             if Instant::now() >= end {
@@ -221,7 +222,7 @@ impl Emulator {
             .arg("-append")
             // The timer is late where the host has other work: not looked at.
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 panic=-1 mitigations=off no_timer_check unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
