@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::allocator;
+use crate::allocator::{self, Allocator};
+use crate::attach::inspect::{Finding, inspect};
+use crate::attach::probes::{self, Scope};
+use crate::attach::rest::rest;
 use crate::cli::args::DoctorArgs;
+use crate::jvm::libjvm::{LibJvm, NAME};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -137,7 +141,9 @@ fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
+    results.extend(hooked_vm(pid, &code));
     for allocator in allocators {
+        results.extend(hooked(pid, &allocator));
         let functions: Vec<_> = allocator
             .functions
             .iter()
@@ -154,4 +160,38 @@ fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
         ));
     }
     results
+}
+
+/// Functions of an allocator that would be left alone.
+fn hooked(pid: u32, allocator: &Allocator) -> Vec<(String, Result<String, String>)> {
+    let stretches: Vec<_> = allocator.functions.iter().map(|it| it.stretch()).collect();
+    let findings = inspect(Scope::Process(pid), &allocator.file, &stretches);
+    let starts: Vec<_> = findings.iter().map(|it| it.stretch.start).collect();
+    let unseen = rest(&allocator.functions, &starts).unseen;
+    findings
+        .iter()
+        .map(|finding| problem(finding, &allocator.path, &unseen))
+        .collect()
+}
+
+/// Functions of a Java VM that would be left alone.
+fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)> {
+    let Ok(Some(library)) = LibJvm::find(code) else {
+        return Vec::new();
+    };
+    let stretches = probes::functions_of_vm(&library);
+    let findings = inspect(Scope::Process(pid), library.file(), &stretches);
+    let unseen = "what probes of these functions tell is not seen";
+    findings
+        .iter()
+        .map(|finding| problem(finding, NAME, unseen))
+        .collect()
+}
+
+fn problem(finding: &Finding, path: &str, unseen: &str) -> (String, Result<String, String>) {
+    let left_alone = finding.describe(path, None, unseen);
+    (
+        format!("{} is as in its file", finding.stretch.name),
+        Err(clean(&left_alone.sentence()).into_owned()),
+    )
 }
