@@ -95,7 +95,7 @@ fn a_death_soon_after_the_attach_asks_for_a_report() -> Result<()> {
         for part in [
             "MAY BE THE TRACER'S DOING",
             "Please report",
-            "malloc at ",
+            "malloc at 0x",
             release.trim(),
         ] {
             ensure!(

@@ -70,6 +70,11 @@ static void hook_malloc_by_file(void) {
     write_by_file((void *)malloc, jump);
 }
 
+/* Puts back what was there, breakpoints included, as agents do. */
+static void unhook_malloc_by_file(void) {
+    write_by_file((void *)malloc, saved);
+}
+
 /* By way of memory without a name. */
 static void hook_malloc_through_memory(void) {
     unsigned char *stub = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
@@ -113,6 +118,7 @@ int main(int count, char **arguments) {
         COMMAND(hook_malloc),
         COMMAND(hook_malloc_for_good),
         COMMAND(hook_malloc_by_file),
+        COMMAND(unhook_malloc_by_file),
         COMMAND(hook_malloc_through_memory),
         COMMAND(hook_calloc),
         COMMAND(leave_malloc_writable),

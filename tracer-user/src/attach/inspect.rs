@@ -28,7 +28,7 @@ use crate::report::model::{LeftAlone, LeftAloneCause};
 const MAX_JUMPS: usize = 4;
 
 /// Code that is decoded at each of them, bytes.
-const JUMP_BYTES: usize = 160;
+const JUMP_BYTES: usize = 320;
 
 /// What the kernel calls its memory for optimized uprobes.
 const TRAMPOLINE: &str = "[uprobes-trampoline]";

@@ -3,7 +3,7 @@
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
 
 /// Instructions of a hook or a trampoline that are followed, at most.
-const MAX_STEPS: usize = 24;
+const MAX_STEPS: usize = 64;
 
 /// Registers by number, and what was pushed: known values only.
 #[derive(Default)]

@@ -48,6 +48,9 @@ const ALLOCATED: [&[&str]; 2] = [
 const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
 const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
 
+/// The program that does nothing.
+const EMPTY: &str = "uf_empty";
+
 /// What `Thread.start` calls, which is exported.
 const START_THREAD: &str = "JVM_StartThread";
 
@@ -127,16 +130,29 @@ impl Probes {
     }
 
     /// Takes the probes of a file away at once: something has changed its code in
-    /// memory.
-    pub fn withdraw(&mut self, scope: Scope, file: FileId) {
+    /// memory. What has may have saved our breakpoints as parts of the code, and
+    /// may put them back, so somebody must know them until the end of the run.
+    ///
+    /// That is an empty probe of each place that fires in ourselves only. The
+    /// kernel never writes it into another process. But where a process runs into
+    /// a breakpoint that was put back, the kernel finds that there is a probe of
+    /// this place, that nobody wants it in this process, and so executes
+    /// the file's instruction and puts the file's byte there for good
+    /// (`UPROBE_HANDLER_REMOVE`). Without, it would send SIGTRAP.
+    pub fn withdraw(&mut self, object: &mut Object, scope: Scope, file: FileId) {
         let is_it = |other: Scope, mapped: FileId| other == scope && mapped == file;
         self.covered
             .retain(|covered| !is_it(covered.scope, covered.file.mapped));
         let own = self
             .guarded
             .iter_mut()
-            .filter(|guarded| is_it(guarded.scope, guarded.file.mapped));
-        let links: Vec<_> = own.flat_map(Guarded::withdraw).collect();
+            .filter(|guarded| guarded.is_placed() && is_it(guarded.scope, guarded.file.mapped));
+        let mut links = Vec::new();
+        for guarded in own {
+            let known = known_to_us(object, guarded);
+            links.extend(guarded.withdraw());
+            guarded.hold(known);
+        }
         drop_all(links);
         self.refuse(scope, file);
         self.touch(scope);
@@ -361,6 +377,17 @@ impl Drop for Probes {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+/// Empty probes of ours at all places; those that cannot be placed are left out.
+fn known_to_us(object: &mut Object, guarded: &Guarded) -> Vec<Link> {
+    let path = guarded.file.descriptor_path();
+    let us = Some(std::process::id());
+    let stretches = guarded.stretches.iter();
+    let places = stretches.flat_map(|stretch| &stretch.places);
+    places
+        .filter_map(|place| object.attach_one(EMPTY, *place, &path, us).ok())
+        .collect()
 }
 
 /// Takes probes away, all at once.

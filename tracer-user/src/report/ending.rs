@@ -146,7 +146,15 @@ impl Suspicion {
                 env!("CARGO_PKG_VERSION")
             ),
         ];
-        lines.extend(self.placed.iter().map(PlacedProbe::line));
+        let mut module = None;
+        for probe in &self.placed {
+            if module != Some(&probe.module) {
+                module = Some(&probe.module);
+                let id = probe.build_id.as_deref().unwrap_or("without a build id");
+                lines.push(format!("in {} ({id}):", probe.module));
+            }
+            lines.push(probe.line());
+        }
         lines
     }
 }
@@ -159,21 +167,13 @@ impl PlacedProbe {
             .map(|bytes| format!("+{bytes:#x}"))
             .collect();
         let mut line = format!(
-            "{} at {}+{:#x}, probed at {}",
+            "{} at {:#x}, probed at {}",
             self.function,
-            self.module,
             self.file_offset,
             places.join(" ")
         );
-        for part in [
-            Some(self.placement.clone()).filter(|placement| !placement.is_empty()),
-            self.build_id.as_ref().map(|id| format!("build id {id}")),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            line.push_str(", ");
-            line.push_str(&part);
+        if !self.placement.is_empty() {
+            line.push_str(&format!(": {}", self.placement));
         }
         line
     }

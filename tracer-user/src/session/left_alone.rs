@@ -13,7 +13,7 @@ use crate::report::model::LeftAlone;
 use crate::report::names::clean;
 
 /// What it means that probes went during a run.
-const WITHDRAWN: &str = "from then on nothing of this file is counted, and what was live then is shown as live; an agent that puts a breakpoint back which it found there kills the process";
+const WITHDRAWN: &str = "from then on nothing of this file is counted, and what was live then is shown as live; an agent that saved our breakpoint with the code and executes its copy, or puts it back after this run, kills the process";
 
 /// What else there is to do when children are followed.
 const FOLLOWED: &str = "; without --follow only the traced process itself is probed";
@@ -89,7 +89,7 @@ impl Session {
         path: &str,
         findings: &[Finding],
     ) {
-        self.probes.withdraw(scope, file.mapped);
+        self.probes.withdraw(&mut self.object, scope, file.mapped);
         let at = Some(self.since_start(self.now()));
         for finding in findings {
             self.note_left_alone(finding.describe(path, at, WITHDRAWN));
