@@ -126,6 +126,17 @@ impl Tracer {
             .map(drop)
     }
 
+    /// Waits for a line on standard error that has this in it.
+    ///
+    /// # Errors
+    /// The tracer ended instead; its messages are in the error.
+    pub fn wait_saying(&mut self, part: &str) -> Result<()> {
+        let stderr = self.stderr.as_mut().context("standard error is closed")?;
+        stderr
+            .wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
+            .map(drop)
+    }
+
     /// The tracer's own process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -27,6 +27,10 @@ pub enum EventKind {
     /// Memory is mapped where code of `image` was known to be: `address`,
     /// `length`.
     CodeReplaced = 8,
+    /// The process of `image` ends: `flags` is its status as `wait` tells it.
+    /// Sent by the last of its threads (`thread`), and by each that ends at the
+    /// same moment: what its first thread says holds, and else the last word.
+    Exit = 9,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.

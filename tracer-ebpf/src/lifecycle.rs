@@ -13,7 +13,7 @@ use crate::code::replaced_of;
 use crate::inflight::now;
 use crate::maps::{self, CODE_OF, FORKS, PROCESSES, REPLACED, THREADS};
 use crate::read::kernel;
-use crate::started;
+use crate::started::{self, GROUP_EXIT};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_THREAD: u64 = 0x1_0000;
@@ -113,6 +113,7 @@ pub(crate) fn exit() {
     started::ended();
     let id = bpf_get_current_pid_tgid();
     let _ = THREADS.remove(id);
+    tell_end(id);
     let pid = (id >> 32) as u32;
     if pid != id as u32 {
         return;
@@ -123,6 +124,53 @@ pub(crate) fn exit() {
             let _ = PROCESSES.remove(pid);
         }
     }
+}
+
+/// Tells how a traced process ends, if the current thread is its last.
+///
+/// It is the last if no other has yet to begin its end. The status is what
+/// `wait` will tell (`wait_task_zombie` in the kernel's `exit.c`): that of the
+/// whole process if its threads end together, and else its first thread's.
+#[inline(always)]
+fn tell_end(id: u64) {
+    let Some(process) = PROCESSES.get_ptr((id >> 32) as u32) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let process = unsafe { *process };
+    if process.shares_heap != 0 {
+        return;
+    }
+    let settings = maps::settings();
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let word = |base: u64, offset: u32| kernel::<u32>(base + u64::from(offset));
+    let pointer = |offset: u32| kernel::<u64>(task + u64::from(offset)).unwrap_or(0);
+    let signal = pointer(settings.task_signal);
+    if word(signal, settings.signal_live) != Some(0) {
+        return;
+    }
+    let together = word(signal, settings.signal_flags).unwrap_or(0) & GROUP_EXIT != 0;
+    let status = if together {
+        word(signal, settings.signal_exit_code)
+    } else {
+        word(pointer(settings.task_leader), settings.task_exit_code)
+    };
+    let Some(status) = status else {
+        return;
+    };
+    maps::send(&Event {
+        kind: EventKind::Exit as u32,
+        thread: id as u32,
+        image: process.image,
+        time: now(),
+        address: 0,
+        length: 0,
+        flags: u64::from(status),
+        other: 0,
+        site: NO_SITE,
+        padding: 0,
+    });
 }
 
 /// A thread is about to leave its memory, by `exec` or by its end.

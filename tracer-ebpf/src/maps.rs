@@ -45,6 +45,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_pid: 0,
     task_signal: 0,
     signal_flags: 0,
+    signal_live: 0,
+    signal_exit_code: 0,
+    task_exit_code: 0,
+    task_leader: 0,
     padding: 0,
 });
 

@@ -29,6 +29,14 @@ pub struct Settings {
     pub task_signal: u32,
     /// Offset of `flags` in the kernel's `signal_struct`.
     pub signal_flags: u32,
+    /// Offset of `live` (threads that have not begun to end) in it.
+    pub signal_live: u32,
+    /// Offset of `group_exit_code` in it.
+    pub signal_exit_code: u32,
+    /// Offset of `exit_code` in the kernel's `task_struct`.
+    pub task_exit_code: u32,
+    /// Offset of `group_leader` (the first thread) in it.
+    pub task_leader: u32,
     /// Always zero.
     pub padding: u32,
 }
@@ -48,5 +56,5 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 72 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 88 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}

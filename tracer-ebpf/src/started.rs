@@ -15,7 +15,7 @@ use crate::maps::{self, PROCESSES};
 use crate::read::kernel;
 
 /// `SIGNAL_GROUP_EXIT` of the kernel's `signal_struct`: the whole process ends.
-const GROUP_EXIT: u32 = 4;
+pub(crate) const GROUP_EXIT: u32 = 4;
 
 /// `JVM_StartThread(environment, thread)` was entered.
 #[inline(always)]

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use tracer_ebpf::call::Function;
 
 use crate::attach::placement::{Placement, place};
+use crate::attach::stretch::Stretch;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
 use crate::process::file::{ModuleFile, RegularFile};
@@ -68,6 +69,8 @@ pub struct AllocatorFunction {
     pub symbol: &'static str,
     /// Where its first instruction is in the file.
     pub start: FileOffset,
+    /// Its length in bytes, as far as it was read.
+    pub size: u64,
     /// Where to probe it.
     pub placement: Placement,
 }
@@ -76,6 +79,12 @@ impl AllocatorFunction {
     /// The probed instruction's place in the file.
     pub fn probe_offset(&self) -> u64 {
         self.start.0 + self.placement.displacement
+    }
+
+    /// What of it has to be in memory as it is in the file.
+    pub fn stretch(&self) -> Stretch {
+        let places = [self.probe_offset()];
+        Stretch::new(self.symbol, self.start, Some(self.size), &places)
     }
 }
 
@@ -132,6 +141,7 @@ pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<O
                     probed,
                     symbol,
                     start,
+                    size: found.code.len() as u64,
                     placement,
                 });
             }

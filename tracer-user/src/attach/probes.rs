@@ -6,15 +6,21 @@
 //! first, so that no block seems leaked that was freed meanwhile, and a
 //! function's return before its entry, so that no call seems abandoned.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::guarded::Guarded;
+use super::inspect::require;
+use super::stretch::Stretch;
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
-use crate::jvm::libjvm::LibJvm;
+use crate::jvm::libjvm::{LibJvm, NAME};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
+use crate::process::address::FileOffset;
+use crate::process::clock::monotonic_ns;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::Probe;
@@ -42,11 +48,14 @@ const ALLOCATED: [&[&str]; 2] = [
 const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
 const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
 
+/// The program that does nothing.
+const EMPTY: &str = "uf_empty";
+
 /// What `Thread.start` calls, which is exported.
 const START_THREAD: &str = "JVM_StartThread";
 
 /// Which processes a probe fires in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// One process. Others that map the same file are not touched.
     Process(u32),
@@ -71,6 +80,12 @@ pub struct Probes {
     links: Vec<Link>,
     /// What is probed already.
     covered: Vec<Covered>,
+    /// The same, with all other probes in processes, as it is looked at.
+    guarded: Vec<Guarded>,
+    /// Files that are left alone.
+    refused: Vec<(Scope, FileId)>,
+    /// When probes last came or went, nanoseconds of `CLOCK_MONOTONIC`.
+    touched: HashMap<Scope, u64>,
 }
 
 /// A file that is probed.
@@ -81,11 +96,76 @@ struct Covered {
 }
 
 impl Probes {
-    /// Whether a file is probed in this scope.
+    /// Whether a file is probed in this scope, or is left alone for good.
     pub fn cover(&self, scope: Scope, file: FileId) -> bool {
+        self.refused.contains(&(scope, file))
+            || self
+                .covered
+                .iter()
+                .any(|covered| covered.scope == scope && covered.file.mapped == file)
+    }
+
+    /// Leaves a file alone in a scope.
+    pub fn refuse(&mut self, scope: Scope, file: FileId) {
+        self.refused.push((scope, file));
+    }
+
+    /// Whether files were left alone in a scope; from now on none is, since
+    /// what is in it was replaced.
+    pub fn forgive(&mut self, scope: Scope) -> bool {
+        let before = self.refused.len();
+        self.refused.retain(|(refused, _)| *refused != scope);
+        self.refused.len() < before
+    }
+
+    /// Everything that is probed in processes, or was until it was withdrawn.
+    pub fn guarded(&self) -> &[Guarded] {
+        &self.guarded
+    }
+
+    /// When probes last came or went in a scope, nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub fn touched(&self, scope: Scope) -> Option<u64> {
+        self.touched.get(&scope).copied()
+    }
+
+    /// Takes the probes of a file away at once: something has changed its code in
+    /// memory. What has may have saved our breakpoints as parts of the code, and
+    /// may put them back, so somebody must know them until the end of the run.
+    ///
+    /// That is an empty probe of each place that fires in ourselves only. The
+    /// kernel never writes it into another process. But where a process runs into
+    /// a breakpoint that was put back, the kernel finds that there is a probe of
+    /// this place, that nobody wants it in this process, and so executes
+    /// the file's instruction and puts the file's byte there for good
+    /// (`UPROBE_HANDLER_REMOVE`). Without, it would send SIGTRAP.
+    pub fn withdraw(&mut self, object: &mut Object, scope: Scope, file: FileId) {
+        let is_it = |other: Scope, mapped: FileId| other == scope && mapped == file;
         self.covered
-            .iter()
-            .any(|covered| covered.scope == scope && covered.file.mapped == file)
+            .retain(|covered| !is_it(covered.scope, covered.file.mapped));
+        let own = self
+            .guarded
+            .iter_mut()
+            .filter(|guarded| guarded.is_placed() && is_it(guarded.scope, guarded.file.mapped));
+        let mut links = Vec::new();
+        for guarded in own {
+            let known = known_to_us(object, guarded);
+            links.extend(guarded.withdraw());
+            guarded.hold(known);
+        }
+        drop_all(links);
+        self.refuse(scope, file);
+        self.touch(scope);
+    }
+
+    fn touch(&mut self, scope: Scope) {
+        self.touched.insert(scope, monotonic_ns());
+    }
+
+    /// Keeps probes with what they depend on.
+    pub fn guard(&mut self, guarded: Guarded) {
+        self.touch(guarded.scope);
+        self.guarded.push(guarded);
     }
 
     /// Forgets what is probed in a scope, whose probes fire no more.
@@ -111,6 +191,9 @@ impl Probes {
         scope: Scope,
     ) -> Result<Vec<Probe>> {
         let file = allocator.file.descriptor_path();
+        let stretches = allocator.functions.iter().map(AllocatorFunction::stretch);
+        let mut guarded =
+            Guarded::new(scope, &allocator.file, &allocator.path, stretches.collect());
         let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
         for (moment, places) in &steps {
             object.load_programs(*moment, places)?;
@@ -122,8 +205,9 @@ impl Probes {
             let links = object
                 .attach(*moment, places, &file, scope.pid())
                 .with_context(|| format!("cannot probe {}", allocator.path))?;
-            self.links.extend(links);
+            guarded.hold(links);
         }
+        self.guard(guarded);
         self.covered.push(Covered {
             scope,
             file: Arc::clone(&allocator.file),
@@ -146,8 +230,10 @@ impl Probes {
     /// under a `uprobe_multi` link a child would go on to pay for each call.
     /// But when any probe of a place goes, the kernel looks into all processes
     /// for breakpoints there that nobody wants: so one comes and goes.
-    pub fn release_children(&self, object: &mut Object) {
+    pub fn release_children(&mut self, object: &mut Object) {
+        let now = monotonic_ns();
         for covered in &self.covered {
+            self.touched.insert(covered.scope, now);
             let places: Vec<_> = covered
                 .offsets
                 .iter()
@@ -250,12 +336,26 @@ impl Probes {
         wanted.dedup();
         let offsets = library.file_offsets(&wanted)?;
         let file = library.file().descriptor_path();
+        let mut found = Vec::new();
         for (program, names) in places {
-            let offset = names.iter().find_map(|name| offsets.get(name));
-            let offset = offset.context("the Java VM's library has no symbols")?;
-            let link = object.attach_one(program, *offset, &file, scope.pid())?;
-            self.links.push(link);
+            let it = names
+                .iter()
+                .find_map(|name| Some((*name, *offsets.get(name)?)));
+            let (name, offset) = it.context("the Java VM's library has no symbols")?;
+            found.push((program, name, offset));
         }
+        let mut stretches: Vec<_> = found
+            .iter()
+            .map(|(_, name, offset)| function(name, *offset))
+            .collect();
+        stretches.sort_by_key(|stretch| stretch.start);
+        stretches.dedup();
+        let mut guarded = Guarded::new(scope, library.file(), NAME, stretches);
+        require(scope, library.file(), NAME, &guarded.stretches)?;
+        for (program, _, offset) in found {
+            guarded.hold([object.attach_one(program, offset, &file, scope.pid())?]);
+        }
+        self.guard(guarded);
         Ok(())
     }
 
@@ -268,11 +368,8 @@ impl Probes {
     /// at once if they are asked for at once.
     pub fn detach(&mut self) {
         self.covered.clear();
-        std::thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
+        let guarded = self.guarded.iter_mut().flat_map(Guarded::take);
+        drop_all(self.links.drain(..).chain(guarded).collect());
     }
 }
 
@@ -280,6 +377,46 @@ impl Drop for Probes {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+/// Empty probes of ours at all places; those that cannot be placed are left out.
+fn known_to_us(object: &mut Object, guarded: &Guarded) -> Vec<Link> {
+    let path = guarded.file.descriptor_path();
+    let us = Some(std::process::id());
+    let stretches = guarded.stretches.iter();
+    let places = stretches.flat_map(|stretch| &stretch.places);
+    places
+        .filter_map(|place| object.attach_one(EMPTY, *place, &path, us).ok())
+        .collect()
+}
+
+/// Takes probes away, all at once.
+fn drop_all(links: Vec<Link>) {
+    std::thread::scope(|scope| {
+        for link in links {
+            scope.spawn(move || drop(link));
+        }
+    });
+}
+
+/// A function of unknown length, probed at its first instruction.
+pub fn function(name: &str, offset: u64) -> Stretch {
+    Stretch::new(name, FileOffset(offset), None, &[offset])
+}
+
+/// All functions of a Java VM that may be probed, those that its library has.
+pub fn functions_of_vm(library: &LibJvm) -> Vec<Stretch> {
+    let heap = ALLOCATED.into_iter().flatten().copied();
+    let handles = NEW_HANDLE.into_iter().chain(DELETE_HANDLE);
+    let names: Vec<_> = heap
+        .chain(handles)
+        .chain([FREE_CODE, START_THREAD])
+        .collect();
+    let offsets = library.file_offsets(&names).unwrap_or_default();
+    let found = offsets.iter();
+    found
+        .map(|(name, offset)| function(name, *offset))
+        .collect()
 }
 
 fn describe(function: &AllocatorFunction, path: &str) -> Probe {

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::allocator;
+use crate::allocator::{self, Allocator, AllocatorFunction};
+use crate::attach::inspect::{Finding, inspect};
+use crate::attach::probes::{self, Scope};
+use crate::attach::rest::{Rest, rest};
 use crate::cli::args::DoctorArgs;
+use crate::jvm::libjvm::{LibJvm, NAME};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -137,21 +141,59 @@ fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
-    for allocator in allocators {
-        let functions: Vec<_> = allocator
-            .functions
-            .iter()
-            .map(|function| {
-                format!(
-                    "\n             {}+{:#x} {}",
-                    function.symbol, function.placement.displacement, function.placement
-                )
-            })
-            .collect();
-        results.push((
-            format!("allocator {}", clean(&allocator.path)),
-            Ok(functions.concat()),
-        ));
+    results.extend(hooked_vm(pid, &code));
+    for allocator in &allocators {
+        let (hooked, rest) = hooked(pid, allocator);
+        results.extend(hooked);
+        let functions: Vec<_> = rest.functions.iter().map(placed).collect();
+        let functions = functions.concat();
+        let heap = match rest.has_heap {
+            true => Ok(functions),
+            false => Err(format!("its heap would not be traced{functions}")),
+        };
+        results.push((format!("allocator {}", clean(&allocator.path)), heap));
     }
     results
+}
+
+/// Where a function would be probed, on a line of its own.
+fn placed(function: &AllocatorFunction) -> String {
+    format!(
+        "\n             {}+{:#x} {}",
+        function.symbol, function.placement.displacement, function.placement
+    )
+}
+
+/// Functions of an allocator that would be left alone, and the others.
+fn hooked(pid: u32, allocator: &Allocator) -> (Vec<(String, Result<String, String>)>, Rest) {
+    let stretches: Vec<_> = allocator.functions.iter().map(|it| it.stretch()).collect();
+    let findings = inspect(Scope::Process(pid), &allocator.file, &stretches);
+    let starts: Vec<_> = findings.iter().map(|it| it.stretch.start).collect();
+    let rest = rest(&allocator.functions, &starts);
+    let problems = findings
+        .iter()
+        .map(|finding| problem(finding, &allocator.path, &rest.unseen));
+    (problems.collect(), rest)
+}
+
+/// Functions of a Java VM that would be left alone.
+fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)> {
+    let Ok(Some(library)) = LibJvm::find(code) else {
+        return Vec::new();
+    };
+    let stretches = probes::functions_of_vm(&library);
+    let findings = inspect(Scope::Process(pid), library.file(), &stretches);
+    let unseen = "what probes of these functions tell is not seen";
+    findings
+        .iter()
+        .map(|finding| problem(finding, NAME, unseen))
+        .collect()
+}
+
+fn problem(finding: &Finding, path: &str, unseen: &str) -> (String, Result<String, String>) {
+    let left_alone = finding.describe(path, None, unseen);
+    (
+        format!("{} is as in its file", finding.stretch.name),
+        Err(clean(&left_alone.sentence()).into_owned()),
+    )
 }

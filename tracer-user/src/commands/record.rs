@@ -61,7 +61,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             }
         }
         session.start()?;
-        announce(&session, &args.trace);
+        announce(&mut session, &args.trace);
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
@@ -112,7 +112,8 @@ pub struct Plan<'a> {
 }
 
 /// Says that all probes are in place. Scripts wait for this line.
-pub fn announce(session: &Session, trace: &TraceArgs) {
+pub fn announce(session: &mut Session, trace: &TraceArgs) {
+    say_notices(session, trace.quiet);
     if trace.quiet {
         return;
     }
@@ -142,6 +143,13 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
         {
             eprintln!("{line}");
         }
+    }
+}
+
+/// Says what happened meanwhile.
+fn say_notices(session: &mut Session, quiet: bool) {
+    for notice in session.take_notices(quiet) {
+        eprintln!("unfreed: {notice}");
     }
 }
 
@@ -187,10 +195,12 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
                 session.poll_code()?;
+                progress.say(session.take_notices(plan.trace.quiet));
                 next_look = Instant::now() + GAP;
             }
             _ = poll.tick() => {
                 session.poll()?;
+                progress.say(session.take_notices(plan.trace.quiet));
                 progress.update(session);
                 if session.is_over() {
                     break End::Done;
@@ -200,6 +210,7 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
     };
     session.detach()?;
     progress.clear();
+    say_notices(session, plan.trace.quiet);
     Ok(end)
 }
 

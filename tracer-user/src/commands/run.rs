@@ -55,7 +55,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             .into_owned();
         session.attach_waiting(target, name, &allocators)?;
         session.start()?;
-        announce(&session, &args.trace);
+        announce(&mut session, &args.trace);
         let held = Held::take(waiting.pid);
         let mut child = match waiting.start() {
             Ok(child) => child,
@@ -74,6 +74,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             pass_on(&mut child, number, &mut signals).await?;
         }
         signals.leave_on_second(matches!(end, End::Signal(_)));
+        if let Ok(Some(status)) = child.try_wait() {
+            session.note_status(child.id(), status.into_raw());
+        }
         let gate = finish(session, &plan)?;
         let status = child.wait().context("cannot wait for the program")?;
         Ok(if gate == ExitCode::SUCCESS {

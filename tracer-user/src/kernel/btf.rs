@@ -25,6 +25,15 @@ pub struct Offsets {
     pub signal: u32,
     /// `signal_struct.flags`.
     pub signal_flags: u32,
+    /// `signal_struct.live`: threads that have not begun to end.
+    pub signal_live: u32,
+    /// `signal_struct.group_exit_code`: how the process ends, if all its
+    /// threads end together.
+    pub signal_exit_code: u32,
+    /// `task_struct.exit_code`: how a thread ended.
+    pub exit_code: u32,
+    /// `task_struct.group_leader`: the first thread.
+    pub leader: u32,
     /// `task_struct.mm`: the address space.
     pub mm: u32,
     /// `task_struct.utask`: what uprobes keep about the thread.
@@ -72,6 +81,10 @@ pub fn offsets() -> Result<Offsets> {
         pid: offset("task_struct", "pid")?,
         signal: offset("task_struct", "signal")?,
         signal_flags: offset("signal_struct", "flags")?,
+        signal_live: offset("signal_struct", "live")?,
+        signal_exit_code: offset("signal_struct", "group_exit_code")?,
+        exit_code: offset("task_struct", "exit_code")?,
+        leader: offset("task_struct", "group_leader")?,
         mm: offset("task_struct", "mm")?,
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),

@@ -228,7 +228,7 @@ fn is_mapped(id: FileId, process: &ProcessHandle, range: &MappedRange) -> bool {
 /// Whether `fstat` and a mapping speak of the same file. A device with major
 /// number 0 is one subvolume or layer of several, and the two may name
 /// different ones.
-fn same_file(found: FileId, mapped: FileId) -> bool {
+pub fn same_file(found: FileId, mapped: FileId) -> bool {
     let unnamed = found.device.major == 0 || mapped.device.major == 0;
     found.inode == mapped.inode && (found.device == mapped.device || unnamed)
 }

@@ -96,6 +96,21 @@ pub fn read_executable(maps: File) -> io::Result<Vec<MappedRange>> {
     Ok(parse_executable(&bytes))
 }
 
+/// The executable mappings in an open maps file, each with whether it can be
+/// written to as well.
+///
+/// # Errors
+/// See [`read_executable`].
+pub fn read_with_writable(maps: File) -> io::Result<Vec<(MappedRange, bool)>> {
+    let mut bytes = Vec::new();
+    maps.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let is_writable = |line| word(word(line)?.1)?.0.get(1).map(|flag| *flag == b'w');
+    let lines = bytes.split(|&byte| byte == b'\n');
+    Ok(lines
+        .filter_map(|line| Some((parse_line(line)?, is_writable(line)?)))
+        .collect())
+}
+
 /// The executable mappings in the text of a maps file. Lines that are cut off
 /// or are not of the kernel's form are left out.
 pub fn parse_executable(maps: &[u8]) -> Vec<MappedRange> {

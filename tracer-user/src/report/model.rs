@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+#[path = "ending.rs"]
+pub mod ending;
 #[path = "java_heap.rs"]
 pub mod java_heap;
 #[path = "java_memory.rs"]
@@ -14,13 +16,17 @@ pub mod java_memory;
 pub mod java_native;
 #[path = "jvm.rs"]
 pub mod jvm;
+#[path = "left_alone.rs"]
+pub mod left_alone;
 
+pub use ending::{Outcome, PlacedProbe, Suspicion};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
 pub use java_memory::{JavaMemory, JvmAccount, MemoryCategory, NativeMemory, Tracking};
 pub use java_native::JavaNative;
 pub use jvm::Jvm;
+pub use left_alone::{LeftAlone, LeftAloneCause};
 
 /// The schema name that this version writes. Fields are only ever added
 /// within a schema; a change of meaning gets a new name.
@@ -33,6 +39,9 @@ pub struct Report {
     pub schema: String,
     /// The version of `unfreed` that wrote this.
     pub version: String,
+    /// The kernel's release and version, as `uname` tells them.
+    #[serde(default)]
+    pub kernel: String,
     /// When the run began, RFC 3339 in UTC.
     pub started: String,
     /// How long was traced, seconds.
@@ -41,6 +50,10 @@ pub struct Report {
     pub settings: Settings,
     /// The processes that were traced. A process that called `exec` is two.
     pub processes: Vec<Process>,
+    /// Functions that are not probed, or no longer, because a probe in them
+    /// would harm a process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_alone: Vec<LeftAlone>,
     /// Files whose code appears in a stack.
     pub modules: Vec<Module>,
     /// One entry for each process, call path and kind, most live bytes first.
@@ -104,6 +117,12 @@ pub struct Process {
     pub executable: String,
     /// How the image ended, or that it did not.
     pub end: ProcessEnd,
+    /// What `wait` tells of it, if the process exited and the kernel told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Present if the tracer may be to blame for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspicion: Option<Suspicion>,
     /// When tracing of this image began.
     pub began: f64,
     /// When it ended (the end of the run if it did not).

@@ -133,6 +133,7 @@ pub fn report() -> Report {
     Report {
         schema: SCHEMA.into(),
         version: "0.1.0".into(),
+        kernel: String::new(),
         started: "2026-11-21T20:03:22Z".into(),
         duration: 60.0,
         settings: Settings {
@@ -144,10 +145,13 @@ pub fn report() -> Report {
             name: "leaky".into(),
             executable: "/opt/leaky/leaky".into(),
             end: ProcessEnd::Running,
+            outcome: None,
+            suspicion: None,
             began: 0.0,
             ended: 60.0,
             probes: vec![],
         }],
+        left_alone: vec![],
         modules: vec![
             module("/opt/leaky/leaky", 0x40_0000, 0x41_0000, Some(BUILD_ID)),
             module(

@@ -1,7 +1,7 @@
 //! The table on standard output and in `.txt` files.
 
 mod footer;
-
+mod harm;
 mod header;
 mod java_heap;
 mod java_memory;
@@ -28,6 +28,7 @@ use super::model::Report;
 pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
+    harm::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
     resources::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);

@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Result;
 
 use super::Session;
+use super::endings::kernel;
 use super::images::Image;
 use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
@@ -75,10 +76,12 @@ impl Session {
         Ok(Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: kernel(),
             started: self.started(),
             duration: self.elapsed(),
             settings: self.settings(),
             processes,
+            left_alone: self.left_alone.clone(),
             modules,
             overhead: self.overhead(&totals),
             stacks: Stacks::of(&sites),
@@ -151,6 +154,8 @@ impl Session {
                 .map(|path| path.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             end,
+            outcome: self.outcome(image),
+            suspicion: self.suspicion(image),
             began: self.since_start(image.began),
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, |file| {
@@ -234,6 +239,16 @@ impl Session {
             cause: "main_thread_ended".to_owned(),
             count: self.orphans.len() as u64,
             meaning: "processes that outlived their main thread, and whose probes the kernel took away because of that: what they allocated and freed since is in no number; --follow keeps the probes".to_owned(),
+        });
+        losses.push(Loss {
+            cause: "left_alone".to_owned(),
+            count: self.losses.left_alone,
+            meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
+        });
+        losses.push(Loss {
+            cause: "hooked_while_traced".to_owned(),
+            count: self.losses.withdrawn,
+            meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "code_events".to_owned(),

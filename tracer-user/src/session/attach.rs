@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::left_alone::Sound;
 use super::target::Target;
 use super::{Placed, Session};
-use crate::allocator::{self, Allocator};
+use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::probes::Scope;
 use crate::process::clock::monotonic_ns;
 
@@ -37,9 +38,11 @@ impl Session {
                 files.join("\n")
             );
         }
+        let mut heaps = 0;
         for allocator in allocators {
-            self.probe(pid, &allocator)?;
+            heaps += usize::from(self.probe(pid, &allocator)?);
         }
+        self.check_any_heap(pid, heaps)?;
         self.machines.look_at(&[pid]);
         self.probe_machines();
         if self.options.survived > 0 {
@@ -62,10 +65,11 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.images.rename(pid, name);
+        let mut heaps = 0;
         for allocator in allocators {
-            self.probe(pid, allocator)?;
+            heaps += usize::from(self.probe(pid, allocator)?);
         }
-        Ok(())
+        self.check_any_heap(pid, heaps)
     }
 
     pub(super) fn scope(&self, pid: u32) -> Scope {
@@ -87,17 +91,32 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<()> {
+    /// Probes an allocator, as far as that harms no process. Whether its heap is
+    /// probed.
+    pub(super) fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<bool> {
         let scope = self.scope(pid);
         if self.probes.cover(scope, allocator.file.mapped) {
-            return Ok(());
+            let heap = |function: &AllocatorFunction| function.probed == Probed::Free;
+            let free = allocator.functions.iter().find(|function| heap(function));
+            let mut places = self.probes.places(scope);
+            return Ok(places.any(|(file, offsets)| {
+                file.mapped == allocator.file.mapped
+                    && free.is_some_and(|free| offsets.contains(&free.probe_offset()))
+            }));
         }
-        let probes = self.probes.attach(&mut self.object, allocator, scope)?;
+        let Sound {
+            allocator,
+            has_heap,
+        } = self.sound_part(scope, allocator);
+        if allocator.functions.is_empty() {
+            return Ok(false);
+        }
+        let probes = self.probes.attach(&mut self.object, &allocator, scope)?;
         self.placed.push(Placed {
             scope,
             file: allocator.file.mapped,
             probes,
         });
-        Ok(())
+        Ok(has_heap)
     }
 }

@@ -37,6 +37,8 @@ impl Session {
     /// Fails if the kernel does.
     pub fn poll(&mut self) -> Result<()> {
         self.object.flush_log();
+        // Right before: what it places would go over a hook.
+        self.guard_code();
         self.release_children();
         self.jvms.poll();
         self.jvms.find_heaps(&mut self.images);
@@ -124,6 +126,7 @@ impl Session {
         pids.dedup();
         self.unpublished.extend(&pids);
         self.machines.look_at(&pids);
+        self.guard_changed(&pids);
         for pid in pids {
             self.probe_new_code(pid)?;
         }
@@ -228,7 +231,7 @@ impl Session {
                 continue;
             }
             match self.probe(pid, &allocator) {
-                Ok(()) => self.losses.late_allocators += 1,
+                Ok(_) => self.losses.late_allocators += 1,
                 // The process may be gone by now.
                 Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
                     return Err(error);
@@ -242,6 +245,7 @@ impl Session {
     fn drain_events(&mut self) -> Result<()> {
         let mut replaced = Vec::new();
         let mut orphaned = Vec::new();
+        let mut fresh = Vec::new();
         while let Some(item) = self.object.events.next() {
             let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
                 continue;
@@ -249,6 +253,7 @@ impl Session {
             match self.images.apply(&event) {
                 Change::Replaced { index, by_thread } => {
                     replaced.push(index);
+                    fresh.push(image_pid(event.other));
                     if by_thread {
                         orphaned.push(image_pid(event.other));
                     }
@@ -264,6 +269,13 @@ impl Session {
         }
         for pid in orphaned {
             self.probe_again(pid)?;
+        }
+        for pid in fresh {
+            // What was hooked in the old image is not in the new one.
+            let scope = self.scope(pid);
+            if scope != Scope::Everyone && self.probes.forgive(scope) {
+                self.probe_new_code(pid)?;
+            }
         }
         if replaced.is_empty() {
             Ok(())
@@ -308,8 +320,11 @@ impl Session {
             let time = self.images.exit_time(*index).unwrap_or_else(|| self.now());
             self.images.end(*index, time, ProcessEnd::Exited);
             if let Some(image) = self.images.get(*index) {
-                self.object.dismiss(image.pid, image.id);
+                let pid = image.pid;
+                self.object.dismiss(pid, image.id);
+                self.guard_no_more(pid);
             }
+            self.announce_end(*index);
         }
         self.retire(&running)
     }

@@ -12,6 +12,7 @@ use anyhow::Result;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::thread::image_pid;
 
+use super::endings::Status;
 use crate::leak::collect::Ages;
 use crate::leak::ledger::Ledger;
 use crate::process::code::{CodeMapping, CodeSpace};
@@ -29,6 +30,8 @@ pub struct Image {
     pub began: u64,
     /// When it ended, if it did, and how.
     pub ended: Option<(u64, ProcessEnd)>,
+    /// How its process ended, if the kernel told.
+    pub status: Option<Status>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
     /// Where its JVM keeps the Java heap, if it has one.
@@ -159,7 +162,12 @@ impl Images {
         if event.kind == EventKind::Fork as u32 {
             self.fork(event);
         } else if let Some(index) = self.index_of(event.image) {
-            self.images[index].ledger.apply(event);
+            let image = &mut self.images[index];
+            if event.kind == EventKind::Exit as u32 {
+                image.status = Status::told(event, image.status);
+            } else {
+                image.ledger.apply(event);
+            }
         }
         Change::None
     }
@@ -368,6 +376,7 @@ impl Images {
             pid,
             began: at_ns,
             ended: None,
+            status: None,
             ledger: Ledger::default(),
             java_heap: None,
             last_live: None,

@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 use tracer_ebpf::usdt::PlaceKey;
 
-use super::jvm_probes::{Machines, usable};
+use super::jvm_probes::{Machines, guarded, usable};
 use super::jvms::HeapSource;
 use crate::attach::probes::{Probes, Scope};
 use crate::jvm::events::probe::{ALLOCATED, PROVIDER, allocated};
@@ -63,8 +63,9 @@ impl Watch<'_> {
         if self.machines.is_told_of_objects(scope, file.mapped) {
             return Ok(HeapSource::Objects { sized });
         }
-        let links = self.object.attach_objects(&offsets, &path, scope.pid())?;
-        self.probes.keep(links);
+        let mut guarded = guarded(scope, file, &offsets)?;
+        guarded.hold(self.object.attach_objects(&offsets, &path, scope.pid())?);
+        self.probes.guard(guarded);
         self.machines.told_of_objects(scope, file.mapped);
         Ok(HeapSource::Objects { sized })
     }

@@ -7,7 +7,9 @@ use anyhow::{Result, anyhow, bail};
 use tracer_ebpf::usdt::{Place, PlaceKey};
 
 use super::Session;
-use crate::attach::probes::Scope;
+use crate::attach::guarded::Guarded;
+use crate::attach::inspect::require;
+use crate::attach::probes::{Scope, function};
 use crate::jvm::events::Events;
 use crate::jvm::events::probe::{PROVIDER, Watched};
 use crate::jvm::libjvm::{LibJvm, NAME, is_libjvm};
@@ -286,16 +288,40 @@ impl Session {
         ]
     }
 
-    fn place(&mut self, scope: Scope, file: &ModuleFile, offsets: &[FileOffset]) -> Result<()> {
+    fn place(
+        &mut self,
+        scope: Scope,
+        file: &Arc<ModuleFile>,
+        offsets: &[FileOffset],
+    ) -> Result<()> {
         if self.machines.placed.contains(&(scope, file.mapped)) {
             return Ok(());
         }
+        let mut guarded = guarded(scope, file, offsets)?;
         let path = file.descriptor_path();
-        let links = self.object.attach_usdt(offsets, &path, scope.pid())?;
-        self.probes.keep(links);
+        guarded.hold(self.object.attach_usdt(offsets, &path, scope.pid())?);
+        self.probes.guard(guarded);
         self.machines.placed.push((scope, file.mapped));
         Ok(())
     }
+}
+
+/// The places of a virtual machine's own probes, if all of them are in memory as
+/// in the file.
+///
+/// # Errors
+/// Says where not, and why.
+pub(super) fn guarded(
+    scope: Scope,
+    file: &Arc<ModuleFile>,
+    offsets: &[FileOffset],
+) -> Result<Guarded> {
+    let stretches = offsets
+        .iter()
+        .map(|offset| function("USDT probe", offset.0));
+    let guarded = Guarded::new(scope, file, NAME, stretches.collect());
+    require(scope, file, NAME, &guarded.stretches)?;
+    Ok(guarded)
 }
 
 /// A site that can be watched: one in code, without a counter that would have

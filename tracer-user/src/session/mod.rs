@@ -4,7 +4,9 @@ pub mod assemble;
 mod attach;
 pub mod calibrate;
 mod describe;
+mod endings;
 mod follow;
+mod guard;
 pub mod hold;
 pub mod images;
 mod java;
@@ -15,6 +17,7 @@ mod jvm_probes;
 mod jvm_report;
 pub mod jvms;
 pub mod launch;
+mod left_alone;
 pub mod names;
 mod options;
 mod orphans;
@@ -36,10 +39,12 @@ use anyhow::{Context, Result};
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
+use self::guard::Guard;
 use self::images::Images;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
+use self::left_alone::Notice;
 use self::names::SiteNames;
 pub use self::options::Options;
 use self::perf_maps::PerfMaps;
@@ -55,7 +60,7 @@ use crate::kernel::object::Object;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{Probe, TimelinePoint};
+use crate::report::model::{LeftAlone, Probe, TimelinePoint};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -70,6 +75,10 @@ pub struct UserLosses {
     pub late_allocators: u64,
     /// How often there was no room for what code a process has.
     pub unpublished: u64,
+    /// Functions that were not probed, because that would harm a process.
+    pub left_alone: u64,
+    /// Files whose probes were taken away, because their code was changed.
+    pub withdrawn: u64,
 }
 
 /// The probes of one file.
@@ -109,6 +118,10 @@ pub struct Session {
     ended: Option<u64>,
     /// The count of forks whose children were freed from the probes, and when.
     released: (u64, Instant),
+    guard: Guard,
+    left_alone: Vec<LeftAlone>,
+    /// What was not said yet on standard error.
+    notices: Vec<Notice>,
 }
 
 impl Session {
@@ -135,6 +148,10 @@ impl Session {
             task_pid: offsets.pid,
             task_signal: offsets.signal,
             signal_flags: offsets.signal_flags,
+            signal_live: offsets.signal_live,
+            signal_exit_code: offsets.signal_exit_code,
+            task_exit_code: offsets.exit_code,
+            task_leader: offsets.leader,
             padding: 0,
         };
         let forced = Road::forced()?;
@@ -184,6 +201,9 @@ impl Session {
             began: (std::time::SystemTime::now(), monotonic_ns()),
             ended: None,
             released: (0, Instant::now()),
+            guard: Guard::default(),
+            left_alone: Vec::new(),
+            notices: Vec::new(),
         })
     }
 

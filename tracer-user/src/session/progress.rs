@@ -59,6 +59,13 @@ impl Progress {
         self.bar.tick();
     }
 
+    /// Prints lines above it.
+    pub fn say(&self, lines: Vec<String>) {
+        for line in lines {
+            self.bar.suspend(|| eprintln!("unfreed: {line}"));
+        }
+    }
+
     /// Removes the line.
     pub fn clear(&self) {
         self.bar.finish_and_clear();

@@ -45,7 +45,10 @@ impl Session {
             .sum();
         (
             self.object.used_sites().count(),
-            lost + self.losses.code_events + self.orphans.len() as u64,
+            lost + self.losses.code_events
+                + self.losses.left_alone
+                + self.losses.withdrawn
+                + self.orphans.len() as u64,
         )
     }
 

@@ -8,6 +8,12 @@ mod java;
 mod module;
 pub mod perf_map;
 mod symbols;
+/// A file's GNU build id in hexadecimal, if it has one.
+pub fn build_id_of(file: &ModuleFile) -> Option<String> {
+    let image = elf::ElfImage::read(file.content.file()).ok()?;
+    Some(image.build_id?.to_string())
+}
+
 #[cfg(test)]
 mod tests;
 mod vdso;

@@ -49,6 +49,16 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
     ),
+    // Where the kernel keeps how a process ends.
+    (
+        "endings",
+        Choice::Only(&["an_exit_status_is_told_whichever_thread_gives_it"]),
+    ),
+    // What the kernel does when its breakpoints are gone.
+    (
+        "hooks",
+        Choice::Only(&["a_hook_made_while_traced_is_noticed"]),
+    ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
     // What a JVM answers does not depend on the kernel; the probe of each object

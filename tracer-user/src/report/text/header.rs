@@ -41,10 +41,11 @@ fn traced(report: &Report) -> String {
 }
 
 fn process(process: &Process) -> String {
-    let end = match process.end {
-        ProcessEnd::Running => "",
-        ProcessEnd::Exited => " exited",
-        ProcessEnd::Exec => " until exec",
+    let end = match (process.end, process.outcome) {
+        (ProcessEnd::Running, _) => String::new(),
+        (ProcessEnd::Exited, None) => " exited".to_owned(),
+        (ProcessEnd::Exited, Some(outcome)) => format!(" {}", outcome.text()),
+        (ProcessEnd::Exec, _) => " until exec".to_owned(),
     };
     format!("{}{end}", names::process(process))
 }

@@ -1,0 +1,149 @@
+//! What can be traced of an allocator of which some functions must be left
+//! alone.
+
+use tracer_ebpf::call::Function;
+
+use crate::allocator::{AllocatorFunction, Probed};
+use crate::process::address::FileOffset;
+
+/// What is left of an allocator.
+#[derive(Debug)]
+pub struct Rest {
+    /// The functions that can be probed, and whose numbers are right without the
+    /// others.
+    pub functions: Vec<AllocatorFunction>,
+    /// Whether heap blocks are among what they tell.
+    pub has_heap: bool,
+    /// What is not seen, for people.
+    pub unseen: String,
+}
+
+/// Leaves functions alone, and all that would tell something wrong without them:
+/// - Without `free` or `realloc` blocks that are gone would seem live.
+/// - Without `malloc` little is seen, and "nothing leaks" would be no news.
+/// - Of `mmap`, `munmap` and `mremap` none makes sense without the others.
+///
+/// What `calloc` and the others allocate can be left out: the frees of it are
+/// as those of blocks from before the run.
+pub fn rest(functions: &[AllocatorFunction], left_alone: &[FileOffset]) -> Rest {
+    let is_left = |function: &AllocatorFunction| left_alone.contains(&function.start);
+    let needs = |function: &&AllocatorFunction| match kind(function.probed) {
+        Kind::Essential | Kind::Mapping => is_left(function),
+        Kind::Other => false,
+    };
+    let needed = functions.iter().filter(needs);
+    let (mut has_heap, mut has_mappings) = (true, true);
+    for function in needed {
+        match kind(function.probed) {
+            Kind::Mapping => has_mappings = false,
+            _ => has_heap = false,
+        }
+    }
+    let stays = |function: &&AllocatorFunction| {
+        !is_left(function)
+            && match kind(function.probed) {
+                Kind::Mapping => has_mappings,
+                _ => has_heap,
+            }
+    };
+    let others: Vec<_> = functions
+        .iter()
+        .filter(|function| kind(function.probed) == Kind::Other && is_left(function))
+        .map(|function| function.symbol)
+        .collect();
+    let mut unseen = Vec::new();
+    if !has_heap {
+        unseen.push("nothing that this allocator allocates is seen".to_owned());
+    } else if !others.is_empty() {
+        unseen.push(format!("what {} allocates is not seen", others.join(", ")));
+    }
+    if !has_mappings {
+        unseen.push("no mapping of memory is seen".to_owned());
+    }
+    Rest {
+        functions: functions.iter().filter(stays).cloned().collect(),
+        has_heap,
+        unseen: unseen.join(", "),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Heap numbers are wrong or worthless without it.
+    Essential,
+    Mapping,
+    Other,
+}
+
+fn kind(probed: Probed) -> Kind {
+    match probed {
+        Probed::Free | Probed::Call(Function::Malloc | Function::Realloc) => Kind::Essential,
+        Probed::Call(Function::Mmap | Function::Munmap | Function::Mremap) => Kind::Mapping,
+        Probed::Call(_) => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::placement::place;
+
+    fn functions() -> Vec<AllocatorFunction> {
+        let function = |symbol, probed, start| AllocatorFunction {
+            probed,
+            symbol,
+            start: FileOffset(start),
+            size: 64,
+            placement: place(&[0x55]),
+        };
+        vec![
+            function("malloc", Probed::Call(Function::Malloc), 0x100),
+            function("calloc", Probed::Call(Function::Calloc), 0x200),
+            function("realloc", Probed::Call(Function::Realloc), 0x300),
+            function("free", Probed::Free, 0x400),
+            function("mmap", Probed::Call(Function::Mmap), 0x500),
+            function("munmap", Probed::Call(Function::Munmap), 0x600),
+        ]
+    }
+
+    fn without(left_alone: &[u64]) -> (Vec<&'static str>, bool, String) {
+        let left_alone: Vec<_> = left_alone.iter().map(|start| FileOffset(*start)).collect();
+        let rest = rest(&functions(), &left_alone);
+        let symbols = rest.functions.iter().map(|function| function.symbol);
+        (symbols.collect(), rest.has_heap, rest.unseen)
+    }
+
+    #[test]
+    fn all_stay_if_none_is_hooked() {
+        let (symbols, has_heap, unseen) = without(&[]);
+        assert_eq!((symbols.len(), has_heap, unseen.as_str()), (6, true, ""));
+    }
+
+    #[test]
+    fn without_malloc_realloc_or_free_there_is_no_heap() {
+        for start in [0x100, 0x300, 0x400] {
+            let (symbols, has_heap, unseen) = without(&[start]);
+            assert_eq!(symbols, ["mmap", "munmap"]);
+            assert!(!has_heap && unseen.contains("nothing"), "{unseen}");
+        }
+    }
+
+    #[test]
+    fn calloc_can_be_left_out() {
+        let (symbols, has_heap, unseen) = without(&[0x200]);
+        assert_eq!(symbols, ["malloc", "realloc", "free", "mmap", "munmap"]);
+        assert!(has_heap);
+        assert_eq!(unseen, "what calloc allocates is not seen");
+    }
+
+    #[test]
+    fn mappings_are_followed_whole_or_not_at_all() {
+        let (symbols, has_heap, unseen) = without(&[0x600, 0x200]);
+        assert_eq!(symbols, ["malloc", "realloc", "free"]);
+        assert!(has_heap);
+        assert_eq!(
+            unseen,
+            "what calloc allocates is not seen, no mapping of memory is seen"
+        );
+    }
+}
