@@ -71,7 +71,7 @@ impl Tracer {
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = Command::new(binary()?);
+        let mut tracer = command()?;
         tracer
             .arg("run")
             .args(options)
@@ -88,7 +88,7 @@ impl Tracer {
     /// The tracer cannot be started.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = Command::new(binary()?);
+        let mut tracer = command()?;
         tracer
             .args(arguments)
             .arg("-o")
@@ -135,6 +135,16 @@ impl Tracer {
         stderr
             .wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
             .map(drop)
+    }
+
+    /// Waits for a line on standard output that ends with `end`.
+    ///
+    /// # Errors
+    /// The tracer ended instead.
+    pub fn wait_printed(&mut self, end: &str) -> Result<()> {
+        let stdout = self.stdout.as_mut().context("standard output is closed")?;
+        let line = stdout.wait_for(end, |line| line.ends_with(end));
+        line.map(drop)
     }
 
     /// The tracer's own process id.
@@ -249,12 +259,30 @@ impl Finished {
     }
 }
 
+/// Who says in the environment on whose behalf we are root.
+const CALLERS: [&str; 5] = [
+    "SUDO_UID",
+    "SUDO_GID",
+    "SUDO_USER",
+    "DOAS_USER",
+    "PKEXEC_UID",
+];
+
+/// The tracer, called by root: that sudo started the tests is no matter.
+fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    CALLERS.into_iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    Ok(command)
+}
+
 /// Runs `unfreed ARGUMENTS` to its end, without an output of its own.
 ///
 /// # Errors
 /// It cannot be started or does not end.
 pub fn unfreed<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Finished> {
-    let mut command = Command::new(binary()?);
+    let mut command = command()?;
     command.args(arguments).stdin(Stdio::null());
     Tracer::spawn(command, tempfile::tempdir()?)?.wait()
 }

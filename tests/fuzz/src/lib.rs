@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod kernel;
+pub mod privilege;
 pub mod process;
 pub mod symbolize;
 #[path = "../../../tracer-user/src/unwind/tests/tiny.rs"]

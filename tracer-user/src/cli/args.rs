@@ -36,6 +36,12 @@ pub enum Command {
     /// Trace live processes by pid
     Record(RecordArgs),
     /// Start a program and trace it from its first allocation
+    ///
+    /// Under sudo, doas or pkexec the program runs as the user who called it,
+    /// with that user's groups, limits, HOME, USER, LOGNAME, MAIL and SHELL, and
+    /// without capabilities. What sudo took out of the environment is gone: `sudo
+    /// -E` (or --preserve-env=NAME) hands on more; PATH is sudo's. Reports belong
+    /// to root.
     Run(RunArgs),
     /// Render a saved JSON report again, offline
     Report(ReportArgs),
@@ -100,6 +106,9 @@ pub struct RunArgs {
     /// What to write.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Run the program as root, not as the user who called sudo, doas or pkexec
+    #[arg(long)]
+    pub as_root: bool,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub command: Vec<std::ffi::OsString>,

@@ -11,6 +11,8 @@ use crate::attach::probes::{self, Scope};
 use crate::attach::rest::{Rest, rest};
 use crate::cli::args::DoctorArgs;
 use crate::jvm::libjvm::{LibJvm, NAME};
+use crate::privilege::capability::{Duties, Phase};
+use crate::privilege::describe;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -51,8 +53,13 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     for check in checks() {
         show(check.what, check.problem.map_or(Ok(String::new()), Err));
     }
-    show("kernel accepts the programs", load());
+    let held = Holding::find();
+    show("privileges while tracing", held.tracing);
+    show("kernel accepts the programs", held.load);
+    show("privileges while reporting", held.reporting);
+    show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
+        Phase::Looking.start()?;
         for (what, result) in target(pid) {
             show(&what, result);
         }
@@ -69,6 +76,42 @@ fn kernel_release() -> String {
         .release()
         .to_string_lossy()
         .into_owned()
+}
+
+/// What a run holds, phase by phase, as the kernel tells it.
+struct Holding {
+    tracing: Result<String, String>,
+    load: Result<String, String>,
+    reporting: Result<String, String>,
+    parsing: Result<String, String>,
+}
+
+impl Holding {
+    /// Goes through a run's phases, on a thread of its own: what it gives up
+    /// is gone.
+    fn find() -> Self {
+        let phases = || Self {
+            tracing: in_phase(Phase::Tracing(Duties::default())),
+            load: load(),
+            reporting: in_phase(Phase::Reporting),
+            parsing: in_phase(Phase::Parsing),
+        };
+        let failed = |_| {
+            let problem = || Err("a thread of unfreed panicked".to_owned());
+            Self {
+                tracing: problem(),
+                load: problem(),
+                reporting: problem(),
+                parsing: problem(),
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(phases).join()).unwrap_or_else(failed)
+    }
+}
+
+fn in_phase(phase: Phase) -> Result<String, String> {
+    let held = phase.enter().and_then(|()| describe::own());
+    held.map_err(|error| format!("they cannot be given up: {error}"))
 }
 
 /// Loads everything once, on the smallest maps, and traces this process for a

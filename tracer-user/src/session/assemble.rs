@@ -11,6 +11,7 @@ use super::endings::kernel;
 use super::images::Image;
 use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
+use crate::privilege::capability::{Phase, without};
 use crate::process::code::CodeSpace;
 use crate::report::model::{
     Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
@@ -36,6 +37,11 @@ impl Session {
         let mut modules = Vec::new();
         let jvm = self.machine_reports(&index_of);
         let java_native = self.java_native(&index_of);
+        let losses = self.losses();
+        let machine_hits = self.machines.hits(&self.object);
+        // All is read that the kernel is asked for. Names come from files that
+        // anybody may have made.
+        let _until_named = self.give_up_for_naming()?;
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;
@@ -83,17 +89,26 @@ impl Session {
             processes,
             left_alone: self.left_alone.clone(),
             modules,
-            overhead: self.overhead(&totals),
+            overhead: self.overhead(&totals, machine_hits),
             stacks: Stacks::of(&sites),
             jvm,
             sites,
             totals,
             timeline: self.timeline.clone(),
-            losses: self.losses(),
+            losses,
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
             java_native,
         })
+    }
+
+    /// Leaves capabilities for the time that names are made, and for good if the
+    /// probes are gone.
+    fn give_up_for_naming(&self) -> Result<impl Drop + use<>> {
+        if self.ended.is_some() {
+            Phase::Reporting.start()?;
+        }
+        Ok(without())
     }
 
     /// Which live blocks of each image count, at `now`.
@@ -281,13 +296,13 @@ impl Session {
         }
     }
 
-    fn overhead(&self, totals: &Totals) -> Overhead {
+    fn overhead(&self, totals: &Totals, machine_hits: u64) -> Overhead {
         // A counted allocation is an entry and a return, a free one entry.
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
             + self.other_hits()
-            + self.machines.hits(&self.object);
+            + machine_hits;
         Overhead {
             probe_hits,
             nanoseconds_per_hit: self.nanoseconds_per_hit,

@@ -102,6 +102,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
+    // Which capabilities tracing takes is the kernel's to say.
+    (
+        "privileges",
+        Choice::Only(&[
+            "a_tracer_keeps_what_it_needs",
+            "the_program_is_the_one_of_who_called_sudo",
+        ]),
+    ),
     ("roads", Choice::All),
     (
         "robustness",
