@@ -71,7 +71,7 @@ impl Tracer {
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = command()?;
+        let mut tracer = called_by_root()?;
         tracer
             .arg("run")
             .args(options)
@@ -88,7 +88,7 @@ impl Tracer {
     /// The tracer cannot be started.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = command()?;
+        let mut tracer = called_by_root()?;
         tracer
             .args(arguments)
             .arg("-o")
@@ -269,7 +269,7 @@ const CALLERS: [&str; 5] = [
 ];
 
 /// The tracer, called by root: that sudo started the tests is no matter.
-fn command() -> Result<Command> {
+fn called_by_root() -> Result<Command> {
     let mut command = Command::new(binary()?);
     CALLERS.into_iter().for_each(|name| {
         command.env_remove(name);
@@ -282,7 +282,7 @@ fn command() -> Result<Command> {
 /// # Errors
 /// It cannot be started or does not end.
 pub fn unfreed<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Finished> {
-    let mut command = command()?;
+    let mut command = called_by_root()?;
     command.args(arguments).stdin(Stdio::null());
     Tracer::spawn(command, tempfile::tempdir()?)?.wait()
 }

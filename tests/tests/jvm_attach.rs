@@ -2,7 +2,7 @@
 //! must not happen to them.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, chown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -217,6 +217,14 @@ fn no_file_is_made_where_the_jvms_user_may_make_none() -> Result<()> {
     lives(&mut target)
 }
 
+/// Whether a signal was sent to a process that it has not got yet.
+fn is_pending(pid: u32, signal: i32) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let pending = u64::from_str_radix(pending.context("no ShdPnd")?.trim(), 16)?;
+    Ok(pending & (1 << (signal - 1)) != 0)
+}
+
 /// A JVM that is asked while it is stopped, so that the trigger stays; then
 /// `signal` for the tracer.
 fn interrupted(target: &Target, signal: i32) -> Result<()> {
@@ -227,6 +235,10 @@ fn interrupted(target: &Target, signal: i32) -> Result<()> {
     let [trigger, _] = triggers(pid);
     wait_until("the trigger file", || {
         Ok(trigger.symlink_metadata().is_ok().then_some(()))
+    })?;
+    // While the JVM is stopped, the signal stays on its way.
+    wait_until("SIGQUIT", || {
+        Ok(is_pending(pid, libc::SIGQUIT)?.then_some(()))
     })?;
     let begin = Instant::now();
     tracer.signal(signal)?;

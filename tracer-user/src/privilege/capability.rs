@@ -35,6 +35,10 @@ pub const READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// sticky ones.
 pub const WRITE: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::FOWNER);
 
+/// Have buffers beyond the limit of locked memory, which all tracers of a user
+/// share.
+pub const LOCK: CapabilitySet = CapabilitySet::IPC_LOCK;
+
 /// Send signals to processes of other users.
 pub const SIGNAL: CapabilitySet = CapabilitySet::KILL;
 
@@ -86,7 +90,7 @@ impl Phase {
     pub fn keeps(self, has: CapabilitySet) -> Held {
         let nothing = CapabilitySet::empty();
         let (always, at_times) = match self {
-            Self::Tracing(duties) => (TRACE | stand_in(has), WRITE | duties.needs()),
+            Self::Tracing(duties) => (TRACE | stand_in(has), WRITE | LOCK | duties.needs()),
             Self::Reporting => (nothing, WRITE | READ),
             Self::Looking => (LOOK | DELETED | stand_in(has), nothing),
             Self::Asking => (LOOK, SIGNAL | IMPERSONATE),

@@ -42,19 +42,21 @@ impl Limits {
 pub fn raise() {
     let found = Limits::found();
     // Before Linux 5.11 the kernel counts BPF memory against this limit.
-    let _refused = setrlimit(
-        Resource::Memlock,
-        Rlimit {
-            current: None,
-            maximum: None,
-        },
-    );
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if setrlimit(Resource::Memlock, none).is_err() {
+        let _refused = setrlimit(Resource::Memlock, highest(&found.locked));
+    }
     // Files with code are kept open, so that their processes may end.
-    let _refused = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: found.files.maximum,
-            maximum: found.files.maximum,
-        },
-    );
+    let _refused = setrlimit(Resource::Nofile, highest(&found.files));
+}
+
+/// What may be had without a privilege.
+fn highest(found: &Rlimit) -> Rlimit {
+    Rlimit {
+        current: found.maximum,
+        maximum: found.maximum,
+    }
 }
