@@ -41,12 +41,32 @@ impl Tracer {
     /// # Errors
     /// The tracer ended instead; its messages are in the error.
     pub fn record(pid: u32, options: &[&str]) -> Result<Self> {
+        Self::record_with(pid, options, |_| {})
+    }
+
+    /// The same, with a say in the tracer's environment.
+    ///
+    /// # Errors
+    /// See [`Tracer::record`].
+    pub fn record_with(
+        pid: u32,
+        options: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let pid = pid.to_string();
         let arguments: Vec<&str> = ["record", "-p", &pid]
             .into_iter()
             .chain(options.iter().copied())
             .collect();
-        let mut tracer = Self::start(&arguments)?;
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(binary()?);
+        command
+            .args(&arguments)
+            .arg("-o")
+            .arg(folder.path().join("report.json"));
+        command.stdin(Stdio::null());
+        adapt(&mut command);
+        let mut tracer = Self::spawn(command, folder)?;
         tracer.wait_tracing()?;
         Ok(tracer)
     }
@@ -124,6 +144,15 @@ impl Tracer {
                 line.starts_with("tracing ")
             })
             .map(drop)
+    }
+
+    /// Waits until it says something on standard error.
+    ///
+    /// # Errors
+    /// The tracer ended instead; its messages are in the error.
+    pub fn wait_saying(&mut self, part: &str) -> Result<String> {
+        let stderr = self.stderr.as_mut().context("standard error is closed")?;
+        stderr.wait_for(part, |line| line.contains(part))
     }
 
     /// The tracer's own process id.

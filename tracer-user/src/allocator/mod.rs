@@ -11,7 +11,9 @@ use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
 use tracer_ebpf::call::Function;
 
+use crate::attach::linkage::Linkage;
 use crate::attach::placement::{Placement, place};
+use crate::attach::returns::{Ends, Uncertain, ends};
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
 use crate::process::file::{ModuleFile, RegularFile};
@@ -23,6 +25,17 @@ pub enum Probed {
     Call(Function),
     /// `free` and its old alias `cfree`.
     Free,
+}
+
+impl Probed {
+    /// Whether an exception may be thrown through it. (`free` throws none, and
+    /// has no return probe either.)
+    pub const fn may_throw(self) -> bool {
+        match self {
+            Self::Call(function) => function.may_throw(),
+            Self::Free => false,
+        }
+    }
 }
 
 /// The functions by their symbols.
@@ -70,9 +83,24 @@ pub struct AllocatorFunction {
     pub start: FileOffset,
     /// Where to probe it.
     pub placement: Placement,
+    /// Whether an exception may be thrown through it.
+    pub may_throw: bool,
+    /// Where its calls end, for probes there in place of a return probe.
+    pub ends: Result<Ends, Uncertain>,
 }
 
 impl AllocatorFunction {
+    /// Where its calls end, in words.
+    pub fn ends_described(&self) -> String {
+        match &self.ends {
+            Ok(ends) => format!(
+                "{} return instructions",
+                ends.returns.len() + ends.jumps.len()
+            ),
+            Err(reason) => format!("nowhere for certain: {reason}"),
+        }
+    }
+
     /// The probed instruction's place in the file.
     pub fn probe_offset(&self) -> u64 {
         self.start.0 + self.placement.displacement
@@ -127,12 +155,13 @@ pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<O
         for found in symbols.iter().filter(|found| found.name == symbol) {
             let start = FileOffset(found.file_offset);
             if functions.iter().all(|known| known.start != start) {
-                let placement = place(&found.code);
                 functions.push(AllocatorFunction {
                     probed,
                     symbol,
                     start,
-                    placement,
+                    placement: place(&found.code),
+                    may_throw: probed.may_throw(),
+                    ends: Err(Uncertain::NeverReturns),
                 });
             }
         }
@@ -141,11 +170,23 @@ pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<O
     if !defines(Probed::Call(Function::Malloc)) || !defines(Probed::Free) {
         return Ok(None);
     }
+    find_ends(file, &mut functions);
     Ok(Some(Allocator {
         file: Arc::clone(file),
         path: path.to_owned(),
         functions,
     }))
+}
+
+/// Finds where calls of the functions end.
+fn find_ends(file: &ModuleFile, functions: &mut [AllocatorFunction]) {
+    // Without headers nothing is certain.
+    let linkage = Linkage::read(&file.content).unwrap_or_default();
+    for function in functions {
+        if let Probed::Call(_) = function.probed {
+            function.ends = ends(&file.content, &linkage, function.start.0);
+        }
+    }
 }
 
 /// The loader that an executable asks for; `None` if it is static or not a

@@ -6,44 +6,20 @@
 //! first, so that no block seems leaked that was freed meanwhile, and a
 //! function's return before its entry, so that no call seems abandoned.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::library::LibraryCall;
+use super::plan::{Plan, Returns, Step, plan};
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
-use crate::jvm::libjvm::LibJvm;
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::report::model::Probe;
-
-/// `CodeCache::free(CodeBlob*)`, through which all code goes that HotSpot
-/// frees. It is not exported.
-const FREE_CODE: &str = "_ZN9CodeCache4freeEP8CodeBlob";
-
-/// Functions of HotSpot's `AllocTracer` that are told of an object for which
-/// a thread needed a new buffer, and of one outside of such buffers; each as
-/// JDK 17 and later call it, and as 11 does.
-const ALLOCATED: [&[&str]; 2] = [
-    &[
-        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassPP12HeapWordImplmmP10JavaThread",
-        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassP8HeapWordmmP6Thread",
-    ],
-    &[
-        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassPP12HeapWordImplmP10JavaThread",
-        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassP8HeapWordmP6Thread",
-    ],
-];
-
-/// Functions of the native interface that delete global handles, and those
-/// that make them. They are not exported.
-const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
-const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
-
-/// What `Thread.start` calls, which is exported.
-const START_THREAD: &str = "JVM_StartThread";
+use crate::report::model::{Probe, UnseenFunction};
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +32,12 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether there may be anything to probe.
+    fn is_alive(self) -> bool {
+        self.pid()
+            .is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
     /// The process, if it is one.
     pub fn pid(self) -> Option<u32> {
         match self {
@@ -68,16 +50,66 @@ impl Scope {
 /// All probes of a run. Dropping it takes them away.
 #[derive(Default)]
 pub struct Probes {
-    links: Vec<Link>,
+    links: Vec<Held>,
     /// What is probed already.
     covered: Vec<Covered>,
+    /// Calls of JVMs' libraries that are followed to their ends.
+    pub(super) library_calls: Vec<LibraryCall>,
+    pub(super) returns: Returns,
+}
+
+/// A link, and whether it stays if return addresses are to be left alone.
+struct Held {
+    link: Link,
+    stays: bool,
 }
 
 /// A file that is probed.
 struct Covered {
     scope: Scope,
     file: Arc<ModuleFile>,
+    path: String,
+    functions: Vec<AllocatorFunction>,
     offsets: Vec<u64>,
+}
+
+impl Covered {
+    fn describe(&self, returns: Returns) -> Described {
+        let unseen = plan(&self.functions, returns).unseen;
+        let is_seen = |function: &&AllocatorFunction| {
+            unseen.iter().all(|unseen| unseen.symbol != function.symbol)
+        };
+        let functions = self.functions.iter().filter(is_seen);
+        Described {
+            scope: self.scope,
+            file: self.file.mapped,
+            probes: functions
+                .map(|function| describe(function, &self.path, returns))
+                .collect(),
+            unseen: unseen
+                .into_iter()
+                .map(|unseen| UnseenFunction {
+                    function: unseen.symbol.to_owned(),
+                    module: self.path.clone(),
+                    reason: unseen.reason.to_string(),
+                    seen_elsewhere: unseen.is_seen_elsewhere(),
+                    was_told: false,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The probes of one file, in words.
+pub struct Described {
+    /// Which processes they fire in.
+    pub scope: Scope,
+    /// The file.
+    pub file: FileId,
+    /// Its functions.
+    pub probes: Vec<Probe>,
+    /// Its functions that are not probed.
+    pub unseen: Vec<UnseenFunction>,
 }
 
 impl Probes {
@@ -109,34 +141,82 @@ impl Probes {
         object: &mut Object,
         allocator: &Allocator,
         scope: Scope,
-    ) -> Result<Vec<Probe>> {
+    ) -> Result<Described> {
         let file = allocator.file.descriptor_path();
-        let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
-        for (moment, places) in &steps {
-            object.load_programs(*moment, places)?;
+        let plan = plan(&allocator.functions, self.returns);
+        for step in &plan.steps {
+            object.load_programs(step.moment, &step.places)?;
         }
-        for (moment, places) in &steps {
-            if places.is_empty() {
-                continue;
-            }
-            let links = object
-                .attach(*moment, places, &file, scope.pid())
+        for step in &plan.steps {
+            self.place(object, step, &file, scope)
                 .with_context(|| format!("cannot probe {}", allocator.path))?;
-            self.links.extend(links);
         }
-        self.covered.push(Covered {
+        let covered = Covered {
             scope,
             file: Arc::clone(&allocator.file),
-            offsets: allocator
-                .functions
-                .iter()
-                .map(AllocatorFunction::probe_offset)
-                .collect(),
-        });
-        Ok(allocator
-            .functions
+            path: allocator.path.clone(),
+            functions: allocator.functions.clone(),
+            offsets: plan.offsets(),
+        };
+        let described = covered.describe(self.returns);
+        self.covered.push(covered);
+        Ok(described)
+    }
+
+    fn place(&mut self, object: &mut Object, step: &Step, file: &Path, scope: Scope) -> Result<()> {
+        let links = object.attach(step.moment, &step.places, file, scope.pid())?;
+        let stays = step.stays;
+        let held = links.into_iter().map(|link| Held { link, stays });
+        self.links.extend(held);
+        Ok(())
+    }
+
+    /// How the results of calls are taken.
+    pub fn returns(&self) -> Returns {
+        self.returns
+    }
+
+    /// Leaves return addresses alone from now on: return instructions are
+    /// probed, then return probes are taken away. A call that is under way ends
+    /// at its return instruction. Functions whose ends are not certain lose all
+    /// their probes. Returns what is probed now, all of it.
+    ///
+    /// # Errors
+    /// Fails if a probe cannot be placed; then return probes stay.
+    pub fn leave_returns_alone(&mut self, object: &mut Object) -> Result<Vec<Described>> {
+        if self.returns == Returns::Instructions {
+            return Ok(Vec::new());
+        }
+        let plans: Vec<Plan> = self
+            .covered
             .iter()
-            .map(|function| describe(function, &allocator.path))
+            .map(|covered| plan(&covered.functions, Returns::Instructions))
+            .collect();
+        for (index, plan) in plans.iter().enumerate() {
+            let covered = &self.covered[index];
+            let (file, scope) = (covered.file.descriptor_path(), covered.scope);
+            for step in plan.ends() {
+                // A process that is gone has no return addresses either.
+                match self.place(object, step, &file, scope) {
+                    Err(error) if scope.is_alive() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        self.end_library_calls_at_instructions(object);
+        self.returns = Returns::Instructions;
+        object.leave_returns_alone()?;
+        let (stay, go) = std::mem::take(&mut self.links)
+            .into_iter()
+            .partition(|held| held.stays);
+        self.links = stay;
+        take_away(go);
+        for (covered, plan) in self.covered.iter_mut().zip(plans) {
+            covered.offsets = plan.offsets();
+        }
+        let described = self.covered.iter();
+        Ok(described
+            .map(|covered| covered.describe(self.returns))
             .collect())
     }
 
@@ -164,116 +244,32 @@ impl Probes {
         }
     }
 
-    /// Has the kernel side told of code that a JVM frees.
-    ///
-    /// # Errors
-    /// Fails if the JVM's file does not say where that is, or the probe cannot
-    /// be placed.
-    pub fn watch_freed_code(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        self.attach_to_library(object, library, scope, &[("uf_code_freed", &[FREE_CODE])])
-    }
-
-    /// Has the kernel side sample what a JVM allocates in its heap.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_java_heap(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let places = ALLOCATED.map(|names| ("uf_java_object", names));
-        self.attach_to_library(object, library, scope, &places)
-            .context("cannot probe AllocTracer")
-    }
-
-    /// Has the kernel side follow the global handles that native code makes.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_handles(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let [new, new_weak] = NEW_HANDLE;
-        let [delete, delete_weak] = DELETE_HANDLE;
-        let places: [(_, &[_]); 6] = [
-            ("uf_del_handle", &[delete]),
-            ("uf_del_handle", &[delete_weak]),
-            ("uf_new_handle_r", &[new]),
-            ("uf_new_handle_r", &[new_weak]),
-            ("uf_new_handle", &[new]),
-            ("uf_new_handle", &[new_weak]),
-        ];
-        self.attach_to_library(object, library, scope, &places)
-    }
-
-    /// Has the kernel side follow the Java threads that are started.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_threads(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let places: [(_, &[_]); 2] = [
-            ("uf_thread_ret", &[START_THREAD]),
-            ("uf_thread", &[START_THREAD]),
-        ];
-        self.attach_to_library(object, library, scope, &places)
-    }
-
-    /// Attaches programs, in this order, each to the first of its symbols that
-    /// the library has.
-    fn attach_to_library(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-        places: &[(&str, &[&'static str])],
-    ) -> Result<()> {
-        let mut wanted: Vec<_> = places
-            .iter()
-            .flat_map(|(_, names)| *names)
-            .copied()
-            .collect();
-        wanted.dedup();
-        let offsets = library.file_offsets(&wanted)?;
-        let file = library.file().descriptor_path();
-        for (program, names) in places {
-            let offset = names.iter().find_map(|name| offsets.get(name));
-            let offset = offset.context("the Java VM's library has no symbols")?;
-            let link = object.attach_one(program, *offset, &file, scope.pid())?;
-            self.links.push(link);
-        }
-        Ok(())
-    }
-
     /// Takes over probes that were placed otherwise.
     pub fn keep(&mut self, links: impl IntoIterator<Item = Link>) {
-        self.links.extend(links);
+        let held = links.into_iter().map(|link| Held { link, stays: true });
+        self.links.extend(held);
     }
 
-    /// Takes all probes away. The kernel takes 0.1 s over each, but over all
-    /// at once if they are asked for at once.
+    /// Takes all probes away.
     pub fn detach(&mut self) {
         self.covered.clear();
-        std::thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
+        for call in self.library_calls.drain(..) {
+            let links = call.links.into_iter();
+            self.links
+                .extend(links.map(|link| Held { link, stays: true }));
+        }
+        take_away(std::mem::take(&mut self.links));
     }
+}
+
+/// Takes probes away. The kernel takes 0.1 s over each, but over all at once if
+/// they are asked for at once.
+fn take_away(links: Vec<Held>) {
+    std::thread::scope(|scope| {
+        for held in links {
+            scope.spawn(move || drop(held.link));
+        }
+    });
 }
 
 impl Drop for Probes {
@@ -282,30 +278,17 @@ impl Drop for Probes {
     }
 }
 
-fn describe(function: &AllocatorFunction, path: &str) -> Probe {
+fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe {
     Probe {
         function: function.symbol.to_owned(),
         module: path.to_owned(),
         file_offset: function.probe_offset(),
         displacement: function.placement.displacement,
         placement: function.placement.to_string(),
+        result: match (function.probed, returns) {
+            (Probed::Free, _) => String::new(),
+            (Probed::Call(_), Returns::Replaced) if !function.may_throw => "return probe".into(),
+            (Probed::Call(_), _) => function.ends_described(),
+        },
     }
-}
-
-/// Where the functions are that are watched at a moment.
-fn places(functions: &[AllocatorFunction], moment: Moment) -> Vec<Place> {
-    functions
-        .iter()
-        .filter_map(|function| {
-            let watched = match (function.probed, moment) {
-                (Probed::Free, Moment::Free) => None,
-                (Probed::Call(called), Moment::Return | Moment::Entry) => Some(called),
-                _ => return None,
-            };
-            Some(Place {
-                function: watched,
-                offset: function.probe_offset(),
-            })
-        })
-        .collect()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::allocator;
+use crate::allocator::{self, Probed};
+use crate::attach::plan::{Returns, plan};
 use crate::cli::args::DoctorArgs;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
@@ -13,6 +14,8 @@ use crate::process::file::ModuleFiles;
 use crate::report::model::Stacks;
 use crate::report::names::clean;
 use crate::session::preflight::checks;
+use crate::session::returns::walker_in;
+use crate::session::seccomp::has_filter;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
@@ -47,9 +50,20 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     for check in checks() {
         show(check.what, check.problem.map_or(Ok(String::new()), Err));
     }
-    show("kernel accepts the programs", load());
+    let (accepted, filter_kills) = match load() {
+        Ok((detail, kills)) => (Ok(detail), kills),
+        Err(problem) => (Err(problem), false),
+    };
+    show("kernel accepts the programs", accepted);
+    if filter_kills {
+        let detail = "they would kill; results are taken at return instructions";
+        show(
+            "return probes in processes with a seccomp filter",
+            Ok(detail.into()),
+        );
+    }
     if let Some(pid) = args.pid {
-        for (what, result) in target(pid) {
+        for (what, result) in target(pid, filter_kills) {
             show(&what, result);
         }
     }
@@ -68,8 +82,9 @@ fn kernel_release() -> String {
 }
 
 /// Loads everything once, on the smallest maps, and traces this process for a
-/// moment: its stacks must be whole.
-fn load() -> Result<String, String> {
+/// moment: its stacks must be whole. And whether return probes kill processes
+/// with a filter.
+fn load() -> Result<(String, bool), String> {
     let text = |error| format!("{error:#}");
     let options = Options::smallest().map_err(text)?;
     let mut session = Session::load(options, Builder::start()).map_err(text)?;
@@ -80,13 +95,15 @@ fn load() -> Result<String, String> {
             stacks.allocations, stacks.whole, stacks.cut
         ));
     }
-    Ok(format!(
+    let filter_kills = session.filter_kills();
+    let detail = format!(
         "attached by {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
         session.road(),
         session.nanoseconds_per_hit(),
         stacks.whole,
         stacks.allocations
-    ))
+    );
+    Ok((detail, filter_kills))
 }
 
 /// How the stacks of this process end.
@@ -106,8 +123,23 @@ fn own_stacks(session: &mut Session) -> Result<Stacks> {
     Ok(session.stacks())
 }
 
+/// Why results would be taken at return instructions.
+fn why_instructions(code: &CodeSpace, would_kill: bool) -> Option<String> {
+    let because = |why: String| format!("at return instructions: {why}");
+    if would_kill {
+        return Some(because(
+            "return probes would kill it, by its seccomp filter".into(),
+        ));
+    }
+    let walker = walker_in(code)?;
+    Some(because(format!(
+        "it may walk its own stacks, by {} ({})",
+        walker.what, walker.sign
+    )))
+}
+
 /// What a target offers.
-fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
+fn target(pid: u32, filter_kills: bool) -> Vec<(String, Result<String, String>)> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -137,13 +169,27 @@ fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
+    let why = why_instructions(&code, filter_kills && has_filter(pid));
+    let returns = match why {
+        Some(_) => Returns::Instructions,
+        None => Returns::Replaced,
+    };
+    let detail = why.unwrap_or_else(|| "by return probes".to_owned());
+    results.push(("results of calls".into(), Ok(clean(&detail).into_owned())));
     for allocator in allocators {
+        let unseen = plan(&allocator.functions, returns).unseen;
         let functions: Vec<_> = allocator
             .functions
             .iter()
             .map(|function| {
+                let unseen = unseen.iter().find(|one| one.symbol == function.symbol);
+                let result = match (function.probed, unseen) {
+                    (_, Some(unseen)) => format!(", not probed: {}", unseen.reason),
+                    (Probed::Free, _) => String::new(),
+                    _ => format!(", ends at {}", function.ends_described()),
+                };
                 format!(
-                    "\n             {}+{:#x} {}",
+                    "\n             {}+{:#x} {}{result}",
                     function.symbol, function.placement.displacement, function.placement
                 )
             })

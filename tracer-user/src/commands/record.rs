@@ -48,6 +48,13 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options, tables_of(&targets))?;
+        // One is looked at as it is attached to. Of several, none is to be
+        // probed in vain.
+        if targets.len() > 1 {
+            for target in &targets {
+                session.look_before_probing(target.pid)?;
+            }
+        }
         for target in targets {
             session.attach(target)?;
         }
@@ -61,7 +68,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             }
         }
         session.start()?;
-        announce(&session, &args.trace);
+        announce(&mut session, &args.trace);
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
@@ -112,7 +119,7 @@ pub struct Plan<'a> {
 }
 
 /// Says that all probes are in place. Scripts wait for this line.
-pub fn announce(session: &Session, trace: &TraceArgs) {
+pub fn announce(session: &mut Session, trace: &TraceArgs) {
     if trace.quiet {
         return;
     }
@@ -120,6 +127,9 @@ pub fn announce(session: &Session, trace: &TraceArgs) {
         eprintln!("tracing {line}");
     }
     for line in session.java_problems() {
+        eprintln!("{line}");
+    }
+    for line in session.take_notices() {
         eprintln!("{line}");
     }
     let footprint = session.footprint();
@@ -191,6 +201,13 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
             }
             _ = poll.tick() => {
                 session.poll()?;
+                let notices = session.take_notices();
+                if !notices.is_empty() {
+                    progress.clear();
+                    for line in notices {
+                        eprintln!("{line}");
+                    }
+                }
                 progress.update(session);
                 if session.is_over() {
                     break End::Done;

@@ -55,7 +55,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             .into_owned();
         session.attach_waiting(target, name, &allocators)?;
         session.start()?;
-        announce(&session, &args.trace);
+        announce(&mut session, &args.trace);
         let held = Held::take(waiting.pid);
         let mut child = match waiting.start() {
             Ok(child) => child,

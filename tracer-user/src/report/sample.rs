@@ -147,6 +147,7 @@ pub fn report() -> Report {
             began: 0.0,
             ended: 60.0,
             probes: vec![],
+            unseen: vec![],
         }],
         modules: vec![
             module("/opt/leaky/leaky", 0x40_0000, 0x41_0000, Some(BUILD_ID)),
@@ -179,6 +180,8 @@ pub fn report() -> Report {
             probe_hits: 608_985,
             nanoseconds_per_hit: 610.0,
             target_seconds: 0.371,
+            return_hits: 0,
+            nanoseconds_per_return: 0.0,
             kernel_bytes: 64 << 20,
             tracer_seconds: 0.25,
         },

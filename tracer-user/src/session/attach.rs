@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::Session;
 use super::target::Target;
-use super::{Placed, Session};
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::process::clock::monotonic_ns;
@@ -18,6 +18,7 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.unpublished.push(pid);
+        self.reconsider_returns(pid)?;
         let code = self
             .images
             .current_code(pid)
@@ -62,6 +63,7 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.images.rename(pid, name);
+        self.reconsider_returns(pid)?;
         for allocator in allocators {
             self.probe(pid, allocator)?;
         }
@@ -92,12 +94,8 @@ impl Session {
         if self.probes.cover(scope, allocator.file.mapped) {
             return Ok(());
         }
-        let probes = self.probes.attach(&mut self.object, allocator, scope)?;
-        self.placed.push(Placed {
-            scope,
-            file: allocator.file.mapped,
-            probes,
-        });
+        let placed = self.probes.attach(&mut self.object, allocator, scope)?;
+        self.placed.push(placed);
         Ok(())
     }
 }

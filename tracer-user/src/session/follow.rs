@@ -48,6 +48,7 @@ impl Session {
             self.threads.poll(&self.object, &self.images, &self.jvms);
         }
         self.note_orphans();
+        self.look_at_configurations()?;
         let gone: Vec<_> = self
             .images
             .running()
@@ -125,6 +126,7 @@ impl Session {
         self.unpublished.extend(&pids);
         self.machines.look_at(&pids);
         for pid in pids {
+            self.reconsider_returns(pid)?;
             self.probe_new_code(pid)?;
         }
         Ok(())
