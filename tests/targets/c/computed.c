@@ -12,13 +12,13 @@ SITE static void *take(size_t size) {
     return used > sizeof arena ? NULL : block;
 }
 
-void *malloc(size_t size) {
+SITE void *malloc(size_t size) {
     void *block = take(size);
     __asm__ volatile("" ::: "memory"); /* no tail call */
     return block;
 }
 
-void free(void *block) {
+SITE void free(void *block) {
     opaque(block);
 }
 
@@ -29,7 +29,7 @@ static void *cleared(size_t count, size_t size) {
 
 void *(*volatile computed)(size_t, size_t) = cleared;
 
-void *calloc(size_t count, size_t size) {
+SITE void *calloc(size_t count, size_t size) {
     return computed(count, size);
 }
 

@@ -79,6 +79,7 @@ SITE static void realloc_grows(void) {
     truth("realloc_grows", 100 * 131, 1, 0);
 }
 
+#ifdef __GLIBC__
 SITE static void realloc_shrinks(void) {
     void *block = opaque(malloc(100 * 137));
     if (opaque(realloc(block, 137)) != block)
@@ -86,6 +87,8 @@ SITE static void realloc_shrinks(void) {
     truth("realloc_shrinks", 100 * 137, 1, 1);
     truth("realloc_shrinks", 137, 1, 0);
 }
+
+#endif
 
 SITE static void realloc_moves(void) {
     void *block = opaque(malloc(139));
@@ -104,7 +107,7 @@ SITE static void realloc_fails(void) {
     truth("realloc_fails", 149, 1, 0);
 }
 
-#ifdef __GLIBC__ /* musl keeps a block of no bytes, and has no pvalloc */
+#ifdef __GLIBC__ /* musl moves what shrinks, keeps a block of no bytes, and has no pvalloc */
 SITE static void realloc_to_zero(void) {
     void *block = opaque(malloc(151));
     if (opaque(realloc(block, any(0))))
@@ -345,10 +348,10 @@ static const Command commands[] = {
     COMMAND(calloc_overflow),
     COMMAND(free_before_attach),
     COMMAND(realloc_grows),
-    COMMAND(realloc_shrinks),
     COMMAND(realloc_moves),
     COMMAND(realloc_fails),
 #ifdef __GLIBC__
+    COMMAND(realloc_shrinks),
     COMMAND(realloc_to_zero),
     COMMAND(pvalloc_plain),
 #endif

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Result, bail};
+use tracer_ebpf::site::Site;
 
 use super::calibrate;
 use super::{Session, seccomp};
@@ -170,7 +171,9 @@ impl Session {
                 *old = new;
             }
         }
+        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
         let memory = self.object.used_sites();
+        let memory = memory.filter(|(_, site)| is_known(site));
         self.returns.before = memory.map(|(_, site)| site.allocated_count).sum();
         let (cost, links) = calibrate::at_instructions(
             &mut self.object,
