@@ -41,12 +41,32 @@ impl Tracer {
     /// # Errors
     /// The tracer ended instead; its messages are in the error.
     pub fn record(pid: u32, options: &[&str]) -> Result<Self> {
+        Self::record_with(pid, options, |_| {})
+    }
+
+    /// The same, with a say in the tracer's environment.
+    ///
+    /// # Errors
+    /// See [`Tracer::record`].
+    pub fn record_with(
+        pid: u32,
+        options: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let pid = pid.to_string();
         let arguments: Vec<&str> = ["record", "-p", &pid]
             .into_iter()
             .chain(options.iter().copied())
             .collect();
-        let mut tracer = Self::start(&arguments)?;
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(binary()?);
+        command
+            .args(&arguments)
+            .arg("-o")
+            .arg(folder.path().join("report.json"));
+        command.stdin(Stdio::null());
+        adapt(&mut command);
+        let mut tracer = Self::spawn(command, folder)?;
         tracer.wait_tracing()?;
         Ok(tracer)
     }
@@ -130,11 +150,9 @@ impl Tracer {
     ///
     /// # Errors
     /// The tracer ended instead; its messages are in the error.
-    pub fn wait_saying(&mut self, part: &str) -> Result<()> {
+    pub fn wait_saying(&mut self, part: &str) -> Result<String> {
         let stderr = self.stderr.as_mut().context("standard error is closed")?;
-        stderr
-            .wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
-            .map(drop)
+        stderr.wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
     }
 
     /// Waits for a line on standard output that ends with `end`.

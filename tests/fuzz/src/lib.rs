@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "each module is there as a whole")]
 
 pub mod allocator;
+pub mod attach;
 pub mod kernel;
 pub mod privilege;
 pub mod process;

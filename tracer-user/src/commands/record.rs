@@ -55,6 +55,13 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options, tables_of(&targets))?;
+        // One is looked at as it is attached to. Of several, none is to be
+        // probed in vain.
+        if targets.len() > 1 {
+            for target in &targets {
+                session.look_before_probing(target.pid)?;
+            }
+        }
         for target in targets {
             session.attach(target)?;
         }

@@ -162,6 +162,9 @@ impl Session {
         let (ended, end) = image.ended.unwrap_or((now, ProcessEnd::Running));
         let code = self.images.code(image);
         let executable = code.and_then(CodeSpace::executable);
+        let is_mapped = |file| {
+            code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
+        };
         Process {
             pid: image.pid,
             name: self.images.name(image).to_owned(),
@@ -173,9 +176,8 @@ impl Session {
             suspicion: self.suspicion(image),
             began: self.since_start(image.began),
             ended: self.since_start(ended),
-            probes: self.probes_of(image.pid, |file| {
-                code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
-            }),
+            probes: self.probes_of(image.pid, is_mapped),
+            unseen: self.unseen_in(image.pid, is_mapped),
         }
     }
 
@@ -266,6 +268,11 @@ impl Session {
             meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "unseen_function".to_owned(),
+            count: self.unseen_functions() as u64,
+            meaning: "functions of allocators that are not probed, since return addresses are left alone and it is not certain where their calls end: what they allocate and free is in no number; --returns replace shows them".to_owned(),
+        });
+        losses.push(Loss {
             cause: "code_events".to_owned(),
             count: self.losses.code_events,
             meaning: "records of newly mapped code that were lost: frames in it may have no name"
@@ -291,6 +298,7 @@ impl Session {
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
             follow: self.options.follow,
+            return_instructions: self.why_instructions().unwrap_or_default().to_owned(),
             max_live: u64::from(self.options.sizes.live),
             max_sites: u64::from(self.options.sizes.sites),
         }
@@ -303,10 +311,16 @@ impl Session {
             + totals.untraced_frees
             + self.other_hits()
             + machine_hits;
+        let (return_hits, nanoseconds_per_return) = self.return_hits(totals.allocated_count);
+        let others = probe_hits.saturating_sub(return_hits);
+        let nanoseconds =
+            others as f64 * self.nanoseconds_per_hit + return_hits as f64 * nanoseconds_per_return;
         Overhead {
             probe_hits,
             nanoseconds_per_hit: self.nanoseconds_per_hit,
-            target_seconds: probe_hits as f64 * self.nanoseconds_per_hit / 1e9,
+            return_hits,
+            nanoseconds_per_return,
+            target_seconds: nanoseconds / 1e9,
             kernel_bytes: self.footprint().fixed,
             tracer_seconds: own_cpu_time().as_secs_f64(),
         }

@@ -106,7 +106,7 @@ impl Session {
     }
 
     fn probed(&self) -> Vec<Probed> {
-        let guarded = self.probes.guarded().iter();
+        let guarded = self.probes.guarded();
         guarded
             .filter(|guarded| guarded.is_placed())
             .map(|guarded| Probed {
@@ -136,7 +136,7 @@ impl Session {
         let is_placed = |guarded: &crate::attach::guarded::Guarded| {
             guarded.scope == *scope && guarded.file.mapped == file.mapped && guarded.is_placed()
         };
-        if !self.probes.guarded().iter().any(is_placed) {
+        if !self.probes.guarded().any(is_placed) {
             return;
         }
         let findings = inspect_process(pid, file, stretches);
