@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Allocations by which stacks are tried.
 const OWN_ALLOCATIONS: usize = 1000;
 
+/// What was looked at, and what was found there, or what is wrong.
+type Line = (String, Result<String, String>);
+
 /// Runs the verb; fails if tracing would.
 ///
 /// # Errors
@@ -111,7 +114,7 @@ fn own_stacks(session: &mut Session) -> Result<Stacks> {
 }
 
 /// What a target offers.
-fn target(pid: u32) -> Vec<(String, Result<String, String>)> {
+fn target(pid: u32) -> Vec<Line> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -165,7 +168,7 @@ fn placed(function: &AllocatorFunction) -> String {
 }
 
 /// Functions of an allocator that would be left alone, and the others.
-fn hooked(pid: u32, allocator: &Allocator) -> (Vec<(String, Result<String, String>)>, Rest) {
+fn hooked(pid: u32, allocator: &Allocator) -> (Vec<Line>, Rest) {
     let stretches: Vec<_> = allocator.functions.iter().map(|it| it.stretch()).collect();
     let findings = inspect(Scope::Process(pid), &allocator.file, &stretches);
     let starts: Vec<_> = findings.iter().map(|it| it.stretch.start).collect();
@@ -177,7 +180,7 @@ fn hooked(pid: u32, allocator: &Allocator) -> (Vec<(String, Result<String, Strin
 }
 
 /// Functions of a Java VM that would be left alone.
-fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)> {
+fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<Line> {
     let Ok(Some(library)) = LibJvm::find(code) else {
         return Vec::new();
     };
@@ -190,7 +193,7 @@ fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)
         .collect()
 }
 
-fn problem(finding: &Finding, path: &str, unseen: &str) -> (String, Result<String, String>) {
+fn problem(finding: &Finding, path: &str, unseen: &str) -> Line {
     let left_alone = finding.describe(path, None, unseen);
     (
         format!("{} is as in its file", finding.stretch.name),
