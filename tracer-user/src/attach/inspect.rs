@@ -92,20 +92,8 @@ pub fn inspect(scope: Scope, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Fi
 }
 
 /// The same for one process.
-pub fn inspect_process(pid: u32, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Finding> {
-    let look = || {
-        let memory = ProcessHandle::open(pid)
-            .ok()
-            .and_then(|process| Memory::of(&process).ok());
-        memory.map_or_else(Vec::new, |memory| memory.findings(pid, file, stretches))
-    };
-    let first = look();
-    if first.is_empty() {
-        return first;
-    }
-    // A breakpoint that comes or goes takes several steps.
-    thread::sleep(SETTLE);
-    look()
+fn inspect_process(pid: u32, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Finding> {
+    Memory::of_process(pid).map_or_else(Vec::new, |memory| memory.inspect(file, stretches))
 }
 
 /// Fails if anything must be left alone.
@@ -150,14 +138,6 @@ impl Mapped {
     }
 }
 
-/// Where a process has code of a file now.
-pub fn mapped_in(pid: u32, file: FileId) -> Vec<Mapped> {
-    let memory = ProcessHandle::open(pid)
-        .ok()
-        .and_then(|process| Memory::of(&process).ok());
-    memory.map_or_else(Vec::new, |memory| memory.mapped(file).collect())
-}
-
 /// Whether code that was mapped there is as in the file: quickly, and `false`
 /// whenever it is worth another look.
 pub fn is_intact(
@@ -191,16 +171,33 @@ fn stored(file: &ModuleFile, stretch: &Stretch) -> Vec<u8> {
 }
 
 /// A process's memory, and what is executable in it.
-struct Memory {
+pub struct Memory {
+    pid: u32,
     maps: Vec<(MappedRange, bool)>,
     bytes: File,
 }
 
 impl Memory {
+    /// A process's memory as it is mapped now; `None` if it has none, or is gone.
+    pub fn of_process(pid: u32) -> Option<Self> {
+        Self::of(&ProcessHandle::open(pid).ok()?).ok()
+    }
+
+    /// What must be left alone of a file's functions. A difference counts if it
+    /// stays: a breakpoint that comes or goes takes several steps.
+    pub fn inspect(&self, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Finding> {
+        if self.findings(file, stretches).is_empty() {
+            return Vec::new();
+        }
+        thread::sleep(SETTLE);
+        Self::of_process(self.pid).map_or_else(Vec::new, |now| now.findings(file, stretches))
+    }
+
     /// By a thread that still has it: the first may have ended before others.
     fn of(process: &ProcessHandle) -> io::Result<Self> {
         let by = |folder: String| -> io::Result<Self> {
             Ok(Self {
+                pid: process.pid(),
                 maps: read_with_writable(process.open_proc(&format!("{folder}maps"))?)?,
                 bytes: process.open_proc(&format!("{folder}mem"))?,
             })
@@ -216,7 +213,8 @@ impl Memory {
             .map_or(main, Ok)
     }
 
-    fn mapped(&self, file: FileId) -> impl Iterator<Item = Mapped> + '_ {
+    /// Where the process has code of a file.
+    pub fn mapped(&self, file: FileId) -> impl Iterator<Item = Mapped> + '_ {
         let own = self
             .maps
             .iter()
@@ -232,7 +230,7 @@ impl Memory {
         })
     }
 
-    fn findings(&self, pid: u32, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Finding> {
+    fn findings(&self, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Finding> {
         let mut findings = Vec::new();
         for mapped in self.mapped(file.mapped) {
             for stretch in stretches {
@@ -241,7 +239,7 @@ impl Memory {
                 };
                 let found = self.cause(file, stretch, address, mapped.writable);
                 findings.extend(found.map(|(cause, leads_to)| Finding {
-                    pid,
+                    pid: self.pid,
                     stretch: stretch.clone(),
                     cause,
                     leads_to,

@@ -143,6 +143,12 @@ impl Probes {
         covered.chain(calls).chain(&self.others)
     }
 
+    /// Whether any probes of a file are in place in a scope.
+    pub fn is_placed(&self, scope: Scope, file: FileId) -> bool {
+        let mut guarded = self.guarded();
+        guarded.any(|it| it.is_placed() && it.scope == scope && it.file.mapped == file)
+    }
+
     /// When probes last came or went in a scope, nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub fn touched(&self, scope: Scope) -> Option<u64> {
@@ -304,10 +310,8 @@ impl Probes {
     /// under a `uprobe_multi` link a child would go on to pay for each call.
     /// But when any probe of a place goes, the kernel looks into all processes
     /// for breakpoints there that nobody wants: so one comes and goes.
-    pub fn release_children(&mut self, object: &mut Object) {
-        let now = monotonic_ns();
+    pub fn release_children(&self, object: &mut Object) {
         for covered in &self.covered {
-            self.touched.insert(covered.guarded.scope, now);
             let places: Vec<_> = covered
                 .offsets
                 .iter()

@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Allocations by which stacks are tried.
 const OWN_ALLOCATIONS: usize = 1000;
 
+/// What was looked at, and what was found there, or what is wrong.
+type Line = (String, Result<String, String>);
+
 /// Runs the verb; fails if tracing would.
 ///
 /// # Errors
@@ -188,7 +191,7 @@ fn why_instructions(code: &CodeSpace, would_kill: bool) -> Option<String> {
 }
 
 /// What a target offers.
-fn target(pid: u32, filter_kills: bool) -> Vec<(String, Result<String, String>)> {
+fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -263,11 +266,7 @@ fn not_probed(unseen: &Unseen) -> String {
 }
 
 /// Functions of an allocator that would be left alone, and the others.
-fn hooked(
-    pid: u32,
-    allocator: &Allocator,
-    returns: Returns,
-) -> (Vec<(String, Result<String, String>)>, Rest) {
+fn hooked(pid: u32, allocator: &Allocator, returns: Returns) -> (Vec<Line>, Rest) {
     let functions = &allocator.functions;
     let stretches: Vec<_> = functions
         .iter()
@@ -283,7 +282,7 @@ fn hooked(
 }
 
 /// Functions of a Java VM that would be left alone.
-fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)> {
+fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<Line> {
     let Ok(Some(library)) = LibJvm::find(code) else {
         return Vec::new();
     };
@@ -296,7 +295,7 @@ fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<(String, Result<String, String>)
         .collect()
 }
 
-fn problem(finding: &Finding, path: &str, unseen: &str) -> (String, Result<String, String>) {
+fn problem(finding: &Finding, path: &str, unseen: &str) -> Line {
     let left_alone = finding.describe(path, None, unseen);
     (
         format!("{} is as in its file", finding.stretch.name),

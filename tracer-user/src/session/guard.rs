@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Session;
-use crate::attach::inspect::{Mapped, all_processes, inspect_process, is_intact, mapped_in};
+use crate::attach::inspect::{Mapped, Memory, all_processes, is_intact};
 use crate::attach::probes::Scope;
 use crate::attach::stretch::Stretch;
 use crate::process::file::ModuleFile;
@@ -56,9 +56,9 @@ impl Session {
             .collect();
         self.guard.turn = (self.guard.turn + some.len()) % traced.len().max(1);
         for probed in self.probed() {
-            for pid in pids_in(probed.scope, &some) {
+            for pid in some.iter().copied().filter(|pid| is_in(probed.scope, *pid)) {
                 if !self.is_quickly_intact(pid, &probed) {
-                    self.look_closely(pid, &probed);
+                    self.look_closely(pid, &[&probed]);
                 }
             }
         }
@@ -69,10 +69,13 @@ impl Session {
 
     /// Looks closely at processes whose mappings have changed.
     pub(super) fn guard_changed(&mut self, pids: &[u32]) {
-        for probed in self.probed() {
-            for pid in pids_in(probed.scope, pids) {
-                self.look_closely(pid, &probed);
-            }
+        if pids.is_empty() {
+            return;
+        }
+        let probed = self.probed();
+        for pid in pids {
+            let here: Vec<_> = probed.iter().filter(|it| is_in(it.scope, *pid)).collect();
+            self.look_closely(*pid, &here);
         }
     }
 
@@ -86,12 +89,10 @@ impl Session {
             .into_iter()
             .filter(|pid| !traced.contains(pid))
             .collect();
-        for probed in self.probed() {
-            if probed.scope == Scope::Everyone {
-                for pid in &others {
-                    self.look_closely(*pid, &probed);
-                }
-            }
+        let probed = self.probed();
+        let probed: Vec<_> = probed.iter().collect();
+        for pid in others {
+            self.look_closely(pid, &probed);
         }
     }
 
@@ -126,27 +127,23 @@ impl Session {
         code.is_some_and(|code| is_intact(code.process(), &probed.file, &probed.stretches, mapped))
     }
 
-    fn look_closely(&mut self, pid: u32, probed: &Probed) {
-        let Probed {
-            scope,
-            file,
-            path,
-            stretches,
-        } = probed;
-        let is_placed = |guarded: &crate::attach::guarded::Guarded| {
-            guarded.scope == *scope && guarded.file.mapped == file.mapped && guarded.is_placed()
-        };
-        if !self.probes.guarded().any(is_placed) {
+    fn look_closely(&mut self, pid: u32, probed: &[&Probed]) {
+        let Some(memory) = Memory::of_process(pid) else {
             return;
-        }
-        let findings = inspect_process(pid, file, stretches);
-        if findings.is_empty() {
-            if self.images.current(pid).is_some() {
-                let mapped = mapped_in(pid, file.mapped);
-                self.guard.mapped.insert((pid, file.mapped), mapped);
+        };
+        let is_traced = self.images.current(pid).is_some();
+        for probed in probed {
+            if !self.probes.is_placed(probed.scope, probed.file.mapped) {
+                continue;
             }
-        } else {
-            self.withdraw(*scope, file, path, &findings);
+            let findings = memory.inspect(&probed.file, &probed.stretches);
+            if !findings.is_empty() {
+                self.withdraw(probed.scope, &probed.file, &probed.path, &findings);
+            } else if is_traced {
+                let file = probed.file.mapped;
+                let mapped = memory.mapped(file).collect();
+                self.guard.mapped.insert((pid, file), mapped);
+            }
         }
     }
 
@@ -156,7 +153,6 @@ impl Session {
     }
 }
 
-fn pids_in(scope: Scope, pids: &[u32]) -> Vec<u32> {
-    let is_in = |pid: &&u32| scope.pid().is_none_or(|one| one == **pid);
-    pids.iter().filter(is_in).copied().collect()
+fn is_in(scope: Scope, pid: u32) -> bool {
+    scope.pid().is_none_or(|one| one == pid)
 }
