@@ -57,7 +57,7 @@ pub fn drawn_frames(site: &Site) -> Cow<'_, [Frame]> {
         return Cow::Borrowed(&site.frames);
     };
     let end = Frame {
-        function: Some(format!("[{meaning}]")),
+        function: Some(format!("[{meaning}]").into()),
         ..Frame::default()
     };
     let frames = site.frames.iter().cloned();

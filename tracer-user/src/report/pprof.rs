@@ -1,6 +1,7 @@
 //! pprof profiles: the format that `go tool pprof` and most profile viewers
 //! open. Written for every report; read, also from other tools, for `diff`.
 
+mod budget;
 mod proto;
 mod read;
 mod write;
@@ -28,7 +29,7 @@ mod tests {
     fn round_trip(report: &Report) -> Profile {
         let mut file = Vec::new();
         write(report, &mut file).unwrap();
-        read(&file).unwrap()
+        read(&mut std::io::Cursor::new(file)).unwrap()
     }
 
     #[test]

@@ -11,9 +11,10 @@ use super::images::Image;
 use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
 use crate::process::code::CodeSpace;
+use crate::report::long_names;
 use crate::report::model::{
-    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
-    Thread, Totals,
+    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Site,
+    StackEnd, Stacks, Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -72,7 +73,7 @@ impl Session {
             site.id = id as u64 + 1;
         }
         let totals = self.sum(sites.iter().filter(|site| site.kind.is_memory()));
-        Ok(Report {
+        let mut report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started(),
@@ -87,10 +88,14 @@ impl Session {
             totals,
             timeline: self.timeline.clone(),
             losses: self.losses(),
+            shortened: Shortened::default(),
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
             java_native,
-        })
+        };
+        report.shortened = symbolizer.shortened();
+        long_names::cut(&mut report, long_names::MAX_WRITTEN);
+        Ok(report)
     }
 
     /// Which live blocks of each image count, at `now`.

@@ -2,9 +2,7 @@
 
 use std::fmt::{self, Write};
 
-/// A name longer than this is cut: a short mangled name can stand for
-/// gigabytes.
-const MAX_NAME: usize = 16 << 10;
+use crate::report::name::MAX_NAME;
 
 /// Demangles a C++ or Rust name; any other is returned as it is. What could
 /// steer a terminal is replaced.

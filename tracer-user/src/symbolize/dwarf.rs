@@ -20,10 +20,15 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::elf::ElfImage;
 use crate::process::address::ElfAddress;
 use crate::process::file::RegularFile;
+use crate::report::name::MAX_NAME;
 
 /// A file that others may change and that is larger than this is not copied,
 /// and so has no lines.
 const MAX_COPY: u64 = 512 << 20;
+
+/// More functions inlined at one place are left out; 4,096 frames of a stack
+/// are read of a report.
+const MAX_INLINED: usize = 31;
 
 /// A position in source code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,14 +116,15 @@ fn names(found: Symbolized<'_>) -> SourceNames {
 fn known(symbol: Sym<'_>) -> SourceNames {
     let certain = symbol.size.is_some() && !symbol.name.is_empty();
     SourceNames {
-        function: certain.then(|| symbol.name.into_owned()),
+        function: certain.then(|| bounded(&symbol.name)),
         line: symbol.code_info.as_deref().and_then(line),
         inlined: symbol
             .inlined
-            .into_iter()
+            .iter()
+            .take(MAX_INLINED)
             .map(|function| {
                 (
-                    function.name.to_string(),
+                    bounded(&function.name),
                     function.code_info.as_ref().and_then(line),
                 )
             })
@@ -127,10 +133,15 @@ fn known(symbol: Sym<'_>) -> SourceNames {
 }
 
 fn line(info: &CodeInfo<'_>) -> Option<SourceLine> {
-    let file = info.to_path().to_string_lossy().into_owned();
+    let file = bounded(&info.to_path().to_string_lossy());
     // DWARF's line 0 is code that stems from no line.
     let line = info.line.filter(|&line| line > 0);
     (!file.is_empty()).then_some(SourceLine { file, line })
+}
+
+/// A name, cut where it is longer than any: it may be all of `.debug_str`.
+fn bounded(name: &str) -> String {
+    name[..name.floor_char_boundary(MAX_NAME)].to_owned()
 }
 
 /// Copies a file into memory that no one else can change.

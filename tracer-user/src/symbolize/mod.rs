@@ -24,10 +24,15 @@ use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
 use crate::process::maps::{FileId, MappingName};
-use crate::report::model::{Frame, Module, Origin};
+use crate::report::model::{Frame, Module, Origin, Shortened};
+use crate::report::name::{self, Name};
 
 /// Names of more addresses than this are not remembered.
 const MAX_NAMES: usize = 1 << 20;
+
+/// More frames than this have no inlined functions with them: as many as
+/// 32,000 call paths of 127 frames have without any.
+const MAX_FRAMES: usize = 4 << 20;
 
 /// No more files (or perf maps) than this are held parsed at once.
 const MAX_PARSED: usize = 128;
@@ -41,12 +46,27 @@ pub struct Symbolizer {
     /// By [`CodeSpace::id`].
     perf_maps: HashMap<u64, Result<PerfMapFile, String>>,
     vdso: Option<Result<Vdso, String>>,
+    /// All names that frames have.
+    texts: name::Names,
+    /// Frames that were made.
+    frames: usize,
+    /// Places whose inlined functions were left out.
+    without_inlined: u64,
 }
 
 impl Symbolizer {
     /// Nothing is read yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What of names and inlined functions there was no room for.
+    pub fn shortened(&self) -> Shortened {
+        Shortened {
+            names: self.texts.cut(),
+            length: 0,
+            inlined: self.without_inlined,
+        }
     }
 
     /// The frames of a stack that was taken at `at_ns`, root first, with
@@ -70,7 +90,9 @@ impl Symbolizer {
             let Some(lookup) = address.lookup() else {
                 let named = java.get(depth).and_then(Option::as_ref);
                 if !java::is_hidden(named, leaf_first[depth]) {
-                    java::add_frames(named, address, &mut frames);
+                    let known = frames.len();
+                    java::add_frames(named, address, &mut self.texts, &mut frames);
+                    self.charge_java(&mut frames, known);
                 }
                 continue;
             };
@@ -78,12 +100,24 @@ impl Symbolizer {
                 Some(mapping) => self.add_frames(code, mapping, address, lookup, &mut frames),
                 None => frames.push(Frame {
                     address: address.raw(),
-                    reason: Some("no executable mapping is known at this address".into()),
+                    reason: Some(
+                        self.texts
+                            .intern("no executable mapping is known at this address"),
+                    ),
                     ..Frame::default()
                 }),
             }
         }
         frames
+    }
+
+    /// Counts the Java frames of a word, which begin at `known`.
+    fn charge_java(&mut self, frames: &mut Vec<Frame>, known: usize) {
+        if self.frames >= MAX_FRAMES && frames.len() > known + 1 {
+            frames.truncate(known + 1);
+            self.without_inlined += 1;
+        }
+        self.frames += frames.len() - known;
     }
 
     /// The files (and the kernel's code) that the addresses of stacks are in,
@@ -139,6 +173,10 @@ impl Symbolizer {
         }
     }
 
+    fn open(&mut self, code: &CodeSpace, mapping: &CodeMapping, file: &ModuleFile) {
+        self.opened(code, mapping, file);
+    }
+
     fn opened(
         &mut self,
         code: &CodeSpace,
@@ -181,10 +219,11 @@ impl Symbolizer {
         for (id, (mapping, file, mut offsets)) in wanted {
             offsets.sort_unstable();
             offsets.dedup();
-            let Ok(names) = self.opened(code, mapping, file) else {
+            self.open(code, mapping, file);
+            let Some(Ok(names)) = self.modules.get_mut(&id) else {
                 continue;
             };
-            let found = names.look_up(&offsets);
+            let found = names.look_up(&offsets, &mut self.texts);
             let entries = offsets.into_iter().zip(found);
             self.names
                 .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));
@@ -208,13 +247,18 @@ impl Symbolizer {
             MappingName::Special(name) if name == crate::process::vdso::NAME => Origin::Library,
             _ => Origin::Unknown,
         };
-        let module = printable(&mapping.display_name());
-        for (depth, function) in names.functions.iter().enumerate() {
-            let line = function.line.as_ref();
+        let module = self.texts.intern(&printable(&mapping.display_name()));
+        let mut functions = &names.functions[..];
+        if self.frames >= MAX_FRAMES && functions.len() > 1 {
+            functions = &functions[..1];
+            self.without_inlined += 1;
+        }
+        self.frames += functions.len();
+        for (depth, function) in functions.iter().enumerate() {
             frames.push(Frame {
                 function: function.name.clone(),
-                file: line.map(|line| line.file.clone()),
-                line: line.and_then(|line| line.line),
+                file: function.file.clone(),
+                line: function.line,
                 module: Some(module.clone()),
                 module_offset: in_file.then(|| mapping.file_offset(CodeAddress(address.raw())).0),
                 address: address.raw(),
@@ -243,7 +287,7 @@ impl Symbolizer {
         {
             let names = match self.vdso.get_or_insert_with(Vdso::own) {
                 Ok(vdso) => vdso.look_up(mapping, offset),
-                Err(reason) => Names::unknown(reason.clone()),
+                Err(reason) => Names::unknown(self.texts.intern(reason)),
             };
             return (Rc::new(names), false);
         }
@@ -262,14 +306,15 @@ impl Symbolizer {
                     MappingName::Special(_) => "code of the kernel without a name".into(),
                     MappingName::File(_) => reason.unwrap_or(no_map),
                 };
-                (Rc::new(Names::unknown(printable(&reason))), false)
+                let reason = self.texts.intern(&printable(&reason));
+                (Rc::new(Names::unknown(reason)), false)
             }
         }
     }
 
     /// The name in the process's perf map, which is read again when it has
     /// grown.
-    fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<String, String> {
+    fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<Name, String> {
         if self.perf_maps.len() >= MAX_PARSED && !self.perf_maps.contains_key(&code.id()) {
             self.perf_maps.clear();
         }
@@ -283,6 +328,6 @@ impl Symbolizer {
             .map
             .find(address)
             .ok_or("the perf map does not cover this address")?;
-        Ok(printable(name))
+        Ok(self.texts.intern(&printable(name)))
     }
 }

@@ -33,7 +33,7 @@ impl Vdso {
         }
         let address = self.image.address(offset);
         match address.and_then(|address| self.image.symbols.find(address)) {
-            Some(name) => Names::function(demangle(name)),
+            Some(name) => Names::function(demangle(name).into()),
             None => Names::unknown("no symbol covers this address"),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::report::model::{Frame, Origin};
+use crate::report::name::Name;
 use crate::report::names;
 
 /// Live memory.
@@ -32,7 +33,7 @@ pub struct Node {
     /// The code of the merged frames, and the weight of each kind; none for
     /// the root, processes and threads.
     codes: Vec<(Code, u64)>,
-    file: Option<String>,
+    file: Option<Name>,
     line: Option<u32>,
     /// Live memory of all paths through here in the earlier report; zero
     /// where only one report is drawn.
