@@ -22,7 +22,7 @@ pub fn cut(report: &mut Report, budget: u64) {
     let mut short: HashMap<Name, Name> = HashMap::new();
     for frame in frames_mut(report) {
         for name in parts_mut(frame) {
-            if written(name) > length {
+            if name.written() > length {
                 let cut = short.entry(name.clone());
                 *name = cut.or_insert_with_key(|name| cut_at(name, length)).clone();
             }
@@ -39,7 +39,7 @@ fn longest(report: &mut Report, budget: u64) -> Option<usize> {
     let mut sum = 0_u64;
     for frame in frames_mut(report) {
         for name in parts_mut(frame) {
-            let length = written(name);
+            let length = name.written();
             counts[length.min(2 * MAX_NAME)] += 1;
             sum = sum.saturating_add(length as u64);
         }
@@ -58,12 +58,6 @@ fn longest(report: &mut Report, budget: u64) -> Option<usize> {
         }
         length += 1;
     }
-}
-
-/// Bytes of a name as JSON has it: quotes and backslashes take two.
-fn written(name: &str) -> usize {
-    let escaped = |byte: &u8| matches!(byte, b'"' | b'\\');
-    name.len() + name.bytes().filter(|byte| escaped(byte)).count()
 }
 
 /// As many whole letters as take `length` bytes of JSON with the ellipsis.
@@ -106,7 +100,7 @@ mod tests {
 
     fn sum(report: &mut Report) -> u64 {
         let parts = frames_mut(report).flat_map(parts_mut);
-        parts.map(|name| written(name) as u64).sum()
+        parts.map(|name| name.written() as u64).sum()
     }
 
     #[test]

@@ -21,4 +21,6 @@ pub mod text;
 pub mod units;
 
 #[cfg(test)]
+mod huge;
+#[cfg(test)]
 pub mod sample;

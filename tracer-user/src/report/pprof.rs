@@ -44,8 +44,13 @@ mod tests {
             assert_eq!(sample.value, site.live_bytes);
             assert_eq!(sample.count, Some(site.live_count));
             assert_eq!(sample.process.as_deref(), Some("leaky"));
-            let keys = |frames: &[_]| frames.iter().map(names::key).collect::<Vec<_>>();
-            assert_eq!(keys(&sample.frames), keys(&site.frames));
+            assert!(
+                sample
+                    .frames
+                    .iter()
+                    .map(names::key)
+                    .eq(site.frames.iter().map(names::key))
+            );
         }
     }
 
@@ -67,7 +72,7 @@ mod tests {
         frame.function = None;
         frame.file = None;
         frame.module_offset = Some(frame.address - 0x40_0000 + 0x2000);
-        let label = names::label(frame);
+        let label = names::label(frame).into_owned();
         assert_eq!(
             names::label(&round_trip(&report).samples[0].frames[1]),
             label
@@ -82,8 +87,14 @@ mod tests {
             let java = |frame: &&crate::report::model::Frame| frame.origin.is_java();
             let kinds = |frames: &[_]| {
                 let java = frames.iter().filter(java);
-                java.map(|frame| (names::label(frame), frame.origin, frame.inlined))
-                    .collect::<Vec<_>>()
+                java.map(|frame| {
+                    (
+                        names::label(frame).into_owned(),
+                        frame.origin,
+                        frame.inlined,
+                    )
+                })
+                .collect::<Vec<_>>()
             };
             assert_eq!(kinds(&sample.frames), kinds(&site.frames));
         }

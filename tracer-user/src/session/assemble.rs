@@ -247,6 +247,11 @@ impl Session {
                 .to_owned(),
         });
         losses.push(Loss {
+            cause: "code_not_kept".to_owned(),
+            count: self.images.code_not_kept(),
+            meaning: "mappings of code, or parts of them, that were not remembered, since a process made so many: frames in what was there then, or before, may have no name".to_owned(),
+        });
+        losses.push(Loss {
             cause: "unpublished_code".to_owned(),
             count: self.losses.unpublished,
             meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::report::name::MAX_NAME;
+/// A name longer than this is cut, bytes: a short mangled name can stand for
+/// gigabytes.
+pub const MAX_NAME: usize = 16 << 10;
 
 /// Demangles a C++ or Rust name; any other is returned as it is. What could
 /// steer a terminal is replaced.

@@ -17,12 +17,13 @@ use std::rc::Rc;
 
 use self::demangle::printable;
 use self::module::{ModuleNames, Names};
-use self::perf_map::PerfMapFile;
+use self::perf_map::{PerfMap, PerfMapFile};
 use self::vdso::Vdso;
 use crate::jvm::frames::Named;
 use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
+use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
 use crate::report::model::{Frame, Module, Origin, Shortened};
 use crate::report::name::{self, Name};
@@ -34,8 +35,38 @@ const MAX_NAMES: usize = 1 << 20;
 /// 32,000 call paths of 127 frames have without any.
 const MAX_FRAMES: usize = 4 << 20;
 
-/// No more files (or perf maps) than this are held parsed at once.
-const MAX_PARSED: usize = 128;
+/// What symbols and copies of all files may take, bytes. Files that come when
+/// it is used up give no names; the largest takes 200 MiB of symbols.
+const MAX_PARSED: usize = 768 << 20;
+
+/// What is left for perf maps of all processes.
+struct PerfRoom {
+    /// To be read, bytes.
+    read: u64,
+    /// To be kept, bytes.
+    kept: usize,
+}
+
+impl Default for PerfRoom {
+    fn default() -> Self {
+        PerfRoom {
+            read: 4 * perf_map::MAX_READ,
+            kept: 2 * perf_map::MAX_KEPT,
+        }
+    }
+}
+
+impl PerfRoom {
+    fn read(&mut self, process: &ProcessHandle) -> Result<PerfMap, String> {
+        if self.read == 0 || self.kept < perf_map::MAX_KEPT {
+            return Err("the perf map was not read: those of other processes are too large".into());
+        }
+        let file = PerfMapFile::read(process, self.read)?;
+        self.read -= file.read;
+        self.kept -= file.map.bytes().min(self.kept);
+        Ok(file.map)
+    }
+}
 
 /// Gives names to addresses. Keeps what it read, so that each file is parsed
 /// and each address looked up once; what it keeps is bounded.
@@ -44,8 +75,11 @@ pub struct Symbolizer {
     modules: HashMap<FileId, Result<ModuleNames, String>>,
     names: HashMap<(FileId, FileOffset), Rc<Names>>,
     /// By [`CodeSpace::id`].
-    perf_maps: HashMap<u64, Result<PerfMapFile, String>>,
+    perf_maps: HashMap<u64, Result<PerfMap, String>>,
+    perf_room: PerfRoom,
     vdso: Option<Result<Vdso, String>>,
+    /// What `modules` take, bytes.
+    parsed: usize,
     /// All names that frames have.
     texts: name::Names,
     /// Frames that were made.
@@ -183,13 +217,16 @@ impl Symbolizer {
         mapping: &CodeMapping,
         file: &ModuleFile,
     ) -> &mut Result<ModuleNames, String> {
-        if self.modules.len() >= MAX_PARSED && !self.modules.contains_key(&file.mapped) {
-            self.modules.clear();
-        }
         let path = mapping.range.name.path();
-        self.modules
-            .entry(file.mapped)
-            .or_insert_with(|| ModuleNames::open(code.process(), path, file))
+        let parsed = &mut self.parsed;
+        self.modules.entry(file.mapped).or_insert_with(|| {
+            if *parsed >= MAX_PARSED {
+                return Err("the file was not read: those of other files take all the room".into());
+            }
+            let names = ModuleNames::open(code.process(), path, file)?;
+            *parsed = parsed.saturating_add(names.bytes());
+            Ok(names)
+        })
     }
 
     /// Looks up the addresses of a stack that are not known yet, all of one
@@ -223,7 +260,7 @@ impl Symbolizer {
             let Some(Ok(names)) = self.modules.get_mut(&id) else {
                 continue;
             };
-            let found = names.look_up(&offsets, &mut self.texts);
+            let found = names.look_up(&file.content, &offsets, &mut self.texts);
             let entries = offsets.into_iter().zip(found);
             self.names
                 .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));
@@ -312,22 +349,20 @@ impl Symbolizer {
         }
     }
 
-    /// The name in the process's perf map, which is read again when it has
-    /// grown.
+    /// The name in the process's perf map. It is read once: whoever writes it
+    /// may go on and on.
     fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<Name, String> {
-        if self.perf_maps.len() >= MAX_PARSED && !self.perf_maps.contains_key(&code.id()) {
-            self.perf_maps.clear();
+        let room = &mut self.perf_room;
+        let entry = self.perf_maps.entry(code.id());
+        let map = entry.or_insert_with(|| room.read(code.process()));
+        let map = map.as_ref().map_err(Clone::clone)?;
+        match map.find(address) {
+            Some(name) => Ok(self.texts.intern(&printable(&name))),
+            None if map.is_cut() => Err(
+                "the perf map does not cover this address, as far as it was read: it is too large"
+                    .to_owned(),
+            ),
+            None => Err("the perf map does not cover this address".to_owned()),
         }
-        let read = || PerfMapFile::read(code.process());
-        let entry = self.perf_maps.entry(code.id()).or_insert_with(read);
-        if entry.as_ref().is_ok_and(PerfMapFile::changed) {
-            *entry = read();
-        }
-        let file = entry.as_ref().map_err(Clone::clone)?;
-        let name = file
-            .map
-            .find(address)
-            .ok_or("the perf map does not cover this address")?;
-        Ok(self.texts.intern(&printable(name)))
     }
 }
