@@ -76,7 +76,11 @@ impl<T: AsRef<str>> From<T> for Name {
         let text = text.as_ref();
         Name(Arc::new(Shared {
             hash: STATE.hash_one(text),
-            written: text.len() + memchr::memchr2_iter(b'"', b'\\', text.as_bytes()).count(),
+            written: text.len()
+                + text
+                    .bytes()
+                    .filter(|byte| matches!(byte, b'"' | b'\\'))
+                    .count(),
             text: text.into(),
         }))
     }

@@ -1,5 +1,6 @@
 //! Names in real processes.
 
+mod packed;
 mod target;
 
 use std::process::Command;
