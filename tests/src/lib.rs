@@ -25,10 +25,14 @@ mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
 #[path = "../../tracer-user/src/report/model.rs"]
 pub mod model;
+#[path = "../../tracer-user/src/report/name.rs"]
+pub mod name;
 mod oracle;
 mod outputs;
 pub mod pprof;
 mod program;
+#[path = "../../tracer-user/src/report/reading.rs"]
+pub mod reading;
 mod recording;
 mod report;
 mod stack;

@@ -51,6 +51,10 @@ pub(crate) enum Target {
     Records,
     /// The kernel's type information
     Btf,
+    /// Perf maps, which name code that was compiled at run time
+    Jit,
+    /// Mangled names
+    Names,
     /// ELF files with USDT probes, and the probes' arguments
     Usdt,
 }

@@ -14,6 +14,10 @@ pub mod handle;
 pub mod maps;
 #[path = "../../../tracer-user/src/process/record.rs"]
 mod record;
+#[path = "../../../tracer-user/src/process/room.rs"]
+pub mod room;
+#[path = "../../../tracer-user/src/process/symtab.rs"]
+pub mod symtab;
 #[path = "../../../tracer-user/src/process/watch.rs"]
 pub mod watch;
 

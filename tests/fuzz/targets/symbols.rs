@@ -16,10 +16,10 @@ use unfreed_fuzz::process::file::RegularFile;
 use unfreed_fuzz::symbolize::elf::ElfImage;
 
 fuzz_target!(|image: &[u8]| {
-    if let Ok(parsed) = ElfImage::parse(image) {
+    if let Ok(parsed) = ElfImage::read(&image) {
         for offset in (0..image.len()).step_by(16) {
             let address = parsed.address(FileOffset(offset as u64));
-            let _ = address.and_then(|address| parsed.symbols.find(address));
+            let _ = address.and_then(|address| parsed.symbols.find(address, &image));
         }
     }
     let file = in_file(image).expect("a file in memory");

@@ -2,20 +2,29 @@
 //! the file may belong to anybody.
 
 use std::collections::HashSet;
+use std::ops::{ControlFlow, Range};
 
 use anyhow::{Context, Result, bail};
 use object::elf::{
-    FileHeader64, PN_XNUM, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC, Sym64,
+    FileHeader64, PN_XNUM, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC,
+    SectionHeader64,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
-use object::{Endianness, ReadCache, StringTable};
+use object::{Endianness, ReadCache};
 
 use crate::process::bytes::{Bytes, Positioned};
 use crate::process::file::RegularFile;
+use crate::process::symtab;
 
 /// Larger symbol tables are not read: Chromium's, with debug symbols, is
 /// below half of it.
 const MAX_TABLE: u64 = 256 << 20;
+
+/// Larger tables of names are not read as a whole.
+const MAX_NAMES: u64 = 16 << 20;
+
+/// No allocator's function has a longer name, bytes.
+const MAX_NAME: usize = 256;
 
 /// Functions of the wanted names, at most: a file has few versions of each.
 const MAX_FUNCTIONS: usize = 1024;
@@ -78,35 +87,29 @@ pub fn functions(
             continue;
         };
         check_size(section.sh_size(endian))?;
-        let symbols: &[Sym64<_>] = section
-            .data_as_array(endian, data)
-            .context("its symbol table cannot be read")?;
         let names = sections
             .section(section.link(endian))
             .context("its symbols have no names")?;
         check_size(names.sh_size(endian))?;
-        // Read as a whole: one by one, names that overlap would take more.
-        let names = names
-            .data(endian, data)
-            .context("its symbols' names cannot be read")?;
-        let names = StringTable::new(names, 0, names.len() as u64);
-        for symbol in symbols {
+        let names = Names::of(file, place(names, endian));
+        let mut too_many = false;
+        symtab::each(file, place(section, endian), |symbol| {
             let is_function = symbol.st_type() == STT_FUNC && !symbol.is_undefined(endian);
             let is_global = matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK);
             if !is_function || !(is_global || kind == SHT_SYMTAB) {
-                continue;
+                return ControlFlow::Continue(());
             }
-            let Ok(name) = symbol.name(endian, names) else {
-                continue;
-            };
-            if !wanted(name) {
-                continue;
+            let mut buffer = [0; MAX_NAME];
+            let name = names.at(symbol.st_name(endian), &mut buffer);
+            if name.is_empty() || name.len() == MAX_NAME || !wanted(name) {
+                return ControlFlow::Continue(());
             }
             let address = symbol.st_value(endian);
             let place = segments.iter().find_map(|s| offset_in(s, endian, address));
             if let Some((file_offset, room)) = place {
-                if found.len() >= MAX_FUNCTIONS {
-                    bail!("it has more than {MAX_FUNCTIONS} functions of these names");
+                too_many = found.len() >= MAX_FUNCTIONS;
+                if too_many {
+                    return ControlFlow::Break(());
                 }
                 let length = match symbol.st_size(endian) {
                     0 => 64,
@@ -119,6 +122,10 @@ pub fn functions(
                     code: read_code(file, file_offset, length.min(room).min(MAX_CODE)),
                 });
             }
+            ControlFlow::Continue(())
+        });
+        if too_many {
+            bail!("it has more than {MAX_FUNCTIONS} functions of these names");
         }
     }
     let global: HashSet<String> = found
@@ -128,6 +135,41 @@ pub fn functions(
         .collect();
     found.retain(|function| function.is_global || !global.contains(&function.name));
     Ok(found)
+}
+
+fn place(section: &SectionHeader64<Endianness>, endian: Endianness) -> Range<u64> {
+    let start = section.sh_offset(endian);
+    start..start.saturating_add(section.sh_size(endian))
+}
+
+/// Symbols' names: in memory if they are not many, so that each need not be
+/// read by itself.
+struct Names<'a> {
+    file: &'a RegularFile,
+    table: Range<u64>,
+    read: Vec<u8>,
+}
+
+impl<'a> Names<'a> {
+    fn of(file: &'a RegularFile, table: Range<u64>) -> Self {
+        let size = table.end - table.start;
+        let mut read = Vec::new();
+        if size <= MAX_NAMES {
+            // It is not larger than that.
+            read.resize(usize::try_from(size).unwrap_or(0), 0);
+            let filled = file.fill(&mut read, table.start);
+            read.truncate(filled);
+        }
+        Names { file, table, read }
+    }
+
+    fn at<'b>(&self, offset: u32, buffer: &'b mut [u8]) -> &'b [u8] {
+        if self.table.end - self.table.start > MAX_NAMES {
+            return symtab::string(self.file, &self.table, offset.into(), buffer);
+        }
+        let table = 0..self.read.len() as u64;
+        symtab::string(&&self.read[..], &table, offset.into(), buffer)
+    }
 }
 
 fn check_size(size: u64) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::process::file::ModuleFile;
 
 /// Larger symbol tables are not read: that of a VM with all its symbols is
 /// about 15 MiB.
-const MAX_TABLE: u64 = 256 << 20;
+const MAX_TABLE: u64 = 64 << 20;
 
 /// The VM's file name.
 pub const NAME: &str = "libjvm.so";

@@ -12,7 +12,7 @@ pub fn methods(text: &[u8]) -> Vec<(Range<u64>, JavaFrame)> {
     let map = PerfMap::parse(text);
     let methods = map.functions();
     methods
-        .filter_map(|(place, name)| Some((place, method(name)?)))
+        .filter_map(|(place, name)| Some((place, method(&name)?)))
         .collect()
 }
 

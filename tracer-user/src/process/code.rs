@@ -1,6 +1,5 @@
 //! The executable mappings of one process image over time.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +10,11 @@ use super::address::{CodeAddress, FileOffset};
 use super::file::{ModuleFile, ModuleFiles};
 use super::handle::ProcessHandle;
 use super::maps::{FileId, MappedRange, MappingName, read_executable};
+use super::room::Room;
+use super::segments::Segments;
 
-/// How many successive mappings are remembered for one address.
-const MAX_LAYERS: usize = 64;
-
-/// How many ranges are remembered for one process image: the kernel's default
-/// limit of mappings.
-const MAX_SEGMENTS: usize = 65_536;
+/// What is remembered of one process image takes at most so many bytes.
+const MAX_BYTES: u64 = 48 << 20;
 
 /// Code that is or was mapped.
 #[derive(Debug, Clone)]
@@ -51,7 +48,7 @@ impl CodeMapping {
     }
 
     /// Whether two mappings put the same code at the same addresses.
-    fn same_code(&self, other: &CodeMapping) -> bool {
+    pub(super) fn same_code(&self, other: &CodeMapping) -> bool {
         let origin = |map: &CodeMapping| map.file_offset(CodeAddress(0));
         let anonymous = self.range.name == MappingName::Anonymous;
         self.range.file == other.range.file
@@ -60,27 +57,23 @@ impl CodeMapping {
     }
 }
 
-/// A range of addresses and what was mapped there, oldest first.
-#[derive(Debug, Clone)]
-struct Segment {
-    end: u64,
-    layers: Vec<Arc<CodeMapping>>,
-    /// Older layers were dropped.
-    forgot: bool,
-}
-
 /// The executable mappings of one process image (the time between two `exec`
 /// calls), by address and time.
 ///
-/// Memory is bounded: ranges and layers beyond a fixed number are not kept,
-/// and an address whose mapping was dropped has none.
+/// Memory is bounded, for each image and for all of a run: what there is no room
+/// for is not kept, and counted, and an address whose mapping was dropped has
+/// none.
 #[derive(Debug)]
 pub struct CodeSpace {
     id: u64,
     process: ProcessHandle,
     executable: Option<PathBuf>,
     executable_file: Option<FileId>,
-    segments: BTreeMap<u64, Segment>,
+    /// Shared with the process that this one was forked from, until it maps
+    /// code of its own.
+    segments: Option<Arc<Segments>>,
+    room: Room,
+    not_kept: u64,
 }
 
 impl CodeSpace {
@@ -90,7 +83,8 @@ impl CodeSpace {
     /// Fails if the process does not exist or its `/proc` folder may not be
     /// read. A file that cannot be opened is not an error.
     pub fn attach(pid: u32, at_ns: u64, files: &mut ModuleFiles) -> Result<Self> {
-        let mut space = CodeSpace::empty(ProcessHandle::open(pid)?);
+        let room = files.room().part(MAX_BYTES);
+        let mut space = CodeSpace::empty(ProcessHandle::open(pid)?, room);
         space.refresh_from_pid(at_ns, files)?;
         Ok(space)
     }
@@ -101,7 +95,10 @@ impl CodeSpace {
     /// The executable is the first file that it maps: the process may have
     /// replaced itself once more by the time the event is read.
     pub fn exec(&self) -> Self {
-        CodeSpace::empty(self.process.successor(self.process.pid()))
+        CodeSpace::empty(
+            self.process.successor(self.process.pid()),
+            self.room.sibling(MAX_BYTES),
+        )
     }
 
     /// The image of a child just forked: the parent's mappings.
@@ -112,16 +109,20 @@ impl CodeSpace {
             executable: self.executable.clone(),
             executable_file: self.executable_file,
             segments: self.segments.clone(),
+            room: self.room.sibling(MAX_BYTES),
+            not_kept: 0,
         }
     }
 
-    fn empty(process: ProcessHandle) -> Self {
+    fn empty(process: ProcessHandle, room: Room) -> Self {
         CodeSpace {
             id: next_id(),
             process,
             executable: None,
             executable_file: None,
-            segments: BTreeMap::new(),
+            segments: None,
+            room,
+            not_kept: 0,
         }
     }
 
@@ -145,6 +146,11 @@ impl CodeSpace {
         mapping.range.file.inode != 0 && self.executable_file == Some(mapping.range.file)
     }
 
+    /// How many mappings, or parts of them, there was no room for.
+    pub fn not_kept(&self) -> u64 {
+        self.not_kept
+    }
+
     /// Closes what is of no use once the process is gone.
     pub fn release(&mut self) {
         self.process.release();
@@ -153,16 +159,40 @@ impl CodeSpace {
     /// Adds a mapping that was made at `at_ns`. It replaces what was mapped
     /// in its range until then.
     pub fn add(&mut self, range: MappedRange, at_ns: u64, files: &mut ModuleFiles) {
-        let file = match &range.name {
-            MappingName::File(_) => files.open(&self.process, &range),
-            _ => Err("no file is mapped".into()),
-        };
         self.recognise_executable(&range);
-        self.overlay(&Arc::new(CodeMapping {
+        let mut mapping = CodeMapping {
             range,
             since_ns: at_ns,
-            file,
-        }));
+            file: Err("no file is mapped".into()),
+        };
+        if self
+            .segments
+            .as_ref()
+            .is_some_and(|known| known.has(&mapping))
+        {
+            return;
+        }
+        if let MappingName::File(_) = &mapping.range.name {
+            mapping.file = files.open(&self.process, &mapping.range);
+        }
+        let room = self.room.clone();
+        self.not_kept += match self.own_segments() {
+            Some(segments) => segments.overlay(mapping, &room),
+            None => 1,
+        };
+    }
+
+    /// The ranges, to be changed. `None` if there is no room for any of its own:
+    /// then what it had is not known any more.
+    fn own_segments(&mut self) -> Option<&mut Segments> {
+        let known = match self.segments.take() {
+            None => Segments::new(&self.room)?,
+            Some(shared) => match Arc::try_unwrap(shared) {
+                Ok(own) => own,
+                Err(shared) => shared.copy(&self.room)?,
+            },
+        };
+        Arc::get_mut(self.segments.insert(Arc::new(known)))
     }
 
     /// Adds what is mapped now and was not known: after lost events, for
@@ -212,28 +242,13 @@ impl CodeSpace {
     /// not younger than `at_ns`; or else the earliest, for a stack that was
     /// taken just before its mapping's event got its time.
     pub fn find(&self, address: CodeAddress, at_ns: u64) -> Option<&CodeMapping> {
-        let (_, segment) = self.segments.range(..=address.0).next_back()?;
-        if address.0 >= segment.end {
-            return None;
-        }
-        let younger = segment
-            .layers
-            .partition_point(|layer| layer.since_ns <= at_ns);
-        match younger.checked_sub(1) {
-            Some(latest) => segment.layers.get(latest),
-            None if segment.forgot => None,
-            None => segment.layers.first(),
-        }
-        .map(|layer| &**layer)
+        self.segments.as_ref()?.find(address, at_ns)
     }
 
     /// What is mapped now, by address. A file with several executable
     /// mappings comes several times.
     pub fn current(&self) -> impl Iterator<Item = &CodeMapping> {
-        self.segments
-            .values()
-            .filter_map(|segment| segment.layers.last())
-            .map(|layer| &**layer)
+        self.segments.iter().flat_map(|known| known.current())
     }
 
     /// The first file that `exec` maps is the executable.
@@ -259,68 +274,6 @@ impl CodeSpace {
             .path()
             .map(Path::to_owned)
     }
-
-    fn overlay(&mut self, mapping: &Arc<CodeMapping>) {
-        let (start, end) = (mapping.range.start.0, mapping.range.end.0);
-        self.split_at(start);
-        self.split_at(end);
-        let mut gaps = Vec::new();
-        let mut cursor = start;
-        for (&from, segment) in self.segments.range_mut(start..end) {
-            if cursor < from {
-                gaps.push((cursor, from));
-            }
-            cursor = segment.end;
-            segment.push(mapping);
-        }
-        if cursor < end {
-            gaps.push((cursor, end));
-        }
-        for (from, to) in gaps {
-            if self.segments.len() < MAX_SEGMENTS {
-                let layers = vec![Arc::clone(mapping)];
-                self.segments.insert(
-                    from,
-                    Segment {
-                        end: to,
-                        layers,
-                        forgot: false,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Makes `address` a border between segments.
-    fn split_at(&mut self, address: u64) {
-        if let Some((&from, segment)) = self.segments.range_mut(..address).next_back()
-            && from < address
-            && address < segment.end
-        {
-            let upper = segment.clone();
-            segment.end = address;
-            self.segments.insert(address, upper);
-        }
-    }
-}
-
-impl Segment {
-    fn push(&mut self, mapping: &Arc<CodeMapping>) {
-        let place = self
-            .layers
-            .partition_point(|layer| layer.since_ns <= mapping.since_ns);
-        let before = place
-            .checked_sub(1)
-            .and_then(|index| self.layers.get(index));
-        if before.is_some_and(|layer| layer.same_code(mapping)) {
-            return;
-        }
-        self.layers.insert(place, Arc::clone(mapping));
-        if self.layers.len() > MAX_LAYERS {
-            self.layers.remove(0);
-            self.forgot = true;
-        }
-    }
 }
 
 fn next_id() -> u64 {
@@ -332,9 +285,11 @@ fn next_id() -> u64 {
 mod tests {
     use super::*;
     use crate::process::maps::Device;
+    use crate::process::segments::{MAX_LAYERS, MAX_SEGMENTS};
 
     fn space() -> CodeSpace {
-        CodeSpace::empty(ProcessHandle::open(std::process::id()).unwrap())
+        let room = Room::of(1 << 30).part(MAX_BYTES);
+        CodeSpace::empty(ProcessHandle::open(std::process::id()).unwrap(), room)
     }
 
     fn range(start: u64, end: u64, offset: u64, path: &str) -> MappedRange {
@@ -406,7 +361,7 @@ mod tests {
                 "{address:#x}"
             );
         }
-        assert_eq!(space.segments.len(), 5);
+        assert_eq!(space.segments.unwrap().ranges(), 5);
     }
 
     #[test]
@@ -417,13 +372,11 @@ mod tests {
             space.add(range(0x2000, 0x3000, 0x2000, "/lib"), at, &mut files);
             space.add(range(0x8000, 0x9000 + at * 16, 0, "//anon"), at, &mut files);
         }
-        assert!(
-            space
-                .segments
-                .values()
-                .all(|segment| segment.layers.len() == 1)
-        );
-        assert_eq!(space.segments.range(..0x8000).count(), 3);
+        // One for the library, and one for each end of the other.
+        let segments = space.segments.unwrap();
+        assert_eq!(segments.ranges(), 1 + 1000);
+        assert_eq!(segments.bytes(), 1001 * 160, "one mapping for each");
+        assert_eq!(space.not_kept, 0);
     }
 
     #[test]
@@ -457,5 +410,118 @@ mod tests {
         assert!(space.is_program(mapping));
         assert!(mapping.file.is_ok());
         assert_eq!(space.executable(), Some(&*std::env::current_exe().unwrap()));
+    }
+
+    /// Bytes of this process in memory.
+    fn resident() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB").parse::<u64>();
+        kib.unwrap() << 10
+    }
+
+    /// Each mapping cuts the one before it in two: there is no gap, so nothing
+    /// looked whether there is room.
+    #[test]
+    fn mappings_within_mappings_are_bounded() {
+        let (mut space, mut files) = (space(), ModuleFiles::new());
+        let before = resident();
+        space.add(range(0, 1 << 46, 0, "[all]"), 0, &mut files);
+        for at in 1..300_000_u64 {
+            let name = format!("[{at}]");
+            space.add(
+                range(at << 16, (at << 16) + 0x1000, 0, &name),
+                at,
+                &mut files,
+            );
+        }
+        assert!(space.not_kept > 200_000, "{}", space.not_kept);
+        let known = space.segments.as_ref().unwrap();
+        assert!(known.ranges() <= MAX_SEGMENTS);
+        assert!(known.bytes() <= MAX_BYTES);
+        assert!(
+            resident() - before < 2 * MAX_BYTES,
+            "{}",
+            resident() - before
+        );
+        assert_eq!(found(&space, 1 << 16, 300_000).as_deref(), Some("[1]"));
+        // What came when there was no room has no name, and what it replaced
+        // has not a wrong one.
+        assert_eq!(found(&space, 299_990 << 16, 300_000), None);
+    }
+
+    #[test]
+    fn mappings_upon_each_other_are_bounded() {
+        let (mut space, mut files) = (space(), ModuleFiles::new());
+        let before = resident();
+        let long = "x".repeat(4000);
+        for at in 0..30_000_u64 {
+            let start = at % 1000 * 0x2000;
+            let name = format!("[{long}{at}]");
+            space.add(range(start, start + 0x1000, 0, &name), at, &mut files);
+        }
+        assert!(space.not_kept > 0);
+        assert!(
+            resident() - before < 2 * MAX_BYTES,
+            "{}",
+            resident() - before
+        );
+        // The room went to the oldest; what came later is known to be unknown.
+        let last = found(&space, 999 * 0x2000, 30_000);
+        assert!(last.is_none() || last == Some(format!("[{long}29999]")));
+    }
+
+    /// Large mappings over many small ones, again and again, in a bounded time.
+    #[test]
+    fn a_mapping_over_many_ranges_takes_their_place() {
+        let (mut space, mut files) = (space(), ModuleFiles::new());
+        for at in 0..40_000_u64 {
+            space.add(
+                range(at << 13, (at << 13) + 0x1000, 0, "[a]"),
+                at,
+                &mut files,
+            );
+        }
+        for at in 40_000..100_000_u64 {
+            let name = if at % 2 == 0 { "[b]" } else { "[c]" };
+            space.add(range(0, 1 << 40, 0, name), at, &mut files);
+        }
+        assert_eq!(space.segments.as_ref().unwrap().ranges(), 1);
+        assert_eq!(space.not_kept, 40_000 + 60_000 - MAX_LAYERS as u64);
+        assert_eq!(found(&space, 1 << 39, 100_000).as_deref(), Some("[c]"));
+    }
+
+    /// A process with many mappings that forks without end.
+    #[test]
+    fn forks_share_what_they_do_not_change_and_all_are_bounded() {
+        let mut files = ModuleFiles::new();
+        let whole = Room::of(64 << 20);
+        let process = ProcessHandle::open(std::process::id()).unwrap();
+        let mut parent = CodeSpace::empty(process, whole.part(MAX_BYTES));
+        for at in 0..20_000_u64 {
+            parent.add(
+                range(at << 13, (at << 13) + 0x1000, 0, "[a]"),
+                at,
+                &mut files,
+            );
+        }
+        let before = resident();
+        let mut children: Vec<_> = (0..300).map(|_| parent.fork(1)).collect();
+        assert!(resident() - before < 8 << 20, "{}", resident() - before);
+        for child in &mut children {
+            child.add(range(0, 0x1000, 0, "[b]"), 30_000, &mut files);
+        }
+        assert!(resident() - before < 128 << 20, "{}", resident() - before);
+        let names: Vec<_> = children
+            .iter()
+            .map(|child| found(child, 0, 30_000))
+            .collect();
+        assert!(names.iter().all(|name| name.as_deref() != Some("[a]")));
+        assert_eq!(names[0].as_deref(), Some("[b]"));
+        let without = names.iter().filter(|name| name.is_none()).count();
+        let lost = children.iter().filter(|child| child.not_kept > 0).count();
+        assert!(without > 200 && lost == without, "{without} {lost}");
+        drop(children);
+        assert!(whole.take(48 << 20).is_some(), "all is given back");
     }
 }

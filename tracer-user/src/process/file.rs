@@ -13,10 +13,15 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat}
 
 use super::handle::ProcessHandle;
 use super::maps::{Device, FileId, MappedRange, read_executable};
+use super::room::Room;
 use crate::privilege::capability::{READ, with};
 
 /// More files than this are not kept open.
 const MAX_FILES: usize = 1024;
+
+/// What is remembered of all processes' mappings takes at most so many bytes: 10
+/// KB a process, as a rule.
+const MAX_CODE: u64 = 192 << 20;
 
 /// A regular file, open for reading.
 #[derive(Debug)]
@@ -123,15 +128,30 @@ impl ModuleFile {
 }
 
 /// Every file with mapped code that was opened, once each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ModuleFiles {
     files: HashMap<FileId, Arc<ModuleFile>>,
+    room: Room,
+}
+
+impl Default for ModuleFiles {
+    fn default() -> Self {
+        ModuleFiles {
+            files: HashMap::new(),
+            room: Room::of(MAX_CODE),
+        }
+    }
 }
 
 impl ModuleFiles {
     /// No files yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The room for what is remembered of the mappings of all processes.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// A file that is not mapped yet, by its path in our own root; known

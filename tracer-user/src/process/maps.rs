@@ -47,6 +47,15 @@ pub enum MappingName {
 }
 
 impl MappingName {
+    /// Bytes of its text.
+    pub fn length(&self) -> usize {
+        match self {
+            MappingName::Anonymous => 0,
+            MappingName::Special(name) => name.len(),
+            MappingName::File(path) => path.as_os_str().len(),
+        }
+    }
+
     /// The name that the kernel printed, without its escapes.
     pub fn from_kernel(name: &[u8], inode: u64) -> Self {
         match name.first() {

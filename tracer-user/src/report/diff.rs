@@ -10,6 +10,7 @@ mod snapshot;
 mod table;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 
@@ -19,6 +20,7 @@ pub use table::render;
 
 use super::flamegraph::Amount;
 use super::model::Frame;
+use super::name::Names;
 use super::names;
 use snapshot::Path;
 
@@ -40,7 +42,7 @@ pub struct Change {
     /// The process's name where that tells paths apart.
     pub process: Option<String>,
     /// Root first, as in the later snapshot that has the path.
-    pub frames: Vec<Frame>,
+    pub frames: Arc<[Frame]>,
     /// Live memory in the earlier snapshot.
     pub before: Amount,
     /// Live memory in the later snapshot.
@@ -61,7 +63,8 @@ impl Change {
     }
 }
 
-type Key = (Option<String>, Vec<(String, String)>);
+/// A path by its process and by its frames: the label and the file of each.
+type Key = (Option<String>, Box<[(usize, usize)]>);
 
 /// Compares two snapshots.
 ///
@@ -79,6 +82,7 @@ pub fn compare(before: Snapshot, after: Snapshot) -> Result<Diff> {
         after.unit
     );
     let named = before.has_several_names() || after.has_several_names();
+    let mut texts = Names::default();
     let mut index: HashMap<Key, usize> = HashMap::new();
     let mut changes: Vec<Change> = Vec::new();
     let sides = after
@@ -89,10 +93,10 @@ pub fn compare(before: Snapshot, after: Snapshot) -> Result<Diff> {
     for (path, later) in sides {
         let process = path.process.clone().filter(|_| named);
         let next = changes.len();
-        let key = (
-            process.clone(),
-            path.frames.iter().map(names::key).collect(),
-        );
+        let mut id = |text: &str| texts.keep(text).id();
+        let keys = path.frames.iter().map(names::key);
+        let keys = keys.map(|(label, module)| (id(&label), id(module)));
+        let key = (process.clone(), keys.collect());
         let at = *index.entry(key).or_insert(next);
         if at == next {
             changes.push(new_change(process, path));
@@ -118,7 +122,7 @@ pub fn compare(before: Snapshot, after: Snapshot) -> Result<Diff> {
 fn new_change(process: Option<String>, path: &Path) -> Change {
     Change {
         process,
-        frames: path.frames.clone(),
+        frames: Arc::clone(&path.frames),
         before: Amount::default(),
         after: Amount::default(),
     }
@@ -143,8 +147,8 @@ mod tests {
         after.sites[1].live_bytes = 0;
         after.sites[1].live_count = 0;
         let diff = compare(
-            Snapshot::of_report("a", &before),
-            Snapshot::of_report("b", &after),
+            Snapshot::of_report("a", before.clone()),
+            Snapshot::of_report("b", after.clone()),
         )
         .unwrap();
         let growth: Vec<_> = diff.changes.iter().map(Change::growth).collect();
@@ -163,8 +167,8 @@ mod tests {
         again.frames[2].address += 5;
         after.sites.push(again);
         let diff = compare(
-            Snapshot::of_report("a", &before),
-            Snapshot::of_report("b", &after),
+            Snapshot::of_report("a", before.clone()),
+            Snapshot::of_report("b", after.clone()),
         )
         .unwrap();
         assert_eq!(diff.changes.len(), 3);
@@ -185,8 +189,8 @@ mod tests {
         after.processes[0].pid = 99;
         after.processes[1].pid = 98;
         let diff = compare(
-            Snapshot::of_report("a", &before),
-            Snapshot::of_report("b", &after),
+            Snapshot::of_report("a", before.clone()),
+            Snapshot::of_report("b", after.clone()),
         )
         .unwrap();
         assert!(
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn blocks_that_nobody_counted_are_not_told() {
-        let before = Snapshot::of_report("a", &sample::report());
+        let before = Snapshot::of_report("a", sample::report());
         let after = Snapshot {
             counted: false,
             ..before.clone()
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn different_units_are_not_compared() {
-        let before = Snapshot::of_report("a", &sample::report());
+        let before = Snapshot::of_report("a", sample::report());
         let after = Snapshot {
             unit: "nanoseconds".into(),
             kind: "cpu".into(),

@@ -132,10 +132,7 @@ fn tiers(node: &Node) -> Option<String> {
         ("C1-compiled", Some(Origin::C1)),
         ("compiled", Some(Origin::C2)),
     ];
-    let java = node
-        .codes()
-        .iter()
-        .filter(|(code, _)| code.origin.is_java());
+    let java = node.codes().filter(|(code, _)| code.origin.is_java());
     let shares = ways.map(|(name, way)| {
         let is_way = |code: &Code| match way {
             None => code.inlined,

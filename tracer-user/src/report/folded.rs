@@ -3,6 +3,7 @@
 //! Java methods have their plain names, so that a path is the same however
 //! the JVM ran it.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::model::{Frame, Report};
@@ -16,12 +17,9 @@ use super::{java_growth, names};
 /// Only those of the writer.
 pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
-        writeln!(
-            writer,
-            "{} {}",
-            path(&names::roots(report, site), &names::drawn_frames(site)),
-            site.live_bytes
-        )?;
+        let roots = names::roots(report, site);
+        write_path(writer, &roots, &names::drawn_frames(site))?;
+        writeln!(writer, " {}", site.live_bytes)?;
     }
     Ok(())
 }
@@ -33,21 +31,28 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
 /// Only those of the writer.
 pub fn write_java(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
     for grown in java_growth::paths(report) {
-        let path = path(&java_growth::roots(report, &grown), &grown.frames);
-        writeln!(writer, "{path} {}", grown.bytes)?;
+        write_path(writer, &java_growth::roots(report, &grown), &grown.frames)?;
+        writeln!(writer, " {}", grown.bytes)?;
     }
     Ok(())
 }
 
-/// A call path on its roots as `root;frame;frame`, root first.
-pub fn path(roots: &[String], frames: &[Frame]) -> String {
-    let labels = roots.iter().cloned().chain(frames.iter().map(names::label));
-    let labels: Vec<String> = labels.map(|label| label.replace(';', ":")).collect();
-    if labels.is_empty() {
-        names::UNKNOWN.into()
-    } else {
-        labels.join(";")
+/// Writes a call path on its roots as `root;frame;frame`, root first.
+///
+/// # Errors
+/// Only those of the writer.
+pub fn write_path(writer: &mut dyn Write, roots: &[String], frames: &[Frame]) -> io::Result<()> {
+    if roots.is_empty() && frames.is_empty() {
+        return write!(writer, "{}", names::UNKNOWN);
     }
+    let roots = roots.iter().map(|root| Cow::from(root.as_str()));
+    for (index, label) in roots.chain(frames.iter().map(names::label)).enumerate() {
+        if index > 0 {
+            write!(writer, ";")?;
+        }
+        writer.write_all(label.replace(';', ":").as_bytes())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

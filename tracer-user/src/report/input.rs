@@ -1,7 +1,7 @@
 //! Reading a saved report or profile.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +12,8 @@ use crate::privilege::capability::{READ, with};
 
 /// Bytes that are read at most.
 const MAX_SIZE: u64 = 1 << 30;
+/// Bytes that tell the format: only spaces may come before.
+const HEAD: usize = 4096;
 /// The name of standard input.
 pub const STDIN: &str = "-";
 
@@ -30,8 +32,8 @@ pub enum Input {
 /// # Errors
 /// Names the file and what is wrong with it.
 pub fn read(path: &Path) -> Result<Input> {
-    let content = load(path)?;
-    parse(&content).with_context(|| format!("cannot read {}", name(path)))
+    let mut file = open(path).with_context(|| format!("cannot read {}", name(path)))?;
+    parse(&mut file).with_context(|| format!("cannot read {}", name(path)))
 }
 
 /// Reads a report; a profile is an error.
@@ -57,39 +59,63 @@ pub fn name(path: &Path) -> String {
     }
 }
 
-fn parse(content: &[u8]) -> Result<Input> {
-    ensure!(!content.is_empty(), "it is empty");
-    match content.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{' | b'[') => Ok(Input::Report(Box::new(json::read(content)?))),
-        _ => pprof::read(content)
+fn parse(file: &mut (impl Read + Seek)) -> Result<Input> {
+    let mut head = [0; HEAD];
+    let count = fill(file, &mut head)?;
+    file.rewind()?;
+    ensure!(count > 0, "it is empty");
+    match head[..count]
+        .iter()
+        .find(|byte| !byte.is_ascii_whitespace())
+    {
+        Some(b'{' | b'[') => Ok(Input::Report(Box::new(json::read(file)?))),
+        _ => pprof::read(file)
             .map(Input::Profile)
             .context("neither a JSON report nor a pprof profile"),
     }
 }
 
-fn load(path: &Path) -> Result<Vec<u8>> {
-    let failed = || format!("cannot read {}", name(path));
-    let source: Box<dyn Read> = if path == Path::new(STDIN) {
+/// Fills a buffer, unless there is less to read.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let count @ 1.. = file.read(&mut buffer[filled..])? {
+        filled += count;
+    }
+    Ok(filled)
+}
+
+/// Opens a file that can be read twice. What comes through a pipe is kept in a
+/// file without a name meanwhile.
+fn open(path: &Path) -> Result<File> {
+    let mut source: Box<dyn Read> = if path == Path::new(STDIN) {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(with(READ, || File::open(path)).with_context(failed)?)
+        let file = with(READ, || File::open(path))?;
+        let about = file.metadata()?;
+        if about.is_file() {
+            ensure!(about.len() <= MAX_SIZE, too_large());
+            return Ok(file);
+        }
+        Box::new(file)
     };
-    let mut content = Vec::new();
-    source
-        .take(MAX_SIZE + 1)
-        .read_to_end(&mut content)
-        .with_context(failed)?;
-    ensure!(
-        content.len() as u64 <= MAX_SIZE,
-        "{} has more than {} MiB, the most that is read",
-        name(path),
+    let mut copy = tempfile::tempfile().context("no place for what comes through a pipe")?;
+    let size = io::copy(&mut source.by_ref().take(MAX_SIZE + 1), &mut copy)?;
+    ensure!(size <= MAX_SIZE, too_large());
+    copy.rewind()?;
+    Ok(copy)
+}
+
+fn too_large() -> String {
+    format!(
+        "it has more than {} MiB, the most that is read",
         MAX_SIZE >> 20
-    );
-    Ok(content)
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use crate::report::sample;
 
@@ -97,16 +123,22 @@ mod tests {
     fn the_content_tells_the_format() {
         let mut json = b"\n ".to_vec();
         json::write(&sample::report(), &mut json).unwrap();
-        assert!(matches!(parse(&json), Ok(Input::Report(_))));
+        assert!(matches!(
+            parse(&mut Cursor::new(json)),
+            Ok(Input::Report(_))
+        ));
         let mut profile = Vec::new();
         pprof::write(&sample::report(), &mut profile).unwrap();
-        assert!(matches!(parse(&profile), Ok(Input::Profile(_))));
-        let error = format!("{:#}", parse(b"hello").unwrap_err());
+        assert!(matches!(
+            parse(&mut Cursor::new(profile)),
+            Ok(Input::Profile(_))
+        ));
+        let error = format!("{:#}", parse(&mut Cursor::new(b"hello")).unwrap_err());
         assert!(
             error.contains("neither a JSON report nor a pprof profile"),
             "{error}"
         );
-        assert!(parse(b"").is_err());
+        assert!(parse(&mut Cursor::new(b"")).is_err());
     }
 
     #[test]

@@ -4,6 +4,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::model::{Frame, Origin};
 
+/// A longer name than any that people write is not shortened, bytes: it may
+/// have thousands of packages.
+const MAX_SHORTENED: usize = 1024;
+
 /// Packages of the JDK. A class in one of them is nobody's own code, nor is
 /// one that the JDK makes there, such as a lambda form.
 const JDK: [&str; 5] = ["java.", "javax.", "jdk.", "sun.", "com.sun."];
@@ -46,6 +50,9 @@ pub fn tier_of(name: &str) -> Option<Origin> {
 /// first, as is needed for the name to take at most `width` columns. The
 /// class and the method stay whole, so the result may still be wider.
 pub fn shorten(name: &str, width: usize) -> String {
+    if name.len() > MAX_SHORTENED {
+        return name.to_owned();
+    }
     let mut parts: Vec<&str> = name.split('.').collect();
     for index in 0..packages(&parts) {
         if parts.join(".").width() <= width {

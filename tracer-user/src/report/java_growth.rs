@@ -5,6 +5,7 @@
 //! of them stayed.
 
 use super::model::{AllocationPath, ClassGrowth, Frame, GrowthVerdict, JavaHeap, Origin, Report};
+use super::name::Name;
 use super::names;
 
 /// A call path that is held responsible for growth.
@@ -74,7 +75,7 @@ fn paths_of(pid: u32, class: &ClassGrowth) -> Vec<GrowthPath> {
     let sampled: u64 = class.allocated.iter().map(|path| path.bytes).sum();
     if sampled == 0 {
         let nowhere = Frame {
-            function: Some("[no sample of its allocation]".to_owned()),
+            function: Some("[no sample of its allocation]".into()),
             ..Frame::default()
         };
         return vec![path(&[nowhere], bytes, instances)];
@@ -91,7 +92,7 @@ fn paths_of(pid: u32, class: &ClassGrowth) -> Vec<GrowthPath> {
 
 fn leaf(class: &ClassGrowth) -> Frame {
     Frame {
-        function: Some(class.class.clone()),
+        function: Some(Name::from(&class.class)),
         origin: Origin::Unknown,
         ..Frame::default()
     }
@@ -114,7 +115,7 @@ mod tests {
             bytes: *bytes,
             stack_end: StackEnd::Start,
             frames: vec![Frame {
-                function: Some((*name).to_owned()),
+                function: Some(Name::from(name)),
                 ..Frame::default()
             }],
         };
@@ -138,7 +139,7 @@ mod tests {
             let names: Vec<_> = path
                 .frames
                 .iter()
-                .flat_map(|f| f.function.clone())
+                .flat_map(|f| f.function.as_deref())
                 .collect();
             (names.join(";"), path.bytes, path.instances)
         };

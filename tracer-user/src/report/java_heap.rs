@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, StackEnd};
+use super::{Frame, StackEnd, frames};
 
 /// How the heap of one JVM grew, by its class histograms over the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -98,6 +98,7 @@ pub struct AllocationPath {
     /// Why the stack ends where it does.
     pub stack_end: StackEnd,
     /// The call path, root first; the Java method that allocates is last.
+    #[serde(deserialize_with = "frames")]
     pub frames: Vec<Frame>,
 }
 

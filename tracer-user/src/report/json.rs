@@ -1,15 +1,17 @@
 //! The complete report as JSON, written and read back. The fields are those
 //! of [`model`](super::model), whose documentation is the schema's.
 
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::model::{Report, SCHEMA};
+use super::reading::bounded;
 
-/// Frames a call path may have when it is read.
-pub const MAX_FRAMES: usize = 4096;
+/// Read of a file at once, bytes.
+const BUFFER: usize = 256 << 10;
 
 /// Writes the report as one line.
 ///
@@ -25,13 +27,14 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// Fails when the text is not JSON, is not a report of this schema, or is
 /// inconsistent; the message says which.
-pub fn read(text: &[u8]) -> Result<Report> {
+pub fn read(file: &mut (impl Read + Seek)) -> Result<Report> {
     /// The one field that every schema has.
     #[derive(Deserialize)]
     struct Head {
         schema: Option<String>,
     }
-    let head: Head = serde_json::from_slice(text).context("not a JSON object")?;
+    let begin = file.stream_position()?;
+    let head: Head = from(file).context("not a JSON object")?;
     match head.schema.as_deref() {
         Some(SCHEMA) => {}
         Some(other) => bail!(
@@ -40,22 +43,26 @@ pub fn read(text: &[u8]) -> Result<Report> {
         ),
         None => bail!("it has no `schema` field: not a report of unfreed"),
     }
-    let report: Report = serde_json::from_slice(text).context("not a complete report")?;
+    file.seek(SeekFrom::Start(begin))?;
+    let (report, cut) = bounded(|| from::<Report>(file));
+    let mut report = report.context("not a complete report")?;
+    report.shortened.names += cut;
     check(&report).context("the report is inconsistent")?;
     Ok(report)
+}
+
+/// Reads piece by piece: the text may be much longer than what it says.
+fn from<T: DeserializeOwned>(file: &mut impl Read) -> serde_json::Result<T> {
+    serde_json::from_reader(BufReader::with_capacity(BUFFER, file))
 }
 
 fn check(report: &Report) -> Result<()> {
     let processes = report.processes.len();
     for site in &report.sites {
-        let (id, index, frames) = (site.id, site.process, site.frames.len());
+        let (id, index) = (site.id, site.process);
         ensure!(
             index < processes,
             "site {id} belongs to process {index} of {processes}"
-        );
-        ensure!(
-            frames <= MAX_FRAMES,
-            "site {id} has {frames} frames; at most {MAX_FRAMES} are read"
         );
     }
     for module in &report.modules {
@@ -89,6 +96,8 @@ fn check(report: &Report) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use crate::report::sample;
 
@@ -99,13 +108,13 @@ mod tests {
     }
 
     fn error(text: &[u8]) -> String {
-        format!("{:#}", read(text).unwrap_err())
+        format!("{:#}", read(&mut Cursor::new(text)).unwrap_err())
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let report = sample::report();
-        assert_eq!(read(&written(&report)).unwrap(), report);
+        assert_eq!(read(&mut Cursor::new(written(&report))).unwrap(), report);
     }
 
     #[test]
@@ -135,7 +144,7 @@ mod tests {
         report.sites[0].live_bytes = u64::MAX;
         assert!(error(&written(&report)).contains("the sum of live_bytes"));
         report.sites[0].live_bytes = 1;
-        report.sites[0].frames = vec![Default::default(); MAX_FRAMES + 1];
-        assert!(error(&written(&report)).contains("4097 frames"));
+        report.sites[0].frames = vec![Default::default(); 4097];
+        assert!(error(&written(&report)).contains("more than 4096 frames"));
     }
 }

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::name::Name;
+use super::reading::frames;
+
 #[path = "ending.rs"]
 pub mod ending;
 #[path = "java_heap.rs"]
@@ -70,6 +73,9 @@ pub struct Report {
     pub timeline: Vec<TimelinePoint>,
     /// Every cause of loss, including those that did not occur (count 0).
     pub losses: Vec<Loss>,
+    /// What of its names there was no room for.
+    #[serde(default, skip_serializing_if = "Shortened::is_nothing")]
+    pub shortened: Shortened,
     /// What tracing cost.
     pub overhead: Overhead,
     /// How the heaps of JVMs grew (`--java-heap`), one entry for each JVM.
@@ -270,6 +276,7 @@ pub struct Site {
     /// Why the stack ends where it does.
     pub stack_end: StackEnd,
     /// The call path, root first; the allocator's function is last.
+    #[serde(deserialize_with = "frames")]
     pub frames: Vec<Frame>,
 }
 
@@ -363,13 +370,13 @@ impl StackEnd {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// Demangled function name; `null` if there is none (see `reason`).
-    pub function: Option<String>,
+    pub function: Option<Name>,
     /// Source file.
-    pub file: Option<String>,
+    pub file: Option<Name>,
     /// Source line.
     pub line: Option<u32>,
     /// Path of the file that the code belongs to, or a pseudo name.
-    pub module: Option<String>,
+    pub module: Option<Name>,
     /// Offset of the address in that file.
     pub module_offset: Option<u64>,
     /// Absolute address: a return address, or the probed instruction for the
@@ -380,7 +387,28 @@ pub struct Frame {
     /// Where the code comes from, for colours.
     pub origin: Origin,
     /// Why there is no name, or no more than a name.
-    pub reason: Option<String>,
+    pub reason: Option<Name>,
+}
+
+/// What of names (of functions, files and modules) there was no room for in a
+/// report: they are the target's, and may be many and as long as it likes. No
+/// number depends on names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortened {
+    /// Names that were cut, each counted once.
+    pub names: u64,
+    /// The length at which all long names were cut, bytes; 0 if only some were,
+    /// because there were so many.
+    pub length: u64,
+    /// Places in the code whose inlined functions were left out.
+    pub inlined: u64,
+}
+
+impl Shortened {
+    /// Whether all names are whole.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where a frame's code comes from.

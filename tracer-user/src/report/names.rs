@@ -39,13 +39,13 @@ pub fn base(path: &str) -> &str {
 
 /// What a frame is called: its function, else `module+0xoffset`, else
 /// [`UNKNOWN`]. The same call path has the same labels in every run.
-pub fn label(frame: &Frame) -> String {
+pub fn label(frame: &Frame) -> Cow<'_, str> {
     let function = frame.function.as_ref().filter(|name| !name.is_empty());
     match (function, &frame.module, frame.module_offset) {
-        (Some(function), ..) => clean(function).into_owned(),
-        (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))),
-        (None, Some(module), None) if module.starts_with('[') => clean(module).into_owned(),
-        (None, Some(module), None) => format!("[{}]", clean(base(module))),
+        (Some(function), ..) => clean(function),
+        (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))).into(),
+        (None, Some(module), None) if module.starts_with('[') => clean(module),
+        (None, Some(module), None) => format!("[{}]", clean(base(module))).into(),
         (None, None, _) => UNKNOWN.into(),
     }
 }
@@ -57,7 +57,7 @@ pub fn drawn_frames(site: &Site) -> Cow<'_, [Frame]> {
         return Cow::Borrowed(&site.frames);
     };
     let end = Frame {
-        function: Some(format!("[{meaning}]")),
+        function: Some(format!("[{meaning}]").into()),
         ..Frame::default()
     };
     let frames = site.frames.iter().cloned();
@@ -75,12 +75,12 @@ pub fn place(frame: &Frame) -> Option<String> {
 
 /// What tells one frame of a call path from another, in every run: its
 /// [`label`] and the name of its file.
-pub fn key(frame: &Frame) -> (String, String) {
+pub fn key(frame: &Frame) -> (Cow<'_, str>, &str) {
     let module = frame
         .module
         .as_deref()
         .map(|module| base(module).trim_end_matches(" (deleted)"));
-    (label(frame), module.unwrap_or_default().into())
+    (label(frame), module.unwrap_or_default())
 }
 
 /// `[name tid=7]`, as other Java profilers write it: the root of a thread's

@@ -256,7 +256,7 @@ mod tests {
             "{error}"
         );
         assert_eq!(
-            json::read(&std::fs::read(good).unwrap()).unwrap(),
+            json::read(&mut std::fs::File::open(good).unwrap()).unwrap(),
             sample::report()
         );
     }

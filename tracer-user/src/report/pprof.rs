@@ -1,6 +1,7 @@
 //! pprof profiles: the format that `go tool pprof` and most profile viewers
 //! open. Written for every report; read, also from other tools, for `diff`.
 
+mod budget;
 mod proto;
 mod read;
 mod write;
@@ -28,7 +29,7 @@ mod tests {
     fn round_trip(report: &Report) -> Profile {
         let mut file = Vec::new();
         write(report, &mut file).unwrap();
-        read(&file).unwrap()
+        read(&mut std::io::Cursor::new(file)).unwrap()
     }
 
     #[test]
@@ -43,8 +44,13 @@ mod tests {
             assert_eq!(sample.value, site.live_bytes);
             assert_eq!(sample.count, Some(site.live_count));
             assert_eq!(sample.process.as_deref(), Some("leaky"));
-            let keys = |frames: &[_]| frames.iter().map(names::key).collect::<Vec<_>>();
-            assert_eq!(keys(&sample.frames), keys(&site.frames));
+            assert!(
+                sample
+                    .frames
+                    .iter()
+                    .map(names::key)
+                    .eq(site.frames.iter().map(names::key))
+            );
         }
     }
 
@@ -66,7 +72,7 @@ mod tests {
         frame.function = None;
         frame.file = None;
         frame.module_offset = Some(frame.address - 0x40_0000 + 0x2000);
-        let label = names::label(frame);
+        let label = names::label(frame).into_owned();
         assert_eq!(
             names::label(&round_trip(&report).samples[0].frames[1]),
             label
@@ -81,8 +87,14 @@ mod tests {
             let java = |frame: &&crate::report::model::Frame| frame.origin.is_java();
             let kinds = |frames: &[_]| {
                 let java = frames.iter().filter(java);
-                java.map(|frame| (names::label(frame), frame.origin, frame.inlined))
-                    .collect::<Vec<_>>()
+                java.map(|frame| {
+                    (
+                        names::label(frame).into_owned(),
+                        frame.origin,
+                        frame.inlined,
+                    )
+                })
+                .collect::<Vec<_>>()
             };
             assert_eq!(kinds(&sample.frames), kinds(&site.frames));
         }

@@ -24,7 +24,7 @@ fn frame(function: &str, origin: Origin, address: u64) -> Frame {
 /// A frame of the program, at `/src/leaky/FILE:LINE`.
 pub fn program(function: &str, file: &str, line: u32, address: u64) -> Frame {
     Frame {
-        file: Some(format!("/src/leaky/{file}")),
+        file: Some(format!("/src/leaky/{file}").into()),
         line: Some(line),
         ..frame(function, Origin::Program, address)
     }
@@ -39,7 +39,7 @@ pub fn library(function: &str, address: u64) -> Frame {
 pub fn java(function: &str, file: &str, line: u32, origin: Origin) -> Frame {
     Frame {
         function: Some(function.into()),
-        file: Some(file.into()).filter(|file: &String| !file.is_empty()),
+        file: Some(file).filter(|file| !file.is_empty()).map(Into::into),
         line: Some(line).filter(|line| *line > 0),
         address: 0x7f80_0000_0000 + u64::from(line),
         origin,
@@ -180,6 +180,7 @@ pub fn report() -> Report {
             count: 0,
             meaning: "The map of live blocks was full. Raise --max-live.".into(),
         }],
+        shortened: Shortened::default(),
         overhead: Overhead {
             probe_hits: 608_985,
             nanoseconds_per_hit: 610.0,

@@ -138,8 +138,11 @@ of one core during the run); 64.0 MiB of kernel memory; 250 ms of the tracer's o
     fn no_line_is_wider_than_the_terminal() {
         let mut report = sample::report();
         report.losses[0].count = 3;
-        report.sites[0].frames[2].function =
-            Some("std::vector<日本語, std::allocator<日本語>>::emplace_back".repeat(4));
+        report.sites[0].frames[2].function = Some(
+            "std::vector<日本語, std::allocator<日本語>>::emplace_back"
+                .repeat(4)
+                .into(),
+        );
         for width in [20, 40, 60, 79, 80, 100, 200] {
             for line in plain(&report, width).lines() {
                 assert!(line.width() <= width, "{} > {width}: {line}", line.width());
@@ -182,6 +185,21 @@ of one core during the run); 64.0 MiB of kernel memory; 250 ms of the tracer's o
         assert!(text.contains("~1,045,504 bytes live"), "{text}");
         assert!(text.contains("1,234 × live_map_full"), "{text}");
         assert!(text.contains("Raise --max-live."), "{text}");
+    }
+
+    #[test]
+    fn names_that_were_cut_are_told_and_make_no_number_an_estimate() {
+        let mut report = sample::report();
+        report.shortened = Shortened {
+            names: 1_234,
+            length: 250,
+            inlined: 7,
+        };
+        let text = plain(&report, 200);
+        let expected = "Names: 1,234 names cut at 250 B, since all together would take too much \
+            room; inlined functions left out at 7 places, since there are so many frames.";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("Live: 10.7 MiB"), "{text}");
     }
 
     #[test]

@@ -13,9 +13,10 @@ use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
 use crate::privilege::capability::{Phase, without};
 use crate::process::code::CodeSpace;
+use crate::report::long_names;
 use crate::report::model::{
-    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
-    Thread, Totals,
+    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Site,
+    StackEnd, Stacks, Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -79,7 +80,7 @@ impl Session {
             site.id = id as u64 + 1;
         }
         let totals = self.sum(sites.iter().filter(|site| site.kind.is_memory()));
-        Ok(Report {
+        let mut report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
@@ -96,10 +97,14 @@ impl Session {
             totals,
             timeline: self.timeline.clone(),
             losses,
+            shortened: Shortened::default(),
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
             java_native,
-        })
+        };
+        report.shortened = symbolizer.shortened();
+        long_names::cut(&mut report, long_names::MAX_WRITTEN);
+        Ok(report)
     }
 
     /// Leaves capabilities for the time that names are made, and for good if the
@@ -277,6 +282,11 @@ impl Session {
             count: self.losses.code_events,
             meaning: "records of newly mapped code that were lost: frames in it may have no name"
                 .to_owned(),
+        });
+        losses.push(Loss {
+            cause: "code_not_kept".to_owned(),
+            count: self.images.code_not_kept(),
+            meaning: "mappings of code, or parts of them, that were not remembered, since a process made so many: frames in what was there then, or before, may have no name".to_owned(),
         });
         losses.push(Loss {
             cause: "unpublished_code".to_owned(),

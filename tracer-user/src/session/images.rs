@@ -122,6 +122,12 @@ impl Images {
         self.by_id.get(&id).copied()
     }
 
+    /// How many mappings of code there was no room for.
+    pub fn code_not_kept(&self) -> u64 {
+        let spaces = self.lives.iter().flat_map(|life| &life.spaces);
+        spaces.map(|space| space.code.not_kept()).sum()
+    }
+
     /// The images that have not ended.
     pub fn running(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.images.len()).filter(|index| self.images[*index].ended.is_none())

@@ -10,6 +10,7 @@ use crate::process::address::FrameAddress;
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::maps::MappingName;
 use crate::report::model::{Frame, LifetimeBucket, MemoryKind, Site, StackEnd};
+use crate::report::name::Name;
 
 /// Says of stacks that end at an address without a known mapping what it is:
 /// code that is newer than what the kernel side had been told of, or none at
@@ -121,8 +122,8 @@ struct NamedPath {
 /// A frame by its name; one without a name, or of a file, by its place.
 #[derive(PartialEq, Eq, Hash)]
 struct NamedFrame {
-    function: Option<String>,
-    file: Option<String>,
+    function: Option<Name>,
+    file: Option<Name>,
     line: Option<u32>,
     address: u64,
 }
@@ -230,7 +231,7 @@ mod tests {
 
     fn frame(function: Option<&str>, origin: Origin, address: u64) -> Frame {
         Frame {
-            function: function.map(ToOwned::to_owned),
+            function: function.map(Into::into),
             origin,
             address,
             ..Frame::default()

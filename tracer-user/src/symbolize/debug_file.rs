@@ -58,7 +58,7 @@ pub fn find(
         .filter_map(|located| RegularFile::open(&located.ok()?).ok())
         .filter(|file| file.id() != module.id())
         .find_map(|file| {
-            let found = ElfImage::read(file.file()).ok()?;
+            let found = ElfImage::read(&file).ok()?;
             belongs(image, &found, &file).then_some(DebugFile { file, image: found })
         })
 }

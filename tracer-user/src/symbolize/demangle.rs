@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write};
 
-/// A name longer than this is cut: a short mangled name can stand for
+/// A name longer than this is cut, bytes: a short mangled name can stand for
 /// gigabytes.
-const MAX_NAME: usize = 16 << 10;
+pub const MAX_NAME: usize = 16 << 10;
 
 /// Demangles a C++ or Rust name; any other is returned as it is. What could
 /// steer a terminal is replaced.

@@ -5,31 +5,53 @@ use tracer_ebpf::frame::Frame as Word;
 use crate::jvm::frames::{FrameKind, JavaFrame, Named};
 use crate::process::address::FrameAddress;
 use crate::report::model::{Frame, Origin};
+use crate::report::name::Names;
+
+/// Methods inlined at one place that are shown, at most: a JVM inlines some 15
+/// deep, and 4,096 frames of a stack are read of a report.
+const MAX_INLINED: usize = 31;
 
 /// Why a frame has neither a line nor inlined methods.
 const METHOD_ALONE: &str = "the code or its class was gone before it was looked at: the JVM told which method it was, but not more";
 
 /// Adds the frames that a word of a stack stands for, outermost first.
-pub fn add_frames(named: Option<&Named>, address: FrameAddress, frames: &mut Vec<Frame>) {
-    match named {
-        Some(Ok(named)) => frames.extend(named.iter().rev().map(|frame| report(frame, address))),
-        Some(Err(reason)) => frames.push(unnamed(address, reason.to_string())),
-        None => frames.push(unnamed(
-            address,
-            "a Java frame that was not named in time".into(),
-        )),
-    }
+pub fn add_frames(
+    named: Option<&Named>,
+    address: FrameAddress,
+    texts: &mut Names,
+    frames: &mut Vec<Frame>,
+) {
+    let reason = match named {
+        Some(Ok(named)) => {
+            frames.extend(
+                named
+                    .iter()
+                    .rev()
+                    .take(MAX_INLINED + 1)
+                    .map(|frame| report(frame, address, texts)),
+            );
+            return;
+        }
+        Some(Err(reason)) => reason.to_string(),
+        None => "a Java frame that was not named in time".to_owned(),
+    };
+    frames.push(Frame {
+        address: address.raw(),
+        origin: Origin::Jit,
+        reason: Some(texts.intern(&reason)),
+        ..Frame::default()
+    });
 }
 
-fn report(frame: &JavaFrame, address: FrameAddress) -> Frame {
+fn report(frame: &JavaFrame, address: FrameAddress, texts: &mut Names) -> Frame {
     Frame {
-        function: Some(name(frame)),
-        file: frame.file.as_deref().map(ToOwned::to_owned),
+        function: Some(texts.intern(&name(frame))),
+        file: frame.file.as_deref().map(|file| texts.intern(file)),
         line: frame.line,
         address: address.raw(),
         inlined: frame.inlined,
         origin: origin(frame.kind),
-        reason: (frame.kind == FrameKind::Told).then(|| METHOD_ALONE.to_owned()),
+        reason: (frame.kind == FrameKind::Told).then(|| texts.intern(METHOD_ALONE)),
         ..Frame::default()
     }
 }
@@ -52,15 +74,6 @@ fn name(frame: &JavaFrame) -> String {
         (Some(class), None) => class.to_string(),
         (None, Some(stub)) if frame.kind == FrameKind::Stub => format!("[{stub}]"),
         (None, method) => method.as_deref().unwrap_or_default().to_owned(),
-    }
-}
-
-fn unnamed(address: FrameAddress, reason: String) -> Frame {
-    Frame {
-        address: address.raw(),
-        origin: Origin::Jit,
-        reason: Some(reason),
-        ..Frame::default()
     }
 }
 

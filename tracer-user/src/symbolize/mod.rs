@@ -8,12 +8,6 @@ mod java;
 mod module;
 pub mod perf_map;
 mod symbols;
-/// A file's GNU build id in hexadecimal, if it has one.
-pub fn build_id_of(file: &ModuleFile) -> Option<String> {
-    let image = elf::ElfImage::read(file.content.file()).ok()?;
-    Some(image.build_id?.to_string())
-}
-
 #[cfg(test)]
 mod tests;
 mod vdso;
@@ -23,20 +17,62 @@ use std::rc::Rc;
 
 use self::demangle::printable;
 use self::module::{ModuleNames, Names};
-use self::perf_map::PerfMapFile;
+use self::perf_map::{PerfMap, PerfMapFile};
 use self::vdso::Vdso;
 use crate::jvm::frames::Named;
 use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
+use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
-use crate::report::model::{Frame, Module, Origin};
+use crate::report::model::{Frame, Module, Origin, Shortened};
+use crate::report::name::{self, Name};
+
+/// A file's GNU build id in hexadecimal, if it has one.
+pub fn build_id_of(file: &ModuleFile) -> Option<String> {
+    let image = elf::ElfImage::read(&file.content).ok()?;
+    Some(image.build_id?.to_string())
+}
 
 /// Names of more addresses than this are not remembered.
 const MAX_NAMES: usize = 1 << 20;
 
-/// No more files (or perf maps) than this are held parsed at once.
-const MAX_PARSED: usize = 128;
+/// More frames than this have no inlined functions with them: as many as
+/// 32,000 call paths of 127 frames have without any.
+const MAX_FRAMES: usize = 4 << 20;
+
+/// What symbols and copies of all files may take, bytes. Files that come when
+/// it is used up give no names; the largest takes 200 MiB of symbols.
+const MAX_PARSED: usize = 768 << 20;
+
+/// What is left for perf maps of all processes.
+struct PerfRoom {
+    /// To be read, bytes.
+    read: u64,
+    /// To be kept, bytes.
+    kept: usize,
+}
+
+impl Default for PerfRoom {
+    fn default() -> Self {
+        PerfRoom {
+            read: 4 * perf_map::MAX_READ,
+            kept: 2 * perf_map::MAX_KEPT,
+        }
+    }
+}
+
+impl PerfRoom {
+    fn read(&mut self, process: &ProcessHandle) -> Result<PerfMap, String> {
+        if self.read == 0 || self.kept < perf_map::MAX_KEPT {
+            return Err("the perf map was not read: those of other processes are too large".into());
+        }
+        let file = PerfMapFile::read(process, self.read)?;
+        self.read -= file.read;
+        self.kept -= file.map.bytes().min(self.kept);
+        Ok(file.map)
+    }
+}
 
 /// Gives names to addresses. Keeps what it read, so that each file is parsed
 /// and each address looked up once; what it keeps is bounded.
@@ -45,14 +81,32 @@ pub struct Symbolizer {
     modules: HashMap<FileId, Result<ModuleNames, String>>,
     names: HashMap<(FileId, FileOffset), Rc<Names>>,
     /// By [`CodeSpace::id`].
-    perf_maps: HashMap<u64, Result<PerfMapFile, String>>,
+    perf_maps: HashMap<u64, Result<PerfMap, String>>,
+    perf_room: PerfRoom,
     vdso: Option<Result<Vdso, String>>,
+    /// What `modules` take, bytes.
+    parsed: usize,
+    /// All names that frames have.
+    texts: name::Names,
+    /// Frames that were made.
+    frames: usize,
+    /// Places whose inlined functions were left out.
+    without_inlined: u64,
 }
 
 impl Symbolizer {
     /// Nothing is read yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What of names and inlined functions there was no room for.
+    pub fn shortened(&self) -> Shortened {
+        Shortened {
+            names: self.texts.cut(),
+            length: 0,
+            inlined: self.without_inlined,
+        }
     }
 
     /// The frames of a stack that was taken at `at_ns`, root first, with
@@ -76,7 +130,9 @@ impl Symbolizer {
             let Some(lookup) = address.lookup() else {
                 let named = java.get(depth).and_then(Option::as_ref);
                 if !java::is_hidden(named, leaf_first[depth]) {
-                    java::add_frames(named, address, &mut frames);
+                    let known = frames.len();
+                    java::add_frames(named, address, &mut self.texts, &mut frames);
+                    self.charge_java(&mut frames, known);
                 }
                 continue;
             };
@@ -84,12 +140,24 @@ impl Symbolizer {
                 Some(mapping) => self.add_frames(code, mapping, address, lookup, &mut frames),
                 None => frames.push(Frame {
                     address: address.raw(),
-                    reason: Some("no executable mapping is known at this address".into()),
+                    reason: Some(
+                        self.texts
+                            .intern("no executable mapping is known at this address"),
+                    ),
                     ..Frame::default()
                 }),
             }
         }
         frames
+    }
+
+    /// Counts the Java frames of a word, which begin at `known`.
+    fn charge_java(&mut self, frames: &mut Vec<Frame>, known: usize) {
+        if self.frames >= MAX_FRAMES && frames.len() > known + 1 {
+            frames.truncate(known + 1);
+            self.without_inlined += 1;
+        }
+        self.frames += frames.len() - known;
     }
 
     /// The files (and the kernel's code) that the addresses of stacks are in,
@@ -145,19 +213,26 @@ impl Symbolizer {
         }
     }
 
+    fn open(&mut self, code: &CodeSpace, mapping: &CodeMapping, file: &ModuleFile) {
+        self.opened(code, mapping, file);
+    }
+
     fn opened(
         &mut self,
         code: &CodeSpace,
         mapping: &CodeMapping,
         file: &ModuleFile,
     ) -> &mut Result<ModuleNames, String> {
-        if self.modules.len() >= MAX_PARSED && !self.modules.contains_key(&file.mapped) {
-            self.modules.clear();
-        }
         let path = mapping.range.name.path();
-        self.modules
-            .entry(file.mapped)
-            .or_insert_with(|| ModuleNames::open(code.process(), path, file))
+        let parsed = &mut self.parsed;
+        self.modules.entry(file.mapped).or_insert_with(|| {
+            if *parsed >= MAX_PARSED {
+                return Err("the file was not read: those of other files take all the room".into());
+            }
+            let names = ModuleNames::open(code.process(), path, file)?;
+            *parsed = parsed.saturating_add(names.bytes());
+            Ok(names)
+        })
     }
 
     /// Looks up the addresses of a stack that are not known yet, all of one
@@ -187,10 +262,11 @@ impl Symbolizer {
         for (id, (mapping, file, mut offsets)) in wanted {
             offsets.sort_unstable();
             offsets.dedup();
-            let Ok(names) = self.opened(code, mapping, file) else {
+            self.open(code, mapping, file);
+            let Some(Ok(names)) = self.modules.get_mut(&id) else {
                 continue;
             };
-            let found = names.look_up(&offsets);
+            let found = names.look_up(&file.content, &offsets, &mut self.texts);
             let entries = offsets.into_iter().zip(found);
             self.names
                 .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));
@@ -214,13 +290,18 @@ impl Symbolizer {
             MappingName::Special(name) if name == crate::process::vdso::NAME => Origin::Library,
             _ => Origin::Unknown,
         };
-        let module = printable(&mapping.display_name());
-        for (depth, function) in names.functions.iter().enumerate() {
-            let line = function.line.as_ref();
+        let module = self.texts.intern(&printable(&mapping.display_name()));
+        let mut functions = &names.functions[..];
+        if self.frames >= MAX_FRAMES && functions.len() > 1 {
+            functions = &functions[..1];
+            self.without_inlined += 1;
+        }
+        self.frames += functions.len();
+        for (depth, function) in functions.iter().enumerate() {
             frames.push(Frame {
                 function: function.name.clone(),
-                file: line.map(|line| line.file.clone()),
-                line: line.and_then(|line| line.line),
+                file: function.file.clone(),
+                line: function.line,
                 module: Some(module.clone()),
                 module_offset: in_file.then(|| mapping.file_offset(CodeAddress(address.raw())).0),
                 address: address.raw(),
@@ -249,7 +330,7 @@ impl Symbolizer {
         {
             let names = match self.vdso.get_or_insert_with(Vdso::own) {
                 Ok(vdso) => vdso.look_up(mapping, offset),
-                Err(reason) => Names::unknown(reason.clone()),
+                Err(reason) => Names::unknown(self.texts.intern(reason)),
             };
             return (Rc::new(names), false);
         }
@@ -268,27 +349,26 @@ impl Symbolizer {
                     MappingName::Special(_) => "code of the kernel without a name".into(),
                     MappingName::File(_) => reason.unwrap_or(no_map),
                 };
-                (Rc::new(Names::unknown(printable(&reason))), false)
+                let reason = self.texts.intern(&printable(&reason));
+                (Rc::new(Names::unknown(reason)), false)
             }
         }
     }
 
-    /// The name in the process's perf map, which is read again when it has
-    /// grown.
-    fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<String, String> {
-        if self.perf_maps.len() >= MAX_PARSED && !self.perf_maps.contains_key(&code.id()) {
-            self.perf_maps.clear();
+    /// The name in the process's perf map. It is read once: whoever writes it
+    /// may go on and on.
+    fn jit_name(&mut self, code: &CodeSpace, address: CodeAddress) -> Result<Name, String> {
+        let room = &mut self.perf_room;
+        let entry = self.perf_maps.entry(code.id());
+        let map = entry.or_insert_with(|| room.read(code.process()));
+        let map = map.as_ref().map_err(Clone::clone)?;
+        match map.find(address) {
+            Some(name) => Ok(self.texts.intern(&printable(&name))),
+            None if map.is_cut() => Err(
+                "the perf map does not cover this address, as far as it was read: it is too large"
+                    .to_owned(),
+            ),
+            None => Err("the perf map does not cover this address".to_owned()),
         }
-        let read = || PerfMapFile::read(code.process());
-        let entry = self.perf_maps.entry(code.id()).or_insert_with(read);
-        if entry.as_ref().is_ok_and(PerfMapFile::changed) {
-            *entry = read();
-        }
-        let file = entry.as_ref().map_err(Clone::clone)?;
-        let name = file
-            .map
-            .find(address)
-            .ok_or("the perf map does not cover this address")?;
-        Ok(printable(name))
     }
 }

@@ -7,16 +7,19 @@ use super::demangle::{demangle, printable};
 use super::dwarf::{DwarfReader, SourceLine, SourceNames};
 use super::elf::{BuildId, ElfImage};
 use crate::process::address::{ElfAddress, FileOffset};
-use crate::process::file::ModuleFile;
+use crate::process::file::{ModuleFile, RegularFile};
 use crate::process::handle::ProcessHandle;
+use crate::report::name::{self, Name};
 
 /// A function at an address, or one inlined there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamedFunction {
     /// The demangled name.
-    pub name: Option<String>,
-    /// Where in the source.
-    pub line: Option<SourceLine>,
+    pub name: Option<Name>,
+    /// The source file.
+    pub file: Option<Name>,
+    /// The line in it.
+    pub line: Option<u32>,
 }
 
 /// What is known of one address: one function, and those inlined into it,
@@ -26,12 +29,12 @@ pub struct Names {
     /// Never empty.
     pub functions: Vec<NamedFunction>,
     /// Why the first function has no name.
-    pub reason: Option<String>,
+    pub reason: Option<Name>,
 }
 
 impl Names {
     /// An address without a name.
-    pub fn unknown(reason: impl Into<String>) -> Self {
+    pub fn unknown(reason: impl Into<Name>) -> Self {
         Names {
             functions: vec![NamedFunction::default()],
             reason: Some(reason.into()),
@@ -39,11 +42,11 @@ impl Names {
     }
 
     /// One function of which only the name is known.
-    pub fn function(name: String) -> Self {
+    pub fn function(name: Name) -> Self {
         Names {
             functions: vec![NamedFunction {
                 name: Some(name),
-                line: None,
+                ..NamedFunction::default()
             }],
             reason: None,
         }
@@ -68,7 +71,7 @@ impl ModuleNames {
         module: &ModuleFile,
     ) -> Result<Self, String> {
         let file = &module.content;
-        let image = ElfImage::read(file.file())?;
+        let image = ElfImage::read(file)?;
         if file.changed() {
             return Err("the file was modified after it was mapped".into());
         }
@@ -88,13 +91,28 @@ impl ModuleNames {
         })
     }
 
+    /// What its symbols, and what was copied and unpacked of it, take, bytes.
+    pub fn bytes(&self) -> usize {
+        let images = self.debug.iter().map(|debug| &debug.image);
+        let symbols = images
+            .chain([&self.image])
+            .map(|image| image.symbols.bytes());
+        let copied = self.dwarf.as_ref().map_or(0, DwarfReader::memory);
+        symbols.sum::<usize>().saturating_add(copied)
+    }
+
     /// The file's identity, if it has one.
     pub fn build_id(&self) -> Option<&BuildId> {
         self.image.build_id.as_ref()
     }
 
     /// Looks up positions in the file, all at once.
-    pub fn look_up(&mut self, offsets: &[FileOffset]) -> Vec<Names> {
+    pub fn look_up(
+        &mut self,
+        file: &RegularFile,
+        offsets: &[FileOffset],
+        texts: &mut name::Names,
+    ) -> Vec<Names> {
         let addresses: Vec<_> = offsets
             .iter()
             .map(|&offset| self.image.address(offset))
@@ -104,8 +122,10 @@ impl ModuleNames {
         addresses
             .into_iter()
             .map(|address| match address {
-                Some(address) => self.names(address, sources.next().unwrap_or_default()),
-                None => Names::unknown("not in a part of the file that is loaded"),
+                Some(address) => {
+                    self.names(file, address, sources.next().unwrap_or_default(), texts)
+                }
+                None => Names::unknown(texts.intern("not in a part of the file that is loaded")),
             })
             .collect()
     }
@@ -124,19 +144,25 @@ impl ModuleNames {
 
     /// The linker's symbol is exact and complete with its parameters; the
     /// debug information names functions that have none.
-    fn names(&self, address: ElfAddress, source: SourceNames) -> Names {
+    fn names(
+        &self,
+        file: &RegularFile,
+        address: ElfAddress,
+        source: SourceNames,
+        texts: &mut name::Names,
+    ) -> Names {
         let symbol = self
             .debug
             .iter()
-            .map(|debug| &debug.image)
-            .chain([&self.image])
-            .find_map(|image| image.symbols.find(address));
-        let name = symbol.map(str::to_owned).or(source.function);
-        let reason = name.is_none().then(|| self.no_symbol().to_owned());
-        let mut functions = vec![named(name, source.line)];
+            .map(|debug| (&debug.image, &debug.file))
+            .chain([(&self.image, file)])
+            .find_map(|(image, file)| image.symbols.find(address, file));
+        let name = symbol.or(source.function);
+        let reason = name.is_none().then(|| texts.intern(self.no_symbol()));
+        let mut functions = vec![named(name, source.line, texts)];
         functions.extend(source.inlined.into_iter().map(|(name, line)| {
             let name = (!name.is_empty()).then_some(name);
-            named(name, line)
+            named(name, line, texts)
         }));
         Names { functions, reason }
     }
@@ -146,7 +172,11 @@ impl ModuleNames {
             .debug
             .as_ref()
             .is_some_and(|debug| !debug.image.symbols.is_empty());
-        if self.image.symbols.is_empty() && !debug {
+        let images = self.debug.iter().map(|debug| &debug.image);
+        let mut images = images.chain([&self.image]);
+        if images.any(|image| image.symbols.is_cut()) {
+            "no symbol covers this address, as far as they were read: there are too many"
+        } else if self.image.symbols.is_empty() && !debug {
             "the file is stripped and no debug file was found"
         } else {
             "no symbol covers this address"
@@ -154,13 +184,12 @@ impl ModuleNames {
     }
 }
 
-fn named(name: Option<String>, line: Option<SourceLine>) -> NamedFunction {
-    let line = line.map(|line| SourceLine {
-        file: printable(&line.file),
-        ..line
-    });
+fn named(name: Option<String>, line: Option<SourceLine>, texts: &mut name::Names) -> NamedFunction {
     NamedFunction {
-        name: name.map(|name| demangle(&name)),
-        line,
+        name: name.map(|name| texts.intern(&demangle(&name))),
+        file: line
+            .as_ref()
+            .map(|line| texts.intern(&printable(&line.file))),
+        line: line.and_then(|line| line.line),
     }
 }

@@ -12,6 +12,7 @@ use crate::process::vdso;
 /// addresses.
 pub struct Vdso {
     size: u64,
+    bytes: Vec<u8>,
     image: ElfImage,
 }
 
@@ -22,8 +23,8 @@ impl Vdso {
     /// The reason why it cannot be read.
     pub fn own() -> Result<Self, String> {
         let (size, bytes) = vdso::own()?;
-        let image = ElfImage::parse(&bytes)?;
-        Ok(Vdso { size, image })
+        let image = ElfImage::read(&&bytes[..])?;
+        Ok(Vdso { size, bytes, image })
     }
 
     /// The function at an offset of a process's vdso.
@@ -32,8 +33,8 @@ impl Vdso {
             return Names::unknown("the process has another vdso than this tracer");
         }
         let address = self.image.address(offset);
-        match address.and_then(|address| self.image.symbols.find(address)) {
-            Some(name) => Names::function(demangle(name)),
+        match address.and_then(|address| self.image.symbols.find(address, &&self.bytes[..])) {
+            Some(name) => Names::function(demangle(&name).into()),
             None => Names::unknown("no symbol covers this address"),
         }
     }

@@ -1,7 +1,7 @@
 //! Building tables in the background, each file's once.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,10 @@ use crate::unwind::Table;
 
 /// Threads, at most: tables are built while probes are placed.
 const MAX_THREADS: usize = 4;
+
+/// Tables that wait to be taken, at most; threads wait then. A table may be
+/// large, and a process may map a thousand files.
+const MAX_WAITING: usize = 4;
 
 /// What became of a file.
 pub struct Built {
@@ -39,7 +43,7 @@ impl Builder {
     /// what they are at.
     pub fn start() -> Self {
         let (jobs, queue) = channel::<Arc<ModuleFile>>();
-        let (finished, done) = channel();
+        let (finished, done) = sync_channel(MAX_WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..cores.min(MAX_THREADS) {
@@ -101,7 +105,7 @@ impl Builder {
 
 /// Reads files that are open already, and that anybody may have made: so
 /// without any capability, or not at all.
-fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &Sender<Built>) {
+fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>) {
     let refused = Phase::Parsing.enter().err();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

@@ -10,7 +10,7 @@ use crate::process::address::ElfAddress;
 use crate::process::bytes::{Bytes, Positioned};
 
 /// Larger symbol tables are not read.
-const MAX_TABLE: u64 = 256 << 20;
+const MAX_TABLE: u64 = 64 << 20;
 
 /// The addresses of those `wanted` symbols that the file has once; of two
 /// local ones with the same name neither is meant for sure.

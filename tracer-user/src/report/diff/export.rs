@@ -59,15 +59,9 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
 /// `flamegraph.pl` and `inferno-flamegraph` for differences.
 fn folded(diff: &Diff, writer: &mut dyn Write) -> io::Result<()> {
     for change in &diff.changes {
-        let path = folded::path(
-            process(change.process.as_deref()).as_slice(),
-            &change.frames,
-        );
-        writeln!(
-            writer,
-            "{path} {} {}",
-            change.before.bytes, change.after.bytes
-        )?;
+        let process = process(change.process.as_deref());
+        folded::write_path(writer, process.as_slice(), &change.frames)?;
+        writeln!(writer, " {} {}", change.before.bytes, change.after.bytes)?;
     }
     Ok(())
 }
@@ -244,8 +238,8 @@ mod tests {
         after.sites[1].live_bytes = 0;
         after.sites[1].live_count = 0;
         compare(
-            Snapshot::of_report("a", &before),
-            Snapshot::of_report("b", &after),
+            Snapshot::of_report("a", before),
+            Snapshot::of_report("b", after),
         )
         .unwrap()
     }

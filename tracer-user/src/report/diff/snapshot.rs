@@ -1,12 +1,13 @@
 //! One side of a comparison.
 
 use std::path;
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::report::flamegraph::Amount;
 use crate::report::input::{self, Input};
-use crate::report::model::{Frame, Report};
+use crate::report::model::{Frame, Loss, Report, Site};
 use crate::report::{names, pprof, units};
 
 /// What was live at the end of one run.
@@ -34,7 +35,7 @@ pub struct Path {
     /// Name of the process, if known.
     pub process: Option<String>,
     /// Root first.
-    pub frames: Vec<Frame>,
+    pub frames: Arc<[Frame]>,
     /// What it holds.
     pub live: Amount,
 }
@@ -47,39 +48,35 @@ impl Snapshot {
     pub fn read(path: &path::Path) -> Result<Self> {
         let name = input::name(path);
         Ok(match input::read(path)? {
-            Input::Report(report) => Self::of_report(&name, &report),
+            Input::Report(report) => Self::of_report(&name, *report),
             Input::Profile(profile) => Self::of_profile(&name, profile),
         })
     }
 
     /// The live memory of a report.
-    pub fn of_report(name: &str, report: &Report) -> Self {
-        let path = |site: &crate::report::model::Site| Path {
-            process: report
-                .processes
+    pub fn of_report(name: &str, report: Report) -> Self {
+        let notes = report.occurred_losses().map(note).collect();
+        let processes = report.processes;
+        let path = |site: Site| Path {
+            process: processes
                 .get(site.process)
                 .map(|process| process.name.clone()),
-            frames: site.frames.clone(),
+            frames: site.frames.into(),
             live: Amount {
                 bytes: site.live_bytes,
                 count: site.live_count,
             },
         };
-        let loss = |loss: &crate::report::model::Loss| {
-            format!(
-                "lost events: {} × {}",
-                units::grouped(loss.count),
-                names::clean(&loss.cause)
-            )
-        };
+        let sites = report.sites.into_iter();
+        let memory = sites.filter(|site| site.kind.is_memory());
         Self {
             name: name.into(),
             kind: pprof::INUSE_SPACE.into(),
             unit: "bytes".into(),
             counted: true,
             duration: Some(report.duration),
-            notes: report.occurred_losses().map(loss).collect(),
-            paths: report.memory().map(path).collect(),
+            notes,
+            paths: memory.map(path).collect(),
         }
     }
 
@@ -87,7 +84,7 @@ impl Snapshot {
     pub fn of_profile(name: &str, profile: pprof::Profile) -> Self {
         let path = |sample: pprof::Sample| Path {
             process: sample.process,
-            frames: sample.frames,
+            frames: sample.frames.into(),
             live: Amount {
                 bytes: sample.value,
                 count: sample.count.unwrap_or(0),
@@ -123,4 +120,12 @@ impl Snapshot {
         let first = names.next();
         names.any(|name| Some(name) != first)
     }
+}
+
+fn note(loss: &Loss) -> String {
+    format!(
+        "lost events: {} × {}",
+        units::grouped(loss.count),
+        names::clean(&loss.cause)
+    )
 }

@@ -181,8 +181,8 @@ mod tests {
         after.sites[0].live_count += 2_000;
         after.sites[1].live_bytes = 0;
         after.sites[1].live_count = 0;
-        let before = Snapshot::of_report("monday.json", &before);
-        let after = Snapshot::of_report("friday.json", &after);
+        let before = Snapshot::of_report("monday.json", before);
+        let after = Snapshot::of_report("friday.json", after);
         let text = super::render(
             &compare(before, after).unwrap(),
             &Layout::new(1, Some(80), false),

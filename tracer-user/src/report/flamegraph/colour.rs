@@ -69,7 +69,7 @@ pub fn origin(node: &Node) -> Color {
 
 /// A share below a third that depends on the name only.
 fn shade(node: &Node) -> f64 {
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&node.label);
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(node.label.as_str());
     (hash % 32) as f64 / 100.0
 }
 

@@ -4,6 +4,8 @@
 //! under a number of its own, and the numbers in the finished drawing are
 //! replaced by what the box is.
 
+use std::cmp::Reverse;
+
 use anyhow::{Context, Result};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
@@ -11,9 +13,14 @@ use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use super::tree::{Node, Tree};
 use crate::report::java;
 
-/// Boxes below this share of the whole are not drawn; their parents are. It
-/// bounds a drawing to 10,000 boxes a level.
+/// Boxes below this share of the whole are not drawn; their parents are.
 const MIN_SHARE: f64 = 0.0001;
+/// Nor are more boxes than this, the lightest first. With the two limits below
+/// it bounds a drawing to some 150 MB; one of common names has a tenth of that.
+const MAX_BOXES: usize = 50_000;
+/// Letters of a name that a box says when pointed at, and those of the place.
+const MAX_LABEL: usize = 256;
+const MAX_TOOLTIP: usize = 320;
 /// Width of all boxes together before a browser stretches them, pixels.
 const WIDTH: f64 = 1180.0;
 /// Width of a character, and of what a box needs beside its text, pixels.
@@ -71,7 +78,10 @@ pub fn draw(scene: &Scene<'_>) -> Result<String> {
     palette.insert("", (scene.colour)(scene.tree.root()));
     let mut options = Options::default();
     options.title.clone_from(&scene.title);
-    options.subtitle = Some(scene.subtitle.clone());
+    options.subtitle = Some(match plan.is_whole {
+        true => scene.subtitle.clone(),
+        false => format!("{}; the {MAX_BOXES} largest boxes", scene.subtitle),
+    });
     options.count_name = "bytes".into();
     options.palette_map = Some(&mut palette);
     options.bgcolors = Some(BackgroundColor::Flat(BACKGROUND));
@@ -93,12 +103,16 @@ struct Plan<'a> {
     /// In the order of their numbers; the root is 0.
     boxes: Vec<&'a Node>,
     lines: Vec<String>,
+    /// Whether all boxes that are wide enough are there.
+    is_whole: bool,
 }
 
 impl<'a> Plan<'a> {
     fn new(scene: &Scene<'a>) -> Self {
         let tree = scene.tree;
+        let (drawn, is_whole) = heaviest(tree, MAX_BOXES);
         let mut plan = Self {
+            is_whole,
             boxes: Vec::new(),
             lines: Vec::new(),
         };
@@ -109,10 +123,8 @@ impl<'a> Plan<'a> {
             path.truncate(depth);
             path.push(placeholder(plan.boxes.len()));
             plan.boxes.push(node);
-            let shown: Vec<usize> = tree
-                .children(index)
-                .filter(|child| is_drawn(&tree.nodes()[*child], tree.root().weight))
-                .collect();
+            let mut shown = tree.children(index);
+            shown.retain(|child| drawn[*child]);
             let below = shown.iter().fold(0_u64, |sum, child| {
                 sum.saturating_add(tree.nodes()[*child].weight)
             });
@@ -127,8 +139,21 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn is_drawn(node: &Node, total: u64) -> bool {
-    node.weight > 0 && node.weight as f64 >= MIN_SHARE * total as f64
+/// Which nodes are drawn: those wide enough, and of these the heaviest; and
+/// whether that is all of those. A parent is not lighter than its children, and
+/// comes first.
+fn heaviest(tree: &Tree, limit: usize) -> (Vec<bool>, bool) {
+    let nodes = tree.nodes();
+    let least = MIN_SHARE * tree.root().weight as f64;
+    let wide = |index: &usize| nodes[*index].weight > 0 && nodes[*index].weight as f64 >= least;
+    let mut order: Vec<usize> = (0..nodes.len()).filter(wide).collect();
+    order.sort_by_key(|index| (Reverse(nodes[*index].weight), *index));
+    let is_whole = order.len() <= limit;
+    let mut drawn = vec![false; nodes.len()];
+    for index in order.into_iter().take(limit) {
+        drawn[index] = true;
+    }
+    (drawn, is_whole)
 }
 
 /// The name under which a box goes in; sorts by number.
@@ -154,9 +179,10 @@ fn label(svg: &str, scene: &Scene<'_>, plan: &Plan<'_>) -> Option<String> {
             .filter(|name| *name != "all")
             .map_or(Ok(0), str::parse);
         let node = plan.boxes.get(number.ok()?)?;
-        let name = escape(&node.label);
+        let name = escape(&letters(&node.label, MAX_LABEL));
         // The script takes everything up to the last parenthesis for the name.
-        let tooltip = escape(&(scene.tooltip)(node).replace('(', "[").replace(')', "]"));
+        let tooltip = letters(&(scene.tooltip)(node), MAX_TOOLTIP);
+        let tooltip = escape(&tooltip.replace('(', "[").replace(')', "]"));
         let share = node.weight as f64 / scene.tree.root().weight as f64;
         let text = escape(&cut(node, share));
         labelled.push_str(&format!(
@@ -176,13 +202,26 @@ fn cut(node: &Node, share: f64) -> String {
     let room = ((share * WIDTH - PADDING) / CHARACTER) as usize;
     let label = match node.code() {
         Some(code) if code.origin.is_java() => java::shorten(&node.label, room),
-        _ => node.label.clone(),
+        _ => letters(&node.label, room.max(MAX_LABEL)),
     };
     match room {
         0..3 => String::new(),
         _ if label.chars().count() <= room => label,
         _ => label.chars().take(room - 2).chain("..".chars()).collect(),
     }
+}
+
+/// As many letters of a text, with its two ends and an ellipsis between them if
+/// it has more.
+fn letters(text: &str, limit: usize) -> String {
+    // Each letter has one byte at least.
+    if text.len() <= limit || text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    let half = limit / 2;
+    let head: String = text.chars().take(half).collect();
+    let tail = text.char_indices().rev().nth(limit - half - 2);
+    format!("{head}…{}", &text[tail.map_or(0, |(at, _)| at)..])
 }
 
 /// The head of a drawing, which gets higher by a row at the bottom: coloured
@@ -248,4 +287,50 @@ fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::flamegraph::Amount;
+    use crate::report::sample;
+
+    #[test]
+    fn the_heaviest_boxes_are_drawn_and_their_parents_with_them() {
+        let mut tree = Tree::default();
+        for number in 0..100 {
+            let frames: Vec<_> = (0..10)
+                .map(|depth| sample::library(&format!("f{number}_{depth}"), 1))
+                .collect();
+            let bytes = if number == 57 { 5 } else { 1 };
+            let live = Amount { bytes, count: 1 };
+            tree.add(&[], &frames, Amount::default(), live);
+        }
+        for limit in [1, 11, 12, 500] {
+            let (drawn, is_whole) = heaviest(&tree, limit);
+            let count = drawn.iter().filter(|drawn| **drawn).count();
+            assert!(count == limit && !is_whole);
+            let mut reached = vec![0];
+            let mut next = 0;
+            while let Some(index) = reached.get(next) {
+                let children = tree.children(*index).into_iter();
+                reached.extend(children.filter(|child| drawn[*child]));
+                next += 1;
+            }
+            assert_eq!(reached.len(), limit, "none without its parent");
+            if limit >= 11 {
+                let labels = reached.iter().map(|at| tree.nodes()[*at].label.as_str());
+                assert_eq!(labels.filter(|label| label.starts_with("f57_")).count(), 10);
+            }
+        }
+        assert!(heaviest(&tree, 1001).1);
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_ends() {
+        assert_eq!(letters("abcdefgh", 8), "abcdefgh");
+        assert_eq!(letters("abcdefgh", 7), "abc…fgh");
+        assert_eq!(letters("日本語日本語", 6), "日本語日本語");
+        assert_eq!(letters("日本語日本語", 5), "日本…本語");
+    }
 }

@@ -1,8 +1,9 @@
 //! Call paths merged into a tree.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use crate::report::model::{Frame, Origin};
+use crate::report::name::{Name, Names};
 use crate::report::names;
 
 /// Live memory.
@@ -25,14 +26,21 @@ impl Amount {
 }
 
 /// All call paths that share a prefix, at that prefix's last frame.
-#[derive(Debug, Clone, Default)]
+///
+/// A tree has as many nodes as all paths have frames, if they have nothing in
+/// common: so a node is small, and everything in it is shared.
+#[derive(Debug, Clone)]
 pub struct Node {
     /// The frame's name.
-    pub label: String,
+    pub label: Name,
+    /// The file of its code.
+    module: Name,
     /// The code of the merged frames, and the weight of each kind; none for
     /// the root, processes and threads.
+    code: Option<(Code, u64)>,
+    /// Further kinds of code.
     codes: Vec<(Code, u64)>,
-    file: Option<String>,
+    file: Option<Name>,
     line: Option<u32>,
     /// Live memory of all paths through here in the earlier report; zero
     /// where only one report is drawn.
@@ -41,7 +49,10 @@ pub struct Node {
     pub after: Amount,
     /// How wide it is drawn: for each path the larger of before and after.
     pub weight: u64,
-    children: BTreeMap<(String, String), usize>,
+    /// The child that was added last, and the sibling that was added before
+    /// this node; 0 is none.
+    child: u32,
+    sibling: u32,
 }
 
 /// What kind of code a frame is. The same Java method may be interpreted on
@@ -55,12 +66,19 @@ pub struct Code {
 }
 
 impl Node {
-    fn new(frame: &Frame, label: String) -> Self {
+    fn new(label: Name, module: Name) -> Self {
         Self {
             label,
-            file: frame.file.clone(),
-            line: frame.line,
-            ..Self::default()
+            module,
+            code: None,
+            codes: Vec::new(),
+            file: None,
+            line: None,
+            before: Amount::default(),
+            after: Amount::default(),
+            weight: 0,
+            child: 0,
+            sibling: 0,
         }
     }
 
@@ -77,13 +95,13 @@ impl Node {
     /// The kind of code that most of the memory went through; `None` for the
     /// root, processes and threads.
     pub fn code(&self) -> Option<Code> {
-        let heaviest = self.codes.iter().rev().max_by_key(|(_, weight)| *weight);
+        let heaviest = self.codes().rev().max_by_key(|(_, weight)| *weight);
         heaviest.map(|(code, _)| *code)
     }
 
     /// The kinds of code and the weight of each, the first that came first.
-    pub fn codes(&self) -> &[(Code, u64)] {
-        &self.codes
+    pub fn codes(&self) -> impl DoubleEndedIterator<Item = &(Code, u64)> + Clone {
+        self.code.iter().chain(&self.codes)
     }
 
     fn add_code(&mut self, frame: &Frame, weight: u64) {
@@ -91,7 +109,12 @@ impl Node {
             origin: frame.origin,
             inlined: frame.inlined,
         };
-        match self.codes.iter_mut().find(|(other, _)| *other == code) {
+        let Some(first) = &mut self.code else {
+            self.code = Some((code, weight));
+            return;
+        };
+        let mut known = std::iter::once(first).chain(&mut self.codes);
+        match known.find(|(other, _)| *other == code) {
             Some((_, sum)) => *sum = sum.saturating_add(weight),
             None => self.codes.push((code, weight)),
         }
@@ -114,19 +137,21 @@ impl Node {
 }
 
 /// Call paths merged from the root on. Frames merge by function and module.
-#[derive(Debug, Clone)]
 pub struct Tree {
     /// The root is first; a parent comes before its children.
     nodes: Vec<Node>,
+    /// Children by parent, label and module.
+    children: HashMap<(usize, usize, usize), u32>,
+    texts: Names,
 }
 
 impl Default for Tree {
     fn default() -> Self {
+        let mut texts = Names::default();
         Self {
-            nodes: vec![Node {
-                label: "all".into(),
-                ..Node::default()
-            }],
+            nodes: vec![Node::new(texts.keep("all"), texts.keep(""))],
+            children: HashMap::new(),
+            texts,
         }
     }
 }
@@ -138,30 +163,37 @@ impl Tree {
         let mut at = 0;
         self.nodes[at].add(before, after);
         for root in roots {
-            let key = (root.clone(), String::new());
-            at = self.child(at, key, || Node {
-                label: root.clone(),
-                ..Node::default()
-            });
+            (at, _) = self.child(at, root, "");
             self.nodes[at].add(before, after);
         }
         for frame in frames {
-            let key = names::key(frame);
-            let label = key.0.clone();
-            at = self.child(at, key, || Node::new(frame, label));
-            self.nodes[at].merge_place(frame);
-            self.nodes[at].add_code(frame, before.bytes.max(after.bytes));
-            self.nodes[at].add(before, after);
+            let (label, module) = names::key(frame);
+            let is_new;
+            (at, is_new) = self.child(at, &label, module);
+            let node = &mut self.nodes[at];
+            if is_new {
+                (node.file, node.line) = (frame.file.clone(), frame.line);
+            }
+            node.merge_place(frame);
+            node.add_code(frame, before.bytes.max(after.bytes));
+            node.add(before, after);
         }
     }
 
-    fn child(&mut self, parent: usize, key: (String, String), new: impl FnOnce() -> Node) -> usize {
-        let next = self.nodes.len();
-        let index = *self.nodes[parent].children.entry(key).or_insert(next);
-        if index == next {
-            self.nodes.push(new());
+    /// The child of a node, and whether it is new.
+    fn child(&mut self, parent: usize, label: &str, module: &str) -> (usize, bool) {
+        let (label, module) = (self.texts.keep(label), self.texts.keep(module));
+        // A report has fewer frames than that.
+        let next = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let key = (parent, label.id(), module.id());
+        let index = *self.children.entry(key).or_insert(next);
+        if index != next {
+            return (index as usize, false);
         }
-        index
+        let mut node = Node::new(label, module);
+        node.sibling = std::mem::replace(&mut self.nodes[parent].child, next);
+        self.nodes.push(node);
+        (index as usize, true)
     }
 
     /// The node that all paths go through.
@@ -175,8 +207,17 @@ impl Tree {
     }
 
     /// Indices of a node's children, by name.
-    pub fn children(&self, index: usize) -> impl DoubleEndedIterator<Item = usize> {
-        self.nodes[index].children.values().copied()
+    pub fn children(&self, index: usize) -> Vec<usize> {
+        let first = self.nodes[index].child as usize;
+        let next = |index: &usize| Some(self.nodes[*index].sibling as usize);
+        let siblings = std::iter::successors(Some(first), next);
+        let mut children: Vec<usize> = siblings.take_while(|index| *index > 0).collect();
+        let name = |index: &usize| {
+            let node = &self.nodes[*index];
+            (node.label.as_str(), node.module.as_str())
+        };
+        children.sort_by(|one, other| name(one).cmp(&name(other)));
+        children
     }
 }
 
@@ -206,7 +247,8 @@ mod tests {
         );
         let labels: Vec<_> = tree
             .children(1)
-            .map(|child| &tree.nodes()[child].label)
+            .into_iter()
+            .map(|child| tree.nodes()[child].label.as_str())
             .collect();
         assert_eq!(labels, ["a", "b"]);
         assert_eq!(tree.root().after.count, 2);
@@ -230,7 +272,7 @@ mod tests {
             inlined: true,
         };
         assert_eq!(cart.code(), Some(expected));
-        let weights: Vec<_> = cart.codes().iter().map(|(_, weight)| *weight).collect();
+        let weights: Vec<_> = cart.codes().map(|(_, weight)| *weight).collect();
         assert_eq!(weights, [10, 20, 30]);
         assert_eq!((tree.nodes().len(), tree.root().code()), (2, None));
     }
@@ -241,6 +283,6 @@ mod tests {
         let one = Amount { bytes: 1, count: 1 };
         tree.add(&[], &[sample::program("init", "a.cpp", 1, 1)], one, one);
         tree.add(&[], &[sample::library("init", 2)], one, one);
-        assert_eq!(tree.children(0).count(), 2);
+        assert_eq!(tree.children(0).len(), 2);
     }
 }

@@ -1,15 +1,17 @@
 //! A pprof profile, ours or another tool's, as call paths with one value.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use anyhow::{Context, Result, bail, ensure};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use prost::Message;
 
-use super::proto;
-use crate::report::json::MAX_FRAMES;
+use super::{budget, proto};
 use crate::report::model::{Frame, Origin};
+use crate::report::name::{Name, Names};
+use crate::report::reading::{MAX_ALL_FRAMES, MAX_FRAMES};
 use crate::report::{java, names};
 
 /// Bytes a profile may have when it is decompressed.
@@ -51,29 +53,29 @@ pub struct Sample {
 /// # Errors
 /// Fails when the bytes are no profile, when the profile is too large, refers
 /// to what it does not contain, or has negative values.
-pub fn read(file: &[u8]) -> Result<Profile> {
-    let bytes = if file.starts_with(&GZIP) {
-        decompress(file)?
-    } else {
-        file.to_vec()
-    };
+pub fn read(file: &mut (impl Read + Seek)) -> Result<Profile> {
+    let begin = file.stream_position()?;
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(GZIP.len() as u64)
+        .read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(begin))?;
+    let bytes = match head == GZIP {
+        true => whole(&mut MultiGzDecoder::new(BufReader::new(file))).context("damaged gzip data"),
+        false => whole(file),
+    }?;
+    budget::check(&bytes)?;
     let profile = proto::Profile::decode(bytes.as_slice()).context("not a pprof profile")?;
     Reader::new(&profile)?.read()
 }
 
-/// Decompresses gzip, within bounds.
-///
-/// # Errors
-/// Fails when the data is damaged or expands too far.
-fn decompress(file: &[u8]) -> Result<Vec<u8>> {
+/// Reads all there is, within bounds.
+fn whole(source: &mut impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let mut decoder = MultiGzDecoder::new(file).take(MAX_SIZE + 1);
-    decoder
-        .read_to_end(&mut bytes)
-        .context("damaged gzip data")?;
+    source.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     ensure!(
         bytes.len() as u64 <= MAX_SIZE,
-        "it expands to more than {} MiB",
+        "it has more than {} MiB, the most that is read of a profile",
         MAX_SIZE >> 20
     );
     Ok(bytes)
@@ -84,6 +86,10 @@ struct Reader<'a> {
     locations: HashMap<u64, &'a proto::Location>,
     functions: HashMap<u64, &'a proto::Function>,
     mappings: HashMap<u64, &'a proto::Mapping>,
+    /// The string table, for frames; none for what is empty.
+    names: Vec<Option<Name>>,
+    /// Frames that all samples together may still have.
+    frames_left: Cell<usize>,
     /// Index of the value that is read.
     value: usize,
     /// Index of the count that goes with it.
@@ -109,6 +115,8 @@ impl<'a> Reader<'a> {
                 .iter()
                 .map(|mapping| (mapping.id, mapping))
                 .collect(),
+            names: names_of(&profile.string_table),
+            frames_left: Cell::new(MAX_ALL_FRAMES),
             value: 0,
             count: None,
         };
@@ -159,6 +167,11 @@ impl<'a> Reader<'a> {
                 "a sample has more than {MAX_FRAMES} frames"
             );
         }
+        let left = self.frames_left.get().checked_sub(frames.len());
+        self.frames_left.set(left.with_context(|| {
+            format!("its samples have more than {MAX_ALL_FRAMES} frames together, the most that are read")
+        })?);
+        frames.shrink_to_fit();
         let value = |index: usize| {
             let value = *sample.value.get(index).context("a sample lacks a value")?;
             u64::try_from(value).with_context(|| {
@@ -191,12 +204,17 @@ impl<'a> Reader<'a> {
                 .functions
                 .get(&id)
                 .with_context(|| format!("there is no function {id}"))?;
-            let name = [function.name, function.system_name].map(|name| self.string(name));
-            let tier = java::tier_of(&name[1]).filter(|_| frame.module.is_none());
+            let name = [function.name, function.system_name].map(|name| self.name(name));
+            let system_name = name[1].as_deref().unwrap_or_default();
+            let tier = java::tier_of(system_name).filter(|_| frame.module.is_none());
+            ensure!(
+                frames.len() < MAX_FRAMES,
+                "a sample has more than {MAX_FRAMES} frames"
+            );
             frames.push(Frame {
                 origin: tier.unwrap_or(frame.origin),
-                function: name.into_iter().find(|name| !name.is_empty()),
-                file: Some(self.string(function.filename)).filter(|file| !file.is_empty()),
+                function: name.into_iter().flatten().next(),
+                file: self.name(function.filename),
                 line: u32::try_from(line.line).ok().filter(|line| *line > 0),
                 inlined: index > 0,
                 ..frame.clone()
@@ -213,9 +231,7 @@ impl<'a> Reader<'a> {
             .address
             .saturating_add(u64::from(!leaf && location.address > 0));
         let mapping = self.mappings.get(&location.mapping_id);
-        let module = mapping
-            .map(|mapping| self.string(mapping.filename))
-            .filter(|name| !name.is_empty());
+        let module = mapping.and_then(|mapping| self.name(mapping.filename));
         let offset = mapping.and_then(|mapping| {
             address
                 .checked_sub(mapping.memory_start)?
@@ -259,6 +275,12 @@ impl<'a> Reader<'a> {
             .position(|kind| !name.is_empty() && self.string(kind.r#type) == name)
     }
 
+    /// A name by index; an index out of range is none, nor is an empty string.
+    fn name(&self, index: i64) -> Option<Name> {
+        let index = usize::try_from(index).ok()?;
+        self.names.get(index)?.clone()
+    }
+
     /// A string by index; an index out of range is an empty string.
     fn string(&self, index: i64) -> String {
         let bytes = usize::try_from(index)
@@ -270,9 +292,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn names_of(strings: &[Vec<u8>]) -> Vec<Option<Name>> {
+    let mut names = Names::default();
+    let name = |bytes: &Vec<u8>| match bytes.is_empty() {
+        true => None,
+        false => Some(names.intern(&String::from_utf8_lossy(bytes))),
+    };
+    strings.iter().map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
+
+    fn read(file: &[u8]) -> Result<Profile> {
+        super::read(&mut Cursor::new(file))
+    }
 
     fn strings(names: &[&str]) -> Vec<Vec<u8>> {
         names.iter().map(|name| name.as_bytes().to_vec()).collect()

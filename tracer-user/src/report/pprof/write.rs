@@ -1,7 +1,7 @@
 //! A report as a pprof profile.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
@@ -29,102 +29,150 @@ const OPERATOR_NEW: &str = "operator new.*";
 /// # Errors
 /// Only those of the writer.
 pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
-    let profile = Builder::new(report).build(report);
-    let mut file = GzBuilder::new().write(writer, Compression::default());
-    file.write_all(&profile.encode_to_vec())?;
+    let file = GzBuilder::new().write(writer, Compression::default());
+    let file = Writer::new(report, file).write()?;
     file.finish().context("cannot compress the profile")?;
     Ok(())
 }
 
-/// Tables that are filled while the samples are written.
-#[derive(Default)]
-struct Builder {
-    profile: Profile,
-    strings: HashMap<String, i64>,
+/// Fields of [`Profile`], which are written as soon as they are known: its
+/// tables can be much larger than the report.
+mod field {
+    pub(super) const SAMPLE: u32 = 2;
+    pub(super) const MAPPING: u32 = 3;
+    pub(super) const LOCATION: u32 = 4;
+    pub(super) const FUNCTION: u32 = 5;
+    pub(super) const STRING: u32 = 6;
+}
+
+/// Writes samples, and what is new in them.
+struct Writer<'a, W> {
+    report: &'a Report,
+    file: W,
+    buffer: Vec<u8>,
+    strings: HashMap<Box<str>, i64>,
     /// By name, system's name and file.
     functions: HashMap<(i64, i64, i64), u64>,
     /// By process, address and lines.
-    locations: HashMap<(usize, u64, Vec<Line>), u64>,
-    /// Index into the report's modules of each mapping, in order of ids.
-    mappings: Vec<usize>,
+    locations: HashMap<(usize, u64, Box<[Line]>), u64>,
+    /// In order of ids; written last, since locations tell what is known of
+    /// them.
+    mappings: Vec<Mapping>,
+    /// Index into the report's modules of each mapping.
+    modules: Vec<usize>,
 }
 
-impl Builder {
-    fn new(report: &Report) -> Self {
-        let mut builder = Self::default();
-        builder.string("");
-        for (name, unit) in SAMPLE_TYPES {
-            let value_type = builder.value_type(name, unit);
-            builder.profile.sample_type.push(value_type);
+impl<'a, W: Write> Writer<'a, W> {
+    fn new(report: &'a Report, file: W) -> Self {
+        Self {
+            report,
+            file,
+            buffer: Vec::new(),
+            strings: HashMap::new(),
+            functions: HashMap::new(),
+            locations: HashMap::new(),
+            mappings: Vec::new(),
+            modules: Vec::new(),
         }
-        builder.profile.default_sample_type = builder.string(super::INUSE_SPACE);
-        builder.profile.period_type = Some(builder.value_type("space", "bytes"));
-        builder.profile.period = 1;
-        builder.add_mappings(report);
-        builder
     }
 
-    fn build(mut self, report: &Report) -> Profile {
+    fn write(mut self) -> io::Result<W> {
+        self.string("")?;
+        let head = self.head()?;
+        self.file.write_all(&head.encode_to_vec())?;
+        self.make_mappings()?;
+        let report = self.report;
         for site in report.memory().filter(|site| site.allocated_count > 0) {
-            let sample = self.sample(report, site);
-            self.profile.sample.push(sample);
+            let sample = self.sample(site)?;
+            self.emit(field::SAMPLE, &sample)?;
         }
-        self.profile.drop_frames = self.string(&allocators(report));
-        for comment in comments(report) {
-            let comment = self.string(&comment);
-            self.profile.comment.push(comment);
+        for mapping in std::mem::take(&mut self.mappings) {
+            self.emit(field::MAPPING, &mapping)?;
         }
-        self.profile.time_nanos = time_nanos(&report.started);
-        self.profile.duration_nanos = nanos(report.duration);
-        self.profile
+        let end = Profile {
+            drop_frames: self.string(&allocators(report))?,
+            comment: comments(report)
+                .iter()
+                .map(|comment| self.string(comment))
+                .collect::<io::Result<_>>()?,
+            time_nanos: time_nanos(&report.started),
+            duration_nanos: nanos(report.duration),
+            ..Profile::default()
+        };
+        self.file.write_all(&end.encode_to_vec())?;
+        Ok(self.file)
     }
 
-    /// Adds the mappings; viewers take the first for the main program.
-    fn add_mappings(&mut self, report: &Report) {
+    /// What the values mean.
+    fn head(&mut self) -> io::Result<Profile> {
+        let mut sample_type = Vec::new();
+        for (name, unit) in SAMPLE_TYPES {
+            sample_type.push(self.value_type(name, unit)?);
+        }
+        Ok(Profile {
+            sample_type,
+            default_sample_type: self.string(super::INUSE_SPACE)?,
+            period_type: Some(self.value_type("space", "bytes")?),
+            period: 1,
+            ..Profile::default()
+        })
+    }
+
+    /// Writes one record of a table.
+    fn emit(&mut self, field: u32, record: &impl Message) -> io::Result<()> {
+        self.buffer.clear();
+        prost::encoding::message::encode(field, record, &mut self.buffer);
+        self.file.write_all(&self.buffer)
+    }
+
+    /// Makes the mappings; viewers take the first for the main program.
+    fn make_mappings(&mut self) -> io::Result<()> {
+        let report = self.report;
         let is_library = |index: &usize| {
             let module = &report.modules[*index];
             let process = report.processes.get(module.process);
             process.is_none_or(|process| process.executable != module.path)
         };
-        self.mappings = (0..report.modules.len()).collect();
-        self.mappings.sort_by_key(is_library);
-        for (position, index) in self.mappings.clone().into_iter().enumerate() {
+        self.modules = (0..report.modules.len()).collect();
+        self.modules.sort_by_key(is_library);
+        for (position, index) in self.modules.clone().into_iter().enumerate() {
             let module = &report.modules[index];
             let mapping = Mapping {
                 id: position as u64 + 1,
                 memory_start: module.start,
                 memory_limit: module.end,
                 file_offset: module.file_offset,
-                filename: self.string(&names::clean(&module.path)),
-                build_id: self.string(&names::clean(module.build_id.as_deref().unwrap_or(""))),
+                filename: self.string(&names::clean(&module.path))?,
+                build_id: self.string(&names::clean(module.build_id.as_deref().unwrap_or("")))?,
                 ..Mapping::default()
             };
-            self.profile.mapping.push(mapping);
+            self.mappings.push(mapping);
         }
+        Ok(())
     }
 
-    fn sample(&mut self, report: &Report, site: &Site) -> Sample {
+    fn sample(&mut self, site: &Site) -> io::Result<Sample> {
         let groups = by_address(&site.frames);
         let leaf = groups.len().saturating_sub(1);
-        let locations: Vec<u64> = groups
-            .iter()
-            .enumerate()
-            .map(|(index, frames)| self.location(report, site.process, frames, index == leaf))
-            .collect();
+        let mut location_id = Vec::with_capacity(groups.len());
+        for (index, frames) in groups.iter().enumerate() {
+            location_id.push(self.location(site.process, frames, index == leaf)?);
+        }
+        location_id.reverse();
         let values = [
             site.allocated_count,
             site.allocated_bytes,
             site.live_count,
             site.live_bytes,
         ];
-        Sample {
-            location_id: locations.into_iter().rev().collect(),
+        Ok(Sample {
+            location_id,
             value: values.map(int).to_vec(),
-            label: self.labels(report, site),
-        }
+            label: self.labels(site)?,
+        })
     }
 
-    fn labels(&mut self, report: &Report, site: &Site) -> Vec<Label> {
+    fn labels(&mut self, site: &Site) -> io::Result<Vec<Label>> {
         let kind = match site.kind {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
@@ -132,38 +180,39 @@ impl Builder {
             MemoryKind::JniHandle => "jni_handle",
             MemoryKind::Thread => "thread",
         };
-        let mut labels = vec![self.text_label("kind", kind)];
-        if let Some(process) = report.processes.get(site.process) {
-            labels.push(self.text_label(super::PROCESS, &names::clean(&process.name)));
-            labels.push(self.number_label("pid", process.pid));
+        let mut labels = vec![self.text_label("kind", kind)?];
+        if let Some(process) = self.report.processes.get(site.process) {
+            labels.push(self.text_label(super::PROCESS, &names::clean(&process.name))?);
+            labels.push(self.number_label("pid", process.pid)?);
         }
         if let Some(thread) = &site.thread {
-            labels.push(self.text_label(super::THREAD, &names::clean(&thread.name)));
-            labels.push(self.number_label(super::THREAD_ID, thread.id));
+            labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);
+            labels.push(self.number_label(super::THREAD_ID, thread.id)?);
         }
-        labels
+        Ok(labels)
     }
 
-    fn text_label(&mut self, key: &str, text: &str) -> Label {
-        Label {
-            key: self.string(key),
-            str: self.string(text),
+    fn text_label(&mut self, key: &str, text: &str) -> io::Result<Label> {
+        Ok(Label {
+            key: self.string(key)?,
+            str: self.string(text)?,
             num: 0,
-        }
+        })
     }
 
-    fn number_label(&mut self, key: &str, number: u32) -> Label {
-        Label {
-            key: self.string(key),
+    fn number_label(&mut self, key: &str, number: u32) -> io::Result<Label> {
+        Ok(Label {
+            key: self.string(key)?,
             str: 0,
             num: number.into(),
-        }
+        })
     }
 
     /// The location of a frame and the frames inlined into it.
-    fn location(&mut self, report: &Report, process: usize, frames: &[Frame], leaf: bool) -> u64 {
+    fn location(&mut self, process: usize, frames: &[Frame], leaf: bool) -> io::Result<u64> {
         let named = frames.iter().rev().filter(|frame| frame.function.is_some());
-        let lines: Vec<Line> = named.map(|frame| self.line(frame)).collect();
+        let lines = named.map(|frame| self.line(frame));
+        let lines = lines.collect::<io::Result<Box<[Line]>>>()?;
         // A return address may be the next function's: point into the call.
         let address = frames.first().map_or(0, |frame| frame.address);
         let address = if leaf {
@@ -171,29 +220,30 @@ impl Builder {
         } else {
             address.saturating_sub(1)
         };
-        let mapping_id = self.mapping(report, process, address);
+        let mapping_id = self.mapping(process, address);
         self.describe_mapping(mapping_id, frames);
-        let next = self.profile.location.len() as u64 + 1;
+        let next = self.locations.len() as u64 + 1;
         let key = (process, address, lines);
         if let Some(id) = self.locations.get(&key) {
-            return *id;
+            return Ok(*id);
         }
-        self.profile.location.push(Location {
+        let location = Location {
             id: next,
             mapping_id,
             address,
-            line: key.2.clone(),
-        });
+            line: key.2.to_vec(),
+        };
+        self.emit(field::LOCATION, &location)?;
         self.locations.insert(key, next);
-        next
+        Ok(next)
     }
 
-    fn mapping(&self, report: &Report, process: usize, address: u64) -> u64 {
+    fn mapping(&self, process: usize, address: u64) -> u64 {
         let holds = |index: &usize| {
-            let module = &report.modules[*index];
+            let module = &self.report.modules[*index];
             module.process == process && (module.start..module.end).contains(&address)
         };
-        self.mappings
+        self.modules
             .iter()
             .position(holds)
             .map_or(0, |position| position as u64 + 1)
@@ -203,7 +253,7 @@ impl Builder {
     /// not try again with the files of their own machine.
     fn describe_mapping(&mut self, id: u64, frames: &[Frame]) {
         let index = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
-        let Some(mapping) = index.and_then(|index| self.profile.mapping.get_mut(index)) else {
+        let Some(mapping) = index.and_then(|index| self.mappings.get_mut(index)) else {
             return;
         };
         mapping.has_functions |= frames.iter().any(|frame| frame.function.is_some());
@@ -212,17 +262,15 @@ impl Builder {
         mapping.has_inline_frames |= frames.iter().any(|frame| frame.inlined);
     }
 
-    fn line(&mut self, frame: &Frame) -> Line {
+    fn line(&mut self, frame: &Frame) -> io::Result<Line> {
         let label = names::label(frame);
-        let name = self.string(&label);
+        let name = self.string(&label)?;
         // Viewers show the name; how the JVM ran a method is for ourselves.
-        let system_name = self.string(&java::with_tier(&label, frame.origin));
-        let filename = self.string(&names::clean(frame.file.as_deref().unwrap_or("")));
-        let next = self.profile.function.len() as u64 + 1;
-        let function_id = *self
-            .functions
-            .entry((name, system_name, filename))
-            .or_insert(next);
+        let system_name = self.string(&java::with_tier(&label, frame.origin))?;
+        let filename = self.string(&names::clean(frame.file.as_deref().unwrap_or("")))?;
+        let next = self.functions.len() as u64 + 1;
+        let key = (name, system_name, filename);
+        let function_id = *self.functions.entry(key).or_insert(next);
         if function_id == next {
             let function = Function {
                 id: next,
@@ -230,29 +278,31 @@ impl Builder {
                 system_name,
                 filename,
             };
-            self.profile.function.push(function);
+            self.emit(field::FUNCTION, &function)?;
         }
-        Line {
+        Ok(Line {
             function_id,
             line: frame.line.unwrap_or(0).into(),
-        }
+        })
     }
 
-    fn value_type(&mut self, name: &str, unit: &str) -> ValueType {
-        ValueType {
-            r#type: self.string(name),
-            unit: self.string(unit),
-        }
+    fn value_type(&mut self, name: &str, unit: &str) -> io::Result<ValueType> {
+        Ok(ValueType {
+            r#type: self.string(name)?,
+            unit: self.string(unit)?,
+        })
     }
 
-    fn string(&mut self, text: &str) -> i64 {
+    fn string(&mut self, text: &str) -> io::Result<i64> {
         if let Some(index) = self.strings.get(text) {
-            return *index;
+            return Ok(*index);
         }
-        let index = int(self.profile.string_table.len() as u64);
-        self.profile.string_table.push(text.into());
+        let index = int(self.strings.len() as u64);
         self.strings.insert(text.into(), index);
-        index
+        self.buffer.clear();
+        prost::encoding::string::encode(field::STRING, &text.to_owned(), &mut self.buffer);
+        self.file.write_all(&self.buffer)?;
+        Ok(index)
     }
 }
 

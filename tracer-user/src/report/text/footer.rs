@@ -1,7 +1,7 @@
 //! Losses, how whole the stacks are, and what tracing cost.
 
 use super::layout::Layout;
-use crate::report::model::{Report, Stacks};
+use crate::report::model::{Report, Shortened, Stacks};
 use crate::report::{names, units};
 
 /// Adds an empty line, the losses that occurred, the stacks and the cost.
@@ -21,6 +21,9 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         layout.prose(text, layout.warning, 2, &line);
     }
     unseen(text, report, layout);
+    if let Some(line) = shortened(&report.shortened) {
+        layout.prose(text, layout.warning, 0, &line);
+    }
     if report.stacks.allocations > 0 {
         layout.prose(text, layout.faint, 0, &stacks(&report.stacks));
     }
@@ -51,6 +54,28 @@ fn unseen(text: &mut String, report: &Report, layout: &Layout) {
             layout.prose(text, layout.warning, 0, &line);
         }
     }
+}
+
+/// What is missing of names; no number is touched by that.
+fn shortened(shortened: &Shortened) -> Option<String> {
+    let mut parts = Vec::new();
+    if shortened.names > 0 {
+        let length = match shortened.length {
+            0 => String::new(),
+            length => format!(" at {}", units::bytes(length)),
+        };
+        parts.push(format!(
+            "{} cut{length}, since all together would take too much room",
+            units::counted(shortened.names, "name")
+        ));
+    }
+    if shortened.inlined > 0 {
+        parts.push(format!(
+            "inlined functions left out at {}, since there are so many frames",
+            units::counted(shortened.inlined, "place")
+        ));
+    }
+    (!parts.is_empty()).then(|| format!("Names: {}.", parts.join("; ")))
 }
 
 fn stacks(stacks: &Stacks) -> String {

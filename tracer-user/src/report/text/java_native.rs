@@ -111,7 +111,7 @@ fn direct(report: &Report, process: usize, before: Option<Buffers>, after: &Buff
 
 /// Whether a path takes the memory of a direct buffer.
 fn is_direct(frames: &[Frame]) -> bool {
-    let name = |frame: &Frame| frame.function.clone().unwrap_or_default();
+    let name = |frame: &Frame| frame.function.as_deref().unwrap_or_default().to_owned();
     let [buffer, memory] = DIRECT;
     let mut pairs = frames.iter().zip(frames.iter().skip(1));
     pairs.any(|(outer, inner)| name(outer) == buffer && name(inner).ends_with(memory))

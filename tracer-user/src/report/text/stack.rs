@@ -1,5 +1,6 @@
 //! A call path, most important frame first.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use unicode_width::UnicodeWidthStr;
@@ -29,11 +30,11 @@ pub struct Stack<'a> {
 /// One or more frames in a row with the same name.
 struct Line<'a> {
     frame: &'a Frame,
-    label: String,
+    label: Cow<'a, str>,
     repeated: usize,
 }
 
-impl Stack<'_> {
+impl<'a> Stack<'a> {
     /// Adds the lines, each after `indent` spaces. The leaf-most frame of the
     /// program's own code stands out.
     pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
@@ -58,8 +59,8 @@ impl Stack<'_> {
         }
     }
 
-    fn lines(&self) -> Vec<Line<'_>> {
-        let mut lines: Vec<Line<'_>> = Vec::new();
+    fn lines(&self) -> Vec<Line<'a>> {
+        let mut lines: Vec<Line<'a>> = Vec::new();
         for frame in self.frames.iter().rev() {
             let label = names::label(frame);
             match lines.last_mut() {
