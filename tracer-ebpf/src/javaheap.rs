@@ -106,7 +106,7 @@ unsafe fn read_name(regs: *mut pt_regs, place: *const Place, thread: *mut Thread
         if read::user_bytes(into, address, length) {
             (*name).length = length;
         }
-        let word = (*name).word(maps::settings().hash_seed);
+        let word = (*name).word(maps::setting!(hash_seed));
         if CLASS_NAMES.get_ptr(word).is_none() {
             // Not a copy: the program's stack has little room.
             let name: &ClassName = &*name;

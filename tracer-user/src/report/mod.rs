@@ -19,6 +19,7 @@ pub mod reading;
 pub mod shape;
 pub mod text;
 pub mod units;
+pub mod visible;
 
 #[cfg(test)]
 mod huge;
