@@ -57,7 +57,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // What the kernel does when its breakpoints are gone.
     (
         "hooks",
-        Choice::Only(&["a_hook_made_while_traced_is_noticed"]),
+        Choice::Only(&["a_breakpoint_that_is_put_back_is_still_known"]),
     ),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
