@@ -50,8 +50,9 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         show(check.what, check.problem.map_or(Ok(String::new()), Err));
     }
     let held = Holding::find();
-    show("privileges while tracing", held.tracing);
+    show("privileges while attaching", held.attaching);
     show("kernel accepts the programs", held.load);
+    show("privileges while tracing", held.tracing);
     show("privileges while reporting", held.reporting);
     show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
@@ -76,8 +77,9 @@ fn kernel_release() -> String {
 
 /// What a run holds, phase by phase, as the kernel tells it.
 struct Holding {
-    tracing: Result<String, String>,
+    attaching: Result<String, String>,
     load: Result<String, String>,
+    tracing: Result<String, String>,
     reporting: Result<String, String>,
     parsing: Result<String, String>,
 }
@@ -87,16 +89,21 @@ impl Holding {
     /// is gone.
     fn find() -> Self {
         let phases = || Self {
-            tracing: in_phase(Phase::Tracing(Duties::default())),
+            attaching: in_phase(Phase::Tracing(Duties {
+                opens_events: true,
+                ..Duties::default()
+            })),
             load: load(),
+            tracing: in_phase(Phase::Tracing(Duties::default())),
             reporting: in_phase(Phase::Reporting),
             parsing: in_phase(Phase::Parsing),
         };
         let failed = |_| {
             let problem = || Err("a thread of unfreed panicked".to_owned());
             Self {
-                tracing: problem(),
+                attaching: problem(),
                 load: problem(),
+                tracing: problem(),
                 reporting: problem(),
                 parsing: problem(),
             }
