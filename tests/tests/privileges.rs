@@ -10,7 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::{
-    Finished, Jdk, Outputs, Program, Sums, Target, Tracer, binary, target_path, unfreed, wait_until,
+    Finished, Jdk, Outputs, Program, Sums, Target, Tracer, binary, kernel_version, target_path,
+    unfreed, wait_until,
 };
 
 /// A user whom every Debian has, whose name is his group's, and whose ids
@@ -26,6 +27,7 @@ const SETGID: u64 = 1 << 6;
 const SETUID: u64 = 1 << 7;
 const IPC_LOCK: u64 = 1 << 14;
 const SYS_PTRACE: u64 = 1 << 19;
+const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 const CHECKPOINT_RESTORE: u64 = 1 << 40;
@@ -362,6 +364,12 @@ fn own() -> Result<u64> {
     Ok(held(&lines(&fs::read_to_string("/proc/self/status")?, ':'))?.permitted)
 }
 
+/// What probes take that are placed by perf events, as before 6.10.
+fn later_events() -> Result<u64> {
+    let by_events = kernel_version()? < (6, 10);
+    Ok(if by_events { SYS_ADMIN } else { 0 })
+}
+
 #[test]
 fn a_tracer_keeps_what_it_needs() -> Result<()> {
     let mut target = Target::start("leak")?;
@@ -372,7 +380,7 @@ fn a_tracer_keeps_what_it_needs() -> Result<()> {
     let tracer = Tracer::record(target.pid, &["-o", &pipe])?;
     let main = main_thread(tracer.pid())?;
     assert_eq!(main.effective, TRACE & own()?);
-    assert_eq!(main.permitted, ALL & own()?);
+    assert_eq!(main.permitted, (ALL | later_events()?) & own()?);
     ensure!(powerless(tracer.pid())? > 0, "who builds tables?");
     target.command("leak_blocks")?;
     tracer.signal(libc::SIGINT)?;
@@ -404,7 +412,7 @@ fn a_tracer_of_a_program_can_end_it_too() -> Result<()> {
     // The thread that started it is gone when it is ready.
     tracer.wait_printed("ready")?;
     let main = main_thread(tracer.pid())?;
-    assert_eq!(main.permitted, (ALL | KILL) & own()?);
+    assert_eq!(main.permitted, (ALL | KILL | SYS_ADMIN) & own()?);
     assert_eq!(main.effective, TRACE & own()?);
     tracer.stop()?;
     Ok(())
@@ -417,7 +425,7 @@ fn a_tracer_that_asks_a_jvm_can_be_its_user() -> Result<()> {
     let tracer = Tracer::record(target.pid, &["--java-heap"])?;
     let main = main_thread(tracer.pid())?;
     let asks = KILL | SETUID | SETGID;
-    assert_eq!(main.permitted, (ALL | asks) & own()?);
+    assert_eq!(main.permitted, (ALL | asks | SYS_ADMIN) & own()?);
     assert_eq!(main.effective, TRACE & own()?);
     let asking = (SYS_PTRACE | DAC_READ_SEARCH | asks) & own()?;
     let mut others = Vec::new();
@@ -438,13 +446,19 @@ fn root_is_not_needed() -> Result<()> {
     fs::copy(binary()?, &tracer)?;
     fs::set_permissions(&tracer, fs::Permissions::from_mode(0o755))?;
     let account = Account::of(USER)?;
-    let names = "+bpf,+perfmon,+sys_ptrace,+dac_read_search";
+    let mut names = "+bpf,+perfmon,+sys_ptrace,+dac_read_search".to_owned();
+    let mut few = BPF | PERFMON | SYS_PTRACE | DAC_READ_SEARCH;
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid")?;
+    if paranoid.trim().parse::<i32>()? > 2 || later_events()? != 0 {
+        names += ",+sys_admin";
+        few |= SYS_ADMIN;
+    }
     let as_user = || {
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", &account.uid.to_string()])
             .args(["--regid", &account.gid.to_string(), "--clear-groups"])
-            .args(["--inh-caps", names, "--ambient-caps", names])
+            .args(["--inh-caps", &names, "--ambient-caps", &names])
             .arg(&tracer)
             // Said by a user who is not root, it means nothing.
             .envs([("SUDO_UID", "0"), ("SUDO_GID", "0")])
@@ -476,7 +490,6 @@ fn root_is_not_needed() -> Result<()> {
         let more = std::io::BufRead::read_line(&mut stderr, &mut heard)?;
         ensure!(more > 0, "{heard}");
     }
-    let few = BPF | PERFMON | SYS_PTRACE | DAC_READ_SEARCH;
     for status in threads(tracer.id())? {
         let held = held(&status)?;
         ensure!(held.permitted & !few == 0, "{status:?}");
@@ -499,6 +512,7 @@ fn doctor_shows_what_is_held() -> Result<()> {
     let doctor = unfreed(&["doctor"])?;
     ensure!(doctor.status.success(), "{}", doctor.stdout);
     for part in [
+        "privileges while attaching: DAC_READ_SEARCH, SYS_PTRACE, PERFMON, BPF, CHECKPOINT_RESTORE",
         "privileges while tracing: DAC_READ_SEARCH, SYS_PTRACE, PERFMON, BPF, CHECKPOINT_RESTORE",
         "privileges while reporting: none",
         "privileges of threads that read files: none",

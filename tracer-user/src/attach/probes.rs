@@ -16,7 +16,7 @@ use super::guarded::Guarded;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
-use crate::kernel::link::Link;
+use crate::kernel::link::{Link, Road};
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
 use crate::process::clock::monotonic_ns;
@@ -359,15 +359,26 @@ fn place(object: &mut Object, step: &Step, guarded: &mut Guarded) -> Result<()> 
     Ok(())
 }
 
-/// Empty probes of ours at all places; those that cannot be placed are left out.
+/// Probes of ours at all places that do nothing; those that cannot be placed are
+/// left out.
 fn known_to_us(object: &mut Object, guarded: &Guarded) -> Vec<Link> {
     let path = guarded.file.descriptor_path();
     let us = Some(std::process::id());
     let stretches = guarded.stretches.iter();
-    let places = stretches.flat_map(|stretch| &stretch.places);
-    places
-        .filter_map(|place| object.attach_one(EMPTY, *place, &path, us).ok())
-        .collect()
+    let offsets = stretches.flat_map(|stretch| &stretch.places);
+    // A perf event may need a capability that was given up.
+    if object.road() == Road::PerfEvents {
+        return offsets
+            .filter_map(|offset| object.attach_one(EMPTY, *offset, &path, us).ok())
+            .collect();
+    }
+    let nothing = |offset: &u64| Place {
+        function: None,
+        offset: *offset,
+    };
+    let places: Vec<_> = offsets.map(nothing).collect();
+    let links = object.attach(Moment::Entry, &places, &path, us);
+    links.unwrap_or_default()
 }
 
 /// Takes probes away. The kernel takes 0.1 s over each, but over all at once if

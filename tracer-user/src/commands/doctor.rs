@@ -61,7 +61,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
         show(check.what, check.problem.map_or(Ok(String::new()), Err));
     }
     let held = Holding::find();
-    show("privileges while tracing", held.tracing);
+    show("privileges while attaching", held.attaching);
     let (accepted, filter_kills) = match held.load {
         Ok((detail, kills)) => (Ok(detail), kills),
         Err(problem) => (Err(problem), false),
@@ -74,6 +74,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
             Ok(detail.into()),
         );
     }
+    show("privileges while tracing", held.tracing);
     show("privileges while reporting", held.reporting);
     show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
@@ -98,9 +99,10 @@ fn kernel_release() -> String {
 
 /// What a run holds, phase by phase, as the kernel tells it.
 struct Holding {
-    tracing: Result<String, String>,
+    attaching: Result<String, String>,
     /// With whether return probes kill processes with a filter.
     load: Result<(String, bool), String>,
+    tracing: Result<String, String>,
     reporting: Result<String, String>,
     parsing: Result<String, String>,
 }
@@ -110,16 +112,21 @@ impl Holding {
     /// is gone.
     fn find() -> Self {
         let phases = || Self {
-            tracing: in_phase(Phase::Tracing(Duties::default())),
+            attaching: in_phase(Phase::Tracing(Duties {
+                opens_events: true,
+                ..Duties::default()
+            })),
             load: load(),
+            tracing: in_phase(Phase::Tracing(Duties::default())),
             reporting: in_phase(Phase::Reporting),
             parsing: in_phase(Phase::Parsing),
         };
         let failed = |_| {
             let problem = || "a thread of unfreed panicked".to_owned();
             Self {
-                tracing: Err(problem()),
+                attaching: Err(problem()),
                 load: Err(problem()),
+                tracing: Err(problem()),
                 reporting: Err(problem()),
                 parsing: Err(problem()),
             }
@@ -140,6 +147,8 @@ fn load() -> Result<(String, bool), String> {
     let text = |error| format!("{error:#}");
     let options = Options::smallest().map_err(text)?;
     let mut session = Session::load(options, Builder::start()).map_err(text)?;
+    // While perf events can be opened yet.
+    let filter_kills = session.filter_kills();
     let stacks = own_stacks(&mut session).map_err(text)?;
     if stacks.whole < stacks.allocations || stacks.allocations == 0 {
         return Err(format!(
@@ -147,7 +156,6 @@ fn load() -> Result<(String, bool), String> {
             stacks.allocations, stacks.whole, stacks.cut
         ));
     }
-    let filter_kills = session.filter_kills();
     let detail = format!(
         "attached by {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
         session.road(),

@@ -46,6 +46,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let duties = Duties {
         ends_program: false,
         asks_jvms: args.java.java_heap || args.trace.jvm_attach,
+        opens_events: true,
     };
     Phase::Tracing(duties).start()?;
     let targets = pids
@@ -75,6 +76,11 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             }
         }
         session.start()?;
+        Phase::Tracing(Duties {
+            opens_events: session.may_open_events(),
+            ..duties
+        })
+        .start()?;
         announce(&mut session, &args.trace);
         let plan = Plan {
             trace: &args.trace,

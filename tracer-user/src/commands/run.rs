@@ -60,6 +60,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let duties = Duties {
             ends_program: true,
             asks_jvms: args.trace.jvm_attach,
+            // Nobody knows what it will be.
+            opens_events: true,
         };
         Phase::Tracing(duties).start()?;
         let expected = files_of(&path);

@@ -39,6 +39,11 @@ pub const WRITE: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet
 /// share.
 pub const LOCK: CapabilitySet = CapabilitySet::IPC_LOCK;
 
+/// Open perf events where `CAP_PERFMON` does not do: for probes on all kernels
+/// that have the change "perf: Revert to requiring CAP_SYS_ADMIN for uprobes" of
+/// 2025, and on Debian's for any event (`kernel.perf_event_paranoid` above 2).
+pub const EVENT: CapabilitySet = CapabilitySet::SYS_ADMIN;
+
 /// Send signals to processes of other users.
 pub const SIGNAL: CapabilitySet = CapabilitySet::KILL;
 
@@ -55,6 +60,9 @@ pub struct Duties {
     pub ends_program: bool,
     /// It asks JVMs by their attach protocol.
     pub asks_jvms: bool,
+    /// It opens perf events: those of the start, and probes that are placed by
+    /// them.
+    pub opens_events: bool,
 }
 
 /// What a thread is at.
@@ -146,6 +154,7 @@ impl Duties {
         let mut needs = CapabilitySet::empty();
         needs.set(SIGNAL, self.ends_program || self.asks_jvms);
         needs.set(IMPERSONATE, self.asks_jvms);
+        needs.set(EVENT, self.opens_events);
         needs
     }
 }
@@ -230,9 +239,9 @@ mod tests {
         let all = Duties {
             ends_program: true,
             asks_jvms: true,
+            opens_events: true,
         };
         let never = [
-            CapabilitySet::SYS_ADMIN,
             CapabilitySet::SYS_MODULE,
             CapabilitySet::SYS_RAWIO,
             CapabilitySet::SYS_BOOT,
@@ -272,12 +281,19 @@ mod tests {
     fn duties_bring_what_they_need_and_no_more() {
         let tracing = |duties| Phase::Tracing(duties).keeps(everything()).permitted;
         let plain = tracing(Duties::default());
-        assert!(!plain.intersects(SIGNAL | IMPERSONATE));
+        assert!(!plain.intersects(SIGNAL | IMPERSONATE | EVENT));
         let ends = tracing(Duties {
             ends_program: true,
-            asks_jvms: false,
+            ..Duties::default()
         });
         assert_eq!(ends, plain | SIGNAL);
+        let opens = Phase::Tracing(Duties {
+            opens_events: true,
+            ..Duties::default()
+        });
+        let opens = opens.keeps(everything());
+        assert_eq!(opens.permitted, plain | EVENT);
+        assert!(!opens.effective.contains(EVENT));
     }
 
     /// On a thread of its own: what it gives up is gone.

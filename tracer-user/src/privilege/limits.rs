@@ -31,8 +31,8 @@ impl Limits {
     /// # Errors
     /// Fails as `setrlimit` does. To lower a limit is always allowed.
     pub fn set(&self) -> io::Result<()> {
-        setrlimit(Resource::Nofile, self.files.clone())?;
-        setrlimit(Resource::Memlock, self.locked.clone())?;
+        setrlimit(Resource::Nofile, self.files)?;
+        setrlimit(Resource::Memlock, self.locked)?;
         Ok(())
     }
 }

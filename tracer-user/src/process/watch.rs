@@ -22,7 +22,7 @@ use rustix::event::epoll;
 use super::clock::monotonic_ns;
 use super::maps::MappedRange;
 use super::record;
-use crate::privilege::capability::{LOCK, with};
+use crate::privilege::capability::{EVENT, LOCK, with};
 
 /// The size of each CPU's buffer, bytes: room for some 2,000 mappings
 /// between two drains.
@@ -111,7 +111,7 @@ impl CodeWatch {
     pub fn open() -> Result<Self> {
         let cpus = online_cpus()?;
         let open_all = || cpus.into_iter().map(open_buffer).collect::<Result<_>>();
-        let buffers: Vec<Sampler> = with(LOCK, open_all)?;
+        let buffers: Vec<Sampler> = with(LOCK | EVENT, open_all)?;
         let news = all_of(&buffers).context("cannot wait for new code")?;
         Ok(CodeWatch {
             buffers,
@@ -184,7 +184,8 @@ fn open_buffer(cpu: usize) -> Result<Sampler> {
         .with_context(|| {
             format!(
                 "cannot watch new code on CPU {cpu} (perf_event_open): run as root, or grant \
-                 CAP_PERFMON"
+                 CAP_PERFMON, and where kernel.perf_event_paranoid is above 2 (Debian) \
+                 CAP_SYS_ADMIN too"
             )
         })
 }

@@ -37,7 +37,7 @@ pub enum Destination {
 #[derive(Debug)]
 pub struct FileDestination {
     path: PathBuf,
-    place: OnceLock<Place>,
+    place: OnceLock<Box<Place>>,
 }
 
 impl Destination {
@@ -96,7 +96,7 @@ impl FileDestination {
             return Ok(place);
         }
         let place = Place::find(&self.path)?;
-        Ok(self.place.get_or_init(|| place))
+        Ok(self.place.get_or_init(|| Box::new(place)))
     }
 }
 

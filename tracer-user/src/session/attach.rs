@@ -7,6 +7,8 @@ use super::left_alone::Sound;
 use super::target::Target;
 use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::probes::Scope;
+use crate::jvm::attach::is_jvm;
+use crate::kernel::link::Road;
 use crate::process::clock::monotonic_ns;
 
 impl Session {
@@ -72,6 +74,16 @@ impl Session {
             heaps += usize::from(self.probe(pid, allocator)?);
         }
         self.check_any_heap(pid, heaps)
+    }
+
+    /// Whether probes may have to be placed by perf events yet: on that road,
+    /// and in JVMs.
+    pub fn may_open_events(&self) -> bool {
+        let has_jvm = |target: &Target| {
+            let code = self.images.current_code(target.pid);
+            code.is_none_or(|code| is_jvm(code.process()))
+        };
+        self.road() == Road::PerfEvents || self.options.follow || self.targets.iter().any(has_jvm)
     }
 
     pub(super) fn scope(&self, pid: u32) -> Scope {

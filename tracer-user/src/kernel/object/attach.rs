@@ -11,6 +11,7 @@ use tracer_ebpf::call::Function;
 use super::{Object, program};
 use crate::kernel::link::Link;
 use crate::kernel::program::{Moment, Place};
+use crate::privilege::capability::{EVENT, with};
 use crate::process::address::FileOffset;
 
 /// The program at all places of USDT probes.
@@ -139,7 +140,8 @@ impl Object {
             None => UProbeScope::AllProcesses,
         };
         let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let link = program.attach(location, file, scope).with_context(|| {
+        let attached = with(EVENT, || program.attach(location, file, scope));
+        let link = attached.with_context(|| {
             format!(
                 "cannot place a probe at offset {offset:#x} of {}",
                 file.display()
