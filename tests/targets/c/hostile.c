@@ -58,7 +58,7 @@ static Caller map_file(void) {
         .e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
         .e_type = ET_DYN, .e_machine = EM_X86_64, .e_version = EV_CURRENT,
         .e_phoff = sizeof header, .e_shoff = SYMBOLS + table, .e_ehsize = sizeof header,
-        .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1, .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 5};
+        .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1, .e_shentsize = sizeof(Elf64_Shdr), .e_shnum = 5, .e_shstrndx = 2};
     Elf64_Phdr segment = {.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_offset = CODE,
                           .p_vaddr = CODE, .p_filesz = 0x1000, .p_memsz = 0x1000};
     Elf64_Shdr sections[5] = {
