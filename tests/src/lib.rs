@@ -8,6 +8,7 @@
 //! `target/targets`); `cargo xtask test` sets both.
 
 use std::env;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub mod incident;
 pub mod java_stack;
 pub mod jdk;
 mod kernel;
+mod kernel_map;
+mod known_code;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
 #[path = "../../tracer-user/src/report/model.rs"]
@@ -40,6 +43,8 @@ pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
 pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
+pub use kernel_map::KernelMap;
+pub use known_code::wait_known;
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use program::Program;
@@ -117,6 +122,18 @@ pub fn line_of(file: &str, marker: &str) -> Result<u32> {
             if first.is_some() { "several" } else { "no" }
         ),
     }
+}
+
+/// Makes a pipe with a name.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // SAFETY: `name` is a string that lives until after the call.
+    let made = unsafe { libc::mkfifo(name.as_ptr(), 0o600) };
+    ensure!(made == 0, "mkfifo: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Asks until there is an answer.

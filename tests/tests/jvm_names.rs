@@ -2,13 +2,12 @@
 //! class, method and line, inlined methods and hidden ones among them.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::{ends_in, java_frames, plain_frame, thread_in_dump};
-use unfreed_tests::{Jdk, Target, Tracer, View, wait_until};
+use unfreed_tests::{Jdk, Target, Tracer, View, make_fifo, wait_until};
 
 // --- threads that wait in native code ---
 
@@ -22,10 +21,7 @@ struct Silence {
 impl Silence {
     fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("silence");
-        let name = CString::new(path.as_os_str().as_encoded_bytes())?;
-        // SAFETY: `name` is a string that lives until after the call.
-        let made = unsafe { libc::mkfifo(name.as_ptr(), 0o600) };
-        ensure!(made == 0, "mkfifo: {}", std::io::Error::last_os_error());
+        make_fifo(&path)?;
         let writer = OpenOptions::new().read(true).write(true).open(&path)?;
         Ok(Self {
             path,

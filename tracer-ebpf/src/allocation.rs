@@ -8,7 +8,7 @@ use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight;
-use crate::maps::{self, LIVE, UNTRACED_FREES};
+use crate::maps::{self, UNTRACED_FREES};
 use crate::read;
 
 /// Takes realloc's old block out of the live map: while the call runs, the
@@ -21,19 +21,11 @@ pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&mut (*thread).call, (*thread).image) };
     let key = BlockKey { address, image };
-    match LIVE.get_ptr(key) {
-        Some(block) => {
-            // SAFETY: a live map value.
-            call.old = unsafe { *block };
-            if LIVE.remove(key).is_ok() {
-                call.old_address = address;
-            }
-        }
-        None => {
-            call.old.site = NO_SITE;
-            call.old_address = address;
-        }
+    match inflight::take(key) {
+        Some(block) => call.old = block,
+        None => call.old.site = NO_SITE,
     }
+    call.old_address = address;
 }
 
 /// An allocating function returned.

@@ -9,7 +9,7 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::table::{RangeKind, Replaced, search};
 
 use crate::inflight::now;
-use crate::maps::{self, ANY_REPLACED, CODE_OF, PROCESSES, RANGES, REPLACED, SPACES};
+use crate::maps::{self, ANY_REPLACED, CODE_OF, RANGES, REPLACED, SPACES};
 use crate::read::kernel;
 
 /// Ranges that are replaced at once, at most, while the others stay known.
@@ -24,17 +24,16 @@ const MAX_ADDRESS: u64 = 0x7fff_ffff_ffff;
 #[inline(always)]
 pub(crate) fn unmapped_area(context: &RawTracePointContext) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let Some(process) = PROCESSES.get_ptr(pid) else {
+    let Some(process) = maps::process(pid) else {
         return;
     };
     let address: u64 = context.arg(0);
     let info: u64 = context.arg(1);
-    let length = info + u64::from(maps::settings().unmapped_length);
+    let length = info + u64::from(maps::setting!(unmapped_length));
     if let Some(length) = kernel::<u64>(length)
         && address <= MAX_ADDRESS
     {
-        // SAFETY: a live map value.
-        replaced(unsafe { (*process).image }, address, length);
+        replaced(process.image, address, length);
     }
 }
 
@@ -96,7 +95,10 @@ fn note_replaced(image: u64, space: u32, times: u64) {
         },
         // No room: nothing is known of it until user space has looked.
         None => {
-            let _ = CODE_OF.remove(image);
+            if let Some(code) = CODE_OF.get_ptr_mut(image) {
+                // SAFETY: a live map value. To remove it might be refused.
+                unsafe { (*code).space = 0 };
+            }
         }
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
             _ => {}
         }
     }
-    request.allocates && request.size >= maps::settings().min_size
+    request.allocates && request.size >= maps::setting!(min_size)
 }
 
 /// Goes on with the program that finds the call's site.
@@ -143,7 +143,7 @@ pub(crate) fn go_on(context: &ProbeContext) {
 /// Finds the site of the call in flight.
 #[inline(always)]
 pub(crate) fn find_site(context: &ProbeContext) {
-    if let Some(thread) = inflight::known_thread() {
+    if let Some(thread) = inflight::record() {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);

@@ -11,7 +11,7 @@ use tracer_ebpf::volatile::opaque;
 
 use crate::code_told;
 use crate::inflight::now;
-use crate::maps::{self, PLACES, PROCESSES, TOLD};
+use crate::maps::{self, PLACES, TOLD};
 use crate::read;
 
 /// The thread that ran into the probe.
@@ -58,12 +58,11 @@ pub(crate) fn hit(context: &ProbeContext) {
         return;
     }
     let id = bpf_get_current_pid_tgid();
-    let Some(process) = PROCESSES.get_ptr((id >> 32) as u32) else {
+    let Some(process) = maps::process((id >> 32) as u32) else {
         return;
     };
     let key = PlaceKey {
-        // SAFETY: a live map value.
-        image: unsafe { (*process).image },
+        image: process.image,
         // SAFETY: the context's registers.
         ip: unsafe { (*context.regs).rip },
     };

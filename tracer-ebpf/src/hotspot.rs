@@ -9,11 +9,11 @@ use tracer_ebpf::java::{Anywhere, Code, cached};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::stack::{Found, StackEnd};
 use tracer_ebpf::step::{Memory, Registers};
-use tracer_ebpf::thread::VmCode;
+use tracer_ebpf::thread::{Process, VmCode};
 
 use crate::code_told;
 use crate::lookup::{failed, reason_of};
-use crate::maps::{self, FREED, JAVA_CACHE, PROCESSES, VM_OF, VMS};
+use crate::maps::{self, FREED, JAVA_CACHE, VM_OF, VMS};
 use crate::unwind::Current;
 
 /// Nothing that is cached may be believed.
@@ -169,11 +169,9 @@ impl Anywhere for User {
 #[inline(always)]
 pub(crate) fn code_freed(context: &ProbeContext) {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let Some(process) = PROCESSES.get_ptr(pid) else {
+    let Some(Process { image, .. }) = maps::process(pid) else {
         return;
     };
-    // SAFETY: a live map value.
-    let image = unsafe { (*process).image };
     let Some(number) = VM_OF.get_ptr(image) else {
         return;
     };

@@ -1,5 +1,7 @@
 //! The current thread's record, and the call that it has in flight.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns};
@@ -13,12 +15,19 @@ use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
-use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
+use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, SITE_INDEX, SITES, THREADS};
 use crate::read::user_word;
 use crate::unwind::{self, Place};
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
+
+/// The key is not there.
+pub(crate) const ENOENT: i32 = -2;
+/// The map is full.
+const E2BIG: i32 = -7;
+/// The key is there already.
+const EEXIST: i32 = -17;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 #[inline(always)]
@@ -27,10 +36,22 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The record of the current thread if it has one.
+/// The record of the current thread as it stands. It may be that of a thread
+/// that is gone, unless the probe that runs has asked for [`thread`] before.
+#[inline(always)]
+pub(crate) fn record() -> Option<*mut Thread> {
+    THREADS.get_ptr_mut(bpf_get_current_pid_tgid())
+}
+
+/// The record of the current thread if events count now and it has one: a call
+/// that returns after the run's end has not happened in it.
 #[inline(always)]
 pub(crate) fn known_thread() -> Option<*mut Thread> {
-    THREADS.get_ptr_mut(bpf_get_current_pid_tgid())
+    if !maps::is_active() {
+        return None;
+    }
+    let thread = record()?;
+    is_own(thread).then_some(thread)
 }
 
 /// The record of the current thread if events count now, made if its process
@@ -40,25 +61,83 @@ pub(crate) fn thread() -> Option<*mut Thread> {
     if !maps::is_active() {
         return None;
     }
-    match known_thread() {
-        Some(thread) => Some(thread),
+    match record() {
+        Some(thread) => is_own(thread).then_some(thread),
         None => make_thread(),
+    }
+}
+
+/// Whether the current thread's record is of the image that its process is
+/// now. An end that the kernel did not tell us of leaves a record behind, and
+/// its key may be used again.
+#[inline(always)]
+fn is_own(thread: *mut Thread) -> bool {
+    // SAFETY: the current thread's record.
+    let as_of = unsafe { (*thread).as_of };
+    as_of == maps::process_changes() || look_again(thread)
+}
+
+/// Processes came or went since a record was believed. One that is of another
+/// image begins anew.
+#[inline(never)]
+fn look_again(thread: *mut Thread) -> bool {
+    let changes = maps::process_changes();
+    let process = maps::process((bpf_get_current_pid_tgid() >> 32) as u32);
+    let image = process.map_or(0, |process| process.image);
+    // SAFETY: the current thread's record.
+    unsafe {
+        if (*thread).image != image {
+            forget_calls(thread);
+            (*thread).image = image;
+        }
+        if image != 0 {
+            (*thread).as_of = changes;
+        }
+    }
+    image != 0
+}
+
+/// Forgets what a thread has in flight.
+///
+/// # Safety
+/// `thread` points to a record that no other thread uses.
+#[inline(always)]
+pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
+    // SAFETY: the caller's record.
+    unsafe {
+        (*thread).call.function = 0;
+        (*thread).handle.slot = 0;
+        (*thread).start.slot = 0;
     }
 }
 
 #[inline(never)]
 fn make_thread() -> Option<*mut Thread> {
     let id = bpf_get_current_pid_tgid();
-    let process = PROCESSES.get_ptr((id >> 32) as u32)?;
+    let changes = maps::process_changes();
+    let process = maps::process((id >> 32) as u32)?;
     let template = NEW_THREAD.get(0)?;
-    if THREADS.insert(id, template, BPF_ANY).is_err() {
-        maps::lose(LossCause::ThreadsFull, 1, 0);
+    if let Err(error) = THREADS.insert(id, template, BPF_ANY) {
+        maps::lose(full_or_busy(error, LossCause::ThreadsFull), 1, 0);
         return None;
     }
     let thread = THREADS.get_ptr_mut(id)?;
-    // SAFETY: both point to live map values.
-    unsafe { (*thread).image = (*process).image };
+    // SAFETY: a live map value.
+    unsafe {
+        (*thread).image = process.image;
+        (*thread).as_of = changes;
+    }
     Some(thread)
+}
+
+/// Why the kernel did not enter something into a map.
+#[inline(always)]
+pub(crate) const fn full_or_busy(error: i32, full: LossCause) -> LossCause {
+    if error == E2BIG {
+        full
+    } else {
+        LossCause::MapBusy
+    }
 }
 
 /// Whether a probed function that was entered at stack pointer `slot` is the
@@ -108,6 +187,20 @@ pub(crate) unsafe fn restore_old(thread: *mut Thread) {
     }
 }
 
+/// The current thread ends, maybe within a call that has not happened then.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn abandon(thread: *mut Thread) {
+    // SAFETY: the caller's record.
+    unsafe {
+        if (*thread).call.function != 0 {
+            restore_old(thread);
+        }
+    }
+}
+
 /// Counts a block as allocated at its site, and follows it.
 #[inline(always)]
 pub(crate) fn count_made(key: BlockKey, block: &Block) {
@@ -127,15 +220,39 @@ pub(crate) fn count_made(key: BlockKey, block: &Block) {
 /// there.
 #[inline(always)]
 pub(crate) fn count_gone(key: BlockKey) -> bool {
-    let Some(block) = LIVE.get_ptr(key) else {
-        return false;
-    };
-    // SAFETY: a live map value.
-    let block = unsafe { *block };
-    if LIVE.remove(key).is_ok() {
-        count_free(&block, now());
+    match take(key) {
+        Some(block) => {
+            count_free(&block, now());
+            true
+        }
+        None => false,
     }
-    true
+}
+
+/// Takes a block out of the live map, if it is there.
+///
+/// The kernel may refuse to remove it: others hold the lock for too long, or
+/// the program that holds it was interrupted by this one. The entry then stays
+/// as nobody's, without a site, until its address is allocated again: the
+/// block is gone all the same, so nothing is lost.
+#[inline(always)]
+pub(crate) fn take(key: BlockKey) -> Option<Block> {
+    let entry = LIVE.get_ptr_mut(key)?;
+    // SAFETY: a live map value.
+    let block = unsafe { *entry };
+    if block.site == NO_SITE {
+        return None;
+    }
+    match LIVE.remove(key) {
+        Ok(()) => Some(block),
+        // Another thread has taken it in between.
+        Err(ENOENT) => None,
+        Err(_) => {
+            // SAFETY: a live map value.
+            unsafe { (*entry).site = NO_SITE };
+            Some(block)
+        }
+    }
 }
 
 /// Enters a block into the live map, and settles the one that it replaces.
@@ -149,27 +266,24 @@ pub(crate) fn keep(key: BlockKey, block: &Block) {
 
 #[inline(never)]
 fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
-    const EEXIST: i32 = -17;
-    const E2BIG: i32 = -7;
     let mut error = error;
     if error == EEXIST {
-        if let Some(old) = LIVE.get_ptr(key) {
+        if let Some(entry) = LIVE.get_ptr_mut(key) {
             // SAFETY: a live map value.
-            let old = unsafe { *old };
-            maps::lose(LossCause::MissedFree, 1, old.size);
-            count_free(&old, block.time);
+            let old = unsafe { *entry };
+            if old.site != NO_SITE {
+                maps::lose(LossCause::MissedFree, 1, old.size);
+                count_free(&old, block.time);
+            }
+            // SAFETY: as above. It is counted; see `take`.
+            unsafe { (*entry).site = NO_SITE };
         }
         match LIVE.insert(key, block, BPF_ANY) {
             Ok(()) => return,
             Err(again) => error = again,
         }
     }
-    let cause = if error == E2BIG {
-        LossCause::LiveFull
-    } else {
-        LossCause::MapBusy
-    };
-    maps::lose(cause, 1, block.size);
+    maps::lose(full_or_busy(error, LossCause::LiveFull), 1, block.size);
     if let Some(site) = SITES.get_ptr_mut(block.site) {
         // SAFETY: fields of a live map value.
         unsafe {
@@ -239,23 +353,27 @@ pub(crate) unsafe fn site_of(
 
 #[inline(always)]
 unsafe fn make_site(kind: SiteKind, thread: *mut Thread, walk: &Walk, time: u64, size: u64) -> u32 {
-    let Ok(Some(index)) = FREE_SITES.pop() else {
-        return LOST_SITE;
+    let index = match FREE_SITES.pop() {
+        Ok(Some(index)) => index,
+        Ok(None) => return LOST_SITE,
+        Err(_) => {
+            maps::lose(LossCause::MapBusy, 1, size);
+            return NO_SITE;
+        }
     };
     let Some(site) = SITES.get_ptr_mut(index) else {
         return NO_SITE;
     };
-    // SAFETY: the index came from the queue, so nobody else has this site.
-    unsafe {
-        fill(site, thread, walk, time);
-        (*site).kind = kind as u32;
-    }
+    // SAFETY: the index came from the queue, so nobody else has this site, and
+    // user space leaves it alone until it is published.
+    unsafe { fill(site, kind, thread, walk, time) };
     if SITE_INDEX.insert(walk.key, index, BPF_NOEXIST).is_ok() {
+        // SAFETY: filled, and in use from now on.
+        unsafe { publish(site, (*thread).image) };
         return index;
     }
-    // Another thread made the same site first, or the index map is busy.
-    // SAFETY: still ours alone.
-    unsafe { (*site).image = 0 };
+    // Another thread made the same site first, or the index map is busy. If
+    // the queue is, too, there is room for one site less.
     let _ = FREE_SITES.push(index, 0);
     match SITE_INDEX.get_ptr(walk.key) {
         // SAFETY: a live map value.
@@ -267,23 +385,42 @@ unsafe fn make_site(kind: SiteKind, thread: *mut Thread, walk: &Walk, time: u64,
     }
 }
 
+/// Writes all of a new site but its image.
+///
+/// # Safety
+/// The caller owns the site and the thread's record.
 #[inline(always)]
-unsafe fn fill(site: *mut Site, thread: *const Thread, walk: &Walk, time: u64) {
+unsafe fn fill(site: *mut Site, kind: SiteKind, thread: *const Thread, walk: &Walk, time: u64) {
     // SAFETY: the caller owns the site and the thread's record.
     unsafe {
+        (*site).kind = kind as u32;
         (*site).first_seen = time;
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;
         name_thread(site);
         copy_frames(&raw mut (*site).frames, &raw const (*thread).frames);
-        (*site).image = (*thread).image;
+    }
+}
+
+/// Shows a site to user space, which takes one with an image for filled. x86
+/// writes in the order of the program; the empty instruction keeps the compiler
+/// from another one.
+///
+/// # Safety
+/// `site` is a live map value, and filled.
+#[inline(always)]
+unsafe fn publish(site: *mut Site, image: u64) {
+    // SAFETY: no instruction at all, and a field of the caller's site.
+    unsafe {
+        asm!("");
+        (&raw mut (*site).image).write_volatile(image);
     }
 }
 
 /// The current thread's id if call paths are told apart by thread, else 0.
 #[inline(always)]
 pub(crate) fn told_apart() -> u32 {
-    if maps::settings().threads == 0 {
+    if maps::setting!(threads) == 0 {
         return 0;
     }
     bpf_get_current_pid_tgid() as u32

@@ -10,8 +10,8 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id};
 
 use crate::code::replaced_of;
-use crate::inflight::now;
-use crate::maps::{self, CODE_OF, FORKS, PROCESSES, REPLACED, THREADS};
+use crate::inflight::{self, ENOENT, full_or_busy, now};
+use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
 use crate::read::kernel;
 use crate::started;
 
@@ -27,19 +27,16 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         started::born(task);
         return;
     }
-    let settings = maps::settings();
-    let Some(child) = kernel::<u32>(task + u64::from(settings.task_tgid)) else {
+    let Some(child) = kernel::<u32>(task + u64::from(maps::setting!(task_tgid))) else {
         return;
     };
     // The id may have been that of a traced process that is gone.
-    let _ = PROCESSES.remove(child);
-    let Some(parent) = PROCESSES.get_ptr(current_pid()) else {
+    forget(child);
+    let Some(parent) = maps::process(current_pid()) else {
         return;
     };
-    // SAFETY: a live map value.
-    let parent = unsafe { *parent };
     let shares_heap = clone_flags & CLONE_VM != 0;
-    if !shares_heap && settings.follow == 0 {
+    if !shares_heap && maps::setting!(follow) == 0 {
         maps::count(&FORKS);
         return;
     }
@@ -61,16 +58,57 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         current_pid(),
         process.shares_heap
     );
-    if PROCESSES.insert(child, process, 0).is_err() {
-        maps::lose(LossCause::ProcessesFull, 1, 0);
-    } else if !shares_heap {
-        // The child's memory is its parent's, until one of them changes.
-        if let Some(code) = CODE_OF.get_ptr(parent.image) {
-            // SAFETY: a live map value.
-            let _ = CODE_OF.insert(image, unsafe { *code }, 0);
-            let _ = REPLACED.insert(image, replaced_of(parent.image), 0);
-        }
+    if let Err(error) = PROCESSES.insert(child, process, 0) {
+        maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
+        return;
+    }
+    maps::count(&PROCESS_CHANGES);
+    if !shares_heap {
+        hand_down_code(parent.image, image);
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
+    }
+}
+
+/// A child's memory is its parent's, until one of them changes. If there is no
+/// room to say so, the child's stacks end with that reason until user space has
+/// looked at it.
+#[inline(always)]
+fn hand_down_code(parent: u64, child: u64) {
+    let Some(code) = CODE_OF.get_ptr(parent) else {
+        return;
+    };
+    // Without what was replaced of it, code would be believed that is gone.
+    if REPLACED.insert(child, replaced_of(parent), 0).is_ok() {
+        // SAFETY: a live map value.
+        let _ = CODE_OF.insert(child, unsafe { *code }, 0);
+    }
+}
+
+/// Ends the tracing of a process, if it is traced.
+#[inline(always)]
+fn forget(pid: u32) {
+    match PROCESSES.remove(pid) {
+        Err(ENOENT) => return,
+        Ok(()) => {}
+        // What has no image is not traced either.
+        Err(_) => {
+            if let Some(process) = PROCESSES.get_ptr_mut(pid) {
+                // SAFETY: a live map value.
+                unsafe { (*process).image = 0 };
+            }
+        }
+    }
+    maps::count(&PROCESS_CHANGES);
+}
+
+/// Forgets the record of a thread that is over. If the kernel refuses that,
+/// nothing is in flight in it, and it is looked at anew before it is believed.
+#[inline(always)]
+fn forget_thread(id: u64) {
+    if let Some(thread) = THREADS.get_ptr_mut(id) {
+        // SAFETY: its thread has left user space for good.
+        unsafe { inflight::forget_calls(thread) };
+        let _ = THREADS.remove(id);
     }
 }
 
@@ -78,32 +116,33 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
 #[inline(always)]
 pub(crate) fn exec(context: &RawTracePointContext) {
     let pid = current_pid();
-    let Some(process) = PROCESSES.get_ptr(pid) else {
+    let Some(process) = PROCESSES.get_ptr_mut(pid) else {
         return;
     };
     // SAFETY: a live map value.
     let old = unsafe { *process };
+    if old.image == 0 {
+        return;
+    }
     let id = u64::from(pid) << 32;
-    let _ = THREADS.remove(id | u64::from(pid));
+    forget_thread(id | u64::from(pid));
     // A thread that was not the first took over the process' id.
     let caller = context.arg::<u64>(1) as u32;
-    let _ = THREADS.remove(id | u64::from(caller));
-    if old.shares_heap != 0 && maps::settings().follow == 0 {
-        let _ = PROCESSES.remove(pid);
+    forget_thread(id | u64::from(caller));
+    if old.shares_heap != 0 && maps::setting!(follow) == 0 {
+        forget(pid);
         return;
     }
     debug!(context, "process {} called exec", pid);
     let time = now();
     let image = image_id(pid, time);
-    let _ = PROCESSES.insert(
-        pid,
-        Process {
-            image,
-            shares_heap: 0,
-            padding: 0,
-        },
-        0,
-    );
+    // SAFETY: a live map value; the process has one thread. Written in place,
+    // which the kernel cannot refuse.
+    unsafe {
+        (*process).image = image;
+        (*process).shares_heap = 0;
+    }
+    maps::count(&PROCESS_CHANGES);
     announce(EventKind::Exec, caller, old.image, image, time);
 }
 
@@ -112,16 +151,15 @@ pub(crate) fn exec(context: &RawTracePointContext) {
 pub(crate) fn exit() {
     started::ended();
     let id = bpf_get_current_pid_tgid();
-    let _ = THREADS.remove(id);
-    let pid = (id >> 32) as u32;
-    if pid != id as u32 {
-        return;
+    if let Some(thread) = inflight::record() {
+        // Within a realloc: what it was given counts as live.
+        // SAFETY: the current thread's record.
+        unsafe { inflight::abandon(thread) };
     }
-    if let Some(process) = PROCESSES.get_ptr(pid) {
-        // SAFETY: a live map value.
-        if unsafe { (*process).shares_heap } != 0 {
-            let _ = PROCESSES.remove(pid);
-        }
+    forget_thread(id);
+    let pid = (id >> 32) as u32;
+    if pid == id as u32 && maps::process(pid).is_some_and(|process| process.shares_heap != 0) {
+        forget(pid);
     }
 }
 
@@ -133,11 +171,8 @@ pub(crate) fn exit() {
 #[inline(always)]
 pub(crate) fn leave_memory() {
     let id = bpf_get_current_pid_tgid();
-    let shares_heap = match PROCESSES.get_ptr((id >> 32) as u32) {
-        // SAFETY: a live map value.
-        Some(process) => unsafe { (*process).shares_heap != 0 },
-        None => false,
-    };
+    let process = maps::process((id >> 32) as u32);
+    let shares_heap = process.is_some_and(|process| process.shares_heap != 0);
     // A thread that has a record was seen.
     if shares_heap && maps::is_active() && THREADS.get_ptr(id).is_none() && met_probes() {
         maps::lose(LossCause::UnseenChild, 1, 0);
@@ -151,9 +186,8 @@ pub(crate) fn leave_memory() {
 fn met_probes() -> bool {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    let settings = maps::settings();
     let is_null = |offset: u32| kernel(task + u64::from(offset)) == Some(0u64);
-    is_null(settings.task_mm) || !is_null(settings.task_utask)
+    is_null(maps::setting!(task_mm)) || !is_null(maps::setting!(task_utask))
 }
 
 fn announce(kind: EventKind, thread: u32, image: u64, other: u64, time: u64) {

@@ -24,7 +24,9 @@ pub enum LossCause {
     /// An address was allocated again while it was still live: its free was
     /// missed. The old block was counted as freed at that moment.
     MissedFree,
-    /// The kernel refused to update a map for another reason than its size.
+    /// The kernel refused to update a map for another reason than its size:
+    /// contention, or no memory. The block was counted as allocated but is not
+    /// followed, or the call, the thread or the child is in no number.
     MapBusy,
     /// The event ring was full: a mapping or a lifecycle event was lost.
     RingFull,
@@ -99,7 +101,7 @@ impl LossCause {
                 "addresses allocated again while still live: their free was missed, they were counted as freed when seen again"
             }
             Self::MapBusy => {
-                "updates that the kernel refused under contention: the blocks are counted as allocated but not followed; live numbers are lower bounds"
+                "updates that the kernel refused, under contention or for want of memory: blocks are counted as allocated but not followed, or calls, threads and children are in no number; live numbers are lower bounds"
             }
             Self::RingFull => {
                 "mapping or lifecycle events lost in a full ring: numbers of mappings are estimates"

@@ -48,10 +48,16 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     padding: 0,
 });
 
-/// Traced processes by tgid.
+/// Traced processes by tgid. What reads it is [`process`]; what changes it
+/// counts that in [`PROCESS_CHANGES`].
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, Process> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// How often that has changed, so that what a thread's record says of its
+/// process need not be looked up at each call.
+#[map]
+pub(crate) static PROCESS_CHANGES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Threads by `tgid << 32 | tid`.
 #[map]
@@ -198,11 +204,42 @@ pub(crate) fn is_active() -> bool {
     ACTIVE.get(0).is_some_and(|active| *active != 0)
 }
 
-/// The loader's settings.
+/// How often [`PROCESSES`] has changed; read before it is looked into, since
+/// each change is counted after it was made.
 #[inline(always)]
-pub(crate) fn settings() -> Settings {
-    SETTINGS.load()
+pub(crate) fn process_changes() -> u64 {
+    match PROCESS_CHANGES.get_ptr(0) {
+        // SAFETY: a live map value; a program must not use what it read once
+        // for two looks.
+        Some(changes) => unsafe { changes.read_volatile() },
+        None => 0,
+    }
 }
+
+/// A process, if it is traced.
+#[inline(always)]
+pub(crate) fn process(pid: u32) -> Option<Process> {
+    let process = PROCESSES.get_ptr(pid)?;
+    // SAFETY: a live map value.
+    let process = unsafe { *process };
+    (process.image != 0).then_some(process)
+}
+
+/// Where the loader's settings are; see [`setting`].
+#[inline(always)]
+pub(crate) fn settings() -> *const Settings {
+    (&raw const SETTINGS).cast()
+}
+
+/// One of the loader's settings. Reading all of them takes 48 loads.
+macro_rules! setting {
+    ($field:ident) => {
+        // SAFETY: the program's read-only data, which the loader has set. A
+        // volatile read, or the compiler would take the zeros in the object.
+        unsafe { (&raw const (*$crate::maps::settings()).$field).read_volatile() }
+    };
+}
+pub(crate) use setting;
 
 /// Adds to a counter in a map, atomically. Written as the instruction itself:
 /// the target's `core` has no atomic addition, and one that does not fetch is

@@ -41,7 +41,8 @@ pub enum SiteKind {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Site {
-    /// The process image, 0 while the slot is unused.
+    /// The process image, 0 while the slot is unused. Written last, and to be
+    /// read first: with it, all that tells what the site is is there.
     pub image: u64,
     /// Blocks allocated.
     pub allocated_count: u64,
@@ -78,6 +79,11 @@ pub struct Site {
 
 // SAFETY: repr(C), u64 fields, four u32 in a row and 16 bytes, no padding, any bits valid.
 unsafe impl crate::Record for Site {}
+
+const _: () = assert!(
+    core::mem::offset_of!(Site, image) == 0,
+    "user space reads the first word of a site before the others"
+);
 
 impl Site {
     /// Whether it is of this kind.

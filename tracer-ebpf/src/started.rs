@@ -11,7 +11,7 @@ use tracer_ebpf::site::SiteKind;
 
 use crate::handle;
 use crate::inflight;
-use crate::maps::{self, PROCESSES};
+use crate::maps;
 use crate::read::kernel;
 
 /// `SIGNAL_GROUP_EXIT` of the kernel's `signal_struct`: the whole process ends.
@@ -47,10 +47,10 @@ pub(crate) fn born(task: u64) {
         (*thread).start.slot = 0;
         (start, (*thread).image)
     };
-    if start.slot == 0 || !maps::is_active() {
+    if start.slot == 0 {
         return;
     }
-    if let Some(id) = kernel::<u32>(task + u64::from(maps::settings().task_pid)) {
+    if let Some(id) = kernel::<u32>(task + u64::from(maps::setting!(task_pid))) {
         let address = block::thread(id);
         handle::made_at(&start, BlockKey { address, image });
     }
@@ -61,7 +61,7 @@ pub(crate) fn born(task: u64) {
 #[inline(always)]
 pub(crate) fn ended() {
     let id = bpf_get_current_pid_tgid();
-    let Some(process) = PROCESSES.get_ptr((id >> 32) as u32) else {
+    let Some(process) = maps::process((id >> 32) as u32) else {
         return;
     };
     if !maps::is_active() || process_ends() {
@@ -69,17 +69,15 @@ pub(crate) fn ended() {
     }
     inflight::count_gone(BlockKey {
         address: block::thread(id as u32),
-        // SAFETY: a live map value.
-        image: unsafe { (*process).image },
+        image: process.image,
     });
 }
 
 #[inline(always)]
 fn process_ends() -> bool {
-    let settings = maps::settings();
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    let signal = kernel::<u64>(task + u64::from(settings.task_signal)).unwrap_or(0);
-    let flags = kernel::<u32>(signal + u64::from(settings.signal_flags)).unwrap_or(0);
+    let signal = kernel::<u64>(task + u64::from(maps::setting!(task_signal))).unwrap_or(0);
+    let flags = kernel::<u32>(signal + u64::from(maps::setting!(signal_flags))).unwrap_or(0);
     flags & GROUP_EXIT != 0
 }

@@ -1,7 +1,9 @@
 //! Processes and threads as the kernel side knows them.
 
+use crate::block::{Block, BlockKey};
 use crate::call::Call;
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
+use crate::site::NO_SITE;
 use crate::stack::WalkState;
 use crate::volatile::Volatile;
 
@@ -41,6 +43,8 @@ pub const fn image_pid(image: u64) -> u32 {
 pub struct Thread {
     /// The image that the thread allocates in.
     pub image: u64,
+    /// How often the map of processes had changed when that was looked up.
+    pub as_of: u64,
     /// The outermost allocation call that has not returned yet.
     pub call: Call,
     /// The making of a JVM's handle that has not returned yet.
@@ -64,6 +68,42 @@ pub struct Thread {
     pub window_length: Volatile,
     /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
+}
+
+/// The part of a [`Thread`] that user space reads.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct InFlight {
+    /// The image that the thread allocates in.
+    pub image: u64,
+    /// See [`Thread`].
+    pub as_of: u64,
+    /// The outermost allocation call that has not returned yet.
+    pub call: Call,
+    rest: [u8; size_of::<Thread>() - 16 - size_of::<Call>()],
+}
+
+// SAFETY: repr(C), u64, a Call and bytes, no padding, any bits valid.
+unsafe impl crate::Record for InFlight {}
+
+const _: () = assert!(
+    size_of::<InFlight>() == size_of::<Thread>()
+        && core::mem::offset_of!(InFlight, call) == core::mem::offset_of!(Thread, call),
+    "user space reads the beginning of a record"
+);
+
+impl InFlight {
+    /// The block that a realloc which has not returned was given, if it is
+    /// followed: it is live, and not in the map of live blocks.
+    pub fn old_block(&self) -> Option<(BlockKey, Block)> {
+        let call = &self.call;
+        let is_there = call.function != 0 && call.old_address != 0 && call.old.site != NO_SITE;
+        let key = BlockKey {
+            address: call.old_address,
+            image: self.image,
+        };
+        is_there.then_some((key, call.old))
+    }
 }
 
 /// A call that makes a handle or a thread, from its entry to its return. It is

@@ -55,7 +55,7 @@ pub(crate) unsafe fn capture(
     let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });
     let code = code.unwrap_or_default();
     let replaced = replaced_of(image);
-    let seed = maps::settings().hash_seed.wrapping_add(replaced.count);
+    let seed = maps::setting!(hash_seed).wrapping_add(replaced.count);
     let seed = seed.wrapping_add(u64::from(inflight::told_apart()) << 32);
     let space = code.valid(replaced, |number| {
         SPACES.get(number).map_or(0, |space| space.spare)
@@ -106,7 +106,7 @@ fn rule_inside(space: u32, address: u64) -> Result<Rule, StackEnd> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn walk_part() -> u64 {
-    let Some(thread) = inflight::known_thread() else {
+    let Some(thread) = inflight::record() else {
         return failed(StackEnd::Unreadable);
     };
     // SAFETY: only this thread touches the record, and these are different
@@ -254,15 +254,14 @@ fn read(thread: &mut Thread, address: u64, length: u64) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn original_return(slot: u64) -> u64 {
-    let settings = maps::settings();
-    let hijack = settings.hijack;
+    let hijack = maps::setting!(hijack);
     if hijack.original == 0 {
         return 0;
     }
     let pointer = |base: u64, offset: u32| kernel::<u64>(base + u64::from(offset)).unwrap_or(0);
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    let utask = pointer(task, settings.task_utask);
+    let utask = pointer(task, maps::setting!(task_utask));
     if utask == 0 {
         return 0;
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use aya::maps::MapData;
@@ -95,6 +96,28 @@ impl<T: Record> MappedArray<T> {
         })
     }
 
+    /// The first word of an element: what is read after it is as new at least.
+    pub fn first_word(&self, index: u32) -> Option<u64> {
+        Some(self.word(index)?.load(Ordering::Acquire))
+    }
+
+    fn word(&self, index: u32) -> Option<&AtomicU64> {
+        const { assert!(size_of::<T>() >= 8, "there is a word") };
+        if index >= self.len {
+            return None;
+        }
+        // SAFETY: the element lies within the mapping, which lives as long as
+        // self, and the kernel aligns it to 8 bytes.
+        Some(unsafe {
+            AtomicU64::from_ptr(
+                self.start
+                    .as_ptr()
+                    .add(index as usize * Self::STRIDE)
+                    .cast(),
+            )
+        })
+    }
+
     /// Writes one element, word by word; does nothing beyond the array's end
     /// or if it was mapped for reading only.
     pub fn set(&mut self, index: u32, value: T) {
@@ -115,6 +138,15 @@ impl<T: Record> MappedArray<T> {
     /// Copies of all elements.
     pub fn iter(&self) -> impl Iterator<Item = (u32, T)> + '_ {
         (0..self.len).filter_map(|index| Some((index, self.get(index)?)))
+    }
+}
+
+impl MappedArray<u64> {
+    /// Counts one, as programs do in the same place.
+    pub fn count(&self, index: u32) {
+        if let Some(word) = self.word(index).filter(|_| self.is_writable) {
+            word.fetch_add(1, Ordering::Release);
+        }
     }
 }
 

@@ -17,9 +17,9 @@ use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::Settings;
-use tracer_ebpf::site::{Site, SiteKind};
+use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
 use tracer_ebpf::table::cached;
-use tracer_ebpf::thread::{Process, image_id};
+use tracer_ebpf::thread::{InFlight, Process, image_id};
 
 use super::batch;
 use super::footprint::Sizes;
@@ -59,7 +59,9 @@ pub struct Object {
     next: ProgramArray<MapData>,
     rows: u32,
     live: MapData,
+    threads: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
+    process_changes: MappedArray<u64>,
     /// Programs for `uprobe_multi` links, if that road is taken.
     multi: Option<MultiPrograms>,
 }
@@ -126,7 +128,9 @@ impl Object {
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
+            threads: map_data(take(&mut ebpf, "THREADS")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
+            process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
             multi,
             programs: Programs::Counting,
             next: take(&mut ebpf, "NEXT")?.try_into()?,
@@ -217,6 +221,7 @@ impl Object {
         self.processes
             .insert(pid, words.0, 0)
             .context("cannot register the process")?;
+        self.process_changes.count(0);
         Ok(image)
     }
 
@@ -229,6 +234,7 @@ impl Object {
         {
             // Gone already is fine.
             let _ = self.processes.remove(&pid);
+            self.process_changes.count(0);
         }
     }
 
@@ -269,21 +275,40 @@ impl Object {
         let mut last_used = first;
         (first..self.sites.len())
             .map_while(move |index| {
-                let site = self.sites.get(index)?;
-                if site.image != 0 {
+                let is_used = self.sites.first_word(index)? != 0;
+                if is_used {
                     last_used = index;
                 }
-                (index - last_used < GAP).then_some((index, site))
+                (index - last_used < GAP).then_some((index, is_used))
             })
-            .filter(|(_, site)| site.image != 0)
+            .filter(|(_, is_used)| *is_used)
+            .filter_map(|(index, _)| Some((index, self.sites.get(index)?)))
     }
 
     /// Calls `each` with every live block.
     ///
     /// # Errors
     /// Fails when the kernel does.
-    pub fn for_each_live(&self, each: impl FnMut(BlockKey, Block)) -> Result<()> {
-        batch::for_each(self.live.fd().as_fd(), each)
+    pub fn for_each_live(&self, mut each: impl FnMut(BlockKey, Block)) -> Result<()> {
+        batch::for_each(self.live.fd().as_fd(), |key, block: Block| {
+            // What the kernel refused to remove has no site.
+            if block.site != NO_SITE {
+                each(key, block);
+            }
+        })
+    }
+
+    /// Calls `each` with every block that a realloc in flight was given: it is
+    /// live until the call has returned.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_in_flight(&self, mut each: impl FnMut(BlockKey, Block)) -> Result<()> {
+        batch::for_each(self.threads.fd().as_fd(), |_: u64, thread: InFlight| {
+            if let Some((key, block)) = thread.old_block() {
+                each(key, block);
+            }
+        })
     }
 
     /// Forgets live blocks.

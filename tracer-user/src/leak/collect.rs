@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
-use tracer_ebpf::block::Block;
+use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKind};
@@ -108,11 +108,13 @@ impl LiveSums {
 /// Fails if the kernel does.
 pub fn heap_ages(object: &Object, cutoffs: &HashMap<u64, Cutoff>) -> Result<Ages> {
     let mut ages = Ages::new();
-    object.for_each_live(|key, block| {
+    let mut add = |key: BlockKey, block: Block| {
         if let Some(cutoff) = cutoffs.get(&key.image) {
             ages_add(&mut ages, &block, *cutoff);
         }
-    })?;
+    };
+    object.for_each_live(&mut add)?;
+    object.for_each_in_flight(&mut add)?;
     Ok(ages)
 }
 

@@ -123,10 +123,11 @@ impl Ledger {
         }
     }
 
-    /// Settles what is still in flight: the run is over.
+    /// The run or the image is over: what is still in flight has not happened
+    /// in it.
     pub fn finish(&mut self) {
         for thread in self.taken.keys().copied().collect::<Vec<_>>() {
-            self.settle_thread(thread);
+            self.restore(thread);
         }
     }
 
@@ -309,8 +310,13 @@ mod tests {
         ledger.apply(&event(EventKind::Map, address, length, MAP_ANONYMOUS));
     }
 
-    fn unmap(ledger: &mut Ledger, address: u64, length: u64) {
+    fn enter_unmap(ledger: &mut Ledger, address: u64, length: u64) {
         ledger.apply(&event(EventKind::UnmapEnter, address, length, 0));
+    }
+
+    fn unmap(ledger: &mut Ledger, address: u64, length: u64) {
+        enter_unmap(ledger, address, length);
+        ledger.apply(&event(EventKind::UnmapReturn, 0, 0, 0));
     }
 
     /// (live mappings, live bytes, mappings freed, bytes freed)
@@ -370,7 +376,7 @@ mod tests {
     fn a_munmap_counts_once_it_returned() {
         let mut ledger = Ledger::default();
         map(&mut ledger, 0x10000, 0x2000);
-        unmap(&mut ledger, 0x10000, 0x2000);
+        enter_unmap(&mut ledger, 0x10000, 0x2000);
         let freed = |ledger: &Ledger| ledger.sums().map(|(_, sums)| sums.freed_bytes).sum::<u64>();
         assert_eq!(freed(&ledger), 0);
         ledger.apply(&event(EventKind::UnmapReturn, 0, 0, 0));
@@ -378,12 +384,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_flight_at_the_end_has_not_happened() {
+        let mut ledger = Ledger::default();
+        map(&mut ledger, 0x10000, 0x2000);
+        enter_unmap(&mut ledger, 0x10000, 0x2000);
+        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
+        ledger.apply(&event(EventKind::RemapEnter, 0x10000, 0x2000, 1));
+        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
+    }
+
+    #[test]
     fn a_failed_munmap_loses_nothing() {
         let mut ledger = Ledger::default();
         map(&mut ledger, 0x10000, 0x2000);
-        unmap(&mut ledger, 0x10000, 0x1000);
+        enter_unmap(&mut ledger, 0x10000, 0x1000);
         ledger.apply(&event(EventKind::UnmapReturn, 0xffff_ffff, 0, 0));
-        unmap(&mut ledger, 0x10001, 0x1000);
+        enter_unmap(&mut ledger, 0x10001, 0x1000);
         assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
     }
 

@@ -92,6 +92,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
+    // What the kernel side does with its own maps, three starts.
+    (
+        "races",
+        Choice::Only(&[
+            "a_record_that_is_left_behind_does_not_speak_for_the_next_process",
+            "calls_that_return_after_the_end_have_not_happened",
+        ]),
+    ),
     ("roads", Choice::All),
     (
         "robustness",
