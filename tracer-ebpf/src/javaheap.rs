@@ -95,6 +95,7 @@ const fn size(argument: u64) -> u64 {
 /// See [`hit::operand`]; `thread` is the current thread's record.
 #[inline(always)]
 unsafe fn read_name(regs: *mut pt_regs, place: *const Place, thread: *mut Thread) -> u64 {
+    let seed = maps::setting!(hash_seed);
     // SAFETY: the window is larger than a name, and both have whole words. A
     // fault in the target's memory is an error code, and leaves zeros.
     unsafe {
@@ -106,7 +107,7 @@ unsafe fn read_name(regs: *mut pt_regs, place: *const Place, thread: *mut Thread
         if read::user_bytes(into, address, length) {
             (*name).length = length;
         }
-        let word = (*name).word(maps::setting!(hash_seed));
+        let word = (*name).word(seed);
         if CLASS_NAMES.get_ptr(word).is_none() {
             // Not a copy: the program's stack has little room.
             let name: &ClassName = &*name;

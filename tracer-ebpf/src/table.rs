@@ -99,7 +99,8 @@ pub struct Space {
 // SAFETY: repr(C), four u32, any bit pattern is valid.
 unsafe impl crate::Record for Space {}
 
-/// What code an image has, as user space saw it. Written by user space only.
+/// What code an image has, as user space saw it. Written by user space, and
+/// made void by the kernel side if it cannot keep what was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Code {

@@ -31,7 +31,7 @@ const LONG: [&str; 8] = [
 ];
 
 /// Programs that run alone, after all others. A tracer that follows children
-/// (in `changes`, `jvm_stacks`, `lifecycle`) has the kernel place breakpoints in
+/// (in `changes`, `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` may take
 /// them for its own, and `robustness` finds code patched that should not be.
 /// `roads` and `stress` load both cores, and count what is lost. A tracer that
