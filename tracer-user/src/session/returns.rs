@@ -171,10 +171,7 @@ impl Session {
                 *old = new;
             }
         }
-        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
-        let memory = self.object.used_sites();
-        let memory = memory.filter(|(_, site)| is_known(site));
-        self.returns.before = memory.map(|(_, site)| site.allocated_count).sum();
+        self.returns.before = self.followed();
         let (cost, links) = calibrate::at_instructions(
             &mut self.object,
             self.options.min_size,
@@ -215,16 +212,26 @@ impl Session {
         unseen.filter(|unseen| !unseen.seen_elsewhere).count()
     }
 
-    /// Hits at return instructions if that many allocations were counted, and
-    /// what one costs, nanoseconds.
-    pub(super) fn return_hits(&self, allocated: u64) -> (u64, f64) {
+    /// Hits at return instructions, of calls that were counted, and what one
+    /// costs, nanoseconds.
+    pub(super) fn return_hits(&self) -> (u64, f64) {
         match self.returns.reason {
             Some(_) => (
-                allocated.saturating_sub(self.returns.before),
+                self.followed().saturating_sub(self.returns.before),
                 self.returns.nanoseconds_per_return,
             ),
             None => (0, 0.0),
         }
+    }
+
+    /// Blocks, handles and threads of the processes that were counted.
+    fn followed(&self) -> u64 {
+        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
+        let sites = self.object.followed_sites();
+        sites
+            .filter(|(_, site)| is_known(site))
+            .map(|(_, site)| site.allocated_count)
+            .sum()
     }
 }
 
