@@ -37,11 +37,11 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn is_exact(jdk: &Jdk, options: &[&str]) -> Result<()> {
+fn is_exact(jdk: &Jdk, options: &[&str], how: &[&str]) -> Result<()> {
     let mut target = start(jdk, options)?;
     // These are from before the run, and their end is of no interest.
     tell(&mut target, &["keep 13"])?;
-    let tracer = Tracer::record(target.pid, &[])?;
+    let tracer = Tracer::record(target.pid, how)?;
     tell(
         &mut target,
         &[
@@ -97,7 +97,15 @@ fn is_exact(jdk: &Jdk, options: &[&str]) -> Result<()> {
 #[test]
 fn handles_are_live_where_they_were_made() -> Result<()> {
     for jdk in &Jdk::with_symbols()? {
-        is_exact(jdk, &[]).with_context(|| jdk.name.clone())?;
+        is_exact(jdk, &[], &[]).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn handles_are_the_same_with_return_addresses_left_alone() -> Result<()> {
+    for jdk in &Jdk::some_with_symbols()? {
+        is_exact(jdk, &[], &["--returns", "instructions"]).with_context(|| jdk.name.clone())?;
     }
     Ok(())
 }
@@ -106,7 +114,7 @@ fn handles_are_live_where_they_were_made() -> Result<()> {
 #[test]
 fn checked_calls_count_once() -> Result<()> {
     for jdk in &Jdk::some_with_symbols()? {
-        is_exact(jdk, &["-Xcheck:jni"]).with_context(|| jdk.name.clone())?;
+        is_exact(jdk, &["-Xcheck:jni"], &[]).with_context(|| jdk.name.clone())?;
     }
     Ok(())
 }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{Recording, Target, Tracer, kernel_version, target_path, targets};
+use unfreed_tests::{Recording, Target, Tracer, binary, kernel_version, target_path, targets};
 
 /// The first kernel with `uprobe_multi` links.
 const LINKS: (u32, u32) = (6, 6);
@@ -214,48 +215,131 @@ fn samples(profile: &Path, callers: &Range<u64>) -> Result<(u64, u64)> {
     Ok((all, with_caller))
 }
 
-/// Runs the program under jemalloc's profiler, which samples every block.
-fn profiled(options: Option<&[&str]>) -> Result<(u64, u64, String)> {
-    let folder = tempfile::tempdir()?;
-    let profile = folder.path().join("profile");
-    let mut command = private("heap_profile", folder.path(), &[LIBC, JEMALLOC])?;
-    command
-        .env("LD_PRELOAD", folder.path().join("libjemalloc.so.2"))
-        .env("MALLOC_CONF", "prof:true,lg_prof_sample:0")
-        .env("PROFILE", &profile);
-    let mut target = Target::start_with(&mut command)?;
-    let tracer = options
-        .map(|options| Tracer::record(target.pid, options))
-        .transpose()?;
+const PROFILING: (&str, &str) = ("MALLOC_CONF", "prof:true,lg_prof_sample:0");
+
+/// What jemalloc's profiler wrote, of which it samples every block.
+struct Profile {
+    folder: TempDir,
+}
+
+impl Profile {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("profile")
+    }
+
+    /// The program, with jemalloc of its own.
+    fn command(&self, program: &str) -> Result<Command> {
+        let mut command = private(program, self.folder.path(), &[LIBC, JEMALLOC])?;
+        command.env("PROFILE", self.path());
+        Ok(command)
+    }
+
+    /// All samples, and those with the program's own function among their
+    /// callers, given what the program says of it.
+    fn samples(&self, said: &str) -> Result<(u64, u64)> {
+        let address = said.split(' ').next().unwrap_or_default();
+        let address = u64::from_str_radix(address.trim_start_matches("0x"), 16)?;
+        samples(&self.path(), &(address..address + 64))
+    }
+}
+
+/// Runs a program with jemalloc's profiler, traced or not. Returns samples and
+/// why results were taken at return instructions.
+fn profiled(
+    command: &mut Command,
+    profile: &Profile,
+    how: Option<&[&str]>,
+) -> Result<((u64, u64), String)> {
+    let mut target = Target::start_with(command)?;
+    let tracer = how.map(|how| Tracer::record(target.pid, how)).transpose()?;
     let (said, truth) = target.command_saying("profile", "caller ")?;
-    let reason = match tracer {
-        Some(tracer) => {
-            let report = tracer.stop()?.report()?;
-            report.sites_agree_with(&truth)?;
-            assert_eq!(report.lost(), 0, "{:?}", report.occurred());
-            report.settings.return_instructions.clone()
-        }
-        None => String::new(),
-    };
-    let address = said.split(' ').next().unwrap_or_default();
-    let address = u64::from_str_radix(address.trim_start_matches("0x"), 16)?;
-    let (all, with_caller) = samples(&profile, &(address..address + 64))?;
-    Ok((all, with_caller, reason))
+    let mut reason = String::new();
+    if let Some(tracer) = tracer {
+        let report = tracer.stop()?.report()?;
+        report.sites_agree_with(&truth)?;
+        assert_eq!(report.lost(), 0, "{:?}", report.occurred());
+        reason.clone_from(&report.settings.return_instructions);
+    }
+    Ok((profile.samples(&said)?, reason))
 }
 
 #[test]
 fn jemallocs_profiler_sees_all_callers() -> Result<()> {
-    let (_, alone, _) = profiled(None)?;
+    let run = |how| {
+        let profile = Profile::new()?;
+        let mut command = profile.command("heap_profile")?;
+        command.env(PROFILING.0, PROFILING.1);
+        profiled(&mut command, &profile, how)
+    };
+    let ((_, alone), _) = run(None)?;
     assert_eq!(alone, 1000);
-    let (_, traced, reason) = profiled(Some(&[]))?;
+    let ((_, traced), reason) = run(Some(&[]))?;
     assert_eq!(traced, 1000);
     assert!(
         reason.contains("jemalloc's heap profiler (MALLOC_CONF"),
         "{reason}"
     );
     // So the test can fail.
-    let (all, replaced, _) = profiled(Some(REPLACE))?;
+    let ((all, replaced), _) = run(Some(REPLACE))?;
     assert!(replaced < 1000 && all >= 1000, "{replaced} of {all}");
+    Ok(())
+}
+
+#[test]
+fn a_profiler_that_the_program_sets_up_itself_is_recognised() -> Result<()> {
+    let profile = Profile::new()?;
+    let mut command = profile.command("heap_profile_set")?;
+    let ((_, traced), reason) = profiled(&mut command, &profile, Some(&[]))?;
+    assert_eq!(traced, 1000);
+    assert!(reason.contains("its malloc_conf"), "{reason}");
+    Ok(())
+}
+
+/// Programs that are traced from their first instruction.
+#[test]
+fn a_profiler_in_a_program_that_is_started_is_recognised() -> Result<()> {
+    let profile = Profile::new()?;
+    profile.command("heap_profile")?;
+    let program = target_path("heap_profile")?.display().to_string();
+    let tracer = Tracer::run_with(&[], &[program.as_str(), "profile"], |tracer| {
+        tracer
+            .env(PROFILING.0, PROFILING.1)
+            .env("PROFILE", profile.path())
+            .env("LD_LIBRARY_PATH", profile.folder.path());
+    })?;
+    let finished = tracer.wait()?;
+    finished.report()?;
+    let said = finished.stdout.lines();
+    let said = said.filter_map(|line| line.strip_prefix("caller ")).next();
+    let (_, with_caller) = profile.samples(said.context("the program says nothing")?)?;
+    assert_eq!(with_caller, 1000);
+    Ok(())
+}
+
+#[test]
+fn doctor_says_how_results_are_taken_and_why() -> Result<()> {
+    for (configuration, says) in [
+        (
+            PROFILING.1,
+            "at return instructions: it may walk its own stacks, by jemalloc's heap profiler",
+        ),
+        ("prof:false", "results of calls: by return probes"),
+    ] {
+        let profile = Profile::new()?;
+        let mut command = profile.command("heap_profile")?;
+        let target = Target::start_with(command.env(PROFILING.0, configuration))?;
+        let doctor = Command::new(binary()?)
+            .args(["doctor", "-p", &target.pid.to_string()])
+            .output()?;
+        let text = String::from_utf8_lossy(&doctor.stdout);
+        assert!(text.contains(says), "{text}");
+        assert!(text.contains("return instructions\n"), "{text}");
+    }
     Ok(())
 }
 

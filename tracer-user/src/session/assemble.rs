@@ -321,7 +321,7 @@ impl Session {
             + totals.untraced_frees
             + self.other_hits()
             + machine_hits;
-        let (return_hits, nanoseconds_per_return) = self.return_hits(totals.allocated_count);
+        let (return_hits, nanoseconds_per_return) = self.return_hits();
         let others = probe_hits.saturating_sub(return_hits);
         let nanoseconds =
             others as f64 * self.nanoseconds_per_hit + return_hits as f64 * nanoseconds_per_return;

@@ -101,11 +101,20 @@ pub fn at_instructions(
     min_size: u64,
     nanoseconds_per_hit: f64,
 ) -> Result<(f64, Vec<Link>)> {
-    let pid = std::process::id();
-    let plain = in_thread(quiet_malloc, quiet_free, min_size)?;
-    let image = object.admit(pid, monotonic_ns())?;
     let was_active = object.is_active();
     let programs = object.replace_programs(Programs::Counting);
+    let measured = pair_at_instructions(object, min_size);
+    object.replace_programs(programs);
+    object.set_active(was_active)?;
+    let (pair, links) = measured?;
+    let others = f64::from(HITS - 1) * nanoseconds_per_hit;
+    Ok(((pair - others).max(nanoseconds_per_hit), links))
+}
+
+/// What probes add to a pair of calls, nanoseconds.
+fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<Link>)> {
+    let pid = std::process::id();
+    let plain = in_thread(quiet_malloc, quiet_free, min_size)?;
     let executable = Path::new("/proc/self/exe");
     let [malloc, free] = places(quiet_malloc, quiet_free)?;
     let ends = Place {
@@ -120,15 +129,12 @@ pub fn at_instructions(
     ] {
         links.extend(object.attach(moment, &[place], executable, Some(pid))?);
     }
+    let image = object.admit(pid, monotonic_ns())?;
     object.set_active(true)?;
     let traced = in_thread(quiet_malloc, quiet_free, min_size);
-    object.set_active(was_active)?;
-    object.replace_programs(programs);
     object.dismiss(pid, image);
     ensure_all_seen(object, image)?;
-    let pair = (traced? - plain) / f64::from(CALLS);
-    let others = f64::from(HITS - 1) * nanoseconds_per_hit;
-    Ok(((pair - others).max(nanoseconds_per_hit), links))
+    Ok(((traced? - plain) / f64::from(CALLS), links))
 }
 
 /// Fails if a call is missed. They come from another than the first thread:

@@ -45,11 +45,15 @@ pub(super) struct ReturnsState {
     nanoseconds_per_return: f64,
     /// What was found in programs, by code space.
     programs: HashMap<u64, Signs>,
+    /// Whether return probes could not be given up.
+    has_failed: bool,
 }
 
 /// What a program itself tells.
 #[derive(Default)]
 struct Signs {
+    /// Whether its program was there to be looked at.
+    is_known: bool,
     symbols: Vec<&'static str>,
     /// Where in the process pointers to configurations are.
     configurations: Vec<u64>,
@@ -80,7 +84,7 @@ impl Session {
         // That it is gone is said where it is attached to.
         let code = CodeSpace::attach(pid, 0, &mut self.images.files);
         let walker = code.ok().and_then(|code| walker(&code, &Signs::of(&code)));
-        self.decide(pid, walker)
+        self.decide(pid, walker, seccomp::has_filter(pid))
     }
 
     /// Decides anew for a process with new code.
@@ -91,14 +95,13 @@ impl Session {
         let Some(code) = self.images.current_code(pid) else {
             return Ok(());
         };
-        let programs = &mut self.returns.programs;
-        let signs = programs.entry(code.id()).or_insert_with(|| Signs::of(code));
-        if signs.is_empty() {
-            // Its program may have been mapped only now.
+        let is_new = !self.returns.programs.contains_key(&code.id());
+        let signs = self.returns.programs.entry(code.id()).or_default();
+        if !signs.is_known {
             *signs = Signs::of(code);
         }
         let walker = walker(code, signs);
-        self.decide(pid, walker)
+        self.decide(pid, walker, is_new && seccomp::has_filter(pid))
     }
 
     /// Looks again at what programs configure: a pointer to it is right only
@@ -123,11 +126,11 @@ impl Session {
             .try_for_each(|pid| self.reconsider_returns(pid))
     }
 
-    fn decide(&mut self, pid: u32, walker: Option<Walker>) -> Result<()> {
-        if self.probes.returns() == Returns::Instructions {
+    fn decide(&mut self, pid: u32, walker: Option<Walker>, has_filter: bool) -> Result<()> {
+        if self.probes.returns() == Returns::Instructions || self.returns.has_failed {
             return Ok(());
         }
-        if seccomp::has_filter(pid) && self.filter_kills() {
+        if has_filter && self.filter_kills() {
             if self.options.returns == ReturnsChoice::Replace {
                 bail!(
                     "process {pid} has a seccomp filter, and on this kernel a return probe kills such a process; leave --returns at auto"
@@ -159,10 +162,21 @@ impl Session {
         kills
     }
 
-    /// Takes results at return instructions from now on.
+    /// Takes results at return instructions from now on. A run that has begun
+    /// goes on as it was if that cannot be.
     fn leave_returns_alone(&mut self, reason: String) -> Result<()> {
         self.withdraw_what_cannot_end();
-        let placed = self.probes.leave_returns_alone(&mut self.object)?;
+        let placed = match self.probes.leave_returns_alone(&mut self.object) {
+            Ok(placed) => placed,
+            Err(error) if self.object.is_active() => {
+                self.returns.has_failed = true;
+                self.notices.push(Notice::Warning(format!(
+                    "results are still taken by return probes, though {reason}: {error:#}"
+                )));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         for new in placed {
             let same = |old: &&mut crate::attach::probes::Described| {
                 old.scope == new.scope && old.file == new.file
@@ -171,15 +185,16 @@ impl Session {
                 *old = new;
             }
         }
-        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
-        let memory = self.object.used_sites();
-        let memory = memory.filter(|(_, site)| is_known(site));
-        self.returns.before = memory.map(|(_, site)| site.allocated_count).sum();
-        let (cost, links) = calibrate::at_instructions(
+        self.returns.before = self.followed();
+        let measured = calibrate::at_instructions(
             &mut self.object,
             self.options.min_size,
             self.nanoseconds_per_hit,
-        )?;
+        );
+        let (cost, links) = match measured {
+            Err(_) if self.object.is_active() => (self.nanoseconds_per_hit, Vec::new()),
+            measured => measured?,
+        };
         self.probes.keep(links);
         self.returns.nanoseconds_per_return = cost;
         self.notices.push(Notice::Remark(format!(
@@ -214,16 +229,26 @@ impl Session {
         unseen.filter(|unseen| !unseen.seen_elsewhere).count()
     }
 
-    /// Hits at return instructions if that many allocations were counted, and
-    /// what one costs, nanoseconds.
-    pub(super) fn return_hits(&self, allocated: u64) -> (u64, f64) {
+    /// Hits at return instructions, of calls that were counted, and what one
+    /// costs, nanoseconds.
+    pub(super) fn return_hits(&self) -> (u64, f64) {
         match self.returns.reason {
             Some(_) => (
-                allocated.saturating_sub(self.returns.before),
+                self.followed().saturating_sub(self.returns.before),
                 self.returns.nanoseconds_per_return,
             ),
             None => (0, 0.0),
         }
+    }
+
+    /// Blocks, handles and threads of the processes that were counted.
+    fn followed(&self) -> u64 {
+        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
+        let sites = self.object.followed_sites();
+        sites
+            .filter(|(_, site)| is_known(site))
+            .map(|(_, site)| site.allocated_count)
+            .sum()
     }
 }
 
@@ -265,6 +290,7 @@ impl Signs {
         let Some(program) = code.current().find(|mapping| code.is_program(mapping)) else {
             return signs;
         };
+        signs.is_known = true;
         let Ok(file) = &program.file else {
             return signs;
         };
@@ -280,10 +306,6 @@ impl Signs {
             }
         }
         signs
-    }
-
-    fn is_empty(&self) -> bool {
-        self.symbols.is_empty() && self.configurations.is_empty()
     }
 
     /// What is built into the program for its jemalloc.

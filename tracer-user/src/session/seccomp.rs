@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::pipe::{PipeFlags, pipe_with};
+use tracer_ebpf::call::Function;
 
 use super::calibrate::file_offset;
 use crate::kernel::memory::release;
 use crate::kernel::object::Object;
+use crate::kernel::program::{Moment, Place};
 
 /// The first kernel whose return probes make a system call, and the first that
 /// keeps it from filters.
@@ -62,11 +64,16 @@ pub fn return_probe_kills(object: &mut Object) -> Result<bool> {
         return Ok(false);
     }
     let offset = file_offset(tried as *const () as u64)?;
-    let dies = dies_in(tried, |pid| {
+    // Any program does: the child has no call in flight.
+    let place = [Place {
+        function: Some(Function::Malloc),
+        offset,
+    }];
+    object.load_programs(Moment::Return, &place)?;
+    dies_in(tried, |pid| {
         let executable = Path::new("/proc/self/exe");
-        object.attach_one("uf_empty_ret", offset, executable, Some(pid))
-    })?;
-    Ok(dies)
+        object.attach(Moment::Return, &place, executable, Some(pid))
+    })
 }
 
 /// A function with a return probe.
@@ -108,16 +115,19 @@ fn dies_in<T>(function: extern "C" fn(), prepare: impl FnOnce(u32) -> Result<T>)
     Ok(false)
 }
 
+/// Steps of the filter.
+const STEPS: u16 = 4;
+
 /// What the child does: it waits, sets up the filter, calls the function, ends.
 fn child(
     wait: &OwnedFd,
     go: &OwnedFd,
-    filter: &[libc::sock_filter],
+    filter: &[libc::sock_filter; STEPS as usize],
     function: extern "C" fn(),
 ) -> ! {
     let mut byte = 0u8;
     let program = libc::sock_fprog {
-        len: filter.len() as u16,
+        len: STEPS,
         filter: filter.as_ptr().cast_mut(),
     };
     // SAFETY: system calls on our own copies of descriptors and on locals. A
@@ -140,7 +150,11 @@ fn child(
 }
 
 /// A filter that kills at all but the end.
-fn filter() -> [libc::sock_filter; 4] {
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the codes have 16 bits, and the number is 231"
+)]
+fn filter() -> [libc::sock_filter; STEPS as usize] {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
