@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tracer_ebpf_build::workspace;
 
+use crate::packages::Packages;
 use crate::shell::{cargo, run, say};
 use crate::tally::Tally;
 
@@ -25,6 +26,13 @@ const COVERAGE: [&str; 9] = [
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
     "-Ccodegen-units=1",
 ];
+
+/// Debian's package with libFuzzer itself, and where it is in there. To compile it
+/// takes a fifth of the time that the build takes.
+const LIBRARY: (&str, &str) = (
+    "libfuzzer-14-dev/bookworm",
+    "usr/lib/llvm-14/lib/libFuzzer.a",
+);
 
 /// Where code is built for.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -125,7 +133,22 @@ fn build() -> Result<()> {
         .args(["--target", TRIPLE, "--target-dir"])
         .arg(folder())
         .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"));
+    match library() {
+        Ok(library) => command.env("CUSTOM_LIBFUZZER_PATH", library),
+        Err(error) => {
+            say(format_args!("libFuzzer is compiled: {error:#}"));
+            &mut command
+        }
+    };
     run(&mut command)
+}
+
+/// Fetches libFuzzer if it is not there.
+fn library() -> Result<PathBuf> {
+    let (package, path) = LIBRARY;
+    let folders = Packages::of_vms()?.unpack(&[package])?;
+    let folder = folders.first().context("the package is missing")?;
+    Ok(folder.join(path))
 }
 
 fn fuzz(target: Target, seconds: u32) -> Result<()> {

@@ -6,12 +6,14 @@ mod sources;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
 pub(crate) use self::sources::Suites;
 use crate::apt;
+use crate::build::target_dir;
 use crate::shell::{capture, run, say};
 
 /// The keyring of Debian's archive. It has the keys of all releases that we
@@ -27,11 +29,20 @@ pub(crate) struct Packages {
 }
 
 impl Packages {
+    /// Those of VMs, in `target/vm`, which have what fuzzing needs too.
+    ///
+    /// # Errors
+    /// See [`Packages::open`].
+    pub(crate) fn of_vms() -> Result<Self> {
+        Self::open(target_dir().join("vm/apt"), Suites::VM)
+    }
+
     /// Opens the folder and brings its index up to date, at most once a day.
     ///
     /// # Errors
     /// There is no index and none can be fetched.
     pub(crate) fn open(folder: PathBuf, suites: Suites) -> Result<Self> {
+        let _alone = alone();
         let sources = sources(suites)?;
         let packages = Self::new(folder, &sources)?;
         packages.update(&sources)?;
@@ -127,6 +138,7 @@ impl Packages {
     /// # Errors
     /// One cannot be fetched.
     pub(crate) fn unpack(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
+        let _alone = alone();
         let found = capture(
             self.command("apt-get")
                 .args(["download", "--print-uris"])
@@ -165,6 +177,12 @@ impl Packages {
         fs::rename(unpacking, &folder)?;
         Ok(folder)
     }
+}
+
+/// Keeps other threads from changing a folder at the same time.
+fn alone() -> MutexGuard<'static, ()> {
+    static CHANGING: Mutex<()> = Mutex::new(());
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Suites, on the mirrors of the host.

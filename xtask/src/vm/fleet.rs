@@ -12,7 +12,7 @@ use tracer_ebpf_build::workspace;
 use super::machine::{Boot, Emulator, End, Limits};
 use super::{initramfs, kernels};
 use crate::build::target_dir;
-use crate::packages::{Packages, Suites};
+use crate::packages::Packages;
 
 /// VMs at a time: what two cores bear.
 const AT_A_TIME: usize = 2;
@@ -62,7 +62,7 @@ impl Fleet {
     /// A package is not to be had, or a file cannot be written.
     pub(super) fn prepare(series: &[&str]) -> Result<Self> {
         let root = target_dir().join("vm");
-        let packages = Packages::open(root.join("apt"), Suites::VM)?;
+        let packages = Packages::of_vms()?;
         let kernels = kernels::packages(&packages, series)?;
         let wanted: Vec<&str> = Emulator::PACKAGES
             .into_iter()
