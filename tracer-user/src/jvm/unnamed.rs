@@ -23,7 +23,7 @@ pub enum Unnamed {
     NotAMethod,
     /// What should be a class is none, or not any more.
     NotAClass,
-    /// There was no room to keep the class's name.
+    /// There was no room to keep the name.
     NoRoom,
     /// It cannot be read: the process is gone, or the memory was given back.
     Unreadable,
@@ -45,7 +45,7 @@ impl fmt::Display for Unnamed {
             Unnamed::NoScope => "compiled code that does not say which method is here",
             Unnamed::NotAMethod => "a Java method that was unloaded before it could be named",
             Unnamed::NotAClass => "a Java class that was unloaded before it could be named",
-            Unnamed::NoRoom => "a Java class whose name there was no room for",
+            Unnamed::NoRoom => "a Java frame or class whose name there was no room for",
             Unnamed::Unreadable => "the Java VM's memory could not be read",
         })
     }

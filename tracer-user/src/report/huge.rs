@@ -148,7 +148,10 @@ fn report(distinct: bool) -> Report {
             .collect::<Vec<_>>()
     };
     let (shared, files, modules) = (some("shared", 1_000), some("/src/", 100), some("/lib/", 10));
-    let one_of = |names: &[Name], number: u64| names[number as usize % names.len()].clone();
+    let one_of = |names: &[Name], number: u64| {
+        let at = usize::try_from(number).unwrap() % names.len();
+        names[at].clone()
+    };
     let mut frame = |site: u64, depth: u64| {
         let number = site * FRAMES + depth;
         let function = match distinct && number.is_multiple_of(8) {

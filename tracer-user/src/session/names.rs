@@ -1,7 +1,7 @@
 //! Names of Java frames, read soon after their stacks are first seen: code is
 //! compiled anew, and classes are unloaded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tracer_ebpf::frame::Frame;
@@ -21,6 +21,13 @@ const LOOKS: u8 = 3;
 /// Words that have names by what was told, at most.
 const MAX_TOLD: usize = 1 << 18;
 
+/// What the texts of all names may take, bytes: they are read from the target's
+/// memory, and may be as many as there are frames.
+const MAX_TEXTS: usize = 192 << 20;
+
+/// What a text takes besides itself, bytes.
+const TEXT: usize = 48;
+
 /// Names of the Java frames of sites.
 #[derive(Default)]
 pub struct SiteNames {
@@ -33,6 +40,7 @@ pub struct SiteNames {
     told: HashMap<(u32, u64), Arc<Code>>,
     /// Sites with code that has no name yet, and how often is looked again.
     unnamed: Vec<(u32, u8)>,
+    texts: Texts,
 }
 
 impl SiteNames {
@@ -50,7 +58,8 @@ impl SiteNames {
                     Frame::ClassName { .. } => told_class(object, word),
                     _ => jvm.name(word),
                 };
-                let words: Vec<_> = java_words(&site).map(|word| (word, name(word))).collect();
+                let words = java_words(&site).map(|word| (word, self.texts.bounded(name(word))));
+                let words: Vec<_> = words.collect();
                 if words
                     .iter()
                     .any(|(word, named)| is_unnamed_code(*word, named))
@@ -117,6 +126,44 @@ impl SiteNames {
     }
 }
 
+/// The texts of names that are kept, each counted once.
+struct Texts {
+    /// Where they are.
+    known: HashSet<usize>,
+    /// Bytes that are left.
+    left: usize,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self {
+            known: HashSet::new(),
+            left: MAX_TEXTS,
+        }
+    }
+}
+
+impl Texts {
+    /// A name, if there is room for it.
+    fn bounded(&mut self, named: Named) -> Named {
+        let frames = named?;
+        let parts = |frame: &JavaFrame| {
+            let parts = [&frame.class, &frame.method, &frame.signature, &frame.file];
+            parts.map(|part| part.as_ref().map(Arc::clone))
+        };
+        let texts = frames.iter().flat_map(parts).flatten();
+        // What is kept stays where it is.
+        let places = texts.map(|text| (text.as_ptr().addr(), text.len() + TEXT));
+        let new: HashMap<usize, usize> = places
+            .filter(|(place, _)| !self.known.contains(place))
+            .collect();
+        let left = self.left.checked_sub(new.values().sum());
+        self.left = left.ok_or(Unnamed::NoRoom)?;
+        self.known.extend(new.into_keys());
+        Ok(frames)
+    }
+}
+
 /// Whether a word is of code that memory had no name for.
 fn is_unnamed_code(word: u64, named: &Named) -> bool {
     named.is_err() && matches!(Frame::of(word), Frame::Compiled { .. })
@@ -132,4 +179,25 @@ fn told_class(object: &Object, word: u64) -> Named {
 fn java_words(site: &Site) -> impl Iterator<Item = u64> {
     let words = site.frames.iter().take(site.depth as usize).copied();
     words.filter(|word| Frame::of(*word).is_java())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_within_a_budget_and_counted_once() {
+        let mut texts = Texts {
+            left: 10_000,
+            ..Texts::default()
+        };
+        let frame = |class: &str| JavaFrame::told(class.to_owned(), "run".to_owned(), None);
+        let one: Arc<[JavaFrame]> = [frame(&"x".repeat(5_000))].into();
+        for _ in 0..100 {
+            assert!(texts.bounded(Ok(Arc::clone(&one))).is_ok());
+        }
+        let another: Arc<[JavaFrame]> = [frame(&"y".repeat(5_000))].into();
+        assert_eq!(texts.bounded(Ok(another)).unwrap_err(), Unnamed::NoRoom);
+        assert!(texts.bounded(Ok([frame("short")].into())).is_ok());
+    }
 }

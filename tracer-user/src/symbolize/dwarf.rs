@@ -129,13 +129,13 @@ fn names(found: Symbolized<'_>) -> SourceNames {
     match found {
         // Without a size it is a guess from the symbol table.
         Symbolized::Sym(symbol) if symbol.size.is_some() || symbol.code_info.is_some() => {
-            known(symbol)
+            known(&symbol)
         }
         _ => SourceNames::default(),
     }
 }
 
-fn known(symbol: Sym<'_>) -> SourceNames {
+fn known(symbol: &Sym<'_>) -> SourceNames {
     let certain = symbol.size.is_some() && !symbol.name.is_empty();
     SourceNames {
         function: certain.then(|| bounded(&symbol.name)),

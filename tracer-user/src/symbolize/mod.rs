@@ -34,8 +34,9 @@ pub fn build_id_of(file: &ModuleFile) -> Option<String> {
     Some(image.build_id?.to_string())
 }
 
-/// Names of more addresses than this are not remembered.
-const MAX_NAMES: usize = 1 << 20;
+/// More functions than this, with those inlined at an address, are not
+/// remembered: some 100 MiB.
+const MAX_FUNCTIONS: usize = 2 << 20;
 
 /// More frames than this have no inlined functions with them: as many as
 /// 32,000 call paths of 127 frames have without any.
@@ -80,6 +81,8 @@ impl PerfRoom {
 pub struct Symbolizer {
     modules: HashMap<FileId, Result<ModuleNames, String>>,
     names: HashMap<(FileId, FileOffset), Rc<Names>>,
+    /// How many functions `names` has.
+    functions: usize,
     /// By [`CodeSpace::id`].
     perf_maps: HashMap<u64, Result<PerfMap, String>>,
     perf_room: PerfRoom,
@@ -240,8 +243,9 @@ impl Symbolizer {
     fn prepare(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) {
         let mut wanted: HashMap<FileId, (&CodeMapping, &ModuleFile, Vec<FileOffset>)> =
             HashMap::new();
-        if self.names.len() >= MAX_NAMES {
+        if self.functions >= MAX_FUNCTIONS {
             self.names.clear();
+            self.functions = 0;
         }
         for address in FrameAddress::of_stack(leaf_first) {
             let Some(lookup) = address.lookup() else {
@@ -267,6 +271,8 @@ impl Symbolizer {
                 continue;
             };
             let found = names.look_up(&file.content, &offsets, &mut self.texts);
+            let functions = found.iter().map(|names| names.functions.len());
+            self.functions += functions.sum::<usize>();
             let entries = offsets.into_iter().zip(found);
             self.names
                 .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));

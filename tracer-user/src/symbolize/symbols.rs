@@ -530,21 +530,24 @@ mod tests {
 
     impl Bytes for Hostile {
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-            let table = self.symbols * symtab::SYMBOL as u64;
             for (byte, at) in buffer.iter_mut().zip(offset..) {
                 let index = at / symtab::SYMBOL as u64;
-                let value = if index == 0 { 1 } else { index * 16 };
-                let size: u64 = if index == 0 { 1 << 40 } else { 1 };
-                *byte = match at % symtab::SYMBOL as u64 {
-                    _ if at >= table => b'n',
-                    // Into the long string, at every byte of it.
-                    place @ 0..4 => (1 + index % self.names).to_le_bytes()[place as usize],
-                    4 => 2,
-                    6 => 1,
-                    place @ 8..16 => value.to_le_bytes()[place as usize - 8],
-                    place @ 16..24 => size.to_le_bytes()[place as usize - 16],
-                    _ => 0,
+                if index >= self.symbols {
+                    *byte = b'n';
+                    continue;
+                }
+                let mut symbol = [0; symtab::SYMBOL];
+                // Into the long string, at every byte of it.
+                symbol[..8].copy_from_slice(&(1 + index % self.names).to_le_bytes());
+                (symbol[4], symbol[6]) = (0x12, 1);
+                let (start, size) = match index {
+                    0 => (1, 1_u64 << 40),
+                    index => (index * 16, 1),
                 };
+                symbol[8..16].copy_from_slice(&start.to_le_bytes());
+                symbol[16..].copy_from_slice(&size.to_le_bytes());
+                let place = usize::try_from(at % symtab::SYMBOL as u64).unwrap();
+                *byte = symbol[place];
             }
             Ok(buffer.len())
         }
