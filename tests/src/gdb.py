@@ -50,7 +50,7 @@ ranges = []
 def code_ranges():
     """Executable mappings: start, end, file offset, path."""
     found = []
-    with open(f"/proc/{gdb.selected_inferior().pid}/maps") as maps:
+    with open(f"/proc/{gdb.selected_inferior().pid}/maps", encoding="utf-8") as maps:
         for line in maps:
             fields = line.split(None, 5)
             if "x" not in fields[1]:
@@ -193,7 +193,7 @@ def on_new_file(event):
 
 
 def write():
-    with open(config["out"], "w") as out:
+    with open(config["out"], "w", encoding="utf-8") as out:
         json.dump(
             {
                 "stacks": [

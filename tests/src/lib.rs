@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 mod agreement;
+mod entries;
 mod foreign;
 pub mod gdb;
 pub mod incident;
@@ -36,6 +37,7 @@ pub mod terminal;
 mod tracer;
 
 pub use agreement::{Agreement, Runs};
+pub use entries::{Entries, Happened};
 pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;

@@ -3,6 +3,7 @@
 //! that only differ in what the target does share a run.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,8 +25,21 @@ impl Recording {
     /// # Errors
     /// The target or the tracer fails.
     pub fn of(program: &str, commands: &[&str], options: &[&str]) -> Result<Self> {
+        Self::with(program, commands, options, |_| {})
+    }
+
+    /// The same, with a say in the tracer's environment.
+    ///
+    /// # Errors
+    /// See [`Recording::of`].
+    pub fn with(
+        program: &str,
+        commands: &[&str],
+        options: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut target = Target::start(program)?;
-        let tracer = Tracer::record(target.pid, options)?;
+        let tracer = Tracer::record_with(target.pid, options, adapt)?;
         let mut truths = BTreeMap::new();
         for command in commands {
             truths.insert((*command).to_owned(), target.command(command)?);
@@ -47,6 +61,19 @@ impl Recording {
             .with_context(|| format!("{command} was not run"))?;
         self.report.sites_agree_with(truth)?;
         Ok(&self.report)
+    }
+
+    /// Compares all commands with the report.
+    ///
+    /// # Errors
+    /// One differs.
+    pub fn all_agree(&self) -> Result<()> {
+        for (command, truth) in &self.truths {
+            self.report
+                .sites_agree_with(truth)
+                .with_context(|| command.clone())?;
+        }
+        Ok(())
     }
 
     /// Compares everything that no single command tells: that there are no

@@ -146,6 +146,21 @@ impl Target {
         serde_json::from_str(&truth).with_context(|| format!("truth of {name}: {truth}"))
     }
 
+    /// Runs a command that says something besides: the rest of its line that
+    /// begins with `prefix`, and what it did.
+    ///
+    /// # Errors
+    /// See [`Target::command`].
+    pub fn command_saying(&mut self, name: &str, prefix: &str) -> Result<(String, Truth)> {
+        let said = self.ask(name, prefix)?;
+        let done = self
+            .stdout
+            .wait_for(&format!("end of {name}"), |line| line.starts_with("done "))?;
+        let truth = done.strip_prefix("done ").unwrap_or_default();
+        let truth = serde_json::from_str(truth).with_context(|| format!("truth of {name}"))?;
+        Ok((said, truth))
+    }
+
     /// Sends a line, waits for one that begins with `prefix`, and returns the
     /// rest of it.
     ///

@@ -41,12 +41,32 @@ impl Tracer {
     /// # Errors
     /// The tracer ended instead; its messages are in the error.
     pub fn record(pid: u32, options: &[&str]) -> Result<Self> {
+        Self::record_with(pid, options, |_| {})
+    }
+
+    /// The same, with a say in the tracer's environment.
+    ///
+    /// # Errors
+    /// See [`Tracer::record`].
+    pub fn record_with(
+        pid: u32,
+        options: &[&str],
+        adapt: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let pid = pid.to_string();
         let arguments: Vec<&str> = ["record", "-p", &pid]
             .into_iter()
             .chain(options.iter().copied())
             .collect();
-        let mut tracer = Self::start(&arguments)?;
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(binary()?);
+        command
+            .args(&arguments)
+            .arg("-o")
+            .arg(folder.path().join("report.json"));
+        command.stdin(Stdio::null());
+        adapt(&mut command);
+        let mut tracer = Self::spawn(command, folder)?;
         tracer.wait_tracing()?;
         Ok(tracer)
     }
@@ -71,7 +91,7 @@ impl Tracer {
         adapt: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = Command::new(binary()?);
+        let mut tracer = called_by_root()?;
         tracer
             .arg("run")
             .args(options)
@@ -88,7 +108,7 @@ impl Tracer {
     /// The tracer cannot be started.
     pub fn start(arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut tracer = Command::new(binary()?);
+        let mut tracer = called_by_root()?;
         tracer
             .args(arguments)
             .arg("-o")
@@ -130,11 +150,19 @@ impl Tracer {
     ///
     /// # Errors
     /// The tracer ended instead; its messages are in the error.
-    pub fn wait_saying(&mut self, part: &str) -> Result<()> {
+    pub fn wait_saying(&mut self, part: &str) -> Result<String> {
         let stderr = self.stderr.as_mut().context("standard error is closed")?;
-        stderr
-            .wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
-            .map(drop)
+        stderr.wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
+    }
+
+    /// Waits for a line on standard output that ends with `end`.
+    ///
+    /// # Errors
+    /// The tracer ended instead.
+    pub fn wait_printed(&mut self, end: &str) -> Result<()> {
+        let stdout = self.stdout.as_mut().context("standard output is closed")?;
+        let line = stdout.wait_for(end, |line| line.ends_with(end));
+        line.map(drop)
     }
 
     /// The tracer's own process id.
@@ -249,12 +277,30 @@ impl Finished {
     }
 }
 
+/// Who says in the environment on whose behalf we are root.
+const CALLERS: [&str; 5] = [
+    "SUDO_UID",
+    "SUDO_GID",
+    "SUDO_USER",
+    "DOAS_USER",
+    "PKEXEC_UID",
+];
+
+/// The tracer, called by root: that sudo started the tests is no matter.
+fn called_by_root() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    CALLERS.into_iter().for_each(|name| {
+        command.env_remove(name);
+    });
+    Ok(command)
+}
+
 /// Runs `unfreed ARGUMENTS` to its end, without an output of its own.
 ///
 /// # Errors
 /// It cannot be started or does not end.
 pub fn unfreed<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Finished> {
-    let mut command = Command::new(binary()?);
+    let mut command = called_by_root()?;
     command.args(arguments).stdin(Stdio::null());
     Tracer::spawn(command, tempfile::tempdir()?)?.wait()
 }

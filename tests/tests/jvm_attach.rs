@@ -2,14 +2,14 @@
 //! must not happen to them.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::JavaHeap;
-use unfreed_tests::{Jdk, Program, Target, Tracer, send_signal, wait_until};
+use unfreed_tests::{Entries, Happened, Jdk, Program, Target, Tracer, send_signal, wait_until};
 
 /// A user without any rights: nobody, and its group.
 const NOBODY: u32 = 65534;
@@ -174,6 +174,57 @@ fn a_jvm_of_another_user_answers() -> Result<()> {
     })
 }
 
+/// A JVM of nobody's that works in this folder.
+fn jvm_of_nobody(program: &Program, folder: &Path) -> Result<Target> {
+    let java = Jdk::full()?.command(&[], program);
+    let id = NOBODY.to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .arg(java.get_program())
+        .args(java.get_args())
+        .current_dir(folder);
+    Target::start_with(&mut command)
+}
+
+/// The file is made as the JVM's user, and not given to him later.
+#[test]
+fn the_trigger_is_its_users_from_the_first_moment() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
+    let mut target = jvm_of_nobody(&program, folder.path())?;
+    let mut entries = Entries::of(folder.path())?;
+    ask_well(target.pid)?;
+    let happened = entries.happened(&format!(".attach_pid{}", target.pid))?;
+    assert_eq!(happened, [Happened::Made, Happened::Removed]);
+    lives(&mut target)
+}
+
+/// Root may make files anywhere; the JVM's user may not.
+#[test]
+fn no_file_is_made_where_the_jvms_user_may_make_none() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let mut target = jvm_of_nobody(&program, folder.path())?;
+    let mut entries = Entries::of(folder.path())?;
+    let mut in_tmp = Entries::of(Path::new("/tmp"))?;
+    ask_well(target.pid)?;
+    let name = format!(".attach_pid{}", target.pid);
+    assert_eq!(entries.happened(&name)?, []);
+    assert_eq!(in_tmp.happened(&name)?, [Happened::Made, Happened::Removed]);
+    lives(&mut target)
+}
+
+/// Whether a signal was sent to a process that it has not got yet.
+fn is_pending(pid: u32, signal: i32) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let pending = u64::from_str_radix(pending.context("no ShdPnd")?.trim(), 16)?;
+    Ok(pending & (1 << (signal - 1)) != 0)
+}
+
 /// A JVM that is asked while it is stopped, so that the trigger stays; then
 /// `signal` for the tracer.
 fn interrupted(target: &Target, signal: i32) -> Result<()> {
@@ -184,6 +235,10 @@ fn interrupted(target: &Target, signal: i32) -> Result<()> {
     let [trigger, _] = triggers(pid);
     wait_until("the trigger file", || {
         Ok(trigger.symlink_metadata().is_ok().then_some(()))
+    })?;
+    // While the JVM is stopped, the signal stays on its way.
+    wait_until("SIGQUIT", || {
+        Ok(is_pending(pid, libc::SIGQUIT)?.then_some(()))
     })?;
     let begin = Instant::now();
     tracer.signal(signal)?;
@@ -206,6 +261,22 @@ fn an_interrupted_attach_leaves_nothing() -> Result<()> {
     send_signal(target.pid, libc::SIGCONT)?;
     lives(&mut target)?;
     ask_well(target.pid)
+}
+
+/// The file is removed by who may remove it, at the exit too.
+#[test]
+fn an_interrupted_attach_leaves_nothing_in_another_users_folder() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
+    let mut target = jvm_of_nobody(&program, folder.path())?;
+    let mut entries = Entries::of(folder.path())?;
+    interrupted(&target, libc::SIGINT)?;
+    leaves_no_trigger(target.pid)?;
+    let happened = entries.happened(&format!(".attach_pid{}", target.pid))?;
+    assert_eq!(happened, [Happened::Made, Happened::Removed]);
+    send_signal(target.pid, libc::SIGCONT)?;
+    lives(&mut target)
 }
 
 /// SIGKILL leaves an empty file of the JVM's user. The signal that was on its

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::ProcessEnd;
 use unfreed_tests::{
-    Finished, KernelObjects, Sums, Target, Tracer, binary, patched_bytes, send_signal, unfreed,
-    wait_until,
+    Finished, KernelObjects, Sums, Target, Tracer, binary, patched_bytes, send_signal, target_path,
+    unfreed, wait_until,
 };
 
 fn record(pid: u32) -> Result<Finished> {
@@ -115,6 +115,20 @@ fn write_program(path: &Path, content: &[u8]) -> Result<()> {
 fn no_allocator_to_probe() -> Result<()> {
     let target = Target::start("no_allocator")?;
     record(target.pid)?.fails_saying(&["no_allocator", "malloc", "free"])
+}
+
+/// valgrind's program is refused before anything is placed, and lives on.
+#[test]
+fn a_program_under_valgrind() -> Result<()> {
+    let program = target_path("leak")?;
+    let mut command = Command::new("valgrind");
+    command.arg("--quiet").arg(program);
+    let mut target = Target::start_with(&mut command)?;
+    record(target.pid)?.fails_saying(&["valgrind", "SIGTRAP", &target.pid.to_string()])?;
+    // Code that it has not translated yet.
+    target.command("leak_blocks")?;
+    ensure!(target.finish()?.success(), "valgrind's program was harmed");
+    Ok(())
 }
 
 #[test]
@@ -426,7 +440,7 @@ fn a_tracer_killed_in_the_middle_of_work_harms_no_target() -> Result<()> {
     })?;
     tracer.signal(libc::SIGKILL)?;
     assert!(!tracer.wait()?.status.success());
-    target.command("churn")?; // answers for the first
+    target.command("leak_blocks")?; // answers for the first
     assert!(target.finish()?.success());
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The rules of the allocator's functions, one test for each. The target's
-//! source (`targets/c/semantics.c`) says what each command does. The tests
+//! source (`targets/c/semantics.h`) says what each command does. The tests
 //! share a run.
 
 use std::sync::LazyLock;

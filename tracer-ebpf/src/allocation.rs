@@ -1,8 +1,8 @@
 //! malloc and its relatives.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::block::{Block, BlockKey};
-use tracer_ebpf::call::{self, Function};
+use tracer_ebpf::call::{Call, Function};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
@@ -36,24 +36,18 @@ pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     }
 }
 
-/// An allocating function returned.
+/// An allocating function, whose call was in flight, returned `result`.
+///
+/// # Safety
+/// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) fn leave(context: &RetProbeContext, function: Function) {
-    let Some(thread) = inflight::known_thread() else {
-        return;
-    };
-    // SAFETY: the context's registers and the thread's own record.
+pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u64) {
+    // SAFETY: the caller's record.
     unsafe {
         let call = &mut (*thread).call;
-        if !call::ends(call, function, (*context.regs).rsp) {
-            return;
-        }
-        call.function = 0;
         let outcome = match function {
-            Function::PosixMemalign => {
-                aligned_result(context.ret::<u64>() as u32, call.argument, call.size)
-            }
-            _ => context.ret::<u64>(),
+            Function::PosixMemalign => aligned_result(result as u32, call.argument, call.size),
+            _ => result,
         };
         // A realloc to nothing frees the block and returns null; any other
         // null is a failure that leaves the old block alone.
@@ -132,6 +126,7 @@ pub(crate) fn free(context: &ProbeContext) {
 /// Whether a `free` at stack pointer `stack` is part of the call in flight:
 /// musl's realloc, for example, ends in one.
 #[inline(always)]
-fn is_inside(in_flight: &call::Call, stack: u64) -> bool {
-    stack <= in_flight.slot && read::user_word(in_flight.slot).is_some_and(call::is_trampoline)
+fn is_inside(in_flight: &Call, stack: u64) -> bool {
+    stack <= in_flight.slot
+        && read::user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word))
 }

@@ -71,6 +71,26 @@ impl Function {
         })
     }
 
+    /// Whether an exception may be thrown through this function. It would meet
+    /// the kernel's trampoline in place of the return address, and end the
+    /// program: such a function gets no return probe.
+    pub const fn may_throw(self) -> bool {
+        match self {
+            Self::Malloc
+            | Self::Calloc
+            | Self::Realloc
+            | Self::Reallocarray
+            | Self::PosixMemalign
+            | Self::AlignedAlloc
+            | Self::Memalign
+            | Self::Valloc
+            | Self::Pvalloc
+            | Self::Mmap
+            | Self::Munmap
+            | Self::Mremap => false,
+        }
+    }
+
     /// Whether this function may end in a jump to `inner`, or in one to a
     /// function that does, so that it runs on the same return-address slot. Known of glibc (reallocarray, realloc of
     /// null, memalign of a small alignment) and musl (its memalign family).
@@ -98,6 +118,9 @@ pub struct Call {
     pub site: u32,
     /// Address of the return-address slot: the stack pointer at entry.
     pub slot: u64,
+    /// The word that stood there at entry, if the call ends at a return
+    /// instruction; 0 if it ends at a return probe.
+    pub back: u64,
     /// Bytes asked for.
     pub size: u64,
     /// posix_memalign's result pointer; mmap's and mremap's flags.
@@ -118,13 +141,21 @@ impl Call {
     /// Notes a call that was just entered, in place of the one before. Its
     /// site is not known yet.
     #[inline(always)]
-    pub fn begin(&mut self, function: Function, slot: u64, time: u64) {
+    pub fn begin(&mut self, function: Function, slot: u64, back: u64, time: u64) {
         self.function = function as u32;
         self.site = NO_SITE;
         self.slot = slot;
+        self.back = back;
         self.time = time;
         self.old_address = 0;
         self.inner = 0;
+    }
+
+    /// Whether the word at its slot says that the call is active: the kernel's
+    /// trampoline, or the return address itself if it is left alone.
+    #[inline(always)]
+    pub const fn is_active_with(&self, word: u64) -> bool {
+        is_trampoline(word) || (word != 0 && word == self.back)
     }
 }
 
@@ -143,8 +174,9 @@ pub enum Entry {
 /// Decides what an entry at stack pointer `slot` means.
 ///
 /// `saved` reads the word at the slot of the call in flight. While that call
-/// is active the word is the kernel's return trampoline, which starts a page;
-/// afterwards it is whatever the stack was reused for.
+/// is active the word is the kernel's return trampoline, which starts a page,
+/// or the return address, if no return probe replaces it; afterwards it is
+/// whatever the stack was reused for.
 #[inline(always)]
 pub fn entry(
     in_flight: &Call,
@@ -162,7 +194,7 @@ pub fn entry(
         return Entry::Stale;
     }
     match saved() {
-        Some(word) if is_trampoline(word) => Entry::Nested,
+        Some(word) if in_flight.is_active_with(word) => Entry::Nested,
         _ => Entry::Stale,
     }
 }
@@ -172,6 +204,16 @@ pub fn entry(
 #[inline(always)]
 pub const fn ends(in_flight: &Call, function: Function, stack: u64) -> bool {
     in_flight.function == function as u32 && in_flight.slot.wrapping_add(8) == stack
+}
+
+/// Whether a return instruction (or a jump that ends a call) which is about to
+/// run at stack pointer `stack`, with `word` on top, ends the call in flight,
+/// whichever function's it is: a tail call ends at another's.
+#[inline(always)]
+pub fn ends_before(in_flight: &Call, stack: u64, word: impl FnOnce() -> Option<u64>) -> bool {
+    in_flight.function != 0
+        && in_flight.slot == stack
+        && word().is_some_and(|word| in_flight.is_active_with(word))
 }
 
 /// Whether the kernel wrote this return address: its trampoline is the first
@@ -205,12 +247,14 @@ mod tests {
     use super::*;
 
     const TRAMPOLINE: u64 = 0x7fff_ffff_e000;
+    const RETURN: u64 = 0x5555_4321;
 
     fn call(function: Function, slot: u64) -> Call {
         Call {
             function: function as u32,
             site: 0,
             slot,
+            back: RETURN,
             size: 1,
             argument: 0,
             time: 0,
@@ -318,6 +362,38 @@ mod tests {
             ),
             Entry::Stale
         );
+    }
+
+    #[test]
+    fn a_call_whose_return_address_is_left_alone_is_believed_by_it() {
+        assert_eq!(
+            decide(Function::Calloc, 0x1000, Function::Malloc, 0xf00, RETURN),
+            Entry::Nested
+        );
+        let mut replaced = call(Function::Calloc, 0x1000);
+        replaced.back = 0;
+        for word in [RETURN, 0] {
+            let found = entry(&replaced, Function::Malloc, 0xf00, || Some(word));
+            assert_eq!(found, Entry::Stale, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn a_return_instruction_ends_the_call_on_whose_slot_it_is() {
+        let realloc = call(Function::Realloc, 0x1000);
+        let ends = |stack, word| ends_before(&realloc, stack, || word);
+        assert!(ends(0x1000, Some(RETURN)));
+        assert!(
+            ends(0x1000, Some(TRAMPOLINE)),
+            "entered under a return probe"
+        );
+        assert!(!ends(0xf00, Some(RETURN)), "an inner call");
+        assert!(!ends(0x1008, Some(RETURN)), "its caller");
+        assert!(!ends(0x1000, Some(0x5555_1234)), "the stack was used again");
+        assert!(!ends(0x1000, None));
+        let mut none = realloc;
+        none.function = 0;
+        assert!(!ends_before(&none, 0x1000, || Some(RETURN)));
     }
 
     #[test]

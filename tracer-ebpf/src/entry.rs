@@ -7,6 +7,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::SiteKind;
 
 use crate::inflight::{self, now};
+use crate::read::user_word;
 use crate::{allocation, mapping, maps};
 
 /// What a function was asked for.
@@ -117,7 +118,11 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
             return false;
         }
         let call = &mut (*thread).call;
-        call.begin(function, slot, now());
+        let back = match maps::returns_are_left_alone() {
+            true => user_word(slot).unwrap_or(0),
+            false => 0,
+        };
+        call.begin(function, slot, back, now());
         call.size = request.size;
         call.argument = request.argument;
         match function {

@@ -4,7 +4,7 @@
 //! They are followed like blocks without bytes. Those that the JVM makes or
 //! deletes for itself take another way and are not seen.
 
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::block::{Block, BlockKey, handle};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
@@ -42,22 +42,21 @@ pub(crate) unsafe fn begin(context: &ProbeContext, kind: SiteKind, thread: *mut 
     }
 }
 
-/// It returned the handle, or null.
+/// It returned the handle `made`, or null, to above its slot at `stack`.
 #[inline(always)]
-pub(crate) fn leave(context: &RetProbeContext) {
+pub(crate) fn leave(made: u64, stack: u64) {
     let Some(thread) = inflight::known_thread() else {
         return;
     };
     // SAFETY: the context's registers and the thread's own record.
     let (new, image) = unsafe {
         let new = (*thread).handle;
-        if !new.ends((*context.regs).rsp) {
+        if !new.ends(stack) {
             return;
         }
         (*thread).handle.slot = 0;
         (new, (*thread).image)
     };
-    let made = context.ret::<u64>();
     if made == 0 {
         return;
     }

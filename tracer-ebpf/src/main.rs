@@ -29,6 +29,7 @@ mod lookup;
 mod mapping;
 mod maps;
 mod read;
+mod returned;
 mod started;
 mod unwind;
 
@@ -76,7 +77,7 @@ macro_rules! allocates {
         #[uretprobe]
         fn $leave(context: RetProbeContext) -> u32 {
             on_task_stack(&context);
-            allocation::leave(&context, Function::$function);
+            returned::at_probe(&context, Function::$function);
             0
         }
     };
@@ -111,7 +112,7 @@ fn uf_mmap(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_mmap_ret(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    mapping::leave_mmap(&context);
+    returned::at_probe(&context, Function::Mmap);
     0
 }
 
@@ -127,7 +128,7 @@ fn uf_munmap(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_munmap_ret(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    mapping::leave_munmap(&context);
+    returned::at_probe(&context, Function::Munmap);
     0
 }
 
@@ -143,7 +144,7 @@ fn uf_mremap(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_mremap_ret(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    mapping::leave_mremap(&context);
+    returned::at_probe(&context, Function::Mremap);
     0
 }
 
@@ -179,13 +180,30 @@ fn uf_site(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_leave(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    match attached_to(&context) {
-        Some(Function::Mmap) => mapping::leave_mmap(&context),
-        Some(Function::Munmap) => mapping::leave_munmap(&context),
-        Some(Function::Mremap) => mapping::leave_mremap(&context),
-        Some(function) => allocation::leave(&context, function),
-        None => {}
+    if let Some(function) = attached_to(&context) {
+        returned::at_probe(&context, function);
     }
+    0
+}
+
+/// A return instruction of any function but `free`.
+#[uprobe]
+fn uf_end(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    // SAFETY: the context's registers.
+    let result = unsafe { (*context.regs).rax };
+    returned::at_instruction(context.regs, result);
+    0
+}
+
+/// A jump by which such a function ends in one that returns its first
+/// argument.
+#[uprobe]
+fn uf_end_jump(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    // SAFETY: the context's registers.
+    let result = unsafe { (*context.regs).rdi };
+    returned::at_instruction(context.regs, result);
     0
 }
 
@@ -265,7 +283,19 @@ fn uf_new_handle(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_new_handle_r(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    handle::leave(&context);
+    // SAFETY: the context's registers.
+    let (made, stack) = unsafe { ((*context.regs).rax, (*context.regs).rsp) };
+    handle::leave(made, stack);
+    0
+}
+
+/// The same, at a return instruction: the return address is still there.
+#[uprobe]
+fn uf_handle_end(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    // SAFETY: the context's registers.
+    let (made, stack) = unsafe { ((*context.regs).rax, (*context.regs).rsp) };
+    handle::leave(made, stack.wrapping_add(8));
     0
 }
 
@@ -288,7 +318,17 @@ fn uf_thread(context: ProbeContext) -> u32 {
 #[uretprobe]
 fn uf_thread_ret(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    started::leave(&context);
+    // SAFETY: the context's registers.
+    started::leave(unsafe { (*context.regs).rsp });
+    0
+}
+
+/// The same, at a return instruction.
+#[uprobe]
+fn uf_thread_end(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    // SAFETY: the context's registers.
+    started::leave(unsafe { (*context.regs).rsp }.wrapping_add(8));
     0
 }
 

@@ -2,8 +2,7 @@
 //! to user space, which keeps the ledger: one call can touch many mappings.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::programs::RetProbeContext;
-use tracer_ebpf::call::{self, Function};
+use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
@@ -11,7 +10,6 @@ use tracer_ebpf::thread::Thread;
 
 use crate::code;
 use crate::entry::Request;
-use crate::inflight;
 use crate::maps;
 
 /// Reports a mapping function that was entered, whose call is noted.
@@ -34,54 +32,43 @@ pub(crate) unsafe fn entered(thread: *mut Thread, function: Function, request: &
     }
 }
 
+/// `mmap` returned.
+///
+/// # Safety
+/// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) fn leave_mmap(context: &RetProbeContext) {
-    let address = context.ret::<u64>();
-    if let Some(thread) = end(context, Function::Mmap)
-        && address != MAP_FAILED
-    {
-        // SAFETY: the thread's own record.
-        unsafe {
-            let call = &(*thread).call;
-            code::replaced((*thread).image, address, call.size);
-            if call.argument & (MAP_ANONYMOUS | MAP_FIXED) != 0 {
-                report(thread, EventKind::Map, address);
-            }
-        }
+pub(crate) unsafe fn mmap_returned(thread: *const Thread, address: u64) {
+    if address == MAP_FAILED {
+        return;
     }
-}
-
-#[inline(always)]
-pub(crate) fn leave_munmap(context: &RetProbeContext) {
-    let status = context.ret::<u64>() & 0xffff_ffff;
-    if let Some(thread) = end(context, Function::Munmap) {
-        // SAFETY: the thread's own record.
-        unsafe { report(thread, EventKind::UnmapReturn, status) };
-    }
-}
-
-#[inline(always)]
-pub(crate) fn leave_mremap(context: &RetProbeContext) {
-    let address = context.ret::<u64>();
-    if let Some(thread) = end(context, Function::Mremap) {
-        // SAFETY: the thread's own record.
-        unsafe { report(thread, EventKind::RemapReturn, address) };
-    }
-}
-
-/// Settles the call in flight if this return ends it.
-#[inline(always)]
-fn end(context: &RetProbeContext, function: Function) -> Option<*mut Thread> {
-    let thread = inflight::known_thread()?;
-    // SAFETY: the context's registers and the thread's own record.
+    // SAFETY: the caller's record.
     unsafe {
-        let call = &mut (*thread).call;
-        if !call::ends(call, function, (*context.regs).rsp) {
-            return None;
+        let call = &(*thread).call;
+        code::replaced((*thread).image, address, call.size);
+        if call.argument & (MAP_ANONYMOUS | MAP_FIXED) != 0 {
+            report(thread, EventKind::Map, address);
         }
-        call.function = 0;
-        Some(thread)
     }
+}
+
+/// `munmap` returned.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn munmap_returned(thread: *const Thread, status: u64) {
+    // SAFETY: the caller's record.
+    unsafe { report(thread, EventKind::UnmapReturn, status & 0xffff_ffff) };
+}
+
+/// `mremap` returned.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn mremap_returned(thread: *const Thread, address: u64) {
+    // SAFETY: the caller's record.
+    unsafe { report(thread, EventKind::RemapReturn, address) };
 }
 
 /// Sends the call in flight as an event.

@@ -16,7 +16,7 @@ use tracer_ebpf::limits::{
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::settings::{Hijack, Settings};
+use tracer_ebpf::settings::{Hijack, RETURN_INSTRUCTIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
@@ -149,7 +149,7 @@ pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_
 #[map]
 pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// 1 while events count. Probes come and go one by one, over some tenths of a
+/// Not 0 while events count: `RETURN_PROBES` or `RETURN_INSTRUCTIONS`. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.
 #[map]
 pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
@@ -200,6 +200,14 @@ pub(crate) static COMPILED: RingBuf = RingBuf::with_byte_size(CODE_RING_BYTES, 0
 #[inline(always)]
 pub(crate) fn is_active() -> bool {
     ACTIVE.get(0).is_some_and(|active| *active != 0)
+}
+
+/// Whether calls end at return instructions now.
+#[inline(always)]
+pub(crate) fn returns_are_left_alone() -> bool {
+    ACTIVE
+        .get(0)
+        .is_some_and(|active| *active == RETURN_INSTRUCTIONS)
 }
 
 /// The loader's settings.

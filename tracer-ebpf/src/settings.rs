@@ -58,3 +58,9 @@ pub struct Hijack {
 
 // SAFETY: repr(C), fields fill all 88 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
+
+/// In the map `ACTIVE`: events count, and calls end at return probes.
+pub const RETURN_PROBES: u64 = 1;
+
+/// In the map `ACTIVE`: events count, and calls end at return instructions.
+pub const RETURN_INSTRUCTIONS: u64 = 2;

@@ -5,7 +5,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::block::{self, BlockKey};
 use tracer_ebpf::site::SiteKind;
 
@@ -26,12 +26,17 @@ pub(crate) fn enter(context: &ProbeContext) {
     }
 }
 
-/// It returned, whether it started a thread or failed.
+/// It returned to above its slot at `stack`, whether it started a thread or
+/// failed.
 #[inline(always)]
-pub(crate) fn leave(_context: &RetProbeContext) {
+pub(crate) fn leave(stack: u64) {
     if let Some(thread) = inflight::known_thread() {
         // SAFETY: the thread's own record.
-        unsafe { (*thread).start.slot = 0 };
+        unsafe {
+            if (*thread).start.ends(stack) {
+                (*thread).start.slot = 0;
+            }
+        }
     }
 }
 

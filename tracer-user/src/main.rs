@@ -8,6 +8,7 @@ mod commands;
 mod jvm;
 mod kernel;
 mod leak;
+mod privilege;
 mod process;
 mod report;
 mod session;

@@ -7,10 +7,10 @@ use std::process::{ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::build::{Profile, unfreed};
+use crate::programs::{END_TO_END, EndToEnd};
 use crate::setup::{Group, ensure};
 use crate::shell::{cannot_run, cargo, echo, run as run_command};
 use crate::targets;
-use crate::test::{END_TO_END, EndToEnd};
 
 const PROGRAM: &str = "incidents";
 
@@ -25,7 +25,7 @@ pub(crate) fn run(jdk: Option<u32>, name: Option<&str>) -> Result<ExitCode> {
     targets::build_all()?;
     run_command(cargo().args(["build", "--package", END_TO_END, "--bin", PROGRAM]))?;
 
-    let mut command = EndToEnd::command(&Profile::Dev.folder().join(PROGRAM))?;
+    let mut command = EndToEnd::command(&Profile::Dev.folder().join(PROGRAM), &[])?;
     if let Some(major) = jdk {
         command.args(["--jdk", &major.to_string()]);
     }

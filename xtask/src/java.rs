@@ -75,7 +75,7 @@ fn build_for(name: &str, arguments: &[OsString], sources: &[PathBuf], listing: &
     }
     // Classes of sources that are gone must not stay.
     let _not_there = fs::remove_dir_all(&output);
-    run(Command::new(Path::new(DEBIAN).join("bin/javac"))
+    run(compiler()
         .current_dir(workspace())
         .args(["-g", "-Xlint:all"])
         .args(arguments)
@@ -89,6 +89,14 @@ fn build_for(name: &str, arguments: &[OsString], sources: &[PathBuf], listing: &
     let stamps = stamp.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(stamps).with_context(|| format!("cannot make {}", stamps.display()))?;
     fs::write(&stamp, listing).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// Debian's compiler. It takes sources to be in the locale's encoding unless it
+/// is told, and where none is set that is ASCII.
+fn compiler() -> Command {
+    let mut command = Command::new(Path::new(DEBIAN).join("bin/javac"));
+    command.args(["-encoding", "UTF-8"]);
+    command
 }
 
 /// Makes the jar of an agent out of compiled classes, which are in the package
@@ -139,4 +147,25 @@ fn listing(sources: &[PathBuf]) -> Result<String> {
         listing += &format!("{} {}\n", source.display(), since.as_nanos());
     }
     Ok(listing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read_the_same_without_a_locale() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("Umlaut.java");
+        fs::write(&source, "class Umlaut { String ü = \"…\"; }\n").unwrap();
+        let output = compiler()
+            .env_clear()
+            .args(["-Xlint:all", "-Werror", "-d"])
+            .arg(folder.path())
+            .arg(&source)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The one door: everything that is done in this workspace is a verb here.
 //! CI runs the same verbs.
 
+mod apt;
 mod bench;
 mod build;
 mod demo;
@@ -9,14 +10,17 @@ mod fuzz;
 mod incidents;
 mod java;
 mod jdks;
+mod libtest;
 mod lint;
 mod packages;
 mod pool;
+mod programs;
 mod setup;
 mod shell;
 mod tally;
 mod targets;
 mod test;
+mod timeline;
 mod vm;
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! The end-to-end test programs, several at a time: most of their time they
-//! wait for a target, or for a tracer's clock.
+//! Test programs, several at a time: most of their time the end-to-end tests wait
+//! for a target, or for a tracer's clock.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::shell::{cannot_run, say};
 use crate::tally::Tally;
+use crate::timeline::Timeline;
 
 /// Programs at a time. Each runs two tests.
 const AT_A_TIME: usize = 2;
@@ -55,12 +56,13 @@ pub(crate) fn name_of(path: &Path) -> String {
 pub(crate) fn run(
     programs: &[PathBuf],
     command: &(dyn Fn(&Path) -> Result<Command> + Sync),
+    timeline: &Timeline,
 ) -> Result<Tally> {
     let (alone, mut others): (Vec<&PathBuf>, _) = programs
         .iter()
         .partition(|program| ALONE.contains(&name_of(program).as_str()));
     others.sort_by_key(|program| place(&name_of(program)));
-    Ok(several(&others, AT_A_TIME, command)? + several(&alone, 1, command)?)
+    Ok(several(&others, AT_A_TIME, command, timeline)? + several(&alone, 1, command, timeline)?)
 }
 
 /// Where a program stands in the order.
@@ -73,6 +75,7 @@ fn several(
     programs: &[&PathBuf],
     at_a_time: usize,
     command: &(dyn Fn(&Path) -> Result<Command> + Sync),
+    timeline: &Timeline,
 ) -> Result<Tally> {
     let waiting = Mutex::new(programs.iter());
     let next = || {
@@ -82,7 +85,10 @@ fn several(
     let work = || -> Result<Tally> {
         let mut tally = Tally::default();
         while let Some(program) = next() {
-            tally += one(&mut command(program)?)?;
+            let (counted, output) = one(&mut command(program)?)?;
+            timeline.tests(&name_of(program), output.lines());
+            say(output);
+            tally += counted;
         }
         Ok(tally)
     };
@@ -99,9 +105,13 @@ fn several(
     })
 }
 
-/// Runs one, with what it writes in one piece: standard output and errors in
-/// the order in which they come.
-fn one(command: &mut Command) -> Result<Tally> {
+/// Runs one to its end. Returns what it counts to, and what is to be shown of it:
+/// its command and what it wrote, standard output and errors in the order in
+/// which they came. A run that fails without a failed test counts as one.
+///
+/// # Errors
+/// It cannot be run.
+pub(crate) fn one(command: &mut Command) -> Result<(Tally, String)> {
     let start = Instant::now();
     let (mut reader, writer) = io::pipe().context("no pipe")?;
     let mut child = command
@@ -119,12 +129,12 @@ fn one(command: &mut Command) -> Result<Tally> {
     let output = String::from_utf8_lossy(&output);
     let mut tally = output.lines().map(Tally::of_line).sum::<Tally>();
     let took = start.elapsed().as_secs_f64();
-    say(format_args!("$ {line}\n{output}  took {took:.1} s"));
+    let mut shown = format!("$ {line}\n{output}  took {took:.1} s");
     if !status.success() && tally.failed == 0 {
-        say(format_args!("no test failed, and yet: {status}"));
+        shown += &format!("\nno test failed, and yet: {status}");
         tally.failed = 1;
     }
-    Ok(tally)
+    Ok((tally, shown))
 }
 
 #[cfg(test)]
@@ -150,13 +160,13 @@ mod tests {
             command.args(["-c", script]);
             Ok(command)
         };
-        let tally = run(&programs, &shell).unwrap();
+        let tally = run(&programs, &shell, &Timeline::new()).unwrap();
         assert_eq!((tally.passed, tally.failed), (4, 1));
     }
 
     #[test]
     fn a_program_that_is_not_there_is_an_error() {
         let missing = |_: &Path| Ok(Command::new("/nonexistent/program"));
-        assert!(run(&["/a-1".into()], &missing).is_err());
+        assert!(run(&["/a-1".into()], &missing, &Timeline::new()).is_err());
     }
 }

@@ -2,14 +2,15 @@
 //! Java runtimes through pip and apt.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
-use crate::jdks;
-use crate::shell::{as_root, capture, is_root, run, say};
+use crate::shell::{as_root_with, capture, is_root, run, say};
+use crate::{apt, jdks};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
 const CLIPPY: &str = "rust-web-clippy";
@@ -48,7 +49,10 @@ impl Group {
                 "git",
                 "jq",
                 "libc6-dbg",
+                "libjemalloc2",
+                "libmimalloc2.0",
                 "librsvg2-bin",
+                "libtcmalloc-minimal4",
                 "musl-tools",
                 "openjdk-17-jdk-headless",
                 "openssl",
@@ -150,30 +154,33 @@ fn apt(packages: &[&str]) -> Result<()> {
             missing.join(" ")
         );
     }
-    if run(apt_get().args(["-qq", "update"])).is_err() {
-        say("the package index is not fresh; going on with the one that is there");
+    match apt::run(apt_get().args(["-qq", "update"])) {
+        Err(error) if error.is::<apt::Held>() => return Err(error),
+        Err(_) => say("the package index is not fresh; going on with the one that is there"),
+        Ok(()) => {}
     }
     // Never at the price of what is installed already.
-    run(apt_get()
-        .args([
-            "-qq",
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "--no-remove",
-        ])
-        .args(&missing)
-        .stdout(Stdio::null()))
+    apt::run(
+        apt_get()
+            .args([
+                "-qq",
+                "install",
+                "-y",
+                "--no-install-recommends",
+                "--no-remove",
+            ])
+            .args(&missing)
+            .stdout(Stdio::null()),
+    )
     .with_context(|| format!("cannot install {}", missing.join(" ")))
 }
 
 /// apt-get as root, which asks for nothing.
 fn apt_get() -> Command {
-    let mut command = as_root("env");
-    command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
-        .stdin(Stdio::null());
-    command
+    let (language, tongue) = apt::LANGUAGE;
+    let variables = [("DEBIAN_FRONTEND", "noninteractive"), (language, tongue)];
+    let variables = variables.map(|(name, value)| (name, OsStr::new(value)));
+    as_root_with(variables, "apt-get")
 }
 
 /// Those of the packages that are not installed.
@@ -237,7 +244,9 @@ pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<std::path::PathBuf
             ])
             .arg("--root")
             .arg(&root)
-            // It runs for a second and is built for a minute: no optimization.
+            // It runs for a second and is built for a minute: no optimization,
+            // of what is C in it neither.
+            .env("CFLAGS", "-O0")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0")

@@ -14,39 +14,22 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// What a line of a test run's output counts: something for the closing
-    /// lines of libtest and of nextest, nothing for all others.
+    /// What a line of a test run's output counts: something for the closing line
+    /// of libtest, nothing for all others.
     pub(crate) fn of_line(line: &str) -> Self {
-        if let Some(counts) = line.strip_prefix("test result: ") {
-            return Self::of_libtest(counts);
-        }
-        match line.split_once(" run: ") {
-            Some((run, counts)) if run.trim_start().starts_with("Summary [") => {
-                Self::of_nextest(counts)
-            }
-            _ => Self::default(),
-        }
+        line.strip_prefix("test result: ")
+            .map(Self::of_libtest)
+            .unwrap_or_default()
     }
 
     /// `ok. 5 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; …`
     fn of_libtest(counts: &str) -> Self {
         let counts = counts.split_once(". ").map_or(counts, |(_, counts)| counts);
-        let count = |name: &str| number_of(counts, "; ", name);
+        let count = |name: &str| number_of(counts, name);
         Self {
             passed: count("passed"),
             failed: count("failed"),
             skipped: count("ignored"),
-        }
-    }
-
-    /// `31 passed (1 slow), 2 failed, 1 timed out, 4 skipped`; those that a
-    /// name filter leaves out are among the skipped.
-    fn of_nextest(counts: &str) -> Self {
-        let count = |name: &str| number_of(counts, ", ", name);
-        Self {
-            passed: count("passed"),
-            failed: count("failed") + count("exec failed") + count("timed out"),
-            skipped: count("skipped"),
         }
     }
 
@@ -62,17 +45,11 @@ impl Tally {
 }
 
 /// The number before a name in a list such as `5 passed; 0 failed`.
-fn number_of(list: &str, separator: &str, name: &str) -> u64 {
-    list.split(separator)
-        .filter_map(|item| {
-            let (number, rest) = item.trim().split_once(' ')?;
-            let rest = rest.split(" (").next()?;
-            if rest == name {
-                number.parse::<u64>().ok()
-            } else {
-                None
-            }
-        })
+fn number_of(list: &str, name: &str) -> u64 {
+    list.split("; ")
+        .filter_map(|item| item.trim().split_once(' '))
+        .filter(|(_, rest)| *rest == name)
+        .filter_map(|(number, _)| number.parse::<u64>().ok())
         .sum()
 }
 
@@ -133,17 +110,6 @@ mod tests {
             Tally::of_line("test counts::test_result ... ok"),
             tally(0, 0, 0)
         );
-    }
-
-    #[test]
-    fn nextest() {
-        let line = "     Summary [   0.021s] 17 tests run: 15 passed (1 slow), 1 failed, 1 timed out, \
-                    3 skipped";
-        assert_eq!(Tally::of_line(line), tally(15, 2, 3));
-        let line = "     Summary [   0.004s] 1 test run: 1 passed, 0 skipped";
-        assert_eq!(Tally::of_line(line), tally(1, 0, 0));
-        let line = "     Summary [   0.009s] 3/9 tests run: 2 passed, 1 failed, 0 skipped";
-        assert_eq!(Tally::of_line(line), tally(2, 1, 0));
     }
 
     #[test]

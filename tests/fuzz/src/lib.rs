@@ -5,7 +5,9 @@
 #![expect(dead_code, reason = "each module is there as a whole")]
 
 pub mod allocator;
+pub mod attach;
 pub mod kernel;
+pub mod privilege;
 pub mod process;
 pub mod symbolize;
 #[path = "../../../tracer-user/src/unwind/tests/tiny.rs"]

@@ -8,6 +8,9 @@ use std::os::fd::OwnedFd;
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, openat};
 use unfreed_fuzz::allocator::elf::{functions, interpreter};
+use unfreed_fuzz::attach::linkage::Linkage;
+use unfreed_fuzz::attach::returns::ends;
+use unfreed_fuzz::attach::symbols::{bias, find};
 use unfreed_fuzz::process::address::FileOffset;
 use unfreed_fuzz::process::file::RegularFile;
 use unfreed_fuzz::symbolize::elf::ElfImage;
@@ -26,6 +29,15 @@ fuzz_target!(|image: &[u8]| {
         }
     }
     let _ = interpreter(&file);
+    if let Ok(linkage) = Linkage::read(&image) {
+        for start in (0..image.len() as u64).step_by(64) {
+            if let Ok(found) = ends(&image, &linkage, start) {
+                assert!(!found.returns.is_empty() || !found.jumps.is_empty());
+            }
+        }
+    }
+    let _ = find(&image, &["malloc_conf"]);
+    let _ = bias(&image, 0x1000, 0);
 });
 
 /// A file without a name.

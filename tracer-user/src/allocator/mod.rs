@@ -11,7 +11,10 @@ use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
 use tracer_ebpf::call::Function;
 
+use crate::attach::linkage::Linkage;
 use crate::attach::placement::{Placement, place};
+use crate::attach::plan::Returns;
+use crate::attach::returns::{Ends, Uncertain, ends};
 use crate::attach::stretch::Stretch;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
@@ -24,6 +27,17 @@ pub enum Probed {
     Call(Function),
     /// `free` and its old alias `cfree`.
     Free,
+}
+
+impl Probed {
+    /// Whether an exception may be thrown through it. (`free` throws none, and
+    /// has no return probe either.)
+    pub const fn may_throw(self) -> bool {
+        match self {
+            Self::Call(function) => function.may_throw(),
+            Self::Free => false,
+        }
+    }
 }
 
 /// The functions by their symbols.
@@ -73,18 +87,45 @@ pub struct AllocatorFunction {
     pub size: u64,
     /// Where to probe it.
     pub placement: Placement,
+    /// Whether an exception may be thrown through it.
+    pub may_throw: bool,
+    /// Where its calls end, for probes there in place of a return probe.
+    pub ends: Result<Ends, Uncertain>,
 }
 
 impl AllocatorFunction {
+    /// Where its calls end, in words.
+    pub fn ends_described(&self) -> String {
+        match &self.ends {
+            Ok(ends) => format!(
+                "{} return instructions",
+                ends.returns.len() + ends.jumps.len()
+            ),
+            Err(reason) => format!("nowhere for certain: {reason}"),
+        }
+    }
+
     /// The probed instruction's place in the file.
     pub fn probe_offset(&self) -> u64 {
         self.start.0 + self.placement.displacement
     }
 
-    /// What of it has to be in memory as it is in the file.
-    pub fn stretch(&self) -> Stretch {
+    /// What of it has to be in memory as it is in the file: its beginning, and
+    /// where its calls end if that is probed.
+    pub fn stretches(&self, returns: Returns) -> Vec<Stretch> {
         let places = [self.probe_offset()];
-        Stretch::new(self.symbol, self.start, Some(self.size), &places)
+        let entry = Stretch::new(self.symbol, self.start, Some(self.size), &places);
+        let mut stretches = vec![entry];
+        if let Some(ends) = self.probed_ends(returns) {
+            stretches.extend(ends.stretches(self.symbol));
+        }
+        stretches
+    }
+
+    /// Where its calls end, if instructions there are probed.
+    fn probed_ends(&self, returns: Returns) -> Option<&Ends> {
+        let at_instructions = self.may_throw || returns == Returns::Instructions;
+        self.ends.as_ref().ok().filter(|_| at_instructions)
     }
 }
 
@@ -136,13 +177,14 @@ pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<O
         for found in symbols.iter().filter(|found| found.name == symbol) {
             let start = FileOffset(found.file_offset);
             if functions.iter().all(|known| known.start != start) {
-                let placement = place(&found.code);
                 functions.push(AllocatorFunction {
                     probed,
                     symbol,
                     start,
                     size: found.code.len() as u64,
-                    placement,
+                    placement: place(&found.code),
+                    may_throw: probed.may_throw(),
+                    ends: Err(Uncertain::NeverReturns),
                 });
             }
         }
@@ -151,11 +193,23 @@ pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<O
     if !defines(Probed::Call(Function::Malloc)) || !defines(Probed::Free) {
         return Ok(None);
     }
+    find_ends(file, &mut functions);
     Ok(Some(Allocator {
         file: Arc::clone(file),
         path: path.to_owned(),
         functions,
     }))
+}
+
+/// Finds where calls of the functions end.
+fn find_ends(file: &ModuleFile, functions: &mut [AllocatorFunction]) {
+    // Without headers nothing is certain.
+    let linkage = Linkage::read(&file.content).unwrap_or_default();
+    for function in functions {
+        if let Probed::Call(_) = function.probed {
+            function.ends = ends(&file.content, &linkage, function.start.0);
+        }
+    }
 }
 
 /// The loader that an executable asks for; `None` if it is static or not a

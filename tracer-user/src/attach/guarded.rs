@@ -19,8 +19,15 @@ pub struct Guarded {
     /// The functions.
     pub stretches: Arc<[Stretch]>,
     /// The probes; none once they were taken away.
-    links: Vec<Link>,
+    links: Vec<Held>,
     withdrawn: bool,
+}
+
+/// A probe, and whether it stays if return addresses are to be left alone.
+#[derive(Debug)]
+struct Held {
+    link: Link,
+    stays: bool,
 }
 
 impl Guarded {
@@ -38,7 +45,21 @@ impl Guarded {
 
     /// Takes over probes of these functions.
     pub fn hold(&mut self, links: impl IntoIterator<Item = Link>) {
-        self.links.extend(links);
+        self.hold_as(true, links);
+    }
+
+    /// The same of probes that may have to go before the others.
+    pub fn hold_as(&mut self, stays: bool, links: impl IntoIterator<Item = Link>) {
+        let held = links.into_iter().map(|link| Held { link, stays });
+        self.links.extend(held);
+    }
+
+    /// Gives up the probes that do not stay if return addresses are to be left
+    /// alone. What is looked at from now on are `stretches`.
+    pub fn leave_returns_alone(&mut self, stretches: Vec<Stretch>) -> Vec<Link> {
+        self.stretches = stretches.into();
+        let gone = self.links.extract_if(.., |held| !held.stays);
+        gone.map(|held| held.link).collect()
     }
 
     /// Whether the probes are in place.
@@ -54,6 +75,7 @@ impl Guarded {
 
     /// Gives up the probes at the end of the run.
     pub fn take(&mut self) -> Vec<Link> {
-        std::mem::take(&mut self.links)
+        let links = std::mem::take(&mut self.links).into_iter();
+        links.map(|held| held.link).collect()
     }
 }

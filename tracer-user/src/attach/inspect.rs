@@ -79,7 +79,11 @@ pub fn inspect(scope: Scope, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Fi
         .into_iter()
         .flat_map(|pid| inspect_process(pid, file, stretches))
     {
-        let is_new = |known: &Finding| known.stretch.start != finding.stretch.start;
+        // An instruction at which calls of several functions end is each one's.
+        let is_new = |known: &Finding| {
+            (known.stretch.start, &known.stretch.name)
+                != (finding.stretch.start, &finding.stretch.name)
+        };
         if findings.iter().all(is_new) {
             findings.push(finding);
         }

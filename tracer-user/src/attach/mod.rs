@@ -3,7 +3,13 @@
 pub mod guarded;
 pub mod inspect;
 pub mod jump;
+pub mod library;
+pub mod linkage;
 pub mod placement;
+pub mod plan;
 pub mod probes;
 pub mod rest;
+pub mod returns;
 pub mod stretch;
+pub mod symbols;
+pub mod walkers;

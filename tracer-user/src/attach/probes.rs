@@ -7,52 +7,25 @@
 //! function's return before its entry, so that no call seems abandoned.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
 use super::guarded::Guarded;
-use super::inspect::require;
-use super::stretch::Stretch;
+use super::library::LibraryCall;
+use super::plan::{Plan, Returns, Step, plan};
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
-use crate::jvm::libjvm::{LibJvm, NAME};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
-use crate::process::address::FileOffset;
 use crate::process::clock::monotonic_ns;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::report::model::Probe;
-
-/// `CodeCache::free(CodeBlob*)`, through which all code goes that HotSpot
-/// frees. It is not exported.
-const FREE_CODE: &str = "_ZN9CodeCache4freeEP8CodeBlob";
-
-/// Functions of HotSpot's `AllocTracer` that are told of an object for which
-/// a thread needed a new buffer, and of one outside of such buffers; each as
-/// JDK 17 and later call it, and as 11 does.
-const ALLOCATED: [&[&str]; 2] = [
-    &[
-        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassPP12HeapWordImplmmP10JavaThread",
-        "_ZN11AllocTracer27send_allocation_in_new_tlabEP5KlassP8HeapWordmmP6Thread",
-    ],
-    &[
-        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassPP12HeapWordImplmP10JavaThread",
-        "_ZN11AllocTracer28send_allocation_outside_tlabEP5KlassP8HeapWordmP6Thread",
-    ],
-];
-
-/// Functions of the native interface that delete global handles, and those
-/// that make them. They are not exported.
-const DELETE_HANDLE: [&str; 2] = ["jni_DeleteGlobalRef", "jni_DeleteWeakGlobalRef"];
-const NEW_HANDLE: [&str; 2] = ["jni_NewGlobalRef", "jni_NewWeakGlobalRef"];
+use crate::report::model::{Probe, UnseenFunction};
 
 /// The program that does nothing.
 const EMPTY: &str = "uf_empty";
-
-/// What `Thread.start` calls, which is exported.
-const START_THREAD: &str = "JVM_StartThread";
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +38,12 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether there may be anything to probe.
+    fn is_alive(self) -> bool {
+        self.pid()
+            .is_none_or(|pid| Path::new(&format!("/proc/{pid}")).exists())
+    }
+
     /// The process, if it is one.
     pub fn pid(self) -> Option<u32> {
         match self {
@@ -77,32 +56,71 @@ impl Scope {
 /// All probes of a run. Dropping it takes them away.
 #[derive(Default)]
 pub struct Probes {
+    /// Probes in no target.
     links: Vec<Link>,
     /// What is probed already.
     covered: Vec<Covered>,
-    /// The same, with all other probes in processes, as it is looked at.
-    guarded: Vec<Guarded>,
+    /// Calls of JVMs' libraries that are followed to their ends.
+    pub(super) library_calls: Vec<LibraryCall>,
+    /// Other probes in processes, and what was withdrawn.
+    others: Vec<Guarded>,
+    pub(super) returns: Returns,
     /// Files that are left alone.
     refused: Vec<(Scope, FileId)>,
     /// When probes last came or went, nanoseconds of `CLOCK_MONOTONIC`.
     touched: HashMap<Scope, u64>,
 }
 
-/// A file that is probed.
+/// An allocator that is probed.
 struct Covered {
-    scope: Scope,
-    file: Arc<ModuleFile>,
+    guarded: Guarded,
+    functions: Vec<AllocatorFunction>,
     offsets: Vec<u64>,
+}
+
+impl Covered {
+    fn describe(&self, returns: Returns) -> Described {
+        let plan = plan(&self.functions, returns);
+        let probed = plan.probed(&self.functions);
+        let path = &self.guarded.path;
+        Described {
+            scope: self.guarded.scope,
+            file: self.guarded.file.mapped,
+            probes: probed
+                .map(|function| describe(function, path, returns))
+                .collect(),
+            unseen: plan
+                .unseen
+                .iter()
+                .map(|unseen| UnseenFunction {
+                    function: unseen.symbol.to_owned(),
+                    module: path.clone(),
+                    reason: unseen.reason.to_string(),
+                    seen_elsewhere: unseen.is_seen_elsewhere(),
+                    was_told: false,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The probes of one file, in words.
+pub struct Described {
+    /// Which processes they fire in.
+    pub scope: Scope,
+    /// The file.
+    pub file: FileId,
+    /// Its functions.
+    pub probes: Vec<Probe>,
+    /// Its functions that are not probed.
+    pub unseen: Vec<UnseenFunction>,
 }
 
 impl Probes {
     /// Whether a file is probed in this scope, or is left alone for good.
     pub fn cover(&self, scope: Scope, file: FileId) -> bool {
-        self.refused.contains(&(scope, file))
-            || self
-                .covered
-                .iter()
-                .any(|covered| covered.scope == scope && covered.file.mapped == file)
+        let is_it = |guarded: &Guarded| guarded.scope == scope && guarded.file.mapped == file;
+        self.refused.contains(&(scope, file)) || self.covered.iter().any(|it| is_it(&it.guarded))
     }
 
     /// Leaves a file alone in a scope.
@@ -119,13 +137,15 @@ impl Probes {
     }
 
     /// Everything that is probed in processes, or was until it was withdrawn.
-    pub fn guarded(&self) -> &[Guarded] {
-        &self.guarded
+    pub fn guarded(&self) -> impl Iterator<Item = &Guarded> {
+        let covered = self.covered.iter().map(|covered| &covered.guarded);
+        let calls = self.library_calls.iter().map(|call| &call.guarded);
+        covered.chain(calls).chain(&self.others)
     }
 
     /// Whether any probes of a file are in place in a scope.
     pub fn is_placed(&self, scope: Scope, file: FileId) -> bool {
-        let mut guarded = self.guarded.iter();
+        let mut guarded = self.guarded();
         guarded.any(|it| it.is_placed() && it.scope == scope && it.file.mapped == file)
     }
 
@@ -146,88 +166,142 @@ impl Probes {
     /// the file's instruction and puts the file's byte there for good
     /// (`UPROBE_HANDLER_REMOVE`). Without, it would send SIGTRAP.
     pub fn withdraw(&mut self, object: &mut Object, scope: Scope, file: FileId) {
-        let is_it = |other: Scope, mapped: FileId| other == scope && mapped == file;
-        self.covered
-            .retain(|covered| !is_it(covered.scope, covered.file.mapped));
-        let own = self
-            .guarded
-            .iter_mut()
-            .filter(|guarded| guarded.is_placed() && is_it(guarded.scope, guarded.file.mapped));
+        let is_it = |guarded: &Guarded| guarded.scope == scope && guarded.file.mapped == file;
+        let covered = self.covered.extract_if(.., |it| is_it(&it.guarded));
+        let mut own: Vec<Guarded> = covered.map(|it| it.guarded).collect();
+        let calls = self.library_calls.extract_if(.., |it| is_it(&it.guarded));
+        own.extend(calls.map(|it| it.guarded));
+        own.extend(self.others.extract_if(.., |it| it.is_placed() && is_it(it)));
         let mut links = Vec::new();
-        for guarded in own {
+        for guarded in &mut own {
             let known = known_to_us(object, guarded);
             links.extend(guarded.withdraw());
             guarded.hold(known);
         }
         drop_all(links);
+        self.others.extend(own);
         self.refuse(scope, file);
         self.touch(scope);
     }
 
-    fn touch(&mut self, scope: Scope) {
+    pub(super) fn touch(&mut self, scope: Scope) {
         self.touched.insert(scope, monotonic_ns());
     }
 
     /// Keeps probes with what they depend on.
     pub fn guard(&mut self, guarded: Guarded) {
         self.touch(guarded.scope);
-        self.guarded.push(guarded);
+        self.others.push(guarded);
     }
 
     /// Forgets what is probed in a scope, whose probes fire no more.
     pub fn uncover(&mut self, scope: Scope) {
-        self.covered.retain(|covered| covered.scope != scope);
+        let covered = self
+            .covered
+            .extract_if(.., |covered| covered.guarded.scope == scope);
+        self.others.extend(covered.map(|covered| covered.guarded));
     }
 
     /// The files that are probed in a scope, and where.
     pub fn places(&self, scope: Scope) -> impl Iterator<Item = (&ModuleFile, &[u64])> {
-        let own = self.covered.iter().filter(move |own| own.scope == scope);
-        own.map(|covered| (&*covered.file, &covered.offsets[..]))
+        let own = self
+            .covered
+            .iter()
+            .filter(move |own| own.guarded.scope == scope);
+        own.map(|covered| (&*covered.guarded.file, &covered.offsets[..]))
+    }
+
+    /// The allocators that are probed, with the functions that they have.
+    pub fn allocators(&self) -> Vec<(Scope, Allocator)> {
+        let covered = self.covered.iter();
+        covered
+            .map(|covered| {
+                let allocator = Allocator {
+                    file: Arc::clone(&covered.guarded.file),
+                    path: covered.guarded.path.clone(),
+                    functions: covered.functions.clone(),
+                };
+                (covered.guarded.scope, allocator)
+            })
+            .collect()
     }
 
     /// Probes an allocator.
     ///
     /// # Errors
-    /// Fails if a probe that counts on the others cannot be placed; then
-    /// those already placed stay until the end of the run.
+    /// Fails if a probe that counts on the others cannot be placed; then none
+    /// stays.
     pub fn attach(
         &mut self,
         object: &mut Object,
         allocator: &Allocator,
         scope: Scope,
-    ) -> Result<Vec<Probe>> {
-        let file = allocator.file.descriptor_path();
-        let stretches = allocator.functions.iter().map(AllocatorFunction::stretch);
-        let mut guarded =
-            Guarded::new(scope, &allocator.file, &allocator.path, stretches.collect());
-        let steps = Moment::ALL.map(|moment| (moment, places(&allocator.functions, moment)));
-        for (moment, places) in &steps {
-            object.load_programs(*moment, places)?;
+    ) -> Result<Described> {
+        let plan = plan(&allocator.functions, self.returns);
+        for step in &plan.steps {
+            object.load_programs(step.moment, &step.places)?;
         }
-        for (moment, places) in &steps {
-            if places.is_empty() {
-                continue;
-            }
-            let links = object
-                .attach(*moment, places, &file, scope.pid())
+        let stretches = plan.stretches(&allocator.functions, self.returns);
+        let mut guarded = Guarded::new(scope, &allocator.file, &allocator.path, stretches);
+        for step in &plan.steps {
+            place(object, step, &mut guarded)
                 .with_context(|| format!("cannot probe {}", allocator.path))?;
-            guarded.hold(links);
         }
-        self.guard(guarded);
-        self.covered.push(Covered {
-            scope,
-            file: Arc::clone(&allocator.file),
-            offsets: allocator
-                .functions
-                .iter()
-                .map(AllocatorFunction::probe_offset)
-                .collect(),
-        });
-        Ok(allocator
-            .functions
+        let covered = Covered {
+            guarded,
+            functions: allocator.functions.clone(),
+            offsets: plan.offsets(),
+        };
+        let described = covered.describe(self.returns);
+        self.touch(scope);
+        self.covered.push(covered);
+        Ok(described)
+    }
+
+    /// How the results of calls are taken.
+    pub fn returns(&self) -> Returns {
+        self.returns
+    }
+
+    /// Leaves return addresses alone from now on: return instructions are
+    /// probed, then return probes are taken away. A call that is under way ends
+    /// at its return instruction. Functions whose ends are not certain lose all
+    /// their probes. Returns what is probed now, all of it.
+    ///
+    /// # Errors
+    /// Fails if a probe cannot be placed; then return probes stay.
+    pub fn leave_returns_alone(&mut self, object: &mut Object) -> Result<Vec<Described>> {
+        if self.returns == Returns::Instructions {
+            return Ok(Vec::new());
+        }
+        let returns = Returns::Instructions;
+        let plans: Vec<Plan> = self
+            .covered
             .iter()
-            .map(|function| describe(function, &allocator.path))
-            .collect())
+            .map(|covered| plan(&covered.functions, returns))
+            .collect();
+        for (covered, plan) in self.covered.iter_mut().zip(&plans) {
+            for step in plan.ends() {
+                // A process that is gone has no return addresses either.
+                match place(object, step, &mut covered.guarded) {
+                    Err(error) if covered.guarded.scope.is_alive() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        let mut gone = self.end_library_calls_at_instructions(object);
+        self.returns = returns;
+        object.leave_returns_alone()?;
+        for (covered, plan) in self.covered.iter_mut().zip(plans) {
+            let stretches = plan.stretches(&covered.functions, returns);
+            gone.extend(covered.guarded.leave_returns_alone(stretches));
+            covered.offsets = plan.offsets();
+        }
+        drop_all(gone);
+        let scopes: Vec<_> = self.guarded().map(|guarded| guarded.scope).collect();
+        scopes.into_iter().for_each(|scope| self.touch(scope));
+        let covered = self.covered.iter();
+        Ok(covered.map(|covered| covered.describe(returns)).collect())
     }
 
     /// Takes the breakpoints out of untraced children of the traced processes.
@@ -246,134 +320,29 @@ impl Probes {
                     offset: *offset,
                 })
                 .collect();
-            let file = covered.file.descriptor_path();
+            let file = covered.guarded.file.descriptor_path();
             // If the process is gone, so are the breakpoints.
-            if let Ok(links) = object.attach(Moment::Entry, &places, &file, covered.scope.pid()) {
+            if let Ok(links) =
+                object.attach(Moment::Entry, &places, &file, covered.guarded.scope.pid())
+            {
                 std::thread::spawn(move || drop(links));
             }
         }
     }
 
-    /// Has the kernel side told of code that a JVM frees.
-    ///
-    /// # Errors
-    /// Fails if the JVM's file does not say where that is, or the probe cannot
-    /// be placed.
-    pub fn watch_freed_code(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        self.attach_to_library(object, library, scope, &[("uf_code_freed", &[FREE_CODE])])
-    }
-
-    /// Has the kernel side sample what a JVM allocates in its heap.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_java_heap(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let places = ALLOCATED.map(|names| ("uf_java_object", names));
-        self.attach_to_library(object, library, scope, &places)
-            .context("cannot probe AllocTracer")
-    }
-
-    /// Has the kernel side follow the global handles that native code makes.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_handles(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let [new, new_weak] = NEW_HANDLE;
-        let [delete, delete_weak] = DELETE_HANDLE;
-        let places: [(_, &[_]); 6] = [
-            ("uf_del_handle", &[delete]),
-            ("uf_del_handle", &[delete_weak]),
-            ("uf_new_handle_r", &[new]),
-            ("uf_new_handle_r", &[new_weak]),
-            ("uf_new_handle", &[new]),
-            ("uf_new_handle", &[new_weak]),
-        ];
-        self.attach_to_library(object, library, scope, &places)
-    }
-
-    /// Has the kernel side follow the Java threads that are started.
-    ///
-    /// # Errors
-    /// See [`Probes::watch_freed_code`].
-    pub fn watch_threads(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-    ) -> Result<()> {
-        let places: [(_, &[_]); 2] = [
-            ("uf_thread_ret", &[START_THREAD]),
-            ("uf_thread", &[START_THREAD]),
-        ];
-        self.attach_to_library(object, library, scope, &places)
-    }
-
-    /// Attaches programs, in this order, each to the first of its symbols that
-    /// the library has.
-    fn attach_to_library(
-        &mut self,
-        object: &mut Object,
-        library: &LibJvm,
-        scope: Scope,
-        places: &[(&str, &[&'static str])],
-    ) -> Result<()> {
-        let mut wanted: Vec<_> = places
-            .iter()
-            .flat_map(|(_, names)| *names)
-            .copied()
-            .collect();
-        wanted.dedup();
-        let offsets = library.file_offsets(&wanted)?;
-        let file = library.file().descriptor_path();
-        let mut found = Vec::new();
-        for (program, names) in places {
-            let it = names
-                .iter()
-                .find_map(|name| Some((*name, *offsets.get(name)?)));
-            let (name, offset) = it.context("the Java VM's library has no symbols")?;
-            found.push((program, name, offset));
-        }
-        let mut stretches: Vec<_> = found
-            .iter()
-            .map(|(_, name, offset)| function(name, *offset))
-            .collect();
-        stretches.sort_by_key(|stretch| stretch.start);
-        stretches.dedup();
-        let mut guarded = Guarded::new(scope, library.file(), NAME, stretches);
-        require(scope, library.file(), NAME, &guarded.stretches)?;
-        for (program, _, offset) in found {
-            guarded.hold([object.attach_one(program, offset, &file, scope.pid())?]);
-        }
-        self.guard(guarded);
-        Ok(())
-    }
-
-    /// Takes over probes that were placed otherwise.
+    /// Takes over probes that are in no target.
     pub fn keep(&mut self, links: impl IntoIterator<Item = Link>) {
         self.links.extend(links);
     }
 
-    /// Takes all probes away. The kernel takes 0.1 s over each, but over all
-    /// at once if they are asked for at once.
+    /// Takes all probes away.
     pub fn detach(&mut self) {
-        self.covered.clear();
-        let guarded = self.guarded.iter_mut().flat_map(Guarded::take);
-        drop_all(self.links.drain(..).chain(guarded).collect());
+        let covered = self.covered.drain(..).map(|covered| covered.guarded);
+        let calls = self.library_calls.drain(..).map(|call| call.guarded);
+        let guarded = covered.chain(calls).chain(self.others.drain(..));
+        let links = guarded.flat_map(|mut guarded| guarded.take());
+        let all = links.chain(self.links.drain(..)).collect();
+        drop_all(all);
     }
 }
 
@@ -381,6 +350,13 @@ impl Drop for Probes {
     fn drop(&mut self) {
         self.detach();
     }
+}
+
+fn place(object: &mut Object, step: &Step, guarded: &mut Guarded) -> Result<()> {
+    let file = guarded.file.descriptor_path();
+    let links = object.attach(step.moment, &step.places, &file, guarded.scope.pid())?;
+    guarded.hold_as(step.stays, links);
+    Ok(())
 }
 
 /// Empty probes of ours at all places; those that cannot be placed are left out.
@@ -394,8 +370,9 @@ fn known_to_us(object: &mut Object, guarded: &Guarded) -> Vec<Link> {
         .collect()
 }
 
-/// Takes probes away, all at once.
-fn drop_all(links: Vec<Link>) {
+/// Takes probes away. The kernel takes 0.1 s over each, but over all at once if
+/// they are asked for at once.
+pub(super) fn drop_all(links: Vec<Link>) {
     std::thread::scope(|scope| {
         for link in links {
             scope.spawn(move || drop(link));
@@ -403,50 +380,17 @@ fn drop_all(links: Vec<Link>) {
     });
 }
 
-/// A function of unknown length, probed at its first instruction.
-pub fn function(name: &str, offset: u64) -> Stretch {
-    Stretch::new(name, FileOffset(offset), None, &[offset])
-}
-
-/// All functions of a Java VM that may be probed, those that its library has.
-pub fn functions_of_vm(library: &LibJvm) -> Vec<Stretch> {
-    let heap = ALLOCATED.into_iter().flatten().copied();
-    let handles = NEW_HANDLE.into_iter().chain(DELETE_HANDLE);
-    let names: Vec<_> = heap
-        .chain(handles)
-        .chain([FREE_CODE, START_THREAD])
-        .collect();
-    let offsets = library.file_offsets(&names).unwrap_or_default();
-    let found = offsets.iter();
-    found
-        .map(|(name, offset)| function(name, *offset))
-        .collect()
-}
-
-fn describe(function: &AllocatorFunction, path: &str) -> Probe {
+fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe {
     Probe {
         function: function.symbol.to_owned(),
         module: path.to_owned(),
         file_offset: function.probe_offset(),
         displacement: function.placement.displacement,
         placement: function.placement.to_string(),
+        result: match (function.probed, returns) {
+            (Probed::Free, _) => String::new(),
+            (Probed::Call(_), Returns::Replaced) if !function.may_throw => "return probe".into(),
+            (Probed::Call(_), _) => function.ends_described(),
+        },
     }
-}
-
-/// Where the functions are that are watched at a moment.
-fn places(functions: &[AllocatorFunction], moment: Moment) -> Vec<Place> {
-    functions
-        .iter()
-        .filter_map(|function| {
-            let watched = match (function.probed, moment) {
-                (Probed::Free, Moment::Free) => None,
-                (Probed::Call(called), Moment::Return | Moment::Entry) => Some(called),
-                _ => return None,
-            };
-            Some(Place {
-                function: watched,
-                offset: function.probe_offset(),
-            })
-        })
-        .collect()
 }

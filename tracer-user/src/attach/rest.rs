@@ -3,6 +3,8 @@
 
 use tracer_ebpf::call::Function;
 
+use super::inspect::Finding;
+use super::plan::Unseen;
 use crate::allocator::{AllocatorFunction, Probed};
 use crate::process::address::FileOffset;
 
@@ -67,6 +69,33 @@ pub fn rest(functions: &[AllocatorFunction], left_alone: &[FileOffset]) -> Rest 
     }
 }
 
+/// The functions that are to be left alone, by where they start: those whose
+/// code is not as in the file, and those whose calls end nobody knows where.
+pub fn left_alone(
+    functions: &[AllocatorFunction],
+    findings: &[Finding],
+    endless: &[Unseen],
+) -> Vec<FileOffset> {
+    let is_hooked = |function: &AllocatorFunction| {
+        let mut found = findings.iter();
+        found.any(|it| it.stretch.name == function.symbol)
+    };
+    let is_left =
+        |function: &&AllocatorFunction| is_hooked(function) || is_endless(function, endless);
+    functions
+        .iter()
+        .filter(is_left)
+        .map(|function| function.start)
+        .collect()
+}
+
+/// Whether nobody knows where a function's calls end, nor sees them elsewhere.
+pub fn is_endless(function: &AllocatorFunction, endless: &[Unseen]) -> bool {
+    endless
+        .iter()
+        .any(|it| it.symbol == function.symbol && !it.is_seen_elsewhere())
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Heap numbers are wrong or worthless without it.
@@ -87,6 +116,9 @@ fn kind(probed: Probed) -> Kind {
 mod tests {
     use super::*;
     use crate::attach::placement::place;
+    use crate::attach::returns::Uncertain;
+    use crate::attach::stretch::Stretch;
+    use crate::report::model::LeftAloneCause;
 
     fn functions() -> Vec<AllocatorFunction> {
         let function = |symbol, probed, start| AllocatorFunction {
@@ -95,6 +127,8 @@ mod tests {
             start: FileOffset(start),
             size: 64,
             placement: place(&[0x55]),
+            may_throw: false,
+            ends: Err(Uncertain::NeverReturns),
         };
         vec![
             function("malloc", Probed::Call(Function::Malloc), 0x100),
@@ -111,6 +145,29 @@ mod tests {
         let rest = rest(&functions(), &left_alone);
         let symbols = rest.functions.iter().map(|function| function.symbol);
         (symbols.collect(), rest.has_heap, rest.unseen)
+    }
+
+    #[test]
+    fn what_is_hooked_or_ends_nowhere_is_left_alone() {
+        let unseen = |symbol, function, reason| Unseen {
+            function,
+            symbol,
+            reason,
+        };
+        let endless = [
+            unseen("calloc", Function::Calloc, Uncertain::IndirectJump(0x210)),
+            // It only hands on to libc's.
+            unseen("mmap", Function::Mmap, Uncertain::OtherFile(0x510)),
+        ];
+        let hooked = Finding {
+            pid: 1,
+            // Where its calls end, not where it begins.
+            stretch: Stretch::new("realloc", FileOffset(0x900), Some(1), &[0x900]),
+            cause: LeftAloneCause::Hooked,
+            leads_to: Vec::new(),
+        };
+        let left = left_alone(&functions(), &[hooked], &endless);
+        assert_eq!(left, [FileOffset(0x200), FileOffset(0x300)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 
 use crate::cli::args::DiffArgs;
+use crate::privilege::capability::Phase;
 use crate::report::diff::{self, Snapshot};
 use crate::report::text::{self, Layout};
 use crate::report::{input, output};
@@ -17,6 +18,7 @@ use crate::report::{input, output};
 /// Fails when a report cannot be read, the two cannot be compared, or an
 /// output cannot be written.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
+    Phase::Reporting.start()?;
     let outputs = output::resolve(&args.outputs, args.format)?;
     outputs
         .iter()

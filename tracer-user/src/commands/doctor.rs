@@ -5,18 +5,24 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::allocator::{self, Allocator, AllocatorFunction};
+use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::inspect::{Finding, inspect};
-use crate::attach::probes::{self, Scope};
-use crate::attach::rest::{Rest, rest};
+use crate::attach::library;
+use crate::attach::plan::{Returns, Unseen, plan};
+use crate::attach::probes::Scope;
+use crate::attach::rest::{Rest, left_alone, rest};
 use crate::cli::args::DoctorArgs;
 use crate::jvm::libjvm::{LibJvm, NAME};
+use crate::privilege::capability::{Duties, Phase};
+use crate::privilege::describe;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
 use crate::report::model::Stacks;
 use crate::report::names::clean;
 use crate::session::preflight::checks;
+use crate::session::returns::walker_in;
+use crate::session::seccomp::has_filter;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
@@ -54,9 +60,25 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     for check in checks() {
         show(check.what, check.problem.map_or(Ok(String::new()), Err));
     }
-    show("kernel accepts the programs", load());
+    let held = Holding::find();
+    show("privileges while tracing", held.tracing);
+    let (accepted, filter_kills) = match held.load {
+        Ok((detail, kills)) => (Ok(detail), kills),
+        Err(problem) => (Err(problem), false),
+    };
+    show("kernel accepts the programs", accepted);
+    if filter_kills {
+        let detail = "they would kill; results are taken at return instructions";
+        show(
+            "return probes in processes with a seccomp filter",
+            Ok(detail.into()),
+        );
+    }
+    show("privileges while reporting", held.reporting);
+    show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
-        for (what, result) in target(pid) {
+        Phase::Looking.start()?;
+        for (what, result) in target(pid, filter_kills) {
             show(&what, result);
         }
     }
@@ -74,9 +96,47 @@ fn kernel_release() -> String {
         .into_owned()
 }
 
+/// What a run holds, phase by phase, as the kernel tells it.
+struct Holding {
+    tracing: Result<String, String>,
+    /// With whether return probes kill processes with a filter.
+    load: Result<(String, bool), String>,
+    reporting: Result<String, String>,
+    parsing: Result<String, String>,
+}
+
+impl Holding {
+    /// Goes through a run's phases, on a thread of its own: what it gives up
+    /// is gone.
+    fn find() -> Self {
+        let phases = || Self {
+            tracing: in_phase(Phase::Tracing(Duties::default())),
+            load: load(),
+            reporting: in_phase(Phase::Reporting),
+            parsing: in_phase(Phase::Parsing),
+        };
+        let failed = |_| {
+            let problem = || "a thread of unfreed panicked".to_owned();
+            Self {
+                tracing: Err(problem()),
+                load: Err(problem()),
+                reporting: Err(problem()),
+                parsing: Err(problem()),
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(phases).join()).unwrap_or_else(failed)
+    }
+}
+
+fn in_phase(phase: Phase) -> Result<String, String> {
+    let held = phase.enter().and_then(|()| describe::own());
+    held.map_err(|error| format!("they cannot be given up: {error}"))
+}
+
 /// Loads everything once, on the smallest maps, and traces this process for a
-/// moment: its stacks must be whole.
-fn load() -> Result<String, String> {
+/// moment: its stacks must be whole. And whether return probes kill processes
+/// with a filter.
+fn load() -> Result<(String, bool), String> {
     let text = |error| format!("{error:#}");
     let options = Options::smallest().map_err(text)?;
     let mut session = Session::load(options, Builder::start()).map_err(text)?;
@@ -87,13 +147,15 @@ fn load() -> Result<String, String> {
             stacks.allocations, stacks.whole, stacks.cut
         ));
     }
-    Ok(format!(
+    let filter_kills = session.filter_kills();
+    let detail = format!(
         "attached by {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
         session.road(),
         session.nanoseconds_per_hit(),
         stacks.whole,
         stacks.allocations
-    ))
+    );
+    Ok((detail, filter_kills))
 }
 
 /// How the stacks of this process end.
@@ -113,8 +175,23 @@ fn own_stacks(session: &mut Session) -> Result<Stacks> {
     Ok(session.stacks())
 }
 
+/// Why results would be taken at return instructions.
+fn why_instructions(code: &CodeSpace, would_kill: bool) -> Option<String> {
+    let because = |why: String| format!("at return instructions: {why}");
+    if would_kill {
+        return Some(because(
+            "return probes would kill it, by its seccomp filter".into(),
+        ));
+    }
+    let walker = walker_in(code)?;
+    Some(because(format!(
+        "it may walk its own stacks, by {} ({})",
+        walker.what, walker.sign
+    )))
+}
+
 /// What a target offers.
-fn target(pid: u32) -> Vec<Line> {
+fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -144,12 +221,21 @@ fn target(pid: u32) -> Vec<Line> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
+    let why = why_instructions(&code, filter_kills && has_filter(pid));
+    let returns = match why {
+        Some(_) => Returns::Instructions,
+        None => Returns::Replaced,
+    };
+    let detail = why.unwrap_or_else(|| "by return probes".to_owned());
+    results.push(("results of calls".into(), Ok(clean(&detail).into_owned())));
     results.extend(hooked_vm(pid, &code));
     for allocator in &allocators {
-        let (hooked, rest) = hooked(pid, allocator);
+        let (hooked, rest) = hooked(pid, allocator, returns);
         results.extend(hooked);
         let functions: Vec<_> = rest.functions.iter().map(placed).collect();
-        let functions = functions.concat();
+        let endless = plan(&allocator.functions, returns).unseen;
+        let endless: Vec<_> = endless.iter().map(not_probed).collect();
+        let functions = functions.concat() + &endless.concat();
         let heap = match rest.has_heap {
             true => Ok(functions),
             false => Err(format!("its heap would not be traced{functions}")),
@@ -161,18 +247,34 @@ fn target(pid: u32) -> Vec<Line> {
 
 /// Where a function would be probed, on a line of its own.
 fn placed(function: &AllocatorFunction) -> String {
+    let ends = match function.probed {
+        Probed::Free => String::new(),
+        Probed::Call(_) => format!(", ends at {}", function.ends_described()),
+    };
     format!(
-        "\n             {}+{:#x} {}",
+        "\n             {}+{:#x} {}{ends}",
         function.symbol, function.placement.displacement, function.placement
     )
 }
 
+/// One that would not be probed, and why.
+fn not_probed(unseen: &Unseen) -> String {
+    format!(
+        "\n             {} not probed: {}",
+        unseen.symbol, unseen.reason
+    )
+}
+
 /// Functions of an allocator that would be left alone, and the others.
-fn hooked(pid: u32, allocator: &Allocator) -> (Vec<Line>, Rest) {
-    let stretches: Vec<_> = allocator.functions.iter().map(|it| it.stretch()).collect();
+fn hooked(pid: u32, allocator: &Allocator, returns: Returns) -> (Vec<Line>, Rest) {
+    let functions = &allocator.functions;
+    let stretches: Vec<_> = functions
+        .iter()
+        .flat_map(|function| function.stretches(returns))
+        .collect();
     let findings = inspect(Scope::Process(pid), &allocator.file, &stretches);
-    let starts: Vec<_> = findings.iter().map(|it| it.stretch.start).collect();
-    let rest = rest(&allocator.functions, &starts);
+    let starts = left_alone(functions, &findings, &plan(functions, returns).unseen);
+    let rest = rest(functions, &starts);
     let problems = findings
         .iter()
         .map(|finding| problem(finding, &allocator.path, &rest.unseen));
@@ -184,7 +286,7 @@ fn hooked_vm(pid: u32, code: &CodeSpace) -> Vec<Line> {
     let Ok(Some(library)) = LibJvm::find(code) else {
         return Vec::new();
     };
-    let stretches = probes::functions_of_vm(&library);
+    let stretches = library::functions_of_vm(&library);
     let findings = inspect(Scope::Process(pid), library.file(), &stretches);
     let unseen = "what probes of these functions tell is not seen";
     findings

@@ -9,6 +9,7 @@ use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use crate::cli::args::ProbesArgs;
+use crate::privilege::capability::Phase;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -29,6 +30,7 @@ struct Searched {
 /// Fails if there is no such process, or it may not be looked at. That it has
 /// no probes is no error.
 pub fn run(args: &ProbesArgs) -> Result<ExitCode> {
+    Phase::Looking.start()?;
     let target = Target::find(args.pid)?;
     let mut files = ModuleFiles::new();
     let code = CodeSpace::attach(target.pid, monotonic_ns(), &mut files)?;

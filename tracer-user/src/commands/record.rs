@@ -11,6 +11,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
+use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -20,7 +21,7 @@ use crate::report::{gate, text};
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, Session};
+use crate::session::{Options, Session, preflight};
 use crate::tables::Builder;
 
 /// The kernel is not asked more often what happened.
@@ -40,7 +41,13 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     pids.sort_unstable();
     pids.dedup();
     let options = Options::new(&args.trace)?;
-    crate::session::preflight::check()?;
+    preflight::check()?;
+    // Before there are other threads.
+    let duties = Duties {
+        ends_program: false,
+        asks_jvms: args.java.java_heap || args.trace.jvm_attach,
+    };
+    Phase::Tracing(duties).start()?;
     let targets = pids
         .into_iter()
         .map(Target::find)
@@ -48,6 +55,13 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options, tables_of(&targets))?;
+        // One is looked at as it is attached to. Of several, none is to be
+        // probed in vain.
+        if targets.len() > 1 {
+            for target in &targets {
+                session.look_before_probing(target.pid)?;
+            }
+        }
         for target in targets {
             session.attach(target)?;
         }
@@ -233,6 +247,7 @@ pub fn finish(mut session: Session, plan: &Plan<'_>) -> Result<ExitCode> {
     }
     let report = session.report()?;
     drop(session);
+    Phase::Reporting.start()?;
     publish(&report, plan)?;
     Ok(gate::exit_code(&report, plan.output.fail_above))
 }

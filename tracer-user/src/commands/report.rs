@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::args::ReportArgs;
+use crate::privilege::capability::Phase;
 use crate::report::{gate, input, output, text};
 
 /// Prints the table, writes the outputs and applies `--fail-above`. The table
@@ -13,6 +14,7 @@ use crate::report::{gate, input, output, text};
 /// # Errors
 /// Fails when the report cannot be read or an output cannot be written.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
+    Phase::Reporting.start()?;
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
     let report = input::read_report(&args.file)?;

@@ -10,12 +10,16 @@ use anyhow::{Context, Result};
 
 use super::record::{End, Plan, announce, finish, runtime, trace};
 use crate::cli::args::RunArgs;
+use crate::privilege::caller::Caller;
+use crate::privilege::capability::{Duties, Phase, SIGNAL, with};
+use crate::privilege::program::Rights;
+use crate::report::names::clean;
 use crate::report::output;
 use crate::session::hold::Held;
 use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, PATIENCE, Session};
+use crate::session::{Options, PATIENCE, Session, preflight};
 use crate::tables::Builder;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
@@ -37,15 +41,33 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             &io::Error::from_raw_os_error(libc::ENOENT),
         ));
     };
+    preflight::check()?;
+    let caller = if args.as_root { None } else { Caller::find()? };
+    let rights = caller.as_ref().map_or(Ok(Rights::own()), Rights::of)?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
+        // The program's rights are none of the tracer's, so it is there
+        // before these are given up.
+        let waiting = Waiting::fork(&args.command, rights)?;
+        if let Some(caller) = caller.as_ref().filter(|_| !args.trace.quiet) {
+            eprintln!(
+                "{} runs as {}, who called {}; --as-root runs it as root",
+                clean(&program.to_string_lossy()),
+                caller.describe(),
+                caller.by
+            );
+        }
+        let duties = Duties {
+            ends_program: true,
+            asks_jvms: args.trace.jvm_attach,
+        };
+        Phase::Tracing(duties).start()?;
         let expected = files_of(&path);
         let mut builder = Builder::start();
         for file in &expected {
             builder.request_file(&file.file, || file.path.clone());
         }
         let mut session = Session::load(options, builder)?;
-        let waiting = Waiting::fork(&args.command)?;
         let target = Target::find(waiting.pid)?;
         let allocators = allocators_in(&expected);
         let name = path
@@ -59,7 +81,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let held = Held::take(waiting.pid);
         let mut child = match waiting.start() {
             Ok(child) => child,
-            Err(error) => return Ok(cannot_run(program, &error)),
+            Err(error) => return Ok(cannot_run_as(program, &error, caller.as_ref())),
         };
         if let Some(held) = held {
             held.follow(|| session.settle_code(PATIENCE))?;
@@ -97,6 +119,23 @@ fn cannot_run(program: &Path, error: &io::Error) -> ExitCode {
     })
 }
 
+/// The same, with what the user may not do.
+fn cannot_run_as(program: &Path, error: &io::Error, caller: Option<&Caller>) -> ExitCode {
+    match caller {
+        Some(caller) if error.kind() == ErrorKind::PermissionDenied => {
+            let user = caller.describe();
+            let by = caller.by;
+            cannot_run(
+                program,
+                &io::Error::other(format!(
+                    "{error}: {user}, who called {by}, may not execute it, or may not enter its folder; --as-root runs it as root"
+                )),
+            )
+        }
+        _ => cannot_run(program, error),
+    }
+}
+
 /// Ends the program as the signal asked. A terminal's Ctrl-C reaches it
 /// without us, so it gets a moment first.
 async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Result<()> {
@@ -111,8 +150,11 @@ async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Resul
         let due = if number == libc::SIGINT { 10 } else { 0 };
         if wait == due {
             let pid = i32::try_from(child.id())?;
-            // SAFETY: our own child, which was not waited for yet.
-            unsafe { libc::kill(pid, number) };
+            // It may be another user's by now.
+            with(SIGNAL, || {
+                // SAFETY: our own child, which was not waited for yet.
+                unsafe { libc::kill(pid, number) }
+            });
         }
         tokio::select! {
             again = signals.next() => std::process::exit(128 + again),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use tracer_ebpf::table::Row;
 
 use crate::cli::args::TablesArgs;
+use crate::privilege::capability::Phase;
 use crate::process::file::{ModuleFile, ModuleFiles};
 use crate::report::names::clean;
 use crate::report::text;
@@ -24,6 +25,7 @@ const BUILDS: usize = 3;
 /// # Errors
 /// Names the first file that cannot be read.
 pub fn run(args: &TablesArgs) -> Result<ExitCode> {
+    Phase::Looking.start()?;
     let room = u32::try_from(args.max_rows)?;
     let mut files = ModuleFiles::new();
     for path in &args.files {

@@ -34,6 +34,7 @@ use self::status::Status;
 use self::trigger::Trigger;
 use super::counters::{CounterFile, Counters};
 use crate::jvm::libjvm::NAME;
+use crate::privilege::capability::{SIGNAL, with};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::read_executable;
 
@@ -139,10 +140,12 @@ impl Listener {
         if !Status::read(&self.process)?.catches_quit {
             return Err(AttachError::QuitKills);
         }
-        pidfd_send_signal(&self.life, Signal::QUIT).map_err(|error| match error {
-            rustix::io::Errno::SRCH => AttachError::Ended,
-            other => AttachError::Signal(other.into()),
-        })?;
+        with(SIGNAL, || pidfd_send_signal(&self.life, Signal::QUIT)).map_err(
+            |error| match error {
+                rustix::io::Errno::SRCH => AttachError::Ended,
+                other => AttachError::Signal(other.into()),
+            },
+        )?;
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(socket) = self.try_connect(status)? {

@@ -16,6 +16,7 @@ use super::account;
 use super::attach::{AttachError, Listener};
 use super::heap_samples::{Samples, Taken};
 use super::histogram::Histogram;
+use crate::privilege::capability::Phase;
 use crate::process::clock::monotonic_ns;
 use crate::report::model::{HeapSample, HeapSampling, JavaHeap, JavaMemory, JvmAccount};
 
@@ -53,7 +54,10 @@ impl HeapWatch {
         let period = duration.map_or(FIRST_PERIOD, |time| time / PER_RUN);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let sampler = Sampler::begin(pid, live_only, period, &for_thread);
+            let sampler = Phase::Asking
+                .enter()
+                .map_err(AttachError::Credentials)
+                .and_then(|()| Sampler::begin(pid, live_only, period, &for_thread));
             if let Err(error) = sampler.and_then(|sampler| sampler.run(&stopped)) {
                 lock(&for_thread).problem = Some(error.to_string());
             }

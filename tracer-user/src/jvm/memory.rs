@@ -167,6 +167,7 @@ impl TargetMemory for CachedMemory<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -198,7 +199,16 @@ mod tests {
 
     #[test]
     fn memory_of_a_process_that_is_gone_is_not_read() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // What answers has all of its memory: its exec is over.
+        child.stdin.as_mut().unwrap().write_all(b".").unwrap();
+        let mut answer = [0];
+        let stdout = child.stdout.as_mut().unwrap();
+        stdout.read_exact(&mut answer).unwrap();
         let process = ProcessHandle::open(child.id()).unwrap();
         let maps = process.open_proc("maps").unwrap();
         let code = crate::process::maps::read_executable(maps).unwrap();

@@ -48,10 +48,17 @@ pub fn threads() -> Result<Threads> {
 
 /// Whether this kernel is too old for elements on demand.
 fn has_no_allocator() -> Result<bool> {
+    Ok(release()? < ALLOCATOR)
+}
+
+/// The first two numbers of the kernel's release.
+///
+/// # Errors
+/// Fails if it is not of the usual form.
+pub fn release() -> Result<(u32, u32)> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    let version = version(&release).with_context(|| format!("an odd kernel release: {release}"))?;
-    Ok(version < ALLOCATOR)
+    version(&release).with_context(|| format!("an odd kernel release: {release}"))
 }
 
 /// The first two numbers of a release.

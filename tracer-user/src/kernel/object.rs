@@ -16,7 +16,7 @@ use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
-use tracer_ebpf::settings::Settings;
+use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
 use tracer_ebpf::site::{Site, SiteKind};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{Process, image_id};
@@ -54,6 +54,9 @@ pub struct Object {
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
+    /// Whether events count now, and what makes them do so.
+    is_active: bool,
+    counting: u64,
     programs: Programs,
     /// The program that others go on with.
     next: ProgramArray<MapData>,
@@ -125,6 +128,8 @@ impl Object {
                 compiled: take(&mut ebpf, "COMPILED")?.try_into()?,
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
+            is_active: false,
+            counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             multi,
@@ -174,9 +179,9 @@ impl Object {
         }
     }
 
-    /// Attaches these programs from now on.
-    pub fn use_programs(&mut self, programs: Programs) {
-        self.programs = programs;
+    /// Attaches these programs from now on; returns those before.
+    pub fn replace_programs(&mut self, programs: Programs) -> Programs {
+        std::mem::replace(&mut self.programs, programs)
     }
 
     /// Attaches probes by perf events from now on.
@@ -196,9 +201,25 @@ impl Object {
     /// # Errors
     /// Fails when the kernel does.
     pub fn set_active(&mut self, active: bool) -> Result<()> {
+        self.is_active = active;
+        let word = if active { self.counting } else { 0 };
         self.active
-            .set(0, u64::from(active), 0)
+            .set(0, word, 0)
             .context("cannot switch the programs")
+    }
+
+    /// Whether events count now.
+    pub fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// Has calls that begin from now on believed by the return address itself.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn leave_returns_alone(&mut self) -> Result<()> {
+        self.counting = RETURN_INSTRUCTIONS;
+        self.set_active(self.is_active)
     }
 
     /// Begins to trace a process: returns its image.

@@ -7,20 +7,32 @@ use tracer_ebpf::call::Function;
 pub enum Moment {
     /// At the entry of `free`.
     Free,
-    /// At the return from a [`Function`].
+    /// At the return from a [`Function`], whose return address is replaced.
     Return,
+    /// At a return instruction of a [`Function`], which it may share.
+    End,
+    /// At a jump by which a [`Function`] ends in one that returns its first
+    /// argument.
+    EndJump,
     /// At the entry of a [`Function`].
     Entry,
 }
 
 impl Moment {
     /// All, in order.
-    pub const ALL: [Self; 3] = [Self::Free, Self::Return, Self::Entry];
+    #[cfg(test)]
+    pub const ALL: [Self; 5] = [
+        Self::Free,
+        Self::Return,
+        Self::End,
+        Self::EndJump,
+        Self::Entry,
+    ];
 
     /// A program that does one thing at entries, and otherwise nothing.
     const fn only(self, entry: &'static str) -> &'static str {
         match self {
-            Self::Free => "uf_empty",
+            Self::Free | Self::End | Self::EndJump => "uf_empty",
             Self::Entry => entry,
             Self::Return => "uf_empty_ret",
         }
@@ -31,15 +43,17 @@ impl Moment {
     const fn program(self) -> &'static str {
         match self {
             Self::Free => "uf_free",
+            Self::End => "uf_end",
+            Self::EndJump => "uf_end_jump",
             Self::Return => "uf_leave",
             Self::Entry => "uf_enter",
         }
     }
 
-    /// The program for one function (`None` is `free`), without a cookie.
+    /// The program for one function, without a cookie.
     const fn program_of(self, function: Option<Function>) -> &'static str {
         let Some(function) = function else {
-            return "uf_free";
+            return self.program();
         };
         let (entry, leave) = match function {
             Function::Malloc => ("uf_malloc", "uf_malloc_ret"),
@@ -56,7 +70,7 @@ impl Moment {
             Function::Mremap => ("uf_mremap", "uf_mremap_ret"),
         };
         match self {
-            Self::Free => "uf_free",
+            Self::Free | Self::End | Self::EndJump => self.program(),
             Self::Return => leave,
             Self::Entry => entry,
         }
@@ -100,8 +114,9 @@ impl Programs {
 /// Where a probe goes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The function there. `None` is `free`; and at [`Moment::Entry`], with a
-    /// cookie, a probe that does nothing.
+    /// The function there, where the moment asks for it: `None` is `free`, or
+    /// any function's end; and at [`Moment::Entry`], with a cookie, a probe that
+    /// does nothing.
     pub function: Option<Function>,
     /// The instruction's offset in the file.
     pub offset: u64,

@@ -18,7 +18,9 @@ pub trait Bytes {
     /// many bytes there are.
     fn fill(&self, buffer: &mut [u8], offset: u64) -> usize {
         let mut filled = 0;
-        while let Ok(read @ 1..) = self.read_at(&mut buffer[filled..], offset + filled as u64) {
+        while let Ok(read @ 1..) =
+            self.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64))
+        {
             filled += read;
         }
         filled

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat}
 
 use super::handle::ProcessHandle;
 use super::maps::{Device, FileId, MappedRange, read_executable};
+use crate::privilege::capability::{READ, with};
 
 /// More files than this are not kept open.
 const MAX_FILES: usize = 1024;
@@ -42,7 +43,7 @@ impl RegularFile {
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let path = format!("/proc/self/fd/{}", located.as_raw_fd());
-        let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+        let file = File::from(with(READ, || openat(CWD, path, flags, Mode::empty()))?);
         let others_may_write = stat.st_mode & 0o022 != 0;
         Ok(RegularFile {
             file,

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
+use crate::privilege::capability::{READ, with};
+
 /// `/proc/PID/status` is about 1.5 KiB.
 const MAX_STATUS: u64 = 64 << 10;
 
@@ -137,7 +139,10 @@ impl ProcessHandle {
         let root = self.root.as_ref().ok_or_else(gone)?;
         let flags = OFlags::PATH | OFlags::CLOEXEC | extra;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        Ok(openat2(&**root, path, flags, Mode::empty(), resolve)?)
+        let located = with(READ, || {
+            openat2(&**root, path, flags, Mode::empty(), resolve)
+        });
+        Ok(located?)
     }
 
     fn open_at(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {

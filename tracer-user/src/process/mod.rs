@@ -11,5 +11,6 @@ pub mod maps;
 pub mod pages;
 mod record;
 pub mod stack;
+pub mod translator;
 pub mod vdso;
 pub mod watch;

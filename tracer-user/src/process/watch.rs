@@ -22,6 +22,7 @@ use rustix::event::epoll;
 use super::clock::monotonic_ns;
 use super::maps::MappedRange;
 use super::record;
+use crate::privilege::capability::{LOCK, with};
 
 /// The size of each CPU's buffer, bytes: room for some 2,000 mappings
 /// between two drains.
@@ -109,7 +110,8 @@ impl CodeWatch {
     /// on a kernel without perf events.
     pub fn open() -> Result<Self> {
         let cpus = online_cpus()?;
-        let buffers: Vec<Sampler> = cpus.into_iter().map(open_buffer).collect::<Result<_>>()?;
+        let open_all = || cpus.into_iter().map(open_buffer).collect::<Result<_>>();
+        let buffers: Vec<Sampler> = with(LOCK, open_all)?;
         let news = all_of(&buffers).context("cannot wait for new code")?;
         Ok(CodeWatch {
             buffers,

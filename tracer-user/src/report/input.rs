@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::model::Report;
 use super::{json, pprof};
+use crate::privilege::capability::{READ, with};
 
 /// Bytes that are read at most.
 const MAX_SIZE: u64 = 1 << 30;
@@ -71,7 +72,7 @@ fn load(path: &Path) -> Result<Vec<u8>> {
     let source: Box<dyn Read> = if path == Path::new(STDIN) {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(path).with_context(failed)?)
+        Box::new(with(READ, || File::open(path)).with_context(failed)?)
     };
     let mut content = Vec::new();
     source

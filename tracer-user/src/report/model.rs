@@ -100,6 +100,10 @@ pub struct Settings {
     pub survived: u32,
     /// Whether children were followed.
     pub follow: bool,
+    /// Why results were taken at return instructions; empty if they were taken
+    /// by return probes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub return_instructions: String,
     /// How many live blocks the kernel map holds.
     pub max_live: u64,
     /// How many sites the kernel map holds.
@@ -129,6 +133,9 @@ pub struct Process {
     pub ended: f64,
     /// The probes placed in it.
     pub probes: Vec<Probe>,
+    /// Functions of its allocators that are not probed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<UnseenFunction>,
 }
 
 /// How a process image ended.
@@ -156,6 +163,26 @@ pub struct Probe {
     pub displacement: u64,
     /// Why there: the instruction and whether the kernel emulates it.
     pub placement: String,
+    /// Where its result is taken; empty if it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub result: String,
+}
+
+/// A function of an allocator that is not probed: return addresses were to be
+/// left alone, and it is not certain where its calls end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnseenFunction {
+    /// The function.
+    pub function: String,
+    /// The file that defines it, as the process sees it.
+    pub module: String,
+    /// Why it is not certain.
+    pub reason: String,
+    /// Whether it only hands its calls on to a function that is probed.
+    pub seen_elsewhere: bool,
+    /// Whether it was said on standard error.
+    #[serde(skip)]
+    pub was_told: bool,
 }
 
 /// A file whose code appears in a stack, at one place in one process.
@@ -489,13 +516,30 @@ pub struct Overhead {
     /// Time per probe hit in nanoseconds, calibrated on this machine at the
     /// start of the run; an estimate.
     pub nanoseconds_per_hit: f64,
-    /// `probe_hits * nanoseconds_per_hit` as seconds of the targets' threads'
-    /// time; an estimate.
+    /// Times a probe at a return instruction ran, which are among
+    /// `probe_hits` (a lower bound as well).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub return_hits: u64,
+    /// Time per probe hit at a return instruction, nanoseconds.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub nanoseconds_per_return: f64,
+    /// Hits times nanoseconds, of both kinds, as seconds of the targets'
+    /// threads' time; an estimate.
     pub target_seconds: f64,
     /// Kernel memory of the tracer's maps, bytes (computed).
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.
     pub tracer_seconds: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_nothing(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl Report {

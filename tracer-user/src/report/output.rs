@@ -28,7 +28,7 @@ const ENDINGS: [(&str, Format); 8] = [
 const TEXT_ROWS: usize = usize::MAX;
 
 /// One report to write: where and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Output {
     destination: Destination,
     format: Format,
@@ -103,7 +103,7 @@ pub fn write_each(outputs: &[Output], write: impl Fn(&Output) -> Result<()>) -> 
 pub fn takes_stdout(outputs: &[Output]) -> bool {
     outputs
         .iter()
-        .any(|output| output.destination == Destination::Stdout)
+        .any(|output| matches!(output.destination, Destination::Stdout))
 }
 
 impl Output {

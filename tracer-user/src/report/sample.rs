@@ -150,6 +150,7 @@ pub fn report() -> Report {
             began: 0.0,
             ended: 60.0,
             probes: vec![],
+            unseen: vec![],
         }],
         left_alone: vec![],
         modules: vec![
@@ -183,6 +184,8 @@ pub fn report() -> Report {
             probe_hits: 608_985,
             nanoseconds_per_hit: 610.0,
             target_seconds: 0.371,
+            return_hits: 0,
+            nanoseconds_per_return: 0.0,
             kernel_bytes: 64 << 20,
             tracer_seconds: 0.25,
         },

@@ -11,6 +11,7 @@ use super::endings::kernel;
 use super::images::Image;
 use super::paths::{one_for_each_name, one_for_each_path};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
+use crate::privilege::capability::{Phase, without};
 use crate::process::code::CodeSpace;
 use crate::report::model::{
     Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Site, StackEnd, Stacks,
@@ -36,6 +37,11 @@ impl Session {
         let mut modules = Vec::new();
         let jvm = self.machine_reports(&index_of);
         let java_native = self.java_native(&index_of);
+        let losses = self.losses();
+        let machine_hits = self.machines.hits(&self.object);
+        // All is read that the kernel is asked for. Names come from files that
+        // anybody may have made.
+        let _until_named = self.give_up_for_naming()?;
         for (image, index) in index_of {
             let Some(at) = self.images.index_of(image) else {
                 continue;
@@ -83,17 +89,26 @@ impl Session {
             processes,
             left_alone: self.left_alone.clone(),
             modules,
-            overhead: self.overhead(&totals),
+            overhead: self.overhead(&totals, machine_hits),
             stacks: Stacks::of(&sites),
             jvm,
             sites,
             totals,
             timeline: self.timeline.clone(),
-            losses: self.losses(),
+            losses,
             java_heap: self.java_heaps(&mut symbolizer),
             java_memory: self.java_memory(),
             java_native,
         })
+    }
+
+    /// Leaves capabilities for the time that names are made, and for good if the
+    /// probes are gone.
+    fn give_up_for_naming(&self) -> Result<impl Drop + use<>> {
+        if self.ended.is_some() {
+            Phase::Reporting.start()?;
+        }
+        Ok(without())
     }
 
     /// Which live blocks of each image count, at `now`.
@@ -147,6 +162,9 @@ impl Session {
         let (ended, end) = image.ended.unwrap_or((now, ProcessEnd::Running));
         let code = self.images.code(image);
         let executable = code.and_then(CodeSpace::executable);
+        let is_mapped = |file| {
+            code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
+        };
         Process {
             pid: image.pid,
             name: self.images.name(image).to_owned(),
@@ -158,9 +176,8 @@ impl Session {
             suspicion: self.suspicion(image),
             began: self.since_start(image.began),
             ended: self.since_start(ended),
-            probes: self.probes_of(image.pid, |file| {
-                code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
-            }),
+            probes: self.probes_of(image.pid, is_mapped),
+            unseen: self.unseen_in(image.pid, is_mapped),
         }
     }
 
@@ -251,6 +268,11 @@ impl Session {
             meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "unseen_function".to_owned(),
+            count: self.unseen_functions() as u64,
+            meaning: "functions of allocators that are not probed, since return addresses are left alone and it is not certain where their calls end: what they allocate and free is in no number; --returns replace shows them".to_owned(),
+        });
+        losses.push(Loss {
             cause: "code_events".to_owned(),
             count: self.losses.code_events,
             meaning: "records of newly mapped code that were lost: frames in it may have no name"
@@ -276,22 +298,29 @@ impl Session {
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
             follow: self.options.follow,
+            return_instructions: self.why_instructions().unwrap_or_default().to_owned(),
             max_live: u64::from(self.options.sizes.live),
             max_sites: u64::from(self.options.sizes.sites),
         }
     }
 
-    fn overhead(&self, totals: &Totals) -> Overhead {
+    fn overhead(&self, totals: &Totals, machine_hits: u64) -> Overhead {
         // A counted allocation is an entry and a return, a free one entry.
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
             + self.other_hits()
-            + self.machines.hits(&self.object);
+            + machine_hits;
+        let (return_hits, nanoseconds_per_return) = self.return_hits(totals.allocated_count);
+        let others = probe_hits.saturating_sub(return_hits);
+        let nanoseconds =
+            others as f64 * self.nanoseconds_per_hit + return_hits as f64 * nanoseconds_per_return;
         Overhead {
             probe_hits,
             nanoseconds_per_hit: self.nanoseconds_per_hit,
-            target_seconds: probe_hits as f64 * self.nanoseconds_per_hit / 1e9,
+            return_hits,
+            nanoseconds_per_return,
+            target_seconds: nanoseconds / 1e9,
             kernel_bytes: self.footprint().fixed,
             tracer_seconds: own_cpu_time().as_secs_f64(),
         }

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 
+use super::Session;
 use super::left_alone::Sound;
 use super::target::Target;
-use super::{Placed, Session};
 use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::probes::Scope;
 use crate::process::clock::monotonic_ns;
@@ -19,6 +19,7 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.unpublished.push(pid);
+        self.reconsider_returns(pid)?;
         let code = self
             .images
             .current_code(pid)
@@ -65,6 +66,7 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.images.rename(pid, name);
+        self.reconsider_returns(pid)?;
         let mut heaps = 0;
         for allocator in allocators {
             heaps += usize::from(self.probe(pid, allocator)?);
@@ -111,12 +113,8 @@ impl Session {
         if allocator.functions.is_empty() {
             return Ok(false);
         }
-        let probes = self.probes.attach(&mut self.object, &allocator, scope)?;
-        self.placed.push(Placed {
-            scope,
-            file: allocator.file.mapped,
-            probes,
-        });
+        let placed = self.probes.attach(&mut self.object, &allocator, scope)?;
+        self.placed.push(placed);
         Ok(has_heap)
     }
 }

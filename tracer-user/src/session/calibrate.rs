@@ -12,7 +12,7 @@ use tracer_ebpf::call::Function;
 
 use crate::kernel::link::{Link, Road};
 use crate::kernel::object::Object;
-use crate::kernel::program::{Moment, Place};
+use crate::kernel::program::{Moment, Place, Programs};
 use crate::process::address::CodeAddress;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::read_executable;
@@ -41,6 +41,12 @@ pub struct Plan {
     pub forced: Option<Road>,
 }
 
+type Malloc = extern "C" fn(u64) -> usize;
+type Free = extern "C" fn(usize);
+
+/// Bytes of [`quiet_malloc`] before its return instruction.
+const RETURN: u64 = 9;
+
 #[unsafe(naked)]
 extern "C" fn pretend_malloc(_size: u64) -> usize {
     naked_asm!("push rbp", "pop rbp", "lea rax, [rdi + 4096]", "ret")
@@ -49,6 +55,18 @@ extern "C" fn pretend_malloc(_size: u64) -> usize {
 #[unsafe(naked)]
 extern "C" fn pretend_free(_block: usize) {
     naked_asm!("push rbp", "pop rbp", "ret")
+}
+
+/// Another such pair, which never gets a return probe: the probes of the first
+/// stay until the end of the run.
+#[unsafe(naked)]
+extern "C" fn quiet_malloc(_size: u64) -> usize {
+    naked_asm!("push rbp", "pop rbp", "lea rax, [rdi + 8192]", "ret")
+}
+
+#[unsafe(naked)]
+extern "C" fn quiet_free(_block: usize) {
+    naked_asm!("push rbp", "nop", "pop rbp", "ret")
 }
 
 /// Leaves the object on a road that works, and measures it.
@@ -73,18 +91,68 @@ fn prove_multi(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     Ok(calibration)
 }
 
+/// What a hit at a return instruction costs, nanoseconds, and the probes that
+/// told. `nanoseconds_per_hit` is what others cost.
+///
+/// # Errors
+/// Fails if the kernel refuses the probes.
+pub fn at_instructions(
+    object: &mut Object,
+    min_size: u64,
+    nanoseconds_per_hit: f64,
+) -> Result<(f64, Vec<Link>)> {
+    let pid = std::process::id();
+    let plain = in_thread(quiet_malloc, quiet_free, min_size)?;
+    let image = object.admit(pid, monotonic_ns())?;
+    let was_active = object.is_active();
+    let programs = object.replace_programs(Programs::Counting);
+    let executable = Path::new("/proc/self/exe");
+    let [malloc, free] = places(quiet_malloc, quiet_free)?;
+    let ends = Place {
+        function: None,
+        offset: malloc.offset + RETURN,
+    };
+    let mut links = Vec::new();
+    for (moment, place) in [
+        (Moment::Free, free),
+        (Moment::End, ends),
+        (Moment::Entry, malloc),
+    ] {
+        links.extend(object.attach(moment, &[place], executable, Some(pid))?);
+    }
+    object.set_active(true)?;
+    let traced = in_thread(quiet_malloc, quiet_free, min_size);
+    object.set_active(was_active)?;
+    object.replace_programs(programs);
+    object.dismiss(pid, image);
+    ensure_all_seen(object, image)?;
+    let pair = (traced? - plain) / f64::from(CALLS);
+    let others = f64::from(HITS - 1) * nanoseconds_per_hit;
+    Ok(((pair - others).max(nanoseconds_per_hit), links))
+}
+
 /// Fails if a call is missed. They come from another than the first thread:
 /// for a link to one process, kernels before 6.10 let only the first thread
 /// run into probes.
 fn measure(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     let pid = std::process::id();
-    let plain = in_thread(plan.min_size)?;
+    let plain = in_thread(pretend_malloc, pretend_free, plan.min_size)?;
     let image = object.admit(pid, monotonic_ns())?;
     let links = attach(object, (!plan.everyone).then_some(pid))?;
     object.set_active(true)?;
-    let traced = in_thread(plan.min_size);
+    let traced = in_thread(pretend_malloc, pretend_free, plan.min_size);
     object.set_active(false)?;
     object.dismiss(pid, image);
+    ensure_all_seen(object, image)?;
+    // Every block was freed, so nothing else is left to forget.
+    Ok(Calibration {
+        nanoseconds_per_hit: (traced? - plain).max(0.0) / f64::from(CALLS * HITS),
+        links,
+    })
+}
+
+/// Fails if a call of ours was not counted.
+fn ensure_all_seen(object: &Object, image: u64) -> Result<()> {
     let seen: u64 = object
         .used_sites()
         .filter(|(_, site)| site.image == image)
@@ -97,33 +165,36 @@ fn measure(object: &mut Object, plan: &Plan) -> Result<Calibration> {
             2 * CALLS
         );
     }
-    // Every block was freed, so nothing else is left to forget.
-    Ok(Calibration {
-        nanoseconds_per_hit: (traced? - plain).max(0.0) / f64::from(CALLS * HITS),
-        links,
-    })
+    Ok(())
 }
 
 fn attach(object: &mut Object, pid: Option<u32>) -> Result<Vec<Link>> {
     let executable = Path::new("/proc/self/exe");
-    let malloc = Place {
-        function: Some(Function::Malloc),
-        offset: file_offset(pretend_malloc as *const () as u64)?,
-    };
-    let free = Place {
-        function: None,
-        offset: file_offset(pretend_free as *const () as u64)?,
-    };
+    let [malloc, free] = places(pretend_malloc, pretend_free)?;
     let mut links = object.attach(Moment::Free, &[free], executable, pid)?;
     links.extend(object.attach(Moment::Return, &[malloc], executable, pid)?);
     links.extend(object.attach(Moment::Entry, &[malloc], executable, pid)?);
     Ok(links)
 }
 
+/// Where two functions of ours are.
+fn places(malloc: Malloc, free: Free) -> Result<[Place; 2]> {
+    Ok([
+        Place {
+            function: Some(Function::Malloc),
+            offset: file_offset(malloc as *const () as u64)?,
+        },
+        Place {
+            function: None,
+            offset: file_offset(free as *const () as u64)?,
+        },
+    ])
+}
+
 /// Nanoseconds for all calls in another thread, once they are warm. Blocks of
 /// `size` bytes are traced.
-fn in_thread(size: u64) -> Result<f64> {
-    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(size)));
+fn in_thread(malloc: Malloc, free: Free, size: u64) -> Result<f64> {
+    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(malloc, free, size)));
     match times.join() {
         Ok([_, warm]) => Ok(warm),
         Err(_) => bail!("a thread of unfreed panicked"),
@@ -131,15 +202,15 @@ fn in_thread(size: u64) -> Result<f64> {
 }
 
 /// Nanoseconds for all calls.
-fn time_pairs(size: u64) -> f64 {
+fn time_pairs(malloc: Malloc, free: Free, size: u64) -> f64 {
     let begin = Instant::now();
     for _ in 0..CALLS {
-        pretend_free(pretend_malloc(size));
+        free(malloc(size));
     }
     begin.elapsed().as_nanos() as f64
 }
 
-fn file_offset(address: u64) -> Result<u64> {
+pub(super) fn file_offset(address: u64) -> Result<u64> {
     let ranges = read_executable(File::open("/proc/self/maps")?)?;
     let range = ranges
         .iter()

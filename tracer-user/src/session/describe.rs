@@ -3,7 +3,7 @@
 use super::Session;
 use super::images::Image;
 use crate::process::maps::FileId;
-use crate::report::model::Probe;
+use crate::report::model::{Probe, UnseenFunction};
 use crate::report::names::clean;
 
 impl Session {
@@ -36,8 +36,16 @@ impl Session {
         let describe = |probe: &Probe| {
             let module = clean(&probe.module);
             format!(
-                "{:>16} at {module}+{:#x}, {}",
-                probe.function, probe.file_offset, probe.placement
+                "{:>16} at {module}+{:#x}, {}{}{}",
+                probe.function,
+                probe.file_offset,
+                probe.placement,
+                if probe.result.is_empty() {
+                    ""
+                } else {
+                    ", result at "
+                },
+                probe.result
             )
         };
         self.placed
@@ -50,6 +58,19 @@ impl Session {
     /// Each unwind table, for `-v`.
     pub fn describe_tables(&self) -> Vec<String> {
         self.tables.describe()
+    }
+
+    /// The functions that are not probed in a process, in files that `is_mapped`.
+    pub(super) fn unseen_in(
+        &self,
+        pid: u32,
+        is_mapped: impl Fn(FileId) -> bool,
+    ) -> Vec<UnseenFunction> {
+        self.placed
+            .iter()
+            .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
+            .flat_map(|placed| placed.unseen.clone())
+            .collect()
     }
 
     /// The probes that fire in a process, in files that `is_mapped`.

@@ -74,7 +74,7 @@ impl Session {
         if !outcome.is_suspicious(after) {
             return None;
         }
-        let own = self.probes.guarded().iter();
+        let own = self.probes.guarded();
         let own = own.filter(|guarded| guarded.scope == scope && self.has_mapped(image, guarded));
         Some(Suspicion {
             after,

@@ -50,6 +50,7 @@ impl Session {
             self.threads.poll(&self.object, &self.images, &self.jvms);
         }
         self.note_orphans();
+        self.look_at_configurations()?;
         let gone: Vec<_> = self
             .images
             .running()
@@ -128,6 +129,7 @@ impl Session {
         self.machines.look_at(&pids);
         self.guard_changed(&pids);
         for pid in pids {
+            self.reconsider_returns(pid)?;
             self.probe_new_code(pid)?;
         }
         Ok(())

@@ -107,7 +107,7 @@ impl Session {
     }
 
     fn probed(&self) -> Vec<Probed> {
-        let guarded = self.probes.guarded().iter();
+        let guarded = self.probes.guarded();
         guarded
             .filter(|guarded| guarded.is_placed())
             .map(|guarded| Probed {

@@ -255,11 +255,12 @@ fn auxiliary(vector: &[u8], kind: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privilege::program::Rights;
     use crate::session::launch::Waiting;
 
     fn followed(command: &[&str]) -> (usize, Option<i32>) {
         let command: Vec<_> = command.iter().map(Into::into).collect();
-        let waiting = Waiting::fork(&command).unwrap();
+        let waiting = Waiting::fork(&command, Rights::own()).unwrap();
         let held = Held::take(waiting.pid).unwrap();
         let mut child = waiting.start().unwrap();
         let mut looks = 0;
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_killed_meanwhile_is_left_to_its_parent() {
-        let waiting = Waiting::fork(&["/bin/cat".into()]).unwrap();
+        let waiting = Waiting::fork(&["/bin/cat".into()], Rights::own()).unwrap();
         let held = Held::take(waiting.pid).unwrap();
         let mut child = waiting.start().unwrap();
         child.kill().unwrap();
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_let_go_while_it_runs_goes_on() {
-        let waiting = Waiting::fork(&["/bin/sleep".into(), "0.2".into()]).unwrap();
+        let waiting = Waiting::fork(&["/bin/sleep".into(), "0.2".into()], Rights::own()).unwrap();
         let mut held = Held::take(waiting.pid).unwrap();
         let mut child = waiting.start().unwrap();
         assert!(matches!(held.wait(Instant::now() + PATIENCE), Stop::Exec));

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::allocator::{self, Allocator};
+use crate::privilege::program::Rights;
 use crate::process::file::{ModuleFile, ModuleFiles};
 
 /// Scripts that are interpreters of scripts, at most; as the kernel does it.
@@ -33,11 +34,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Forks; the child waits for [`Self::start`].
+    /// Forks; the child has its own rights from the beginning, and waits for
+    /// [`Self::start`].
     ///
     /// # Errors
-    /// Fails if there can be no pipe or no child.
-    pub fn fork(command: &[OsString]) -> Result<Self> {
+    /// Fails if there can be no pipe or no child, or it may not have these
+    /// rights.
+    pub fn fork(command: &[OsString], rights: Rights) -> Result<Self> {
         let (program, arguments) = command
             .split_first()
             .context("no program to run was given")?;
@@ -45,11 +48,20 @@ impl Waiting {
         let (go_reader, go) = pipe()?;
         let mut command = Command::new(program);
         command.args(arguments);
+        for (name, value) in &rights.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let (report, wait) = (OwnedFd::from(pid_writer), OwnedFd::from(go_reader));
         let parent_ends = [pid_reader.as_raw_fd(), go.as_raw_fd()];
         // SAFETY: between fork and exec the closure only makes system calls.
         unsafe {
-            command.pre_exec(move || wait_for_start(&report, &wait, parent_ends));
+            command.pre_exec(move || {
+                rights.take()?;
+                wait_for_start(&report, &wait, parent_ends)
+            });
         }
         // `spawn` returns only after exec, so it has a thread of its own.
         let spawner = std::thread::spawn(move || command.spawn());
@@ -58,7 +70,7 @@ impl Waiting {
             spawner
                 .join()
                 .map_err(|_| anyhow!("the starting thread panicked"))?
-                .context("cannot start a process")?;
+                .context("cannot start a process as its user, with its limits")?;
             bail!("the child ended before it was traced");
         }
         Ok(Self {
@@ -231,14 +243,14 @@ mod tests {
     #[test]
     fn a_child_waits_and_its_exit_code_comes_back() {
         let command = ["sh", "-c", "exit 7"].map(OsString::from);
-        let waiting = Waiting::fork(&command).unwrap();
+        let waiting = Waiting::fork(&command, Rights::own()).unwrap();
         assert!(Path::new(&format!("/proc/{}", waiting.pid)).exists());
         assert_eq!(waiting.start().unwrap().wait().unwrap().code(), Some(7));
     }
 
     #[test]
     fn a_missing_program_is_an_error() {
-        let waiting = Waiting::fork(&["/no/such/program".into()]).unwrap();
+        let waiting = Waiting::fork(&["/no/such/program".into()], Rights::own()).unwrap();
         assert_eq!(waiting.start().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -4,10 +4,12 @@
 use anyhow::{Result, bail};
 
 use super::Session;
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, AllocatorFunction};
 use crate::attach::inspect::{Finding, inspect};
+use crate::attach::plan::{Returns, plan};
 use crate::attach::probes::Scope;
-use crate::attach::rest::rest;
+use crate::attach::rest::{is_endless, left_alone, rest};
+use crate::process::address::FileOffset;
 use crate::process::file::ModuleFile;
 use crate::report::model::LeftAlone;
 use crate::report::names::clean;
@@ -32,14 +34,27 @@ pub(super) struct Sound {
     pub(super) has_heap: bool,
 }
 
+/// The functions that start there.
+fn names(functions: &[AllocatorFunction], starts: &[FileOffset]) -> String {
+    let named = functions.iter().filter(|it| starts.contains(&it.start));
+    let names: Vec<_> = named.map(|it| it.symbol).collect();
+    names.join(", ")
+}
+
 impl Session {
     /// Looks at an allocator's code in all processes that its probes would fire
     /// in, and leaves alone what is not as in its file.
     pub(super) fn sound_part(&mut self, scope: Scope, allocator: &Allocator) -> Sound {
-        let stretches: Vec<_> = allocator.functions.iter().map(|it| it.stretch()).collect();
+        let returns = self.probes.returns();
+        let functions = &allocator.functions;
+        let stretches: Vec<_> = functions
+            .iter()
+            .flat_map(|function| function.stretches(returns))
+            .collect();
         let findings = inspect(scope, &allocator.file, &stretches);
-        let starts: Vec<_> = findings.iter().map(|it| it.stretch.start).collect();
-        let rest = rest(&allocator.functions, &starts);
+        let endless = plan(functions, returns).unseen;
+        let starts = left_alone(functions, &findings, &endless);
+        let mut rest = rest(functions, &starts);
         let hint = if scope == Scope::Everyone {
             FOLLOWED
         } else {
@@ -49,9 +64,18 @@ impl Session {
         for finding in &findings {
             self.note_left_alone(finding.describe(&allocator.path, None, &unseen));
         }
-        self.losses.left_alone += (allocator.functions.len() - rest.functions.len()) as u64;
+        let unseen = functions
+            .iter()
+            .filter(|it| is_endless(it, &endless))
+            .count();
+        let left_alone = functions.len() - rest.functions.len();
+        self.losses.left_alone += left_alone.saturating_sub(unseen) as u64;
         if rest.functions.is_empty() {
             self.probes.refuse(scope, allocator.file.mapped);
+        } else {
+            // They get no probes, and are in the report with the reason.
+            let endless = functions.iter().filter(|it| is_endless(it, &endless));
+            rest.functions.extend(endless.cloned());
         }
         Sound {
             allocator: Allocator {
@@ -97,6 +121,34 @@ impl Session {
         self.losses.withdrawn += 1;
     }
 
+    /// Gives up allocators of which, once return addresses are left alone, too
+    /// little would be probed for their numbers to be right.
+    pub(super) fn withdraw_what_cannot_end(&mut self) {
+        let returns = Returns::Instructions;
+        for (scope, allocator) in self.probes.allocators() {
+            let functions = &allocator.functions;
+            let stretches: Vec<_> = functions
+                .iter()
+                .flat_map(|function| function.stretches(returns))
+                .collect();
+            let findings = inspect(scope, &allocator.file, &stretches);
+            let endless = plan(functions, returns).unseen;
+            let starts = left_alone(functions, &[], &endless);
+            if !findings.is_empty() {
+                self.withdraw(scope, &allocator.file, &allocator.path, &findings);
+            } else if !rest(functions, &starts).has_heap {
+                self.probes
+                    .withdraw(&mut self.object, scope, allocator.file.mapped);
+                self.losses.left_alone += functions.len() as u64;
+                self.notices.push(Notice::Warning(format!(
+                    "{} is not traced any more: return addresses are left alone from now on, and it is not certain where {} end",
+                    clean(&allocator.path),
+                    names(functions, &starts)
+                )));
+            }
+        }
+    }
+
     fn note_left_alone(&mut self, left_alone: LeftAlone) {
         let sentence = clean(&left_alone.sentence()).into_owned();
         self.notices.push(Notice::Warning(sentence));
@@ -108,6 +160,7 @@ impl Session {
     pub fn take_notices(&mut self, quiet: bool) -> Vec<String> {
         let notices = std::mem::take(&mut self.notices).into_iter();
         notices
+            .chain(self.unseen_notices())
             .filter_map(|notice| match notice {
                 Notice::Warning(text) => Some(format!("warning: {text}")),
                 Notice::Remark(_) if quiet => None,

@@ -25,6 +25,8 @@ pub mod paths;
 mod perf_maps;
 pub mod preflight;
 pub mod progress;
+pub mod returns;
+pub mod seccomp;
 pub mod stop;
 mod sums;
 pub mod target;
@@ -48,19 +50,19 @@ use self::left_alone::Notice;
 use self::names::SiteNames;
 pub use self::options::Options;
 use self::perf_maps::PerfMaps;
+use self::returns::ReturnsState;
 use self::target::Target;
 use self::threads::ThreadNames;
 use self::told_codes::ToldCodes;
-use crate::attach::probes::{Probes, Scope};
+use crate::attach::probes::{Described, Probes};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::btf;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::Object;
 use crate::process::clock::monotonic_ns;
-use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{LeftAlone, Probe, TimelinePoint};
+use crate::report::model::{LeftAlone, TimelinePoint};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -81,13 +83,6 @@ pub struct UserLosses {
     pub withdrawn: u64,
 }
 
-/// The probes of one file.
-struct Placed {
-    scope: Scope,
-    file: FileId,
-    probes: Vec<Probe>,
-}
-
 /// A run in progress.
 pub struct Session {
     // Dropped in this order: first the probes, then what they use.
@@ -103,7 +98,8 @@ pub struct Session {
     threads: ThreadNames,
     options: Options,
     targets: Vec<Target>,
-    placed: Vec<Placed>,
+    placed: Vec<Described>,
+    returns: ReturnsState,
     losses: UserLosses,
     /// Targets that lost probes with their main thread.
     orphans: HashSet<u32>,
@@ -175,8 +171,8 @@ impl Session {
         let tables = Tables::new(object.table_maps()?, builder);
         let jvms = Jvms::new(object.vm_maps()?);
         object.attach_lifecycle()?;
-        object.use_programs(options.programs);
-        Ok(Self {
+        object.replace_programs(options.programs);
+        let mut session = Self {
             probes,
             object,
             watch,
@@ -190,6 +186,7 @@ impl Session {
             options,
             targets: Vec::new(),
             placed: Vec::new(),
+            returns: ReturnsState::default(),
             losses: UserLosses::default(),
             orphans: HashSet::new(),
             machines: Machines::default(),
@@ -204,7 +201,9 @@ impl Session {
             guard: Guard::default(),
             left_alone: Vec::new(),
             notices: Vec::new(),
-        })
+        };
+        session.begin_returns()?;
+        Ok(session)
     }
 
     /// Lets events count from now on: all probes are in place.

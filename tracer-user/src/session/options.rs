@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::cli::args::TraceArgs;
+use crate::cli::args::{ReturnsChoice, TraceArgs};
 use crate::kernel::footprint::Sizes;
 use crate::kernel::memory::threads;
 use crate::kernel::program::Programs;
@@ -26,6 +26,8 @@ pub struct Options {
     pub jvm_attach: bool,
     /// Whether children are traced.
     pub follow: bool,
+    /// How the results of calls are taken.
+    pub returns: ReturnsChoice,
     /// Whether call paths are told apart by thread.
     pub threads: bool,
     /// Sizes of the kernel maps.
@@ -58,6 +60,7 @@ impl Options {
             jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
             jvm_attach: args.jvm_attach,
             follow: args.follow,
+            returns: args.returns,
             threads: args.threads,
             sizes: Sizes {
                 live: u32::try_from(args.max_live)?,
@@ -88,6 +91,7 @@ impl Options {
             jvm_probes: false,
             jvm_attach: false,
             follow: false,
+            returns: ReturnsChoice::Replace,
             threads: false,
             sizes: Sizes {
                 live: 1024,

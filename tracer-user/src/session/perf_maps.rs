@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Session;
-use crate::jvm::attach::Listener;
+use crate::jvm::attach::{AttachError, Listener};
 use crate::jvm::frames::JavaFrame;
 use crate::jvm::perf_map::methods;
+use crate::privilege::capability::Phase;
 use crate::process::clock::monotonic_ns;
 
 /// How long a JVM may take to write one: 14 ms for 6,000 methods.
@@ -24,9 +25,14 @@ struct Answer {
 }
 
 impl Answer {
+    /// Asks, on a thread of its own: it keeps only what that needs.
     fn of(pid: u32, image: u64) -> Self {
         let asked = monotonic_ns();
-        let text = Listener::find(pid).and_then(|jvm| jvm.perf_map(LIMIT));
+        let text = Phase::Asking
+            .enter()
+            .map_err(AttachError::Credentials)
+            .and_then(|()| Listener::find(pid))
+            .and_then(|jvm| jvm.perf_map(LIMIT));
         Self {
             image,
             time: asked..monotonic_ns(),

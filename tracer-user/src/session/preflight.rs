@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use caps::{CapSet, Capability};
 
+use crate::privilege::limits;
+
 /// Where the kernel lists the uprobe event source.
 const UPROBE_SOURCE: &str = "/sys/bus/event_source/devices/uprobe/type";
 /// The kernel's own type information.
@@ -45,10 +47,7 @@ pub fn checks() -> Vec<Check> {
 /// # Errors
 /// Fails if anything that tracing needs is missing.
 pub fn check() -> Result<()> {
-    // Before Linux 5.11 the kernel counts BPF memory against this limit.
-    raise_limit(libc::RLIMIT_MEMLOCK, |_| libc::RLIM_INFINITY);
-    // Files with code are kept open, so that their processes may end.
-    raise_limit(libc::RLIMIT_NOFILE, |limit| limit.rlim_max);
+    limits::raise();
     for check in checks() {
         if let Some(problem) = check.problem {
             bail!("{problem}");
@@ -108,21 +107,4 @@ fn foreign_namespace() -> Option<String> {
     (inode != INITIAL_PID_NAMESPACE).then(|| {
         "unfreed runs in a pid namespace of its own, where process ids differ from the kernel's; run it on the host, or in a container with --pid=host".to_owned()
     })
-}
-
-/// Raises a limit of our own process. A refusal changes nothing, and shows
-/// when what it limits is used up.
-fn raise_limit(resource: libc::__rlimit_resource_t, to: impl Fn(&libc::rlimit) -> u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: a valid pointer to a local.
-    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
-        return;
-    }
-    limit.rlim_cur = to(&limit);
-    limit.rlim_max = limit.rlim_max.max(limit.rlim_cur);
-    // SAFETY: a valid pointer to a local.
-    unsafe { libc::setrlimit(resource, &raw const limit) };
 }

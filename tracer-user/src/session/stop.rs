@@ -3,6 +3,8 @@
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::privilege::capability::Phase;
+
 /// The signals that end a run.
 pub struct Signals {
     interrupt: Signal,
@@ -37,6 +39,8 @@ impl Signals {
     /// `has_come` not yet, and asks only for what is being done already.
     pub fn leave_on_second(mut self, has_come: bool) {
         std::thread::spawn(move || {
+            // It reads nothing and makes nothing: a refusal does no harm.
+            let _refused = Phase::Waiting.enter();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();

@@ -5,6 +5,9 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::handle::ProcessHandle;
+use crate::process::translator;
+
 /// A kernel thread's flag in `/proc/PID/stat` (`PF_KTHREAD`).
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -38,6 +41,11 @@ impl Target {
         }
         if elf_class(pid)? == 1 {
             bail!("process {pid} is a 32-bit program; unfreed traces 64-bit x86-64 programs");
+        }
+        if let Some(translator) = translator::of_process(&ProcessHandle::open(pid)?)? {
+            bail!(
+                "process {pid} runs under {translator}, which would take the kernel's breakpoints for the program's own code, and the program would die of SIGTRAP; trace it without {translator}"
+            );
         }
         Ok(Self {
             pid,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::elf::{DebugLink, ElfImage};
+use crate::privilege::capability::{READ, with};
 use crate::process::file::RegularFile;
 use crate::process::handle::ProcessHandle;
 
@@ -63,12 +64,8 @@ pub fn find(
 }
 
 fn locate_here(path: &Path) -> io::Result<OwnedFd> {
-    Ok(openat(
-        CWD,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(with(READ, || openat(CWD, path, flags, Mode::empty()))?)
 }
 
 /// Beside the module, in `.debug` beside it, and in the same folder below the

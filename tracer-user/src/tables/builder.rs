@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::privilege::capability::Phase;
 use crate::process::code::CodeMapping;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
@@ -98,14 +99,20 @@ impl Builder {
     }
 }
 
+/// Reads files that are open already, and that anybody may have made: so
+/// without any capability, or not at all.
 fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &Sender<Built>) {
+    let refused = Phase::Parsing.enter().err();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(file) = job else {
             return;
         };
         let begin = Instant::now();
-        let table = Table::read(&file.content).map_err(|error| format!("{error:#}"));
+        let table = match &refused {
+            Some(error) => Err(format!("cannot give up capabilities: {error}")),
+            None => Table::read(&file.content).map_err(|error| format!("{error:#}")),
+        };
         let built = Built {
             file: file.mapped,
             table,

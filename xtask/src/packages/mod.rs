@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 
 pub(crate) use self::sources::Suites;
+use crate::apt;
 use crate::shell::{capture, run, say};
 
 /// The keyring of Debian's archive. It has the keys of all releases that we
@@ -31,6 +32,17 @@ impl Packages {
     /// # Errors
     /// There is no index and none can be fetched.
     pub(crate) fn open(folder: PathBuf, suites: Suites) -> Result<Self> {
+        let sources = sources(suites)?;
+        let packages = Self::new(folder, &sources)?;
+        packages.update(&sources)?;
+        Ok(packages)
+    }
+
+    /// Sets an apt with these sources up in the folder.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn new(folder: PathBuf, sources: &str) -> Result<Self> {
         for inner in [
             "lists/partial",
             "cache/archives/partial",
@@ -40,9 +52,7 @@ impl Packages {
             fs::create_dir_all(folder.join(inner))?;
         }
         let packages = Self { folder };
-        let sources = sources(suites)?;
-        packages.configure(&sources)?;
-        packages.update(&sources)?;
+        packages.configure(sources)?;
         Ok(packages)
     }
 
@@ -74,12 +84,13 @@ impl Packages {
         if is_fresh {
             return Ok(());
         }
-        let updated = run(self
-            .apt("apt-get")
-            .args(["-qq", "--error-on=any", "update"]));
+        let updated = apt::run(
+            self.command("apt-get")
+                .args(["-qq", "--error-on=any", "update"]),
+        );
         match updated {
             Ok(()) => Ok(fs::write(stamp, sources)?),
-            Err(_) if stamp.exists() => {
+            Err(error) if stamp.exists() && !error.is::<apt::Held>() => {
                 say("the package index is not fresh; going on with the one that is there");
                 Ok(())
             }
@@ -88,9 +99,12 @@ impl Packages {
     }
 
     /// A command of apt's, under our configuration.
-    fn apt(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("APT_CONFIG", self.folder.join("apt.conf"));
+        let (name, value) = apt::LANGUAGE;
+        command
+            .env(name, value)
+            .env("APT_CONFIG", self.folder.join("apt.conf"));
         command
     }
 
@@ -100,7 +114,7 @@ impl Packages {
     /// apt does not understand it.
     pub(crate) fn names(&self, pattern: &str) -> Result<Vec<String>> {
         let found = capture(
-            self.apt("apt-cache")
+            self.command("apt-cache")
                 .args(["search", "--names-only", pattern]),
         )?;
         let names = found.lines().filter_map(|line| line.split(' ').next());
@@ -114,7 +128,7 @@ impl Packages {
     /// One cannot be fetched.
     pub(crate) fn unpack(&self, packages: &[&str]) -> Result<Vec<PathBuf>> {
         let found = capture(
-            self.apt("apt-get")
+            self.command("apt-get")
                 .args(["download", "--print-uris"])
                 .args(packages),
         )?;
@@ -135,7 +149,7 @@ impl Packages {
         }
         let partial = self.folder.join("cache/archives/partial");
         run(self
-            .apt("apt-get")
+            .command("apt-get")
             .args(["-qq", "download", package])
             .current_dir(&partial))?;
         let unpacking = partial.join("unpacking");

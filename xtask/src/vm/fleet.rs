@@ -9,23 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
-use super::machine::{Boot, Emulator, End};
+use super::machine::{Boot, Emulator, End, Limits};
 use super::{initramfs, kernels};
 use crate::build::target_dir;
 use crate::packages::{Packages, Suites};
-use crate::shell::say;
 
 /// VMs at a time: what two cores bear.
 const AT_A_TIME: usize = 2;
-/// Starts of a VM whose kernel panics before anything of ours runs: one boot in
-/// about 170 does so.
-const STARTS: usize = 2;
+/// Starts of a VM that dies: one boot in about 170 panics before anything of ours
+/// runs, and rarely one says nothing at all.
+const STARTS: usize = 3;
 
 /// A kernel that is there to be booted.
 #[derive(Debug)]
-pub(super) struct Vm {
-    /// Such as `5.10`.
-    pub(super) series: String,
+struct Vm {
     kernel: PathBuf,
     initramfs: PathBuf,
     /// Its script and its console's output.
@@ -34,16 +31,28 @@ pub(super) struct Vm {
 
 /// Kernels, and what boots them.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     emulator: Emulator,
-    pub(super) vms: Vec<Vm>,
+    vms: Vec<Vm>,
 }
 
 /// How one VM ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) end: Result<End>,
+    /// Why it was started anew, once for each time.
+    pub(super) restarts: Vec<String>,
+    pub(super) began: Instant,
     pub(super) total: Duration,
+}
+
+/// What is heard of a VM while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard<'a> {
+    /// A line of its script.
+    Line(&'a str),
+    /// It is started anew, and its script with it: what it said before is void.
+    Anew(&'a str),
 }
 
 impl Fleet {
@@ -71,7 +80,6 @@ impl Fleet {
                 let folder = root.join("run").join(series);
                 fs::create_dir_all(&folder)?;
                 Ok(Vm {
-                    series: (*series).to_owned(),
                     kernel: initramfs::image(package)?,
                     initramfs: initramfs::make(&folder, &emulator.busybox, package)?,
                     folder,
@@ -81,24 +89,31 @@ impl Fleet {
         Ok(Self { emulator, vms })
     }
 
-    /// Runs a script on every kernel, each for at most `patience`, and hands on
-    /// its lines with the kernel's index. The ends are in the kernels' order.
+    /// Runs a script on every kernel, and hands on what is heard with the
+    /// kernel's index. The ends are in the kernels' order.
     pub(super) fn run(
         &self,
         script: &str,
-        patience: Duration,
-        on_line: &(dyn Fn(usize, &str) + Sync),
+        limits: Limits,
+        on_heard: &(dyn Fn(usize, Heard) + Sync),
     ) -> Vec<Ended> {
         let waiting = Mutex::new(self.vms.iter().enumerate());
         let ends = Mutex::new(Vec::new());
         let work = || {
             // The lock ends with the statement.
             while let Some((index, vm)) = waiting.lock().ok().and_then(|mut some| some.next()) {
-                let start = Instant::now();
-                let end = self.run_one(vm, script, patience, &|line| on_line(index, line));
-                let total = start.elapsed();
+                let began = Instant::now();
+                let mut restarts = Vec::new();
+                let hear = |heard: Heard| on_heard(index, heard);
+                let end = self.run_one(vm, script, limits, &mut restarts, &hear);
+                let ended = Ended {
+                    end,
+                    restarts,
+                    began,
+                    total: began.elapsed(),
+                };
                 if let Ok(mut ends) = ends.lock() {
-                    ends.push((index, Ended { end, total }));
+                    ends.push((index, ended));
                 }
             }
         };
@@ -112,34 +127,183 @@ impl Fleet {
         ends.into_iter().map(|(_, end)| end).collect()
     }
 
+    /// Runs a script on one kernel, in as many VMs as it takes until one lives.
     fn run_one(
         &self,
         vm: &Vm,
         script: &str,
-        patience: Duration,
-        on_line: &dyn Fn(&str),
+        limits: Limits,
+        restarts: &mut Vec<String>,
+        on_heard: &dyn Fn(Heard),
     ) -> Result<End> {
         let file = vm.folder.join("script.sh");
         fs::write(&file, script)?;
-        let console = vm.folder.join("console");
         let target = target_dir();
-        let boot = Boot {
-            kernel: &vm.kernel,
-            initramfs: &vm.initramfs,
-            script: &file,
-            keep: &[workspace(), Path::new(&target)],
-            console: &console,
-            deadline: patience,
-        };
-        for _ in 1..STARTS {
-            match self.emulator.run(&boot, on_line)? {
-                End::NotBooted => say(format_args!(
-                    "{}: the kernel panicked as it started; once more",
-                    vm.series
-                )),
+        loop {
+            let start = restarts.len() + 1;
+            // A dead VM's is kept, to be looked at.
+            let console = vm.folder.join(format!("console-{start}"));
+            fs::write(&console, "")?;
+            let boot = Boot {
+                kernel: &vm.kernel,
+                initramfs: &vm.initramfs,
+                script: &file,
+                keep: &[workspace(), Path::new(&target)],
+                console: &console,
+                limits,
+            };
+            let end = self
+                .emulator
+                .run(&boot, |line| on_heard(Heard::Line(line)))?;
+            match end {
+                End::Died(why) if start < STARTS => {
+                    on_heard(Heard::Anew(&why));
+                    restarts.push(why);
+                }
+                End::Died(why) => {
+                    return Ok(End::Broken(format!("dead after {STARTS} starts: {why}")));
+                }
                 end => return Ok(end),
             }
         }
-        self.emulator.run(&boot, on_line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What a VM that lives says.
+    const LIVES: &str =
+        "echo 'unfreed-vm: ready 6.1.0 4.06'; echo whole; echo 'unfreed-vm: end 0 5'";
+    const LIMITS: Limits = Limits {
+        patience: Duration::from_secs(60),
+        silence: Duration::from_secs(2),
+    };
+
+    /// A fleet of one VM, whose emulator is a shell script: it knows which start
+    /// it is (`$start`) and where the console's output goes (`$console`).
+    fn fleet(folder: &Path, script: &str) -> Fleet {
+        let qemu = folder.join("qemu");
+        let text = format!(
+            "#!/bin/sh\n\
+             for word; do case $word in file:*) console=${{word#file:}} ;; esac; done\n\
+             echo >>\"$0.starts\"\n\
+             start=$(wc -l <\"$0.starts\")\n\
+             {script}\n"
+        );
+        fs::write(&qemu, text).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        Fleet {
+            emulator: Emulator {
+                qemu,
+                firmware: vec![],
+                virtiofsd: "/bin/true".into(),
+                busybox: "/bin/true".into(),
+            },
+            vms: vec![Vm {
+                kernel: "/nonexistent".into(),
+                initramfs: "/nonexistent".into(),
+                folder: folder.to_owned(),
+            }],
+        }
+    }
+
+    /// How the VM ended, and the lines of the start that counts.
+    fn run(script: &str, limits: Limits) -> (Ended, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = Mutex::new(Vec::new());
+        let mut ends = fleet(folder.path(), script).run("", limits, &|index, heard| {
+            assert_eq!(index, 0);
+            let mut lines = lines.lock().unwrap();
+            match heard {
+                Heard::Line(line) => lines.push(line.to_owned()),
+                Heard::Anew(_) => lines.clear(),
+            }
+        });
+        (ends.pop().unwrap(), lines.into_inner().unwrap())
+    }
+
+    fn lived(ended: &Ended) -> bool {
+        matches!(&ended.end, Ok(End::Finished { code: 0, .. }))
+    }
+
+    #[test]
+    fn a_vm_that_says_nothing_is_started_anew() {
+        let silent = format!("[ $start = 1 ] && exec sleep 600; {LIVES}");
+        let (ended, lines) = run(&silent, LIMITS);
+        assert!(lived(&ended), "{ended:?}");
+        assert_eq!(lines, ["whole"]);
+        assert_eq!(ended.restarts.len(), 1);
+        assert!(ended.restarts[0].contains("nothing was heard of it for 2 s, before"));
+    }
+
+    #[test]
+    fn what_a_vm_said_before_it_fell_silent_is_void() {
+        let silent = format!(
+            "[ $start = 1 ] || {{ {LIVES}; exit; }}\n\
+             echo 'unfreed-vm: ready 6.1.0 4.06'; echo half; exec sleep 600"
+        );
+        let (ended, lines) = run(&silent, LIMITS);
+        assert!(lived(&ended), "{ended:?}");
+        assert_eq!(lines, ["whole"]);
+        assert!(ended.restarts[0].contains("after its script began"));
+    }
+
+    #[test]
+    fn a_vm_that_is_silent_three_times_is_broken() {
+        let (ended, lines) = run("exec sleep 600", LIMITS);
+        let Ok(End::Broken(why)) = &ended.end else {
+            panic!("{ended:?}");
+        };
+        assert!(
+            why.contains("dead after 3 starts: nothing was heard"),
+            "{why}"
+        );
+        assert_eq!((ended.restarts.len(), lines.len()), (2, 0));
+    }
+
+    #[test]
+    fn signs_of_life_are_enough_while_a_test_says_nothing() {
+        let slow = format!(
+            "for _ in 1 2 3 4 5 6 7 8; do echo alive >>\"$console\"; sleep 0.5; done; {LIVES}"
+        );
+        let (ended, lines) = run(&slow, LIMITS);
+        assert!(lived(&ended) && ended.restarts.is_empty(), "{ended:?}");
+        assert_eq!(lines, ["whole"]);
+        assert!(ended.total > LIMITS.silence);
+    }
+
+    #[test]
+    fn a_panic_before_the_script_is_a_reason_to_start_anew_and_one_in_it_is_not() {
+        let panic = "echo '[ 1.1] Kernel panic - not syncing: no root' >\"$console\"; exit 0";
+        let (ended, _) = run(
+            &format!("[ $start = 3 ] || {{ {panic}; }}; {LIVES}"),
+            LIMITS,
+        );
+        assert!(lived(&ended), "{ended:?}");
+        assert_eq!(ended.restarts.len(), 2);
+        assert!(ended.restarts[1].contains("panicked as it started: no root"));
+        let (ended, _) = run(
+            &format!("echo 'unfreed-vm: ready 6.1.0 4.06'; {panic}"),
+            LIMITS,
+        );
+        assert!(matches!(&ended.end, Ok(End::Broken(_))), "{ended:?}");
+        assert_eq!(ended.restarts.len(), 0);
+    }
+
+    #[test]
+    fn patience_ends_where_signs_of_life_do_not() {
+        let limits = Limits {
+            patience: Duration::from_secs(1),
+            ..LIMITS
+        };
+        let (ended, _) = run("while :; do echo on; sleep 0.1; done", limits);
+        let Ok(End::Broken(why)) = &ended.end else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(why, "ended after 1 s");
     }
 }

@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::hearing::Hearing;
 use super::shared_files::SharedFiles;
 use crate::shell::{cannot_run, echo};
 
 /// Cores and memory of a VM.
 const CORES: &str = "2";
 const MEMORY: &str = "1536M";
+/// How often to look whether there are signs of life.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The programs and files that every VM needs.
 #[derive(Debug)]
@@ -39,10 +42,19 @@ pub(super) struct Boot<'a> {
     pub(super) script: &'a Path,
     /// Folders that the VM sees even below `/tmp`.
     pub(super) keep: &'a [&'a Path],
-    /// Where the kernel's messages go.
+    /// Where the kernel's messages go, and signs of life.
     pub(super) console: &'a Path,
-    /// After this the VM is ended.
-    pub(super) deadline: Duration,
+    pub(super) limits: Limits,
+}
+
+/// How long a VM may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// In all. After this it is ended.
+    pub(super) patience: Duration,
+    /// Without a sign of life, though it had a core. After this it is taken for
+    /// dead.
+    pub(super) silence: Duration,
 }
 
 /// How a VM ended.
@@ -54,8 +66,10 @@ pub(super) enum End {
         boot: f64,
         code: i32,
     },
-    /// The kernel panicked before it ran the script.
-    NotBooted,
+    /// It died, and not of what the script did, as far as one can tell: it went
+    /// silent, or the kernel panicked before the script ran. Another start may
+    /// do better.
+    Died(String),
     /// It ended in another way.
     Broken(String),
 }
@@ -113,20 +127,27 @@ impl Emulator {
     /// # Errors
     /// A program does not start, or a file cannot be written.
     pub(super) fn run(&self, boot: &Boot, mut on_line: impl FnMut(&str)) -> Result<End> {
-        let end = Instant::now() + boot.deadline;
+        let end = Instant::now() + boot.limits.patience;
         let shared = SharedFiles::start(&self.virtiofsd)?;
         let mut machine = Machine::start(self.command(boot, &shared.socket))?;
+        let mut hearing = Hearing::new(machine.qemu.id(), boot.console);
         let (mut ready, mut last) = (None, None);
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = match machine.lines.recv_timeout(left) {
+            if Instant::now() >= end {
+                let seconds = boot.limits.patience.as_secs();
+                return Ok(End::Broken(format!("ended after {seconds} s")));
+            }
+            let line = match machine.lines.recv_timeout(LOOK.min(boot.limits.silence)) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if hearing.silence() < boot.limits.silence => {
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout) => {
-                    let seconds = boot.deadline.as_secs();
-                    return Ok(End::Broken(format!("ended after {seconds} s")));
+                    return Ok(End::Died(silent(boot, ready.is_some())));
                 }
             };
+            hearing.line();
             match Said::of_line(&line) {
                 None => on_line(&line),
                 Some(Said::Ready { release, boot }) => {
@@ -145,7 +166,9 @@ impl Emulator {
                 code,
             },
             (before, _) => match panic_in(&messages(boot.console)) {
-                Some(_) if before.is_none() => End::NotBooted,
+                Some(panic) if before.is_none() => {
+                    End::Died(format!("the kernel panicked as it started: {panic}"))
+                }
                 Some(panic) => End::Broken(format!("the kernel panicked: {panic}")),
                 None => End::Broken(format!(
                     "QEMU ended with {status}; the kernel's messages are in {}",
@@ -185,7 +208,7 @@ impl Emulator {
                 "none",
                 "-no-reboot",
             ])
-            // The kernel's messages apart from the script's.
+            // The kernel's messages and signs of life apart from the script's.
             .arg("-serial")
             .arg(format!("file:{}", boot.console.display()))
             .args(["-serial", "stdio"])
@@ -199,12 +222,22 @@ impl Emulator {
             .arg("-append")
             // The timer is late where the host has other work: not looked at.
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 panic=-1 mitigations=off no_timer_check unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
         command
     }
+}
+
+/// What is said of a VM that went silent.
+fn silent(boot: &Boot, ran: bool) -> String {
+    format!(
+        "nothing was heard of it for {} s, {} its script began; its console's output is in {}",
+        boot.limits.silence.as_secs(),
+        if ran { "after" } else { "before" },
+        boot.console.display()
+    )
 }
 
 /// KVM where the processor has it, else software emulation.

@@ -2,6 +2,7 @@
 //! host's files, so that nothing is built or installed for it.
 
 mod fleet;
+mod hearing;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -18,11 +19,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tracer_ebpf_build::workspace;
 
+use crate::programs::EndToEnd;
 use crate::setup::{Group, ensure};
 use crate::shell::say;
-use crate::test::EndToEnd;
-use fleet::Fleet;
-use machine::End;
+use crate::timeline::Timeline;
+pub(crate) use fleet::Fleet;
+use fleet::Heard;
+use machine::{End, Limits};
 use outcome::{Transcript, WARNING};
 use suite::Suite;
 use table::Row;
@@ -40,8 +43,8 @@ const FULL_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// How long a test may wait for a single fact, in seconds: a tracer may take
 /// half a minute to start under emulation.
 const DEADLINE: u64 = 300;
-/// Why there is nothing to report.
-const NOT_BOOTED: &str = "the kernel panicked as it started, every time";
+/// How long a VM may give no sign of life, of which it has one every 5 s.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Sets up, builds, runs the tests on all `series`, or on the usual ones, and
 /// prints a table. The code says failure when a test failed or was skipped.
@@ -55,8 +58,10 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
         [] => SERIES.to_vec(),
         named => distinct(named),
     };
-    let table = run_tests(&end_to_end, &series, full)?;
-    println!("{table}{}", table.tally());
+    let timeline = Timeline::new();
+    let fleet = timeline.phase("kernels fetched", || Fleet::prepare(&series))?;
+    let table = run_tests(&fleet, &end_to_end, &series, full, &timeline)?;
+    println!("{timeline}\n{table}{}", table.tally());
     Ok(if table.tally().is_good() {
         ExitCode::SUCCESS
     } else {
@@ -64,12 +69,24 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
     })
 }
 
-/// Runs the choice of tests on the oldest and on the newest kernel.
+/// Fetches the oldest and the newest kernel.
 ///
 /// # Errors
-/// Fails when a VM cannot be set up.
-pub(crate) fn oldest_and_newest(end_to_end: &EndToEnd) -> Result<Table> {
-    run_tests(end_to_end, &ENDS, false)
+/// A package is not to be had.
+pub(crate) fn fetch_ends() -> Result<Fleet> {
+    Fleet::prepare(&ENDS)
+}
+
+/// Runs the choice of tests on the kernels of [`fetch_ends`].
+///
+/// # Errors
+/// A test program does not tell its tests, or a VM cannot be started.
+pub(crate) fn run_choice(
+    fleet: &Fleet,
+    end_to_end: &EndToEnd,
+    timeline: &Timeline,
+) -> Result<Table> {
+    run_tests(fleet, end_to_end, &ENDS, false, timeline)
 }
 
 /// Runs one shell command on each of the series, as root under the host's
@@ -82,20 +99,17 @@ pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
     let series = distinct(series);
     let script = format!("{}{command}\n", preamble()?);
     let fleet = Fleet::prepare(&series)?;
-    let ends = fleet.run(&script, PATIENCE, &|index, line| {
-        if series.len() == 1 {
-            println!("{line}");
-        } else {
-            println!("{:>5} | {line}", series[index]);
-        }
+    let ends = fleet.run(&script, limits(PATIENCE), &|index, heard| match heard {
+        Heard::Line(line) if series.len() == 1 => println!("{line}"),
+        Heard::Line(line) => println!("{:>5} | {line}", series[index]),
+        Heard::Anew(why) => say_anew(series[index], why),
     });
     let mut worst = ExitCode::SUCCESS;
     for (series, ended) in series.iter().zip(ends) {
         let why = match ended.end? {
             End::Finished { code: 0, .. } => continue,
             End::Finished { code, .. } => format!("the command ended with {code}"),
-            End::Broken(why) => why,
-            End::NotBooted => NOT_BOOTED.to_owned(),
+            End::Broken(why) | End::Died(why) => why,
         };
         say(format_args!("{series}: {why}"));
         worst = ExitCode::FAILURE;
@@ -114,22 +128,47 @@ fn distinct(series: &[String]) -> Vec<&str> {
     distinct
 }
 
-fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table> {
+fn limits(patience: Duration) -> Limits {
+    Limits {
+        patience,
+        silence: SILENCE,
+    }
+}
+
+fn say_anew(series: &str, why: &str) {
+    say(format_args!("{series:>5} is started anew: {why}"));
+}
+
+fn run_tests(
+    fleet: &Fleet,
+    end_to_end: &EndToEnd,
+    series: &[&str],
+    full: bool,
+    timeline: &Timeline,
+) -> Result<Table> {
     let suite = Suite::new(&end_to_end.programs, full)?;
     let patience = if full { FULL_PATIENCE } else { PATIENCE };
     let script = format!(
         "{}dmesg --clear\n{}{}",
         preamble()?,
-        suite.script(patience.as_secs() / 2)?,
+        suite.script(patience.as_secs() / 2, end_to_end.timed)?,
         complaints()
     );
     let transcripts: Vec<Mutex<Transcript>> = series.iter().map(|_| Mutex::default()).collect();
-    let ends = Fleet::prepare(series)?.run(&script, patience, &|index, line| {
-        say(format_args!("{:>5} | {line}", series[index]));
-        transcripts[index]
+    let ends = fleet.run(&script, limits(patience), &|index, heard| {
+        let mut transcript = transcripts[index]
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .add(line);
+            .unwrap_or_else(PoisonError::into_inner);
+        match heard {
+            Heard::Line(line) => {
+                say(format_args!("{:>5} | {line}", series[index]));
+                transcript.add(line);
+            }
+            Heard::Anew(why) => {
+                say_anew(series[index], why);
+                *transcript = Transcript::default();
+            }
+        }
     });
     let mut rows = Vec::new();
     for ((series, transcript), ended) in series.iter().zip(transcripts).zip(ends) {
@@ -140,6 +179,7 @@ fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table
             release: (*series).to_owned(),
             boot: None,
             outcome: transcript.outcome(&suite),
+            restarts: ended.restarts,
             total: ended.total,
             broken: None,
         };
@@ -148,9 +188,10 @@ fn run_tests(end_to_end: &EndToEnd, series: &[&str], full: bool) -> Result<Table
                 row.release = release;
                 row.boot = Some(boot);
             }
-            End::Broken(why) => row.broken = Some(why),
-            End::NotBooted => row.broken = Some(NOT_BOOTED.to_owned()),
+            End::Broken(why) | End::Died(why) => row.broken = Some(why),
         }
+        timeline.took(&format!("VM {}", row.release), ended.began, ended.total);
+        transcript.note_times(series, timeline);
         for (test, said) in &row.outcome.failed {
             say(format_args!("\n{} failed {test}:\n{said}", row.release));
         }
@@ -171,7 +212,7 @@ fn preamble() -> Result<String> {
         .collect();
     Ok(format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-         export HOME=/root LANG=C.UTF-8 UNFREED_DEADLINE={DEADLINE}\n\
+         export HOME=/root UNFREED_DEADLINE={DEADLINE}\n\
          {exports}cd '{}'\n",
         workspace().join("tests").display()
     ))

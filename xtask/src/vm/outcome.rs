@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::suite::{BEGIN, Suite};
+use crate::libtest::untimed;
 use crate::tally::Tally;
+use crate::timeline::Timeline;
 
 /// Begins what is said of a failed test that said nothing itself.
 pub(super) const NO_RESULT: &str = "no result";
@@ -45,6 +47,14 @@ impl Transcript {
                 .entry(self.program.clone())
                 .or_default()
                 .push(line.to_owned());
+        }
+    }
+
+    /// Notes how long each test took on a kernel.
+    pub(super) fn note_times(&self, kernel: &str, timeline: &Timeline) {
+        for (program, lines) in &self.lines {
+            let name = format!("{kernel} {program}");
+            timeline.tests(&name, lines.iter().map(String::as_str));
         }
     }
 
@@ -102,7 +112,7 @@ enum Verdict {
 /// The verdict in a line such as `test NAME ... ok`.
 fn verdict(lines: &[String], test: &str) -> Verdict {
     let said = lines.iter().find_map(|line| {
-        let said = line.strip_prefix("test ")?.strip_prefix(test)?;
+        let said = untimed(line).strip_prefix("test ")?.strip_prefix(test)?;
         let said = said.strip_prefix(" - should panic").unwrap_or(said);
         said.strip_prefix(" ... ")
     });
@@ -159,8 +169,9 @@ mod tests {
     const LINES: &str = "unfreed-vm-tests: semantics
 
 running 4 tests
-test good ... ok
-test bad ... FAILED
+test good ... ok <1.250s>
+test bad ... FAILED <0.002s>
+test plain ... ok
 test later ... ignored, not on Sundays
 
 failures:
@@ -180,8 +191,8 @@ unfreed-vm-kernel: WARNING: CPU: 1
     fn every_chosen_test_has_an_end() {
         let mut transcript = Transcript::default();
         LINES.lines().for_each(|line| transcript.add(line));
-        let outcome = transcript.outcome(&suite(&["good", "bad", "later", "lost"]));
-        assert_eq!(outcome.tally.to_string(), "1 passed, 2 failed, 1 skipped");
+        let outcome = transcript.outcome(&suite(&["good", "bad", "plain", "later", "lost"]));
+        assert_eq!(outcome.tally.to_string(), "2 passed, 2 failed, 1 skipped");
         assert_eq!(
             outcome.failed[0],
             (
@@ -198,6 +209,11 @@ unfreed-vm-kernel: WARNING: CPU: 1
             .collect();
         assert_eq!(reasons, ["not on Sundays", "too slow"]);
         assert_eq!(outcome.warnings, ["WARNING: CPU: 1"]);
+        let timeline = Timeline::new();
+        transcript.note_times("5.10", &timeline);
+        let times = timeline.to_string();
+        assert!(times.contains("5.10 semantics::good"), "{times}");
+        assert!(!times.contains("semantics::plain"), "{times}");
     }
 
     #[test]

@@ -102,6 +102,25 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
+    // Which capabilities tracing takes is the kernel's to say.
+    (
+        "privileges",
+        Choice::Only(&[
+            "a_tracer_keeps_what_it_needs",
+            "the_program_is_the_one_of_who_called_sudo",
+        ]),
+    ),
+    // What the kernel does at a return instruction, and to a process with a
+    // system call filter.
+    (
+        "returns",
+        Choice::Only(&[
+            "a_program_with_a_seccomp_filter_lives",
+            "a_program_with_a_seccomp_filter_is_seen_without_return_probes",
+            "an_agent_that_comes_later_finds_return_addresses_too",
+            "the_rules_of_glibcs_functions_hold",
+        ]),
+    ),
     ("roads", Choice::All),
     (
         "robustness",

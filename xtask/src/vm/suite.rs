@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::selection::{CHOSEN, Choice, EXCLUDED, Exclusion};
+use crate::libtest;
 use crate::pool::name_of;
 use crate::shell::capture;
 
@@ -66,14 +67,19 @@ impl Suite {
     }
 
     /// The part of a VM's script that runs the tests, each program for at most
-    /// `seconds`.
-    pub(super) fn script(&self, seconds: u64) -> Result<String> {
+    /// `seconds`. If the programs can, they tell how long each test took.
+    pub(super) fn script(&self, seconds: u64, timed: bool) -> Result<String> {
         let mut script = String::new();
+        let mut options = String::from("--test-threads=2 --color=never");
+        if timed {
+            let (name, value) = libtest::VARIABLE;
+            writeln!(script, "export {name}={value}")?;
+            write!(options, " {}", libtest::OPTIONS.join(" "))?;
+        }
         for program in self.programs.iter().filter(|one| !one.chosen.is_empty()) {
             writeln!(
                 script,
-                "echo '{BEGIN}{}'\ntimeout -k 5 {seconds} '{}' --test-threads=2 --color=never \
-                 --exact {}",
+                "echo '{BEGIN}{}'\ntimeout -k 5 {seconds} '{}' {options} --exact {}",
                 program.name,
                 program.path.display(),
                 program.chosen.join(" ")
@@ -161,11 +167,20 @@ mod tests {
         };
         assert_eq!(suite.count(), 4);
         assert_eq!(
-            suite.script(60).unwrap(),
+            suite.script(60, false).unwrap(),
             "echo 'unfreed-vm-tests: robustness'\n\
              timeout -k 5 60 '/t/deps/robustness-12ab' --test-threads=2 --color=never --exact \
              a_kernel_thread a_killed_tracer_leaves_nothing_in_the_kernel \
              missing_privileges_are_named\n"
+        );
+        let timed = suite.script(60, true).unwrap();
+        assert!(
+            timed.starts_with("export RUSTC_BOOTSTRAP=1\necho "),
+            "{timed}"
+        );
+        assert!(
+            timed.contains(" --report-time --exact a_kernel_thread "),
+            "{timed}"
         );
     }
 }

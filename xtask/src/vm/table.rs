@@ -14,7 +14,9 @@ pub(super) struct Row {
     /// Seconds until the host's files were there, by the VM's clock.
     pub(super) boot: Option<f64>,
     pub(super) outcome: Outcome,
-    /// From the VM's start to its end.
+    /// Why the VM was started anew, once for each time.
+    pub(super) restarts: Vec<String>,
+    /// From the VM's first start to its end.
     pub(super) total: Duration,
     /// Why the VM did not come to its end.
     pub(super) broken: Option<String>,
@@ -57,6 +59,9 @@ impl Table {
             let mut note = |what: &str, why: &str| {
                 notes.push(format!("{} {what}: {}", row.release, first_line(why)));
             };
+            for why in &row.restarts {
+                note("was started anew", why);
+            }
             if let Some(why) = &row.broken {
                 note("broke", why);
             }
@@ -84,8 +89,8 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<26} {:>6} {:>7} {:>7} {:>8} {:>10} {:>6}",
-            "KERNEL", "BOOT", "PASSED", "FAILED", "SKIPPED", "TESTS", "TOTAL"
+            "{:<26} {:>6} {:>6} {:>7} {:>7} {:>8} {:>10} {:>6}",
+            "KERNEL", "STARTS", "BOOT", "PASSED", "FAILED", "SKIPPED", "TESTS", "TOTAL"
         )?;
         for row in &self.rows {
             let tally = row.outcome.tally;
@@ -94,8 +99,9 @@ impl fmt::Display for Table {
                 .map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
             writeln!(
                 f,
-                "{:<26} {boot:>6} {:>7} {:>7} {:>8} {:>10} {:>4.0} s",
+                "{:<26} {:>6} {boot:>6} {:>7} {:>7} {:>8} {:>10} {:>4.0} s",
                 row.release,
+                row.restarts.len() + 1,
                 tally.passed,
                 tally.failed,
                 row.outcome.skipped.len(),
@@ -157,6 +163,7 @@ mod tests {
                 skipped: vec![("stress::slow".to_owned(), "too slow".to_owned())],
                 warnings: vec!["WARNING: CPU: 1".to_owned()],
             },
+            restarts: vec!["nothing was heard of it".to_owned()],
             total: Duration::from_millis(61_200),
             broken: None,
         }
@@ -176,8 +183,9 @@ mod tests {
         assert_eq!(
             table.to_string(),
             "\
-KERNEL                       BOOT  PASSED  FAILED  SKIPPED      TESTS  TOTAL
-5.10.0-46-cloud-amd64       4.1 s      12       1        1  13 of 171   61 s
+KERNEL                     STARTS   BOOT  PASSED  FAILED  SKIPPED      TESTS  TOTAL
+5.10.0-46-cloud-amd64           2  4.1 s      12       1        1  13 of 171   61 s
+5.10.0-46-cloud-amd64 was started anew: nothing was heard of it
 5.10.0-46-cloud-amd64 failed roads::both: one is not two
 5.10.0-46-cloud-amd64 skipped stress::slow: too slow
 5.10.0-46-cloud-amd64 kernel warns: WARNING: CPU: 1
@@ -199,7 +207,7 @@ KERNEL                       BOOT  PASSED  FAILED  SKIPPED      TESTS  TOTAL
         };
         let text = table.to_string();
         assert!(
-            text.contains("7                               -      12"),
+            text.contains("7                               2      -      12"),
             "{text}"
         );
         assert!(text.contains("--full runs all"), "{text}");

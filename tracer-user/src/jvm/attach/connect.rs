@@ -19,6 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::AttachError;
 use super::status::Status;
+use crate::privilege::capability::{IMPERSONATE, Phase, with};
 
 /// "Leave this id as it is", for `setresuid(2)`.
 const UNCHANGED: libc::c_long = -1;
@@ -40,7 +41,9 @@ pub fn to(
     // The very file that was checked, whatever has its name by now.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let connect = || {
-        become_user(status).map_err(AttachError::Credentials)?;
+        with(IMPERSONATE, || become_user(status))
+            .and_then(|()| Phase::Parsing.enter())
+            .map_err(AttachError::Credentials)?;
         connect(&path, limit).map_err(AttachError::Connect)
     };
     let connected = std::thread::scope(|scope| scope.spawn(connect).join());

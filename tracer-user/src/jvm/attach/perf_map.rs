@@ -1,7 +1,8 @@
 //! A perf map that a JVM writes when it is asked to (`Compiler.perfmap`).
 //!
 //! It writes to a file of its own `/tmp`, where everybody may: nothing that is
-//! there already is overwritten or believed, and what it wrote is removed.
+//! there already is overwritten or believed, and what it wrote is read and
+//! removed as the JVM's user, who may do that with nobody else's files.
 
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
@@ -52,7 +53,10 @@ impl Listener {
         }
         let asked = SystemTime::now() - TICK;
         let answer = self.command(&command, limit);
-        let text = take(&self.folder, &name, status.user, asked);
+        let text = status
+            .identity()
+            .act(|| take(&self.folder, &name, status.user, asked))
+            .unwrap_or_else(|error| Err(AttachError::Credentials(error)));
         answer.and(text)
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use super::AttachError;
+use crate::privilege::file_identity::FileIdentity;
 use crate::process::handle::ProcessHandle;
 
 /// `/proc/PID/status` is about 1.5 KiB.
@@ -19,6 +20,8 @@ pub struct Status {
     pub user: u32,
     /// Its effective group, in our namespace.
     pub group: u32,
+    /// Its other groups, in our namespace.
+    pub groups: Vec<u32>,
     /// Whether it has a handler for SIGQUIT.
     pub catches_quit: bool,
     /// Whether a signal or a debugger stopped it.
@@ -40,6 +43,15 @@ impl Status {
             .ok_or_else(|| AttachError::Status(io::Error::other("of an unknown form")))
     }
 
+    /// As whom to act on the process's files.
+    pub fn identity(&self) -> FileIdentity {
+        FileIdentity {
+            user: self.user,
+            group: self.group,
+            groups: self.groups.clone(),
+        }
+    }
+
     /// `pid` stands in on kernels that do not tell the inner one.
     fn parse(text: &str, pid: u32) -> Option<Self> {
         let values = |key: &str| {
@@ -56,6 +68,9 @@ impl Status {
             inner_pid,
             user: values("Uid:")?.nth(1)?.parse().ok()?,
             group: values("Gid:")?.nth(1)?.parse().ok()?,
+            groups: values("Groups:")?
+                .map(|group| group.parse().ok())
+                .collect::<Option<_>>()?,
             catches_quit: has_quit(caught)? && !has_quit(ignored)?,
             stopped: matches!(values("State:")?.next()?, "T" | "t"),
         })
@@ -78,6 +93,7 @@ pub mod ours {
             inner_pid: 7,
             user: geteuid().as_raw(),
             group: getegid().as_raw(),
+            groups: Vec::new(),
             catches_quit: true,
             stopped: false,
         }
@@ -93,7 +109,7 @@ pub mod ours {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "Name:\tSigCgt: java\nState:\tS (sleeping)\nUid:\t0\t33\t0\t33\nGid:\t0\t44\t0\t44\nNSpid:\t4711\t7\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000004\n";
+    const TEXT: &str = "Name:\tSigCgt: java\nState:\tS (sleeping)\nUid:\t0\t33\t0\t33\nGid:\t0\t44\t0\t44\nGroups:\t44 7 \nNSpid:\t4711\t7\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000004\n";
 
     #[test]
     fn the_effective_user_and_the_inner_pid_count() {
@@ -102,6 +118,7 @@ mod tests {
             inner_pid: 7,
             user: 33,
             group: 44,
+            groups: vec![44, 7],
             catches_quit: true,
             stopped: false,
         };
@@ -125,7 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_not_guessed() {
-        for key in ["State:", "Uid:", "Gid:", "SigIgn:", "SigCgt:"] {
+        for key in ["State:", "Uid:", "Gid:", "Groups:", "SigIgn:", "SigCgt:"] {
             let text: String = TEXT
                 .lines()
                 .filter(|line| !line.starts_with(key))

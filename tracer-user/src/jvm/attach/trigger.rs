@@ -1,21 +1,21 @@
 //! The file that makes SIGQUIT mean "listen".
 //!
 //! It is there for some milliseconds, and removed in every outcome: when the
-//! value is dropped, and when the program exits. If we are killed in between,
-//! an empty file of the JVM's user stays. All that it can do is to make the
+//! value is dropped, and when the program exits. It is made and removed as the
+//! JVM's user, who thus owns it from the first moment, and only where that user
+//! may do so. If we are killed in between, an empty file of the JVM's user stays. All that it can do is to make the
 //! next SIGQUIT of this JVM open the socket instead of printing a thread dump.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::AttachError;
 use super::status::Status;
+use crate::privilege::file_identity::FileIdentity;
 use crate::process::handle::ProcessHandle;
 
 /// The files that are there now.
@@ -33,6 +33,7 @@ pub struct Trigger {
 struct Placed {
     folder: OwnedFd,
     name: String,
+    owner: FileIdentity,
     /// Device and inode: what else may have its name is not removed.
     identity: (u64, u64),
 }
@@ -63,7 +64,13 @@ impl Trigger {
     }
 }
 
+/// Makes the file as the JVM's user.
 fn place(folder: OwnedFd, status: &Status) -> Result<Trigger, AttachError> {
+    let made = status.identity().act(|| place_as_user(folder, status));
+    made.unwrap_or_else(|error| Err(AttachError::Credentials(error)))
+}
+
+fn place_as_user(folder: OwnedFd, status: &Status) -> Result<Trigger, AttachError> {
     let name = format!(".attach_pid{}", status.inner_pid);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR) {
@@ -76,15 +83,11 @@ fn place(folder: OwnedFd, status: &Status) -> Result<Trigger, AttachError> {
         placed: Some(Arc::new(Placed {
             folder,
             name,
+            owner: status.identity(),
             identity: (stat.st_dev, stat.st_ino),
         })),
     };
     present().extend(trigger.placed.clone());
-    if stat.st_uid != status.user {
-        let owner = (Uid::from_raw(status.user), Gid::from_raw(status.group));
-        fchown(&file, Some(owner.0), Some(owner.1))
-            .map_err(|error| AttachError::NoTrigger(error.into()))?;
-    }
     Ok(trigger)
 }
 
@@ -116,7 +119,14 @@ impl Drop for Trigger {
 }
 
 impl Placed {
+    /// Removes it, as its owner.
     fn remove(&self) {
+        // Without a thread, or the right to be that user, it stays: it is
+        // empty, and its owner's.
+        let _cannot = self.owner.act(|| self.remove_as_user());
+    }
+
+    fn remove_as_user(&self) {
         let there = statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
         if there.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
             // Whoever was faster has done the same.
@@ -161,6 +171,38 @@ mod tests {
         assert!(!path.exists());
     }
 
+    /// Root may be anybody; others are themselves alone.
+    #[test]
+    fn the_file_is_made_and_removed_as_the_jvms_user() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let other = Status {
+            user: 65_534,
+            group: 65_534,
+            ..status()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let refused = place(open(&folder), &other).unwrap_err();
+        if status().user != 0 {
+            assert!(matches!(refused, AttachError::Credentials(_)), "{refused}");
+            return;
+        }
+        // Where that user may not write, nothing is made for him.
+        assert!(matches!(refused, AttachError::NoTrigger(_)), "{refused}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        chown(folder.path(), Some(other.user), None).unwrap();
+        let path = folder.path().join(".attach_pid7");
+        let trigger = place(open(&folder), &other).unwrap();
+        let made = path.metadata().unwrap();
+        assert_eq!((made.uid(), made.gid()), (other.user, other.group));
+        // Nor is anything removed that he may not remove.
+        chown(folder.path(), Some(0), None).unwrap();
+        trigger.placed.as_ref().unwrap().remove();
+        assert!(path.exists());
+        chown(folder.path(), Some(other.user), None).unwrap();
+        drop(trigger);
+        assert!(!path.exists());
+    }
+
     #[test]
     fn a_file_of_another_attach_serves_and_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -173,7 +215,7 @@ mod tests {
             ..status()
         };
         assert!(matches!(
-            place(open(&folder), &stranger),
+            adopt(&open(&folder), ".attach_pid7".to_owned(), &stranger),
             Err(AttachError::Foreign { .. })
         ));
     }

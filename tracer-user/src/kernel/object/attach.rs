@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
+use tracer_ebpf::call::Function;
 
 use super::{Object, program};
 use crate::kernel::link::Link;
@@ -82,6 +83,11 @@ impl Object {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
+        let may_throw = |place: &Place| place.function.is_some_and(Function::may_throw);
+        ensure!(
+            moment != Moment::Return || !places.iter().any(may_throw),
+            "a return probe on a function that may throw would end the program"
+        );
         if let Some(multi) = &mut self.multi {
             let name = self.programs.at(moment);
             return Ok(vec![multi.attach(name, moment, places, file, pid)?]);

@@ -20,10 +20,37 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         );
         layout.prose(text, layout.warning, 2, &line);
     }
+    unseen(text, report, layout);
     if report.stacks.allocations > 0 {
         layout.prose(text, layout.faint, 0, &stacks(&report.stacks));
     }
+    if !report.settings.return_instructions.is_empty() {
+        let why = names::clean(&report.settings.return_instructions);
+        let line = format!("Results were taken at return instructions: {why}.");
+        layout.prose(text, layout.faint, 0, &line);
+    }
     layout.prose(text, layout.faint, 0, &cost(report));
+}
+
+/// The functions that are not probed.
+fn unseen(text: &mut String, report: &Report, layout: &Layout) {
+    for process in &report.processes {
+        for unseen in &process.unseen {
+            let line = format!(
+                "{} of {} in {} is not probed ({}){}.",
+                names::clean(&unseen.function),
+                names::clean(&unseen.module),
+                names::process(process),
+                names::clean(&unseen.reason),
+                if unseen.seen_elsewhere {
+                    "; it hands its calls on to libc's, which is"
+                } else {
+                    ""
+                }
+            );
+            layout.prose(text, layout.warning, 0, &line);
+        }
+    }
 }
 
 fn stacks(stacks: &Stacks) -> String {
@@ -47,11 +74,24 @@ fn stacks(stacks: &Stacks) -> String {
 fn cost(report: &Report) -> String {
     let cost = &report.overhead;
     let mut line = format!(
-        "Cost: at least {} of about {:.0} ns, together about {} of the target's time",
-        units::counted(cost.probe_hits, "probe hit"),
+        "Cost: at least {} of about {:.0} ns",
+        units::counted(
+            cost.probe_hits.saturating_sub(cost.return_hits),
+            "probe hit"
+        ),
         cost.nanoseconds_per_hit,
-        units::seconds(cost.target_seconds),
     );
+    if cost.return_hits > 0 {
+        line.push_str(&format!(
+            " and {} of about {:.0} ns at return instructions",
+            units::grouped(cost.return_hits),
+            cost.nanoseconds_per_return
+        ));
+    }
+    line.push_str(&format!(
+        ", together about {} of the target's time",
+        units::seconds(cost.target_seconds)
+    ));
     if report.duration > 0.0 {
         let share = 100.0 * cost.target_seconds / report.duration;
         line.push_str(&format!(" ({share:.1}% of one core during the run)"));

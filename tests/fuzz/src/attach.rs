@@ -1,0 +1,8 @@
+//! Machine code and what a file tells of it.
+
+#[path = "../../../tracer-user/src/attach/linkage.rs"]
+pub mod linkage;
+#[path = "../../../tracer-user/src/attach/returns.rs"]
+pub mod returns;
+#[path = "../../../tracer-user/src/attach/symbols.rs"]
+pub mod symbols;

@@ -1,0 +1,3 @@
+// flags: -Wno-use-after-free
+// cc: musl-gcc
+#include "semantics.h"

@@ -1,0 +1,420 @@
+//! Results taken at return instructions, for programs whose return addresses
+//! must be left alone: they walk their own stacks, or have a seccomp filter.
+//!
+//! The oracles are the programs themselves: what jemalloc's profiler,
+//! LeakSanitizer and glibc's `backtrace` see with the tracer and without.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::MemoryKind;
+use unfreed_tests::{Recording, Target, Tracer, kernel_version, target_path, targets};
+
+/// The first kernel with `uprobe_multi` links.
+const LINKS: (u32, u32) = (6, 6);
+
+const INSTRUCTIONS: &[&str] = &["--returns", "instructions"];
+const REPLACE: &[&str] = &["--returns", "replace"];
+
+const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
+const MIMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
+
+/// What every C library has.
+const COMMON: [&str; 20] = [
+    "malloc_plain",
+    "malloc_and_free",
+    "malloc_fails",
+    "malloc_zero",
+    "free_null",
+    "calloc_plain",
+    "calloc_overflow",
+    "free_before_attach",
+    "realloc_grows",
+    "realloc_moves",
+    "realloc_fails",
+    "realloc_of_null",
+    "realloc_before_attach",
+    "reallocarray_plain",
+    "reallocarray_overflow",
+    "posix_memalign_plain",
+    "aligned_alloc_plain",
+    "memalign_plain",
+    "valloc_plain",
+    "strdup_counts_once",
+];
+
+/// glibc's alone, or as glibc does them; the last leaves a call by a jump.
+const GLIBC: [&str; 7] = [
+    "realloc_shrinks",
+    "realloc_to_zero",
+    "realloc_before_attach_fails",
+    "posix_memalign_fails",
+    "pvalloc_plain",
+    "asprintf_counts_once",
+    "after_missed_return",
+];
+
+const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+const LSAN: &str = "/usr/lib/x86_64-linux-gnu/liblsan.so.0";
+
+/// A target with copies of libraries that nobody else has. Return probes on a
+/// function replace the return addresses of everybody who has probes there, and
+/// other tracers may be at work on this machine.
+fn private(program: &str, folder: &Path, libraries: &[&str]) -> Result<Command> {
+    for library in libraries {
+        let name = Path::new(library).file_name().context("a path")?;
+        fs::copy(library, folder.join(name)).with_context(|| (*library).to_owned())?;
+    }
+    let mut command = Command::new(target_path(program)?);
+    command.env("LD_LIBRARY_PATH", folder);
+    Ok(command)
+}
+
+fn roads() -> Result<&'static [&'static str]> {
+    match kernel_version()? < LINKS {
+        true => Ok(&["perf"]),
+        false => Ok(&["perf", "multi"]),
+    }
+}
+
+fn agrees_on(road: &str, program: &str, commands: &[&str]) -> Result<Recording> {
+    let recording = Recording::with(program, commands, INSTRUCTIONS, |tracer| {
+        tracer.env("UNFREED_ATTACH", road);
+    })
+    .with_context(|| format!("{program} by {road}"))?;
+    recording
+        .all_agree()
+        .with_context(|| format!("{program} by {road}"))?;
+    let report = &recording.report;
+    ensure!(
+        report.overhead.return_hits > 0
+            && report.settings.return_instructions.contains("--returns"),
+        "{:?} {:?}",
+        report.overhead,
+        report.settings
+    );
+    Ok(recording)
+}
+
+#[test]
+fn the_rules_of_glibcs_functions_hold() -> Result<()> {
+    for road in roads()? {
+        let commands = [&COMMON[..], &GLIBC[..]].concat();
+        agrees_on(road, "semantics", &commands)?.has_nothing_else()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_rules_of_musls_functions_hold() -> Result<()> {
+    for road in roads()? {
+        let recording = agrees_on(road, "semantics_musl", &COMMON)?;
+        assert_eq!(
+            recording.report.lost(),
+            0,
+            "{:?}",
+            recording.report.occurred()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_rules_of_mappings_hold() -> Result<()> {
+    for road in roads()? {
+        let commands = [
+            "map_anonymous",
+            "map_and_unmap",
+            "map_fails",
+            "malloc_maps",
+            "realloc_remaps",
+            "unmap_middle",
+            "unmap_fails",
+            "remap_grows_in_place",
+            "remap_moves",
+            "remap_shrinks",
+            "remap_fails",
+            "map_over_own",
+        ];
+        agrees_on(road, "mappings", &commands)?.has_nothing_else()?;
+    }
+    Ok(())
+}
+
+/// Functions that other allocators share in their own ways.
+#[test]
+fn other_allocators_count_the_same_as_by_return_probes() -> Result<()> {
+    let commands = [
+        "malloc_plain",
+        "calloc_plain",
+        "realloc_moves",
+        "realloc_of_null",
+    ];
+    let more = [
+        "posix_memalign_plain",
+        "aligned_alloc_plain",
+        "memalign_plain",
+        "valloc_plain",
+    ];
+    for library in [JEMALLOC, TCMALLOC, MIMALLOC] {
+        for options in [REPLACE, INSTRUCTIONS] {
+            let mut command = Command::new(target_path("semantics")?);
+            command.env("LD_PRELOAD", library);
+            let mut target = Target::start_with(&mut command)?;
+            let tracer = Tracer::record(target.pid, options)?;
+            let mut truths = Vec::new();
+            for name in commands.iter().chain(&more) {
+                truths.push(target.command(name)?);
+            }
+            let report = tracer.stop()?.report()?;
+            for truth in &truths {
+                report
+                    .sites_agree_with(truth)
+                    .with_context(|| format!("{library} {options:?}"))?;
+            }
+            ensure!(
+                report.lost() == 0,
+                "{library} {options:?} {:?}",
+                report.occurred()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Samples of jemalloc's profiler, and how many of them have an address of
+/// these among their callers.
+fn samples(profile: &Path, callers: &Range<u64>) -> Result<(u64, u64)> {
+    let text = fs::read_to_string(profile)?;
+    // `heap_v2/1`, then `t*: 1003: 1009000 [0: 0]` of all, then the same of each
+    // stack below `@ 0x… 0x…`.
+    let (mut all, mut with_caller) = (0, 0);
+    let mut is_caller = None;
+    for line in text.lines() {
+        if let Some(stack) = line.strip_prefix("@ ") {
+            let mut met = false;
+            for word in stack.split_whitespace() {
+                let address = u64::from_str_radix(word.trim_start_matches("0x"), 16)?;
+                met |= callers.contains(&address);
+            }
+            is_caller = Some(met);
+        } else if let Some(counts) = line.trim_start().strip_prefix("t*: ") {
+            let count: u64 = counts.split(':').next().unwrap_or_default().parse()?;
+            match is_caller {
+                None => all = count,
+                Some(true) => with_caller += count,
+                Some(false) => {}
+            }
+        }
+    }
+    Ok((all, with_caller))
+}
+
+/// Runs the program under jemalloc's profiler, which samples every block.
+fn profiled(options: Option<&[&str]>) -> Result<(u64, u64, String)> {
+    let folder = tempfile::tempdir()?;
+    let profile = folder.path().join("profile");
+    let mut command = private("heap_profile", folder.path(), &[LIBC, JEMALLOC])?;
+    command
+        .env("LD_PRELOAD", folder.path().join("libjemalloc.so.2"))
+        .env("MALLOC_CONF", "prof:true,lg_prof_sample:0")
+        .env("PROFILE", &profile);
+    let mut target = Target::start_with(&mut command)?;
+    let tracer = options
+        .map(|options| Tracer::record(target.pid, options))
+        .transpose()?;
+    let (said, truth) = target.command_saying("profile", "caller ")?;
+    let reason = match tracer {
+        Some(tracer) => {
+            let report = tracer.stop()?.report()?;
+            report.sites_agree_with(&truth)?;
+            assert_eq!(report.lost(), 0, "{:?}", report.occurred());
+            report.settings.return_instructions.clone()
+        }
+        None => String::new(),
+    };
+    let address = said.split(' ').next().unwrap_or_default();
+    let address = u64::from_str_radix(address.trim_start_matches("0x"), 16)?;
+    let (all, with_caller) = samples(&profile, &(address..address + 64))?;
+    Ok((all, with_caller, reason))
+}
+
+#[test]
+fn jemallocs_profiler_sees_all_callers() -> Result<()> {
+    let (_, alone, _) = profiled(None)?;
+    assert_eq!(alone, 1000);
+    let (_, traced, reason) = profiled(Some(&[]))?;
+    assert_eq!(traced, 1000);
+    assert!(
+        reason.contains("jemalloc's heap profiler (MALLOC_CONF"),
+        "{reason}"
+    );
+    // So the test can fail.
+    let (all, replaced, _) = profiled(Some(REPLACE))?;
+    assert!(replaced < 1000 && all >= 1000, "{replaced} of {all}");
+    Ok(())
+}
+
+/// What LeakSanitizer says of the program's leaks.
+fn sanitized(options: Option<&[&str]>) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("log");
+    let mut command = private("sanitized", folder.path(), &[LIBC, LSAN])?;
+    command.env("LSAN_OPTIONS", format!("log_path={}", log.display()));
+    let mut target = Target::start_with(&mut command)?;
+    let tracer = options
+        .map(|options| Tracer::record(target.pid, options))
+        .transpose()?;
+    let truth = target.command("leak")?;
+    target.finish()?;
+    if let Some(tracer) = tracer {
+        tracer.wait()?.report()?.sites_agree_with(&truth)?;
+    }
+    let log = PathBuf::from(format!("{}.{}", log.display(), target.pid));
+    let text = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
+    let summary = text.lines().find(|line| line.starts_with("SUMMARY: "));
+    Ok(summary.with_context(|| text.clone())?.to_owned())
+}
+
+#[test]
+fn leak_sanitizer_finds_what_it_finds_alone() -> Result<()> {
+    let alone = sanitized(None)?;
+    assert!(
+        alone.contains("1337 byte(s) leaked in 1 allocation(s)"),
+        "{alone}"
+    );
+    assert_eq!(sanitized(Some(&[]))?, alone);
+    let replaced = sanitized(Some(REPLACE))?;
+    assert!(
+        replaced.contains("2003 byte(s)"),
+        "so the test can fail: {replaced}"
+    );
+    Ok(())
+}
+
+/// A handler of a signal that comes within `posix_memalign` looks who called
+/// that, and jumps out of it.
+#[test]
+fn a_backtrace_from_within_a_call_has_its_caller() -> Result<()> {
+    for (options, met) in [(INSTRUCTIONS, "1"), (REPLACE, "0")] {
+        let folder = tempfile::tempdir()?;
+        let mut target = Target::start_with(&mut private("walks", folder.path(), &[LIBC])?)?;
+        let tracer = Tracer::record(target.pid, options)?;
+        let (said, truth) = target.command_saying("after_walk", "met ")?;
+        assert_eq!(said, met, "{options:?}");
+        // The call that was left is lost, and what comes after it is not.
+        tracer.stop()?.report()?.agrees_with(&truth)?;
+    }
+    Ok(())
+}
+
+/// An agent that is loaded during the run.
+#[test]
+fn an_agent_that_comes_later_finds_return_addresses_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let agent = folder.path().join("libasyncProfiler.so");
+    fs::copy(targets().join("libplugin.so"), &agent)?;
+    let mut command = private("walks", folder.path(), &[LIBC])?;
+    command.env("LIBRARY", &agent);
+    let mut target = Target::start_with(&mut command)?;
+    let mut tracer = Tracer::record(target.pid, &[])?;
+    let (said, before) = target.command_saying("walk", "met ")?;
+    assert_eq!(said, "0", "return probes first");
+    target.command("churn_begins")?;
+    target.command("churn_goes_on")?;
+    target.command("open_library")?;
+    tracer.wait_saying("results are taken at return instructions")?;
+    target.command("churn_goes_on")?;
+    let churned = target.command("churn_ends")?;
+    let (said, after) = target.command_saying("after_walk", "met ")?;
+    assert_eq!(said, "1");
+    let report = tracer.stop()?.report()?;
+    // No call was lost or counted twice by the change, in either thread.
+    report.sites_agree_with(&churned)?;
+    report.sites_agree_with(&after)?;
+    assert_eq!(
+        report.lost(),
+        before.losses + after.losses,
+        "{:?}",
+        report.occurred()
+    );
+    let reason = &report.settings.return_instructions;
+    assert!(
+        reason.contains("async-profiler (libasyncProfiler.so)"),
+        "{reason}"
+    );
+    Ok(())
+}
+
+/// A program whose filter kills it for any system call that it does not know:
+/// `uretprobe`, which return probes make from kernel 6.11 on, and `uprobe`.
+#[test]
+fn a_program_with_a_seccomp_filter_lives() -> Result<()> {
+    for is_early in [true, false] {
+        let mut target = Target::start("filtered")?;
+        if is_early {
+            target.command("set_up_filter")?;
+        }
+        let tracer = Tracer::record(target.pid, &[])?;
+        if !is_early {
+            target.command("set_up_filter")?;
+        }
+        let truth = target.command("allocate")?;
+        tracer.stop()?.report()?.agrees_with(&truth)?;
+        let status = target.finish()?;
+        assert!(status.success(), "set up early: {is_early}, {status}");
+    }
+    Ok(())
+}
+
+/// The same with results at return instructions, as on kernels where a return
+/// probe kills it.
+#[test]
+fn a_program_with_a_seccomp_filter_is_seen_without_return_probes() -> Result<()> {
+    let mut target = Target::start("filtered")?;
+    target.command("set_up_filter")?;
+    let tracer = Tracer::record(target.pid, INSTRUCTIONS)?;
+    let truth = target.command("allocate")?;
+    tracer.stop()?.report()?.agrees_with(&truth)?;
+    let status = target.finish()?;
+    assert!(status.success(), "{status}");
+    Ok(())
+}
+
+/// A function whose ends are not certain has no probes, and everybody is told.
+#[test]
+fn a_function_that_cannot_be_followed_is_named() -> Result<()> {
+    let run = |options: &[&str]| -> Result<_> {
+        let mut target = Target::start("computed")?;
+        let tracer = Tracer::record(target.pid, options)?;
+        let (malloc, calloc) = (target.command("allocate")?, target.command("clear")?);
+        Ok((tracer.stop()?, malloc, calloc))
+    };
+    let (finished, malloc, calloc) = run(REPLACE)?;
+    let report = finished.report()?;
+    report.sites_agree_with(&malloc)?;
+    report.sites_agree_with(&calloc)?;
+    assert_eq!(report.lost(), 0, "{:?}", report.occurred());
+
+    let (finished, malloc, _) = run(INSTRUCTIONS)?;
+    let report = finished.report()?;
+    report.sites_agree_with(&malloc)?;
+    assert_eq!(report.sums("clear", MemoryKind::Heap).allocated_count, 0);
+    let losses: Vec<_> = report
+        .occurred()
+        .iter()
+        .map(|loss| (loss.cause.clone(), loss.count))
+        .collect();
+    assert_eq!(losses, [("unseen_function".to_owned(), 1)]);
+    let unseen = &report.processes[0].unseen;
+    assert_eq!(unseen.len(), 1, "{unseen:?}");
+    assert_eq!(unseen[0].function, "calloc");
+    for said in [&finished.stderr, &finished.stdout] {
+        assert!(said.contains("is not probed"), "{said}");
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Where calls end: at return probes, or at the return instructions
+//! themselves, where no return address is replaced.
+
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::programs::RetProbeContext;
+use tracer_ebpf::call::{self, Function};
+use tracer_ebpf::thread::Thread;
+
+use crate::inflight;
+use crate::read::user_word;
+use crate::{allocation, mapping};
+
+/// A return probe of `function` was hit.
+#[inline(always)]
+pub(crate) fn at_probe(context: &RetProbeContext, function: Function) {
+    let Some(thread) = inflight::known_thread() else {
+        return;
+    };
+    // SAFETY: the context's registers and the thread's own record.
+    unsafe {
+        let regs = context.regs;
+        if call::ends(&(*thread).call, function, (*regs).rsp) {
+            settle(thread, function, (*regs).rax);
+        }
+    }
+}
+
+/// An instruction is about to run at which a call may end, with this result.
+/// It may be one that several functions share.
+#[inline(always)]
+pub(crate) fn at_instruction(regs: *const pt_regs, result: u64) {
+    let Some(thread) = inflight::known_thread() else {
+        return;
+    };
+    // SAFETY: the context's registers and the thread's own record.
+    unsafe {
+        let stack = (*regs).rsp;
+        let in_flight = &(*thread).call;
+        if !call::ends_before(in_flight, stack, || user_word(stack)) {
+            return;
+        }
+        if let Some(function) = Function::from_number(u64::from(in_flight.function)) {
+            settle(thread, function, result);
+        }
+    }
+}
+
+/// The call in flight, of `function`, has ended.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn settle(thread: *mut Thread, function: Function, result: u64) {
+    // SAFETY: the caller's record.
+    unsafe {
+        (*thread).call.function = 0;
+        match function {
+            Function::Mmap => mapping::mmap_returned(thread, result),
+            Function::Munmap => mapping::munmap_returned(thread, result),
+            Function::Mremap => mapping::mremap_returned(thread, result),
+            _ => allocation::returned(thread, function, result),
+        }
+    }
+}

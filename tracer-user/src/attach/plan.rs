@@ -1,0 +1,304 @@
+//! Which probes an allocator gets.
+
+use std::collections::BTreeSet;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tracer_ebpf::call::Function;
+
+use super::returns::{Ends, Uncertain};
+use super::stretch::Stretch;
+use crate::allocator::{AllocatorFunction, Probed};
+use crate::kernel::program::{Moment, Place};
+
+/// How the results of calls are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Returns {
+    /// By return probes: while a call runs, the kernel's trampoline stands in
+    /// place of its return address.
+    #[default]
+    Replaced,
+    /// At return instructions: nothing of the process is changed.
+    Instructions,
+}
+
+/// Probes that are placed at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// When their program runs.
+    pub moment: Moment,
+    /// Where they are.
+    pub places: Vec<Place>,
+    /// Whether they stay if return addresses are to be left alone from some
+    /// moment on.
+    pub stays: bool,
+}
+
+/// A function that is left without probes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// What it does.
+    pub function: Function,
+    /// Its symbol.
+    pub symbol: &'static str,
+    /// Why.
+    pub reason: Uncertain,
+}
+
+impl Unseen {
+    /// Whether its calls are seen all the same: a function that only hands a
+    /// mapping on to libc's, which is probed itself.
+    pub fn is_seen_elsewhere(&self) -> bool {
+        let maps = matches!(
+            self.function,
+            Function::Mmap | Function::Munmap | Function::Mremap
+        );
+        maps && matches!(self.reason, Uncertain::OtherFile(_))
+    }
+}
+
+/// The probes of an allocator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are to be placed.
+    pub steps: Vec<Step>,
+    /// What gets none.
+    pub unseen: Vec<Unseen>,
+}
+
+impl Plan {
+    /// The offsets of all probes, sorted.
+    pub fn offsets(&self) -> Vec<u64> {
+        let places = self.steps.iter().flat_map(|step| &step.places);
+        let offsets: BTreeSet<u64> = places.map(|place| place.offset).collect();
+        offsets.into_iter().collect()
+    }
+
+    /// Those of the functions that get probes.
+    pub fn probed<'a>(
+        &'a self,
+        functions: &'a [AllocatorFunction],
+    ) -> impl Iterator<Item = &'a AllocatorFunction> {
+        let is_unseen = |function: &AllocatorFunction| {
+            let mut unseen = self.unseen.iter();
+            unseen.any(|unseen| unseen.symbol == function.symbol)
+        };
+        functions
+            .iter()
+            .filter(move |function| !is_unseen(function))
+    }
+
+    /// What of the functions has to be in memory as it is in the file.
+    pub fn stretches(&self, functions: &[AllocatorFunction], returns: Returns) -> Vec<Stretch> {
+        self.probed(functions)
+            .flat_map(|function| function.stretches(returns))
+            .collect()
+    }
+
+    /// The steps at the moments at which calls end without return probes.
+    pub fn ends(&self) -> impl Iterator<Item = &Step> {
+        let is_end = |step: &&Step| matches!(step.moment, Moment::End | Moment::EndJump);
+        self.steps.iter().filter(is_end)
+    }
+}
+
+/// Where one function's calls end.
+enum End<'a> {
+    /// At its return probe.
+    Probe,
+    /// At instructions.
+    Instructions(&'a Ends),
+}
+
+/// Plans the probes of functions.
+///
+/// A function that may throw never gets a return probe: an exception would
+/// meet the trampoline. Where it is not certain where a function's calls end,
+/// it gets either a return probe or none at all.
+pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
+    let mut frees = Vec::new();
+    // Those whose ends are known come first: they stay in a switch.
+    let [mut probed, mut entered] = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
+    let [mut ends, mut jumps] = [BTreeSet::new(), BTreeSet::new()];
+    let mut unseen = Vec::new();
+    for function in functions {
+        let offset = function.probe_offset();
+        let Probed::Call(called) = function.probed else {
+            frees.push(Place {
+                function: None,
+                offset,
+            });
+            continue;
+        };
+        let known = ends_of(function, called);
+        let place = Place {
+            function: Some(called),
+            offset,
+        };
+        let group = usize::from(known.is_err());
+        match end(function.may_throw, returns, known) {
+            Ok(End::Probe) => probed[group].push(place),
+            Ok(End::Instructions(at)) => {
+                ends.extend(&at.returns);
+                jumps.extend(&at.jumps);
+            }
+            Err(reason) => {
+                unseen.push(Unseen {
+                    function: called,
+                    symbol: function.symbol,
+                    reason,
+                });
+                continue;
+            }
+        }
+        entered[group].push(place);
+    }
+    let [probed, others_probed] = probed;
+    let [entered, others_entered] = entered;
+    let steps = [
+        (Moment::Free, frees, true),
+        (Moment::Return, probed, false),
+        (Moment::Return, others_probed, false),
+        (Moment::End, anywhere(ends), true),
+        (Moment::EndJump, anywhere(jumps), true),
+        (Moment::Entry, entered, true),
+        (Moment::Entry, others_entered, false),
+    ];
+    let steps = steps.into_iter().map(|(moment, places, stays)| Step {
+        moment,
+        places,
+        stays,
+    });
+    Plan {
+        steps: steps.filter(|step| !step.places.is_empty()).collect(),
+        unseen,
+    }
+}
+
+fn end(
+    may_throw: bool,
+    returns: Returns,
+    known: Result<&Ends, Uncertain>,
+) -> Result<End<'_>, Uncertain> {
+    if returns == Returns::Replaced && !may_throw {
+        return Ok(End::Probe);
+    }
+    known.map(End::Instructions)
+}
+
+/// Where a function's calls end. What a jump's argument tells is a pointer.
+fn ends_of(function: &AllocatorFunction, called: Function) -> Result<&Ends, Uncertain> {
+    let ends = function.ends.as_ref().map_err(|reason| *reason)?;
+    match ends.jumps.first() {
+        Some(jump) if matches!(called, Function::PosixMemalign | Function::Munmap) => {
+            Err(Uncertain::OtherFile(*jump))
+        }
+        _ => Ok(ends),
+    }
+}
+
+fn anywhere(offsets: BTreeSet<u64>) -> Vec<Place> {
+    let place = |offset| Place {
+        function: None,
+        offset,
+    };
+    offsets.into_iter().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::placement::place;
+    use crate::process::address::FileOffset;
+
+    fn function(probed: Probed, start: u64, ends: Result<Ends, Uncertain>) -> AllocatorFunction {
+        AllocatorFunction {
+            probed,
+            symbol: "f",
+            start: FileOffset(start),
+            size: 64,
+            placement: place(&[0x55]),
+            may_throw: false,
+            ends,
+        }
+    }
+
+    fn at(returns: &[u64], jumps: &[u64]) -> Result<Ends, Uncertain> {
+        Ok(Ends {
+            returns: returns.to_vec(),
+            jumps: jumps.to_vec(),
+        })
+    }
+
+    fn offsets(plan: &Plan, moment: Moment, stays: bool) -> Vec<u64> {
+        let steps = plan.steps.iter();
+        steps
+            .filter(|step| step.moment == moment && step.stays == stays)
+            .flat_map(|step| step.places.iter().map(|place| place.offset))
+            .collect()
+    }
+
+    const UNCERTAIN: Uncertain = Uncertain::IndirectJump(7);
+
+    fn three() -> Vec<AllocatorFunction> {
+        vec![
+            function(Probed::Free, 10, Err(UNCERTAIN)),
+            function(Probed::Call(Function::Malloc), 20, at(&[25, 29], &[])),
+            function(Probed::Call(Function::Calloc), 30, at(&[29, 35], &[38])),
+            function(Probed::Call(Function::Realloc), 40, Err(UNCERTAIN)),
+        ]
+    }
+
+    #[test]
+    fn return_probes_and_entries_of_what_would_be_unseen_go_in_a_switch() {
+        let plan = plan(&three(), Returns::Replaced);
+        assert_eq!(offsets(&plan, Moment::Free, true), [10]);
+        assert_eq!(offsets(&plan, Moment::Return, false), [20, 30, 40]);
+        assert_eq!(offsets(&plan, Moment::Entry, true), [20, 30]);
+        assert_eq!(offsets(&plan, Moment::Entry, false), [40]);
+        assert_eq!((plan.ends().count(), plan.unseen.len()), (0, 0));
+    }
+
+    #[test]
+    fn shared_returns_are_probed_once_and_uncertain_functions_not_at_all() {
+        let plan = plan(&three(), Returns::Instructions);
+        assert_eq!(offsets(&plan, Moment::End, true), [25, 29, 35]);
+        assert_eq!(offsets(&plan, Moment::EndJump, true), [38]);
+        assert_eq!(offsets(&plan, Moment::Entry, true), [20, 30]);
+        assert!(plan.steps.iter().all(|step| step.stays));
+        let [unseen] = &plan.unseen[..] else {
+            panic!("{:?}", plan.unseen);
+        };
+        assert_eq!(
+            (unseen.function, unseen.reason),
+            (Function::Realloc, UNCERTAIN)
+        );
+        assert_eq!(plan.offsets(), [10, 20, 25, 29, 30, 35, 38]);
+    }
+
+    #[test]
+    fn a_function_that_may_throw_never_gets_a_return_probe() {
+        for called in Function::ALL {
+            for returns in [Returns::Replaced, Returns::Instructions] {
+                for ends in [at(&[25], &[]), Err(UNCERTAIN)] {
+                    let mut throws = function(Probed::Call(called), 20, ends.clone());
+                    throws.may_throw = true;
+                    let plan = plan(&[throws], returns);
+                    let mut steps = plan.steps.iter();
+                    assert!(
+                        steps.all(|step| step.moment != Moment::Return),
+                        "{called:?}"
+                    );
+                    assert_eq!(plan.unseen.len(), usize::from(ends.is_err()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_is_not_taken_for_the_argument_of_a_jump() {
+        let posix = function(Probed::Call(Function::PosixMemalign), 20, at(&[], &[25]));
+        assert_eq!(plan(&[posix], Returns::Instructions).unseen.len(), 1);
+    }
+}

@@ -1,0 +1,306 @@
+//! How results are taken: by return probes, unless a target needs its return
+//! addresses.
+//!
+//! The choice is one for all targets. Return probes on a function replace the
+//! return addresses of every process that has probes on it, since the kernel
+//! asks for whom they are only afterwards.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Result, bail};
+use tracer_ebpf::site::Site;
+
+use super::calibrate;
+use super::left_alone::Notice;
+use super::{Session, seccomp};
+use crate::attach::plan::Returns;
+use crate::attach::symbols;
+use crate::attach::walkers::{self, Seen, Walker};
+use crate::cli::args::ReturnsChoice;
+use crate::process::code::CodeSpace;
+use crate::process::handle::ProcessHandle;
+
+/// An environment is not read further: the kernel allows a quarter of the
+/// stack's limit, 2 MiB as a rule.
+const MAX_ENVIRONMENT: u64 = 8 << 20;
+
+/// Nor is an allocator's configuration.
+const MAX_CONFIGURATION: usize = 1024;
+
+/// Pointers to the configuration that is built into jemalloc's users.
+const CONFIGURATIONS: [&str; 3] = ["malloc_conf", "_rjem_malloc_conf", "je_malloc_conf"];
+
+/// What was decided, and what it costs.
+#[derive(Default)]
+pub(super) struct ReturnsState {
+    /// Why return addresses are left alone, if they are.
+    reason: Option<String>,
+    /// Whether return probes kill a process with a system call filter here, if
+    /// that was tried.
+    filter_kills: Option<bool>,
+    /// Allocations that were counted before return addresses were left alone.
+    before: u64,
+    nanoseconds_per_return: f64,
+    /// What was found in programs, by code space.
+    programs: HashMap<u64, Signs>,
+}
+
+/// What a program itself tells.
+#[derive(Default)]
+struct Signs {
+    symbols: Vec<&'static str>,
+    /// Where in the process pointers to configurations are.
+    configurations: Vec<u64>,
+}
+
+impl Session {
+    /// What is decided before any target is known.
+    pub(super) fn begin_returns(&mut self) -> Result<()> {
+        let reason = match self.options.returns {
+            ReturnsChoice::Instructions => "asked for by --returns instructions",
+            // A target may set up a filter at any time, and would be dead before
+            // that can be noticed.
+            ReturnsChoice::Auto => match seccomp::may_kill()? && self.filter_kills() {
+                true => "on this kernel a return probe kills a process that has a seccomp filter",
+                false => return Ok(()),
+            },
+            ReturnsChoice::Replace => return Ok(()),
+        };
+        self.leave_returns_alone(reason.to_owned())
+    }
+
+    /// Decides for a target that no probe has been placed for.
+    ///
+    /// # Errors
+    /// Fails if the kernel does, or if return probes were asked for that would
+    /// kill the target.
+    pub fn look_before_probing(&mut self, pid: u32) -> Result<()> {
+        // That it is gone is said where it is attached to.
+        let code = CodeSpace::attach(pid, 0, &mut self.images.files);
+        let walker = code.ok().and_then(|code| walker(&code, &Signs::of(&code)));
+        self.decide(pid, walker)
+    }
+
+    /// Decides anew for a process with new code.
+    pub(super) fn reconsider_returns(&mut self, pid: u32) -> Result<()> {
+        if self.probes.returns() == Returns::Instructions {
+            return Ok(());
+        }
+        let Some(code) = self.images.current_code(pid) else {
+            return Ok(());
+        };
+        let programs = &mut self.returns.programs;
+        let signs = programs.entry(code.id()).or_insert_with(|| Signs::of(code));
+        if signs.is_empty() {
+            // Its program may have been mapped only now.
+            *signs = Signs::of(code);
+        }
+        let walker = walker(code, signs);
+        self.decide(pid, walker)
+    }
+
+    /// Looks again at what programs configure: a pointer to it is right only
+    /// once the program has been relocated.
+    pub(super) fn look_at_configurations(&mut self) -> Result<()> {
+        if self.probes.returns() == Returns::Instructions {
+            return Ok(());
+        }
+        let running: Vec<u32> = self
+            .images
+            .running()
+            .filter_map(|index| self.images.get(index))
+            .filter(|image| {
+                let code = self.images.code(image);
+                let signs = code.and_then(|code| self.returns.programs.get(&code.id()));
+                signs.is_some_and(|signs| !signs.configurations.is_empty())
+            })
+            .map(|image| image.pid)
+            .collect();
+        running
+            .into_iter()
+            .try_for_each(|pid| self.reconsider_returns(pid))
+    }
+
+    fn decide(&mut self, pid: u32, walker: Option<Walker>) -> Result<()> {
+        if self.probes.returns() == Returns::Instructions {
+            return Ok(());
+        }
+        if seccomp::has_filter(pid) && self.filter_kills() {
+            if self.options.returns == ReturnsChoice::Replace {
+                bail!(
+                    "process {pid} has a seccomp filter, and on this kernel a return probe kills such a process; leave --returns at auto"
+                );
+            }
+            return self.leave_returns_alone(format!(
+                "process {pid} has a seccomp filter, and on this kernel a return probe kills such a process"
+            ));
+        }
+        if self.options.returns == ReturnsChoice::Replace {
+            return Ok(());
+        }
+        match walker {
+            Some(Walker { what, sign }) => self.leave_returns_alone(format!(
+                "process {pid} may walk its own stacks, by {what} ({sign})"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether return probes kill a process with a filter; tried once.
+    pub fn filter_kills(&mut self) -> bool {
+        if let Some(known) = self.returns.filter_kills {
+            return known;
+        }
+        // What cannot be tried is not risked.
+        let kills = seccomp::return_probe_kills(&mut self.object).unwrap_or(true);
+        self.returns.filter_kills = Some(kills);
+        kills
+    }
+
+    /// Takes results at return instructions from now on.
+    fn leave_returns_alone(&mut self, reason: String) -> Result<()> {
+        self.withdraw_what_cannot_end();
+        let placed = self.probes.leave_returns_alone(&mut self.object)?;
+        for new in placed {
+            let same = |old: &&mut crate::attach::probes::Described| {
+                old.scope == new.scope && old.file == new.file
+            };
+            if let Some(old) = self.placed.iter_mut().find(same) {
+                *old = new;
+            }
+        }
+        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
+        let memory = self.object.used_sites();
+        let memory = memory.filter(|(_, site)| is_known(site));
+        self.returns.before = memory.map(|(_, site)| site.allocated_count).sum();
+        let (cost, links) = calibrate::at_instructions(
+            &mut self.object,
+            self.options.min_size,
+            self.nanoseconds_per_hit,
+        )?;
+        self.probes.keep(links);
+        self.returns.nanoseconds_per_return = cost;
+        self.notices.push(Notice::Remark(format!(
+            "results are taken at return instructions ({cost:.0} ns each here): {reason}"
+        )));
+        self.returns.reason = Some(reason);
+        Ok(())
+    }
+
+    /// Why results are taken at return instructions, if they are.
+    pub fn why_instructions(&self) -> Option<&str> {
+        self.returns.reason.as_deref()
+    }
+
+    /// What was not said yet of functions that are not probed.
+    pub(super) fn unseen_notices(&mut self) -> Vec<Notice> {
+        let unseen = self.placed.iter_mut().flat_map(|placed| &mut placed.unseen);
+        let new = unseen.filter(|unseen| !unseen.seen_elsewhere && !unseen.was_told);
+        new.map(|unseen| {
+            unseen.was_told = true;
+            Notice::Warning(format!(
+                "{} of {} is not probed: {}; --returns replace shows its calls",
+                unseen.function, unseen.module, unseen.reason
+            ))
+        })
+        .collect()
+    }
+
+    /// Functions that are not probed and not seen elsewhere.
+    pub(super) fn unseen_functions(&self) -> usize {
+        let unseen = self.placed.iter().flat_map(|placed| &placed.unseen);
+        unseen.filter(|unseen| !unseen.seen_elsewhere).count()
+    }
+
+    /// Hits at return instructions if that many allocations were counted, and
+    /// what one costs, nanoseconds.
+    pub(super) fn return_hits(&self, allocated: u64) -> (u64, f64) {
+        match self.returns.reason {
+            Some(_) => (
+                allocated.saturating_sub(self.returns.before),
+                self.returns.nanoseconds_per_return,
+            ),
+            None => (0, 0.0),
+        }
+    }
+}
+
+/// Who walks stacks in a process, if anybody is known to.
+pub fn walker_in(code: &CodeSpace) -> Option<Walker> {
+    walker(code, &Signs::of(code))
+}
+
+fn walker(code: &CodeSpace, signs: &Signs) -> Option<Walker> {
+    let mut files: Vec<String> = code
+        .current()
+        .filter_map(|mapping| {
+            let name = mapping.display_name();
+            name.rsplit('/').next().map(str::to_owned)
+        })
+        .collect();
+    files.dedup();
+    walkers::recognise(&Seen {
+        files: &files,
+        environment: &environment(code.process()),
+        symbols: &signs.symbols,
+        configuration: &signs.configuration(code.process()).unwrap_or_default(),
+    })
+}
+
+fn environment(process: &ProcessHandle) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = process.open_proc("environ") {
+        // What could be read counts.
+        let _ = file.take(MAX_ENVIRONMENT).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+impl Signs {
+    /// Reads the symbols of a process's program.
+    fn of(code: &CodeSpace) -> Self {
+        let mut signs = Self::default();
+        let Some(program) = code.current().find(|mapping| code.is_program(mapping)) else {
+            return signs;
+        };
+        let Ok(file) = &program.file else {
+            return signs;
+        };
+        let wanted: Vec<_> = walkers::symbols().chain(CONFIGURATIONS).collect();
+        let range = &program.range;
+        let bias = symbols::bias(&file.content, range.start.0, range.file_offset.0);
+        for symbol in symbols::find(&file.content, &wanted).unwrap_or_default() {
+            if CONFIGURATIONS.contains(&symbol.name) {
+                let at = bias.map(|bias| bias.wrapping_add(symbol.address));
+                signs.configurations.extend(at);
+            } else {
+                signs.symbols.push(symbol.name);
+            }
+        }
+        signs
+    }
+
+    fn is_empty(&self) -> bool {
+        self.symbols.is_empty() && self.configurations.is_empty()
+    }
+
+    /// What is built into the program for its jemalloc.
+    fn configuration(&self, process: &ProcessHandle) -> Option<String> {
+        if self.configurations.is_empty() {
+            return None;
+        }
+        let memory = process.open_proc("mem").ok()?;
+        self.configurations.iter().find_map(|at| {
+            let mut pointer = [0; 8];
+            memory.read_exact_at(&mut pointer, *at).ok()?;
+            let mut text = [0; MAX_CONFIGURATION];
+            let read = memory
+                .read_at(&mut text, u64::from_le_bytes(pointer))
+                .ok()?;
+            let text = text[..read].split(|byte| *byte == 0).next()?;
+            Some(String::from_utf8_lossy(text).into_owned())
+        })
+    }
+}
