@@ -27,3 +27,70 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         text.push('\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+    use crate::report::model::{
+        LeftAlone, LeftAloneCause, Outcome, PlacedProbe, ProcessEnd, Suspicion,
+    };
+    use crate::report::sample;
+
+    #[test]
+    fn both_are_shown_within_the_width_and_cleaned() {
+        let mut report = sample::report();
+        report.kernel = "Linux 6.18.0 #1".into();
+        report.left_alone.push(LeftAlone {
+            function: "malloc".into(),
+            module: "/lib/\x1b[2Jlibc.so.6".into(),
+            file_offset: 0x98930,
+            pid: 1234,
+            process: "leaky".into(),
+            cause: LeftAloneCause::Hooked,
+            leads_to: vec!["/opt/agent.so".into()],
+            at: Some(2.0),
+            unseen: "nothing is seen".into(),
+        });
+        let process = &mut report.processes[0];
+        process.end = ProcessEnd::Exited;
+        process.outcome = Some(Outcome::of_wait(11));
+        process.suspicion = Some(Suspicion {
+            after: 0.5,
+            placed: vec![PlacedProbe {
+                function: "free".into(),
+                module: "/lib/libc.so.6".into(),
+                build_id: Some("ab12".into()),
+                file_offset: 0x98ef0,
+                displacements: vec![3],
+                placement: "je (emulated)".into(),
+            }],
+        });
+        let mut text = String::new();
+        render(&mut text, &report, &Layout::new(10, Some(60), false));
+        assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "leaky (1234) was killed by SIGSEGV 0.5 s after",
+            "MAY BE THE TRACER'S DOING",
+            "Linux 6.18.0 #1",
+            "in /lib/libc.so.6 (ab12): free at 0x98ef0, probed at +0x3: je (emulated)",
+            "is hooked in the memory of leaky (1234), by a jump to /opt/agent.so: that was found 2.0 s into",
+        ] {
+            assert!(words.contains(part), "no {part:?} in {words}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_say_is_nothing() {
+        let mut text = String::new();
+        render(
+            &mut text,
+            &sample::report(),
+            &Layout::new(10, Some(60), false),
+        );
+        assert_eq!(text, "");
+    }
+}
