@@ -222,7 +222,7 @@ impl Emulator {
             .arg("-append")
             // The timer is late where the host has other work: not looked at.
             .arg(format!(
-                "console=ttyS0 panic=-1 mitigations=off no_timer_check tsc=reliable init_on_alloc=0 unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 panic=-1 mitigations=off no_timer_check init_on_alloc=0 unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
