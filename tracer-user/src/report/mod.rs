@@ -16,6 +16,7 @@ pub mod pprof;
 pub mod shape;
 pub mod text;
 pub mod units;
+pub mod visible;
 
 #[cfg(test)]
 pub mod sample;

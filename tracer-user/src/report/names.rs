@@ -6,28 +6,24 @@
 use std::borrow::Cow;
 
 use super::model::{Frame, Process, Report, Site, Thread};
+use super::visible;
 
 /// What stands for a frame of which nothing is known.
 pub const UNKNOWN: &str = "[unknown]";
 
-/// Replaces everything that could steer a terminal or reorder a line
-/// (control characters, line separators, direction overrides) by `�`.
+/// Replaces everything that could steer a terminal or reorder a line, or that
+/// cannot be seen at all, so that two names would look the same, by `�`; see
+/// [`super::visible`].
 pub fn clean(name: &str) -> Cow<'_, str> {
-    if name.chars().any(steers) {
-        Cow::Owned(
-            name.chars()
-                .map(|c| if steers(c) { '\u{FFFD}' } else { c })
-                .collect(),
-        )
-    } else {
-        Cow::Borrowed(name)
+    let mut reader = visible::Reader::new();
+    if name.chars().all(|c| reader.shows(c)) {
+        return Cow::Borrowed(name);
     }
-}
-
-fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFE}' | '\u{FFFF}')
+    let mut reader = visible::Reader::new();
+    let shown = name
+        .chars()
+        .map(|c| if reader.shows(c) { c } else { '\u{FFFD}' });
+    Cow::Owned(shown.collect())
 }
 
 /// The last component of a path or pseudo name.
@@ -135,6 +131,29 @@ mod tests {
         assert_eq!(clean("a\u{9b}31mb"), "a\u{FFFD}31mb");
         assert_eq!(clean("x\u{202E}y\nz"), "x\u{FFFD}y\u{FFFD}z");
         assert!(matches!(clean("größe<T>(日本)"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn names_that_differ_look_different() {
+        // Zero widths, a filler, a tag, a variation selector, an odd space.
+        for unseen in [
+            '\u{200B}',
+            '\u{200C}',
+            '\u{200D}',
+            '\u{2060}',
+            '\u{AD}',
+            '\u{3164}',
+            '\u{E0041}',
+            '\u{FE0F}',
+            '\u{2064}',
+            '\u{17B4}',
+            '\u{A0}',
+            '\u{2800}',
+        ] {
+            let name = format!("fr{unseen}ee");
+            assert_eq!(clean(&name), "fr\u{FFFD}ee", "{:x}", u32::from(unseen));
+        }
+        assert_eq!(clean("\u{301}a\u{301}"), "\u{FFFD}a\u{301}");
     }
 
     #[test]
