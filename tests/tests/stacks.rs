@@ -7,7 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::{Backtrace, Position};
-use unfreed_tests::{Agreement, Gdb, Runs, Stack, Target, Tracer, target_path};
+use unfreed_tests::{
+    Agreement, Gdb, Runs, Stack, Target, Tracer, make_fifo, target_path, wait_known,
+};
 
 /// Runs commands of a target under the tracer, then the same under gdb, in one
 /// process.
@@ -194,6 +196,17 @@ fn generated_code_without_frame_pointers_ends_a_stack() -> Result<()> {
 /// Libraries that the program loads late are loaded before it starts: what is
 /// too new to be known is the subject of other tests.
 fn compare_runs(command: &[&str], folder: &Path, late: &[&str]) -> Result<Agreement> {
+    compare_meeting(command, folder, late, |_| {})
+}
+
+/// The same; `meet` is called when a run begins, with the tracer's id if it is
+/// the one under the tracer.
+fn compare_meeting(
+    command: &[&str],
+    folder: &Path,
+    late: &[&str],
+    meet: impl Fn(Option<u32>),
+) -> Result<Agreement> {
     let preload = late.join(":");
     let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
     let adapt = |command: &mut Command| {
@@ -208,8 +221,10 @@ fn compare_runs(command: &[&str], folder: &Path, late: &[&str]) -> Result<Agreem
         adapt(tracer);
         tracer.env("LD_PRELOAD", &preload);
     })?;
+    meet(Some(tracer.pid()));
     let mut found = tracer.wait()?.report()?.stacks();
     found.iter_mut().for_each(Stack::cut_at_generated_code);
+    meet(None);
     let mut real = Gdb::run(&command, &preload, adapt)?.stacks;
     real.iter_mut().for_each(Backtrace::cut_at_generated_code);
     let agreement = Agreement::of(&found, &real, Runs::Files);
@@ -218,10 +233,12 @@ fn compare_runs(command: &[&str], folder: &Path, late: &[&str]) -> Result<Agreem
 }
 
 /// Objects, regular expressions, a compressor, and a callback through code
-/// that libffi maps a second time.
+/// that libffi maps a second time. It says who it is once it has all modules,
+/// and waits.
 const SCRIPT: &str = "
-import ctypes, json, re, time, zlib
-time.sleep(1)
+import ctypes, json, os, re, zlib
+with open('here', 'w') as here: here.write(str(os.getpid()))
+open('go').close()
 text = json.dumps([{'a': i, 'b': [str(i)] * 3} for i in range(300)])
 json.loads(text)
 re.compile('(a|b)*c+(?P<name>[0-9]{1,3})').sub('x', text)
@@ -237,8 +254,21 @@ print(sum(sorted(range(5000), key=lambda i: -i)))
 fn python() -> Result<()> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("script.py"), SCRIPT)?;
+    let [here, go] = ["here", "go"].map(|name| folder.path().join(name));
+    make_fifo(&here)?;
+    make_fifo(&go)?;
     let command = ["/usr/bin/python3", "-S", "-E", "script.py"];
-    let mut agreement = compare_runs(&command, folder.path(), &[])?;
+    let mut agreement = compare_meeting(&command, folder.path(), &[], |tracer| {
+        let (here, go) = (here.clone(), go.clone());
+        // It ends with the program of the test if the script does not come.
+        std::thread::spawn(move || {
+            let python = std::fs::read_to_string(here)?.parse()?;
+            if let Some(tracer) = tracer {
+                wait_known(tracer, python)?;
+            }
+            std::fs::write(go, "").map_err(anyhow::Error::from)
+        });
+    })?;
     // What the modules do while they are loaded is too new to be known.
     let early = agreement.truncated.remove("no_row_yet").unwrap_or_default();
     ensure!(early.len() * 20 < agreement.total(), "{}", early.len());
