@@ -12,8 +12,24 @@ use super::syscall;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
-/// Entries asked for at once.
+/// Entries asked for at once, at most.
 const BATCH: usize = 8192;
+
+/// Bytes of them, at most, unless they are few.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How often the kernel may refuse to go on while a program that it has put
+/// aside holds a part of the map: each time it has a moment to finish.
+const REFUSALS: usize = 1_000;
+
+/// Whether the kernel could not take a lock: `EBUSY` from 5.11 on, the others
+/// from 6.16 on. What it had done until then stands.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBUSY | libc::EDEADLK | libc::ETIMEDOUT)
+    )
+}
 
 /// The part of `union bpf_attr` that batch commands use (`linux/bpf.h`).
 #[repr(C)]
@@ -37,8 +53,10 @@ pub fn for_each<K: Record, V: Record>(
     map: BorrowedFd<'_>,
     mut each: impl FnMut(K, V),
 ) -> Result<()> {
-    let mut capacity = BATCH;
+    let most = BATCH_BYTES / (size_of::<K>() + size_of::<V>());
+    let mut capacity = most.clamp(64, BATCH);
     let mut position: Option<u64> = None;
+    let mut refusals = 0;
     let mut keys = vec![0u8; capacity * size_of::<K>()];
     let mut values = vec![0u8; capacity * size_of::<V>()];
     loop {
@@ -55,7 +73,12 @@ pub fn for_each<K: Record, V: Record>(
             element_flags: 0,
             flags: 0,
         };
-        let error = call(BPF_MAP_LOOKUP_BATCH, &mut attributes).err();
+        let mut error = call(BPF_MAP_LOOKUP_BATCH, &mut attributes).err();
+        if refusals < REFUSALS && error.as_ref().is_some_and(is_refusal) {
+            refusals += 1;
+            error = None;
+            std::thread::yield_now();
+        }
         match error.as_ref().and_then(io::Error::raw_os_error) {
             None | Some(libc::ENOENT) => {}
             // One bucket alone holds more than was asked for.
@@ -90,7 +113,7 @@ pub fn for_each<K: Record, V: Record>(
 /// # Errors
 /// Fails if the kernel does.
 pub fn delete<K: Record>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()> {
-    let mut done = 0;
+    let (mut done, mut refusals) = (0, 0);
     while done < keys.len() {
         let mut attributes = BatchAttributes {
             in_batch: 0,
@@ -107,6 +130,11 @@ pub fn delete<K: Record>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()> {
             // Stopped at a key that is not there: go on behind it.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 done += attributes.count as usize + 1;
+            }
+            Err(error) if refusals < REFUSALS && is_refusal(&error) => {
+                done += attributes.count as usize;
+                refusals += 1;
+                std::thread::yield_now();
             }
             Err(error) => return Err(error).context("cannot delete from a kernel map"),
         }
