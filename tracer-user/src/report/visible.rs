@@ -91,11 +91,6 @@ mod tests {
         reader.shows('a') && reader.shows(c)
     }
 
-    /// Vowels and finals of Hangul syllables, which join the consonant before.
-    fn is_jamo(c: char) -> bool {
-        matches!(c, '\u{1160}'..='\u{11FF}' | '\u{D7B0}'..='\u{D7FF}')
-    }
-
     /// Every character there is, judged by others: the terminal's width of it,
     /// and the standard library.
     #[test]
@@ -104,7 +99,10 @@ mod tests {
         let (mut hidden, mut letters) = (0, 0);
         for c in '\0'..=char::MAX {
             let takes_none = c.width().unwrap_or(0) == 0;
-            if takes_none && !MARK_SET.has(c) && !is_jamo(c) {
+            // Some letters, and a caret of Devanagari, are drawn on others.
+            // Letters that are not drawn are in the other test's list.
+            let is_on_others = MARK_SET.has(c) || c.is_alphabetic() || c == '\u{A8FA}';
+            if takes_none && !is_on_others {
                 assert!(!is_shown(c), "{:x} takes no place", u32::from(c));
                 hidden += 1;
             }
