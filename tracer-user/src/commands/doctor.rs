@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::allocator;
 use crate::cli::args::DoctorArgs;
 use crate::privilege::capability::{Duties, Phase};
-use crate::privilege::describe;
+use crate::privilege::{describe, limits};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -88,6 +88,8 @@ impl Holding {
     /// Goes through a run's phases, on a thread of its own: what it gives up
     /// is gone.
     fn find() -> Self {
+        // As a run does, while it still may.
+        limits::raise();
         let phases = || Self {
             attaching: in_phase(Phase::Tracing(Duties {
                 opens_events: true,
