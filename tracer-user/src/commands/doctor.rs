@@ -14,7 +14,7 @@ use crate::attach::rest::{Rest, left_alone, rest};
 use crate::cli::args::DoctorArgs;
 use crate::jvm::libjvm::{LibJvm, NAME};
 use crate::privilege::capability::{Duties, Phase};
-use crate::privilege::describe;
+use crate::privilege::{describe, limits};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
@@ -111,6 +111,8 @@ impl Holding {
     /// Goes through a run's phases, on a thread of its own: what it gives up
     /// is gone.
     fn find() -> Self {
+        // As a run does, while it still may.
+        limits::raise();
         let phases = || Self {
             attaching: in_phase(Phase::Tracing(Duties {
                 opens_events: true,
