@@ -128,3 +128,59 @@ fn cost(report: &Report) -> String {
     ));
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::UnseenFunction;
+    use crate::report::sample;
+
+    fn text(report: &Report) -> String {
+        let mut text = String::new();
+        render(&mut text, report, &Layout::new(10, Some(200), false));
+        text
+    }
+
+    #[test]
+    fn how_results_were_taken_is_said_with_what_it_costs() {
+        let mut report = sample::report();
+        let found = text(&report);
+        assert!(
+            found.contains("608,985 probe hits of about 610 ns, together"),
+            "{found}"
+        );
+        assert!(!found.contains("return instructions"), "{found}");
+        report.settings.return_instructions = "process 7 walks\x1b[2J".into();
+        report.overhead.return_hits = 8_985;
+        report.overhead.nanoseconds_per_return = 1_234.0;
+        let found = text(&report);
+        for part in [
+            "Results were taken at return instructions: process 7 walks",
+            "600,000 probe hits of about 610 ns and 8,985 of about 1234 ns at return instructions",
+        ] {
+            assert!(found.contains(part), "no {part:?} in {found}");
+        }
+        assert!(!found.contains('\x1b'), "{found:?}");
+    }
+
+    #[test]
+    fn functions_that_are_not_probed_are_named() {
+        let mut report = sample::report();
+        let unseen = |function: &str, seen_elsewhere| UnseenFunction {
+            function: function.into(),
+            module: "/lib/\x1b[1mx.so".into(),
+            reason: "it jumps".into(),
+            seen_elsewhere,
+            was_told: false,
+        };
+        report.processes[0].unseen = vec![unseen("calloc", false), unseen("mmap", true)];
+        let found = text(&report);
+        assert!(found.contains("calloc of /lib/"), "{found}");
+        assert!(found.contains("is not probed (it jumps)."), "{found}");
+        assert!(
+            found.contains("it hands its calls on to libc's, which is."),
+            "{found}"
+        );
+        assert!(!found.contains('\x1b'), "{found:?}");
+    }
+}
