@@ -131,6 +131,24 @@ fn a_program_under_valgrind() -> Result<()> {
     Ok(())
 }
 
+/// Probes of everyone would be in its code too, so there are none.
+#[test]
+fn a_bystander_under_valgrind_when_children_are_followed() -> Result<()> {
+    let mut command = Command::new("valgrind");
+    command.arg("--quiet").arg(target_path("leak")?);
+    let mut bystander = Target::start_with(&mut command)?;
+    let target = Target::start("leak")?;
+    let pid = target.pid.to_string();
+    unfreed(&["record", "-p", &pid, "--follow", "--duration", "1s"])?.fails_saying(&[
+        "valgrind",
+        &bystander.pid.to_string(),
+        "--follow",
+    ])?;
+    bystander.command("leak_blocks")?;
+    ensure!(bystander.finish()?.success(), "the bystander was harmed");
+    Ok(())
+}
+
 #[test]
 fn no_such_program() -> Result<()> {
     unfreed(&["run", "--", "/nonexistent/program"])?.fails_saying(&["/nonexistent/program"])

@@ -21,6 +21,7 @@ use crate::process::bytes::Bytes;
 use crate::process::file::{ModuleFile, same_file};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappedRange, MappingName, read_with_writable};
+use crate::process::translator;
 use crate::report::model::{LeftAlone, LeftAloneCause};
 
 /// Jumps that are followed from a hook on, at most: an agent's own code is
@@ -249,6 +250,12 @@ impl Memory {
         findings
     }
 
+    /// The translator of machine code that runs the process, if one does.
+    fn translator(&self) -> Option<&'static str> {
+        let ranges = self.maps.iter();
+        translator::of_files(ranges.filter_map(|(range, _)| range.name.path()))
+    }
+
     fn cause(
         &self,
         file: &ModuleFile,
@@ -256,6 +263,9 @@ impl Memory {
         address: u64,
         writable: bool,
     ) -> Option<(LeftAloneCause, Vec<String>)> {
+        if let Some(translator) = self.translator() {
+            return Some((LeftAloneCause::Translated, vec![translator.to_owned()]));
+        }
         let stored = stored(file, stretch);
         let found = self.read(address, stored.len());
         if found.is_empty() {

@@ -41,7 +41,7 @@ pub fn of_process(process: &ProcessHandle) -> Result<Option<&'static str>> {
 }
 
 /// The translator that the files with code of a process betray.
-fn of_files<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<&'static str> {
+pub fn of_files<'a>(paths: impl Iterator<Item = &'a Path>) -> Option<&'static str> {
     paths.filter_map(of_file).next()
 }
 

@@ -41,6 +41,9 @@ pub enum LeftAloneCause {
     Writable,
     /// Its code could not be read.
     Unreadable,
+    /// The process runs under a translator of machine code, [`LeftAlone::leads_to`],
+    /// which takes breakpoints for the program's own code.
+    Translated,
 }
 
 impl LeftAlone {
@@ -64,6 +67,10 @@ impl LeftAlone {
             LeftAloneCause::Unreadable => {
                 format!("cannot be read in the memory of {who}")
             }
+            LeftAloneCause::Translated => format!(
+                "is mapped by {who}, which runs under {}, and that takes breakpoints for the program's own code",
+                self.leads_to.join(", ")
+            ),
         };
         let then = match self.at {
             None => "a probe could kill the process, so it is left alone".to_owned(),
