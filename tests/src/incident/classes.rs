@@ -147,7 +147,7 @@ mod tests {
             .iter()
             .map(|(samples, functions)| {
                 let frames = functions.iter().map(|name| Frame {
-                    function: Some((*name).to_owned()),
+                    function: Some((*name).into()),
                     ..Frame::default()
                 });
                 let frames: Vec<_> = frames.collect();

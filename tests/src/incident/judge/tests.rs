@@ -50,7 +50,7 @@ fn site(id: u64, allocated: u64, freed: u64, frames: &[&str]) -> Site {
     let frames: Vec<Frame> = frames
         .iter()
         .map(|name| Frame {
-            function: Some((*name).to_owned()),
+            function: Some((*name).into()),
             ..Frame::default()
         })
         .collect();
@@ -82,7 +82,7 @@ const JNI: &[&str] = &[
 fn names_end_with_the_wanted_parts() {
     let is = |name: &str, wanted: &str| {
         let frame = Frame {
-            function: Some(name.to_owned()),
+            function: Some(name.into()),
             ..Frame::default()
         };
         is_called(&frame, wanted)
