@@ -16,16 +16,14 @@ use super::guarded::Guarded;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
 use crate::allocator::{Allocator, AllocatorFunction, Probed};
-use crate::kernel::link::{Link, Road};
+use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
+use crate::process::address::FileOffset;
 use crate::process::clock::monotonic_ns;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
 use crate::report::model::{Probe, UnseenFunction};
-
-/// The program that does nothing.
-const EMPTY: &str = "uf_empty";
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,10 +160,14 @@ impl Probes {
     /// That is an empty probe of each place that fires in ourselves only. The
     /// kernel never writes it into another process. But where a process runs into
     /// a breakpoint that was put back, the kernel finds that there is a probe of
-    /// this place, that nobody wants it in this process, and so executes
-    /// the file's instruction and puts the file's byte there for good
-    /// (`UPROBE_HANDLER_REMOVE`). Without, it would send SIGTRAP.
-    pub fn withdraw(&mut self, object: &mut Object, scope: Scope, file: FileId) {
+    /// this place, and executes the file's instruction; without, it would send
+    /// SIGTRAP. That nobody wants a probe in this process the kernel notices too,
+    /// and puts the file's byte back: at once on the perf road
+    /// (`UPROBE_HANDLER_REMOVE`), and else when our empty probe goes.
+    ///
+    /// # Errors
+    /// The probes went, but the empty ones cannot be placed.
+    pub fn withdraw(&mut self, object: &mut Object, scope: Scope, file: FileId) -> Result<()> {
         let is_it = |guarded: &Guarded| guarded.scope == scope && guarded.file.mapped == file;
         let covered = self.covered.extract_if(.., |it| is_it(&it.guarded));
         let mut own: Vec<Guarded> = covered.map(|it| it.guarded).collect();
@@ -173,15 +175,20 @@ impl Probes {
         own.extend(calls.map(|it| it.guarded));
         own.extend(self.others.extract_if(.., |it| it.is_placed() && is_it(it)));
         let mut links = Vec::new();
+        let mut result = Ok(());
         for guarded in &mut own {
             let known = known_to_us(object, guarded);
             links.extend(guarded.withdraw());
-            guarded.hold(known);
+            match known {
+                Ok(known) => guarded.hold(known),
+                Err(error) => result = Err(error),
+            }
         }
         drop_all(links);
         self.others.extend(own);
         self.refuse(scope, file);
         self.touch(scope);
+        result
     }
 
     pub(super) fn touch(&mut self, scope: Scope) {
@@ -359,26 +366,16 @@ fn place(object: &mut Object, step: &Step, guarded: &mut Guarded) -> Result<()> 
     Ok(())
 }
 
-/// Probes of ours at all places that do nothing; those that cannot be placed are
-/// left out.
-fn known_to_us(object: &mut Object, guarded: &Guarded) -> Vec<Link> {
-    let path = guarded.file.descriptor_path();
-    let us = Some(std::process::id());
+/// Empty probes of ours at all places.
+fn known_to_us(object: &mut Object, guarded: &Guarded) -> Result<Vec<Link>> {
     let stretches = guarded.stretches.iter();
-    let offsets = stretches.flat_map(|stretch| &stretch.places);
-    // A perf event may need a capability that was given up.
-    if object.road() == Road::PerfEvents {
-        return offsets
-            .filter_map(|offset| object.attach_one(EMPTY, *offset, &path, us).ok())
-            .collect();
-    }
-    let nothing = |offset: &u64| Place {
-        function: None,
-        offset: *offset,
-    };
-    let places: Vec<_> = offsets.map(nothing).collect();
-    let links = object.attach(Moment::Entry, &places, &path, us);
-    links.unwrap_or_default()
+    let mut places: Vec<_> = stretches
+        .flat_map(|stretch| stretch.places.iter().copied().map(FileOffset))
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    let us = Some(std::process::id());
+    object.attach_empty(&places, &guarded.file.descriptor_path(), us)
 }
 
 /// Takes probes away. The kernel takes 0.1 s over each, but over all at once if

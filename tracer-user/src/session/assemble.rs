@@ -178,7 +178,7 @@ impl Session {
                 .unwrap_or_default(),
             end,
             outcome: self.outcome(image),
-            suspicion: self.suspicion(image),
+            suspicion: image.suspicion.clone(),
             began: self.since_start(image.began),
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),

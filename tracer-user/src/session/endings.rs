@@ -65,7 +65,7 @@ impl Session {
     }
 
     /// What a report of its end should have, if we may be to blame for it.
-    pub(super) fn suspicion(&self, image: &Image) -> Option<Suspicion> {
+    fn suspicion(&self, image: &Image) -> Option<Suspicion> {
         let outcome = self.outcome(image)?;
         let (ended, _) = image.ended?;
         let scope = self.scope(image.pid);
@@ -141,6 +141,10 @@ impl Session {
         let lines = suspicion.lines(&who, outcome, &kernel());
         let lines: Vec<_> = lines.iter().map(|line| clean(line)).collect();
         self.notices.push(Notice::Warning(lines.join("\n  ")));
+        // The probes are forgotten when the run ends.
+        if let Some(image) = self.images.get_mut(index) {
+            image.suspicion = Some(suspicion);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::leak::ledger::Ledger;
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
-use crate::report::model::ProcessEnd;
+use crate::report::model::{ProcessEnd, Suspicion};
 
 /// One process image.
 pub struct Image {
@@ -32,6 +32,8 @@ pub struct Image {
     pub ended: Option<(u64, ProcessEnd)>,
     /// How its process ended, if the kernel told.
     pub status: Option<Status>,
+    /// What a report of its end should have, if we may be to blame for it.
+    pub suspicion: Option<Suspicion>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
     /// Where its JVM keeps the Java heap, if it has one.
@@ -383,6 +385,7 @@ impl Images {
             began: at_ns,
             ended: None,
             status: None,
+            suspicion: None,
             ledger: Ledger::default(),
             java_heap: None,
             last_live: None,

@@ -113,12 +113,23 @@ impl Session {
         path: &str,
         findings: &[Finding],
     ) {
-        self.probes.withdraw(&mut self.object, scope, file.mapped);
+        self.withdraw_probes(scope, file, path);
         let at = Some(self.since_start(self.now()));
         for finding in findings {
             self.note_left_alone(finding.describe(path, at, WITHDRAWN));
         }
         self.losses.withdrawn += 1;
+    }
+
+    fn withdraw_probes(&mut self, scope: Scope, file: &ModuleFile, path: &str) {
+        let known = self.probes.withdraw(&mut self.object, scope, file.mapped);
+        if let Err(error) = known {
+            let text = format!(
+                "an agent that puts breakpoints back into {path} kills the process: they are not known any more ({error:#})"
+            );
+            self.notices
+                .push(Notice::Warning(clean(&text).into_owned()));
+        }
     }
 
     /// Gives up allocators of which, once return addresses are left alone, too
@@ -137,8 +148,7 @@ impl Session {
             if !findings.is_empty() {
                 self.withdraw(scope, &allocator.file, &allocator.path, &findings);
             } else if !rest(functions, &starts).has_heap {
-                self.probes
-                    .withdraw(&mut self.object, scope, allocator.file.mapped);
+                self.withdraw_probes(scope, &allocator.file, &allocator.path);
                 self.losses.left_alone += functions.len() as u64;
                 self.notices.push(Notice::Warning(format!(
                     "{} is not traced any more: return addresses are left alone from now on, and it is not certain where {} end",

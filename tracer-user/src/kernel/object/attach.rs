@@ -17,6 +17,9 @@ use crate::process::address::FileOffset;
 /// The program at all places of USDT probes.
 const USDT: &str = "uf_usdt";
 
+/// The program that does nothing.
+const EMPTY: &str = "uf_empty";
+
 /// The program at the probe that a JVM hits for each object.
 const OBJECTS: &str = "uf_java_new";
 
@@ -199,6 +202,19 @@ impl Object {
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
         self.attach_at(OBJECTS, offsets, file, pid)
+    }
+
+    /// The same for a program that does nothing.
+    ///
+    /// # Errors
+    /// See [`Object::attach_usdt`].
+    pub fn attach_empty(
+        &mut self,
+        offsets: &[FileOffset],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        self.attach_at(EMPTY, offsets, file, pid)
     }
 
     fn attach_at(
