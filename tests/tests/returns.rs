@@ -12,7 +12,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{Recording, Target, Tracer, binary, kernel_version, target_path, targets};
+use unfreed_tests::{
+    Recording, Sums, Target, Tracer, binary, kernel_version, target_path, targets,
+};
 
 /// The first kernel with `uprobe_multi` links.
 const LINKS: (u32, u32) = (6, 6);
@@ -142,6 +144,25 @@ fn the_rules_of_mappings_hold() -> Result<()> {
             "map_over_own",
         ];
         agrees_on(road, "mappings", &commands)?.has_nothing_else()?;
+    }
+    Ok(())
+}
+
+/// Static programs choose their `memset` themselves when they start.
+#[test]
+fn static_programs_count_the_same_as_by_return_probes() -> Result<()> {
+    for program in ["leak_static", "leak_static_pie", "leak_musl_static"] {
+        let path = target_path(program)?.display().to_string();
+        let run = |how: &[&str]| -> Result<Sums> {
+            let command = [path.as_str(), "scratch_blocks", "cache_blocks"];
+            let finished = Tracer::run(how, &command)?.wait()?;
+            let report = finished.report()?;
+            ensure!(report.lost() == 0, "{program} {:?}", report.occurred());
+            Ok(report.sums("", MemoryKind::Heap))
+        };
+        let replaced = run(REPLACE)?;
+        ensure!(replaced.allocated_count >= 150, "{program} {replaced:?}");
+        ensure!(replaced == run(INSTRUCTIONS)?, "{program} {replaced:?}");
     }
     Ok(())
 }

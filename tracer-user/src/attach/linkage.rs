@@ -174,15 +174,20 @@ impl Linkage {
         sections: &SectionTable<'a, FileHeader64<Endianness>, R>,
     ) -> Result<()> {
         let mut return_first = HashSet::new();
-        // A static program has no other table; that of a library may be large.
-        let of_kind = |kind| sections.iter().find(|s| s.sh_type(endian) == kind);
-        if let Some(section) = of_kind(SHT_DYNSYM).or_else(|| of_kind(SHT_SYMTAB)) {
+        // A static program exports nothing; a library's other table may be large.
+        for kind in [SHT_DYNSYM, SHT_SYMTAB] {
+            let Some(section) = sections.iter().find(|s| s.sh_type(endian) == kind) else {
+                continue;
+            };
             let symbols = Symbols::read(endian, data, sections, section)?;
             let returning = symbols.named(endian, &RETURN_FIRST);
             return_first.extend(returning.map(|symbol| symbol.address));
             let functions = symbols.functions(endian);
             let starts: Vec<_> = functions.filter_map(|at| self.offset(at)).collect();
-            self.starts.extend(starts);
+            self.starts.extend(&starts);
+            if !starts.is_empty() {
+                break;
+            }
         }
         let offsets = return_first.iter();
         self.return_first = offsets.filter_map(|at| self.offset(*at)).collect();

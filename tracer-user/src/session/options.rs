@@ -91,7 +91,7 @@ impl Options {
             jvm_probes: false,
             jvm_attach: false,
             follow: false,
-            returns: ReturnsChoice::Replace,
+            returns: ReturnsChoice::Auto,
             threads: false,
             sizes: Sizes {
                 live: 1024,
