@@ -26,7 +26,7 @@ const FILE: &str = "UNFREED_HUGE_FILE";
 
 /// Runs a part in a process of its own. Returns its peak of memory, KiB.
 fn peak_of(part: &str, file: &Path) -> u64 {
-    let output = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new("/proc/self/exe")
         .args(["--exact", "report::huge::the_other_process", "--nocapture"])
         .env(PART, part)
         .env(FILE, file)

@@ -326,7 +326,7 @@ fn compiled_code_is_named_by_a_perf_map_that_each_report_reads_once() {
         let reason = frame.reason.unwrap();
         let expected = ["no perf map", "perf map /tmp/perf-"];
         let is_told = |what: &&str| reason.starts_with(&format!("code made at run time; {what}"));
-        assert!(expected.iter().any(|what| is_told(what)), "{reason}");
+        assert!(expected.iter().any(is_told), "{reason}");
         assert_eq!((frame.origin, frame.function), (Origin::Unknown, None));
         symbolizer = Symbolizer::new();
     }
