@@ -85,12 +85,22 @@ fn pausing_32_bit_program() -> Vec<u8> {
     file
 }
 
+/// Starts a program that was just written. Until it has called `exec`, a child of
+/// another test's may have the file open for writing as we did.
+fn spawn_when_closed(program: &Path) -> Result<std::io::Result<Child>> {
+    wait_until("the program's file to be closed", || {
+        let spawned = Command::new(program).spawn();
+        let busy = matches!(&spawned, Err(error) if error.raw_os_error() == Some(libc::ETXTBSY));
+        Ok((!busy).then_some(spawned))
+    })
+}
+
 #[test]
 fn a_32_bit_process() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let program = folder.path().join("pause32");
     write_program(&program, &pausing_32_bit_program())?;
-    match Command::new(&program).spawn() {
+    match spawn_when_closed(&program)? {
         Ok(child) => {
             let child = Ended(child);
             record(child.0.id())?.fails_saying(&["32-bit", &child.0.id().to_string()])
