@@ -23,6 +23,7 @@ use crate::report::names::clean;
 use crate::session::preflight::checks;
 use crate::session::returns::walker_in;
 use crate::session::seccomp::has_filter;
+use crate::session::shadow_stack;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
@@ -186,12 +187,18 @@ fn own_stacks(session: &mut Session) -> Result<Stacks> {
 }
 
 /// Why results would be taken at return instructions.
-fn why_instructions(code: &CodeSpace, would_kill: bool) -> Option<String> {
+fn why_instructions(code: &CodeSpace, filter_kills: bool) -> Option<String> {
     let because = |why: String| format!("at return instructions: {why}");
-    if would_kill {
-        return Some(because(
-            "return probes would kill it, by its seccomp filter".into(),
-        ));
+    let pid = code.process().pid();
+    let deadly = if filter_kills && has_filter(pid) {
+        Some("seccomp filter")
+    } else {
+        shadow_stack::return_probe_kills(pid).then_some("shadow stack")
+    };
+    if let Some(what) = deadly {
+        return Some(because(format!(
+            "return probes would kill it, by its {what}"
+        )));
     }
     let walker = walker_in(code)?;
     Some(because(format!(
@@ -231,7 +238,7 @@ fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
-    let why = why_instructions(&code, filter_kills && has_filter(pid));
+    let why = why_instructions(&code, filter_kills);
     let returns = match why {
         Some(_) => Returns::Instructions,
         None => Returns::Replaced,

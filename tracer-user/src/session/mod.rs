@@ -27,6 +27,7 @@ pub mod preflight;
 pub mod progress;
 pub mod returns;
 pub mod seccomp;
+pub mod shadow_stack;
 pub mod stop;
 mod sums;
 pub mod target;

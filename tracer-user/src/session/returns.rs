@@ -14,7 +14,7 @@ use tracer_ebpf::site::Site;
 
 use super::calibrate;
 use super::left_alone::Notice;
-use super::{Session, seccomp};
+use super::{Session, seccomp, shadow_stack};
 use crate::attach::plan::Returns;
 use crate::attach::symbols;
 use crate::attach::walkers::{self, Seen, Walker};
@@ -130,15 +130,19 @@ impl Session {
         if self.probes.returns() == Returns::Instructions || self.returns.has_failed {
             return Ok(());
         }
-        if has_filter && self.filter_kills() {
+        let deadly = if has_filter && self.filter_kills() {
+            Some("seccomp filter")
+        } else {
+            shadow_stack::return_probe_kills(pid).then_some("shadow stack")
+        };
+        if let Some(what) = deadly {
+            let why = format!(
+                "process {pid} has a {what}, and on this kernel a return probe kills such a process"
+            );
             if self.options.returns == ReturnsChoice::Replace {
-                bail!(
-                    "process {pid} has a seccomp filter, and on this kernel a return probe kills such a process; leave --returns at auto"
-                );
+                bail!("{why}; leave --returns at auto");
             }
-            return self.leave_returns_alone(format!(
-                "process {pid} has a seccomp filter, and on this kernel a return probe kills such a process"
-            ));
+            return self.leave_returns_alone(why);
         }
         if self.options.returns == ReturnsChoice::Replace {
             return Ok(());
