@@ -170,6 +170,17 @@ impl Tracer {
         self.child.id()
     }
 
+    /// The report of the last `--interval`; `None` before the first.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn report_so_far(&self) -> Result<Option<View>> {
+        let Ok(text) = fs::read_to_string(self.folder.path().join("report.json")) else {
+            return Ok(None);
+        };
+        Ok(Some(View::new(serde_json::from_str(&text)?)))
+    }
+
     /// The folder of `report.json`, which ends with this value.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()

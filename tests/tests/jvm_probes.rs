@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::jvm::{Jvm, LiveThread};
-use unfreed_tests::{Jdk, Target, Tracer, View, unfreed};
+use unfreed_tests::{Jdk, Target, Tracer, View, unfreed, wait_until};
 
 const COLLECTIONS: u64 = 7;
 const CLASSES: u64 = 41;
@@ -196,13 +196,25 @@ fn hits_that_nobody_reads_are_counted_as_lost() -> Result<()> {
 #[test]
 fn a_machine_that_we_start_is_counted_too() -> Result<()> {
     let jdk = &Jdk::full()?;
-    // The program ends at once: its standard input is empty.
     let java = jdk.java(&[], "Probes", &[])?;
     let command: Vec<_> = [java.get_program()]
         .into_iter()
         .chain(java.get_args())
         .collect();
-    let report = Tracer::run(&[], &command)?.wait()?.report()?;
+    let (commands, end) = std::io::pipe()?;
+    let options = ["--interval", "200ms"];
+    let tracer = Tracer::run_with(&options, &command, |tracer| {
+        tracer.stdin(commands);
+    })?;
+    // The program collects as it ends, which is when its input does.
+    wait_until("probes in the JVM", || {
+        let report = tracer.report_so_far()?;
+        Ok(report
+            .is_some_and(|report| !report.jvm.is_empty())
+            .then_some(()))
+    })?;
+    drop(end);
+    let report = tracer.wait()?.report()?;
     let jvm = only(&report)?;
     assert!(jvm.collections.full >= 1, "{:?}", jvm.collections);
     // Its library is found once it is mapped: the first classes are missed,

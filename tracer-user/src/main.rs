@@ -2,6 +2,8 @@
 //! that is never freed.
 
 mod allocator;
+#[cfg(test)]
+mod alone;
 mod attach;
 mod cli;
 mod commands;

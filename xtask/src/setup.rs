@@ -66,6 +66,7 @@ impl Group {
             // The libraries of Debian's QEMU; itself it is unpacked, not installed.
             Self::Vm => &[
                 "libaio1",
+                "libbpf1",
                 "libcap-ng0",
                 "libcapstone4",
                 "libfdt1",

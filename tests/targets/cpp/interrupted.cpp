@@ -13,7 +13,7 @@
 
 extern "C" int library_adds(int one, int other);
 
-static const int SIGNALS = 2000;
+static const int SIGNALS = 20000;
 static const int ROUNDS = 3000;
 static volatile int arrived;
 

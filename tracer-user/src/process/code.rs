@@ -284,6 +284,7 @@ fn next_id() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone;
     use crate::process::maps::Device;
     use crate::process::segments::{MAX_LAYERS, MAX_SEGMENTS};
 
@@ -414,61 +415,70 @@ mod tests {
 
     /// Bytes of this process in memory.
     fn resident() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.unwrap().trim().trim_end_matches(" kB").parse::<u64>();
-        kib.unwrap() << 10
+        alone::memory("VmRSS")
     }
 
     /// Each mapping cuts the one before it in two: there is no gap, so nothing
     /// looked whether there is room.
     #[test]
     fn mappings_within_mappings_are_bounded() {
-        let (mut space, mut files) = (space(), ModuleFiles::new());
-        let before = resident();
-        space.add(range(0, 1 << 46, 0, "[all]"), 0, &mut files);
-        for at in 1..300_000_u64 {
-            let name = format!("[{at}]");
-            space.add(
-                range(at << 16, (at << 16) + 0x1000, 0, &name),
-                at,
-                &mut files,
-            );
-        }
-        assert!(space.not_kept > 200_000, "{}", space.not_kept);
-        let known = space.segments.as_ref().unwrap();
-        assert!(known.ranges() <= MAX_SEGMENTS);
-        assert!(known.bytes() <= MAX_BYTES);
-        assert!(
-            resident() - before < 2 * MAX_BYTES,
-            "{}",
-            resident() - before
+        alone::run(
+            module_path!(),
+            "mappings_within_mappings_are_bounded",
+            || {
+                let (mut space, mut files) = (space(), ModuleFiles::new());
+                let before = resident();
+                space.add(range(0, 1 << 46, 0, "[all]"), 0, &mut files);
+                for at in 1..300_000_u64 {
+                    let name = format!("[{at}]");
+                    space.add(
+                        range(at << 16, (at << 16) + 0x1000, 0, &name),
+                        at,
+                        &mut files,
+                    );
+                }
+                assert!(space.not_kept > 200_000, "{}", space.not_kept);
+                let known = space.segments.as_ref().unwrap();
+                assert!(known.ranges() <= MAX_SEGMENTS);
+                assert!(known.bytes() <= MAX_BYTES);
+                assert!(
+                    resident() - before < 2 * MAX_BYTES,
+                    "{}",
+                    resident() - before
+                );
+                assert_eq!(found(&space, 1 << 16, 300_000).as_deref(), Some("[1]"));
+                // What came when there was no room has no name, and what it replaced
+                // has not a wrong one.
+                assert_eq!(found(&space, 299_990 << 16, 300_000), None);
+            },
         );
-        assert_eq!(found(&space, 1 << 16, 300_000).as_deref(), Some("[1]"));
-        // What came when there was no room has no name, and what it replaced
-        // has not a wrong one.
-        assert_eq!(found(&space, 299_990 << 16, 300_000), None);
     }
 
     #[test]
     fn mappings_upon_each_other_are_bounded() {
-        let (mut space, mut files) = (space(), ModuleFiles::new());
-        let before = resident();
-        let long = "x".repeat(4000);
-        for at in 0..30_000_u64 {
-            let start = at % 1000 * 0x2000;
-            let name = format!("[{long}{at}]");
-            space.add(range(start, start + 0x1000, 0, &name), at, &mut files);
-        }
-        assert!(space.not_kept > 0);
-        assert!(
-            resident() - before < 2 * MAX_BYTES,
-            "{}",
-            resident() - before
+        alone::run(
+            module_path!(),
+            "mappings_upon_each_other_are_bounded",
+            || {
+                let (mut space, mut files) = (space(), ModuleFiles::new());
+                let before = resident();
+                let long = "x".repeat(4000);
+                for at in 0..30_000_u64 {
+                    let start = at % 1000 * 0x2000;
+                    let name = format!("[{long}{at}]");
+                    space.add(range(start, start + 0x1000, 0, &name), at, &mut files);
+                }
+                assert!(space.not_kept > 0);
+                assert!(
+                    resident() - before < 2 * MAX_BYTES,
+                    "{}",
+                    resident() - before
+                );
+                // The room went to the oldest; what came later is known to be unknown.
+                let last = found(&space, 999 * 0x2000, 30_000);
+                assert!(last.is_none() || last == Some(format!("[{long}29999]")));
+            },
         );
-        // The room went to the oldest; what came later is known to be unknown.
-        let last = found(&space, 999 * 0x2000, 30_000);
-        assert!(last.is_none() || last == Some(format!("[{long}29999]")));
     }
 
     /// Large mappings over many small ones, again and again, in a bounded time.
@@ -494,34 +504,40 @@ mod tests {
     /// A process with many mappings that forks without end.
     #[test]
     fn forks_share_what_they_do_not_change_and_all_are_bounded() {
-        let mut files = ModuleFiles::new();
-        let whole = Room::of(64 << 20);
-        let process = ProcessHandle::open(std::process::id()).unwrap();
-        let mut parent = CodeSpace::empty(process, whole.part(MAX_BYTES));
-        for at in 0..20_000_u64 {
-            parent.add(
-                range(at << 13, (at << 13) + 0x1000, 0, "[a]"),
-                at,
-                &mut files,
-            );
-        }
-        let before = resident();
-        let mut children: Vec<_> = (0..300).map(|_| parent.fork(1)).collect();
-        assert!(resident() - before < 8 << 20, "{}", resident() - before);
-        for child in &mut children {
-            child.add(range(0, 0x1000, 0, "[b]"), 30_000, &mut files);
-        }
-        assert!(resident() - before < 128 << 20, "{}", resident() - before);
-        let names: Vec<_> = children
-            .iter()
-            .map(|child| found(child, 0, 30_000))
-            .collect();
-        assert!(names.iter().all(|name| name.as_deref() != Some("[a]")));
-        assert_eq!(names[0].as_deref(), Some("[b]"));
-        let without = names.iter().filter(|name| name.is_none()).count();
-        let lost = children.iter().filter(|child| child.not_kept > 0).count();
-        assert!(without > 200 && lost == without, "{without} {lost}");
-        drop(children);
-        assert!(whole.take(48 << 20).is_some(), "all is given back");
+        alone::run(
+            module_path!(),
+            "forks_share_what_they_do_not_change_and_all_are_bounded",
+            || {
+                let mut files = ModuleFiles::new();
+                let whole = Room::of(64 << 20);
+                let process = ProcessHandle::open(std::process::id()).unwrap();
+                let mut parent = CodeSpace::empty(process, whole.part(MAX_BYTES));
+                for at in 0..20_000_u64 {
+                    parent.add(
+                        range(at << 13, (at << 13) + 0x1000, 0, "[a]"),
+                        at,
+                        &mut files,
+                    );
+                }
+                let before = resident();
+                let mut children: Vec<_> = (0..300).map(|_| parent.fork(1)).collect();
+                assert!(resident() - before < 8 << 20, "{}", resident() - before);
+                for child in &mut children {
+                    child.add(range(0, 0x1000, 0, "[b]"), 30_000, &mut files);
+                }
+                assert!(resident() - before < 128 << 20, "{}", resident() - before);
+                let names: Vec<_> = children
+                    .iter()
+                    .map(|child| found(child, 0, 30_000))
+                    .collect();
+                assert!(names.iter().all(|name| name.as_deref() != Some("[a]")));
+                assert_eq!(names[0].as_deref(), Some("[b]"));
+                let without = names.iter().filter(|name| name.is_none()).count();
+                let lost = children.iter().filter(|child| child.not_kept > 0).count();
+                assert!(without > 200 && lost == without, "{without} {lost}");
+                drop(children);
+                assert!(whole.take(48 << 20).is_some(), "all is given back");
+            },
+        );
     }
 }

@@ -14,8 +14,7 @@ use super::maps::read_executable;
 
 /// What to call a translator, by the start of the name of a file with code
 /// that it has mapped: its own executable, or a library that it brings.
-const BY_FILE: [(&str, &str); 9] = [
-    ("vgpreload_core-", "valgrind"),
+const BY_FILE: [(&str, &str); 8] = [
     ("libdynamorio.so", "DynamoRIO"),
     ("pinbin", "Intel Pin"),
     ("libpinvm", "Intel Pin"),
@@ -70,7 +69,6 @@ mod tests {
         for (path, translator) in [
             ("/usr/libexec/valgrind/memcheck-amd64-linux", "valgrind"),
             ("/opt/valgrind/massif-amd64-linux", "valgrind"),
-            ("/usr/lib/vgpreload_core-amd64-linux.so", "valgrind"),
             ("/opt/dr/lib64/release/libdynamorio.so.10.0", "DynamoRIO"),
             ("/opt/pin/intel64/bin/pinbin", "Intel Pin"),
             ("/usr/bin/qemu-x86_64-static", "QEMU's user mode"),

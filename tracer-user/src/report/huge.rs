@@ -5,91 +5,59 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::Command;
 
-use super::diff::{self, Snapshot};
 use super::long_names::{MAX_WRITTEN, cut};
 use super::model::{Frame, Report, Site};
 use super::name::{MAX_NAME, Name, Names};
 use super::{input, output, sample, text};
+use crate::alone;
 use crate::cli::args::Format;
 
 const SITES: u64 = 16_000;
 const FRAMES: u64 = 127;
 
-/// Peak of memory that the process may have, KiB.
-const LIMIT: u64 = 1 << 20;
+/// Peak of memory that the process may have, bytes.
+const LIMIT: u64 = 1 << 30;
 
-/// Says what the other process is to do, and with which file.
-const PART: &str = "UNFREED_HUGE_PART";
-const FILE: &str = "UNFREED_HUGE_FILE";
-
-/// Runs a part in a process of its own. Returns its peak of memory, KiB.
-fn peak_of(part: &str, file: &Path) -> u64 {
-    let output = Command::new("/proc/self/exe")
-        .args(["--exact", "report::huge::the_other_process", "--nocapture"])
-        .env(PART, part)
-        .env(FILE, file)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{part}: {said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    for line in said.lines().filter(|line| line.starts_with("  ")) {
-        eprintln!("{part}:{line}");
-    }
-    let peak = said.lines().find_map(|line| line.strip_prefix("  peak "));
-    peak.and_then(|kib| kib.parse().ok())
-        .unwrap_or_else(|| panic!("{part}: {said}"))
-}
-
+/// Names that many frames share.
 #[test]
 fn the_largest_report_stays_under_1_gib() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("report.json");
-    for part in ["shared", "distinct", "read", "diff"] {
-        let peak = peak_of(part, &file);
-        assert!(peak < LIMIT, "{part}: {peak} KiB");
-    }
+    alone::run(
+        module_path!(),
+        "the_largest_report_stays_under_1_gib",
+        || {
+            write_all(&cut_report(false), &[Format::Folded], None);
+            check_peak();
+        },
+    );
 }
 
-/// What [`peak_of`] runs; nothing by itself.
+/// Names that no other frame has; and the report is read again.
 #[test]
-fn the_other_process() {
-    let (Ok(part), Ok(file)) = (std::env::var(PART), std::env::var(FILE)) else {
-        return;
-    };
-    let file = Path::new(&file);
-    match part.as_str() {
-        "read" => check_table(&input::read_report(file).unwrap()),
-        "diff" => {
-            let side = || Snapshot::read(file).unwrap();
-            let diff = diff::compare(side(), side()).unwrap();
-            let mut sink = Counted::default();
-            diff::write(&diff, Format::Svg, &mut sink).unwrap();
-            println!("  Svg {}", sink.0);
-        }
-        names => {
-            let mut report = report(names == "distinct");
-            cut(&mut report, MAX_WRITTEN);
-            assert!(report.shortened.names > 0);
-            println!("  {:?}", report.shortened);
-            // Each format once: this is long enough.
-            match names {
-                "shared" => write_all(&report, &[Format::Folded, Format::Json], None),
-                _ => {
-                    let formats = [Format::Text, Format::Svg, Format::Pprof, Format::Json];
-                    write_all(&report, &formats, Some(file));
-                }
-            }
-        }
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    println!("  peak {}", peak.unwrap().trim().trim_end_matches(" kB"));
+fn the_largest_report_of_distinct_names_stays_under_1_gib() {
+    let test = "the_largest_report_of_distinct_names_stays_under_1_gib";
+    alone::run(module_path!(), test, || {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("report.json");
+        let formats = [Format::Text, Format::Svg, Format::Pprof, Format::Json];
+        write_all(&cut_report(true), &formats, Some(&file));
+        check_table(&input::read_report(&file).unwrap());
+        check_peak();
+    });
+}
+
+fn cut_report(distinct: bool) -> Report {
+    let mut report = report(distinct);
+    cut(&mut report, MAX_WRITTEN);
+    assert!(report.shortened.names > 0);
+    println!("  {:?}", report.shortened);
+    report
+}
+
+fn check_peak() {
+    let peak = alone::memory("VmHWM");
+    println!("  peak {} MiB", peak >> 20);
+    assert!(peak < LIMIT, "{peak} bytes");
 }
 
 /// Writes a report in some formats, as JSON to a file if there is one.
