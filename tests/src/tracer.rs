@@ -155,14 +155,13 @@ impl Tracer {
         stderr.wait_for(&format!("a line with {part:?}"), |line| line.contains(part))
     }
 
-    /// Waits for a line on standard output that ends with `end`.
+    /// Waits for a line on standard output that ends with `end`, and returns it.
     ///
     /// # Errors
     /// The tracer ended instead.
-    pub fn wait_printed(&mut self, end: &str) -> Result<()> {
+    pub fn wait_printed(&mut self, end: &str) -> Result<String> {
         let stdout = self.stdout.as_mut().context("standard output is closed")?;
-        let line = stdout.wait_for(end, |line| line.ends_with(end));
-        line.map(drop)
+        stdout.wait_for(end, |line| line.ends_with(end))
     }
 
     /// The tracer's own process id.

@@ -1,12 +1,13 @@
 //! Call paths of Java threads are whole: to the thread's start, through all
 //! that a JVM has on its stacks, with no special flag.
 
+use std::io::Write;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::java_stack::{ends_in, has_frame, is_java};
 use unfreed_tests::model::{Frame, Origin, Site, StackEnd};
-use unfreed_tests::{Jdk, Target, Tracer, View};
+use unfreed_tests::{Jdk, Target, Tracer, View, wait_known};
 
 /// The only caller of `calloc` in a deflater's beginning.
 const DEFLATER: [&str; 2] = ["Java_java_util_zip_Deflater_init", "calloc"];
@@ -205,7 +206,15 @@ fn a_jvm_that_is_run() -> Result<()> {
         let command: Vec<_> = std::iter::once(java.get_program())
             .chain(java.get_args())
             .collect();
-        let finished = Tracer::run(&[], &command)?.wait()?;
+        let (commands, mut go) = std::io::pipe()?;
+        let mut tracer = Tracer::run_with(&[], &command, |tracer| {
+            tracer.stdin(commands);
+        })?;
+        let ready = tracer.wait_printed(" ready")?;
+        let pid = ready.split(' ').next().unwrap_or_default().parse()?;
+        wait_known(tracer.pid(), pid)?;
+        go.write_all(b"\n")?;
+        let finished = tracer.wait()?;
         let calls = finished
             .stdout
             .lines()
@@ -226,7 +235,10 @@ fn a_shell_that_execs_java() -> Result<()> {
     shell.arg(java.get_program()).args(java.get_args());
     let mut target = Target::start_with(&mut shell)?;
     let tracer = Tracer::record(target.pid, &["--follow"])?;
-    let calls = target.ask("go", "done ")?.parse()?;
+    target.tell("go")?;
+    let java = target.wait_ready()?;
+    wait_known(tracer.pid(), java)?;
+    let calls = target.ask("", "done ")?.parse()?;
     ensure!(target.finish()?.success());
     let report = tracer.wait()?.report()?;
     ensure!(report.processes.len() == 2, "{:?}", report.processes);

@@ -1,5 +1,6 @@
 package stacks;
 
+import common.Pid;
 import java.io.IOException;
 import java.io.PrintWriter;
 import java.lang.invoke.MethodHandle;
@@ -28,8 +29,8 @@ import java.util.zip.Inflater;
  * <p>{@code work N} runs N rounds in each of three new threads, and tells how
  * often {@code Deflater.init} was called; {@code traces FILE} writes where
  * from, if {@code -Dtraced=true}; {@code forever} works until the end.
- * With an argument the main thread does a few rounds once it has settled, and
- * that is all.
+ * With an argument the main thread does a few rounds once it is told to, and that
+ * is all.
  */
 public class Mix {
     interface Shape {
@@ -72,7 +73,8 @@ public class Mix {
         rounds(1);
         if (arguments.length > 0) {
             // Tables of libraries that were just loaded come a little later.
-            Thread.sleep(2_000);
+            System.out.println(Pid.own() + " ready");
+            System.in.read();
             System.out.println("done " + settled());
             // Names are read from a process that lives.
             Thread.sleep(2_000);
