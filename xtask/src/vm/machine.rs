@@ -220,10 +220,13 @@ impl Emulator {
             .arg("-initrd")
             .arg(boot.initramfs)
             .arg("-append")
-            // The timer is late where the host has other work: not looked at. To
-            // clear all memory that the kernel gives itself is 5 % of a start.
+            // The timer is late where the host has other work: not looked at. Memory
+            // has to be cleared as the kernel gives it out (`init_on_alloc`, which is
+            // Debian's default): files come into it from another process, which the
+            // emulator does not notice, and it would go on to run translations of
+            // the code that was there before.
             .arg(format!(
-                "console=ttyS0 panic=-1 mitigations=off no_timer_check init_on_alloc=0 unfreed.keep={} unfreed.job={}",
+                "console=ttyS0 panic=-1 mitigations=off no_timer_check init_on_alloc=1 unfreed.keep={} unfreed.job={}",
                 keep.join(":"),
                 boot.script.display()
             ));
