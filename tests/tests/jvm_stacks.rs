@@ -82,6 +82,7 @@ fn deflaters(report: &View, method: &str) -> u64 {
 fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
     let mut target = jdk.start(options, "stacks.Mix", &[])?;
     let tracer = Tracer::record(target.pid, &[])?;
+    wait_known(tracer.pid(), target.pid)?;
     let calls: u64 = target.ask(&format!("work {rounds}"), "done ")?.parse()?;
     let report = tracer.stop()?.report()?;
     check(&report, jdk)?;
@@ -124,6 +125,7 @@ fn a_compiler_at_work() -> Result<()> {
     // Loads the libraries.
     target.ask(&order(1), "done ")?;
     let tracer = Tracer::record(target.pid, &["--max-sites", "65536"])?;
+    wait_known(tracer.pid(), target.pid)?;
     let reads: u64 = target.ask(&order(40), "done ")?.parse()?;
     let report = tracer.stop()?.report()?;
     check(&report, &jdk)?;
@@ -146,6 +148,7 @@ fn virtual_threads() -> Result<()> {
 fn virtual_threads_of(jdk: &Jdk) -> Result<()> {
     let mut target = jdk.start(&[], "stacks.Virtual", &[])?;
     let tracer = Tracer::record(target.pid, &[])?;
+    wait_known(tracer.pid(), target.pid)?;
     let counts = target.ask("work 60", "done ")?;
     let (before, after) = counts.split_once(' ').context("no two numbers")?;
     let (before, after): (u64, u64) = (before.parse()?, after.parse()?);

@@ -50,9 +50,7 @@ pub(crate) fn build() -> Result<(EndToEnd, Vec<Unit>)> {
     Ok((EndToEnd { programs, timed }, units))
 }
 
-/// Builds the unit tests of programs: of the tracer, which does with them without
-/// the optimizations that it has otherwise (`profile.test` in Cargo.toml), and so
-/// is built anew.
+/// Builds the unit tests of programs: of the tracer, which takes long.
 ///
 /// # Errors
 /// Fails when something cannot be built.

@@ -102,12 +102,13 @@ impl Write for Counted {
 /// eighth frame has one that no other has.
 fn report(distinct: bool) -> Report {
     let mut names = Names::default();
+    let filling = "<long_n>".repeat(MAX_NAME / 8);
     let mut text = String::new();
     let mut name = |kind: &str, number: u64| -> Name {
         text.clear();
         write!(text, "{kind}{number}::").unwrap();
         let rest = MAX_NAME - text.len();
-        text.extend(std::iter::repeat_n("<long_n>", rest / 8));
+        text.push_str(&filling[..rest / 8 * 8]);
         names.intern(&text)
     };
     let mut some = |kind, count| {

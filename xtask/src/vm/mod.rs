@@ -37,7 +37,7 @@ const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
 const ENDS: [&str; 2] = ["5.10", "7"];
 /// How long a VM may take for a choice of tests, or for one command, while
 /// other work goes first.
-const PATIENCE: Duration = Duration::from_secs(20 * 60);
+const PATIENCE: Duration = Duration::from_secs(40 * 60);
 /// How long it may take for all tests.
 const FULL_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// How long a test may wait for a single fact, in seconds: a tracer may take

@@ -99,6 +99,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // One start for all.
     ("mappings", Choice::All),
+    // Files and names, and a bound on time.
+    ("hostile", Choice::Only(&[])),
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
