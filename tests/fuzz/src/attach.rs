@@ -4,5 +4,7 @@
 pub mod linkage;
 #[path = "../../../tracer-user/src/attach/returns.rs"]
 pub mod returns;
+#[path = "../../../tracer-user/src/attach/stretch.rs"]
+pub mod stretch;
 #[path = "../../../tracer-user/src/attach/symbols.rs"]
 pub mod symbols;

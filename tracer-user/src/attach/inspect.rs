@@ -15,8 +15,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::jump::leads_to;
+use super::plan::Returns;
 use super::probes::Scope;
 use super::stretch::{Stretch, difference};
+use crate::allocator::Allocator;
 use crate::process::bytes::Bytes;
 use crate::process::file::{ModuleFile, same_file};
 use crate::process::handle::ProcessHandle;
@@ -90,6 +92,15 @@ pub fn inspect(scope: Scope, file: &ModuleFile, stretches: &[Stretch]) -> Vec<Fi
         }
     }
     findings
+}
+
+/// The same of all that results taken in a way depend on in an allocator.
+pub fn inspect_allocator(scope: Scope, allocator: &Allocator, returns: Returns) -> Vec<Finding> {
+    let functions = allocator.functions.iter();
+    let stretches: Vec<_> = functions
+        .flat_map(|function| function.stretches(returns))
+        .collect();
+    inspect(scope, &allocator.file, &stretches)
 }
 
 /// The same for one process.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
-use crate::attach::inspect::{Finding, inspect};
+use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
 use crate::attach::probes::Scope;
@@ -285,11 +285,7 @@ fn not_probed(unseen: &Unseen) -> String {
 /// Functions of an allocator that would be left alone, and the others.
 fn hooked(pid: u32, allocator: &Allocator, returns: Returns) -> (Vec<Line>, Rest) {
     let functions = &allocator.functions;
-    let stretches: Vec<_> = functions
-        .iter()
-        .flat_map(|function| function.stretches(returns))
-        .collect();
-    let findings = inspect(Scope::Process(pid), &allocator.file, &stretches);
+    let findings = inspect_allocator(Scope::Process(pid), allocator, returns);
     let starts = left_alone(functions, &findings, &plan(functions, returns).unseen);
     let rest = rest(functions, &starts);
     let problems = findings

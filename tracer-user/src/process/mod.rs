@@ -13,6 +13,7 @@ mod record;
 pub mod room;
 mod segments;
 pub mod stack;
+pub mod status;
 pub mod symtab;
 pub mod translator;
 pub mod vdso;

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 
 use super::Session;
 use crate::allocator::{Allocator, AllocatorFunction};
-use crate::attach::inspect::{Finding, inspect};
+use crate::attach::inspect::{Finding, inspect_allocator};
 use crate::attach::plan::{Returns, plan};
 use crate::attach::probes::Scope;
 use crate::attach::rest::{is_endless, left_alone, rest};
@@ -47,11 +47,7 @@ impl Session {
     pub(super) fn sound_part(&mut self, scope: Scope, allocator: &Allocator) -> Sound {
         let returns = self.probes.returns();
         let functions = &allocator.functions;
-        let stretches: Vec<_> = functions
-            .iter()
-            .flat_map(|function| function.stretches(returns))
-            .collect();
-        let findings = inspect(scope, &allocator.file, &stretches);
+        let findings = inspect_allocator(scope, allocator, returns);
         let endless = plan(functions, returns).unseen;
         let starts = left_alone(functions, &findings, &endless);
         let mut rest = rest(functions, &starts);
@@ -138,11 +134,7 @@ impl Session {
         let returns = Returns::Instructions;
         for (scope, allocator) in self.probes.allocators() {
             let functions = &allocator.functions;
-            let stretches: Vec<_> = functions
-                .iter()
-                .flat_map(|function| function.stretches(returns))
-                .collect();
-            let findings = inspect(scope, &allocator.file, &stretches);
+            let findings = inspect_allocator(scope, &allocator, returns);
             let endless = plan(functions, returns).unseen;
             let starts = left_alone(functions, &[], &endless);
             if !findings.is_empty() {

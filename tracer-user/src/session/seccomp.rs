@@ -7,7 +7,6 @@
 //! What a kernel does is found out on a child of ours.
 
 use std::arch::naked_asm;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -21,6 +20,7 @@ use super::calibrate::file_offset;
 use crate::kernel::memory::release;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
+use crate::process::status::any_thread;
 
 /// The first kernel whose return probes make a system call, and the first that
 /// keeps it from filters.
@@ -40,13 +40,7 @@ pub fn may_kill() -> Result<bool> {
 
 /// Whether any thread of a process has a filter.
 pub fn has_filter(pid: u32) -> bool {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return false;
-    };
-    tasks.flatten().any(|task| {
-        let status = fs::read_to_string(task.path().join("status"));
-        status.is_ok_and(|status| mode(&status).is_some_and(|mode| mode != 0))
-    })
+    any_thread(pid, |status| mode(status).is_some_and(|mode| mode != 0))
 }
 
 /// The mode in a thread's `status`: 0 none, 1 strict, 2 a filter.

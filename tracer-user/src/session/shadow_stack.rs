@@ -6,9 +6,8 @@
 //! stack"). No machine of ours has shadow stacks, so this follows from the
 //! kernel's source alone.
 
-use std::fs;
-
 use crate::kernel::memory::release;
+use crate::process::status::any_thread;
 
 /// The first kernel whose return probes change both copies.
 const FIXED: (u32, u32) = (6, 11);
@@ -17,17 +16,7 @@ const FIXED: (u32, u32) = (6, 11);
 /// kernel does not know what to do with that.
 pub fn return_probe_kills(pid: u32) -> bool {
     let is_old = release().is_ok_and(|release| release < FIXED);
-    is_old && has_shadow_stack(pid)
-}
-
-fn has_shadow_stack(pid: u32) -> bool {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return false;
-    };
-    tasks.flatten().any(|task| {
-        let status = fs::read_to_string(task.path().join("status"));
-        status.is_ok_and(|status| is_on(&status))
-    })
+    is_old && any_thread(pid, is_on)
 }
 
 /// Whether a thread's `status` says so.
