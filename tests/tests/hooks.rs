@@ -2,6 +2,7 @@
 //! while they are: the target lives, and the report says what is not seen.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{LeftAlone, LeftAloneCause};
@@ -9,9 +10,16 @@ use unfreed_tests::{
     ReturnProbe, Sums, Target, Tracer, View, patched_bytes, target_path, unfreed, wait_until,
 };
 
+/// Starts the target at addresses that are the same each time: a byte of a jump may
+/// be the file's by chance.
+fn start_in_place() -> Result<Target> {
+    let program = target_path("hooked")?;
+    Target::start_with(Command::new("setarch").arg("-R").arg(program))
+}
+
 /// Starts a target and has it change its code.
 fn hooked_by(command: &str) -> Result<Target> {
-    let mut target = Target::start("hooked")?;
+    let mut target = start_in_place()?;
     target.command(command)?;
     Ok(target)
 }
@@ -166,7 +174,7 @@ fn another_tracers_probe_is_no_hook() -> Result<()> {
 
 /// The probes go at once, and what was seen until then stands.
 fn is_noticed_while_traced(command: &str) -> Result<()> {
-    let mut target = Target::start("hooked")?;
+    let mut target = start_in_place()?;
     let mut tracer = Tracer::record(target.pid, &[])?;
     let before = target.command("leak_blocks")?;
     target.command(command)?;
