@@ -152,7 +152,7 @@ pub(crate) fn find_site(context: &ProbeContext) {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);
-            let first = (SiteKind::Memory, (*context.regs).rip);
+            let first = (SiteKind::Memory, 0);
             (*thread).call.site = inflight::site(context.regs, first, thread, time, size);
         }
     }

@@ -31,6 +31,8 @@ pub enum EventKind {
     /// Sent by the last of its threads (`thread`), and by each that ends at the
     /// same moment: what its first thread says holds, and else the last word.
     Exit = 9,
+    /// `image` belongs to the group of processes `other`.
+    Group = 10,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.

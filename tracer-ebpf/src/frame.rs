@@ -3,6 +3,8 @@
 //! ```text
 //!  63..60  59                 47 46                              0
 //! +------+----------------------+---------------------------------+
+//! | 0101 | number of a file, 16 | return address: bytes from the file's start, 44 bits
+//! | 1101 | number of a file, 16 | the same of an address that a signal interrupted
 //! | 0000 |           0          | return address                  |
 //! | 1000 |           0          | address that a signal interrupted
 //! | 0100 | bytecode pointer, 16 | Method* / 8, 44 bits            |  (bits 59..44, 43..0)
@@ -13,6 +15,9 @@
 //! +------+----------------------+---------------------------------+
 //! ```
 //!
+//! A place in a file is the same for all processes that map it, at whatever
+//! addresses. All other words mean something in one process only.
+//!
 //! Java frames say more than an address, since that of the interpreter is the
 //! same for all methods, and compiled code gives its place to other code: the
 //! compile id tells which.
@@ -20,7 +25,17 @@
 /// What a word of a stack stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Frame {
-    /// Code of a file, or other code that is known by its address alone.
+    /// Code of a file.
+    File {
+        /// The file's number.
+        file: u32,
+        /// Where the return address, or the instruction itself, is in it, bytes
+        /// from its start.
+        offset: u64,
+        /// Whether a signal interrupted the instruction there.
+        interrupted: bool,
+    },
+    /// Code that is known by its address alone.
     Native {
         /// The return address, or the instruction itself.
         address: u64,
@@ -64,10 +79,17 @@ const CLASS: u64 = 1 << 60;
 /// Interpreted, and no bytecode with it.
 const SOMEWHERE: u64 = INTERPRETED | COMPILED;
 const CLASS_NAME: u64 = CLASS | COMPILED;
+const FILE: u64 = INTERPRETED | CLASS;
+const INTERRUPTED_FILE: u64 = FILE | INTERRUPTED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
 const METHOD_BITS: u32 = 44;
 const ID_SHIFT: u32 = 47;
+const FILE_SHIFT: u32 = 44;
+const FILE_OFFSET: u64 = (1 << FILE_SHIFT) - 1;
+
+/// Numbers of files are below this.
+pub const FILE_NUMBERS: u32 = 1 << 16;
 
 /// Compile ids are kept modulo this.
 pub const IDS: u64 = 1 << 13;
@@ -76,6 +98,20 @@ pub const IDS: u64 = 1 << 13;
 #[inline(always)]
 pub const fn native(address: u64, interrupted: u64) -> u64 {
     address | interrupted << 63
+}
+
+/// The word of a place in a file; `interrupted` is 1 if a signal was there.
+#[inline(always)]
+pub const fn in_file(file: u32, offset: u64, interrupted: u64) -> u64 {
+    FILE | offset & FILE_OFFSET
+        | (file as u64 & (FILE_NUMBERS as u64 - 1)) << FILE_SHIFT
+        | interrupted << 63
+}
+
+/// Whether a word means the same in all processes.
+#[inline(always)]
+pub const fn is_shared(word: u64) -> bool {
+    word & (TAGS & !INTERRUPTED) == FILE
 }
 
 /// The word of an interpreted frame. A `Method` is aligned to 8 bytes.
@@ -132,6 +168,11 @@ impl Frame {
                 klass: word & ADDRESS,
             },
             CLASS_NAME => Self::ClassName { word },
+            FILE | INTERRUPTED_FILE => Self::File {
+                file: (word >> FILE_SHIFT) as u32 & (FILE_NUMBERS - 1),
+                offset: word & FILE_OFFSET,
+                interrupted: word & INTERRUPTED != 0,
+            },
             _ => Self::Native {
                 address: word & !TAGS,
                 interrupted: word & INTERRUPTED != 0,
@@ -143,9 +184,9 @@ impl Frame {
         (word & ((1 << METHOD_BITS) - 1)) << 3
     }
 
-    /// Whether it is known by more than an address.
+    /// Whether it is HotSpot's.
     pub const fn is_java(self) -> bool {
-        !matches!(self, Self::Native { .. })
+        !matches!(self, Self::Native { .. } | Self::File { .. })
     }
 }
 
@@ -177,9 +218,28 @@ mod tests {
                 id: 77
             }
         );
+        for java in [
+            interpreted(method, 3),
+            interpreted_somewhere(method),
+            compiled(method, 5),
+            class(method),
+            class_name(u64::MAX),
+        ] {
+            assert!(!is_shared(java), "{java:x}");
+        }
         let klass = 0x7fff_0000_1238;
         assert_eq!(Frame::of(class(klass)), Frame::Class { klass });
         for interrupted in [0, 1] {
+            let word = in_file(0xffff, 0xfff_ffff_fff1, interrupted);
+            assert!(is_shared(word) && !is_shared(native(0x7fff_1234_5678, interrupted)));
+            assert_eq!(
+                Frame::of(word),
+                Frame::File {
+                    file: 0xffff,
+                    offset: 0xfff_ffff_fff1,
+                    interrupted: interrupted != 0
+                }
+            );
             assert_eq!(
                 Frame::of(native(0x7fff_1234_5678, interrupted)),
                 Frame::Native {

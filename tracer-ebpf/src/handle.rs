@@ -32,7 +32,7 @@ pub(crate) unsafe fn begin(context: &ProbeContext, kind: SiteKind, thread: *mut 
     let time = now();
     // SAFETY: the context's registers and the caller's record.
     unsafe {
-        let first = (kind, (*context.regs).rip);
+        let first = (kind, 0);
         Making {
             slot: (*context.regs).rsp,
             time,

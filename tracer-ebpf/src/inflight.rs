@@ -10,12 +10,14 @@ use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::{LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
+use tracer_ebpf::site::{LOCAL, LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
-use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, SITE_INDEX, SITES, THREADS};
+use crate::lifecycle;
+use crate::mapped;
+use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
 use crate::read::user_word;
 use crate::unwind::{self, Place};
 
@@ -91,10 +93,30 @@ fn look_again(thread: *mut Thread) -> bool {
             (*thread).image = image;
         }
         if image != 0 {
+            (*thread).group = group_of(image);
             (*thread).as_of = changes;
         }
     }
     image != 0
+}
+
+/// The group that the current process belongs to, which is one image.
+#[inline(always)]
+fn group_of(image: u64) -> u64 {
+    if maps::setting!(by_program) == 0 {
+        return image;
+    }
+    let Some(process) = PROCESSES.get_ptr_mut((bpf_get_current_pid_tgid() >> 32) as u32) else {
+        return image;
+    };
+    // SAFETY: a live map value. Two threads that do this write the same.
+    unsafe {
+        if (*process).group == 0 {
+            (*process).group = mapped::program().unwrap_or(image);
+            lifecycle::tell_group(image, (*process).group);
+        }
+        (*process).group
+    }
 }
 
 /// Forgets what a thread has in flight.
@@ -125,6 +147,7 @@ fn make_thread() -> Option<*mut Thread> {
     // SAFETY: a live map value.
     unsafe {
         (*thread).image = process.image;
+        (*thread).group = group_of(process.image);
         (*thread).as_of = changes;
     }
     Some(thread)
@@ -311,8 +334,8 @@ pub(crate) fn count_free(block: &Block, time: u64) {
 }
 
 /// The site of the current stack, made if it is new; [`LOST_SITE`] if there is
-/// no room. `first` is the word of the probed function, and differs from kind
-/// to kind.
+/// no room. `first` is as for [`unwind::capture`]; with another kind of site it
+/// has to be another.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
@@ -393,7 +416,8 @@ unsafe fn make_site(kind: SiteKind, thread: *mut Thread, walk: &Walk, time: u64,
 unsafe fn fill(site: *mut Site, kind: SiteKind, thread: *const Thread, walk: &Walk, time: u64) {
     // SAFETY: the caller owns the site and the thread's record.
     unsafe {
-        (*site).kind = kind as u32;
+        (*site).kind = kind as u32 | if walk.is_local { LOCAL } else { 0 };
+        (*site).group = (*thread).group;
         (*site).first_seen = time;
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;

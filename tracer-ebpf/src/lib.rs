@@ -11,6 +11,7 @@ pub mod callsite;
 pub mod class_name;
 pub mod compiled;
 pub mod event;
+pub mod file;
 pub mod frame;
 pub mod java;
 pub mod lifetime;

@@ -48,6 +48,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     };
     let process = Process {
         image,
+        group: parent.group,
         shares_heap: u32::from(shares_heap),
         padding: 0,
     };
@@ -140,6 +141,7 @@ pub(crate) fn exec(context: &RawTracePointContext) {
     // which the kernel cannot refuse.
     unsafe {
         (*process).image = image;
+        (*process).group = 0;
         (*process).shares_heap = 0;
     }
     maps::count(&PROCESS_CHANGES);
@@ -236,6 +238,12 @@ fn met_probes() -> bool {
     let task = unsafe { bpf_get_current_task() };
     let is_null = |offset: u32| kernel(task + u64::from(offset)) == Some(0u64);
     is_null(maps::setting!(task_mm)) || !is_null(maps::setting!(task_utask))
+}
+
+/// Tells which group of processes an image belongs to.
+#[inline(always)]
+pub(crate) fn tell_group(image: u64, group: u64) {
+    announce(EventKind::Group, current_thread(), image, group, now());
 }
 
 fn announce(kind: EventKind, thread: u32, image: u64, other: u64, time: u64) {

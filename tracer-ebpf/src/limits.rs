@@ -36,6 +36,9 @@ pub const MAX_RANGES: u32 = 1 << 16;
 /// Address spaces whose ranges are known.
 pub const MAX_SPACES: u32 = crate::table::cached::SPACES;
 
+/// Files with mapped code. Their numbers are above 0.
+pub const MAX_FILES: u32 = 4096;
+
 /// Different unwind rules. Large libraries have some thousands, most of them
 /// the same ones.
 pub const MAX_RULES: u32 = 1 << 16;

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_ebpf::callsite::{CALL_BYTES, ends_in_call};
 use tracer_ebpf::limits::{RANGE_ROUNDS, ROW_ROUNDS};
 use tracer_ebpf::stack::StackEnd;
-use tracer_ebpf::table::{RangeKind, fixed, search};
+use tracer_ebpf::table::{Range, RangeKind, fixed, search};
 
 use crate::maps::{RANGES, ROWS, SPACES};
 
@@ -13,7 +13,10 @@ use crate::maps::{RANGES, ROWS, SPACES};
 const FAILED: u64 = 1 << 60;
 
 /// From here on: the number of the JVM whose code cache has an address.
-const IN_VM: u64 = 1 << 32;
+const IN_VM: u64 = 1 << 48;
+
+/// Where the number of the range stands beside that of the rule.
+const RANGE_SHIFT: u32 = 20;
 
 const END: u64 = fixed::END as u64;
 const SIGNAL: u64 = fixed::SIGNAL as u64;
@@ -42,9 +45,27 @@ pub(crate) fn vm_of(number: u64) -> Option<u32> {
     Some(number as u32)
 }
 
-/// The number of the rule of an address in an address space: of a return
-/// address, or (`exact` is 1) of an interrupted instruction. If there is none,
-/// see [`vm_of`] and [`reason_of`]. Verified once, on its own.
+/// The numbers of a rule and of the range in which it was found, in one.
+#[inline(always)]
+pub(crate) const fn found(rule: u64, range: u32) -> u64 {
+    rule | (range as u64) << RANGE_SHIFT
+}
+
+/// The rule's number in what [`found`] made.
+#[inline(always)]
+pub(crate) const fn rule_in(number: u64) -> u32 {
+    number as u32 & ((1 << RANGE_SHIFT) - 1)
+}
+
+/// The range's.
+#[inline(always)]
+pub(crate) const fn range_in(number: u64) -> u32 {
+    (number >> RANGE_SHIFT) as u32
+}
+
+/// What is [`found`] for an address in an address space: for a return address,
+/// or (`exact` is 1) for an interrupted instruction. If there is nothing, see
+/// [`vm_of`] and [`reason_of`]. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn find_rule(space: u32, address: u64, exact: u32) -> u64 {
@@ -54,9 +75,20 @@ pub(crate) extern "C" fn find_rule(space: u32, address: u64, exact: u32) -> u64 
     }
 }
 
+/// The number of the range that an address lies in, or [`reason_of`] why it lies
+/// in none. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn find_range(space: u32, address: u64) -> u64 {
+    match range_of(space, address) {
+        Ok((index, _)) => u64::from(index),
+        Err(end) => failed(end),
+    }
+}
+
 #[inline(always)]
 fn find(space: u32, address: u64, exact: bool) -> Result<u64, StackEnd> {
-    let range = range_of(space, address)?;
+    let (index, range) = range_of(space, address)?;
     // SAFETY: a live map value. User space may be about to replace the part
     // that it is in, but not before this program has ended.
     let range = unsafe { *range };
@@ -72,36 +104,61 @@ fn find(space: u32, address: u64, exact: bool) -> Result<u64, StackEnd> {
             vm => Ok(IN_VM + u64::from(vm)),
         };
     }
-    let called = exact || follows_call(address);
-    if range.kind == RangeKind::Bare as u32 {
-        return if called {
-            Ok(u64::from(fixed::FRAME_POINTER))
-        } else {
-            Err(StackEnd::BadReturn)
+    let rule = if range.kind == RangeKind::Bare as u32 {
+        bare(address, exact)?
+    } else {
+        let rows = Rows {
+            returns: (range.returns, range.returns_len),
+            full: (range.full, range.full_len),
         };
+        rows.rule(address, address.wrapping_sub(range.base), exact)?
+    };
+    Ok(found(rule, index))
+}
+
+/// The rule of an address in code without a table.
+#[inline(always)]
+pub(crate) fn bare(address: u64, exact: bool) -> Result<u64, StackEnd> {
+    if exact || follows_call(address) {
+        Ok(u64::from(fixed::FRAME_POINTER))
+    } else {
+        Err(StackEnd::BadReturn)
     }
-    let offset = address.wrapping_sub(range.base);
-    if exact {
-        return row(range.full, range.full_len, offset);
-    }
-    if called {
-        return row(range.returns, range.returns_len, offset.wrapping_sub(1));
-    }
-    // Nothing was called here. A thread's start and the return from a signal
-    // handler are put on the stack by hand; anything else is no code address.
-    for offset in [offset.wrapping_sub(1), offset] {
-        match row(range.returns, range.returns_len, offset) {
-            Ok(END) => return Ok(END),
-            Ok(SIGNAL) => return Ok(SIGNAL),
-            _ => {}
+}
+
+/// Where the rows of a table are: the first, and how many.
+pub(crate) struct Rows {
+    pub(crate) returns: (u32, u32),
+    pub(crate) full: (u32, u32),
+}
+
+impl Rows {
+    /// The rule's number for an address that is at `offset` of the table.
+    #[inline(always)]
+    pub(crate) fn rule(&self, address: u64, offset: u64, exact: bool) -> Result<u64, StackEnd> {
+        if exact {
+            return row(self.full.0, self.full.1, offset);
         }
+        let (first, len) = self.returns;
+        if follows_call(address) {
+            return row(first, len, offset.wrapping_sub(1));
+        }
+        // Nothing was called here. A thread's start and the return from a signal
+        // handler are put on the stack by hand; anything else is no code address.
+        for offset in [offset.wrapping_sub(1), offset] {
+            match row(first, len, offset) {
+                Ok(END) => return Ok(END),
+                Ok(SIGNAL) => return Ok(SIGNAL),
+                _ => {}
+            }
+        }
+        Err(StackEnd::BadReturn)
     }
-    Err(StackEnd::BadReturn)
 }
 
 /// The range that an address lies in.
 #[inline(always)]
-fn range_of(space: u32, address: u64) -> Result<*const tracer_ebpf::table::Range, StackEnd> {
+fn range_of(space: u32, address: u64) -> Result<(u32, *const Range), StackEnd> {
     let Some(space) = SPACES.get(space) else {
         return Err(StackEnd::NoMapping);
     };
@@ -110,7 +167,7 @@ fn range_of(space: u32, address: u64) -> Result<*const tracer_ebpf::table::Range
         .ok_or(StackEnd::NoMapping)?;
     match RANGES.get_ptr(index) {
         // SAFETY: a live map value.
-        Some(range) if address < unsafe { (*range).end } => Ok(range),
+        Some(range) if address < unsafe { (*range).end } => Ok((index, range)),
         _ => Err(StackEnd::NoMapping),
     }
 }

@@ -26,6 +26,7 @@ mod inflight;
 mod javaheap;
 mod lifecycle;
 mod lookup;
+mod mapped;
 mod mapping;
 mod maps;
 mod read;
@@ -237,7 +238,7 @@ fn uf_walk(context: ProbeContext) -> u32 {
             unwind::capture(
                 context.regs,
                 unwind::Place::Entry,
-                (*context.regs).rip,
+                0,
                 thread,
             )
         };

@@ -9,14 +9,15 @@ use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
+use tracer_ebpf::file::{FileKey, FileTable};
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::limits::{
-    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
     MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::settings::{Hijack, RETURN_INSTRUCTIONS, Settings};
+use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
@@ -49,7 +50,21 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     signal_exit_code: 0,
     task_exit_code: 0,
     task_leader: 0,
-    padding: 0,
+    by_program: 0,
+    mapped: Mapped {
+        start: 0,
+        end: 0,
+        page_offset: 0,
+        file: 0,
+        inode: 0,
+        mode: 0,
+        backing_dentry: 0,
+        dentry_inode: 0,
+        inode_number: 0,
+        inode_sb: 0,
+        device: 0,
+        program: 0,
+    },
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it
@@ -121,9 +136,19 @@ pub(crate) static REPLACED: HashMap<u64, Replaced> =
 #[map]
 pub(crate) static ANY_REPLACED: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Rules by address; see [`cached`].
+/// Numbers of files by their inodes.
 #[map]
-pub(crate) static CACHE: Array<u64> = Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
+pub(crate) static FILES: HashMap<FileKey, u32> =
+    HashMap::with_max_entries(MAX_FILES, BPF_F_NO_PREALLOC);
+
+/// Tables of files by their numbers, 0 is none.
+#[map]
+pub(crate) static FILE_TABLES: Array<FileTable> =
+    Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
+
+/// Rules and ranges by address; see [`cached`].
+#[map]
+pub(crate) static CACHE: Array<cached::Entry> = Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
 
 /// JVMs by number, 0 is none.
 #[map]

@@ -37,8 +37,41 @@ pub struct Settings {
     pub task_exit_code: u32,
     /// Offset of `group_leader` (the first thread) in it.
     pub task_leader: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if processes that run the same program share their call paths.
+    pub by_program: u32,
+    /// Where the kernel tells which file is mapped.
+    pub mapped: Mapped,
+}
+
+/// Offsets in the kernel's structures on the way from a mapping to its file.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Mapped {
+    /// Of `vm_start` in `vm_area_struct`.
+    pub start: u32,
+    /// Of `vm_end` in it.
+    pub end: u32,
+    /// Of `vm_pgoff` in it: where it begins in its file, pages.
+    pub page_offset: u32,
+    /// Of `vm_file` in it.
+    pub file: u32,
+    /// Of `f_inode` in `file`.
+    pub inode: u32,
+    /// Of `f_mode` in it.
+    pub mode: u32,
+    /// Of the dentry of `user_path` in `backing_file`: what a file on
+    /// overlayfs passes for. 0 if the kernel has none.
+    pub backing_dentry: u32,
+    /// Of `d_inode` in `dentry`.
+    pub dentry_inode: u32,
+    /// Of `i_ino` in `inode`.
+    pub inode_number: u32,
+    /// Of `i_sb` in it.
+    pub inode_sb: u32,
+    /// Of `s_dev` in `super_block`.
+    pub device: u32,
+    /// Of `exe_file` in `mm_struct`: the program.
+    pub program: u32,
 }
 
 /// Where the kernel keeps return addresses that return probes replaced:
@@ -56,7 +89,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 88 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 136 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

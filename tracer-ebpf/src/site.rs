@@ -1,8 +1,9 @@
-//! Sites: one call path in one process, with the sums of what it allocated.
+//! Sites: one call path of a group of processes, with the sums of what it
+//! allocated.
 
 use crate::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 
-/// The 128-bit hash of an image and its stack: the identity of a site.
+/// The 128-bit hash of a group of processes and a stack: the identity of a site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SiteKey {
@@ -21,6 +22,9 @@ pub const LOST_SITE: u32 = u32::MAX - 1;
 
 /// Bytes of a thread's name in the kernel, the last of them zero.
 pub const THREAD_NAME: usize = 16;
+
+/// In a site's kind: a frame means something in one image only.
+pub const LOCAL: u32 = 1 << 31;
 
 /// What the sums of a site are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +45,12 @@ pub enum SiteKind {
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct Site {
-    /// The process image, 0 while the slot is unused. Written last, and to be
-    /// read first: with it, all that tells what the site is is there.
+    /// The process image that made it, 0 while the slot is unused. Written last,
+    /// and to be read first: with it, all that tells what the site is is there.
     pub image: u64,
+    /// The group of processes that share the site; see
+    /// [`crate::thread::Process::group`].
+    pub group: u64,
     /// Blocks allocated.
     pub allocated_count: u64,
     /// Bytes allocated.
@@ -68,7 +75,8 @@ pub struct Site {
     pub end: u32,
     /// The thread whose path this is; 0 unless they are told apart.
     pub thread: u32,
-    /// What is counted; a [`SiteKind`].
+    /// What is counted; a [`SiteKind`], and [`LOCAL`] if only the image that
+    /// made it has this path.
     pub kind: u32,
     /// The thread's short name (`comm`) when the site was made; zeros unless
     /// threads are told apart.
@@ -88,7 +96,12 @@ const _: () = assert!(
 impl Site {
     /// Whether it is of this kind.
     pub const fn is(&self, kind: SiteKind) -> bool {
-        self.kind == kind as u32
+        self.kind & !LOCAL == kind as u32
+    }
+
+    /// Whether only the image that made it has this path.
+    pub const fn is_local(&self) -> bool {
+        self.kind & LOCAL != 0
     }
 
     /// Blocks in the live map now.

@@ -132,6 +132,9 @@ pub trait Target: Memory {
     /// [`StackEnd::Continuation`] say that it is no frame at all.
     fn find(&mut self, frame: Registers, exact: u64) -> Result<Found, StackEnd>;
 
+    /// The word of an address of which nothing else is known.
+    fn place(&mut self, address: u64, exact: u64) -> u64;
+
     /// The return address that a return probe replaced in the word at `slot`,
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
@@ -145,8 +148,11 @@ pub struct Walk {
     pub depth: u32,
     /// Why no more.
     pub end: StackEnd,
-    /// Hash of the seed and all frames.
+    /// Hash of the seed and all frames, and of the process image if any frame
+    /// means something in that image only.
     pub key: SiteKey,
+    /// Whether one does.
+    pub is_local: bool,
 }
 
 /// Where a walk is.
@@ -158,6 +164,8 @@ pub struct WalkState {
     exact: Volatile,
     /// 1 if a frame pointer was believed.
     believed: Volatile,
+    /// 1 if a frame means something in one image only.
+    local: Volatile,
     /// Frames until here.
     depth: Volatile,
     /// The hash until here.
@@ -174,19 +182,21 @@ pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
 
 impl WalkState {
     /// Begins at an instruction from which `rule` leads up, and for which the
-    /// word `first` stands.
+    /// word `first` stands. Stacks of one `group` of processes with equal frames
+    /// are one; `run` is what every hash of a run has in it.
     #[inline(always)]
     pub fn begin(
         &mut self,
         (registers, rule): (Registers, Rule),
         first: u64,
-        seed: (u64, u64),
+        (run, group): (u64, u64),
         frames: &mut [u64; MAX_FRAMES],
     ) {
-        self.high.set(seed.0);
-        self.low.set(seed.1);
+        self.high.set(run);
+        self.low.set(group);
+        self.local.set(0);
         self.frame.begin(registers, rule);
-        self.add(first);
+        self.add_frame(first);
         frames[0] = first;
         self.believed.set(0);
         self.depth.set(1);
@@ -246,9 +256,9 @@ impl WalkState {
                 Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
                     return Some(reason);
                 }
-                Err(reason) => (Some(reason), frame::native(from.ip, exact)),
+                Err(reason) => (Some(reason), target.place(from.ip, exact)),
             };
-            self.add(word);
+            self.add_frame(word);
             // Right before it is used: kernels before 5.12 forget what they
             // know of a number that was on the stack meanwhile.
             let depth = opaque(self.depth.get() as usize);
@@ -266,15 +276,22 @@ impl WalkState {
         None
     }
 
-    /// The whole walk, once it ended.
+    /// The whole walk, once it ended. `image` is the process image, and how
+    /// often its code was replaced: it tells stacks apart that have other frames
+    /// than places in files.
     #[inline(always)]
-    pub fn finish(&mut self, end: StackEnd) -> Walk {
+    pub fn finish(&mut self, end: StackEnd, image: (u64, u64)) -> Walk {
         let depth = self.depth.get();
         let end = match end {
             StackEnd::Start if self.believed.get() != 0 => StackEnd::StartByFramePointers,
             end => end,
         };
         self.add(depth << 32 | end as u64);
+        let is_local = self.local.get() != 0;
+        if is_local {
+            self.add(image.0);
+            self.add(image.1);
+        }
         Walk {
             depth: depth as u32,
             end,
@@ -282,7 +299,16 @@ impl WalkState {
                 high: self.high.get(),
                 low: self.low.get(),
             },
+            is_local,
         }
+    }
+
+    #[inline(always)]
+    fn add_frame(&mut self, word: u64) {
+        if !frame::is_shared(word) {
+            self.local.set(1);
+        }
+        self.add(word);
     }
 
     /// Two independent 64-bit multiply-xorshift lanes.
@@ -346,6 +372,10 @@ mod tests {
             Ok(Found { rule, word })
         }
 
+        fn place(&mut self, address: u64, exact: u64) -> u64 {
+            frame::native(address, exact)
+        }
+
         fn original(&mut self, slot: u64) -> Option<u64> {
             let known = self.hijacked.iter().find(|(at, _)| *at == slot)?;
             Some(known.1)
@@ -377,7 +407,7 @@ mod tests {
         let mut state = WalkState::default();
         state.begin((registers, Rule::ENTRY), registers.ip, (1, 2), &mut frames);
         let end = (0..MAX_PARTS).find_map(|_| state.part(&mut thread, &mut frames));
-        let walk = state.finish(end.unwrap_or(StackEnd::TooDeep));
+        let walk = state.finish(end.unwrap_or(StackEnd::TooDeep), (3, 0));
         (walk, frames[..walk.depth as usize].to_vec())
     }
 

@@ -5,6 +5,8 @@
     reason = "fields are cut out of words"
 )]
 
+use crate::frame;
+
 /// One row of a module's table, in one word: from which offset on (32 bits,
 /// upper half) which rule holds (its number, lower half). Rows are sorted; a
 /// row with rule number 0 begins a gap.
@@ -55,12 +57,26 @@ pub struct Range {
     pub full_len: u32,
     /// A [`RangeKind`].
     pub kind: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// The number of the file that is mapped; 0 if none is.
+    pub file: u32,
+    /// Where the file's first byte would be: an address minus this is an offset
+    /// in the file.
+    pub origin: u64,
 }
 
-// SAFETY: repr(C), fields fill all 48 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 56 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Range {}
+
+impl Range {
+    /// The word of an address in it; see [`crate::frame`].
+    #[inline(always)]
+    pub const fn word(&self, address: u64, interrupted: u64) -> u64 {
+        match self.file {
+            0 => frame::native(address, interrupted),
+            file => frame::in_file(file, address.wrapping_sub(self.origin), interrupted),
+        }
+    }
+}
 
 /// What is known of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,47 +188,60 @@ pub fn search<const ROUNDS: u32>(
     (low != first).then(|| low.wrapping_sub(1))
 }
 
-/// One entry of the cache of rules by address, in one word, so that it is
-/// never half written: nothing but the address space, the address and the
-/// rule's number, all of them whole. A zero word is an empty entry.
+/// The cache of what is known of return addresses. An entry has two words, each
+/// with the address space and the address whole, so that they can be written and
+/// read one by one: one has the number of the rule, the other that of the range.
 pub mod cached {
-    /// Entries, a power of two: 512 KiB.
+    /// Entries, a power of two: 1 MiB.
     pub const ENTRIES: u32 = 1 << INDEX_BITS;
 
     const INDEX_BITS: u32 = 16;
-    const RULE_BITS: u32 = 19;
+    const NUMBER_BITS: u32 = 19;
     const SPACE_BITS: u32 = 13;
 
-    /// Rules have numbers below this.
-    pub const RULES: u32 = 1 << RULE_BITS;
+    /// Rules and ranges have numbers below this.
+    pub const NUMBERS: u32 = 1 << NUMBER_BITS;
     /// Address spaces have numbers below this, and above 0.
     pub const SPACES: u32 = 1 << SPACE_BITS;
 
-    /// Where the rule of an address is kept. The lower bits of the address are
-    /// mixed with a hash of everything else: so what the tag leaves out is
-    /// told by the place.
+    /// What is known of an address. A zero word says nothing.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    #[repr(C)]
+    pub struct Entry {
+        /// A tag and the rule's number.
+        pub rule: u64,
+        /// A tag and the range's number.
+        pub range: u64,
+    }
+
+    // SAFETY: repr(C), two u64, any bit pattern is valid.
+    unsafe impl crate::Record for Entry {}
+
+    /// Where an address's entry is. The lower bits of the address are mixed
+    /// with a hash of everything else: so what the tag leaves out is told by the
+    /// place.
     #[inline(always)]
     pub const fn index(space: u32, address: u64) -> u32 {
         let rest = tag(space, address).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
         ((address ^ rest) & (ENTRIES as u64 - 1)) as u32
     }
 
-    /// What an entry of this address begins with.
+    /// What the words of this address begin with.
     #[inline(always)]
     pub const fn tag(space: u32, address: u64) -> u64 {
-        (address >> INDEX_BITS) << 32 | (space as u64) << RULE_BITS
+        (address >> INDEX_BITS) << 32 | (space as u64) << NUMBER_BITS
     }
 
-    /// The address space of an entry.
-    pub const fn space(entry: u64) -> u32 {
-        (entry >> RULE_BITS) as u32 & (SPACES - 1)
+    /// The address space of a word.
+    pub const fn space(word: u64) -> u32 {
+        (word >> NUMBER_BITS) as u32 & (SPACES - 1)
     }
 
-    /// The rule's number in an entry, if it is that of `tag`.
+    /// The number in a word, if the word has this tag.
     #[inline(always)]
-    pub const fn rule(entry: u64, tag: u64) -> Option<u32> {
-        if entry & !(RULES as u64 - 1) == tag {
-            Some((entry & (RULES as u64 - 1)) as u32)
+    pub const fn number(word: u64, tag: u64) -> Option<u32> {
+        if word & !(NUMBERS as u64 - 1) == tag {
+            Some((word & (NUMBERS as u64 - 1)) as u32)
         } else {
             None
         }
@@ -304,15 +333,15 @@ mod tests {
         let address = 0x7f12_3456_789a;
         let tag = cached::tag(77, address);
         let entry = tag | 1234;
-        assert_eq!(cached::rule(entry, tag), Some(1234));
+        assert_eq!(cached::number(entry, tag), Some(1234));
         assert_eq!(cached::space(entry), 77);
         for other in (0..47).map(|bit| address ^ 1 << bit) {
             let same_place = cached::index(77, other) == cached::index(77, address);
             let same_tag = cached::tag(77, other) == tag;
             assert!(!(same_place && same_tag), "{other:x}");
         }
-        assert_eq!(cached::rule(entry, cached::tag(78, address)), None);
-        assert_eq!(cached::rule(0, cached::tag(1, 0)), None);
+        assert_eq!(cached::number(entry, cached::tag(78, address)), None);
+        assert_eq!(cached::number(0, cached::tag(1, 0)), None);
         assert!(cached::index(8191, u64::MAX >> 17) < cached::ENTRIES);
     }
 }

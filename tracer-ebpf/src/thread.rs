@@ -14,6 +14,9 @@ pub struct Process {
     /// The process image: unique for each process and each `exec` in it; see
     /// [`image_id`].
     pub image: u64,
+    /// The group of processes whose equal call paths are one site; 0 while it
+    /// is not known.
+    pub group: u64,
     /// 1 if this is a `vfork` child, which shares its parent's heap (and so
     /// its parent's image) until it calls `exec`.
     pub shares_heap: u32,
@@ -21,7 +24,7 @@ pub struct Process {
     pub padding: u32,
 }
 
-// SAFETY: repr(C), fields fill all 16 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 24 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Process {}
 
 /// The id of a process image: the process id above, and the time of its birth
@@ -51,6 +54,8 @@ pub struct Thread {
     pub handle: Making,
     /// The start of a JVM's thread that has not returned yet.
     pub start: Making,
+    /// The group of processes that its process belongs to.
+    pub group: u64,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -62,6 +67,8 @@ pub struct Thread {
     /// where its code begins, how long that is, and the same of its
     /// interpreter.
     pub vm: VmCode,
+    /// The mapping that the walk met last outside of its address space.
+    pub mapping: Mapping,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.
@@ -129,6 +136,21 @@ impl Making {
     pub const fn ends(&self, stack: u64) -> bool {
         self.slot != 0 && self.slot.wrapping_add(8) == stack
     }
+}
+
+/// A mapping of a file, as the kernel told during a walk: it may be gone right
+/// after.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Mapping {
+    /// First address.
+    pub start: Volatile,
+    /// Bytes of it; 0 if there is none.
+    pub length: Volatile,
+    /// Where the file's first byte would be.
+    pub origin: Volatile,
+    /// The file's number.
+    pub file: Volatile,
 }
 
 /// Where a JVM's code is.

@@ -8,15 +8,16 @@ use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::stack::{Found, MAX_PARTS, StackEnd, Target, Walk};
 use tracer_ebpf::step::{Memory, Registers};
-use tracer_ebpf::table::cached;
+use tracer_ebpf::table::{RangeKind, cached};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
 use crate::code::replaced_of;
 use crate::hotspot;
 use crate::inflight;
-use crate::lookup::{failed, find_rule, reason_of, vm_of};
-use crate::maps::{self, CACHE, CODE_OF, RULES, SPACES};
+use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, rule_in, vm_of};
+use crate::mapped::{self, find_mapped, mapped_word};
+use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
 use crate::read::kernel;
 
 /// Where in a function a probe is.
@@ -29,7 +30,7 @@ pub(crate) enum Place {
 }
 
 /// Walks the current thread's stack into its record. `first` is the word of
-/// the probed function.
+/// the probed function, or 0 for that of the probed instruction.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
@@ -50,13 +51,12 @@ pub(crate) unsafe fn capture(
         }
     };
     // SAFETY: the caller's record.
-    let image = unsafe { (*thread).image };
+    let (image, group) = unsafe { ((*thread).image, (*thread).group) };
     // SAFETY: a live map value.
     let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });
     let code = code.unwrap_or_default();
     let replaced = replaced_of(image);
-    let seed = maps::setting!(hash_seed).wrapping_add(replaced.count);
-    let seed = seed.wrapping_add(u64::from(inflight::told_apart()) << 32);
+    let seed = maps::setting!(hash_seed).wrapping_add(u64::from(inflight::told_apart()) << 32);
     let space = code.valid(replaced, |number| {
         SPACES.get(number).map_or(0, |space| space.spare)
     });
@@ -68,15 +68,22 @@ pub(crate) unsafe fn capture(
         (*thread).space.set(u64::from(space));
         (*thread).window_length.set(0);
         (*thread).vm.length.set(0);
+        (*thread).mapping.length.set(0);
     }
+    let mut current = Current { thread };
     let rule = match place {
         Place::Entry => Ok(Rule::ENTRY),
-        Place::Inside => rule_inside(space, registers.ip),
+        Place::Inside => current.known(registers.ip, 1).map(|found| found.rule),
+    };
+    let first = match first {
+        0 => current.place(registers.ip, 0),
+        word => word,
     };
     let start = (registers, rule.unwrap_or(Rule::ENTRY));
-    state.begin(start, first, (seed, image), frames);
+    state.begin(start, first, (seed, group), frames);
+    let identity = (image, replaced.count);
     if let Err(reason) = rule {
-        return state.finish(reason);
+        return state.finish(reason, identity);
     }
     let mut end = StackEnd::TooDeep;
     let mut part = 0;
@@ -87,18 +94,7 @@ pub(crate) unsafe fn capture(
         }
         part += 1;
     }
-    state.finish(end)
-}
-
-/// The rule of the instruction at which a probe is.
-#[inline(always)]
-fn rule_inside(space: u32, address: u64) -> Result<Rule, StackEnd> {
-    let number = find_rule(space, address, 1);
-    match vm_of(number) {
-        // USDT probes are in files.
-        Some(_) => Err(StackEnd::Unsupported),
-        None => Ok(named(number, address, 1)?.rule),
-    }
+    state.finish(end, identity)
 }
 
 /// Walks the current thread's stack one part further; see [`reason_of`] for
@@ -159,10 +155,25 @@ impl Target for Current {
             if let Some(number) = vm_of(number) {
                 hotspot::enter(vm, number);
             } else {
-                return named(number, frame.ip, exact);
+                return self.found(number, frame.ip, exact);
             }
         }
         hotspot::find(frame, self)
+    }
+
+    #[inline(always)]
+    fn place(&mut self, address: u64, exact: u64) -> u64 {
+        let number = self.range(address);
+        if reason_of(number).is_none()
+            && let Some(range) = RANGES.get(number as u32)
+            && range.kind != RangeKind::Pending as u32
+        {
+            return range.word(address, exact);
+        }
+        match mapped_word(address, exact as u32) {
+            0 => frame::native(address, exact),
+            word => word,
+        }
     }
 
     #[inline(always)]
@@ -174,46 +185,104 @@ impl Target for Current {
     }
 }
 
-/// The rule of a number that was found for an address.
-#[inline(always)]
-fn named(number: u64, address: u64, exact: u64) -> Result<Found, StackEnd> {
-    if let Some(reason) = reason_of(number) {
-        return Err(reason);
-    }
-    let rule = RULES
-        .get(number as u32)
-        .copied()
-        .ok_or(StackEnd::Unsupported)?;
-    let word = frame::native(address, exact);
-    Ok(Found { rule, word })
-}
-
 impl Current {
+    /// What is known of an address outside of code caches.
+    #[inline(always)]
+    fn known(&mut self, address: u64, exact: u64) -> Result<Found, StackEnd> {
+        let number = self.number(address, exact);
+        if vm_of(number).is_some() {
+            return Err(StackEnd::Unsupported);
+        }
+        self.found(number, address, exact)
+    }
+
+    /// What a number says that was found for an address. Where no range does,
+    /// the kernel is asked what is mapped there.
+    #[inline(always)]
+    fn found(&mut self, number: u64, address: u64, exact: u64) -> Result<Found, StackEnd> {
+        let (number, word) = match reason_of(number) {
+            None => {
+                let range = RANGES.get(range_in(number)).ok_or(StackEnd::NoMapping)?;
+                (number, range.word(address, exact))
+            }
+            Some(known @ (StackEnd::NoMapping | StackEnd::NoRowYet)) => {
+                let number = find_mapped(address, exact as u32);
+                match reason_of(number) {
+                    None => {}
+                    // Nobody knows more.
+                    Some(StackEnd::NoMapping) => return Err(known),
+                    Some(reason) => return Err(reason),
+                }
+                // SAFETY: only this thread touches its record.
+                (number, mapped::word(unsafe { &*self.thread }, address, exact))
+            }
+            Some(reason) => return Err(reason),
+        };
+        let rule = RULES
+            .get(rule_in(number))
+            .copied()
+            .ok_or(StackEnd::Unsupported)?;
+        Ok(Found { rule, word })
+    }
+
     /// What is found for an address; see [`find_rule`].
     #[inline(always)]
     fn number(&mut self, address: u64, exact: u64) -> u64 {
-        // SAFETY: only this thread touches its record.
-        let space = unsafe { (*self.thread).space.get() as u32 };
+        let space = self.space();
         if exact != 0 {
-            find_rule(space, address, 1)
-        } else {
-            let tag = cached::tag(space, address);
-            let Some(entry) = CACHE.get_ptr_mut(cached::index(space, address)) else {
-                return failed(StackEnd::NoRowYet);
-            };
-            // SAFETY: a live map value; entries are whole words.
-            match cached::rule(unsafe { entry.read_volatile() }, tag) {
-                Some(number) => u64::from(number),
-                None => {
-                    let number = find_rule(space, address, 0);
-                    if number < u64::from(cached::RULES) {
-                        // SAFETY: as above.
-                        unsafe { entry.write_volatile(tag | number) };
-                    }
-                    number
-                }
+            return find_rule(space, address, 1);
+        }
+        let tag = cached::tag(space, address);
+        let Some(entry) = CACHE.get_ptr_mut(cached::index(space, address)) else {
+            return failed(StackEnd::NoRowYet);
+        };
+        // SAFETY: a live map value, and its words are whole.
+        let (rule, range) = unsafe {
+            (
+                (&raw const (*entry).rule).read_volatile(),
+                (&raw const (*entry).range).read_volatile(),
+            )
+        };
+        if let (Some(rule), Some(range)) = (cached::number(rule, tag), cached::number(range, tag)) {
+            return found(u64::from(rule), range);
+        }
+        let number = find_rule(space, address, 0);
+        if number < u64::from(cached::NUMBERS) << 20 {
+            // SAFETY: as above.
+            unsafe {
+                (&raw mut (*entry).rule).write_volatile(tag | u64::from(rule_in(number)));
+                (&raw mut (*entry).range).write_volatile(tag | u64::from(range_in(number)));
             }
         }
+        number
+    }
+
+    /// The number of the range that an address lies in; see [`find_range`].
+    #[inline(always)]
+    fn range(&mut self, address: u64) -> u64 {
+        let space = self.space();
+        let tag = cached::tag(space, address);
+        let Some(entry) = CACHE.get_ptr_mut(cached::index(space, address)) else {
+            return failed(StackEnd::NoRowYet);
+        };
+        // SAFETY: a live map value, and its words are whole.
+        let range = unsafe { (&raw const (*entry).range).read_volatile() };
+        if let Some(range) = cached::number(range, tag) {
+            return u64::from(range);
+        }
+        let number = find_range(space, address);
+        if number < u64::from(cached::NUMBERS) {
+            // SAFETY: as above.
+            unsafe { (&raw mut (*entry).range).write_volatile(tag | number) };
+        }
+        number
+    }
+
+    /// The number of the address space that is walked in.
+    #[inline(always)]
+    fn space(&self) -> u32 {
+        // SAFETY: only this thread touches its record.
+        unsafe { (*self.thread).space.get() as u32 }
     }
 }
 

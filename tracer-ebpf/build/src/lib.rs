@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use linker::{BPF_LINKER, Stamp, install};
 pub use machine::{Compiler, Installer, Machine, look};
-pub use object::{build, clippy, inputs, keep_toolchains};
+pub use object::{Object, build, clippy, inputs, keep_toolchains};
 pub use toolchain::{Fault, Missing, PACKAGES, Road, Toolchain, choose};
 
 /// The BPF target that the object is built for.

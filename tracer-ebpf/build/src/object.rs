@@ -10,30 +10,66 @@ use anyhow::{Context, Result, bail};
 use crate::toolchain::{Road, Toolchain};
 use crate::{TARGET, linker, workspace};
 
-/// Builds the BPF object and returns its path. Does next to nothing when
+/// A BPF object, by the kernels it is for: a verifier refuses helpers and
+/// instructions that it does not know, used or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    /// For all kernels.
+    Oldest,
+    /// For those that have `bpf_find_vma`, from 5.17 on.
+    FindVma,
+}
+
+impl Object {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Oldest, Self::FindVma];
+
+    /// The name of its file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oldest => "unfreed-bpf",
+            Self::FindVma => "unfreed-bpf-find-vma",
+        }
+    }
+
+    const fn features(self) -> &'static str {
+        match self {
+            Self::Oldest => "bpf",
+            Self::FindVma => "bpf,find_vma",
+        }
+    }
+}
+
+/// Builds a BPF object and returns its path. Does next to nothing when
 /// nothing has changed.
 ///
 /// # Errors
 /// Fails when the build does; the compiler's messages are on standard error.
-pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
-    let mut command = cargo(toolchain, "build");
+pub fn build(toolchain: &Toolchain, object: Object) -> Result<PathBuf> {
+    let mut command = cargo(toolchain, "build", object);
     let status = command
         .status()
         .with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("the BPF object did not build; the compiler's messages are above");
     }
-    Ok(target_dir().join(TARGET).join("release/unfreed-bpf"))
+    // Cargo has one name for both.
+    let built = target_dir().join(TARGET).join("release/unfreed-bpf");
+    let copy = target_dir().join(object.name());
+    std::fs::copy(&built, &copy)
+        .with_context(|| format!("cannot copy {} to {}", built.display(), copy.display()))?;
+    Ok(copy)
 }
 
 /// A cargo command on the BPF program: `build`, `check`.
-fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
+fn cargo(toolchain: &Toolchain, subcommand: &str, object: Object) -> Command {
     let cargo = match toolchain.road {
         Road::Distribution => host_cargo(),
         // Only nightly's own cargo knows -Z.
         Road::Nightly => toolchain.rustc.with_file_name("cargo").into(),
     };
-    prepare(Command::new(cargo), toolchain, subcommand)
+    prepare(Command::new(cargo), toolchain, subcommand, object)
 }
 
 /// Clippy on the BPF program, with warnings denied. It is the clippy that
@@ -41,7 +77,7 @@ fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
 #[must_use]
 pub fn clippy(toolchain: &Toolchain) -> Command {
     let clippy = Command::new(toolchain.rustc.with_file_name("cargo-clippy"));
-    let mut command = prepare(clippy, toolchain, "clippy");
+    let mut command = prepare(clippy, toolchain, "clippy", Object::FindVma);
     let cargo = match toolchain.road {
         Road::Distribution => host_cargo(),
         Road::Nightly => toolchain.rustc.with_file_name("cargo").into(),
@@ -50,7 +86,12 @@ pub fn clippy(toolchain: &Toolchain) -> Command {
     command
 }
 
-fn prepare(mut command: Command, toolchain: &Toolchain, subcommand: &str) -> Command {
+fn prepare(
+    mut command: Command,
+    toolchain: &Toolchain,
+    subcommand: &str,
+    object: Object,
+) -> Command {
     forget_outer_cargo(&mut command);
     command
         .current_dir(workspace())
@@ -62,7 +103,8 @@ fn prepare(mut command: Command, toolchain: &Toolchain, subcommand: &str) -> Com
             "--bin",
             "unfreed-bpf",
         ])
-        .args(["--features", "bpf", "--target", TARGET, "--target-dir"])
+        .args(["--features", object.features()])
+        .args(["--target", TARGET, "--target-dir"])
         .arg(target_dir())
         .env("RUSTC", &toolchain.rustc)
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags());
@@ -198,7 +240,7 @@ mod tests {
                 road,
                 rustc: "/t/bin/rustc".into(),
             };
-            let command = cargo(&toolchain, "build");
+            let command = cargo(&toolchain, "build", Object::Oldest);
             let args: Vec<_> = command.get_args().map(|arg| arg.to_owned()).collect();
             let bootstrap = command.get_envs().any(|(name, value)| {
                 name == "RUSTC_BOOTSTRAP" && value.is_some_and(|value| value == "1")

@@ -8,11 +8,15 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use bytes::Buf;
-use tracer_ebpf::settings::Hijack;
+use tracer_ebpf::settings::{Hijack, Mapped};
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+
+/// Structures without names that lie in each other, at most.
+const MAX_NESTED: u32 = 8;
 
 /// Offsets in bytes in the running kernel's structures.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub struct Offsets {
     pub hijack: Hijack,
     /// `vm_unmapped_area_info.length`.
     pub unmapped_length: u32,
+    /// The way from a mapping to its file.
+    pub mapped: Mapped,
 }
 
 /// Reads the running kernel's offsets.
@@ -49,9 +55,7 @@ pub struct Offsets {
 /// # Errors
 /// Fails on a kernel without BTF.
 pub fn offsets() -> Result<Offsets> {
-    let btf = std::fs::read(VMLINUX).with_context(|| {
-        format!("cannot read {VMLINUX}: unfreed needs a kernel with CONFIG_DEBUG_INFO_BTF")
-    })?;
+    let btf = read()?;
     let structures = Structures::find(
         &btf,
         &[
@@ -60,6 +64,13 @@ pub fn offsets() -> Result<Offsets> {
             "return_instance",
             "signal_struct",
             "vm_unmapped_area_info",
+            "vm_area_struct",
+            "file",
+            "backing_file",
+            "dentry",
+            "inode",
+            "super_block",
+            "mm_struct",
         ],
     )
     .with_context(|| format!("cannot read {VMLINUX}"))?;
@@ -89,12 +100,47 @@ pub fn offsets() -> Result<Offsets> {
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),
         unmapped_length: offset("vm_unmapped_area_info", "length")?,
+        mapped: Mapped {
+            start: offset("vm_area_struct", "vm_start")?,
+            end: offset("vm_area_struct", "vm_end")?,
+            page_offset: offset("vm_area_struct", "vm_pgoff")?,
+            file: offset("vm_area_struct", "vm_file")?,
+            inode: offset("file", "f_inode")?,
+            mode: offset("file", "f_mode")?,
+            // A path's mount comes before its dentry.
+            backing_dentry: offset("backing_file", "user_path").map_or(0, |path| path + 8),
+            dentry_inode: offset("dentry", "d_inode")?,
+            inode_number: offset("inode", "i_ino")?,
+            inode_sb: offset("inode", "i_sb")?,
+            device: offset("super_block", "s_dev")?,
+            program: offset("mm_struct", "exe_file")?,
+        },
+    })
+}
+
+/// The name of an enumerator for a helper that some kernels have.
+const FIND_VMA: &str = "BPF_FUNC_find_vma";
+
+/// Whether the running kernel lends programs a helper: BTF has its list of them.
+///
+/// # Errors
+/// Fails on a kernel without BTF.
+pub fn has_find_vma() -> Result<bool> {
+    let btf = read()?;
+    Ok(memchr::memmem::find(&btf, FIND_VMA.as_bytes()).is_some())
+}
+
+fn read() -> Result<Vec<u8>> {
+    std::fs::read(VMLINUX).with_context(|| {
+        format!("cannot read {VMLINUX}: unfreed needs a kernel with CONFIG_DEBUG_INFO_BTF")
     })
 }
 
 /// Some structures of a kernel, found in one pass over all its types.
 pub(super) struct Structures<'a> {
-    found: HashMap<&'a [u8], (u32, &'a [u8])>,
+    found: HashMap<&'a [u8], usize>,
+    /// All types: the word with their kind, and what follows their three words.
+    types: Vec<(u32, &'a [u8])>,
     strings: &'a [u8],
 }
 
@@ -112,55 +158,77 @@ impl<'a> Structures<'a> {
             let start = header_len.checked_add(at)?;
             btf.get(start..start.checked_add(len)?)
         };
-        let mut types = section(type_at, type_len).context("its types are cut off")?;
+        let mut rest = section(type_at, type_len).context("its types are cut off")?;
         let strings = section(string_at, string_len).context("its strings are cut off")?;
         let mut found = HashMap::new();
-        while types.has_remaining() {
+        // Number 0 is no type.
+        let mut types: Vec<(u32, &[u8])> = vec![(0, &[])];
+        while rest.has_remaining() {
             let (name, info, _) = (
-                types.try_get_u32_ne()?,
-                types.try_get_u32_ne()?,
-                types.try_get_u32_ne()?,
+                rest.try_get_u32_ne()?,
+                rest.try_get_u32_ne()?,
+                rest.try_get_u32_ne()?,
             );
             let tail = tail_len(info)?;
-            let (members, rest) = types.split_at_checked(tail).context("a type is cut off")?;
-            types = rest;
+            let (members, after) = rest.split_at_checked(tail).context("a type is cut off")?;
+            rest = after;
             if kind(info) == KIND_STRUCT {
                 let name = string(strings, name);
                 if names.iter().any(|wanted| wanted.as_bytes() == name) {
-                    found.entry(name).or_insert((info, members));
+                    found.entry(name).or_insert(types.len());
                 }
             }
+            types.push((info, members));
         }
-        Ok(Self { found, strings })
+        Ok(Self {
+            found,
+            types,
+            strings,
+        })
     }
 
-    /// The offset in bytes of a direct member.
+    /// The offset in bytes of a member, also of one in a structure or union
+    /// without a name.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Result<u32> {
-        let (info, members) = self
+        let number = self
             .found
             .get(structure.as_bytes())
             .with_context(|| format!("it has no structure {structure}"))?;
-        find_member(members, *info, self.strings, member)
+        self.member(*number, member.as_bytes(), 0)?
+            .with_context(|| format!("its structure {structure} has no member {member}"))
     }
-}
 
-/// Members are a name, a type and an offset in bits, whose upper eight bits
-/// are a bit field's width if the structure's flag says so.
-fn find_member(mut members: &[u8], info: u32, strings: &[u8], member: &str) -> Result<u32> {
-    while members.has_remaining() {
-        let name = members.try_get_u32_ne()?;
-        members.try_get_u32_ne()?;
-        let offset = members.try_get_u32_ne()?;
-        if string(strings, name) == member.as_bytes() {
+    /// Members are a name, a type and an offset in bits, whose upper eight bits
+    /// are a bit field's width if the structure's flag says so.
+    fn member(&self, number: usize, member: &[u8], depth: u32) -> Result<Option<u32>> {
+        let Some((info, mut members)) = self.types.get(number).copied() else {
+            return Ok(None);
+        };
+        let is_structure = matches!(kind(info), KIND_STRUCT | KIND_UNION);
+        if !is_structure || depth > MAX_NESTED {
+            return Ok(None);
+        }
+        while members.has_remaining() {
+            let name = members.try_get_u32_ne()?;
+            let inner = usize::try_from(members.try_get_u32_ne()?)?;
+            let offset = members.try_get_u32_ne()?;
             let has_bit_fields = info >> 31 != 0;
-            return Ok(if has_bit_fields {
+            let bits = if has_bit_fields {
                 offset & 0xff_ffff
             } else {
                 offset
-            } / 8);
+            };
+            if name != 0 && string(self.strings, name) == member {
+                return Ok(Some(bits / 8));
+            }
+            if name == 0
+                && let Some(within) = self.member(inner, member, depth + 1)?
+            {
+                return Ok(Some(bits / 8 + within));
+            }
         }
+        Ok(None)
     }
-    bail!("the structure has no such member");
 }
 
 fn kind(info: u32) -> u32 {

@@ -2,9 +2,10 @@
 
 use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
+use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::limits::{
-    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES,
 };
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};
@@ -85,7 +86,8 @@ impl Sizes {
             + bytes(MAX_RULES, size_of::<Rule>())
             + bytes(MAX_RANGES, size_of::<Range>())
             + bytes(MAX_SPACES, size_of::<Space>())
-            + bytes(cached::ENTRIES, size_of::<u64>())
+            + bytes(cached::ENTRIES, size_of::<cached::Entry>())
+            + bytes(MAX_FILES, size_of::<FileTable>())
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }

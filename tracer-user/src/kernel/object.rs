@@ -14,7 +14,7 @@ use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::java;
-use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
+use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
@@ -22,6 +22,7 @@ use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{InFlight, Process, image_id};
 
 use super::batch;
+use super::btf;
 use super::footprint::Sizes;
 use super::link::Road;
 use super::mapped::MappedArray;
@@ -32,8 +33,22 @@ use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
 
-/// The compiled programs, aligned as the ELF reader wants them.
+/// The compiled programs, aligned as the ELF reader wants them: those for all
+/// kernels.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
+
+/// The same for kernels that have `bpf_find_vma`.
+static OBJECT_FIND_VMA: &[u8] =
+    aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT_FIND_VMA"));
+
+/// What the running kernel can take.
+fn compiled() -> Result<&'static [u8]> {
+    Ok(if btf::has_find_vma()? {
+        OBJECT_FIND_VMA
+    } else {
+        OBJECT
+    })
+}
 
 /// The loaded object. Dropping it removes everything from the kernel.
 pub struct Object {
@@ -63,7 +78,7 @@ pub struct Object {
     rows: u32,
     live: MapData,
     threads: MapData,
-    processes: HashMap<MapData, u32, [u64; 2]>,
+    processes: HashMap<MapData, u32, [u64; 3]>,
     process_changes: MappedArray<u64>,
     /// Programs for `uprobe_multi` links, if that road is taken.
     multi: Option<MultiPrograms>,
@@ -79,9 +94,9 @@ impl Object {
         let level: u8 = if log { 4 } else { 0 };
         let threads = sizes.threads;
         let object = if threads.in_advance {
-            Cow::Owned(preallocate(OBJECT, &ON_DEMAND)?)
+            Cow::Owned(preallocate(compiled()?, &ON_DEMAND)?)
         } else {
-            Cow::Borrowed(OBJECT)
+            Cow::Borrowed(compiled()?)
         };
         let processes = MAX_PROCESSES.min(threads.most);
         let mut ebpf = EbpfLoader::new()
@@ -158,6 +173,8 @@ impl Object {
             cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
             code_of: take(ebpf, "CODE_OF")?.try_into()?,
             replaced: take(ebpf, "REPLACED")?.try_into()?,
+            files: take(ebpf, "FILES")?.try_into()?,
+            file_tables: writable(ebpf, "FILE_TABLES", MAX_FILES)?,
         })
     }
 
@@ -234,6 +251,7 @@ impl Object {
         let image = image_id(pid, time_ns);
         let process = Process {
             image,
+            group: 0,
             shares_heap: 0,
             padding: 0,
         };
@@ -359,9 +377,9 @@ impl Log for StderrLog {
 /// A [`Process`] as the plain words that aya's map type takes.
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
-struct ProcessWords([u64; 2]);
+struct ProcessWords([u64; 3]);
 
-// SAFETY: two u64, any bit pattern is valid.
+// SAFETY: three u64, any bit pattern is valid.
 unsafe impl tracer_ebpf::Record for ProcessWords {}
 
 const _: () = assert!(

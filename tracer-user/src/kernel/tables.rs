@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
+use tracer_ebpf::file::{FileKey, FileTable};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 
@@ -23,8 +24,12 @@ pub struct TableMaps {
     pub ranges: MappedArray<Range>,
     /// Address spaces by number.
     pub spaces: MappedArray<Space>,
-    /// Rules by address.
-    pub cache: MappedArray<u64>,
+    /// Rules and ranges by address.
+    pub cache: MappedArray<cached::Entry>,
+    /// Numbers of files: by a [`FileKey`] as plain words.
+    pub files: HashMap<MapData, [u64; 2], u32>,
+    /// Tables of files by number.
+    pub file_tables: MappedArray<FileTable>,
     /// Images' code: a [`Code`] as plain words.
     pub code_of: HashMap<MapData, u64, [u32; 2]>,
     /// What was replaced of it: a [`Replaced`] as plain words.
@@ -32,6 +37,18 @@ pub struct TableMaps {
 }
 
 impl TableMaps {
+    /// Lets a file's table be found by the file's number and, unless it has no
+    /// inode of its own, by that. It is not changed any more.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn set_file_table(&mut self, number: u32, key: FileKey, table: FileTable) -> Result<()> {
+        self.file_tables.set(number, table);
+        self.files
+            .insert([key.inode, key.device], number, 0)
+            .context("cannot tell the kernel side of a file")
+    }
+
     /// Lets an image have an address space, which is all in place. `as_of` is
     /// what [`Self::replaced`] said before its code was looked at.
     ///
@@ -72,9 +89,10 @@ impl TableMaps {
     /// Empties the cache of everything that belongs to some address spaces.
     pub fn forget_cached(&mut self, is_gone: impl Fn(u32) -> bool) {
         for index in 0..self.cache.len() {
-            let entry = self.cache.get(index).unwrap_or(0);
-            if entry != 0 && is_gone(cached::space(entry)) {
-                self.cache.set(index, 0);
+            let entry = self.cache.get(index).unwrap_or_default();
+            let has_gone = |word: u64| word != 0 && is_gone(cached::space(word));
+            if has_gone(entry.rule) || has_gone(entry.range) {
+                self.cache.set(index, cached::Entry::default());
             }
         }
     }

@@ -31,8 +31,28 @@ pub enum FrameAddress {
     Instruction(CodeAddress),
     /// Any frame further out.
     Return(ReturnAddress),
+    /// A place in a file, wherever that is mapped.
+    File(FilePlace),
     /// A frame in a JVM's code, which an address alone does not name.
     Java(JavaWord),
+}
+
+/// A place in a numbered file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilePlace {
+    /// The file's number; see [`super::numbered`].
+    pub file: u32,
+    /// Where it is, as it was found: of a return address, after the call.
+    pub offset: FileOffset,
+    /// Whether it is a return address.
+    pub is_return: bool,
+}
+
+impl FilePlace {
+    /// The place to look up: of a return address, in the call.
+    pub fn lookup(self) -> FileOffset {
+        FileOffset(self.offset.0.saturating_sub(u64::from(self.is_return)))
+    }
 }
 
 /// The word of a Java frame; see [`tracer_ebpf::frame`].
@@ -52,27 +72,38 @@ impl FrameAddress {
                     interrupted,
                 } if depth == 0 || interrupted => FrameAddress::Instruction(CodeAddress(address)),
                 Frame::Native { address, .. } => FrameAddress::Return(ReturnAddress(address)),
+                Frame::File {
+                    file,
+                    offset,
+                    interrupted,
+                } => FrameAddress::File(FilePlace {
+                    file,
+                    offset: FileOffset(offset),
+                    is_return: depth > 0 && !interrupted,
+                }),
                 _ => FrameAddress::Java(JavaWord(word)),
             })
     }
 
-    /// The address to look up, if that names the frame.
+    /// The address to look up, if an address names the frame.
     pub fn lookup(self) -> Option<CodeAddress> {
         match self {
             FrameAddress::Instruction(address) => Some(address),
             FrameAddress::Return(address) => Some(address.call()),
-            FrameAddress::Java(_) => None,
+            FrameAddress::File(_) | FrameAddress::Java(_) => None,
         }
     }
 
     /// The address as it was found on the stack; of an interpreted Java frame
-    /// that of its method.
+    /// that of its method, of a place in a file the offset.
     pub fn raw(self) -> u64 {
         match self {
             FrameAddress::Instruction(address) => address.0,
             FrameAddress::Return(address) => address.0,
+            FrameAddress::File(place) => place.offset.0,
             FrameAddress::Java(JavaWord(word)) => match Frame::of(word) {
                 Frame::Native { address, .. } => address,
+                Frame::File { offset, .. } => offset,
                 Frame::Interpreted { method, .. } => method,
                 Frame::Compiled { pc, .. } => pc,
                 Frame::Class { klass } => klass,
@@ -118,6 +149,14 @@ mod tests {
         let java = FrameAddress::of_stack(&[0x1000, word]).next_back();
         assert_eq!(java, Some(FrameAddress::Java(JavaWord(word))));
         assert_eq!(java.map(FrameAddress::raw), Some(0x7000));
+        let place = tracer_ebpf::frame::in_file(3, 0x500, 0);
+        let lookups: Vec<_> = FrameAddress::of_stack(&[place, place])
+            .map(|frame| match frame {
+                FrameAddress::File(place) => place.lookup().0,
+                _ => 0,
+            })
+            .collect();
+        assert_eq!(lookups, [0x500, 0x4ff]);
         assert_eq!(frames[1].raw(), 0x2000);
         assert_eq!(CodeAddress(0x1f).to_string(), "0x1f");
     }

@@ -245,6 +245,19 @@ impl CodeSpace {
         self.segments.as_ref()?.find(address, at_ns)
     }
 
+    /// Where the first byte of a file is, or would be: an offset in the file
+    /// added to it is an address.
+    pub fn origin_of(&self, file: FileId) -> Option<CodeAddress> {
+        let mapping = self.current().find(|mapping| mapping.range.file == file)?;
+        let (start, offset) = (mapping.range.start.0, mapping.range.file_offset.0);
+        Some(CodeAddress(start.wrapping_sub(offset)))
+    }
+
+    /// Whether a file is the executable's.
+    pub fn is_program_file(&self, file: FileId) -> bool {
+        self.executable_file == Some(file)
+    }
+
     /// What is mapped now, by address. A file with several executable
     /// mappings comes several times.
     pub fn current(&self) -> impl Iterator<Item = &CodeMapping> {

@@ -8,6 +8,7 @@ pub mod code;
 pub mod file;
 pub mod handle;
 pub mod maps;
+pub mod numbered;
 pub mod pages;
 mod record;
 pub mod room;

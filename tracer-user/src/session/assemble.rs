@@ -32,7 +32,7 @@ impl Session {
             self.threads.read_all(&self.images, &self.jvms);
         }
         let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
-        let mut symbolizer = Symbolizer::new();
+        let mut symbolizer = Symbolizer::of(self.tables.files().clone());
         let (processes, index_of) = self.processes(&collected, now);
         let mut sites = Vec::new();
         let mut modules = Vec::new();

@@ -149,7 +149,8 @@ impl Session {
             signal_exit_code: offsets.signal_exit_code,
             task_exit_code: offsets.exit_code,
             task_leader: offsets.leader,
-            padding: 0,
+            by_program: 0,
+            mapped: offsets.mapped,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(

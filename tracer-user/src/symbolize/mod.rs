@@ -13,18 +13,21 @@ mod tests;
 mod vdso;
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use self::demangle::printable;
 use self::module::{ModuleNames, Names};
 use self::perf_map::{PerfMap, PerfMapFile};
 use self::vdso::Vdso;
 use crate::jvm::frames::Named;
-use crate::process::address::{CodeAddress, FileOffset, FrameAddress};
+use crate::process::address::{CodeAddress, FileOffset, FilePlace, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
+use crate::process::numbered::NumberedFiles;
 use crate::report::model::{Frame, Module, Origin, Shortened};
 use crate::report::name::{self, Name};
 
@@ -75,10 +78,27 @@ impl PerfRoom {
     }
 }
 
+/// Places of a file to look up.
+struct Wanted {
+    file: Arc<ModuleFile>,
+    path: Option<PathBuf>,
+    offsets: Vec<FileOffset>,
+}
+
+/// Where a file is that a process has not mapped any more: at addresses of its
+/// own, in a part that no process has code in.
+fn unmapped_origin(number: u32) -> CodeAddress {
+    CodeAddress(u64::from(number) << 32)
+}
+
 /// Gives names to addresses. Keeps what it read, so that each file is parsed
 /// and each address looked up once; what it keeps is bounded.
 #[derive(Default)]
 pub struct Symbolizer {
+    /// The files that words of stacks name.
+    files: NumberedFiles,
+    /// Where files are in address spaces, by [`CodeSpace::id`]; see [`Self::origin`].
+    origins: HashMap<(u64, FileId), Option<CodeAddress>>,
     modules: HashMap<FileId, Result<ModuleNames, String>>,
     names: HashMap<(FileId, FileOffset), Rc<Names>>,
     /// How many functions `names` has.
@@ -98,9 +118,12 @@ pub struct Symbolizer {
 }
 
 impl Symbolizer {
-    /// Nothing is read yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing is read yet; `files` are those that words of stacks name.
+    pub fn of(files: NumberedFiles) -> Self {
+        Symbolizer {
+            files,
+            ..Self::default()
+        }
     }
 
     /// What of names and inlined functions there was no room for.
@@ -130,6 +153,10 @@ impl Symbolizer {
         let mut frames = Vec::with_capacity(leaf_first.len());
         let addresses: Vec<_> = FrameAddress::of_stack(leaf_first).collect();
         for (depth, address) in addresses.into_iter().enumerate().rev() {
+            if let FrameAddress::File(place) = address {
+                self.add_place(code, place, &mut frames);
+                continue;
+            }
             let Some(lookup) = address.lookup() else {
                 let named = java.get(depth).and_then(Option::as_ref);
                 if !java::is_hidden(named, leaf_first[depth]) {
@@ -173,9 +200,16 @@ impl Symbolizer {
         stacks: impl IntoIterator<Item = (&'stack [u64], u64)>,
     ) -> Vec<Module> {
         let mut seen = HashSet::new();
-        let mut modules = Vec::new();
+        let mut placed = HashSet::new();
+        let mut modules: Vec<Module> = Vec::new();
         for (leaf_first, at_ns) in stacks {
             for address in FrameAddress::of_stack(leaf_first) {
+                if let FrameAddress::File(place) = address {
+                    if placed.insert(place.file) {
+                        modules.extend(self.file_modules(process, code, place.file));
+                    }
+                    continue;
+                }
                 let mapping = address.lookup().and_then(|at| code.find(at, at_ns));
                 let Some(mapping) = mapping else {
                     continue;
@@ -192,8 +226,36 @@ impl Symbolizer {
                 }
             }
         }
-        modules.sort_by_key(|module| module.start);
+        modules.sort_by_key(|module| (module.start, module.end));
+        modules.dedup();
         modules
+    }
+
+    /// The executable mappings of a file; if it has none any more, one of all
+    /// of it, at addresses of its own.
+    fn file_modules(&mut self, process: usize, code: &CodeSpace, number: u32) -> Vec<Module> {
+        let Some(numbered) = self.files.get(number).cloned() else {
+            return Vec::new();
+        };
+        let id = numbered.file.mapped;
+        let mapped = code.current().filter(|mapping| mapping.range.file == id);
+        let mapped: Vec<Module> = mapped
+            .map(|mapping| self.module(process, code, mapping))
+            .collect();
+        if !mapped.is_empty() {
+            return mapped;
+        }
+        let build_id = self.opened(code, Some(&numbered.path), &numbered.file);
+        let build_id = build_id.as_ref().ok().and_then(ModuleNames::build_id);
+        let start = unmapped_origin(number).0;
+        vec![Module {
+            process,
+            path: printable(&numbered.path.to_string_lossy()),
+            start,
+            end: start.saturating_add(numbered.file.content.size()),
+            file_offset: 0,
+            build_id: build_id.map(ToString::to_string),
+        }]
     }
 
     fn module(&mut self, process: usize, code: &CodeSpace, mapping: &CodeMapping) -> Module {
@@ -201,7 +263,7 @@ impl Symbolizer {
             .file
             .as_ref()
             .ok()
-            .map(|file| self.opened(code, mapping, file));
+            .map(|file| self.opened(code, mapping.range.name.path(), file));
         let build_id = match names {
             Some(Ok(names)) => names.build_id().map(ToString::to_string),
             _ => None,
@@ -216,17 +278,13 @@ impl Symbolizer {
         }
     }
 
-    fn open(&mut self, code: &CodeSpace, mapping: &CodeMapping, file: &ModuleFile) {
-        self.opened(code, mapping, file);
-    }
-
+    /// A file's names; `path` is the one that the process sees.
     fn opened(
         &mut self,
         code: &CodeSpace,
-        mapping: &CodeMapping,
+        path: Option<&Path>,
         file: &ModuleFile,
     ) -> &mut Result<ModuleNames, String> {
-        let path = mapping.range.name.path();
         let parsed = &mut self.parsed;
         self.modules.entry(file.mapped).or_insert_with(|| {
             if *parsed >= MAX_PARSED {
@@ -241,42 +299,102 @@ impl Symbolizer {
     /// Looks up the addresses of a stack that are not known yet, all of one
     /// file together.
     fn prepare(&mut self, code: &CodeSpace, leaf_first: &[u64], at_ns: u64) {
-        let mut wanted: HashMap<FileId, (&CodeMapping, &ModuleFile, Vec<FileOffset>)> =
-            HashMap::new();
+        let mut wanted: HashMap<FileId, Wanted> = HashMap::new();
         if self.functions >= MAX_FUNCTIONS {
             self.names.clear();
             self.functions = 0;
         }
         for address in FrameAddress::of_stack(leaf_first) {
-            let Some(lookup) = address.lookup() else {
+            let Some((file, path, offset)) = self.place_of(code, address, at_ns) else {
                 continue;
             };
-            let Some(mapping) = code.find(lookup, at_ns) else {
-                continue;
-            };
-            let Ok(file) = &mapping.file else { continue };
-            let offset = mapping.file_offset(lookup);
             if !self.names.contains_key(&(file.mapped, offset)) {
-                let entry = wanted
-                    .entry(file.mapped)
-                    .or_insert((mapping, file, Vec::new()));
-                entry.2.push(offset);
+                let entry = wanted.entry(file.mapped).or_insert_with(|| Wanted {
+                    file,
+                    path,
+                    offsets: Vec::new(),
+                });
+                entry.offsets.push(offset);
             }
         }
-        for (id, (mapping, file, mut offsets)) in wanted {
+        for (id, mut wanted) in wanted {
+            let offsets = &mut wanted.offsets;
             offsets.sort_unstable();
             offsets.dedup();
-            self.open(code, mapping, file);
+            let _ = self.opened(code, wanted.path.as_deref(), &wanted.file);
             let Some(Ok(names)) = self.modules.get_mut(&id) else {
                 continue;
             };
-            let found = names.look_up(&file.content, &offsets, &mut self.texts);
+            let found = names.look_up(&wanted.file.content, offsets, &mut self.texts);
             let functions = found.iter().map(|names| names.functions.len());
             self.functions += functions.sum::<usize>();
-            let entries = offsets.into_iter().zip(found);
+            let entries = wanted.offsets.into_iter().zip(found);
             self.names
                 .extend(entries.map(|(offset, names)| ((id, offset), Rc::new(names))));
         }
+    }
+
+    /// The file that a frame is in, its path, and where to look in it.
+    fn place_of(
+        &self,
+        code: &CodeSpace,
+        address: FrameAddress,
+        at_ns: u64,
+    ) -> Option<(Arc<ModuleFile>, Option<PathBuf>, FileOffset)> {
+        if let FrameAddress::File(place) = address {
+            let numbered = self.files.get(place.file)?;
+            let path = Some(numbered.path.clone());
+            return Some((Arc::clone(&numbered.file), path, place.lookup()));
+        }
+        let lookup = address.lookup()?;
+        let mapping = code.find(lookup, at_ns)?;
+        let file = Arc::clone(mapping.file.as_ref().ok()?);
+        let path = mapping.range.name.path().map(Path::to_owned);
+        Some((file, path, mapping.file_offset(lookup)))
+    }
+
+    /// Adds the frames of a place in a file.
+    fn add_place(&mut self, code: &CodeSpace, place: FilePlace, frames: &mut Vec<Frame>) {
+        let Some(numbered) = self.files.get(place.file).cloned() else {
+            frames.push(Frame {
+                reason: Some(self.texts.intern("its file is not known any more")),
+                ..Frame::default()
+            });
+            return;
+        };
+        let id = numbered.file.mapped;
+        let names = match self.names.get(&(id, place.lookup())) {
+            Some(names) => Rc::clone(names),
+            None => {
+                let opened = self.opened(code, Some(&numbered.path), &numbered.file);
+                let reason = opened.as_ref().err().cloned().unwrap_or_default();
+                let reason = self.texts.intern(&printable(&reason));
+                Rc::new(Names::unknown(reason))
+            }
+        };
+        let origin = self
+            .origin(code, id)
+            .unwrap_or_else(|| unmapped_origin(place.file));
+        let frame = Frame {
+            module: Some(
+                self.texts
+                    .intern(&printable(&numbered.path.to_string_lossy())),
+            ),
+            module_offset: Some(place.offset.0),
+            address: origin.0.wrapping_add(place.offset.0),
+            origin: match code.is_program_file(id) {
+                true => Origin::Program,
+                false => Origin::Library,
+            },
+            ..Frame::default()
+        };
+        self.add_named(&names, &frame, frames);
+    }
+
+    /// Where a file's first byte would be in an address space, if it is mapped.
+    fn origin(&mut self, code: &CodeSpace, file: FileId) -> Option<CodeAddress> {
+        let known = self.origins.entry((code.id(), file));
+        *known.or_insert_with(|| code.origin_of(file))
     }
 
     fn add_frames(
@@ -296,7 +414,18 @@ impl Symbolizer {
             MappingName::Special(name) if name == crate::process::vdso::NAME => Origin::Library,
             _ => Origin::Unknown,
         };
-        let module = self.texts.intern(&printable(&mapping.display_name()));
+        let frame = Frame {
+            module: Some(self.texts.intern(&printable(&mapping.display_name()))),
+            module_offset: in_file.then(|| mapping.file_offset(CodeAddress(address.raw())).0),
+            address: address.raw(),
+            origin,
+            ..Frame::default()
+        };
+        self.add_named(&names, &frame, frames);
+    }
+
+    /// Adds the functions of a place, and says what else `frame` has of it.
+    fn add_named(&mut self, names: &Names, frame: &Frame, frames: &mut Vec<Frame>) {
         let mut functions = &names.functions[..];
         if self.frames >= MAX_FRAMES && functions.len() > 1 {
             functions = &functions[..1];
@@ -308,16 +437,13 @@ impl Symbolizer {
                 function: function.name.clone(),
                 file: function.file.clone(),
                 line: function.line,
-                module: Some(module.clone()),
-                module_offset: in_file.then(|| mapping.file_offset(CodeAddress(address.raw())).0),
-                address: address.raw(),
                 inlined: depth > 0,
-                origin,
                 reason: if depth == 0 {
                     names.reason.clone()
                 } else {
                     None
                 },
+                ..frame.clone()
             });
         }
     }
@@ -343,7 +469,10 @@ impl Symbolizer {
         let reason = match &mapping.file {
             Ok(file) => match self.names.get(&(file.mapped, offset)) {
                 Some(names) => return (Rc::clone(names), false),
-                None => self.opened(code, mapping, file).as_ref().err().cloned(),
+                None => {
+                    let path = mapping.range.name.path();
+                    self.opened(code, path, file).as_ref().err().cloned()
+                }
             },
             Err(reason) => Some(reason.clone()),
         };

@@ -21,8 +21,8 @@ const MAX_WAITING: usize = 4;
 
 /// What became of a file.
 pub struct Built {
-    /// The file, by its mapping's identity.
-    pub file: FileId,
+    /// The file.
+    pub file: Arc<ModuleFile>,
     /// Its table; none if it has no call frame information; or why it cannot
     /// be read.
     pub table: Result<Option<Table>, String>,
@@ -78,6 +78,11 @@ impl Builder {
         }
     }
 
+    /// The name of a file whose table was asked for.
+    pub fn name_of(&self, file: FileId) -> &str {
+        self.names.get(&file).map_or("", String::as_str)
+    }
+
     /// The files whose tables were asked for, and their names.
     pub fn requested(&self) -> impl Iterator<Item = (FileId, &str)> {
         self.names.iter().map(|(file, name)| (*file, name.as_str()))
@@ -118,7 +123,7 @@ fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>) 
             None => Table::read(&file.content).map_err(|error| format!("{error:#}")),
         };
         let built = Built {
-            file: file.mapped,
+            file,
             table,
             time: begin.elapsed(),
         };

@@ -8,9 +8,11 @@ mod module;
 mod spaces;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tracer_ebpf::file::{FileKey, device};
 use tracer_ebpf::limits::MAX_RANGES_OF_ONE;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, RangeKind, Row, fixed};
@@ -24,6 +26,7 @@ use self::spaces::{Placed, Spaces};
 use crate::kernel::tables::TableMaps;
 use crate::process::code::CodeMapping;
 use crate::process::maps::{FileId, MappingName};
+use crate::process::numbered::NumberedFiles;
 use crate::process::vdso;
 use crate::report::names::clean;
 use crate::unwind::{RuleRow, Table};
@@ -40,6 +43,7 @@ pub struct Tables {
     rows: Extents,
     spaces: Spaces,
     modules: HashMap<FileId, Module>,
+    files: NumberedFiles,
     vdso: Option<(u64, Module)>,
     images: HashMap<u64, Known>,
     total_rows: u32,
@@ -78,6 +82,7 @@ impl Tables {
             numbers,
             spaces: Spaces::new(),
             modules: HashMap::new(),
+            files: NumberedFiles::default(),
             vdso: None,
             images: HashMap::new(),
             total_rows,
@@ -96,6 +101,11 @@ impl Tables {
             any = true;
         }
         any
+    }
+
+    /// The files whose places stand in stacks.
+    pub fn files(&self) -> &NumberedFiles {
+        &self.files
     }
 
     /// How often code of an image was replaced, as far as the kernel side saw.
@@ -117,6 +127,7 @@ impl Tables {
         as_of: u32,
     ) -> Result<()> {
         self.builder.request(code.iter());
+        self.number_files(code);
         let mut ranges = self.ranges_of(code);
         java.apply(&mut ranges);
         if ranges.len() > MAX_RANGES_OF_ONE as usize {
@@ -194,6 +205,15 @@ impl Tables {
         lines
     }
 
+    /// Gives numbers to files that have none.
+    fn number_files(&mut self, code: &[CodeMapping]) {
+        for mapping in code {
+            if let (Ok(file), Some(path)) = (&mapping.file, mapping.range.name.path()) {
+                self.files.number(file, path);
+            }
+        }
+    }
+
     fn ranges_of(&self, code: &[CodeMapping]) -> Vec<Range> {
         let mut ranges: Vec<Range> = Vec::with_capacity(code.len());
         for mapping in code {
@@ -216,9 +236,12 @@ impl Tables {
     fn range_of(&self, mapping: &CodeMapping) -> Range {
         let mapped = &mapping.range;
         match (&mapped.name, &mapping.file) {
-            (MappingName::File(_), Ok(file)) => match self.modules.get(&file.mapped) {
-                Some(module) => module.range(mapped),
-                None => range(mapped, RangeKind::Pending),
+            (MappingName::File(_), Ok(file)) => Range {
+                file: self.files.known(file.mapped),
+                ..match self.modules.get(&file.mapped) {
+                    Some(module) => module.range(mapped),
+                    None => range(mapped, RangeKind::Pending),
+                }
             },
             (MappingName::File(_), Err(_)) => range(mapped, RangeKind::Pending),
             (MappingName::Special(name), _) if name == vdso::NAME => match &self.vdso {
@@ -235,12 +258,24 @@ impl Tables {
     }
 
     fn load_built(&mut self, built: Built) {
+        let path = Path::new(self.builder.name_of(built.file.mapped));
+        let number = self.files.number(&built.file, path);
         let module = match built.table {
             Ok(Some(table)) => self.load(table, built.time),
             Ok(None) => Module::Bare,
             Err(problem) => Module::Failed(problem),
         };
-        self.modules.insert(built.file, module);
+        let id = built.file.mapped;
+        if number != 0 {
+            let key = FileKey {
+                inode: id.inode,
+                device: device(id.device.major, id.device.minor),
+            };
+            let table = module.file_table();
+            // Without room such a file is found by address spaces only.
+            let _ = self.maps.set_file_table(number, key, table);
+        }
+        self.modules.insert(id, module);
     }
 
     fn load_vdso(&mut self) -> Option<(u64, Module)> {

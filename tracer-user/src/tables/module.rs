@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tracer_ebpf::file::{FileTable, MAX_PARTS, Part, TableKind};
 use tracer_ebpf::table::{Range, RangeKind};
 
 use super::extents::Extent;
@@ -48,7 +49,49 @@ impl Module {
     }
 }
 
+impl Module {
+    /// The file's table as the kernel side finds it by the file.
+    pub fn file_table(&self) -> FileTable {
+        match self {
+            Self::Loaded(loaded) => loaded.file_table(),
+            Self::Bare => FileTable {
+                kind: TableKind::Bare as u32,
+                ..FileTable::default()
+            },
+            Self::Failed(_) => FileTable::default(),
+        }
+    }
+}
+
 impl Loaded {
+    fn file_table(&self) -> FileTable {
+        let mut parts = [Part::default(); MAX_PARTS];
+        let mut segments: Vec<&Segment> = self.segments.iter().collect();
+        // What is left out is missed least.
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.size));
+        for (part, segment) in parts.iter_mut().zip(segments) {
+            let start = segment.offset.0;
+            *part = Part {
+                start,
+                end: start.saturating_add(segment.size),
+                shift: segment
+                    .address
+                    .0
+                    .wrapping_sub(start)
+                    .wrapping_sub(self.base),
+            };
+        }
+        FileTable {
+            parts,
+            returns: self.returns.first,
+            returns_len: self.returns.len,
+            full: self.full.first,
+            full_len: self.full.len,
+            kind: TableKind::Table as u32,
+            padding: 0,
+        }
+    }
+
     fn range(&self, mapped: &MappedRange) -> Range {
         let Some(base) = self.base_in(mapped) else {
             // Executable, but in no executable segment: nothing is known.
@@ -91,6 +134,7 @@ pub fn range(mapped: &MappedRange, kind: RangeKind) -> Range {
         start,
         end,
         kind: kind as u32,
+        origin: start.wrapping_sub(mapped.file_offset.0),
         ..Range::default()
     }
 }
@@ -132,6 +176,17 @@ mod tests {
         assert_eq!((first.returns, first.returns_len), (7, 3));
         let second = range_of("555500208000-55550020c000 r-xp 00008000 08:01 5 /lib\n");
         assert_eq!(second.base, 0x5555_0000_1000);
+    }
+
+    #[test]
+    fn both_ways_to_a_row_agree() {
+        let table = Module::Loaded(loaded()).file_table();
+        let mapped = "555500208000-55550020c000 r-xp 00008000 08:01 5 /lib\n";
+        let range = range_of(mapped);
+        for address in [0x5555_0020_8000, 0x5555_0020_bfff] {
+            let offset = address - range.origin;
+            assert_eq!(table.row_offset(offset), Some(address - range.base));
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn check_with_lines(frames: &[Frame]) {
 }
 
 fn symbolize(code: &CodeSpace, target: &Target) -> Vec<Frame> {
-    Symbolizer::new().frames(code, &target.stack(), &[], 1)
+    Symbolizer::default().frames(code, &target.stack(), &[], 1)
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_deleted_program_has_names_even_after_it_was_replaced_and_has_exited() {
     let code = attach(&target);
     let stack = target.stack();
     drop(target);
-    let frames = Symbolizer::new().frames(&code, &stack, &[], 1);
+    let frames = Symbolizer::default().frames(&code, &stack, &[], 1);
     check_with_lines(&frames);
     assert_eq!(frames[0].module.as_deref(), program.to_str());
 }
@@ -99,7 +99,7 @@ fn a_program_changed_in_place_has_a_reason_instead_of_wrong_names() {
     drop(target);
     let file = std::fs::File::options().write(true).open(&program).unwrap();
     file.set_len(100_000).unwrap();
-    let frames = Symbolizer::new().frames(&code, &stack, &[], 1);
+    let frames = Symbolizer::default().frames(&code, &stack, &[], 1);
     assert_eq!(frames.len(), 2);
     for frame in frames {
         assert_eq!(frame.function, None);
@@ -166,7 +166,7 @@ fn a_debug_file_is_found_by_build_id_in_the_processs_root() {
     let code = attach(&target);
     check_with_lines(&symbolize(&code, &target));
     let stack = target.stack();
-    let modules = Symbolizer::new().modules(3, &code, [(&stack[..], 1)]);
+    let modules = Symbolizer::default().modules(3, &code, [(&stack[..], 1)]);
     assert_eq!(modules.len(), 1);
     assert_eq!(modules[0].process, 3);
     assert_eq!(modules[0].build_id.as_deref(), Some("ab12cd34ef56ab12"));
@@ -251,7 +251,7 @@ fn a_rust_function() -> u64 {
 fn own_code_has_demangled_rust_names() {
     let code = CodeSpace::attach(std::process::id(), 1, &mut ModuleFiles::new()).unwrap();
     let malloc = libc::malloc as *const () as u64;
-    let frames = Symbolizer::new().frames(&code, &[malloc, a_rust_function() + 1, 8], &[], 1);
+    let frames = Symbolizer::default().frames(&code, &[malloc, a_rust_function() + 1, 8], &[], 1);
     assert_eq!(frames[0].address, 8);
     assert!(
         frames[0]
@@ -282,7 +282,7 @@ fn the_kernels_code_in_the_process_has_names() {
         .iter()
         .find(|r| r.name == MappingName::Special("[vdso]".into()))
         .unwrap();
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     let mut names = HashSet::new();
     for address in (vdso.start.0..vdso.end.0).step_by(16) {
         let frame = symbolizer.frames(&code, &[address], &[], 1).remove(0);
@@ -308,7 +308,7 @@ fn compiled_code_is_named_by_a_perf_map_that_each_report_reads_once() {
     let start = memory as u64;
     let path = format!("/tmp/perf-{}.map", std::process::id());
     let code = CodeSpace::attach(std::process::id(), 1, &mut ModuleFiles::new()).unwrap();
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
 
     let in_the_way: [&dyn Fn(); 3] = [
         &|| std::os::unix::fs::symlink("/etc/passwd", &path).unwrap(),
@@ -328,10 +328,10 @@ fn compiled_code_is_named_by_a_perf_map_that_each_report_reads_once() {
         let is_told = |what: &&str| reason.starts_with(&format!("code made at run time; {what}"));
         assert!(expected.iter().any(is_told), "{reason}");
         assert_eq!((frame.origin, frame.function), (Origin::Unknown, None));
-        symbolizer = Symbolizer::new();
+        symbolizer = Symbolizer::default();
     }
 
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     std::fs::write(&path, format!("{start:x} 10 LFoo;::run\n")).unwrap();
     let frames = symbolizer.frames(&code, &[start + 16, start + 16], &[], 1);
     assert_eq!(frames[0].function.as_deref(), Some("LFoo;::run"));
@@ -349,7 +349,7 @@ fn compiled_code_is_named_by_a_perf_map_that_each_report_reads_once() {
         frame.function.as_deref().map(ToOwned::to_owned)
     };
     assert_eq!(name(symbolizer), None, "whoever writes it may go on and on");
-    let next = name(Symbolizer::new());
+    let next = name(Symbolizer::default());
     std::fs::remove_file(&path).unwrap();
     assert_eq!(next.as_deref(), Some("next"));
 }
