@@ -418,6 +418,7 @@ unsafe fn fill(site: *mut Site, kind: SiteKind, thread: *const Thread, walk: &Wa
     unsafe {
         (*site).kind = kind as u32 | if walk.is_local { LOCAL } else { 0 };
         (*site).group = (*thread).group;
+        (*site).key = walk.key;
         (*site).first_seen = time;
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;

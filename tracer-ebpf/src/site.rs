@@ -51,6 +51,17 @@ pub struct Site {
     /// The group of processes that share the site; see
     /// [`crate::thread::Process::group`].
     pub group: u64,
+    /// Its identity, by which its index is found.
+    pub key: SiteKey,
+    /// How many of `frames` are valid.
+    pub depth: u32,
+    /// Why the stack ends; see [`crate::stack::StackEnd`].
+    pub end: u32,
+    /// The thread whose path this is; 0 unless they are told apart.
+    pub thread: u32,
+    /// What is counted; a [`SiteKind`], and [`LOCAL`] if only the image that
+    /// made it has this path.
+    pub kind: u32,
     /// Blocks allocated.
     pub allocated_count: u64,
     /// Bytes allocated.
@@ -69,21 +80,51 @@ pub struct Site {
     pub last_seen: u64,
     /// Freed blocks by lifetime; see [`crate::lifetime`].
     pub lifetimes: [u64; LIFETIME_BUCKETS],
-    /// How many of `frames` are valid.
-    pub depth: u32,
-    /// Why the stack ends; see [`crate::stack::StackEnd`].
-    pub end: u32,
-    /// The thread whose path this is; 0 unless they are told apart.
-    pub thread: u32,
-    /// What is counted; a [`SiteKind`], and [`LOCAL`] if only the image that
-    /// made it has this path.
-    pub kind: u32,
     /// The thread's short name (`comm`) when the site was made; zeros unless
     /// threads are told apart.
     pub thread_name: [u8; THREAD_NAME],
     /// Return addresses, the probed function's own frame first.
     pub frames: [u64; MAX_FRAMES],
 }
+
+/// What a site is: its beginning, which is written once.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct SiteHead {
+    /// See [`Site`].
+    pub image: u64,
+    /// See [`Site`].
+    pub group: u64,
+    /// See [`Site`].
+    pub key: SiteKey,
+    /// See [`Site`].
+    pub depth: u32,
+    /// See [`Site`].
+    pub end: u32,
+    /// See [`Site`].
+    pub thread: u32,
+    /// See [`Site`].
+    pub kind: u32,
+}
+
+// SAFETY: repr(C), fields fill all 48 bytes, any bit pattern is valid.
+unsafe impl crate::Record for SiteHead {}
+
+const _: () = assert!(
+    core::mem::offset_of!(Site, key) == core::mem::offset_of!(SiteHead, key)
+        && core::mem::offset_of!(Site, kind) == core::mem::offset_of!(SiteHead, kind),
+    "a site begins with its head"
+);
+
+impl SiteHead {
+    /// Whether only the image that made it has this path.
+    pub const fn is_local(&self) -> bool {
+        self.kind & LOCAL != 0
+    }
+}
+
+// SAFETY: repr(C), two u64, any bit pattern is valid.
+unsafe impl crate::Record for SiteKey {}
 
 // SAFETY: repr(C), u64 fields, four u32 in a row and 16 bytes, no padding, any bits valid.
 unsafe impl crate::Record for Site {}

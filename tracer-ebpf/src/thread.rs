@@ -87,15 +87,20 @@ pub struct InFlight {
     pub as_of: u64,
     /// The outermost allocation call that has not returned yet.
     pub call: Call,
-    rest: [u8; size_of::<Thread>() - 16 - size_of::<Call>()],
+    /// The making of a JVM's handle that has not returned yet.
+    pub handle: Making,
+    /// The start of a JVM's thread that has not returned yet.
+    pub start: Making,
+    rest: [u8; size_of::<Thread>() - 16 - size_of::<Call>() - 2 * size_of::<Making>()],
 }
 
-// SAFETY: repr(C), u64, a Call and bytes, no padding, any bits valid.
+// SAFETY: repr(C), u64, a Call, two Makings and bytes, no padding, any bits valid.
 unsafe impl crate::Record for InFlight {}
 
 const _: () = assert!(
     size_of::<InFlight>() == size_of::<Thread>()
-        && core::mem::offset_of!(InFlight, call) == core::mem::offset_of!(Thread, call),
+        && core::mem::offset_of!(InFlight, call) == core::mem::offset_of!(Thread, call)
+        && core::mem::offset_of!(InFlight, start) == core::mem::offset_of!(Thread, start),
     "user space reads the beginning of a record"
 );
 
@@ -110,6 +115,18 @@ impl InFlight {
             image: self.image,
         };
         is_there.then_some((key, call.old))
+    }
+
+    /// The sites that a call which has not returned may yet count at.
+    pub fn sites(&self) -> impl Iterator<Item = u32> {
+        let call = &self.call;
+        let calls = [
+            (call.function != 0).then_some(call.site),
+            (call.function != 0 && call.old_address != 0).then_some(call.old.site),
+            (self.handle.slot != 0).then_some(self.handle.site),
+            (self.start.slot != 0).then_some(self.start.site),
+        ];
+        calls.into_iter().flatten().filter(|site| *site != NO_SITE)
     }
 }
 

@@ -140,9 +140,12 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
-    /// Trace children too, each as a process of its own
+    /// Trace children too; processes of one program share their call paths
     #[arg(long)]
     pub follow: bool,
+    /// With --follow, tell the call paths of each process apart
+    #[arg(long, requires = "follow")]
+    pub per_process: bool,
     /// How the results of calls are taken
     #[arg(long, value_enum, default_value_t, value_name = "HOW",
           long_help = RETURNS)]

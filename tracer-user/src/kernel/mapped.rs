@@ -96,6 +96,22 @@ impl<T: Record> MappedArray<T> {
         })
     }
 
+    /// The beginning of an element. `H` is what `T` begins with.
+    pub fn head<H: Record>(&self, index: u32) -> Option<H> {
+        const { assert!(size_of::<H>() <= size_of::<T>(), "it is a part") };
+        if index >= self.len {
+            return None;
+        }
+        // SAFETY: as in `get`; the head lies within the element.
+        Some(unsafe {
+            self.start
+                .as_ptr()
+                .add(index as usize * Self::STRIDE)
+                .cast::<H>()
+                .read_volatile()
+        })
+    }
+
     /// The first word of an element: what is read after it is as new at least.
     pub fn first_word(&self, index: u32) -> Option<u64> {
         Some(self.word(index)?.load(Ordering::Acquire))

@@ -17,7 +17,7 @@ use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
-use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
+use tracer_ebpf::site::{NO_SITE, Site, SiteHead, SiteKind};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{InFlight, Process, image_id};
 
@@ -301,6 +301,14 @@ impl Object {
     pub fn followed_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
         let sites = self.sites_from(0);
         sites.filter(|(_, site)| !site.is(SiteKind::Sample))
+    }
+
+    /// The images that made sites which are theirs alone.
+    pub fn local_makers(&self) -> impl Iterator<Item = u64> + '_ {
+        let heads = (0..self.sites.len()).filter_map(|index| self.sites.head::<SiteHead>(index));
+        heads
+            .filter(|head| head.image != 0 && head.is_local())
+            .map(|head| head.image)
     }
 
     fn sites_of(&self, kind: SiteKind) -> impl Iterator<Item = (u32, Site)> + '_ {

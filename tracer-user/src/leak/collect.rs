@@ -9,7 +9,8 @@ use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKind};
 
-use super::ledger::{LiveMapping, MappingSums};
+use super::ledger::MappingSums;
+use super::share::{Share, Shares};
 use crate::kernel::object::Object;
 use crate::report::model::{LifetimeBucket, MemoryKind};
 use crate::session::images::{Image, Images};
@@ -25,7 +26,7 @@ pub struct LiveSums {
     pub oldest: u64,
 }
 
-/// Live blocks by site.
+/// Live blocks of an image by site.
 pub type Ages = BTreeMap<u32, LiveSums>;
 
 /// Which live blocks count: those allocated no later than this.
@@ -43,8 +44,10 @@ pub struct Cutoff {
 pub struct CollectedSite {
     /// Its index.
     pub index: u32,
-    /// The image's id.
+    /// The id of the image that made it.
     pub image: u64,
+    /// The group of processes that share it.
+    pub group: u64,
     /// What the blocks are.
     pub kind: MemoryKind,
     /// Blocks allocated.
@@ -53,8 +56,10 @@ pub struct CollectedSite {
     pub freed: (u64, u64),
     /// Live blocks (that are old enough).
     pub live: (u64, u64),
-    /// When the oldest of them was allocated.
+    /// When the oldest of them was allocated, if its process runs.
     pub oldest: Option<u64>,
+    /// Who holds them.
+    pub shares: Shares,
     /// First and last allocation.
     pub seen: (u64, u64),
     /// Freed blocks by lifetime.
@@ -63,7 +68,7 @@ pub struct CollectedSite {
     pub untracked: u64,
     /// The thread whose path this is, if threads are told apart.
     pub thread: Option<SiteThread>,
-    /// Addresses, leaf first.
+    /// Words of the frames, leaf first.
     pub frames: Vec<u64>,
     /// Why the stack ends; a [`tracer_ebpf::stack::StackEnd`].
     pub end: u32,
@@ -91,7 +96,8 @@ impl SiteThread {
 }
 
 impl LiveSums {
-    fn add(&mut self, bytes: u64, time: u64) {
+    /// Adds a block.
+    pub fn add(&mut self, bytes: u64, time: u64) {
         self.oldest = if self.count == 0 {
             time
         } else {
@@ -100,22 +106,6 @@ impl LiveSums {
         self.count += 1;
         self.bytes += bytes;
     }
-}
-
-/// The ages of live heap blocks, handles and threads, of images by their ids.
-///
-/// # Errors
-/// Fails if the kernel does.
-pub fn heap_ages(object: &Object, cutoffs: &HashMap<u64, Cutoff>) -> Result<Ages> {
-    let mut ages = Ages::new();
-    let mut add = |key: BlockKey, block: Block| {
-        if let Some(cutoff) = cutoffs.get(&key.image) {
-            ages_add(&mut ages, &block, *cutoff);
-        }
-    };
-    object.for_each_live(&mut add)?;
-    object.for_each_in_flight(&mut add)?;
-    Ok(ages)
 }
 
 /// Takes the live blocks of ended images out of the kernel's map, and tells
@@ -129,14 +119,14 @@ pub fn retire_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<Has
     object.for_each_live(|key, block| {
         if let Some(cutoff) = ended.get(&key.image) {
             keys.push(key);
-            ages_add(ages.entry(key.image).or_default(), &block, *cutoff);
+            add_block(ages.entry(key.image).or_default(), &block, *cutoff);
         }
     })?;
     object.delete_live(&keys)?;
     Ok(ages)
 }
 
-fn ages_add(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
+fn add_block(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
     if block.time <= cutoff.born_by {
         ages.entry(block.site)
             .or_default()
@@ -144,7 +134,33 @@ fn ages_add(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
     }
 }
 
-/// Every site that allocated anything. Images without a cutoff are left out.
+/// What running images hold of a site now.
+#[derive(Default)]
+struct Held {
+    shares: Shares,
+    oldest: Option<u64>,
+}
+
+impl Held {
+    fn add(&mut self, image: &Image, sums: LiveSums, now: u64) {
+        let end = image.ended.map_or(now, |(time, _)| time);
+        let share = Share::of(image.pid, image.ended.is_some(), sums, end);
+        self.shares.add(share);
+        if sums.count > 0 {
+            self.oldest = self.oldest.into_iter().chain([sums.oldest]).min();
+        }
+    }
+}
+
+/// Mappings of a site, in all images.
+struct Mapped {
+    sums: MappingSums,
+    held: Held,
+    /// Whether all that is live is within a JVM's Java heap.
+    in_java_heap: bool,
+}
+
+/// Every site that allocated anything, at `now`.
 ///
 /// # Errors
 /// Fails if the kernel does.
@@ -152,33 +168,94 @@ pub fn collect(
     object: &Object,
     images: &Images,
     cutoffs: &HashMap<u64, Cutoff>,
+    now: u64,
 ) -> Result<Vec<CollectedSite>> {
-    let mut ages = heap_ages(object, cutoffs)?;
-    for image in images.iter() {
-        ages.extend(
-            image
-                .last_live
-                .iter()
-                .flatten()
-                .map(|(site, sums)| (*site, *sums)),
-        );
-    }
+    let mut blocks = held_blocks(object, images, cutoffs, now)?;
+    let mut mapped = mapped(images, cutoffs, now);
+    let asked = cutoffs.values().any(|cutoff| cutoff.asked);
     let mut sites = Vec::new();
     for (index, site) in object.followed_sites() {
-        let Some(image) = images.index_of(site.image).and_then(|at| images.get(at)) else {
-            continue;
-        };
-        let Some(&cutoff) = cutoffs.get(&site.image) else {
+        let Some(group) = images.group(site.group) else {
             continue;
         };
         if site.allocated_count > 0 {
-            sites.push(block_site(index, &site, ages.get(&index).copied(), cutoff));
+            let mut held = blocks.remove(&index).unwrap_or_default();
+            held.shares.merge(&group.held(index));
+            sites.push(block_site(index, &site, held, asked));
         }
-        if let Some(sums) = image.ledger.sums_of(index) {
-            sites.push(mapping_site(&site, sums, image, index, cutoff));
+        if let Some(mapped) = mapped.remove(&index) {
+            sites.push(mapping_site(index, &site, mapped));
         }
     }
     Ok(sites)
+}
+
+/// What images that are known hold of each site.
+fn held_blocks(
+    object: &Object,
+    images: &Images,
+    cutoffs: &HashMap<u64, Cutoff>,
+    now: u64,
+) -> Result<HashMap<u32, Held>> {
+    let mut ages: HashMap<u64, Ages> = HashMap::new();
+    let mut add = |key: BlockKey, block: Block| {
+        if let Some(cutoff) = cutoffs.get(&key.image) {
+            add_block(ages.entry(key.image).or_default(), &block, *cutoff);
+        }
+    };
+    object.for_each_live(&mut add)?;
+    object.for_each_in_flight(&mut add)?;
+    let mut held: HashMap<u32, Held> = HashMap::new();
+    for (image, ages) in ages {
+        let Some(image) = images.index_of(image).and_then(|at| images.get(at)) else {
+            continue;
+        };
+        for (site, sums) in ages {
+            held.entry(site).or_default().add(image, sums, now);
+        }
+    }
+    Ok(held)
+}
+
+/// The mappings of each site.
+fn mapped(images: &Images, cutoffs: &HashMap<u64, Cutoff>, now: u64) -> HashMap<u32, Mapped> {
+    let mut all: HashMap<u32, Mapped> = HashMap::new();
+    let entry = |sums: &MappingSums| Mapped {
+        sums: MappingSums::at(sums.first_seen),
+        held: Held::default(),
+        in_java_heap: false,
+    };
+    for (_, group) in images.groups() {
+        for (site, ended) in group.mappings() {
+            let mapped = all.entry(site).or_insert_with(|| entry(&ended.sums));
+            mapped.sums.add(&ended.sums);
+            mapped.held.shares.merge(&ended.live);
+        }
+    }
+    for image in images.iter().filter(|image| !image.has_left) {
+        let Some(cutoff) = cutoffs.get(&image.id) else {
+            continue;
+        };
+        let mut ages = Ages::new();
+        for mapping in image.ledger.live() {
+            let block = Block {
+                size: mapping.bytes,
+                time: mapping.time,
+                site: mapping.site,
+                padding: 0,
+            };
+            add_block(&mut ages, &block, *cutoff);
+        }
+        for (site, sums) in image.ledger.sums() {
+            let mapped = all.entry(site).or_insert_with(|| entry(sums));
+            mapped.sums.add(sums);
+            let live = ages.get(&site).copied().unwrap_or_default();
+            mapped.held.add(image, live, now);
+            let heap = image.java_heap.as_ref();
+            mapped.in_java_heap |= heap.is_some_and(|heap| image.ledger.is_within(site, heap));
+        }
+    }
+    all
 }
 
 /// Lifetimes in seconds, without empty buckets.
@@ -193,10 +270,9 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
         .collect()
 }
 
-fn block_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -> CollectedSite {
-    let aged = live.unwrap_or_default();
-    let live = if cutoff.asked {
-        (aged.count, aged.bytes)
+fn block_site(index: u32, site: &Site, held: Held, asked: bool) -> CollectedSite {
+    let live = if asked {
+        (held.shares.count, held.shares.bytes)
     } else {
         (site.live_count(), site.live_bytes())
     };
@@ -209,7 +285,8 @@ fn block_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -
         allocated: (site.allocated_count, site.allocated_bytes),
         freed: (site.freed_count, site.freed_bytes),
         live,
-        oldest: (aged.count > 0).then_some(aged.oldest),
+        oldest: held.oldest,
+        shares: held.shares,
         seen: (site.first_seen, site.last_seen),
         lifetimes: site.lifetimes,
         untracked: site.untracked_count,
@@ -217,30 +294,18 @@ fn block_site(index: u32, site: &Site, live: Option<LiveSums>, cutoff: Cutoff) -
     }
 }
 
-fn mapping_site(
-    site: &Site,
-    sums: &MappingSums,
-    image: &Image,
-    index: u32,
-    cutoff: Cutoff,
-) -> CollectedSite {
-    let mut aged = LiveSums::default();
-    let old_enough =
-        |mapping: &LiveMapping| mapping.site == index && mapping.time <= cutoff.born_by;
-    for mapping in image.ledger.live().filter(old_enough) {
-        aged.add(mapping.bytes, mapping.time);
-    }
-    let heap = image.java_heap.as_ref();
-    let kind = match heap.is_some_and(|heap| image.ledger.is_within(index, heap)) {
-        true => MemoryKind::JavaHeap,
-        false => MemoryKind::Mapping,
-    };
+fn mapping_site(index: u32, site: &Site, mapped: Mapped) -> CollectedSite {
+    let Mapped { sums, held, .. } = mapped;
     CollectedSite {
-        kind,
+        kind: match mapped.in_java_heap {
+            true => MemoryKind::JavaHeap,
+            false => MemoryKind::Mapping,
+        },
         allocated: (sums.allocated_count, sums.allocated_bytes),
         freed: (sums.freed_count, sums.freed_bytes),
-        live: (aged.count, aged.bytes),
-        oldest: (aged.count > 0).then_some(aged.oldest),
+        live: (held.shares.count, held.shares.bytes),
+        oldest: held.oldest,
+        shares: held.shares,
         seen: (sums.first_seen, sums.last_seen),
         lifetimes: sums.lifetimes,
         untracked: 0,
@@ -252,11 +317,13 @@ fn bare(index: u32, site: &Site) -> CollectedSite {
     CollectedSite {
         index,
         image: site.image,
+        group: site.group,
         kind: MemoryKind::Heap,
         allocated: (0, 0),
         freed: (0, 0),
         live: (0, 0),
         oldest: None,
+        shares: Shares::default(),
         seen: (0, 0),
         lifetimes: [0; LIFETIME_BUCKETS],
         untracked: 0,

@@ -34,6 +34,34 @@ pub struct MappingSums {
     pub lifetimes: [u64; LIFETIME_BUCKETS],
 }
 
+impl MappingSums {
+    /// Nothing yet, since `time`.
+    pub fn at(time: u64) -> Self {
+        Self {
+            allocated_count: 0,
+            allocated_bytes: 0,
+            freed_count: 0,
+            freed_bytes: 0,
+            first_seen: time,
+            last_seen: time,
+            lifetimes: [0; LIFETIME_BUCKETS],
+        }
+    }
+
+    /// Adds those of another image.
+    pub fn add(&mut self, other: &Self) {
+        self.allocated_count += other.allocated_count;
+        self.allocated_bytes += other.allocated_bytes;
+        self.freed_count += other.freed_count;
+        self.freed_bytes += other.freed_bytes;
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        for (sum, count) in self.lifetimes.iter_mut().zip(other.lifetimes) {
+            *sum += count;
+        }
+    }
+}
+
 /// One process image's mappings.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -131,11 +159,6 @@ impl Ledger {
         }
     }
 
-    /// The sums of one site, if it made mappings.
-    pub fn sums_of(&self, site: u32) -> Option<&MappingSums> {
-        self.sums.get(&site)
-    }
-
     /// The sums of every site.
     pub fn sums(&self) -> impl Iterator<Item = (u32, &MappingSums)> {
         self.sums.iter().map(|(site, sums)| (*site, sums))
@@ -177,15 +200,8 @@ impl Ledger {
                 left: end - start,
             },
         );
-        let sums = self.sums.entry(event.site).or_insert(MappingSums {
-            allocated_count: 0,
-            allocated_bytes: 0,
-            freed_count: 0,
-            freed_bytes: 0,
-            first_seen: event.time,
-            last_seen: event.time,
-            lifetimes: [0; LIFETIME_BUCKETS],
-        });
+        let sums = self.sums.entry(event.site);
+        let sums = sums.or_insert(MappingSums::at(event.time));
         sums.allocated_count += 1;
         sums.allocated_bytes += end - start;
         sums.last_seen = event.time;

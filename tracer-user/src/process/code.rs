@@ -245,10 +245,16 @@ impl CodeSpace {
         self.segments.as_ref()?.find(address, at_ns)
     }
 
+    /// A mapping of a file: of those that there are now, or else one that there
+    /// was.
+    pub fn of_file(&self, file: FileId) -> Option<&CodeMapping> {
+        self.segments.as_ref()?.of_file(file)
+    }
+
     /// Where the first byte of a file is, or would be: an offset in the file
     /// added to it is an address.
     pub fn origin_of(&self, file: FileId) -> Option<CodeAddress> {
-        let mapping = self.current().find(|mapping| mapping.range.file == file)?;
+        let mapping = self.of_file(file)?;
         let (start, offset) = (mapping.range.start.0, mapping.range.file_offset.0);
         Some(CodeAddress(start.wrapping_sub(offset)))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::address::CodeAddress;
 use super::code::CodeMapping;
+use super::maps::FileId;
 use super::room::{Room, Taken};
 
 /// How many successive mappings are remembered for one address.
@@ -106,6 +107,17 @@ impl Segments {
             .values()
             .filter_map(|segment| segment.layers.last());
         last.map(|known| &known.mapping)
+    }
+
+    /// A mapping of a file: of those that there are now, or else one that there
+    /// was.
+    pub(super) fn of_file(&self, file: FileId) -> Option<&CodeMapping> {
+        let is_it = |mapping: &&CodeMapping| mapping.range.file == file;
+        let earlier = || {
+            let layers = self.map.values().flat_map(|segment| &segment.layers);
+            layers.map(|known| &known.mapping).find(is_it)
+        };
+        self.current().find(is_it).or_else(earlier)
     }
 
     /// Whether a mapping says nothing new.

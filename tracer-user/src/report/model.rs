@@ -142,6 +142,18 @@ pub struct Process {
     /// Functions of its allocators that are not probed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<UnseenFunction>,
+    /// How many processes this stands for: with `--follow` all that ran the same
+    /// program. The fields above then are of the first, but for `end`, which says
+    /// whether any runs.
+    #[serde(default = "one")]
+    pub processes: u64,
+    /// How many of them ran at the end.
+    #[serde(default)]
+    pub running: u64,
+}
+
+const fn one() -> u64 {
+    1
 }
 
 /// How a process image ended.
@@ -270,6 +282,13 @@ pub struct Site {
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
+    /// How many processes hold live blocks of it, or held some when they ended.
+    #[serde(default)]
+    pub processes: u64,
+    /// Which of them hold most, largest first, 16 at most; empty if there are
+    /// not several.
+    #[serde(default, skip_serializing_if = "is_single")]
+    pub shares: Vec<Share>,
     /// The thread that allocated, if they are told apart (`--threads`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
@@ -278,6 +297,45 @@ pub struct Site {
     /// The call path, root first; the allocator's function is last.
     #[serde(deserialize_with = "frames")]
     pub frames: Vec<Frame>,
+}
+
+/// Whether a site's process says it all.
+fn is_single(shares: &[Share]) -> bool {
+    shares.len() < 2
+}
+
+/// What one process holds of a call path that several have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// Bytes that it has not freed.
+    pub live_bytes: u64,
+    /// Blocks that it has not freed.
+    pub live_count: u64,
+    /// Whether it had ended: then this is what it left.
+    pub ended: bool,
+}
+
+impl Site {
+    /// Adds what processes hold of another site with the same path. One that
+    /// has both is one.
+    pub fn merge_shares(&mut self, other: &Self) {
+        for share in &other.shares {
+            let same = |known: &&mut Share| known.pid == share.pid && known.ended == share.ended;
+            match self.shares.iter_mut().find(same) {
+                Some(known) => {
+                    known.live_bytes += share.live_bytes;
+                    known.live_count += share.live_count;
+                }
+                None => self.shares.push(*share),
+            }
+        }
+        self.shares
+            .sort_by_key(|share| std::cmp::Reverse(share.live_bytes));
+        self.processes = self.processes.max(other.processes).max(self.shares.len() as u64);
+        self.shares.truncate(crate::leak::share::MAX_SHARES);
+    }
 }
 
 /// A thread of a traced process.

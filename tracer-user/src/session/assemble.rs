@@ -8,14 +8,15 @@ use anyhow::Result;
 
 use super::Session;
 use super::endings::kernel;
-use super::images::Image;
+use super::images::{Image, is_own};
 use super::paths::{one_for_each_name, one_for_each_path};
+use crate::leak::share::{self, Shares};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
 use crate::privilege::capability::{Phase, without};
 use crate::process::code::CodeSpace;
 use crate::report::long_names;
 use crate::report::model::{
-    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Site,
+    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Share, Shortened, Site,
     StackEnd, Stacks, Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
@@ -31,41 +32,37 @@ impl Session {
         if self.options.threads {
             self.threads.read_all(&self.images, &self.jvms);
         }
-        let collected = collect(&self.object, &self.images, &self.cutoffs(now))?;
+        let collected = collect(&self.object, &self.images, &self.cutoffs(now), now)?;
         let mut symbolizer = Symbolizer::of(self.tables.files().clone());
-        let (processes, index_of) = self.processes(&collected, now);
+        let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
+        for site in collected {
+            by_group.entry(site.group).or_default().push(site);
+        }
+        let (processes, index_of) = self.processes(&by_group, now);
         let mut sites = Vec::new();
         let mut modules = Vec::new();
-        let jvm = self.machine_reports(&index_of);
-        let java_native = self.java_native(&index_of);
+        let rows = self.rows_of_images(&index_of);
+        let jvm = self.machine_reports(&rows);
+        let java_native = self.java_native(&rows);
         let losses = self.losses();
         let machine_hits = self.machines.hits(&self.object);
         // All is read that the kernel is asked for. Names come from files that
         // anybody may have made.
         let _until_named = self.give_up_for_naming()?;
-        for (image, index) in index_of {
-            let Some(at) = self.images.index_of(image) else {
+        for (group, index) in index_of {
+            let Some((_, code)) = self.images.shown(group) else {
                 continue;
             };
-            let Some(image) = self.images.get(at) else {
-                continue;
-            };
-            let Some(code) = self.images.code(image) else {
-                continue;
-            };
-            let own: Vec<_> = collected
-                .iter()
-                .filter(|site| site.image == image.id)
-                .cloned()
-                .collect();
-            let own = one_for_each_path(own, code);
+            let own = by_group.remove(&group).unwrap_or_default();
+            let own = one_for_each_path(own, |site| self.code_of(site).unwrap_or(code));
             modules.extend(used_modules(&mut symbolizer, index, code, &own));
-            let end = image.ended.map_or(now, |(time, _)| time);
-            let machine = self.machines.get(image.id);
             let own = own.into_iter().map(|(collected, end_reason)| {
-                let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer, end);
-                site.oldest_survived =
-                    machine.and_then(|machine| machine.survived(collected.oldest?));
+                let code = self.code_of(&collected).unwrap_or(code);
+                let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer);
+                site.oldest_survived = self
+                    .machines
+                    .get(collected.image)
+                    .and_then(|machine| machine.survived(collected.oldest?));
                 site
             });
             sites.extend(one_for_each_name(own.collect()));
@@ -126,11 +123,10 @@ impl Session {
 
     /// How stacks end, as the kernel side has it.
     pub fn stacks(&self) -> Stacks {
-        let known = |image| self.images.index_of(image).is_some();
         let sites = self
             .object
             .used_sites()
-            .filter(|(_, site)| known(site.image));
+            .filter(|(_, site)| !is_own(site.image));
         Stacks::count(sites.map(|(_, site)| (stack_end(site.end), site.allocated_count)))
     }
 
@@ -142,25 +138,65 @@ impl Session {
         }
     }
 
-    /// The processes to report, and the index of each image among them:
+    /// The code of the image that made a site, if there is anything to say of
+    /// it yet.
+    fn code_of(&self, site: &CollectedSite) -> Option<&CodeSpace> {
+        let image = self.images.get(self.images.index_of(site.image)?)?;
+        self.images.code(image)
+    }
+
+    /// The processes to report, and the index of each group among them: those of
     /// targets always, others if they allocated.
     fn processes(
         &self,
-        collected: &[CollectedSite],
+        by_group: &HashMap<u64, Vec<CollectedSite>>,
         now: u64,
     ) -> (Vec<Process>, Vec<(u64, usize)>) {
         let mut processes = Vec::new();
         let mut index_of = Vec::new();
-        for image in self.images.iter() {
-            let allocated = collected.iter().any(|site| site.image == image.id);
+        for (index, image) in self.images.indexed() {
+            let group = image.group.and_then(|id| Some((id, self.images.group(id)?)));
             let replaced = matches!(image.ended, Some((_, ProcessEnd::Exec)));
             let is_target = self.targets.iter().any(|target| target.pid == image.pid);
-            if allocated || (is_target && !replaced) {
-                index_of.push((image.id, processes.len()));
-                processes.push(self.process(image, now));
+            let alone = is_target && !replaced;
+            match group {
+                Some((id, group)) if group.first == index => {
+                    if by_group.contains_key(&id) || alone {
+                        index_of.push((id, processes.len()));
+                        processes.push(self.group_process(id, image, now));
+                    }
+                }
+                Some(_) => {}
+                None if alone => processes.push(self.process(image, now)),
+                None => {}
             }
         }
         (processes, index_of)
+    }
+
+    /// The images of the groups in a report, and where these are in it.
+    fn rows_of_images(&self, index_of: &[(u64, usize)]) -> Vec<(u64, usize)> {
+        let index_of: HashMap<u64, usize> = index_of.iter().copied().collect();
+        let row = |image: &Image| Some((image.id, *index_of.get(&image.group?)?));
+        self.images.iter().filter_map(row).collect()
+    }
+
+    /// A group, as its first image and what there is to say of the others.
+    fn group_process(&self, id: u64, first: &Image, now: u64) -> Process {
+        let members = || self.images.iter().filter(|image| image.group == Some(id));
+        let running = members().filter(|image| image.ended.is_none()).count() as u64;
+        let processes = self.images.group(id).map_or(1, |group| group.images);
+        let mut process = self.process(first, now);
+        if processes > 1 && running > 0 {
+            process.end = ProcessEnd::Running;
+            process.ended = self.since_start(now);
+            process.outcome = None;
+        }
+        let suspicion = || members().find_map(|image| image.suspicion.clone());
+        process.suspicion = process.suspicion.or_else(suspicion);
+        process.processes = processes;
+        process.running = running;
+        process
     }
 
     fn process(&self, image: &Image, now: u64) -> Process {
@@ -183,6 +219,8 @@ impl Session {
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),
             unseen: self.unseen_in(image.pid, is_mapped),
+            processes: 1,
+            running: u64::from(image.ended.is_none()),
         }
     }
 
@@ -193,7 +231,6 @@ impl Session {
         process: usize,
         code: &CodeSpace,
         symbolizer: &mut Symbolizer,
-        end: u64,
     ) -> Site {
         Site {
             id: 0,
@@ -205,15 +242,15 @@ impl Session {
             allocated_count: site.allocated.0,
             freed_bytes: site.freed.1,
             freed_count: site.freed.0,
-            oldest_age: site
-                .oldest
-                .map(|oldest| seconds(end.saturating_sub(oldest))),
+            oldest_age: (site.shares.count > 0).then(|| seconds(site.shares.age)),
             oldest_survived: None,
             first_seen: self.since_start(site.seen.0),
             last_seen: self.since_start(site.seen.1),
             lifetimes: lifetime_buckets(&site.lifetimes),
             lower_bound: site.untracked > 0,
             stack_end,
+            processes: site.shares.processes,
+            shares: shares(&site.shares),
             thread: site.thread.as_ref().map(|thread| Thread {
                 id: thread.id,
                 name: self.threads.name(site.image, thread).to_owned(),
@@ -354,6 +391,17 @@ impl Session {
     pub(super) fn since_start(&self, time: u64) -> f64 {
         seconds(time.saturating_sub(self.began.1))
     }
+}
+
+/// What single processes hold.
+fn shares(shares: &Shares) -> Vec<Share> {
+    let share = |share: &share::Share| Share {
+        pid: share.pid,
+        live_bytes: share.bytes,
+        live_count: share.count,
+        ended: share.ended,
+    };
+    shares.largest.iter().map(share).collect()
 }
 
 fn seconds(nanoseconds: u64) -> f64 {

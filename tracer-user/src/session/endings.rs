@@ -48,8 +48,10 @@ impl Status {
 impl Session {
     /// Enters how a child of ours ended, if the kernel side did not tell.
     pub fn note_status(&mut self, pid: u32, status: i32) {
-        let of_pid = self.images.iter().enumerate();
-        let last = of_pid.filter(|(_, image)| image.pid == pid).last();
+        let last = {
+            let mut images = self.images.indexed().rev();
+            images.find(|(_, image)| image.pid == pid)
+        };
         let last = last.map(|(index, _)| index);
         if let Some(image) = last.and_then(|index| self.images.get_mut(index)) {
             let status = Status::waited(status.cast_unsigned());

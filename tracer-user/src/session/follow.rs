@@ -27,6 +27,9 @@ use crate::tables::JavaCode;
 /// every process that maps the allocator.
 const RELEASE: Duration = Duration::from_secs(1);
 
+/// How often ended images leave their blocks, at most.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// How often a process's mappings are looked at in a row, while they change.
 const LOOKS: usize = 4;
 
@@ -56,13 +59,13 @@ impl Session {
             .running()
             .filter(|index| !self.is_alive(*index))
             .collect();
-        if gone.is_empty() {
-            return Ok(());
+        if !gone.is_empty() {
+            // Their last events, which may say that an image was replaced.
+            self.drain_code()?;
+            self.drain_events()?;
+            self.note_exits(&gone)?;
         }
-        // Their last events, which may say that an image was replaced.
-        self.drain_code()?;
-        self.drain_events()?;
-        self.note_exits(&gone)
+        self.settle_ended(false)
     }
 
     /// Reads what happened to code since the last call, which must not wait:
@@ -346,30 +349,40 @@ impl Session {
             .filter(|index| self.may_have_hidden_allocator(**index))
             .count();
         self.losses.late_allocators += unseen as u64;
-        let with_live: HashSet<u64> = self
-            .object
-            .followed_sites()
-            .filter(|(_, site)| site.live_count() > 0)
-            .map(|(_, site)| site.image)
-            .collect();
-        let ended: HashMap<u64, Cutoff> = ended
-            .iter()
-            .filter_map(|index| self.images.get(*index))
-            .filter(|image| with_live.contains(&image.id))
-            .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
-            .collect();
-        if ended.is_empty() {
+        self.leaving.extend_from_slice(ended);
+        Ok(())
+    }
+
+    /// Has images that ended leave what they held to their groups, at most so
+    /// often: all live blocks have to be read for that.
+    pub(super) fn settle_ended(&mut self, at_once: bool) -> Result<()> {
+        let (leaving, since) = (&mut self.leaving, &mut self.left_at);
+        if leaving.is_empty() || (!at_once && since.elapsed() < SETTLE) {
             return Ok(());
         }
-        for (id, ages) in retire_heaps(&self.object, &ended)? {
-            if let Some(image) = self
-                .images
-                .index_of(id)
-                .and_then(|at| self.images.get_mut(at))
-            {
-                image.last_live = Some(ages);
+        let leaving = std::mem::take(leaving);
+        let images = leaving.iter().filter_map(|index| self.images.get(*index));
+        let ended: HashMap<u64, Cutoff> = images
+            .filter(|image| image.group.is_some())
+            .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
+            .collect();
+        let mut ages = match ended.is_empty() {
+            true => HashMap::new(),
+            false => retire_heaps(&self.object, &ended)?,
+        };
+        let makers: HashSet<u64> = self.object.local_makers().collect();
+        for index in leaving {
+            let Some((id, pid)) = self.images.get(index).map(|image| (image.id, image.pid)) else {
+                continue;
+            };
+            let held = ages.remove(&id).unwrap_or_default();
+            self.images.note_end(index, &held);
+            let is_target = self.targets.iter().any(|target| target.pid == pid);
+            if !makers.contains(&id) && !is_target {
+                self.images.forget(index);
             }
         }
+        self.left_at = Instant::now();
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //! image id begins when, and perf's records say which code an image maps.
 //! Both count execs, so the n-th image of a process has the n-th code space.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use anyhow::Result;
@@ -13,6 +13,7 @@ use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::thread::image_pid;
 
 use super::endings::Status;
+use super::groups::Group;
 use crate::leak::collect::Ages;
 use crate::leak::ledger::Ledger;
 use crate::process::code::{CodeMapping, CodeSpace};
@@ -38,8 +39,10 @@ pub struct Image {
     pub ledger: Ledger,
     /// Where its JVM keeps the Java heap, if it has one.
     pub java_heap: Option<Range<u64>>,
-    /// Ages of what was live when it ended, since the kernel forgets them.
-    pub last_live: Option<Ages>,
+    /// The group that it belongs to, once that is known.
+    pub group: Option<u64>,
+    /// Whether it ended and left what it held to its group.
+    pub has_left: bool,
     /// Which life of the pid, and which image of that life.
     life: usize,
     ordinal: usize,
@@ -61,13 +64,22 @@ struct Space {
     code: CodeSpace,
 }
 
-/// All images of a run.
+/// The images of a run that there is still something to say of.
 #[derive(Default)]
 pub struct Images {
-    images: Vec<Image>,
+    /// By index. Indices are never used again.
+    images: BTreeMap<usize, Image>,
+    next_image: usize,
     by_id: HashMap<u64, usize>,
-    lives: Vec<Life>,
+    lives: BTreeMap<usize, Life>,
+    next_life: usize,
+    /// The life of a process that runs.
     current: HashMap<u32, usize>,
+    groups: HashMap<u64, Group>,
+    /// Whether processes that run the same program are a group.
+    by_program: bool,
+    /// Mappings that there was no room for, in images that are forgotten.
+    not_kept: u64,
     /// The files of all images.
     pub files: ModuleFiles,
 }
@@ -104,19 +116,100 @@ impl Images {
         Ok(())
     }
 
+    /// No images; with `by_program`, processes that run the same program are to
+    /// be a group, otherwise each image is one.
+    pub fn new(by_program: bool) -> Self {
+        Self {
+            by_program,
+            ..Self::default()
+        }
+    }
+
     /// An image by its index.
     pub fn get(&self, index: usize) -> Option<&Image> {
-        self.images.get(index)
+        self.images.get(&index)
+    }
+
+    /// All images with their indices, oldest first.
+    pub fn indexed(&self) -> impl DoubleEndedIterator<Item = (usize, &Image)> {
+        self.images.iter().map(|(index, image)| (*index, image))
     }
 
     /// All images, oldest first.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Image> {
-        self.images.iter()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Image> {
+        self.images.values()
     }
 
     /// An image by its index.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut Image> {
-        self.images.get_mut(index)
+        self.images.get_mut(&index)
+    }
+
+    /// A group by its number.
+    pub fn group(&self, group: u64) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = (u64, &Group)> {
+        self.groups.iter().map(|(id, group)| (*id, group))
+    }
+
+    /// All groups, to be changed.
+    pub fn groups_mut(&mut self) -> impl Iterator<Item = &mut Group> {
+        self.groups.values_mut()
+    }
+
+    /// The image that stands for a group, and its code.
+    pub fn shown(&self, group: u64) -> Option<(&Image, &CodeSpace)> {
+        let image = self.get(self.groups.get(&group)?.first)?;
+        Some((image, self.code(image)?))
+    }
+
+    /// Has an image leave what it held to its group: `ages` are those of its
+    /// live blocks.
+    pub fn note_end(&mut self, index: usize, ages: &Ages) {
+        let Some(image) = self.images.get_mut(&index) else {
+            return;
+        };
+        let group = image.group.and_then(|group| self.groups.get_mut(&group));
+        if let Some(group) = group.filter(|_| !image.has_left) {
+            group.note_end(image, ages);
+        }
+        image.has_left = true;
+        image.ledger = Ledger::default();
+    }
+
+    /// Forgets an image that has ended and left what it held to its group,
+    /// unless it stands for all of that.
+    pub fn forget(&mut self, index: usize) {
+        let Some(image) = self.images.get(&index) else {
+            return;
+        };
+        let group = image.group.and_then(|group| self.groups.get(&group));
+        if group.is_some_and(|group| group.first == index) {
+            return;
+        }
+        let (id, life) = (image.id, image.life);
+        self.images.remove(&index);
+        self.by_id.remove(&id);
+        let is_over = self.current.values().all(|current| *current != life);
+        if is_over && self.images.values().all(|image| image.life != life) {
+            let spaces = self.lives.remove(&life).map(|life| life.spaces);
+            let not_kept = spaces.iter().flatten().map(|space| space.code.not_kept());
+            self.not_kept += not_kept.sum::<u64>();
+        }
+    }
+
+    /// Enters which group an image belongs to.
+    fn join(&mut self, index: usize, group: u64) {
+        let Some(image) = self.images.get_mut(&index) else {
+            return;
+        };
+        if image.group.replace(group).is_none() {
+            let group = self.groups.entry(group);
+            group.or_insert_with(|| Group::new(index)).images += 1;
+        }
     }
 
     /// Finds an image by the kernel side's id.
@@ -126,13 +219,16 @@ impl Images {
 
     /// How many mappings of code there was no room for.
     pub fn code_not_kept(&self) -> u64 {
-        let spaces = self.lives.iter().flat_map(|life| &life.spaces);
-        spaces.map(|space| space.code.not_kept()).sum()
+        let spaces = self.lives.values().flat_map(|life| &life.spaces);
+        self.not_kept + spaces.map(|space| space.code.not_kept()).sum::<u64>()
     }
 
     /// The images that have not ended.
     pub fn running(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.images.len()).filter(|index| self.images[*index].ended.is_none())
+        let images = self.indexed();
+        images
+            .filter(|(_, image)| image.ended.is_none())
+            .map(|(index, _)| index)
     }
 
     /// The code of an image.
@@ -151,12 +247,12 @@ impl Images {
     }
 
     fn space(&self, image: &Image) -> Option<&Space> {
-        let spaces = &self.lives.get(image.life)?.spaces;
+        let spaces = &self.lives.get(&image.life)?.spaces;
         spaces.get(image.ordinal).or(spaces.last())
     }
 
     fn current_space(&self, pid: u32) -> Option<&Space> {
-        self.lives.get(*self.current.get(&pid)?)?.spaces.last()
+        self.lives.get(self.current.get(&pid)?)?.spaces.last()
     }
 
     /// Enters an event of our own programs.
@@ -167,10 +263,17 @@ impl Images {
         if event.kind == EventKind::CodeReplaced as u32 {
             return Change::ReplacedCode(event.image);
         }
+        if event.kind == EventKind::Group as u32 {
+            if let Some(index) = self.index_of(event.image) {
+                self.join(index, event.other);
+            }
+            return Change::None;
+        }
         if event.kind == EventKind::Fork as u32 {
             self.fork(event);
-        } else if let Some(index) = self.index_of(event.image) {
-            let image = &mut self.images[index];
+        } else if let Some(index) = self.index_of(event.image)
+            && let Some(image) = self.images.get_mut(&index)
+        {
             if event.kind == EventKind::Exit as u32 {
                 image.status = Status::told(event, image.status);
             } else {
@@ -188,20 +291,18 @@ impl Images {
                 time_ns,
                 range,
             } => {
-                let Some(life) = self.current.get(&pid) else {
-                    return Change::None;
-                };
-                let Some(space) = self.lives[*life].spaces.last_mut() else {
+                let life = self.current.get(&pid);
+                let life = life.and_then(|life| self.lives.get_mut(life));
+                let Some(space) = life.and_then(|life| life.spaces.last_mut()) else {
                     return Change::None;
                 };
                 space.code.add(range, time_ns, &mut self.files);
                 Change::NewCode(pid)
             }
             CodeEvent::Exec { pid, name, .. } => {
-                let Some(life) = self.current.get(&pid) else {
+                let Some(life) = self.current_life(pid) else {
                     return Change::None;
                 };
-                let life = &mut self.lives[*life];
                 if let Some(last) = life.spaces.last() {
                     let code = last.code.exec();
                     life.spaces.push(Space { name, code });
@@ -219,7 +320,8 @@ impl Images {
             }
             CodeEvent::Lost { time_ns, .. } => {
                 for life in self.current.values() {
-                    if let Some(space) = self.lives[*life].spaces.last_mut() {
+                    let life = self.lives.get_mut(life);
+                    if let Some(space) = life.and_then(|life| life.spaces.last_mut()) {
                         // A process that is gone has no more to tell.
                         let _ = space.code.refresh_from_pid(time_ns, &mut self.files);
                     }
@@ -239,10 +341,11 @@ impl Images {
     /// Reads the mappings of a running image again, in case an event of new
     /// code is still on its way.
     pub fn refresh(&mut self, index: usize, now: u64) {
-        let Some(image) = self.images.get(index) else {
+        let Some(image) = self.images.get(&index) else {
             return;
         };
-        if let Some(space) = self.lives[image.life].spaces.get_mut(image.ordinal) {
+        let life = self.lives.get_mut(&image.life);
+        if let Some(space) = life.and_then(|life| life.spaces.get_mut(image.ordinal)) {
             // A process that is gone has no more to tell.
             let _ = space.code.refresh_from_pid(now, &mut self.files);
         }
@@ -251,10 +354,10 @@ impl Images {
     /// What a running image has mapped now, as its process says itself; `None`
     /// if it is gone, or its `exec` was not told by perf yet.
     pub fn look(&mut self, index: usize, now: u64) -> Option<Vec<CodeMapping>> {
-        let image = self.images.get(index)?;
+        let image = self.images.get(&index)?;
         let space = self
             .lives
-            .get_mut(image.life)?
+            .get_mut(&image.life)?
             .spaces
             .get_mut(image.ordinal)?;
         space.code.look(now, &mut self.files).ok()
@@ -263,12 +366,15 @@ impl Images {
     /// The image that a process has now.
     pub fn current(&self, pid: u32) -> Option<usize> {
         let is_current = |image: &Image| image.pid == pid && image.ended.is_none();
-        self.images.iter().rposition(is_current)
+        let mut images = self.indexed().rev();
+        images
+            .find(|(_, image)| is_current(image))
+            .map(|(index, _)| index)
     }
 
     /// When the last thread of an image's process ended, if perf told.
     pub fn exit_time(&self, index: usize) -> Option<u64> {
-        self.lives.get(self.images.get(index)?.life)?.last_exit
+        self.lives.get(&self.get(index)?.life)?.last_exit
     }
 
     /// Gives a process that waits to call `exec` the name it will have.
@@ -283,14 +389,14 @@ impl Images {
 
     /// Settles calls that the end of the run found in flight.
     pub fn finish_ledgers(&mut self) {
-        for image in &mut self.images {
+        for image in self.images.values_mut() {
             image.ledger.finish();
         }
     }
 
     /// Marks the current image of a process as ended.
     pub fn end(&mut self, index: usize, time_ns: u64, how: ProcessEnd) {
-        let Some(image) = self.images.get_mut(index) else {
+        let Some(image) = self.images.get_mut(&index) else {
             return;
         };
         image.ended.get_or_insert((time_ns, how));
@@ -300,7 +406,8 @@ impl Images {
             if self.current.get(&pid) == Some(&life) {
                 self.current.remove(&pid);
             }
-            if let Some(space) = self.lives[life].spaces.last_mut() {
+            let life = self.lives.get_mut(&life);
+            if let Some(space) = life.and_then(|life| life.spaces.last_mut()) {
                 space.code.release();
             }
         }
@@ -337,6 +444,13 @@ impl Images {
     fn fork(&mut self, event: &Event) {
         self.ensure_life(event, image_pid(event.other));
         self.begin_image(event.other, event.time);
+        let parent = self.index_of(event.image).and_then(|at| self.get(at));
+        let group = parent.and_then(|parent| parent.group);
+        if let (true, Some(group), Some(child)) =
+            (self.by_program, group, self.index_of(event.other))
+        {
+            self.join(child, group);
+        }
     }
 
     /// Begins a life for a child unless perf told of it already.
@@ -350,7 +464,7 @@ impl Images {
     }
 
     fn current_life(&mut self, pid: u32) -> Option<&mut Life> {
-        self.lives.get_mut(*self.current.get(&pid)?)
+        self.lives.get_mut(self.current.get(&pid)?)
     }
 
     fn forked(&self, parent: u32, child: u32) -> Option<Space> {
@@ -362,13 +476,15 @@ impl Images {
     }
 
     fn begin_life(&mut self, pid: u32, space: Space, told_by_perf: bool) {
-        self.current.insert(pid, self.lives.len());
-        self.lives.push(Life {
+        self.current.insert(pid, self.next_life);
+        let life = Life {
             spaces: vec![space],
             images: 0,
             told_by_perf,
             last_exit: None,
-        });
+        };
+        self.lives.insert(self.next_life, life);
+        self.next_life += 1;
     }
 
     fn begin_image(&mut self, id: u64, at_ns: u64) {
@@ -376,10 +492,15 @@ impl Images {
         let Some(life) = self.current.get(&pid).copied() else {
             return;
         };
-        let ordinal = self.lives[life].images;
-        self.lives[life].images += 1;
-        self.by_id.insert(id, self.images.len());
-        self.images.push(Image {
+        let Some(known) = self.lives.get_mut(&life) else {
+            return;
+        };
+        let ordinal = known.images;
+        known.images += 1;
+        let index = self.next_image;
+        self.next_image += 1;
+        self.by_id.insert(id, index);
+        let image = Image {
             id,
             pid,
             began: at_ns,
@@ -388,11 +509,21 @@ impl Images {
             suspicion: None,
             ledger: Ledger::default(),
             java_heap: None,
-            last_live: None,
+            group: None,
+            has_left: false,
             life,
             ordinal,
-        });
+        };
+        self.images.insert(index, image);
+        if !self.by_program {
+            self.join(index, id);
+        }
     }
+}
+
+/// Whether an image is the tracer's own: where it measures what probes cost.
+pub fn is_own(image: u64) -> bool {
+    image_pid(image) == std::process::id()
 }
 
 /// The short name of a living process.

@@ -6,6 +6,7 @@ pub mod calibrate;
 mod describe;
 mod endings;
 mod follow;
+pub mod groups;
 mod guard;
 pub mod hold;
 pub mod images;
@@ -116,6 +117,10 @@ pub struct Session {
     /// The count of forks whose children were freed from the probes, and when.
     released: (u64, Instant),
     guard: Guard,
+    /// Images that ended and have not left their blocks yet, and when others did
+    /// last.
+    leaving: Vec<usize>,
+    left_at: Instant,
     left_alone: Vec<LeftAlone>,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
@@ -132,6 +137,7 @@ impl Session {
         // Before any mappings are read, so that nothing falls in between.
         let watch = CodeWatch::open().context("cannot watch for new code")?;
         let offsets = btf::offsets()?;
+        let by_program = options.by_program();
         let settings = Settings {
             min_size: options.min_size,
             hash_seed: seed(),
@@ -149,7 +155,7 @@ impl Session {
             signal_exit_code: offsets.signal_exit_code,
             task_exit_code: offsets.exit_code,
             task_leader: offsets.leader,
-            by_program: 0,
+            by_program: u32::from(by_program),
             mapped: offsets.mapped,
         };
         let forced = Road::forced()?;
@@ -178,7 +184,7 @@ impl Session {
             probes,
             object,
             watch,
-            images: Images::default(),
+            images: Images::new(by_program),
             tables,
             jvms,
             names: SiteNames::default(),
@@ -201,6 +207,8 @@ impl Session {
             ended: None,
             released: (0, Instant::now()),
             guard: Guard::default(),
+            leaving: Vec::new(),
+            left_at: Instant::now(),
             left_alone: Vec::new(),
             notices: Vec::new(),
         };
@@ -268,6 +276,7 @@ impl Session {
         self.probes.detach();
         self.poll()?;
         self.images.finish_ledgers();
+        self.settle_ended(true)?;
         // An exec whose code was noticed only in between.
         self.drain_code()
     }

@@ -26,6 +26,8 @@ pub struct Options {
     pub jvm_attach: bool,
     /// Whether children are traced.
     pub follow: bool,
+    /// Whether each process has call paths of its own, also with `follow`.
+    pub per_process: bool,
     /// How the results of calls are taken.
     pub returns: ReturnsChoice,
     /// Whether call paths are told apart by thread.
@@ -60,6 +62,7 @@ impl Options {
             jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
             jvm_attach: args.jvm_attach,
             follow: args.follow,
+            per_process: args.per_process,
             returns: args.returns,
             threads: args.threads,
             sizes: Sizes {
@@ -78,6 +81,12 @@ impl Options {
         })
     }
 
+    /// Whether processes that run the same program share their call paths. Where
+    /// threads are told apart there is nothing to share.
+    pub fn by_program(&self) -> bool {
+        self.follow && !self.per_process && !self.threads
+    }
+
     /// The least that loads.
     ///
     /// # Errors
@@ -91,6 +100,7 @@ impl Options {
             jvm_probes: false,
             jvm_attach: false,
             follow: false,
+            per_process: false,
             returns: ReturnsChoice::Auto,
             threads: false,
             sizes: Sizes {

@@ -15,14 +15,15 @@ use crate::report::name::Name;
 /// Says of stacks that end at an address without a known mapping what it is:
 /// code that is newer than what the kernel side had been told of, or none at
 /// all, which is no frame then. Adds up sites whose paths are the same.
-pub fn one_for_each_path(
+pub fn one_for_each_path<'code>(
     sites: Vec<CollectedSite>,
-    code: &CodeSpace,
+    code_of: impl Fn(&CollectedSite) -> &'code CodeSpace,
 ) -> Vec<(CollectedSite, StackEnd)> {
     let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
     let mut known: HashMap<Path, usize> = HashMap::new();
     for mut site in sites {
         let mut end = stack_end(site.end);
+        let code = code_of(&site);
         let mapping = |frame: FrameAddress| code.find(frame.lookup()?, site.seen.0);
         let last = FrameAddress::of_stack(&site.frames).next_back();
         if end == StackEnd::NoMapping
@@ -82,6 +83,7 @@ fn add(sum: &mut CollectedSite, site: &CollectedSite) {
     sum.allocated = pair(sum.allocated, site.allocated);
     sum.freed = pair(sum.freed, site.freed);
     sum.live = pair(sum.live, site.live);
+    sum.shares.merge(&site.shares);
     sum.oldest = sum.oldest.into_iter().chain(site.oldest).min();
     sum.seen = (sum.seen.0.min(site.seen.0), sum.seen.1.max(site.seen.1));
     sum.untracked += site.untracked;
@@ -164,6 +166,7 @@ pub fn same_names(one: &[Frame], other: &[Frame]) -> bool {
 /// Adds a site to another of the same path. Frames stay as those were that
 /// have more live bytes.
 fn merge(sum: &mut Site, site: Site) {
+    sum.merge_shares(&site);
     if site.live_bytes > sum.live_bytes {
         sum.frames = site.frames;
     }
@@ -224,6 +227,8 @@ mod tests {
             lifetimes: lifetimes.iter().map(bucket).collect(),
             lower_bound: false,
             stack_end: StackEnd::Start,
+            processes: 1,
+            shares: Vec::new(),
             thread: None,
             frames,
         }

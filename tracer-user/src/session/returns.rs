@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use tracer_ebpf::site::Site;
 
 use super::calibrate;
+use super::images::is_own;
 use super::left_alone::Notice;
 use super::{Session, seccomp, shadow_stack};
 use crate::attach::plan::Returns;
@@ -247,7 +248,7 @@ impl Session {
 
     /// Blocks, handles and threads of the processes that were counted.
     fn followed(&self) -> u64 {
-        let is_known = |site: &Site| self.images.index_of(site.image).is_some();
+        let is_known = |site: &Site| !is_own(site.image);
         let sites = self.object.followed_sites();
         sites
             .filter(|(_, site)| is_known(site))

@@ -3,6 +3,7 @@
 use tracer_ebpf::loss::{LossCause, LossCount};
 
 use super::Session;
+use super::images::is_own;
 use crate::leak::collect::Cutoff;
 use crate::report::model::{TimelinePoint, Totals};
 
@@ -14,7 +15,7 @@ impl Session {
             ..Totals::default()
         };
         for (_, site) in self.object.used_sites() {
-            if self.images.index_of(site.image).is_none() {
+            if is_own(site.image) {
                 continue;
             }
             totals.live_bytes += site.live_bytes();
@@ -24,7 +25,11 @@ impl Session {
             totals.freed_bytes += site.freed_bytes;
             totals.freed_count += site.freed_count;
         }
-        for (_, sums) in self.images.iter().flat_map(|image| image.ledger.sums()) {
+        let running = self.images.iter().flat_map(|image| image.ledger.sums());
+        let groups = self.images.groups();
+        let ended = groups.flat_map(|(_, group)| group.mappings());
+        let ended = ended.map(|(site, ended)| (site, &ended.sums));
+        for (_, sums) in running.chain(ended) {
             totals.live_bytes += sums.allocated_bytes - sums.freed_bytes;
             totals.live_count += sums.allocated_count - sums.freed_count;
             totals.allocated_bytes += sums.allocated_bytes;

@@ -238,8 +238,15 @@ impl Symbolizer {
             return Vec::new();
         };
         let id = numbered.file.mapped;
-        let mapped = code.current().filter(|mapping| mapping.range.file == id);
+        let mut mapped: Vec<_> = code
+            .current()
+            .filter(|mapping| mapping.range.file == id)
+            .collect();
+        if mapped.is_empty() {
+            mapped.extend(code.of_file(id));
+        }
         let mapped: Vec<Module> = mapped
+            .into_iter()
             .map(|mapping| self.module(process, code, mapping))
             .collect();
         if !mapped.is_empty() {
