@@ -234,14 +234,7 @@ fn uf_walk(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
-        unsafe {
-            unwind::capture(
-                context.regs,
-                unwind::Place::Entry,
-                0,
-                thread,
-            )
-        };
+        unsafe { unwind::capture(context.regs, unwind::Place::Entry, 0, thread) };
     }
     0
 }

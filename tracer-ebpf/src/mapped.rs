@@ -130,9 +130,7 @@ fn inode_of(file: u64) -> Option<u64> {
     if file == 0 {
         return None;
     }
-    if mapped.backing_dentry != 0
-        && kernel::<u32>(file + u64::from(mapped.mode))? & BACKING != 0
-    {
+    if mapped.backing_dentry != 0 && kernel::<u32>(file + u64::from(mapped.mode))? & BACKING != 0 {
         let dentry = kernel::<u64>(file + u64::from(mapped.backing_dentry))?;
         return kernel(dentry + u64::from(mapped.dentry_inode));
     }

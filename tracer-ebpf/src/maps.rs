@@ -148,7 +148,8 @@ pub(crate) static FILE_TABLES: Array<FileTable> =
 
 /// Rules and ranges by address; see [`cached`].
 #[map]
-pub(crate) static CACHE: Array<cached::Entry> = Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
+pub(crate) static CACHE: Array<cached::Entry> =
+    Array::with_max_entries(cached::ENTRIES, BPF_F_MMAPABLE);
 
 /// JVMs by number, 0 is none.
 #[map]

@@ -214,7 +214,10 @@ impl Current {
                     Some(reason) => return Err(reason),
                 }
                 // SAFETY: only this thread touches its record.
-                (number, mapped::word(unsafe { &*self.thread }, address, exact))
+                (
+                    number,
+                    mapped::word(unsafe { &*self.thread }, address, exact),
+                )
             }
             Some(reason) => return Err(reason),
         };

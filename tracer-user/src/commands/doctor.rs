@@ -149,7 +149,8 @@ fn in_phase(phase: Phase) -> Result<String, String> {
 fn load() -> Result<(String, bool), String> {
     let text = |error| format!("{error:#}");
     let options = Options::smallest().map_err(text)?;
-    let mut session = Session::load(options, Builder::start()).map_err(text)?;
+    let builder = Builder::start().map_err(text)?;
+    let mut session = Session::load(options, builder).map_err(text)?;
     // While perf events can be opened yet.
     let filter_kills = session.filter_kills();
     let stacks = own_stacks(&mut session).map_err(text)?;

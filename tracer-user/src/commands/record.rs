@@ -55,7 +55,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = Session::load(options, tables_of(&targets))?;
+        let mut session = Session::load(options, tables_of(&targets)?)?;
         // One is looked at as it is attached to. Of several, none is to be
         // probed in vain.
         if targets.len() > 1 {
@@ -100,15 +100,15 @@ fn signalled(number: i32) -> ExitCode {
 
 /// Begins to build the unwind tables of live processes. That one is gone
 /// shows later.
-fn tables_of(targets: &[Target]) -> Builder {
-    let mut builder = Builder::start();
+fn tables_of(targets: &[Target]) -> Result<Builder> {
+    let mut builder = Builder::start()?;
     let mut files = ModuleFiles::new();
     for target in targets {
         if let Ok(code) = CodeSpace::attach(target.pid, monotonic_ns(), &mut files) {
             builder.request(code.current());
         }
     }
-    builder
+    Ok(builder)
 }
 
 /// The runtime of a run: one thread is plenty.

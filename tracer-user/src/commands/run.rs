@@ -65,7 +65,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         };
         Phase::Tracing(duties).start()?;
         let expected = files_of(&path);
-        let mut builder = Builder::start();
+        let mut builder = Builder::start()?;
         for file in &expected {
             builder.request_file(&file.file, || file.path.clone());
         }

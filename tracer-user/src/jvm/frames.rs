@@ -155,7 +155,9 @@ impl JavaNames {
             return Ok(Arc::clone(known));
         }
         match Frame::of(word) {
-            Frame::Native { .. } | Frame::File { .. } | Frame::ClassName { .. } => Err(Unnamed::NotJava),
+            Frame::Native { .. } | Frame::File { .. } | Frame::ClassName { .. } => {
+                Err(Unnamed::NotJava)
+            }
             Frame::Interpreted { method, bytecode } => {
                 Ok([self.interpreted(vm, method, bytecode)?].into())
             }

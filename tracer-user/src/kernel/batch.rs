@@ -9,6 +9,7 @@ use tracer_ebpf::Record;
 
 use super::syscall;
 
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
@@ -140,6 +141,37 @@ pub fn delete<K: Record>(map: BorrowedFd<'_>, keys: &[K]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Enters one key; `flags` are `bpf_map_update_elem`'s.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn insert<K: Record, V: Record>(
+    map: BorrowedFd<'_>,
+    key: K,
+    value: V,
+    flags: u32,
+) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: (&raw const key) as u64,
+        value: (&raw const value) as u64,
+        flags: u64::from(flags),
+    };
+    // SAFETY: the attributes are of the kernel's layout and point to locals.
+    unsafe { syscall::bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// The part of `union bpf_attr` that commands on single elements use.
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 fn call(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {

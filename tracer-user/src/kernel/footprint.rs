@@ -5,7 +5,8 @@ use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::limits::{
-    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RULES, MAX_SPACES, PROBE_RING_BYTES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RULES, MAX_SPACES,
+    PROBE_RING_BYTES,
 };
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::site::{Site, SiteKey};

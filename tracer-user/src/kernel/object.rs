@@ -2,6 +2,7 @@
 
 mod attach;
 mod misses;
+mod sites;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -17,7 +18,7 @@ use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
-use tracer_ebpf::site::{NO_SITE, Site, SiteHead, SiteKind};
+use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{InFlight, Process, image_id};
 
@@ -38,8 +39,7 @@ use super::vms::VmMaps;
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT"));
 
 /// The same for kernels that have `bpf_find_vma`.
-static OBJECT_FIND_VMA: &[u8] =
-    aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT_FIND_VMA"));
+static OBJECT_FIND_VMA: &[u8] = aya::include_bytes_aligned!(env!("UNFREED_BPF_OBJECT_FIND_VMA"));
 
 /// What the running kernel can take.
 fn compiled() -> Result<&'static [u8]> {
@@ -77,6 +77,12 @@ pub struct Object {
     next: ProgramArray<MapData>,
     rows: u32,
     live: MapData,
+    /// Indices of sites by their keys.
+    index: MapData,
+    /// Indices that no site has.
+    free_sites: Queue<MapData, u32>,
+    /// Whether places of sites were used again.
+    pub has_recycled: bool,
     threads: MapData,
     processes: HashMap<MapData, u32, [u64; 3]>,
     process_changes: MappedArray<u64>,
@@ -133,7 +139,7 @@ impl Object {
         };
         Ok(Self {
             log,
-            sites: mapped(&mut ebpf, "SITES", sizes.sites)?,
+            sites: writable(&mut ebpf, "SITES", sizes.sites)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             forks: mapped(&mut ebpf, "FORKS", 1)?,
@@ -148,6 +154,9 @@ impl Object {
             is_active: false,
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
+            index: map_data(take(&mut ebpf, "SITE_INDEX")?)?,
+            free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
+            has_recycled: false,
             threads: map_data(take(&mut ebpf, "THREADS")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
@@ -303,20 +312,12 @@ impl Object {
         sites.filter(|(_, site)| !site.is(SiteKind::Sample))
     }
 
-    /// The images that made sites which are theirs alone.
-    pub fn local_makers(&self) -> impl Iterator<Item = u64> + '_ {
-        let heads = (0..self.sites.len()).filter_map(|index| self.sites.head::<SiteHead>(index));
-        heads
-            .filter(|head| head.image != 0 && head.is_local())
-            .map(|head| head.image)
-    }
-
     fn sites_of(&self, kind: SiteKind) -> impl Iterator<Item = (u32, Site)> + '_ {
         self.sites_from(0).filter(move |(_, site)| site.is(kind))
     }
 
     /// The sites in use, of all kinds, from an index on. Their indices are
-    /// given out in order, so a long gap ends the search.
+    /// given out in order, so a long gap ends the search until they are used again.
     pub fn sites_from(&self, first: u32) -> impl Iterator<Item = (u32, Site)> + '_ {
         const GAP: u32 = 1024;
         let mut last_used = first;
@@ -326,7 +327,7 @@ impl Object {
                 if is_used {
                     last_used = index;
                 }
-                (index - last_used < GAP).then_some((index, is_used))
+                (self.has_recycled || index - last_used < GAP).then_some((index, is_used))
             })
             .filter(|(_, is_used)| *is_used)
             .filter_map(|(index, _)| Some((index, self.sites.get(index)?)))

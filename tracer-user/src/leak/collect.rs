@@ -11,6 +11,7 @@ use tracer_ebpf::site::{Site, SiteKind};
 
 use super::ledger::MappingSums;
 use super::share::{Share, Shares};
+use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::report::model::{LifetimeBucket, MemoryKind};
 use crate::session::images::{Image, Images};
@@ -72,6 +73,51 @@ pub struct CollectedSite {
     pub frames: Vec<u64>,
     /// Why the stack ends; a [`tracer_ebpf::stack::StackEnd`].
     pub end: u32,
+    /// Names of the words, of a site that the kernel does not hold any more.
+    pub names: Option<Vec<Option<Named>>>,
+    /// Whether this is no path, but the sum of those that were not kept apart.
+    pub is_rest: bool,
+}
+
+impl CollectedSite {
+    /// Adds another site of the same path.
+    pub fn add(&mut self, site: &Self) {
+        let pair = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+        self.allocated = pair(self.allocated, site.allocated);
+        self.freed = pair(self.freed, site.freed);
+        self.live = pair(self.live, site.live);
+        self.shares.merge(&site.shares);
+        self.oldest = self.oldest.into_iter().chain(site.oldest).min();
+        self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
+        self.untracked += site.untracked;
+        for (sum, count) in self.lifetimes.iter_mut().zip(site.lifetimes) {
+            *sum += count;
+        }
+    }
+
+    /// A site without anything.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        Self {
+            index: 0,
+            image: 0,
+            group: 0,
+            kind: MemoryKind::Heap,
+            allocated: (0, 0),
+            freed: (0, 0),
+            live: (0, 0),
+            oldest: None,
+            shares: Shares::default(),
+            seen: (0, 0),
+            lifetimes: [0; LIFETIME_BUCKETS],
+            untracked: 0,
+            thread: None,
+            frames: Vec::new(),
+            end: 0,
+            names: None,
+            is_rest: false,
+        }
+    }
 }
 
 /// The thread of a site.
@@ -188,6 +234,43 @@ pub fn collect(
         }
     }
     Ok(sites)
+}
+
+/// What there is to keep of a site at which nothing is live but what images held
+/// when they ended.
+pub fn retired_sites(
+    index: u32,
+    site: &Site,
+    images: &Images,
+    cutoff: Cutoff,
+) -> Vec<CollectedSite> {
+    let group = images.group(site.group);
+    let mut sites = Vec::new();
+    if site.allocated_count > 0 {
+        let held = Held {
+            shares: group.map(|group| group.held(index)).unwrap_or_default(),
+            oldest: None,
+        };
+        sites.push(block_site(index, site, held, cutoff.asked));
+    }
+    let ended = group.and_then(|group| group.mappings_of(index));
+    let running = images.unmapped_of(index);
+    if ended.is_some() || running.is_some() {
+        let first = ended.map(|ended| ended.sums).or(running);
+        let mut mapped = Mapped {
+            sums: MappingSums::at(first.map_or(0, |sums| sums.first_seen)),
+            held: Held::default(),
+            in_java_heap: false,
+        };
+        for sums in ended.iter().map(|ended| &ended.sums).chain(&running) {
+            mapped.sums.add(sums);
+        }
+        if let Some(ended) = ended {
+            mapped.held.shares.merge(&ended.live);
+        }
+        sites.push(mapping_site(index, site, mapped));
+    }
+    sites
 }
 
 /// What images that are known hold of each site.
@@ -335,5 +418,7 @@ fn bare(index: u32, site: &Site) -> CollectedSite {
             .copied()
             .collect(),
         end: site.end,
+        names: None,
+        is_rest: false,
     }
 }

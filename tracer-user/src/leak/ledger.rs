@@ -159,6 +159,16 @@ impl Ledger {
         }
     }
 
+    /// The sums of one site, if it made mappings.
+    pub fn sums_of(&self, site: u32) -> Option<&MappingSums> {
+        self.sums.get(&site)
+    }
+
+    /// Forgets sites of which nothing is live.
+    pub fn forget_sites(&mut self, is_it: impl Fn(u32) -> bool) {
+        self.sums.retain(|site, _| !is_it(*site));
+    }
+
     /// The sums of every site.
     pub fn sums(&self) -> impl Iterator<Item = (u32, &MappingSums)> {
         self.sums.iter().map(|(site, sums)| (*site, sums))

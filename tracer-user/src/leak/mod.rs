@@ -2,4 +2,5 @@
 
 pub mod collect;
 pub mod ledger;
+pub mod retired;
 pub mod share;

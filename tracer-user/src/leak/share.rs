@@ -99,7 +99,9 @@ impl Shares {
     }
 
     fn place(&mut self, share: Share) {
-        let at = self.largest.partition_point(|known| known.bytes >= share.bytes);
+        let at = self
+            .largest
+            .partition_point(|known| known.bytes >= share.bytes);
         if at < MAX_SHARES {
             self.largest.insert(at, share);
             self.largest.truncate(MAX_SHARES);
@@ -127,9 +129,18 @@ mod tests {
         for pid in 0..100 {
             shares.add(share(pid, u64::from(pid)));
         }
-        shares.add(Share { count: 0, ..share(7, 1) });
-        assert_eq!((shares.processes, shares.count, shares.bytes), (100, 100, 4950));
-        assert_eq!(shares.ended_bytes, (0..50).map(|half| half * 2).sum::<u64>());
+        shares.add(Share {
+            count: 0,
+            ..share(7, 1)
+        });
+        assert_eq!(
+            (shares.processes, shares.count, shares.bytes),
+            (100, 100, 4950)
+        );
+        assert_eq!(
+            shares.ended_bytes,
+            (0..50).map(|half| half * 2).sum::<u64>()
+        );
         assert_eq!(shares.age, 99);
         let pids: Vec<_> = shares.largest.iter().map(|share| share.pid).collect();
         assert_eq!(pids, (84..100).rev().collect::<Vec<_>>());

@@ -51,7 +51,8 @@ impl NumberedFiles {
 
     /// The file of a number.
     pub fn get(&self, number: u32) -> Option<&NumberedFile> {
-        self.files.get(usize::try_from(number.checked_sub(1)?).ok()?)
+        self.files
+            .get(usize::try_from(number.checked_sub(1)?).ok()?)
     }
 }
 

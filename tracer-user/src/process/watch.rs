@@ -128,6 +128,21 @@ impl CodeWatch {
         Ok(self.news.try_clone()?)
     }
 
+    /// Has the descriptor that [`Self::news`] gives become readable too when
+    /// something is written to `other`, an eventfd that nobody needs to read.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn also_of(&self, other: BorrowedFd<'_>) -> Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        Ok(epoll::add(
+            &self.news,
+            other,
+            epoll::EventData::new_u64(0),
+            flags,
+        )?)
+    }
+
     /// Kernel memory of the buffers, bytes.
     pub fn kernel_bytes(&self) -> usize {
         self.buffers.len() * BUFFER_BYTES

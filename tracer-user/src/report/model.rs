@@ -333,7 +333,10 @@ impl Site {
         }
         self.shares
             .sort_by_key(|share| std::cmp::Reverse(share.live_bytes));
-        self.processes = self.processes.max(other.processes).max(self.shares.len() as u64);
+        self.processes = self
+            .processes
+            .max(other.processes)
+            .max(self.shares.len() as u64);
         self.shares.truncate(crate::leak::share::MAX_SHARES);
     }
 }
@@ -394,6 +397,9 @@ pub enum StackEnd {
     Continuation,
     /// A JVM whose layout is not known.
     JavaLayout,
+    /// No path: the sum of those that there was no room to keep apart, and that
+    /// had nothing live in processes that ran.
+    NotKept,
 }
 
 impl StackEnd {
@@ -420,6 +426,7 @@ impl StackEnd {
                 Some("the rest of this virtual thread's stack is in the Java heap")
             }
             Self::JavaLayout => Some("the layout of this JVM is not known"),
+            Self::NotKept => Some("paths that there was no room to keep apart"),
         }
     }
 }

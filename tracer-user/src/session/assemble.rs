@@ -10,14 +10,14 @@ use super::Session;
 use super::endings::kernel;
 use super::images::{Image, is_own};
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::leak::share::{self, Shares};
 use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
+use crate::leak::share::{self, Shares};
 use crate::privilege::capability::{Phase, without};
 use crate::process::code::CodeSpace;
 use crate::report::long_names;
 use crate::report::model::{
-    Loss, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Share, Shortened, Site,
-    StackEnd, Stacks, Thread, Totals,
+    Loss, MemoryKind, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Share,
+    Shortened, Site, StackEnd, Stacks, Thread, Totals,
 };
 use crate::symbolize::Symbolizer;
 
@@ -35,7 +35,8 @@ impl Session {
         let collected = collect(&self.object, &self.images, &self.cutoffs(now), now)?;
         let mut symbolizer = Symbolizer::of(self.tables.files().clone());
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
-        for site in collected {
+        let retired = self.retired.iter().cloned();
+        for site in collected.into_iter().chain(retired) {
             by_group.entry(site.group).or_default().push(site);
         }
         let (processes, index_of) = self.processes(&by_group, now);
@@ -155,7 +156,9 @@ impl Session {
         let mut processes = Vec::new();
         let mut index_of = Vec::new();
         for (index, image) in self.images.indexed() {
-            let group = image.group.and_then(|id| Some((id, self.images.group(id)?)));
+            let group = image
+                .group
+                .and_then(|id| Some((id, self.images.group(id)?)));
             let replaced = matches!(image.ended, Some((_, ProcessEnd::Exec)));
             let is_target = self.targets.iter().any(|target| target.pid == image.pid);
             let alone = is_target && !replaced;
@@ -232,6 +235,10 @@ impl Session {
         code: &CodeSpace,
         symbolizer: &mut Symbolizer,
     ) -> Site {
+        let names = match &site.names {
+            Some(names) => names.clone(),
+            None => self.names.of(site.index, &site.frames, site.seen),
+        };
         Site {
             id: 0,
             process,
@@ -255,12 +262,7 @@ impl Session {
                 id: thread.id,
                 name: self.threads.name(site.image, thread).to_owned(),
             }),
-            frames: symbolizer.frames(
-                code,
-                &site.frames,
-                &self.names.of(site.index, &site.frames, site.seen),
-                site.seen.0,
-            ),
+            frames: symbolizer.frames(code, &site.frames, &names, site.seen.0),
         }
     }
 
@@ -326,6 +328,11 @@ impl Session {
             meaning: "mappings of code, or parts of them, that were not remembered, since a process made so many: frames in what was there then, or before, may have no name".to_owned(),
         });
         losses.push(Loss {
+            cause: "paths_not_kept".to_owned(),
+            count: self.retired.not_kept(),
+            meaning: "call paths without anything live in a process that runs, and that there was no room to keep apart: they are in the numbers, together, without their frames; raise --max-sites".to_owned(),
+        });
+        losses.push(Loss {
             cause: "unpublished_code".to_owned(),
             count: self.losses.unpublished,
             meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),
@@ -380,7 +387,12 @@ impl Session {
         let handles = handles.map(|(_, site)| 2 * site.allocated_count + site.freed_count);
         let threads = self.object.threads();
         let threads = threads.map(|(_, site)| 2 * site.allocated_count);
-        handles.chain(threads).sum()
+        let retired = self.retired.iter().map(|site| match site.kind {
+            MemoryKind::JniHandle => 2 * site.allocated.0 + site.freed.0,
+            MemoryKind::Thread => 2 * site.allocated.0,
+            _ => 0,
+        });
+        handles.chain(threads).chain(retired).sum()
     }
 
     fn started(&self) -> String {

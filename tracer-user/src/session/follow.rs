@@ -65,7 +65,8 @@ impl Session {
             self.drain_events()?;
             self.note_exits(&gone)?;
         }
-        self.settle_ended(false)
+        self.settle_ended(false)?;
+        self.make_room()
     }
 
     /// Reads what happened to code since the last call, which must not wait:
@@ -128,6 +129,12 @@ impl Session {
             .collect();
         pids.sort_unstable();
         pids.dedup();
+        for pid in &pids {
+            // It may be gone before its mappings can be looked at.
+            if let Some(code) = self.images.current_code(*pid) {
+                self.tables.request(code.current());
+            }
+        }
         self.unpublished.extend(&pids);
         self.machines.look_at(&pids);
         self.guard_changed(&pids);
@@ -247,7 +254,7 @@ impl Session {
         Ok(())
     }
 
-    fn drain_events(&mut self) -> Result<()> {
+    pub(super) fn drain_events(&mut self) -> Result<()> {
         let mut replaced = Vec::new();
         let mut orphaned = Vec::new();
         let mut fresh = Vec::new();
@@ -357,13 +364,14 @@ impl Session {
     /// often: all live blocks have to be read for that.
     pub(super) fn settle_ended(&mut self, at_once: bool) -> Result<()> {
         let (leaving, since) = (&mut self.leaving, &mut self.left_at);
-        if leaving.is_empty() || (!at_once && since.elapsed() < SETTLE) {
+        let nobody = leaving.is_empty() && self.left_behind.is_empty();
+        if nobody || (!at_once && since.elapsed() < SETTLE) {
             return Ok(());
         }
-        let leaving = std::mem::take(leaving);
+        let mut leaving = std::mem::take(leaving);
         let images = leaving.iter().filter_map(|index| self.images.get(*index));
         let ended: HashMap<u64, Cutoff> = images
-            .filter(|image| image.group.is_some())
+            .filter(|image| image.group.is_some() && !image.has_left)
             .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
         let mut ages = match ended.is_empty() {
@@ -371,6 +379,7 @@ impl Session {
             false => retire_heaps(&self.object, &ended)?,
         };
         let makers: HashSet<u64> = self.object.local_makers().collect();
+        leaving.extend(std::mem::take(&mut self.left_behind));
         for index in leaving {
             let Some((id, pid)) = self.images.get(index).map(|image| (image.id, image.pid)) else {
                 continue;

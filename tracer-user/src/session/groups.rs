@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use super::images::Image;
 use crate::leak::collect::Ages;
-use crate::leak::share::{Share, Shares};
 use crate::leak::ledger::MappingSums;
+use crate::leak::share::{Share, Shares};
 
 /// A group of processes.
 #[derive(Default)]
@@ -76,6 +76,11 @@ impl Group {
     /// Mappings of images that have ended, by site.
     pub fn mappings(&self) -> impl Iterator<Item = (u32, &EndedMappings)> {
         self.mappings.iter().map(|(site, ended)| (*site, ended))
+    }
+
+    /// What of mappings of a site there is in images that have ended.
+    pub fn mappings_of(&self, site: u32) -> Option<&EndedMappings> {
+        self.mappings.get(&site)
     }
 
     /// Forgets a site, whose index another will have.

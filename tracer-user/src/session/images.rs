@@ -5,7 +5,7 @@
 //! image id begins when, and perf's records say which code an image maps.
 //! Both count execs, so the n-th image of a process has the n-th code space.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use anyhow::Result;
@@ -15,7 +15,7 @@ use tracer_ebpf::thread::image_pid;
 use super::endings::Status;
 use super::groups::Group;
 use crate::leak::collect::Ages;
-use crate::leak::ledger::Ledger;
+use crate::leak::ledger::{Ledger, MappingSums};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
@@ -155,9 +155,32 @@ impl Images {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
-    /// All groups, to be changed.
-    pub fn groups_mut(&mut self) -> impl Iterator<Item = &mut Group> {
-        self.groups.values_mut()
+    /// The sites of which a mapping is live in an image that has not left.
+    pub fn mapped_sites(&self) -> HashSet<u32> {
+        let live = self.images.values().flat_map(|image| image.ledger.live());
+        live.map(|mapping| mapping.site).collect()
+    }
+
+    /// The mappings of a site in images that have not left, of which none is
+    /// live.
+    pub fn unmapped_of(&self, site: u32) -> Option<MappingSums> {
+        let images = self.images.values();
+        let mut sums = images.filter_map(|image| image.ledger.sums_of(site));
+        let mut sum = *sums.next()?;
+        sums.for_each(|other| sum.add(other));
+        Some(sum)
+    }
+
+    /// Forgets sites, whose indices others will have; each comes with its group.
+    pub fn forget_sites(&mut self, sites: &HashMap<u32, u64>) {
+        for (site, group) in sites {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.forget_site(*site);
+            }
+        }
+        for image in self.images.values_mut() {
+            image.ledger.forget_sites(|site| sites.contains_key(&site));
+        }
     }
 
     /// The image that stands for a group, and its code.

@@ -26,6 +26,7 @@ pub mod paths;
 mod perf_maps;
 pub mod preflight;
 pub mod progress;
+mod recycle;
 pub mod returns;
 pub mod seccomp;
 pub mod shadow_stack;
@@ -62,6 +63,7 @@ use crate::kernel::btf;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::Object;
+use crate::leak::retired::Retired;
 use crate::process::clock::monotonic_ns;
 use crate::process::watch::CodeWatch;
 use crate::report::model::{LeftAlone, TimelinePoint};
@@ -121,6 +123,11 @@ pub struct Session {
     /// last.
     leaving: Vec<usize>,
     left_at: Instant,
+    /// Images that left and were kept for call paths that are theirs alone.
+    left_behind: HashSet<usize>,
+    retired: Retired,
+    /// When room for call paths was looked for, and little was found.
+    room_at: Instant,
     left_alone: Vec<LeftAlone>,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
@@ -136,8 +143,10 @@ impl Session {
         preflight::check()?;
         // Before any mappings are read, so that nothing falls in between.
         let watch = CodeWatch::open().context("cannot watch for new code")?;
+        watch.also_of(builder.news())?;
         let offsets = btf::offsets()?;
         let by_program = options.by_program();
+        let retired = Retired::new(options.sizes.sites as usize);
         let settings = Settings {
             min_size: options.min_size,
             hash_seed: seed(),
@@ -209,6 +218,9 @@ impl Session {
             guard: Guard::default(),
             leaving: Vec::new(),
             left_at: Instant::now(),
+            left_behind: HashSet::new(),
+            retired,
+            room_at: Instant::now(),
             left_alone: Vec::new(),
             notices: Vec::new(),
         };

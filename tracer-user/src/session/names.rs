@@ -104,6 +104,15 @@ impl SiteNames {
         });
     }
 
+    /// Forgets a site, whose index another will have.
+    pub fn forget(&mut self, site: u32) {
+        if self.sites.remove(&site).is_some() {
+            self.told.retain(|(index, _), _| *index != site);
+            self.unnamed.retain(|(index, _)| *index != site);
+        }
+        self.next = self.next.min(site);
+    }
+
     /// The names of the words of a site that was seen from one moment to
     /// another, in their order; `None` for native frames and for what was
     /// never named.

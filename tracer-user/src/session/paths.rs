@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use tracer_ebpf::limits::LIFETIME_BUCKETS;
-
 use super::assemble::stack_end;
 use crate::leak::collect::CollectedSite;
 use crate::process::address::FrameAddress;
@@ -22,7 +20,10 @@ pub fn one_for_each_path<'code>(
     let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
     let mut known: HashMap<Path, usize> = HashMap::new();
     for mut site in sites {
-        let mut end = stack_end(site.end);
+        let mut end = match site.is_rest {
+            true => StackEnd::NotKept,
+            false => stack_end(site.end),
+        };
         let code = code_of(&site);
         let mapping = |frame: FrameAddress| code.find(frame.lookup()?, site.seen.0);
         let last = FrameAddress::of_stack(&site.frames).next_back();
@@ -48,7 +49,7 @@ pub fn one_for_each_path<'code>(
             thread: site.thread.as_ref().map(|thread| thread.id),
         };
         match known.get(&path) {
-            Some(at) => add(&mut merged[*at].0, &site),
+            Some(at) => merged[*at].0.add(&site),
             None => {
                 known.insert(path, merged.len());
                 merged.push((site, end));
@@ -75,20 +76,6 @@ fn end_in(mapping: &CodeMapping) -> StackEnd {
     match &mapping.range.name {
         MappingName::Special(name) if name == "[uprobes]" => StackEnd::Hijacked,
         _ => StackEnd::NoRowYet,
-    }
-}
-
-fn add(sum: &mut CollectedSite, site: &CollectedSite) {
-    let pair = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
-    sum.allocated = pair(sum.allocated, site.allocated);
-    sum.freed = pair(sum.freed, site.freed);
-    sum.live = pair(sum.live, site.live);
-    sum.shares.merge(&site.shares);
-    sum.oldest = sum.oldest.into_iter().chain(site.oldest).min();
-    sum.seen = (sum.seen.0.min(site.seen.0), sum.seen.1.max(site.seen.1));
-    sum.untracked += site.untracked;
-    for bucket in 0..LIFETIME_BUCKETS {
-        sum.lifetimes[bucket] += site.lifetimes[bucket];
     }
 }
 

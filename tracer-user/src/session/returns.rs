@@ -20,8 +20,10 @@ use crate::attach::plan::Returns;
 use crate::attach::symbols;
 use crate::attach::walkers::{self, Seen, Walker};
 use crate::cli::args::ReturnsChoice;
+use crate::leak::collect::CollectedSite;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
+use crate::report::model::MemoryKind;
 
 /// An environment is not read further: the kernel allows a quarter of the
 /// stack's limit, 2 MiB as a rule.
@@ -250,9 +252,13 @@ impl Session {
     fn followed(&self) -> u64 {
         let is_known = |site: &Site| !is_own(site.image);
         let sites = self.object.followed_sites();
+        let is_mapping =
+            |site: &&CollectedSite| matches!(site.kind, MemoryKind::Mapping | MemoryKind::JavaHeap);
+        let retired = self.retired.iter().filter(|site| !is_mapping(site));
         sites
             .filter(|(_, site)| is_known(site))
             .map(|(_, site)| site.allocated_count)
+            .chain(retired.map(|site| site.allocated.0))
             .sum()
     }
 }

@@ -25,6 +25,14 @@ impl Session {
             totals.freed_bytes += site.freed_bytes;
             totals.freed_count += site.freed_count;
         }
+        for site in self.retired.iter().filter(|site| site.kind.is_memory()) {
+            totals.live_bytes += site.live.1;
+            totals.live_count += site.live.0;
+            totals.allocated_bytes += site.allocated.1;
+            totals.allocated_count += site.allocated.0;
+            totals.freed_bytes += site.freed.1;
+            totals.freed_count += site.freed.0;
+        }
         let running = self.images.iter().flat_map(|image| image.ledger.sums());
         let groups = self.images.groups();
         let ended = groups.flat_map(|(_, group)| group.mappings());

@@ -1,10 +1,14 @@
 //! Building tables in the background, each file's once.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::privilege::capability::Phase;
 use crate::process::code::CodeMapping;
@@ -36,26 +40,40 @@ pub struct Builder {
     done: Receiver<Built>,
     outstanding: usize,
     names: HashMap<FileId, String>,
+    /// Written to when a table is done.
+    news: Arc<OwnedFd>,
 }
 
 impl Builder {
     /// Starts the threads. They end with this value, once they have finished
     /// what they are at.
-    pub fn start() -> Self {
+    ///
+    /// # Errors
+    /// Fails if there are no descriptors left.
+    pub fn start() -> Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let news = Arc::new(eventfd(0, flags).context("cannot make an eventfd")?);
         let (jobs, queue) = channel::<Arc<ModuleFile>>();
         let (finished, done) = sync_channel(MAX_WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..cores.min(MAX_THREADS) {
             let (queue, finished) = (Arc::clone(&queue), finished.clone());
-            thread::spawn(move || work(&queue, &finished));
+            let news = Arc::clone(&news);
+            thread::spawn(move || work(&queue, &finished, &news));
         }
-        Self {
+        Ok(Self {
+            news,
             jobs,
             done,
             outstanding: 0,
             names: HashMap::new(),
-        }
+        })
+    }
+
+    /// An eventfd that is written to when a table is done.
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.news.as_fd()
     }
 
     /// Has the tables of mapped files built, each file's once.
@@ -110,7 +128,7 @@ impl Builder {
 
 /// Reads files that are open already, and that anybody may have made: so
 /// without any capability, or not at all.
-fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>) {
+fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>, news: &OwnedFd) {
     let refused = Phase::Parsing.enter().err();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -130,5 +148,7 @@ fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>) 
         if finished.send(built).is_err() {
             return;
         }
+        // It only wakes; its count may be full.
+        let _ = rustix::io::write(news, &1u64.to_ne_bytes());
     }
 }

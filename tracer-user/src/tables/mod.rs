@@ -113,6 +113,11 @@ impl Tables {
         self.maps.replaced(image)
     }
 
+    /// Has the tables of files built that are mapped somewhere.
+    pub fn request<'code>(&mut self, code: impl Iterator<Item = &'code CodeMapping>) {
+        self.builder.request(code);
+    }
+
     /// Tells the kernel side what code an image has: all its executable
     /// mappings, sorted by address, and its JVM's. `as_of` is what
     /// [`Self::replaced`] said before they were looked at.
