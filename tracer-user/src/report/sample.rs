@@ -72,6 +72,8 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         last_seen: 59.9,
         lifetimes: vec![],
         lower_bound: false,
+        processes: 1,
+        shares: vec![],
         thread: None,
         stack_end: StackEnd::Start,
         frames,
@@ -151,6 +153,8 @@ pub fn report() -> Report {
             ended: 60.0,
             probes: vec![],
             unseen: vec![],
+            processes: 1,
+            running: 1,
         }],
         left_alone: vec![],
         modules: vec![
