@@ -42,7 +42,7 @@ fn a_child_changes_nothing_in_its_parent() -> Result<()> {
 #[test]
 fn a_followed_child_is_a_process_of_its_own() -> Result<()> {
     let mut target = Target::start("lifecycle")?;
-    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let tracer = Tracer::record(target.pid, &["--follow", "--per-process"])?;
     target.command("fork_child")?;
     let report = tracer.stop()?.report()?;
     ensure!(report.processes.len() == 2, "{:?}", report.processes);

@@ -66,7 +66,7 @@ fn process_of(key: &[u8]) -> u32 {
 #[test]
 fn a_record_that_is_left_behind_does_not_speak_for_the_next_process() -> Result<()> {
     let mut target = Target::start("reused")?;
-    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let tracer = Tracer::record(target.pid, &["--follow", "--per-process"])?;
     target.command("begin_first")?;
     let threads = KernelMap::of(tracer.pid(), "THREADS")?;
     let mut keys = threads.keys()?;

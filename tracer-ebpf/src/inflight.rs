@@ -102,7 +102,7 @@ fn look_again(thread: *mut Thread) -> bool {
 
 /// The group that the current process belongs to, which is one image.
 #[inline(always)]
-fn group_of(image: u64) -> u64 {
+pub(crate) fn group_of(image: u64) -> u64 {
     if maps::setting!(by_program) == 0 {
         return image;
     }

@@ -48,7 +48,8 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     };
     let process = Process {
         image,
-        group: parent.group,
+        // It runs the same program until it calls `exec`.
+        group: inflight::group_of(parent.image),
         shares_heap: u32::from(shares_heap),
         padding: 0,
     };

@@ -1,9 +1,7 @@
 //! What single processes hold of a call path that several have.
 
 use super::collect::LiveSums;
-
-/// How many are kept one by one, the largest.
-pub const MAX_SHARES: usize = 16;
+use crate::report::model::MAX_SHARES;
 
 /// What one process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

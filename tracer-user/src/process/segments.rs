@@ -246,10 +246,12 @@ impl Segment {
         let full = self.layers.len() >= MAX_LAYERS || !room.grow(LAYER);
         let place = self.younger(known.mapping.since_ns);
         self.layers.insert(place, Arc::clone(known));
-        if full {
-            self.layers.remove(0);
-            self.forgot = true;
+        if !full {
+            return 0;
         }
-        u64::from(full)
+        let oldest = self.layers.remove(0);
+        self.forgot = true;
+        // Stacks name places in files that can be read by the file.
+        u64::from(oldest.mapping.file.is_err())
     }
 }

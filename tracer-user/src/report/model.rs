@@ -304,6 +304,9 @@ fn is_single(shares: &[Share]) -> bool {
     shares.len() < 2
 }
 
+/// How many processes are kept one by one for a call path, the largest.
+pub const MAX_SHARES: usize = 16;
+
 /// What one process holds of a call path that several have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
@@ -337,7 +340,7 @@ impl Site {
             .processes
             .max(other.processes)
             .max(self.shares.len() as u64);
-        self.shares.truncate(crate::leak::share::MAX_SHARES);
+        self.shares.truncate(MAX_SHARES);
     }
 }
 

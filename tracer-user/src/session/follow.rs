@@ -111,11 +111,25 @@ impl Session {
     pub(super) fn drain_code(&mut self) -> Result<()> {
         let mut changes = Vec::new();
         let (images, follow, losses) = (&mut self.images, self.options.follow, &mut self.losses);
+        let tables = &mut self.tables;
         self.watch.drain(&mut |event| {
-            if let CodeEvent::Lost { count, .. } = event {
-                losses.code_events += count;
+            let mut place = None;
+            match &event {
+                CodeEvent::Lost { count, .. } => losses.code_events += count,
+                CodeEvent::Map {
+                    pid,
+                    time_ns,
+                    range,
+                } => place = Some((*pid, range.start, *time_ns)),
+                _ => {}
             }
             changes.push(images.apply_code(event, follow));
+            // It may be gone before the process's mappings are looked at.
+            if let Some((pid, start, time)) = place
+                && let Some(code) = images.current_code(pid)
+            {
+                tables.request(code.find(start, time).into_iter());
+            }
         });
         let mut pids: Vec<u32> = changes
             .into_iter()
@@ -129,12 +143,6 @@ impl Session {
             .collect();
         pids.sort_unstable();
         pids.dedup();
-        for pid in &pids {
-            // It may be gone before its mappings can be looked at.
-            if let Some(code) = self.images.current_code(*pid) {
-                self.tables.request(code.current());
-            }
-        }
         self.unpublished.extend(&pids);
         self.machines.look_at(&pids);
         self.guard_changed(&pids);
@@ -220,6 +228,9 @@ impl Session {
 
     /// Probes allocators that a process mapped after it was attached.
     fn probe_new_code(&mut self, pid: u32) -> Result<()> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
         let scope = self.scope(pid);
         let Some(code) = self.images.current_code(pid) else {
             return Ok(());
