@@ -13,6 +13,7 @@ pub mod compiled;
 pub mod event;
 pub mod frame;
 pub mod java;
+pub mod kinship;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;

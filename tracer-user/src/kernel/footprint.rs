@@ -47,7 +47,21 @@ pub struct Footprint {
     pub bound: u64,
 }
 
+/// What processes have freed since they forked, where all of it is made in
+/// advance.
+const FREED_SINCE_IN_ADVANCE: u32 = 1 << 16;
+
 impl Sizes {
+    /// How much is remembered of what processes have freed since they forked:
+    /// for as many blocks as can be live, if children are followed.
+    pub fn freed_since(self, follow: bool) -> u32 {
+        match (follow, self.threads.in_advance) {
+            (false, _) => 1,
+            (true, false) => self.live,
+            (true, true) => self.live.min(FREED_SINCE_IN_ADVANCE),
+        }
+    }
+
     /// The kernel memory of maps of these sizes.
     pub fn footprint(self) -> Footprint {
         let live = u64::from(self.live)

@@ -151,7 +151,9 @@ pub fn report() -> Report {
             ended: 60.0,
             probes: vec![],
             unseen: vec![],
+            children: None,
         }],
+        untraced: vec![],
         left_alone: vec![],
         modules: vec![
             module("/opt/leaky/leaky", 0x40_0000, 0x41_0000, Some(BUILD_ID)),
@@ -170,6 +172,8 @@ pub fn report() -> Report {
             freed_bytes: sum(|s| s.freed_bytes),
             freed_count: sum(|s| s.freed_count),
             untraced_frees: 12,
+            inherited_frees: 0,
+            inherited_forgotten: 0,
         },
         stacks: Stacks::of(&sites),
         jvm: vec![],

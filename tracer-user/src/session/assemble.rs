@@ -88,6 +88,7 @@ impl Session {
             duration: self.elapsed(),
             settings: self.settings(),
             processes,
+            untraced: self.untraced.clone(),
             left_alone: self.left_alone.clone(),
             modules,
             overhead: self.overhead(&totals, machine_hits),
@@ -167,6 +168,7 @@ impl Session {
         let (ended, end) = image.ended.unwrap_or((now, ProcessEnd::Running));
         let code = self.images.code(image);
         let executable = code.and_then(CodeSpace::executable);
+        let is_last = end != ProcessEnd::Exec;
         let is_mapped = |file| {
             code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
         };
@@ -183,6 +185,11 @@ impl Session {
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),
             unseen: self.unseen_in(image.pid, is_mapped),
+            children: if is_last {
+                self.children_of(image.pid)
+            } else {
+                None
+            },
         }
     }
 
@@ -228,10 +235,7 @@ impl Session {
     }
 
     fn sum<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Totals {
-        let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
-            ..Totals::default()
-        };
+        let mut totals = self.unknown_frees();
         for site in sites {
             totals.live_bytes += site.live_bytes;
             totals.live_count += site.live_count;
@@ -319,6 +323,7 @@ impl Session {
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
+            + totals.inherited_frees
             + self.other_hits()
             + machine_hits;
         let (return_hits, nanoseconds_per_return) = self.return_hits();

@@ -15,7 +15,7 @@ use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
-use crate::leak::collect::{Cutoff, retire_heaps};
+use crate::leak::collect::{Cutoff, last_heaps};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
@@ -129,8 +129,9 @@ impl Session {
         self.machines.look_at(&pids);
         self.guard_changed(&pids);
         for pid in pids {
-            self.reconsider_returns(pid)?;
-            self.probe_new_code(pid)?;
+            self.reconsider_or_give_up(pid)?;
+            let probed = self.probe_new_code(pid);
+            self.or_give_up(pid, probed)?;
         }
         Ok(())
     }
@@ -261,6 +262,10 @@ impl Session {
                     }
                 }
                 Change::NewCode(pid) => self.unpublished.push(pid),
+                Change::Renamed { old, pid } => {
+                    self.tables.forget(old);
+                    self.unpublished.push(pid);
+                }
                 Change::ReplacedCode(image) => {
                     let sharers = self.tables.sharers(image);
                     self.unpublished.extend(sharers.into_iter().map(image_pid));
@@ -270,13 +275,15 @@ impl Session {
             }
         }
         for pid in orphaned {
-            self.probe_again(pid)?;
+            let probed = self.probe_again(pid);
+            self.or_give_up(pid, probed)?;
         }
         for pid in fresh {
             // What was hooked in the old image is not in the new one.
             let scope = self.scope(pid);
             if scope != Scope::Everyone && self.probes.forgive(scope) {
-                self.probe_new_code(pid)?;
+                let probed = self.probe_new_code(pid);
+                self.or_give_up(pid, probed)?;
             }
         }
         if replaced.is_empty() {
@@ -306,7 +313,9 @@ impl Session {
         let Some(image) = self.images.get(index) else {
             return false;
         };
-        match self.targets.iter().find(|target| target.pid == image.pid) {
+        // A later process may get a target's pid.
+        let is_it = |target: &&Target| target.pid == image.pid && !target.has_ended;
+        match self.targets.iter().find(is_it) {
             Some(target) => target.is_alive(),
             None => Target::find(image.pid).is_ok(),
         }
@@ -324,6 +333,10 @@ impl Session {
             if let Some(image) = self.images.get(*index) {
                 let pid = image.pid;
                 self.object.dismiss(pid, image.id);
+                let mut targets = self.targets.iter_mut();
+                if let Some(target) = targets.find(|target| target.pid == pid) {
+                    target.has_ended = true;
+                }
                 self.guard_no_more(pid);
             }
             self.announce_end(*index);
@@ -333,7 +346,7 @@ impl Session {
 
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
-    fn retire(&mut self, ended: &[usize]) -> Result<()> {
+    pub(super) fn retire(&mut self, ended: &[usize]) -> Result<()> {
         self.drain_machines();
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
@@ -352,16 +365,30 @@ impl Session {
             .filter(|(_, site)| site.live_count() > 0)
             .map(|(_, site)| site.image)
             .collect();
+        let ids: Vec<_> = ended
+            .iter()
+            .filter_map(|index| Some(self.images.get(*index)?.id))
+            .collect();
         let ended: HashMap<u64, Cutoff> = ended
             .iter()
             .filter_map(|index| self.images.get(*index))
             .filter(|image| with_live.contains(&image.id))
             .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
-        if ended.is_empty() {
-            return Ok(());
+        if !ended.is_empty() {
+            self.retire_heaps(&ended)?;
         }
-        for (id, ages) in retire_heaps(&self.object, &ended)? {
+        self.forget_the_childless(&ids)
+    }
+
+    /// The same for those of them that have anything live.
+    fn retire_heaps(&mut self, ended: &HashMap<u64, Cutoff>) -> Result<()> {
+        let heaps = last_heaps(&self.object, ended)?;
+        // First: their children have a copy.
+        self.leave_to_children(&heaps.blocks)?;
+        let keys: Vec<_> = heaps.blocks.iter().map(|(key, _)| *key).collect();
+        self.object.delete_live(&keys)?;
+        for (id, ages) in heaps.ages {
             if let Some(image) = self
                 .images
                 .index_of(id)

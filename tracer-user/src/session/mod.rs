@@ -3,12 +3,16 @@
 pub mod assemble;
 mod attach;
 pub mod calibrate;
+mod children;
 mod describe;
 mod endings;
+mod family;
 mod follow;
+pub mod giving_up;
 mod guard;
 pub mod hold;
 pub mod images;
+mod inherited;
 mod java;
 mod java_native;
 mod java_objects;
@@ -42,6 +46,7 @@ use anyhow::{Context, Result};
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
+use self::children::ChildrenState;
 use self::guard::Guard;
 use self::images::Images;
 use self::java_native::NativeViews;
@@ -63,7 +68,7 @@ use crate::kernel::link::Road;
 use crate::kernel::object::Object;
 use crate::process::clock::monotonic_ns;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{LeftAlone, TimelinePoint};
+use crate::report::model::{LeftAlone, TimelinePoint, Untraced};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -117,6 +122,9 @@ pub struct Session {
     released: (u64, Instant),
     guard: Guard,
     left_alone: Vec<LeftAlone>,
+    /// Processes that could not be traced, or had to be given up.
+    untraced: Vec<Untraced>,
+    children: ChildrenState,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
 }
@@ -201,6 +209,8 @@ impl Session {
             released: (0, Instant::now()),
             guard: Guard::default(),
             left_alone: Vec::new(),
+            untraced: Vec::new(),
+            children: ChildrenState::default(),
             notices: Vec::new(),
         };
         session.begin_returns()?;
@@ -215,6 +225,7 @@ impl Session {
         self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)?;
+        self.begin_children();
         self.native.begin(&self.jvms);
         self.take_perf_maps();
         Ok(())
@@ -261,6 +272,7 @@ impl Session {
         self.take_perf_maps();
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.end_children();
         self.native.look(&self.jvms);
         self.stop_java_heaps();
         self.poll()?;
