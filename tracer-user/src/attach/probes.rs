@@ -102,6 +102,9 @@ impl Covered {
     }
 }
 
+/// A process in which the kernel refuses a probe, and why.
+pub type Refused = (u32, Error);
+
 /// The probes of one file, in words.
 pub struct Described {
     /// Which processes they fire in.
@@ -294,7 +297,7 @@ impl Probes {
     pub fn leave_returns_alone(
         &mut self,
         object: &mut Object,
-    ) -> Result<(Vec<Described>, Vec<(u32, Error)>)> {
+    ) -> Result<(Vec<Described>, Vec<Refused>)> {
         if self.returns == Returns::Instructions {
             return Ok((Vec::new(), Vec::new()));
         }

@@ -140,7 +140,7 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
-    /// Trace children too, each as a process of its own
+    /// Trace children too, living ones and those to come, each as a process of its own
     #[arg(long)]
     pub follow: bool,
     /// How the results of calls are taken

@@ -142,7 +142,7 @@ impl Session {
         });
         match admitted {
             Ok(target) => {
-                self.targets.push(target.as_descendant());
+                self.targets.push(target.found_as_descendant());
                 Ok(true)
             }
             Err(error) => {
@@ -158,7 +158,13 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::event::{Event, EventKind};
+    use tracer_ebpf::site::NO_SITE;
+    use tracer_ebpf::thread::image_id;
+
     use super::*;
+    use crate::process::watch::CodeEvent;
+    use crate::session::images::{Change, Images};
 
     fn families(pairs: &[(u32, u32)]) -> Families {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -193,8 +199,86 @@ mod tests {
         assert_eq!(sorted(all.descendants(1, |_| false)), [8]);
     }
 
+    const PARENT: u64 = image_id(1, 0);
+
+    /// We are attached to, as `image` at a time.
+    fn attached(image: u64, time: u64) -> Images {
+        let mut images = Images::default();
+        images.attach(std::process::id(), image, time).unwrap();
+        images
+    }
+
+    fn fork_of(child: u64, time: u64) -> Event {
+        Event {
+            kind: EventKind::Fork as u32,
+            thread: 1,
+            image: PARENT,
+            time,
+            address: 0,
+            length: 0,
+            flags: 0,
+            other: child,
+            site: NO_SITE,
+            padding: 0,
+        }
+    }
+
     #[test]
-    fn a_child_of_ours_is_found_below_our_parent() {
+    fn a_child_that_was_seen_before_its_fork_was_told_is_one() {
+        let pid = std::process::id();
+        let (early, late) = (image_id(pid, 1 << 20), image_id(pid, 2 << 20));
+        let mut images = attached(early, 1 << 20);
+        let renamed = Change::Renamed { old: early, pid };
+        assert_eq!(images.apply(&fork_of(late, 2 << 20)), renamed);
+        // perf tells of it, too, and later of what follows.
+        let fork = |time_ns| CodeEvent::Fork {
+            pid,
+            parent: 1,
+            time_ns,
+        };
+        images.apply_code(fork(2 << 20), true);
+        assert_eq!(images.running().count(), 1);
+        assert_eq!(images.index_of(early), None);
+        let image = images.get(images.index_of(late).unwrap()).unwrap();
+        assert_eq!((image.id, image.parent), (late, PARENT));
+        assert!(images.current_code(pid).unwrap().current().count() > 0);
+    }
+
+    #[test]
+    fn a_child_that_gets_the_pid_of_one_that_ended_is_another() {
+        let pid = std::process::id();
+        let (first, second) = (image_id(pid, 1 << 20), image_id(pid, 2 << 20));
+        let mut images = attached(first, 1 << 20);
+        let exit = Event {
+            kind: EventKind::Exit as u32,
+            image: first,
+            thread: pid,
+            ..fork_of(0, 1 << 20)
+        };
+        assert_eq!(images.apply(&exit), Change::None);
+        assert_eq!(images.apply(&fork_of(second, 2 << 20)), Change::None);
+        assert!(images.index_of(first) != images.index_of(second));
+    }
+
+    #[test]
+    fn what_perf_tells_of_before_is_not_news() {
+        let pid = std::process::id();
+        let mut images = attached(image_id(pid, 1 << 20), 1 << 20);
+        let exec = |time_ns| CodeEvent::Exec {
+            pid,
+            time_ns,
+            name: "other".into(),
+        };
+        let code = |images: &Images| images.current_code(pid).unwrap().id();
+        let before = code(&images);
+        images.apply_code(exec((1 << 20) - 1), true);
+        assert_eq!(code(&images), before);
+        images.apply_code(exec((1 << 20) + 1), true);
+        assert_ne!(code(&images), before);
+    }
+
+    #[test]
+    fn we_are_found_among_all_processes() {
         let all = Families::read();
         assert!(all.own.contains(&std::process::id()));
         assert!(all.started.contains_key(&std::process::id()));

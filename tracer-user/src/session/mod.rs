@@ -256,7 +256,7 @@ impl Session {
 
     /// Kernel memory of the maps and buffers.
     pub fn footprint(&self) -> Footprint {
-        let mut footprint = self.options.sizes.footprint();
+        let mut footprint = self.options.sizes.footprint(self.options.follow);
         let buffers = self.watch.kernel_bytes() as u64;
         footprint.fixed += buffers;
         footprint.bound += buffers;

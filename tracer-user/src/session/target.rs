@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// The same, found as a descendant.
-    pub fn as_descendant(self) -> Self {
+    pub fn found_as_descendant(self) -> Self {
         Self {
             descends: true,
             ..self
