@@ -8,7 +8,8 @@ use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight;
-use crate::maps::{self, UNTRACED_FREES};
+use crate::inherited;
+use crate::maps;
 use crate::read;
 
 /// Takes realloc's old block out of the live map: while the call runs, the
@@ -19,13 +20,16 @@ use crate::read;
 #[inline(always)]
 pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
-    let (call, image) = unsafe { (&mut (*thread).call, (*thread).image) };
-    let key = BlockKey { address, image };
-    match inflight::take(key) {
-        Some(block) => call.old = block,
-        None => call.old.site = NO_SITE,
+    unsafe {
+        let image = (*thread).image;
+        let taken = inherited::take(thread, BlockKey { address, image });
+        let call = &mut (*thread).call;
+        match taken {
+            Some(block) => call.old = block,
+            None => call.old.site = NO_SITE,
+        }
+        call.old_address = address;
     }
-    call.old_address = address;
 }
 
 /// An allocating function, whose call was in flight, returned `result`.
@@ -48,7 +52,8 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
             if !done {
                 inflight::restore_old(thread);
             } else if call.old.site == NO_SITE {
-                maps::count(&UNTRACED_FREES);
+                let (address, image) = (call.old_address, (*thread).image);
+                inherited::count_unknown(BlockKey { address, image });
             } else {
                 inflight::count_free(&call.old, call.time);
             }
@@ -103,15 +108,17 @@ pub(crate) fn free(context: &ProbeContext) {
         return;
     };
     // SAFETY: the thread's own record.
-    let image = unsafe {
+    unsafe {
         let call = &(*thread).call;
         if call.function != 0 && is_inside(call, (*context.regs).rsp) {
             return;
         }
-        (*thread).image
-    };
-    if !inflight::count_gone(BlockKey { address, image }) {
-        maps::count(&UNTRACED_FREES);
+        let image = (*thread).image;
+        let key = BlockKey { address, image };
+        match inherited::take(thread, key) {
+            Some(block) => inflight::count_free(&block, inflight::now()),
+            None => inherited::count_unknown(key),
+        }
     }
 }
 

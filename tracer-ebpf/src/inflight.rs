@@ -85,9 +85,10 @@ fn is_own(thread: *mut Thread) -> bool {
 fn look_again(thread: *mut Thread) -> bool {
     let changes = maps::process_changes();
     let process = maps::process((bpf_get_current_pid_tgid() >> 32) as u32);
-    let image = process.map_or(0, |process| process.image);
+    let (image, last_fork) = process.map_or((0, 0), |it| (it.image, it.last_fork));
     // SAFETY: the current thread's record.
     unsafe {
+        (*thread).last_fork = last_fork;
         if (*thread).image != image {
             forget_calls(thread);
             (*thread).image = image;
@@ -148,6 +149,7 @@ fn make_thread() -> Option<*mut Thread> {
     unsafe {
         (*thread).image = process.image;
         (*thread).group = group_of(process.image);
+        (*thread).last_fork = process.last_fork;
         (*thread).as_of = changes;
     }
     Some(thread)

@@ -14,6 +14,7 @@ pub mod event;
 pub mod file;
 pub mod frame;
 pub mod java;
+pub mod kinship;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;

@@ -5,9 +5,10 @@ use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_ebpf::event::{Event, EventKind};
+use tracer_ebpf::kinship::{Ancestor, MAX_ANCESTORS, descend};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::NO_SITE;
-use tracer_ebpf::thread::{Process, image_id};
+use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
@@ -46,12 +47,19 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     } else {
         image_id(child, time)
     };
+    let ancestors = if shares_heap {
+        parent.ancestors
+    } else {
+        descend(parent.image, time, &parent.ancestors)
+    };
     let process = Process {
         image,
         // It runs the same program until it calls `exec`.
         group: inflight::group_of(parent.image),
         shares_heap: u32::from(shares_heap),
         padding: 0,
+        last_fork: if shares_heap { parent.last_fork } else { 0 },
+        ancestors,
     };
     debug!(
         context,
@@ -64,10 +72,26 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
         return;
     }
+    if !shares_heap {
+        note_fork(image_pid(parent.image), parent.image, time);
+    }
     maps::count(&PROCESS_CHANGES);
     if !shares_heap {
         hand_down_code(parent.image, image);
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
+    }
+}
+
+/// From now on a process remembers what it frees, for its children.
+#[inline(always)]
+fn note_fork(pid: u32, image: u64, time: u64) {
+    if let Some(process) = PROCESSES.get_ptr_mut(pid) {
+        // SAFETY: a live map value.
+        unsafe {
+            if (*process).image == image {
+                (*process).last_fork = time;
+            }
+        }
     }
 }
 
@@ -144,6 +168,8 @@ pub(crate) fn exec(context: &RawTracePointContext) {
         (*process).image = image;
         (*process).group = 0;
         (*process).shares_heap = 0;
+        (*process).last_fork = 0;
+        (*process).ancestors = [Ancestor::default(); MAX_ANCESTORS];
     }
     maps::count(&PROCESS_CHANGES);
     announce(EventKind::Exec, caller, old.image, image, time);

@@ -23,6 +23,7 @@ mod handle;
 mod hit;
 mod hotspot;
 mod inflight;
+mod inherited;
 mod javaheap;
 mod lifecycle;
 mod lookup;

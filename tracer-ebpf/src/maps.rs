@@ -11,6 +11,7 @@ use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
+use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
     CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
     MAX_THREADS, PROBE_RING_BYTES,
@@ -173,7 +174,18 @@ pub(crate) static JAVA_CACHE: Array<u64> =
 pub(crate) static LOSSES: Array<LossCount> =
     Array::with_max_entries(LOSS_CAUSES as u32, BPF_F_MMAPABLE);
 
-/// Frees of blocks that are not in [`LIVE`].
+/// What processes have freed since they forked: their children have it yet. The
+/// loader sets the size, if children are followed.
+#[map]
+pub(crate) static FREED_SINCE: HashMap<BlockKey, FreedSince> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Frees of blocks that a process has as a copy of an ancestor's; and how many
+/// of those could not be remembered that an ancestor has freed.
+#[map]
+pub(crate) static INHERITED_FREES: Array<u64> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
+/// Frees of blocks that are neither in [`LIVE`] nor an ancestor's.
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

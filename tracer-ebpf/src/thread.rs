@@ -2,6 +2,7 @@
 
 use crate::block::{Block, BlockKey};
 use crate::call::Call;
+use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
 use crate::site::NO_SITE;
 use crate::stack::WalkState;
@@ -22,9 +23,32 @@ pub struct Process {
     pub shares_heap: u32,
     /// Always zero.
     pub padding: u32,
+    /// When it last forked a child with a heap of its own that is traced,
+    /// nanoseconds of `CLOCK_MONOTONIC`; 0 if never.
+    pub last_fork: u64,
+    /// Whose copy its heap is, the nearest first.
+    pub ancestors: [Ancestor; MAX_ANCESTORS],
 }
 
-// SAFETY: repr(C), fields fill all 24 bytes, any bit pattern is valid.
+impl Process {
+    /// A process whose heap is nobody's copy.
+    pub const fn new(image: u64) -> Self {
+        let none = Ancestor {
+            image: 0,
+            forked: 0,
+        };
+        Self {
+            image,
+            group: 0,
+            shares_heap: 0,
+            padding: 0,
+            last_fork: 0,
+            ancestors: [none; MAX_ANCESTORS],
+        }
+    }
+}
+
+// SAFETY: repr(C), fields fill all 96 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Process {}
 
 /// The id of a process image: the process id above, and the time of its birth
@@ -56,6 +80,8 @@ pub struct Thread {
     pub start: Making,
     /// The group of processes that its process belongs to.
     pub group: u64,
+    /// See [`Process::last_fork`].
+    pub last_fork: u64,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use super::guarded::Guarded;
 use super::library::LibraryCall;
@@ -101,6 +101,9 @@ impl Covered {
         }
     }
 }
+
+/// A process in which the kernel refuses a probe, and why.
+pub type Refused = (u32, Error);
 
 /// The probes of one file, in words.
 pub struct Described {
@@ -209,6 +212,19 @@ impl Probes {
         self.others.extend(covered.map(|covered| covered.guarded));
     }
 
+    /// Takes all probes of a scope away.
+    pub fn remove(&mut self, scope: Scope) {
+        let is_it = |guarded: &Guarded| guarded.scope == scope;
+        let covered = self.covered.extract_if(.., |it| is_it(&it.guarded));
+        let mut own: Vec<Guarded> = covered.map(|it| it.guarded).collect();
+        let calls = self.library_calls.extract_if(.., |it| is_it(&it.guarded));
+        own.extend(calls.map(|it| it.guarded));
+        // What was withdrawn has to stay known; see there.
+        own.extend(self.others.extract_if(.., |it| it.is_placed() && is_it(it)));
+        drop_all(own.iter_mut().flat_map(Guarded::take).collect());
+        self.touch(scope);
+    }
+
     /// The files that are probed in a scope, and where.
     pub fn places(&self, scope: Scope) -> impl Iterator<Item = (&ModuleFile, &[u64])> {
         let own = self
@@ -273,14 +289,19 @@ impl Probes {
     /// Leaves return addresses alone from now on: return instructions are
     /// probed, then return probes are taken away. A call that is under way ends
     /// at its return instruction. Functions whose ends are not certain lose all
-    /// their probes. Returns what is probed now, all of it.
+    /// their probes. Returns what is probed now, all of it, and processes that
+    /// have to be given up, since the kernel refuses a probe in them.
     ///
     /// # Errors
-    /// Fails if a probe cannot be placed; then return probes stay.
-    pub fn leave_returns_alone(&mut self, object: &mut Object) -> Result<Vec<Described>> {
+    /// Fails if a probe of everyone cannot be placed; then return probes stay.
+    pub fn leave_returns_alone(
+        &mut self,
+        object: &mut Object,
+    ) -> Result<(Vec<Described>, Vec<Refused>)> {
         if self.returns == Returns::Instructions {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         }
+        let mut refused = Vec::new();
         let returns = Returns::Instructions;
         let plans: Vec<Plan> = self
             .covered
@@ -289,9 +310,13 @@ impl Probes {
             .collect();
         for (covered, plan) in self.covered.iter_mut().zip(&plans) {
             for step in plan.ends() {
-                // A process that is gone has no return addresses either.
-                match place(object, step, &mut covered.guarded) {
-                    Err(error) if covered.guarded.scope.is_alive() => return Err(error),
+                let placed = place(object, step, &mut covered.guarded);
+                match (placed, covered.guarded.scope) {
+                    (Err(error), Scope::Everyone) => return Err(error),
+                    // A process that is gone has no return addresses either.
+                    (Err(error), Scope::Process(pid)) if covered.guarded.scope.is_alive() => {
+                        refused.push((pid, error));
+                    }
                     _ => {}
                 }
             }
@@ -308,7 +333,8 @@ impl Probes {
         let scopes: Vec<_> = self.guarded().map(|guarded| guarded.scope).collect();
         scopes.into_iter().for_each(|scope| self.touch(scope));
         let covered = self.covered.iter();
-        Ok(covered.map(|covered| covered.describe(returns)).collect())
+        let described = covered.map(|covered| covered.describe(returns));
+        Ok((described.collect(), refused))
     }
 
     /// Takes the breakpoints out of untraced children of the traced processes.

@@ -140,7 +140,8 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
-    /// Trace children too; processes of one program share their call paths
+    /// Trace children too, living ones and those to come; processes of one program
+    /// share their call paths
     #[arg(long)]
     pub follow: bool,
     /// With --follow, tell the call paths of each process apart

@@ -172,7 +172,7 @@ fn load() -> Result<(String, bool), String> {
 
 /// How the stacks of this process end.
 fn own_stacks(session: &mut Session) -> Result<Stacks> {
-    session.attach(Target::find(std::process::id())?)?;
+    session.attach_all(vec![Target::find(std::process::id())?])?;
     session.settle_code(PATIENCE)?;
     session.start()?;
     let allocating = std::thread::spawn(|| {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
@@ -15,9 +15,10 @@ use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
-use crate::report::model::Report;
+use crate::report::model::{Report, Untraced};
 use crate::report::output::{self, Output};
 use crate::report::{gate, text};
+use crate::session::giving_up::all_reasons;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -49,23 +50,12 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         opens_events: true,
     };
     Phase::Tracing(duties).start()?;
-    let targets = pids
-        .into_iter()
-        .map(Target::find)
-        .collect::<Result<Vec<_>>>()?;
+    let (targets, untraced) = find_targets(pids)?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
         let mut session = Session::load(options, tables_of(&targets)?)?;
-        // One is looked at as it is attached to. Of several, none is to be
-        // probed in vain.
-        if targets.len() > 1 {
-            for target in &targets {
-                session.look_before_probing(target.pid)?;
-            }
-        }
-        for target in targets {
-            session.attach(target)?;
-        }
+        session.note_untraced(untraced);
+        session.attach_all(targets)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
             while !session.java_heaps_have_begun() {
@@ -91,6 +81,25 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
+}
+
+/// The processes that can be traced, as far as can be seen from outside, and
+/// the others with their reasons.
+///
+/// # Errors
+/// Fails if there is none.
+fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
+    let (mut targets, mut untraced) = (Vec::new(), Vec::new());
+    for pid in pids {
+        match Target::find(pid) {
+            Ok(target) => targets.push(target),
+            Err(error) => untraced.push(Untraced::never(pid, &error)),
+        }
+    }
+    if targets.is_empty() {
+        bail!("{}", all_reasons(&untraced));
+    }
+    Ok((targets, untraced))
 }
 
 /// The exit code when a signal ends it before there is anything to report.
@@ -246,15 +255,20 @@ async fn news_after(
 /// Makes the report and writes it everywhere.
 ///
 /// # Errors
-/// Fails if an output cannot be written; the others are written all the same.
+/// Fails if an output cannot be written (the others are written all the same),
+/// or if all that was left to trace had to be given up.
 pub fn finish(mut session: Session, plan: &Plan<'_>) -> Result<ExitCode> {
     if plan.trace.interval.is_some() {
         session.mark();
     }
     let report = session.report()?;
+    let nothing_left = session.why_nothing_is_left();
     drop(session);
     Phase::Reporting.start()?;
     publish(&report, plan)?;
+    if let Some(reasons) = nothing_left {
+        bail!("{reasons}");
+    }
     Ok(gate::exit_code(&report, plan.output.fail_above))
 }
 

@@ -4,6 +4,7 @@ use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
+use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
     CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RULES, MAX_SPACES,
     PROBE_RING_BYTES,
@@ -49,9 +50,24 @@ pub struct Footprint {
     pub bound: u64,
 }
 
+/// Blocks that processes have freed since they forked, of which so many are
+/// remembered; and where all room for them is made in advance.
+const FREED_SINCE: u32 = 1 << 18;
+const FREED_SINCE_IN_ADVANCE: u32 = 1 << 16;
+
 impl Sizes {
-    /// The kernel memory of maps of these sizes.
-    pub fn footprint(self) -> Footprint {
+    /// How many blocks are remembered that processes have freed since they
+    /// forked. Without `--follow` no child is asked about them.
+    pub fn freed_since(self, follow: bool) -> u32 {
+        match (follow, self.threads.in_advance) {
+            (false, _) => 1,
+            (true, false) => self.live.min(FREED_SINCE),
+            (true, true) => self.live.min(FREED_SINCE_IN_ADVANCE),
+        }
+    }
+
+    /// The kernel memory of maps of these sizes, with `--follow` or without.
+    pub fn footprint(self, follow: bool) -> Footprint {
         let live = u64::from(self.live)
             * hash_entry_bytes(size_of::<BlockKey>(), size_of::<Block>()) as u64
             + buckets(self.live);
@@ -62,8 +78,10 @@ impl Sizes {
         let threads = per_thread * u64::from(self.threads.most);
         let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
         let rings: u64 = rings.iter().sum();
-        let others = live + index + sites + self.tables() + places() + rings;
-        let on_demand = threads + class_names();
+        let freed = self.freed_since(follow);
+        let others = live + index + sites + self.tables() + places() + rings + buckets(freed);
+        let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
+        let on_demand = threads + class_names() + u64::from(freed) * entry;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,
@@ -128,7 +146,7 @@ mod tests {
                 in_advance: false,
             },
         }
-        .footprint();
+        .footprint(true);
         assert!(footprint.fixed < 150 << 20, "{footprint:?}");
     }
 }

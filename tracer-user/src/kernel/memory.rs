@@ -12,9 +12,10 @@ use tracer_ebpf::limits::MAX_THREADS;
 use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 6] = [
+pub const ON_DEMAND: [&str; 7] = [
     "CLASS_NAMES",
     "CODE_OF",
+    "FREED_SINCE",
     "PROCESSES",
     "REPLACED",
     "THREADS",

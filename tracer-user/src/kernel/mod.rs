@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod btf;
 pub mod footprint;
+pub mod freed_since;
 pub mod link;
 pub mod mapped;
 pub mod memory;

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{Array, HashMap, Map, MapData, ProgramArray, Queue, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, Queue, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
@@ -25,6 +25,7 @@ use tracer_ebpf::thread::{InFlight, Process, image_id};
 use super::batch;
 use super::btf;
 use super::footprint::Sizes;
+use super::freed_since::FreedSinceMap;
 use super::link::Road;
 use super::mapped::MappedArray;
 use super::memory::{ON_DEMAND, preallocate};
@@ -33,6 +34,9 @@ use super::program::Programs;
 use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
+
+/// Only if the key is not there yet (`linux/bpf.h`).
+const BPF_NOEXIST: u64 = 1;
 
 /// The compiled programs, aligned as the ELF reader wants them: those for all
 /// kernels.
@@ -60,6 +64,11 @@ pub struct Object {
     pub losses: MappedArray<LossCount>,
     /// Frees of blocks that were not traced.
     pub untraced_frees: MappedArray<u64>,
+    /// Frees of blocks that were inherited by a fork, and how many could not be
+    /// remembered.
+    pub inherited_frees: MappedArray<u64>,
+    /// What processes have freed since they forked.
+    pub freed_since: FreedSinceMap,
     /// Forks whose children are not traced.
     pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
@@ -84,7 +93,7 @@ pub struct Object {
     /// Whether places of sites were used again.
     pub has_recycled: bool,
     threads: MapData,
-    processes: HashMap<MapData, u32, [u64; 3]>,
+    processes: HashMap<MapData, u32, [u64; PROCESS_WORDS]>,
     process_changes: MappedArray<u64>,
     /// Programs for `uprobe_multi` links, if that road is taken.
     multi: Option<MultiPrograms>,
@@ -115,6 +124,7 @@ impl Object {
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
+            .map_max_entries("FREED_SINCE", sizes.freed_since(settings.follow != 0))
             .map_max_entries("CODE_OF", processes)
             .map_max_entries("REPLACED", processes)
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
@@ -142,6 +152,8 @@ impl Object {
             sites: writable(&mut ebpf, "SITES", sizes.sites)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
+            inherited_frees: mapped(&mut ebpf, "INHERITED_FREES", 2)?,
+            freed_since: FreedSinceMap::new(take(&mut ebpf, "FREED_SINCE")?)?,
             forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
             usdt: UsdtMaps {
@@ -257,20 +269,33 @@ impl Object {
     /// # Errors
     /// Fails when the kernel does.
     pub fn admit(&mut self, pid: u32, time_ns: u64) -> Result<u64> {
-        let image = image_id(pid, time_ns);
-        let process = Process {
-            image,
-            group: 0,
-            shares_heap: 0,
-            padding: 0,
-        };
-        let words =
-            tracer_ebpf::read_record::<ProcessWords>(as_bytes(&process)).unwrap_or_default();
+        let (image, words) = record_of(pid, time_ns);
         self.processes
-            .insert(pid, words.0, 0)
+            .insert(pid, words, 0)
             .context("cannot register the process")?;
         self.process_changes.count(0);
         Ok(image)
+    }
+
+    /// The same for a process that may be traced already, since its parent is;
+    /// `None` if it is.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn adopt(&mut self, pid: u32, time_ns: u64) -> Result<Option<u64>> {
+        let (image, words) = record_of(pid, time_ns);
+        match self.processes.insert(pid, words, BPF_NOEXIST) {
+            Ok(()) => {
+                self.process_changes.count(0);
+                Ok(Some(image))
+            }
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error).context("cannot register the process"),
+        }
     }
 
     /// Stops tracing a process that has ended, if its image is still `image`.
@@ -386,15 +411,25 @@ impl Log for StderrLog {
 /// A [`Process`] as the plain words that aya's map type takes.
 #[derive(Clone, Copy, Default)]
 #[repr(transparent)]
-struct ProcessWords([u64; 3]);
+struct ProcessWords([u64; PROCESS_WORDS]);
 
-// SAFETY: three u64, any bit pattern is valid.
+const PROCESS_WORDS: usize = size_of::<Process>() / 8;
+
+// SAFETY: u64 alone, any bit pattern is valid.
 unsafe impl tracer_ebpf::Record for ProcessWords {}
 
 const _: () = assert!(
     size_of::<Process>() == size_of::<ProcessWords>(),
     "the map's value is a Process"
 );
+
+/// What the kernel side needs to know of a process that is traced from now on,
+/// and its image.
+fn record_of(pid: u32, time_ns: u64) -> (u64, [u64; PROCESS_WORDS]) {
+    let image = image_id(pid, time_ns);
+    let words = tracer_ebpf::read_record::<ProcessWords>(as_bytes(&Process::new(image)));
+    (image, words.unwrap_or_default().0)
+}
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where

@@ -154,22 +154,28 @@ impl LiveSums {
     }
 }
 
-/// Takes the live blocks of ended images out of the kernel's map, and tells
-/// their ages at each image's end.
+/// What was live when images ended.
+#[derive(Default)]
+pub struct LastHeaps {
+    /// The ages at each image's end.
+    pub ages: HashMap<u64, Ages>,
+    /// The blocks of all.
+    pub blocks: Vec<(BlockKey, Block)>,
+}
+
+/// The live blocks of ended images, which are in the kernel's map yet.
 ///
 /// # Errors
 /// Fails if the kernel does.
-pub fn retire_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<HashMap<u64, Ages>> {
-    let mut ages: HashMap<u64, Ages> = HashMap::new();
-    let mut keys = Vec::new();
+pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastHeaps> {
+    let mut heaps = LastHeaps::default();
     object.for_each_live(|key, block| {
         if let Some(cutoff) = ended.get(&key.image) {
-            keys.push(key);
-            add_block(ages.entry(key.image).or_default(), &block, *cutoff);
+            heaps.blocks.push((key, block));
+            add_block(heaps.ages.entry(key.image).or_default(), &block, *cutoff);
         }
     })?;
-    object.delete_live(&keys)?;
-    Ok(ages)
+    Ok(heaps)
 }
 
 fn add_block(ages: &mut Ages, block: &Block, cutoff: Cutoff) {

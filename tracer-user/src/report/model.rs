@@ -21,6 +21,8 @@ pub mod java_native;
 pub mod jvm;
 #[path = "left_alone.rs"]
 pub mod left_alone;
+#[path = "untraced.rs"]
+pub mod untraced;
 
 pub use ending::{Outcome, PlacedProbe, Suspicion};
 pub use java_heap::{
@@ -30,6 +32,7 @@ pub use java_memory::{JavaMemory, JvmAccount, MemoryCategory, NativeMemory, Trac
 pub use java_native::JavaNative;
 pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
+pub use untraced::{Children, Untraced};
 
 /// The schema name that this version writes. Fields are only ever added
 /// within a schema; a change of meaning gets a new name.
@@ -53,6 +56,10 @@ pub struct Report {
     pub settings: Settings,
     /// The processes that were traced. A process that called `exec` is two.
     pub processes: Vec<Process>,
+    /// Processes that were to be traced and are not, or no longer, each with its
+    /// reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untraced: Vec<Untraced>,
     /// Functions that are not probed, or no longer, because a probe in them
     /// would harm a process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,6 +149,10 @@ pub struct Process {
     /// Functions of its allocators that are not probed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<UnseenFunction>,
+    /// Present if its children, which are not traced, hold much more memory than
+    /// it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
     /// How many processes this stands for: with `--follow` all that ran the same
     /// program. The fields above then are of the first, but for `end`, which says
     /// whether any runs.
@@ -529,6 +540,16 @@ pub struct Totals {
     /// Frees of blocks that were not traced: allocated before the run, or
     /// below `--min-size`. Normal, not an error.
     pub untraced_frees: u64,
+    /// Frees, by a child that is followed, of its copies of blocks that an
+    /// ancestor had allocated during the run and still had at the fork. They
+    /// are in no site: the ancestor's block is another one.
+    #[serde(default)]
+    pub inherited_frees: u64,
+    /// Blocks that could not be remembered for children, since there was no
+    /// room: a child's free of one is among the untraced frees. If this is not
+    /// 0, `inherited_frees` is a lower bound.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inherited_forgotten: u64,
 }
 
 /// How stacks end, over all allocations.

@@ -155,7 +155,9 @@ pub fn report() -> Report {
             unseen: vec![],
             processes: 1,
             running: 1,
+            children: None,
         }],
+        untraced: vec![],
         left_alone: vec![],
         modules: vec![
             module("/opt/leaky/leaky", 0x40_0000, 0x41_0000, Some(BUILD_ID)),
@@ -174,6 +176,8 @@ pub fn report() -> Report {
             freed_bytes: sum(|s| s.freed_bytes),
             freed_count: sum(|s| s.freed_count),
             untraced_frees: 12,
+            inherited_frees: 0,
+            inherited_forgotten: 0,
         },
         stacks: Stacks::of(&sites),
         jvm: vec![],

@@ -12,6 +12,7 @@ mod resources;
 mod site;
 mod stack;
 mod table;
+mod untraced;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -19,6 +20,7 @@ pub use layout::{Layout, PLAIN};
 pub use site::nothing_live;
 pub use stack::Stack;
 pub use table::{Cell, Row, Table};
+pub use untraced::children_sentence;
 
 use super::model::Report;
 
@@ -29,6 +31,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
     harm::render(&mut text, report, layout);
+    untraced::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
     resources::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);

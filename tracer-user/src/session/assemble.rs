@@ -86,6 +86,7 @@ impl Session {
             duration: self.elapsed(),
             settings: self.settings(),
             processes,
+            untraced: self.untraced.clone(),
             left_alone: self.left_alone.clone(),
             modules,
             overhead: self.overhead(&totals, machine_hits),
@@ -160,7 +161,7 @@ impl Session {
                 .group
                 .and_then(|id| Some((id, self.images.group(id)?)));
             let replaced = matches!(image.ended, Some((_, ProcessEnd::Exec)));
-            let is_target = self.targets.iter().any(|target| target.pid == image.pid);
+            let is_target = self.is_asked_for(image.pid);
             let alone = is_target && !replaced;
             match group {
                 Some((id, group)) if group.first == index => {
@@ -175,6 +176,12 @@ impl Session {
             }
         }
         (processes, index_of)
+    }
+
+    /// Whether somebody has asked for a process, and not for an ancestor alone.
+    pub(super) fn is_asked_for(&self, pid: u32) -> bool {
+        let mut targets = self.targets.iter();
+        targets.any(|target| target.pid == pid && !target.descends)
     }
 
     /// The images of the groups in a report, and where these are in it.
@@ -206,6 +213,7 @@ impl Session {
         let (ended, end) = image.ended.unwrap_or((now, ProcessEnd::Running));
         let code = self.images.code(image);
         let executable = code.and_then(CodeSpace::executable);
+        let is_last = end != ProcessEnd::Exec;
         let is_mapped = |file| {
             code.is_some_and(|code| code.current().any(|mapping| mapping.range.file == file))
         };
@@ -224,6 +232,11 @@ impl Session {
             unseen: self.unseen_in(image.pid, is_mapped),
             processes: 1,
             running: u64::from(image.ended.is_none()),
+            children: if is_last {
+                self.children_of(image.pid)
+            } else {
+                None
+            },
         }
     }
 
@@ -267,10 +280,7 @@ impl Session {
     }
 
     fn sum<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Totals {
-        let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
-            ..Totals::default()
-        };
+        let mut totals = self.unknown_frees();
         for site in sites {
             totals.live_bytes += site.live_bytes;
             totals.live_count += site.live_count;
@@ -363,6 +373,7 @@ impl Session {
         let probe_hits = 2 * totals.allocated_count
             + totals.freed_count
             + totals.untraced_frees
+            + totals.inherited_frees
             + self.other_hits()
             + machine_hits;
         let (return_hits, nanoseconds_per_return) = self.return_hits();

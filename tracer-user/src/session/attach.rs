@@ -1,5 +1,7 @@
 //! Targets and their allocators: from a process to its probes.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 
 use super::Session;
@@ -10,18 +12,76 @@ use crate::attach::probes::Scope;
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
 use crate::process::clock::monotonic_ns;
+use crate::report::model::Untraced;
+
+/// A process without an allocator.
+#[derive(Debug)]
+struct NoAllocator {
+    pid: u32,
+    /// Where one was looked for.
+    files: Vec<String>,
+}
+
+impl fmt::Display for NoAllocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "process {} has no allocator to probe: looked for {} among its files:\n{}\na program that is linked statically needs its symbol table (do not strip it)",
+            self.pid,
+            allocator::LOOKED_FOR,
+            self.files.join("\n")
+        )
+    }
+}
+
+impl std::error::Error for NoAllocator {}
 
 impl Session {
-    /// Begins to trace a live process.
+    /// Begins to trace live processes, with `--follow` their living descendants
+    /// too. One that cannot be traced is no other's failure.
+    ///
+    /// # Errors
+    /// Fails if none can be traced, and says why of each.
+    pub fn attach_all(&mut self, targets: Vec<Target>) -> Result<()> {
+        let mut pids = Vec::new();
+        for target in targets {
+            let pid = target.pid;
+            pids.push(pid);
+            let admitted = self.admit(target);
+            self.or_give_up(pid, admitted)?;
+        }
+        if self.options.follow {
+            pids.extend(self.adopt_descendants(&pids)?);
+        }
+        // How results are taken is for all: none is to be probed in vain.
+        for pid in &pids {
+            self.unpublished.push(*pid);
+            self.reconsider_or_give_up(*pid)?;
+        }
+        let mut traced = 0;
+        for pid in pids {
+            if self.images.current(pid).is_none() {
+                continue;
+            }
+            match self.probe_process(pid) {
+                Ok(()) => traced += 1,
+                // It may call exec, and may have children.
+                Err(error) if self.options.follow && error.is::<NoAllocator>() => {
+                    let error = error.context("only what it executes and its children are traced");
+                    self.note_untraced(vec![Untraced::never(pid, &error)]);
+                }
+                Err(error) => self.give_up(pid, &error)?,
+            }
+        }
+        self.check_any_traced(traced)
+    }
+
+    /// Probes the allocators of a process.
     ///
     /// # Errors
     /// Says why it cannot be traced; for one without an allocator, what was
     /// looked for and where.
-    pub fn attach(&mut self, target: Target) -> Result<()> {
-        let pid = target.pid;
-        self.admit(target)?;
-        self.unpublished.push(pid);
-        self.reconsider_returns(pid)?;
+    fn probe_process(&mut self, pid: u32) -> Result<()> {
         let code = self
             .images
             .current_code(pid)
@@ -35,11 +95,7 @@ impl Session {
                     None => format!("  {}", file.path),
                 })
                 .collect();
-            bail!(
-                "process {pid} has no allocator to probe: looked for {} among its files:\n{}\na program that is linked statically needs its symbol table (do not strip it)",
-                allocator::LOOKED_FOR,
-                files.join("\n")
-            );
+            return Err(NoAllocator { pid, files }.into());
         }
         let mut heaps = 0;
         for allocator in allocators {
@@ -48,7 +104,8 @@ impl Session {
         self.check_any_heap(pid, heaps)?;
         self.machines.look_at(&[pid]);
         self.probe_machines();
-        if self.options.survived > 0 {
+        let was_asked_for = |target: &Target| target.pid == pid && !target.descends;
+        if self.options.survived > 0 && self.targets.iter().any(was_asked_for) {
             self.check_survived(pid)?;
         }
         Ok(())
@@ -97,7 +154,10 @@ impl Session {
     pub(super) fn admit(&mut self, target: Target) -> Result<()> {
         let time = monotonic_ns();
         let image = self.object.admit(target.pid, time)?;
-        self.images.attach(target.pid, image, time)?;
+        if let Err(error) = self.images.attach(target.pid, image, time) {
+            self.object.dismiss(target.pid, image);
+            return Err(error);
+        }
         if !target.is_alive() {
             bail!("process {} ended while it was being attached", target.pid);
         }

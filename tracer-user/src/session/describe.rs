@@ -28,7 +28,8 @@ impl Session {
                 clean(&modules)
             )
         };
-        self.images.iter().map(describe).collect()
+        let traced = self.images.iter().filter(|image| image.ended.is_none());
+        traced.map(describe).collect()
     }
 
     /// Each probe, for `-v`.

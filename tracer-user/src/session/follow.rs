@@ -15,7 +15,7 @@ use super::target::Target;
 use crate::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
-use crate::leak::collect::{Cutoff, retire_heaps};
+use crate::leak::collect::{Ages, Cutoff, last_heaps};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
@@ -147,8 +147,9 @@ impl Session {
         self.machines.look_at(&pids);
         self.guard_changed(&pids);
         for pid in pids {
-            self.reconsider_returns(pid)?;
-            self.probe_new_code(pid)?;
+            self.reconsider_or_give_up(pid)?;
+            let probed = self.probe_new_code(pid);
+            self.or_give_up(pid, probed)?;
         }
         Ok(())
     }
@@ -282,6 +283,10 @@ impl Session {
                     }
                 }
                 Change::NewCode(pid) => self.unpublished.push(pid),
+                Change::Renamed { old, pid } => {
+                    self.tables.forget(old);
+                    self.unpublished.push(pid);
+                }
                 Change::ReplacedCode(image) => {
                     let sharers = self.tables.sharers(image);
                     self.unpublished.extend(sharers.into_iter().map(image_pid));
@@ -291,13 +296,15 @@ impl Session {
             }
         }
         for pid in orphaned {
-            self.probe_again(pid)?;
+            let probed = self.probe_again(pid);
+            self.or_give_up(pid, probed)?;
         }
         for pid in fresh {
             // What was hooked in the old image is not in the new one.
             let scope = self.scope(pid);
             if scope != Scope::Everyone && self.probes.forgive(scope) {
-                self.probe_new_code(pid)?;
+                let probed = self.probe_new_code(pid);
+                self.or_give_up(pid, probed)?;
             }
         }
         if replaced.is_empty() {
@@ -327,7 +334,9 @@ impl Session {
         let Some(image) = self.images.get(index) else {
             return false;
         };
-        match self.targets.iter().find(|target| target.pid == image.pid) {
+        // A later process may get a target's pid.
+        let is_it = |target: &&Target| target.pid == image.pid && !target.has_ended;
+        match self.targets.iter().find(is_it) {
             Some(target) => target.is_alive(),
             None => Target::find(image.pid).is_ok(),
         }
@@ -345,6 +354,10 @@ impl Session {
             if let Some(image) = self.images.get(*index) {
                 let pid = image.pid;
                 self.object.dismiss(pid, image.id);
+                let mut targets = self.targets.iter_mut();
+                if let Some(target) = targets.find(|target| target.pid == pid) {
+                    target.has_ended = true;
+                }
                 self.guard_no_more(pid);
             }
             self.announce_end(*index);
@@ -354,7 +367,7 @@ impl Session {
 
     /// Remembers the ages of what was live when images ended, and frees their
     /// places in the kernel's map.
-    fn retire(&mut self, ended: &[usize]) -> Result<()> {
+    pub(super) fn retire(&mut self, ended: &[usize]) -> Result<()> {
         self.drain_machines();
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
             self.tables.forget(image.id);
@@ -385,10 +398,12 @@ impl Session {
             .filter(|image| image.group.is_some() && !image.has_left)
             .filter_map(|image| Some((image.id, self.cutoff(image.id, image.ended?.0))))
             .collect();
-        let mut ages = match ended.is_empty() {
-            true => HashMap::new(),
-            false => retire_heaps(&self.object, &ended)?,
-        };
+        let mut ages = self.retire_heaps(&ended)?;
+        let ids: Vec<u64> = leaving
+            .iter()
+            .filter_map(|index| Some(self.images.get(*index)?.id))
+            .collect();
+        self.forget_the_childless(&ids)?;
         let makers: HashSet<u64> = self.object.local_makers().collect();
         leaving.extend(std::mem::take(&mut self.left_behind));
         for index in leaving {
@@ -397,13 +412,30 @@ impl Session {
             };
             let held = ages.remove(&id).unwrap_or_default();
             self.images.note_end(index, &held);
-            let is_target = self.targets.iter().any(|target| target.pid == pid);
-            if !makers.contains(&id) && !is_target {
+            let is_target = self.is_asked_for(pid);
+            if self.images.remembered.contains(&id) {
+                // Descendants of it run, and have copies of its blocks.
+                self.left_behind.insert(index);
+            } else if !makers.contains(&id) && !is_target {
                 self.images.forget(index);
             }
         }
         self.left_at = Instant::now();
         Ok(())
+    }
+
+    /// Takes the live blocks of ended images out of the kernel's map, and tells
+    /// their ages at each image's end.
+    fn retire_heaps(&mut self, ended: &HashMap<u64, Cutoff>) -> Result<HashMap<u64, Ages>> {
+        if ended.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let heaps = last_heaps(&self.object, ended)?;
+        // First: their children have a copy.
+        self.leave_to_children(&heaps.blocks)?;
+        let keys: Vec<_> = heaps.blocks.iter().map(|(key, _)| *key).collect();
+        self.object.delete_live(&keys)?;
+        Ok(heaps.ages)
     }
 
     /// Whether an image ended before its files could be looked at, and none of

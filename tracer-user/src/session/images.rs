@@ -27,6 +27,8 @@ pub struct Image {
     pub id: u64,
     /// The process.
     pub pid: u32,
+    /// The image that it was forked from during the run; 0 if from none.
+    pub parent: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began: u64,
     /// When it ended, if it did, and how.
@@ -56,6 +58,9 @@ struct Life {
     told_by_perf: bool,
     /// When its last thread so far ended, nanoseconds of `CLOCK_MONOTONIC`.
     last_exit: Option<u64>,
+    /// When its mappings were first read, if it lived already; else 0. What
+    /// perf tells of before is not news.
+    attached: u64,
 }
 
 /// What perf's records tell of an image.
@@ -82,6 +87,12 @@ pub struct Images {
     not_kept: u64,
     /// The files of all images.
     pub files: ModuleFiles,
+    /// Blocks of images that ended which could not be remembered for children.
+    pub forgotten: u64,
+    /// Images that have forked.
+    pub parents: HashSet<u64>,
+    /// Those of them that ended, and whose blocks are remembered for children.
+    pub remembered: HashSet<u64>,
 }
 
 /// What the session must do about an event.
@@ -93,6 +104,13 @@ pub enum Change {
     NewCode(u32),
     /// Code of this image (the kernel side's id) was replaced.
     ReplacedCode(u64),
+    /// An image has another id than it was attached to by.
+    Renamed {
+        /// The id that it had.
+        old: u64,
+        /// The process.
+        pid: u32,
+    },
     /// An image ended by exec.
     Replaced {
         /// Its index in [`Images::iter`].
@@ -112,6 +130,9 @@ impl Images {
         let code = CodeSpace::attach(pid, at_ns, &mut self.files)?;
         let name = process_name(pid).unwrap_or_default();
         self.begin_life(pid, Space { name, code }, true);
+        if let Some(life) = self.current_life(pid) {
+            life.attached = at_ns;
+        }
         self.begin_image(id, at_ns);
         Ok(())
     }
@@ -216,6 +237,7 @@ impl Images {
         let (id, life) = (image.id, image.life);
         self.images.remove(&index);
         self.by_id.remove(&id);
+        self.parents.remove(&id);
         let is_over = self.current.values().all(|current| *current != life);
         if is_over && self.images.values().all(|image| image.life != life) {
             let spaces = self.lives.remove(&life).map(|life| life.spaces);
@@ -293,8 +315,9 @@ impl Images {
             return Change::None;
         }
         if event.kind == EventKind::Fork as u32 {
-            self.fork(event);
-        } else if let Some(index) = self.index_of(event.image)
+            return self.fork(event);
+        }
+        if let Some(index) = self.index_of(event.image)
             && let Some(image) = self.images.get_mut(&index)
         {
             if event.kind == EventKind::Exit as u32 {
@@ -308,6 +331,9 @@ impl Images {
 
     /// Enters an event of perf's side band.
     pub fn apply_code(&mut self, event: CodeEvent, follow: bool) -> Change {
+        if self.is_from_before(&event) {
+            return Change::None;
+        }
         match event {
             CodeEvent::Map {
                 pid,
@@ -359,6 +385,23 @@ impl Images {
             }
             CodeEvent::Fork { .. } => Change::None,
         }
+    }
+
+    /// Whether perf tells of what a process did before it was attached to. Its
+    /// fork may get its time after that: it can be seen a little before.
+    fn is_from_before(&self, event: &CodeEvent) -> bool {
+        let (CodeEvent::Map { pid, .. }
+        | CodeEvent::Exec { pid, .. }
+        | CodeEvent::Fork { pid, .. }
+        | CodeEvent::Exit { pid, .. }) = event
+        else {
+            return false;
+        };
+        let life = self.current.get(pid).and_then(|life| self.lives.get(life));
+        life.filter(|life| life.attached > 0).is_some_and(|life| {
+            let is_birth = matches!(event, CodeEvent::Fork { .. }) && life.last_exit.is_none();
+            event.time_ns() < life.attached || is_birth
+        })
     }
 
     /// Reads the mappings of a running image again, in case an event of new
@@ -436,6 +479,16 @@ impl Images {
         }
     }
 
+    /// Marks a running image as traced no longer.
+    pub fn leave(&mut self, index: usize, time_ns: u64) {
+        self.end(index, time_ns, ProcessEnd::Running);
+        if let Some(image) = self.images.get(&index)
+            && self.current.get(&image.pid) == Some(&image.life)
+        {
+            self.current.remove(&image.pid);
+        }
+    }
+
     fn exec(&mut self, event: &Event) -> Change {
         let pid = image_pid(event.other);
         if image_pid(event.image) != pid {
@@ -464,16 +517,46 @@ impl Images {
         self.begin_image(event.other, event.time);
     }
 
-    fn fork(&mut self, event: &Event) {
+    fn fork(&mut self, event: &Event) -> Change {
+        self.parents.insert(event.image);
+        if let Some(old) = self.attached_too_early(event) {
+            return old;
+        }
         self.ensure_life(event, image_pid(event.other));
         self.begin_image(event.other, event.time);
         let parent = self.index_of(event.image).and_then(|at| self.get(at));
         let group = parent.and_then(|parent| parent.group);
-        if let (true, Some(group), Some(child)) =
-            (self.by_program, group, self.index_of(event.other))
-        {
-            self.join(child, group);
+        if let Some(child) = self.index_of(event.other) {
+            if let Some(image) = self.images.get_mut(&child) {
+                image.parent = event.image;
+            }
+            if let (true, Some(group)) = (self.by_program, group) {
+                self.join(child, group);
+            }
         }
+        Change::None
+    }
+
+    /// A child may be seen, and attached to, a little before the kernel side is
+    /// told of its fork and begins with it anew. It has not run by then, so the
+    /// two are one: from now on under the kernel side's id.
+    ///
+    /// Another process under the same pid this cannot be: the kernel side tells
+    /// how the one that was attached to ended.
+    fn attached_too_early(&mut self, event: &Event) -> Option<Change> {
+        let index = self.current(image_pid(event.other))?;
+        let image = self.images.get_mut(&index)?;
+        let life = self.lives.get(&image.life)?;
+        if life.attached == 0 || life.images != 1 || image.status.is_some() {
+            return None;
+        }
+        let old = image.id;
+        image.id = event.other;
+        image.parent = event.image;
+        let pid = image.pid;
+        self.by_id.remove(&old);
+        self.by_id.insert(event.other, index);
+        Some(Change::Renamed { old, pid })
     }
 
     /// Begins a life for a child unless perf told of it already.
@@ -505,6 +588,7 @@ impl Images {
             images: 0,
             told_by_perf,
             last_exit: None,
+            attached: 0,
         };
         self.lives.insert(self.next_life, life);
         self.next_life += 1;
@@ -526,6 +610,7 @@ impl Images {
         let image = Image {
             id,
             pid,
+            parent: 0,
             began: at_ns,
             ended: None,
             status: None,

@@ -87,12 +87,13 @@ impl Session {
     /// # Errors
     /// Says what was left alone instead, and what to do.
     pub(super) fn check_any_heap(&self, pid: u32, heaps: usize) -> Result<()> {
-        if heaps > 0 || self.left_alone.is_empty() {
+        // With probes for everyone a bystander may be the reason.
+        let is_reason = |it: &&LeftAlone| self.options.follow || it.pid == pid;
+        let mut left_alone = self.left_alone.iter().filter(is_reason).peekable();
+        if heaps > 0 || left_alone.peek().is_none() {
             return Ok(());
         }
-        let reasons: Vec<_> = self
-            .left_alone
-            .iter()
+        let reasons: Vec<_> = left_alone
             .map(|it| format!("  {}", clean(&it.sentence())))
             .collect();
         bail!(

@@ -3,13 +3,17 @@
 pub mod assemble;
 mod attach;
 pub mod calibrate;
+mod children;
 mod describe;
 mod endings;
+mod family;
 mod follow;
+pub mod giving_up;
 pub mod groups;
 mod guard;
 pub mod hold;
 pub mod images;
+mod inherited;
 mod java;
 mod java_native;
 mod java_objects;
@@ -44,6 +48,7 @@ use anyhow::{Context, Result};
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
+use self::children::ChildrenState;
 use self::guard::Guard;
 use self::images::Images;
 use self::java_native::NativeViews;
@@ -66,7 +71,7 @@ use crate::kernel::object::Object;
 use crate::leak::retired::Retired;
 use crate::process::clock::monotonic_ns;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{LeftAlone, TimelinePoint};
+use crate::report::model::{LeftAlone, TimelinePoint, Untraced};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -129,6 +134,9 @@ pub struct Session {
     /// When room for call paths was looked for, and little was found.
     room_at: Instant,
     left_alone: Vec<LeftAlone>,
+    /// Processes that could not be traced, or had to be given up.
+    untraced: Vec<Untraced>,
+    children: ChildrenState,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
 }
@@ -222,6 +230,8 @@ impl Session {
             retired,
             room_at: Instant::now(),
             left_alone: Vec::new(),
+            untraced: Vec::new(),
+            children: ChildrenState::default(),
             notices: Vec::new(),
         };
         session.begin_returns()?;
@@ -236,6 +246,7 @@ impl Session {
         self.settle_code(PATIENCE)?;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.object.set_active(true)?;
+        self.begin_children();
         self.native.begin(&self.jvms);
         self.take_perf_maps();
         Ok(())
@@ -266,7 +277,7 @@ impl Session {
 
     /// Kernel memory of the maps and buffers.
     pub fn footprint(&self) -> Footprint {
-        let mut footprint = self.options.sizes.footprint();
+        let mut footprint = self.options.sizes.footprint(self.options.follow);
         let buffers = self.watch.kernel_bytes() as u64;
         footprint.fixed += buffers;
         footprint.bound += buffers;
@@ -282,6 +293,7 @@ impl Session {
         self.take_perf_maps();
         self.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.end_children();
         self.native.look(&self.jvms);
         self.stop_java_heaps();
         self.poll()?;

@@ -78,18 +78,6 @@ impl Session {
         self.leave_returns_alone(reason.to_owned())
     }
 
-    /// Decides for a target that no probe has been placed for.
-    ///
-    /// # Errors
-    /// Fails if the kernel does, or if return probes were asked for that would
-    /// kill the target.
-    pub fn look_before_probing(&mut self, pid: u32) -> Result<()> {
-        // That it is gone is said where it is attached to.
-        let code = CodeSpace::attach(pid, 0, &mut self.images.files);
-        let walker = code.ok().and_then(|code| walker(&code, &Signs::of(&code)));
-        self.decide(pid, walker, seccomp::has_filter(pid))
-    }
-
     /// Decides anew for a process with new code.
     pub(super) fn reconsider_returns(&mut self, pid: u32) -> Result<()> {
         if self.probes.returns() == Returns::Instructions {
@@ -126,7 +114,7 @@ impl Session {
             .collect();
         running
             .into_iter()
-            .try_for_each(|pid| self.reconsider_returns(pid))
+            .try_for_each(|pid| self.reconsider_or_give_up(pid))
     }
 
     fn decide(&mut self, pid: u32, walker: Option<Walker>, has_filter: bool) -> Result<()> {
@@ -173,7 +161,7 @@ impl Session {
     /// goes on as it was if that cannot be.
     fn leave_returns_alone(&mut self, reason: String) -> Result<()> {
         self.withdraw_what_cannot_end();
-        let placed = match self.probes.leave_returns_alone(&mut self.object) {
+        let (placed, refused) = match self.probes.leave_returns_alone(&mut self.object) {
             Ok(placed) => placed,
             Err(error) if self.object.is_active() => {
                 self.returns.has_failed = true;
@@ -191,6 +179,9 @@ impl Session {
             if let Some(old) = self.placed.iter_mut().find(same) {
                 *old = new;
             }
+        }
+        for (pid, error) in refused {
+            self.give_up(pid, &error)?;
         }
         self.returns.before = self.followed();
         let measured = calibrate::at_instructions(

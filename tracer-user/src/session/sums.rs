@@ -10,10 +10,7 @@ use crate::report::model::{TimelinePoint, Totals};
 impl Session {
     /// Sums over all sites now.
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
-            ..Totals::default()
-        };
+        let mut totals = self.unknown_frees();
         for (_, site) in self.object.used_sites() {
             if is_own(site.image) {
                 continue;
@@ -46,6 +43,17 @@ impl Session {
             totals.freed_count += sums.freed_count;
         }
         totals
+    }
+
+    /// Frees of what is at no site.
+    pub(super) fn unknown_frees(&self) -> Totals {
+        let inherited = &self.object.inherited_frees;
+        Totals {
+            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
+            inherited_frees: inherited.get(0).unwrap_or(0),
+            inherited_forgotten: inherited.get(1).unwrap_or(0) + self.images.forgotten,
+            ..Totals::default()
+        }
     }
 
     /// How many call paths there are, and how many events were lost.

@@ -17,6 +17,10 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 pub struct Target {
     /// The process id in our namespace.
     pub pid: u32,
+    /// Whether nobody has asked for it but as a descendant of another.
+    pub descends: bool,
+    /// Whether its end was seen.
+    pub has_ended: bool,
     started: u64,
 }
 
@@ -49,16 +53,31 @@ impl Target {
         }
         Ok(Self {
             pid,
+            descends: false,
+            has_ended: false,
             started: stat.started,
         })
+    }
+
+    /// The same, found as a descendant.
+    pub fn found_as_descendant(self) -> Self {
+        Self {
+            descends: true,
+            ..self
+        }
+    }
+
+    /// When a process started, if it has not ended: with the pid that tells it
+    /// from any other. Clock ticks since the machine's start.
+    pub(super) fn start_of_living(pid: u32) -> Option<u64> {
+        let stat = Stat::read(pid).ok()?;
+        stat.is_living().then_some(stat.started)
     }
 
     /// Whether the process is still the one that was found. It may outlive its
     /// main thread, which is a zombie until the last of the others ends.
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| {
-            stat.started == self.started && (!matches!(stat.state, 'Z' | 'X') || stat.threads > 1)
-        })
+        Stat::read(self.pid).is_ok_and(|stat| stat.started == self.started && stat.is_living())
     }
 
     /// Whether it is still the one that was found, and its main thread has
@@ -71,15 +90,23 @@ impl Target {
 }
 
 /// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
-struct Stat {
+pub(super) struct Stat {
     state: char,
+    /// The process that made it, or has taken it over.
+    pub(super) parent: u32,
     flags: u64,
     threads: u64,
-    started: u64,
+    /// When it started, clock ticks since the machine's start.
+    pub(super) started: u64,
 }
 
 impl Stat {
-    fn read(pid: u32) -> Result<Self> {
+    /// Whether any of its threads has yet to end.
+    fn is_living(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
+    }
+
+    pub(super) fn read(pid: u32) -> Result<Self> {
         let text = std::fs::read(format!("/proc/{pid}/stat"))?;
         Self::parse(&String::from_utf8_lossy(&text)).context("/proc/PID/stat has an unknown form")
     }
@@ -89,11 +116,13 @@ impl Stat {
         let (_, fields) = text.rsplit_once(')')?;
         let mut fields = fields.split_whitespace();
         let state = fields.next()?.chars().next()?;
-        let flags = fields.nth(5)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let flags = fields.nth(4)?.parse().ok()?;
         let threads = fields.nth(10)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
         Some(Self {
             state,
+            parent,
             flags,
             threads,
             started,

@@ -111,6 +111,17 @@ fn freed(report: &Report) -> String {
             "; and {frees} of blocks from before the run{small}"
         ));
     }
+    if totals.inherited_frees > 0 {
+        let frees = units::counted(totals.inherited_frees, "free");
+        let at_least = if totals.inherited_forgotten > 0 {
+            "≥"
+        } else {
+            ""
+        };
+        line.push_str(&format!(
+            "; and {at_least}{frees} by children of blocks that they inherited"
+        ));
+    }
     line
 }
 

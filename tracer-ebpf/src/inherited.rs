@@ -1,0 +1,157 @@
+//! Frees of blocks that a process inherited from one that it was forked from.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::kinship::{Ancestor, FreedSince};
+use tracer_ebpf::site::NO_SITE;
+use tracer_ebpf::thread::{Process, Thread};
+
+use crate::inflight::{self, now};
+use crate::maps::{self, FREED_SINCE, INHERITED_FREES, LIVE, PROCESSES, UNTRACED_FREES};
+
+/// Takes a block of the current thread's process out of the live map. If the
+/// process has forked since it was allocated, its children have a copy, and it
+/// is remembered for them first: at no time is it in neither map.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn take(thread: *const Thread, key: BlockKey) -> Option<Block> {
+    // SAFETY: the caller's record.
+    let forked = unsafe { (*thread).last_fork };
+    if forked != 0 {
+        remember(key, forked);
+    }
+    inflight::take(key)
+}
+
+#[inline(never)]
+fn remember(key: BlockKey, forked: u64) {
+    let Some(block) = LIVE.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let (made, site) = unsafe { ((*block).time, (*block).site) };
+    if made >= forked || site == NO_SITE {
+        return;
+    }
+    let freed = now();
+    if let Some(since) = FREED_SINCE.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        unsafe { (*since).add(made, freed) };
+        return;
+    }
+    let mut since = FreedSince::default();
+    since.add(made, freed);
+    insert(key, &since);
+}
+
+fn insert(key: BlockKey, since: &FreedSince) {
+    if FREED_SINCE.insert(key, since, 0).is_err() {
+        // A child's free of it will pass for one of a block from before.
+        if let Some(count) = INHERITED_FREES.get_ptr_mut(1) {
+            // SAFETY: a live map value.
+            unsafe { maps::add(count, 1) };
+        }
+    }
+}
+
+/// Counts a free of a block that is not in the live map.
+#[inline(never)]
+pub(crate) fn count_unknown(key: BlockKey) {
+    let process = PROCESSES.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32);
+    match process {
+        // SAFETY: a live map value.
+        Some(process) if unsafe { is_inherited(process, key) } => {
+            maps::count(&INHERITED_FREES);
+            // Blocks that are too small to be traced may come to be there, and
+            // their frees are none of a copy.
+            if maps::setting!(min_size) != 0 {
+                give_up(key);
+            }
+        }
+        _ => maps::count(&UNTRACED_FREES),
+    }
+}
+
+/// Remembers that a process has freed its copy.
+#[inline(always)]
+fn give_up(key: BlockKey) {
+    if let Some(since) = FREED_SINCE.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        unsafe { (*since).gave_up = now() };
+        return;
+    }
+    let since = FreedSince {
+        gave_up: now(),
+        ..FreedSince::default()
+    };
+    insert(key, &since);
+}
+
+/// Whether a block was an ancestor's when the process was forked, and nobody in
+/// between had freed it.
+///
+/// # Safety
+/// `process` is a live map value.
+#[inline(always)]
+unsafe fn is_inherited(process: *const Process, key: BlockKey) -> bool {
+    let address = key.address;
+    // SAFETY: the caller's value.
+    let [first, second, third, fourth] = unsafe { (*process).ancestors };
+    if first.image == 0 || has_given_up(key, u64::MAX) {
+        return false;
+    }
+    if had(address, &first) {
+        return true;
+    }
+    if second.image == 0 || has_given_up(of(address, &first), first.forked) {
+        return false;
+    }
+    if had(address, &second) {
+        return true;
+    }
+    if third.image == 0 || has_given_up(of(address, &second), second.forked) {
+        return false;
+    }
+    if had(address, &third) {
+        return true;
+    }
+    fourth.image != 0 && !has_given_up(of(address, &third), third.forked) && had(address, &fourth)
+}
+
+#[inline(always)]
+const fn of(address: u64, ancestor: &Ancestor) -> BlockKey {
+    BlockKey {
+        address,
+        image: ancestor.image,
+    }
+}
+
+/// Whether an image had freed its copy of an ancestor's block by then.
+#[inline(always)]
+fn has_given_up(key: BlockKey, by: u64) -> bool {
+    match FREED_SINCE.get_ptr(key) {
+        // SAFETY: a live map value.
+        Some(since) => unsafe { (*since).gave_up != 0 && (*since).gave_up < by },
+        None => false,
+    }
+}
+
+/// Whether an ancestor had a block of its own there at the fork.
+#[inline(always)]
+fn had(address: u64, ancestor: &Ancestor) -> bool {
+    let key = of(address, ancestor);
+    if let Some(block) = LIVE.get_ptr(key) {
+        // SAFETY: a live map value.
+        let (made, site) = unsafe { ((*block).time, (*block).site) };
+        if made < ancestor.forked && site != NO_SITE {
+            return true;
+        }
+    }
+    match FREED_SINCE.get_ptr(key) {
+        // SAFETY: a live map value.
+        Some(since) => unsafe { (*since).had_at(ancestor.forked) },
+        None => false,
+    }
+}
