@@ -296,6 +296,9 @@ pub struct Site {
     /// How many processes hold live blocks of it, or held some when they ended.
     #[serde(default)]
     pub processes: u64,
+    /// The part of `live_bytes` that processes held when they ended.
+    #[serde(default)]
+    pub left_bytes: u64,
     /// Which of them hold most, largest first, 16 at most; empty if there are
     /// not several.
     #[serde(default, skip_serializing_if = "is_single")]
@@ -335,6 +338,7 @@ impl Site {
     /// Adds what processes hold of another site with the same path. One that
     /// has both is one.
     pub fn merge_shares(&mut self, other: &Self) {
+        self.left_bytes += other.left_bytes;
         for share in &other.shares {
             let same = |known: &&mut Share| known.pid == share.pid && known.ended == share.ended;
             match self.shares.iter_mut().find(same) {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::model::{Frame, Process, Report, Site, Thread};
-use super::visible;
+use super::{units, visible};
 
 /// What stands for a frame of which nothing is known.
 pub const UNKNOWN: &str = "[unknown]";
@@ -97,14 +97,18 @@ pub fn roots(report: &Report, site: &Site) -> Vec<String> {
     process.into_iter().chain(thread).collect()
 }
 
-/// `name (pid)`, with the executable's name when there is no short name.
+/// `name (pid)`, or `name (12 processes)` of several, with the executable's name
+/// when there is no short name.
 pub fn process(process: &Process) -> String {
     let name = if process.name.is_empty() {
         base(&process.executable)
     } else {
         &process.name
     };
-    format!("{} ({})", clean(name), process.pid)
+    match process.processes {
+        0 | 1 => format!("{} ({})", clean(name), process.pid),
+        several => format!("{} ({} processes)", clean(name), units::grouped(several)),
+    }
 }
 
 /// [`process`] by its id.

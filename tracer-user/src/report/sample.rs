@@ -73,6 +73,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         lifetimes: vec![],
         lower_bound: false,
         processes: 1,
+        left_bytes: 0,
         shares: vec![],
         thread: None,
         stack_end: StackEnd::Start,

@@ -270,6 +270,7 @@ impl Session {
             lower_bound: site.untracked > 0,
             stack_end,
             processes: site.shares.processes,
+            left_bytes: site.shares.ended_bytes,
             shares: shares(&site.shares),
             thread: site.thread.as_ref().map(|thread| Thread {
                 id: thread.id,

@@ -45,6 +45,9 @@ impl Status {
     }
 }
 
+/// How many ends of children are said, of those that did not go well.
+const ENDS_SAID: u64 = 20;
+
 impl Session {
     /// Enters how a child of ours ended, if the kernel side did not tell.
     pub fn note_status(&mut self, pid: u32, status: i32) {
@@ -136,6 +139,15 @@ impl Session {
         let name = self.images.name(image);
         let who = format!("process {} ({})", image.pid, clean(name));
         let Some(suspicion) = self.suspicion(image) else {
+            if !self.is_asked_for(image.pid) {
+                if outcome == Outcome::Status(0) {
+                    return;
+                }
+                self.ends_said += 1;
+                if self.ends_said > ENDS_SAID {
+                    return;
+                }
+            }
             self.notices
                 .push(Notice::Remark(format!("{who} {}", outcome.text())));
             return;

@@ -137,6 +137,8 @@ pub struct Session {
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
+    /// How many ends of children were said.
+    ends_said: u64,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
 }
@@ -232,6 +234,7 @@ impl Session {
             left_alone: Vec::new(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
+            ends_said: 0,
             notices: Vec::new(),
         };
         session.begin_returns()?;

@@ -215,6 +215,7 @@ mod tests {
             lower_bound: false,
             stack_end: StackEnd::Start,
             processes: 1,
+            left_bytes: 0,
             shares: Vec::new(),
             thread: None,
             frames,

@@ -183,7 +183,14 @@ impl<'a, W: Write> Writer<'a, W> {
         let mut labels = vec![self.text_label("kind", kind)?];
         if let Some(process) = self.report.processes.get(site.process) {
             labels.push(self.text_label(super::PROCESS, &names::clean(&process.name))?);
-            labels.push(self.number_label("pid", process.pid)?);
+            // A number of processes is none's.
+            labels.push(match process.processes {
+                0 | 1 => self.number_label("pid", process.pid)?,
+                _ => self.number_label(
+                    "processes",
+                    u32::try_from(site.processes).unwrap_or(u32::MAX),
+                )?,
+            });
         }
         if let Some(thread) = &site.thread {
             labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);

@@ -27,20 +27,27 @@ fn traced(report: &Report) -> String {
     if count > NAMED_PROCESSES {
         names.push(format!("and {} more", count - NAMED_PROCESSES));
     }
-    let who = if count > 1 {
-        format!("{count} processes: ")
-    } else {
-        String::new()
+    let all: u64 = report.processes.iter().map(|it| it.processes.max(1)).sum();
+    let who = match (count, all) {
+        (1, _) => String::new(),
+        (_, all) => format!("{} processes: ", units::grouped(all)),
     };
     format!(
         "{who}{}, traced for {} from {}",
-        names.join(", "),
+        names.join("; "),
         units::seconds(report.duration),
         names::clean(&report.started)
     )
 }
 
 fn process(process: &Process) -> String {
+    if process.processes > 1 {
+        let state = match process.running {
+            0 => "all ended".to_owned(),
+            running => format!("{} running", units::grouped(running)),
+        };
+        return format!("{}, {state}", names::process(process));
+    }
     let end = match (process.end, process.outcome) {
         (ProcessEnd::Running, _) => String::new(),
         (ProcessEnd::Exited, None) => " exited".to_owned(),
@@ -61,6 +68,12 @@ fn live(report: &Report) -> String {
         units::grouped(totals.live_bytes),
         units::counted(sites, "call path"),
     );
+    let left: u64 = report.memory().map(|site| site.left_bytes).sum();
+    let is_whole = report.processes.iter().all(|it| it.processes <= 1);
+    if left > 0 && !is_whole {
+        let left = units::bytes(left);
+        line.push_str(&format!("; {left} of it held by processes when they ended"));
+    }
     if report.settings.older_than > 0.0 {
         let age = units::seconds(report.settings.older_than);
         line.push_str(&format!("; only blocks live for at least {age}"));

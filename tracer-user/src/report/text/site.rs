@@ -177,8 +177,21 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
+    notes.extend(holders(site));
     notes.extend(site.thread.as_ref().map(names::thread));
     notes
+}
+
+/// How many processes hold it, and the largest of them.
+fn holders(site: &Site) -> Option<String> {
+    let largest = site.shares.first().filter(|_| site.processes > 1)?;
+    Some(format!(
+        "held by {} processes, at most {} in one ({}{})",
+        units::grouped(site.processes),
+        units::bytes(largest.live_bytes),
+        largest.pid,
+        if largest.ended { ", when it ended" } else { "" }
+    ))
 }
 
 fn freed(site: &Site, at_least: &str) -> String {
