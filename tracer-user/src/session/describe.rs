@@ -5,6 +5,7 @@ use super::images::Image;
 use crate::process::maps::FileId;
 use crate::report::model::{Probe, UnseenFunction};
 use crate::report::names::clean;
+use crate::report::units;
 
 impl Session {
     /// One line for each target: who, and where it is probed.
@@ -29,7 +30,14 @@ impl Session {
             )
         };
         let traced = self.images.iter().filter(|image| image.ended.is_none());
-        traced.map(describe).collect()
+        let (asked, others): (Vec<_>, Vec<_>) =
+            traced.partition(|image| self.is_asked_for(image.pid));
+        let mut lines: Vec<_> = asked.into_iter().map(describe).collect();
+        if !others.is_empty() {
+            let count = units::counted(others.len() as u64, "living descendant");
+            lines.push(format!("{count} too"));
+        }
+        lines
     }
 
     /// Each probe, for `-v`.

@@ -17,7 +17,6 @@ use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
 use crate::leak::collect::{Ages, Cutoff, last_heaps};
 use crate::process::clock::monotonic_ns;
-use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
 use crate::process::watch::CodeEvent;
 use crate::report::model::ProcessEnd;
@@ -236,20 +235,21 @@ impl Session {
         let Some(code) = self.images.current_code(pid) else {
             return Ok(());
         };
-        let unknown = |mapping: &&CodeMapping| {
-            mapping
-                .file
-                .as_ref()
-                .is_ok_and(|file| !self.probes.cover(scope, file.mapped))
-        };
-        let found: Vec<Allocator> = code
-            .current()
-            .filter(unknown)
-            .filter_map(|mapping| {
-                let file = mapping.file.as_ref().ok()?;
-                allocator::in_file(file, &mapping.display_name(), code.is_program(mapping)).ok()?
-            })
-            .collect();
+        let mut found: Vec<Allocator> = Vec::new();
+        for mapping in code.current() {
+            let Ok(file) = &mapping.file else {
+                continue;
+            };
+            let id = (file.mapped, code.is_program(mapping));
+            if self.probes.cover(scope, file.mapped) || self.without_allocator.contains(&id) {
+                continue;
+            }
+            match allocator::in_file(file, &mapping.display_name(), id.1) {
+                Ok(Some(allocator)) => found.push(allocator),
+                // Each file is read once, however many processes map it.
+                Ok(None) | Err(_) => drop(self.without_allocator.insert(id)),
+            }
+        }
         for allocator in found {
             if self.probes.cover(scope, allocator.file.mapped) {
                 continue;
@@ -374,6 +374,9 @@ impl Session {
             self.machines.retire(&mut self.object, image.id);
             self.jvms.forget(image.id);
             self.codes.forget(image.id);
+        }
+        for index in ended {
+            self.forget_signs(*index);
         }
         let unseen = ended
             .iter()

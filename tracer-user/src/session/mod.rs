@@ -70,6 +70,7 @@ use crate::kernel::link::Road;
 use crate::kernel::object::Object;
 use crate::leak::retired::Retired;
 use crate::process::clock::monotonic_ns;
+use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
 use crate::report::model::{LeftAlone, TimelinePoint, Untraced};
 use crate::tables::{Builder, Tables};
@@ -137,6 +138,8 @@ pub struct Session {
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
+    /// Files without an allocator: of a program's own, and as a library.
+    without_allocator: HashSet<(FileId, bool)>,
     /// How many ends of children were said.
     ends_said: u64,
     /// What was not said yet on standard error.
@@ -234,6 +237,7 @@ impl Session {
             left_alone: Vec::new(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
+            without_allocator: HashSet::new(),
             ends_said: 0,
             notices: Vec::new(),
         };

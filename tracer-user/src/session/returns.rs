@@ -17,12 +17,13 @@ use super::images::is_own;
 use super::left_alone::Notice;
 use super::{Session, seccomp, shadow_stack};
 use crate::attach::plan::Returns;
-use crate::attach::symbols;
+use crate::attach::symbols::{self, Named};
 use crate::attach::walkers::{self, Seen, Walker};
 use crate::cli::args::ReturnsChoice;
 use crate::leak::collect::CollectedSite;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
+use crate::process::maps::FileId;
 use crate::report::model::MemoryKind;
 
 /// An environment is not read further: the kernel allows a quarter of the
@@ -46,11 +47,17 @@ pub(super) struct ReturnsState {
     /// Allocations that were counted before return addresses were left alone.
     before: u64,
     nanoseconds_per_return: f64,
-    /// What was found in programs, by code space.
+    /// What was found in running programs, by code space.
     programs: HashMap<u64, Signs>,
+    /// The signs among the symbols of files.
+    files: Files,
     /// Whether return probes could not be given up.
     has_failed: bool,
 }
+
+/// The symbols of files that are signs, and their addresses as linked: they are
+/// read once for all processes.
+type Files = HashMap<FileId, Vec<Named>>;
 
 /// What a program itself tells.
 #[derive(Default)]
@@ -89,10 +96,18 @@ impl Session {
         let is_new = !self.returns.programs.contains_key(&code.id());
         let signs = self.returns.programs.entry(code.id()).or_default();
         if !signs.is_known {
-            *signs = Signs::of(code);
+            *signs = Signs::of(code, &mut self.returns.files);
         }
         let walker = walker(code, signs);
         self.decide(pid, walker, is_new && seccomp::has_filter(pid))
+    }
+
+    /// Forgets what was found in a program that has ended.
+    pub(super) fn forget_signs(&mut self, index: usize) {
+        let image = self.images.get(index);
+        if let Some(code) = image.and_then(|image| self.images.code(image)) {
+            self.returns.programs.remove(&code.id());
+        }
     }
 
     /// Looks again at what programs configure: a pointer to it is right only
@@ -256,7 +271,7 @@ impl Session {
 
 /// Who walks stacks in a process, if anybody is known to.
 pub fn walker_in(code: &CodeSpace) -> Option<Walker> {
-    walker(code, &Signs::of(code))
+    walker(code, &Signs::of(code, &mut Files::new()))
 }
 
 fn walker(code: &CodeSpace, signs: &Signs) -> Option<Walker> {
@@ -287,7 +302,7 @@ fn environment(process: &ProcessHandle) -> Vec<u8> {
 
 impl Signs {
     /// Reads the symbols of a process's program.
-    fn of(code: &CodeSpace) -> Self {
+    fn of(code: &CodeSpace, files: &mut Files) -> Self {
         let mut signs = Self::default();
         let Some(program) = code.current().find(|mapping| code.is_program(mapping)) else {
             return signs;
@@ -296,10 +311,16 @@ impl Signs {
         let Ok(file) = &program.file else {
             return signs;
         };
-        let wanted: Vec<_> = walkers::symbols().chain(CONFIGURATIONS).collect();
+        let named = files.entry(file.mapped).or_insert_with(|| {
+            let wanted: Vec<_> = walkers::symbols().chain(CONFIGURATIONS).collect();
+            symbols::find(&file.content, &wanted).unwrap_or_default()
+        });
+        if named.is_empty() {
+            return signs;
+        }
         let range = &program.range;
         let bias = symbols::bias(&file.content, range.start.0, range.file_offset.0);
-        for symbol in symbols::find(&file.content, &wanted).unwrap_or_default() {
+        for symbol in named {
             if CONFIGURATIONS.contains(&symbol.name) {
                 let at = bias.map(|bias| bias.wrapping_add(symbol.address));
                 signs.configurations.extend(at);
