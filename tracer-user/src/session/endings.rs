@@ -139,7 +139,7 @@ impl Session {
         let name = self.images.name(image);
         let who = format!("process {} ({})", image.pid, clean(name));
         let Some(suspicion) = self.suspicion(image) else {
-            if !self.is_asked_for(image.pid) {
+            if !self.is_asked_for(image.pid) && self.options.verbose == 0 {
                 if outcome == Outcome::Status(0) {
                     return;
                 }
