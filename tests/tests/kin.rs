@@ -219,6 +219,10 @@ fn resident_below(pid: u32) -> Result<u64> {
     Ok(all)
 }
 
+/// What a process holds more or less when another test follows children: a copy
+/// of each page of libc with a breakpoint, of which there are some 10, bytes.
+const BREAKPOINTS: u64 = 16 * 4096;
+
 #[test]
 fn children_that_hold_much_more_are_told() -> Result<()> {
     let mut target = Target::start("kin")?;
@@ -226,20 +230,15 @@ fn children_that_hold_much_more_are_told() -> Result<()> {
     let tracer = Tracer::record(target.pid, &[])?;
     // From here on nobody touches new memory.
     wait_until("all to wait", || Ok(all_wait(target.pid)?.then_some(())))?;
-    let before = (resident(target.pid)?, resident_below(target.pid)?);
+    let really = (resident(target.pid)?, resident_below(target.pid)?);
     let finished = tracer.stop()?;
-    let after = (resident(target.pid)?, resident_below(target.pid)?);
     let report = finished.report()?;
     let children = report.processes[0].children.context("it is not told")?;
     let found = (children.own_bytes, children.bytes);
+    let is_near = |one: u64, other: u64, processes| one.abs_diff(other) <= processes * BREAKPOINTS;
     ensure!(children.count == 4, "{children:?}");
-    // The breakpoints, copies of pages of libc, are gone after the run.
-    let is_own = after.0 <= found.0 && found.0 <= before.0;
-    ensure!(is_own, "{before:?}, {found:?}, {after:?}");
-    ensure!(
-        after.1 == before.1 && found.1 == after.1,
-        "{before:?}, {found:?}, {after:?}"
-    );
+    ensure!(is_near(found.0, really.0, 1), "{found:?}, {really:?}");
+    ensure!(is_near(found.1, really.1, 4), "{found:?}, {really:?}");
     assert!(children.bytes > 24 << 20 && children.bytes_at_start > 24 << 20);
     let command = format!("`sudo unfreed record -p {} --follow`", target.pid);
     let text = finished.stdout.split_whitespace().collect::<Vec<_>>();
