@@ -2,6 +2,7 @@
 #include "target.h"
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -248,8 +249,12 @@ SITE static void kin_keep(void) {
 }
 
 static void serve_family(size_t bytes) {
-    if (bytes)
-        memset(opaque(malloc(bytes)), 1, bytes);
+    if (bytes) {
+        void *memory = opaque(malloc(bytes));
+        memset(memory, 1, bytes);
+        /* The kernel takes nothing of it back. */
+        check(mlock(memory, bytes) == 0);
+    }
     tell(done);
     await(go_on);
     kin_keep();
