@@ -5,6 +5,7 @@ pub mod diff;
 pub mod doctor;
 pub mod manual;
 pub mod probes;
+pub mod publisher;
 pub mod record;
 pub mod report;
 pub mod run;

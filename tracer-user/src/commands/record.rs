@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,14 +11,15 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
+use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
-use crate::report::model::{Report, Untraced};
+use crate::report::gate;
+use crate::report::model::Untraced;
 use crate::report::output::{self, Output};
-use crate::report::{gate, text};
 use crate::session::giving_up::all_reasons;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
@@ -30,6 +32,9 @@ const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
 /// News of mapped code, of any process, are read at most this often.
 const GAP: Duration = Duration::from_millis(1);
+
+/// Said when reports are written slower than they are asked for.
+const BEHIND: &str = "the report of this interval is left out: those before it are not written yet; the next one has all that is new since";
 
 /// Runs the verb.
 ///
@@ -75,11 +80,11 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
-            outputs: &outputs,
+            outputs: Arc::new(outputs),
         };
-        let end = trace(&mut session, &plan, &mut signals).await?;
+        let (end, publisher) = trace(&mut session, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
-        finish(session, &plan)
+        finish(session, publisher, &plan)
     })
 }
 
@@ -137,7 +142,16 @@ pub struct Plan<'a> {
     /// What to write.
     pub output: &'a OutputArgs,
     /// The same, resolved.
-    pub outputs: &'a [Output],
+    pub outputs: Arc<Vec<Output>>,
+}
+
+impl Plan<'_> {
+    fn destination(&self) -> Destination {
+        Destination {
+            table: (!self.trace.quiet).then_some(self.output.top),
+            outputs: Arc::clone(&self.outputs),
+        }
+    }
 }
 
 /// Says that all probes are in place. Scripts wait for this line.
@@ -192,11 +206,15 @@ pub enum End {
 }
 
 /// Traces until the time is over, a signal comes or the targets have ended;
-/// then takes the probes away.
+/// then takes the probes away. Reports of `--interval` may be on their way yet.
 ///
 /// # Errors
 /// Fails if the kernel does, or an output of `--interval` cannot be written.
-pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals) -> Result<End> {
+pub async fn trace(
+    session: &mut Session,
+    plan: &Plan<'_>,
+    signals: &mut Signals,
+) -> Result<(End, Publisher)> {
     let mut progress = Progress::new(plan.trace.quiet);
     let begin = Instant::now();
     let deadline = plan.trace.duration.map(|duration| begin + duration);
@@ -210,6 +228,7 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
     // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
     let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
     let mut next_look = begin;
+    let publisher = Publisher::start(plan.destination());
     let end = loop {
         tokio::select! {
             biased;
@@ -217,9 +236,14 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
             () = sleep_until(deadline.unwrap_or(begin)), if deadline.is_some() => break End::Done,
             _ = periodic.tick(), if plan.trace.interval.is_some() => {
                 session.poll()?;
-                session.mark();
+                session.mark(false);
                 progress.clear();
-                publish(&session.report()?, plan)?;
+                if publisher.has_failed() {
+                    break End::Done;
+                }
+                if !publisher.publish(session.snapshot()?) && !plan.trace.quiet {
+                    eprintln!("unfreed: {BEHIND}");
+                }
             }
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
@@ -240,7 +264,7 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
     session.detach()?;
     progress.clear();
     say_notices(session, plan.trace.quiet);
-    Ok(end)
+    Ok((end, publisher))
 }
 
 /// Waits for news, but not before `time`.
@@ -257,25 +281,18 @@ async fn news_after(
 /// # Errors
 /// Fails if an output cannot be written (the others are written all the same),
 /// or if all that was left to trace had to be given up.
-pub fn finish(mut session: Session, plan: &Plan<'_>) -> Result<ExitCode> {
+pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Result<ExitCode> {
     if plan.trace.interval.is_some() {
-        session.mark();
+        session.mark(true);
     }
-    let report = session.report()?;
+    let snapshot = session.snapshot()?;
     let nothing_left = session.why_nothing_is_left();
     drop(session);
     Phase::Reporting.start()?;
-    publish(&report, plan)?;
+    let report = publisher.last(snapshot)?;
+    plan.destination().publish(&report)?;
     if let Some(reasons) = nothing_left {
         bail!("{reasons}");
     }
     Ok(gate::exit_code(&report, plan.output.fail_above))
-}
-
-/// Prints the table, unless standard output is taken, and writes the outputs.
-fn publish(report: &Report, plan: &Plan<'_>) -> Result<()> {
-    if !plan.trace.quiet && !output::takes_stdout(plan.outputs) {
-        text::print(report, plan.output.top)?;
-    }
-    output::write(plan.outputs, report)
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ExitCode, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -91,9 +92,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
-            outputs: &outputs,
+            outputs: Arc::new(outputs),
         };
-        let end = trace(&mut session, &plan, &mut signals).await?;
+        let (end, publisher) = trace(&mut session, &plan, &mut signals).await?;
         if let End::Signal(number) = end {
             pass_on(&mut child, number, &mut signals).await?;
         }
@@ -101,7 +102,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         if let Ok(Some(status)) = child.try_wait() {
             session.note_status(child.id(), status.into_raw());
         }
-        let gate = finish(session, &plan)?;
+        let gate = finish(session, publisher, &plan)?;
         let status = child.wait().context("cannot wait for the program")?;
         Ok(if gate == ExitCode::SUCCESS {
             code_of(status)

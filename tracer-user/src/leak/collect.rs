@@ -7,13 +7,13 @@ use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
-use tracer_ebpf::site::{Site, SiteKind};
+use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use super::ledger::MappingSums;
 use super::share::{Share, Shares};
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::report::model::{LifetimeBucket, MemoryKind};
+use crate::report::model::{LifetimeBucket, MemoryKind, SiteWindow};
 use crate::session::images::{Image, Images};
 
 /// Sums over live blocks of one site.
@@ -49,6 +49,8 @@ pub struct CollectedSite {
     pub image: u64,
     /// The group of processes that share it.
     pub group: u64,
+    /// Its identity.
+    pub key: SiteKey,
     /// What the blocks are.
     pub kind: MemoryKind,
     /// Blocks allocated.
@@ -75,6 +77,8 @@ pub struct CollectedSite {
     pub end: u32,
     /// Names of the words, of a site that the kernel does not hold any more.
     pub names: Option<Vec<Option<Named>>>,
+    /// What is new of it, if that is asked for.
+    pub window: Option<SiteWindow>,
     /// Whether this is no path, but the sum of those that were not kept apart.
     pub is_rest: bool,
 }
@@ -90,6 +94,9 @@ impl CollectedSite {
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
+        if let (Some(sum), Some(window)) = (&mut self.window, &site.window) {
+            sum.add(window);
+        }
         for (sum, count) in self.lifetimes.iter_mut().zip(site.lifetimes) {
             *sum += count;
         }
@@ -102,6 +109,7 @@ impl CollectedSite {
             index: 0,
             image: 0,
             group: 0,
+            key: SiteKey { high: 0, low: 0 },
             kind: MemoryKind::Heap,
             allocated: (0, 0),
             freed: (0, 0),
@@ -115,6 +123,7 @@ impl CollectedSite {
             frames: Vec::new(),
             end: 0,
             names: None,
+            window: None,
             is_rest: false,
         }
     }
@@ -407,6 +416,7 @@ fn bare(index: u32, site: &Site) -> CollectedSite {
         index,
         image: site.image,
         group: site.group,
+        key: site.key,
         kind: MemoryKind::Heap,
         allocated: (0, 0),
         freed: (0, 0),
@@ -425,6 +435,7 @@ fn bare(index: u32, site: &Site) -> CollectedSite {
             .collect(),
         end: site.end,
         names: None,
+        window: None,
         is_rest: false,
     }
 }

@@ -4,3 +4,4 @@ pub mod collect;
 pub mod ledger;
 pub mod retired;
 pub mod share;
+pub mod window;

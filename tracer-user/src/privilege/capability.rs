@@ -192,11 +192,6 @@ pub fn with<T>(wanted: CapabilitySet, act: impl FnOnce() -> T) -> T {
     act()
 }
 
-/// Has none in effect until the value is dropped, in this thread.
-pub fn without() -> impl Drop {
-    Changed::to(|_| CapabilitySet::empty())
-}
-
 /// An effective set that was changed, and comes back when this is dropped.
 struct Changed(Option<CapabilitySet>);
 
@@ -316,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_raised_or_lowered_comes_back() {
+    fn what_is_raised_comes_back() {
         std::thread::spawn(|| {
             Phase::Reporting.enter().unwrap();
             let before = capabilities(None).unwrap();
@@ -324,13 +319,6 @@ mod tests {
             let inside = with(READ, || capabilities(None).unwrap().effective);
             assert_eq!(inside, READ & before.permitted);
             assert_eq!(capabilities(None).unwrap(), before);
-            with(READ, || {
-                drop(without());
-                let lowered = without();
-                assert!(capabilities(None).unwrap().effective.is_empty());
-                drop(lowered);
-                assert_eq!(capabilities(None).unwrap().effective, inside);
-            });
         })
         .join()
         .unwrap();

@@ -78,6 +78,10 @@ pub struct Report {
     pub jvm: Vec<Jvm>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
+    /// What is new since the report before, in reports of `--interval` while a run
+    /// goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
     /// Every cause of loss, including those that did not occur (count 0).
     pub losses: Vec<Loss>,
     /// What of its names there was no room for.
@@ -303,6 +307,9 @@ pub struct Site {
     /// not several.
     #[serde(default, skip_serializing_if = "is_single")]
     pub shares: Vec<Share>,
+    /// What is new of it in the report's window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<SiteWindow>,
     /// The thread that allocated, if they are told apart (`--threads`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<Thread>,
@@ -316,6 +323,51 @@ pub struct Site {
 /// Whether a site's process says it all.
 fn is_single(shares: &[Share]) -> bool {
     shares.len() < 2
+}
+
+/// The time between two reports of one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// When it began.
+    pub began: f64,
+    /// When it ended.
+    pub ended: f64,
+    /// What is new at all sites of memory together.
+    pub sums: SiteWindow,
+}
+
+/// What is new of a site, or of several, in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteWindow {
+    /// By how many bytes what is live has grown, or shrunk.
+    pub live_bytes: i64,
+    /// By how many blocks.
+    pub live_count: i64,
+    /// Bytes allocated.
+    pub allocated_bytes: u64,
+    /// Blocks allocated.
+    pub allocated_count: u64,
+    /// Bytes freed.
+    pub freed_bytes: u64,
+    /// Blocks freed.
+    pub freed_count: u64,
+}
+
+impl SiteWindow {
+    /// Adds that of another site.
+    pub fn add(&mut self, other: &Self) {
+        self.live_bytes += other.live_bytes;
+        self.live_count += other.live_count;
+        self.allocated_bytes += other.allocated_bytes;
+        self.allocated_count += other.allocated_count;
+        self.freed_bytes += other.freed_bytes;
+        self.freed_count += other.freed_count;
+    }
+
+    /// Whether nothing happened.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How many processes are kept one by one for a call path, the largest.

@@ -165,6 +165,11 @@ impl Default for Names {
 }
 
 impl Names {
+    /// Whether half of the room is used, or names were cut.
+    pub fn is_half_full(&self) -> bool {
+        self.cut > 0 || self.used * 2 >= self.limit
+    }
+
     /// Keeps names within so many bytes.
     pub fn new(limit: usize) -> Self {
         Names {

@@ -74,6 +74,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         lower_bound: false,
         processes: 1,
         left_bytes: 0,
+        window: None,
         shares: vec![],
         thread: None,
         stack_end: StackEnd::Start,
@@ -184,6 +185,7 @@ pub fn report() -> Report {
         jvm: vec![],
         sites,
         timeline: vec![],
+        window: None,
         losses: vec![Loss {
             cause: "live_map_full".into(),
             count: 0,

@@ -13,6 +13,7 @@ mod site;
 mod stack;
 mod table;
 mod untraced;
+mod window;
 
 use std::io::{self, IsTerminal, Write};
 

@@ -1,7 +1,7 @@
-//! From what was collected to the report: names for addresses, one site for
-//! each call path.
+//! From what was collected to a snapshot: all of a report but the names.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -9,76 +9,43 @@ use anyhow::Result;
 use super::Session;
 use super::endings::kernel;
 use super::images::{Image, is_own};
-use super::paths::{one_for_each_name, one_for_each_path};
-use crate::leak::collect::{CollectedSite, Cutoff, collect, lifetime_buckets};
-use crate::leak::share::{self, Shares};
-use crate::privilege::capability::{Phase, without};
+use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
+use crate::leak::collect::{CollectedSite, Cutoff, collect};
 use crate::process::code::CodeSpace;
-use crate::report::long_names;
 use crate::report::model::{
-    Loss, MemoryKind, Module, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Share,
-    Shortened, Site, StackEnd, Stacks, Thread, Totals,
+    Loss, MemoryKind, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Stacks,
+    Totals,
 };
-use crate::symbolize::Symbolizer;
 
 impl Session {
-    /// The report of what was traced until now.
+    /// What was traced until now, all but the names: those come from files, take
+    /// their time, and are nothing that the kernel is asked for.
     ///
     /// # Errors
     /// Fails if the kernel's maps cannot be read.
-    pub fn report(&mut self) -> Result<Report> {
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
         let now = self.now();
         self.refresh_code(now);
         if self.options.threads {
             self.threads.read_all(&self.images, &self.jvms);
         }
-        let collected = collect(&self.object, &self.images, &self.cutoffs(now), now)?;
-        let mut symbolizer = Symbolizer::of(self.tables.files().clone());
+        let mut collected = collect(&self.object, &self.images, &self.cutoffs(now), now)?;
+        collected.extend(self.retired.iter().cloned());
+        let totals = self.sum(&collected);
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
-        let retired = self.retired.iter().cloned();
-        for site in collected.into_iter().chain(retired) {
+        for site in collected {
             by_group.entry(site.group).or_default().push(site);
         }
         let (processes, index_of) = self.processes(&by_group, now);
-        let mut sites = Vec::new();
-        let mut modules = Vec::new();
         let rows = self.rows_of_images(&index_of);
-        let jvm = self.machine_reports(&rows);
-        let java_native = self.java_native(&rows);
-        let losses = self.losses();
-        let machine_hits = self.machines.hits(&self.object);
-        // All is read that the kernel is asked for. Names come from files that
-        // anybody may have made.
-        let _until_named = self.give_up_for_naming()?;
-        for (group, index) in index_of {
-            let Some((_, code)) = self.images.shown(group) else {
-                continue;
-            };
+        let mut groups = Vec::new();
+        for (group, process) in index_of {
             let own = by_group.remove(&group).unwrap_or_default();
-            let own = one_for_each_path(own, |site| self.code_of(site).unwrap_or(code));
-            modules.extend(used_modules(&mut symbolizer, index, code, &own));
-            let own = own.into_iter().map(|(collected, end_reason)| {
-                let code = self.code_of(&collected).unwrap_or(code);
-                let mut site = self.site(&collected, end_reason, index, code, &mut symbolizer);
-                site.oldest_survived = self
-                    .machines
-                    .get(collected.image)
-                    .and_then(|machine| machine.survived(collected.oldest?));
-                site
-            });
-            sites.extend(one_for_each_name(own.collect()));
+            groups.extend(self.nameless(group, process, own));
         }
-        sites.sort_by_key(|site| {
-            (
-                std::cmp::Reverse((site.live_bytes, site.live_count, site.allocated_bytes)),
-                site.id,
-            )
-        });
-        for (id, site) in sites.iter_mut().enumerate() {
-            site.id = id as u64 + 1;
-        }
-        let totals = self.sum(sites.iter().filter(|site| site.kind.is_memory()));
-        let mut report = Report {
+        let (java_heap, samples) = self.java_heaps();
+        let machine_hits = self.machines.hits(&self.object);
+        let report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
@@ -88,31 +55,78 @@ impl Session {
             processes,
             untraced: self.untraced.clone(),
             left_alone: self.left_alone.clone(),
-            modules,
+            modules: Vec::new(),
             overhead: self.overhead(&totals, machine_hits),
-            stacks: Stacks::of(&sites),
-            jvm,
-            sites,
+            stacks: Stacks::default(),
+            jvm: self.machine_reports(&rows),
+            sites: Vec::new(),
             totals,
-            timeline: self.timeline.clone(),
-            losses,
+            timeline: self.timeline.points().to_vec(),
+            window: None,
+            losses: self.losses(),
             shortened: Shortened::default(),
-            java_heap: self.java_heaps(&mut symbolizer),
+            java_heap,
             java_memory: self.java_memory(),
-            java_native,
+            java_native: self.java_native(&rows),
         };
-        report.shortened = symbolizer.shortened();
-        long_names::cut(&mut report, long_names::MAX_WRITTEN);
-        Ok(report)
+        Ok(Snapshot {
+            report,
+            groups,
+            samples,
+            files: self.tables.files().clone(),
+            began: self.began.1,
+        })
     }
 
-    /// Leaves capabilities for the time that names are made, and for good if the
-    /// probes are gone.
-    fn give_up_for_naming(&self) -> Result<impl Drop + use<>> {
-        if self.ended.is_some() {
-            Phase::Reporting.start()?;
+    /// The sites of a group, with what has to be known to name them.
+    fn nameless(
+        &self,
+        group: u64,
+        process: usize,
+        sites: Vec<CollectedSite>,
+    ) -> Option<NamelessGroup> {
+        let (_, code) = self.images.shown(group)?;
+        let shown = Arc::new(code.view());
+        let mut codes: HashMap<u64, Arc<CodeSpace>> = HashMap::new();
+        let site = |mut site: CollectedSite| {
+            if site.names.is_none() {
+                site.names = Some(self.names.of(site.index, &site.frames, site.seen));
+            }
+            if let Some(thread) = &mut site.thread {
+                thread.name = self.threads.name(site.image, thread).to_owned();
+            }
+            let machine = self.machines.get(site.image);
+            let survived = machine.and_then(|machine| machine.survived(site.oldest?));
+            let code = codes.entry(site.image).or_insert_with(|| {
+                let own = self.code_of(&site).map(|code| Arc::new(code.view()));
+                own.unwrap_or_else(|| Arc::clone(&shown))
+            });
+            NamelessSite {
+                code: Arc::clone(code),
+                survived,
+                site,
+            }
+        };
+        let sites = sites.into_iter().map(site).collect();
+        Some(NamelessGroup {
+            process,
+            code: shown,
+            sites,
+        })
+    }
+
+    /// The sums over all sites of memory.
+    fn sum(&self, sites: &[CollectedSite]) -> Totals {
+        let mut totals = self.unknown_frees();
+        for site in sites.iter().filter(|site| site.kind.is_memory()) {
+            totals.live_bytes += site.live.1;
+            totals.live_count += site.live.0;
+            totals.allocated_bytes += site.allocated.1;
+            totals.allocated_count += site.allocated.0;
+            totals.freed_bytes += site.freed.1;
+            totals.freed_count += site.freed.0;
         }
-        Ok(without())
+        totals
     }
 
     /// Which live blocks of each image count, at `now`.
@@ -240,59 +254,6 @@ impl Session {
         }
     }
 
-    fn site(
-        &self,
-        site: &CollectedSite,
-        stack_end: StackEnd,
-        process: usize,
-        code: &CodeSpace,
-        symbolizer: &mut Symbolizer,
-    ) -> Site {
-        let names = match &site.names {
-            Some(names) => names.clone(),
-            None => self.names.of(site.index, &site.frames, site.seen),
-        };
-        Site {
-            id: 0,
-            process,
-            kind: site.kind,
-            live_bytes: site.live.1,
-            live_count: site.live.0,
-            allocated_bytes: site.allocated.1,
-            allocated_count: site.allocated.0,
-            freed_bytes: site.freed.1,
-            freed_count: site.freed.0,
-            oldest_age: (site.shares.count > 0).then(|| seconds(site.shares.age)),
-            oldest_survived: None,
-            first_seen: self.since_start(site.seen.0),
-            last_seen: self.since_start(site.seen.1),
-            lifetimes: lifetime_buckets(&site.lifetimes),
-            lower_bound: site.untracked > 0,
-            stack_end,
-            processes: site.shares.processes,
-            left_bytes: site.shares.ended_bytes,
-            shares: shares(&site.shares),
-            thread: site.thread.as_ref().map(|thread| Thread {
-                id: thread.id,
-                name: self.threads.name(site.image, thread).to_owned(),
-            }),
-            frames: symbolizer.frames(code, &site.frames, &names, site.seen.0),
-        }
-    }
-
-    fn sum<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Totals {
-        let mut totals = self.unknown_frees();
-        for site in sites {
-            totals.live_bytes += site.live_bytes;
-            totals.live_count += site.live_count;
-            totals.allocated_bytes += site.allocated_bytes;
-            totals.allocated_count += site.allocated_count;
-            totals.freed_bytes += site.freed_bytes;
-            totals.freed_count += site.freed_count;
-        }
-        totals
-    }
-
     fn losses(&self) -> Vec<Loss> {
         let mut losses: Vec<_> = self
             .kernel_losses()
@@ -417,57 +378,8 @@ impl Session {
     }
 }
 
-/// What single processes hold.
-fn shares(shares: &Shares) -> Vec<Share> {
-    let share = |share: &share::Share| Share {
-        pid: share.pid,
-        live_bytes: share.bytes,
-        live_count: share.count,
-        ended: share.ended,
-    };
-    shares.largest.iter().map(share).collect()
-}
-
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
-}
-
-pub(super) fn stack_end(end: u32) -> StackEnd {
-    use tracer_ebpf::stack::StackEnd as Kernel;
-    let known = usize::try_from(end)
-        .ok()
-        .and_then(|number| Kernel::ALL.get(number));
-    match known {
-        Some(Kernel::Start) => StackEnd::Start,
-        Some(Kernel::TooDeep) => StackEnd::TooDeep,
-        Some(Kernel::Unreadable) => StackEnd::Unreadable,
-        Some(Kernel::NoMapping) => StackEnd::NoMapping,
-        Some(Kernel::NoRowYet) => StackEnd::NoRowYet,
-        Some(Kernel::NoRow) => StackEnd::NoRow,
-        Some(Kernel::NoFramePointer) => StackEnd::NoFramePointer,
-        Some(Kernel::Hijacked) => StackEnd::Hijacked,
-        Some(Kernel::Unsupported) => StackEnd::Unsupported,
-        Some(Kernel::StartByFramePointers) => StackEnd::StartByFramePointers,
-        Some(Kernel::JavaCode) => StackEnd::JavaCode,
-        Some(Kernel::Continuation) => StackEnd::Continuation,
-        Some(Kernel::JavaLayout) => StackEnd::JavaLayout,
-        Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
-    }
-}
-
-fn used_modules(
-    symbolizer: &mut Symbolizer,
-    process: usize,
-    code: &CodeSpace,
-    sites: &[(CollectedSite, StackEnd)],
-) -> Vec<Module> {
-    symbolizer.modules(
-        process,
-        code,
-        sites
-            .iter()
-            .map(|(site, _)| (site.frames.as_slice(), site.seen.0)),
-    )
 }
 
 /// CPU time that this process has used.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Session;
 use super::images::Image;
+use super::java_samples::NamelessSamples;
 use crate::jvm::heap_watch::HeapWatch;
 use crate::report::model::{JavaHeap, JavaMemory};
 use crate::report::names::clean;
-use crate::symbolize::Symbolizer;
 
 impl Session {
     /// Begins to take class histograms of each target, in the background and
@@ -47,15 +47,15 @@ impl Session {
     }
 
     /// The heaps' growth until now; until the end, if that has come; and where
-    /// growing classes are allocated.
-    pub(super) fn java_heaps(&mut self, symbolizer: &mut Symbolizer) -> Vec<JavaHeap> {
+    /// growing classes are allocated, without names.
+    pub(super) fn java_heaps(&mut self) -> (Vec<JavaHeap>, Vec<NamelessSamples>) {
         self.java_heaps.iter_mut().for_each(HeapWatch::settle);
         let heap = |watch: &HeapWatch| watch.heap(|time| self.since_start(time));
         let mut heaps: Vec<_> = self.java_heaps.iter().map(heap).collect();
-        for heap in &mut heaps {
-            self.add_samples(heap, symbolizer);
-        }
-        heaps
+        let samples = heaps.iter_mut().enumerate();
+        let samples = samples.filter_map(|(index, heap)| self.samples(index, heap));
+        let samples = samples.collect();
+        (heaps, samples)
     }
 
     /// What the JVMs say of their native memory.

@@ -4,28 +4,76 @@
 use std::collections::HashMap;
 
 use super::Session;
-use super::assemble::stack_end;
 use super::images::Image;
 use super::jvms::HeapSource;
 use super::paths::same_names;
+use super::snapshot::stack_end;
 use crate::jvm::frames::Named;
 use crate::jvm::klass::stable;
 use crate::process::code::CodeSpace;
 use crate::report::model::{AllocationPath, ClassGrowth, Frame, JavaHeap};
 use crate::symbolize::Symbolizer;
 
-impl Session {
+/// Where the objects of a Java heap were allocated, without names.
+pub struct NamelessSamples {
+    /// The heap's index in the report.
+    heap: usize,
+    code: CodeSpace,
+    /// Whether the JVM tells no sizes.
+    is_unsized: bool,
+    samples: Vec<NamelessSample>,
+}
+
+/// Objects of a class by one path.
+struct NamelessSample {
+    class: String,
+    path: AllocationPath,
+    words: Vec<u64>,
+    names: Vec<Option<Named>>,
+    first_seen: u64,
+}
+
+impl NamelessSamples {
     /// Adds to a heap's classes where they were allocated.
-    pub(super) fn add_samples(&self, heap: &mut JavaHeap, symbolizer: &mut Symbolizer) {
-        let Some((image, code)) = self.last_image(heap.pid) else {
+    pub fn add_to(self, heaps: &mut [JavaHeap], symbolizer: &mut Symbolizer) {
+        let Some(heap) = heaps.get_mut(self.heap) else {
             return;
         };
+        let mut paths: HashMap<String, Vec<AllocationPath>> = HashMap::new();
+        for sample in self.samples {
+            let NamelessSample { words, names, .. } = &sample;
+            let mut frames = symbolizer.frames(&self.code, words, names, sample.first_seen);
+            trim(&mut frames);
+            let path = AllocationPath {
+                frames,
+                ..sample.path
+            };
+            add_path(paths.entry(sample.class).or_default(), path);
+        }
+        for class in &mut heap.classes {
+            // Lambdas of a class have one name here.
+            let known = paths.get(stable(&class.class));
+            class.allocated = known.cloned().unwrap_or_default();
+            if self.is_unsized {
+                measure(class);
+            }
+            class
+                .allocated
+                .sort_by_key(|path| std::cmp::Reverse(path.bytes));
+        }
+    }
+}
+
+impl Session {
+    /// What was sampled of a heap, which is the report's with this index.
+    pub(super) fn samples(&self, index: usize, heap: &mut JavaHeap) -> Option<NamelessSamples> {
+        let (image, code) = self.last_image(heap.pid)?;
         let source = self.jvms.heap(image.id);
         heap.sampled.exact = matches!(source, Ok(HeapSource::Objects { .. }));
-        let unsized_objects = source == Ok(HeapSource::Objects { sized: false });
+        let is_unsized = source == Ok(HeapSource::Objects { sized: false });
         heap.sampled.problem = source.err();
-        let mut paths: HashMap<String, Vec<AllocationPath>> = HashMap::new();
-        for (index, site) in self.object.samples() {
+        let mut samples = Vec::new();
+        for (site_index, site) in self.object.samples() {
             if site.image != image.id || site.allocated_count == 0 {
                 continue;
             }
@@ -33,31 +81,29 @@ impl Session {
             heap.sampled.bytes += site.allocated_bytes;
             let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
             let seen = (site.first_seen, site.last_seen);
-            let named = self.names.of(index, words, seen);
-            let Some(class) = named.first().and_then(class_of) else {
+            let names = self.names.of(site_index, words, seen);
+            let Some(class) = names.first().and_then(class_of) else {
                 continue;
             };
-            let mut frames = symbolizer.frames(code, words, &named, site.first_seen);
-            trim(&mut frames);
-            let path = AllocationPath {
-                samples: site.allocated_count,
-                bytes: site.allocated_bytes,
-                stack_end: stack_end(site.end),
-                frames,
-            };
-            add_path(paths.entry(class).or_default(), path);
+            samples.push(NamelessSample {
+                class,
+                path: AllocationPath {
+                    samples: site.allocated_count,
+                    bytes: site.allocated_bytes,
+                    stack_end: stack_end(site.end),
+                    frames: Vec::new(),
+                },
+                words: words.to_vec(),
+                names,
+                first_seen: site.first_seen,
+            });
         }
-        for class in &mut heap.classes {
-            // Lambdas of a class have one name here.
-            let known = paths.get(stable(&class.class));
-            class.allocated = known.cloned().unwrap_or_default();
-            if unsized_objects {
-                measure(class);
-            }
-            class
-                .allocated
-                .sort_by_key(|path| std::cmp::Reverse(path.bytes));
-        }
+        Some(NamelessSamples {
+            heap: index,
+            code: code.view(),
+            is_unsized,
+            samples,
+        })
     }
 
     /// The image that a process had last.

@@ -17,7 +17,7 @@ mod inherited;
 mod java;
 mod java_native;
 mod java_objects;
-mod java_samples;
+pub mod java_samples;
 mod jvm_probes;
 mod jvm_report;
 pub mod jvms;
@@ -34,10 +34,12 @@ mod recycle;
 pub mod returns;
 pub mod seccomp;
 pub mod shadow_stack;
+pub mod snapshot;
 pub mod stop;
 mod sums;
 pub mod target;
 mod threads;
+mod timeline;
 mod told_codes;
 
 use std::collections::HashSet;
@@ -61,6 +63,7 @@ use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
 use self::target::Target;
 use self::threads::ThreadNames;
+use self::timeline::Timeline;
 use self::told_codes::ToldCodes;
 use crate::attach::probes::{Described, Probes};
 use crate::jvm::heap_watch::HeapWatch;
@@ -72,7 +75,7 @@ use crate::leak::retired::Retired;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
-use crate::report::model::{LeftAlone, TimelinePoint, Untraced};
+use crate::report::model::{LeftAlone, Untraced};
 use crate::tables::{Builder, Tables};
 
 /// Unwind tables that are not built by then come later.
@@ -114,7 +117,7 @@ pub struct Session {
     /// Targets that lost probes with their main thread.
     orphans: HashSet<u32>,
     machines: Machines,
-    timeline: Vec<TimelinePoint>,
+    timeline: Timeline,
     java_heaps: Vec<HeapWatch>,
     native: NativeViews,
     /// Processes whose code the kernel side has not been told of.
@@ -220,7 +223,7 @@ impl Session {
             losses: UserLosses::default(),
             orphans: HashSet::new(),
             machines: Machines::default(),
-            timeline: Vec::new(),
+            timeline: Timeline::default(),
             java_heaps: Vec::new(),
             native: NativeViews::default(),
             unpublished: Vec::new(),

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::assemble::stack_end;
-use crate::leak::collect::CollectedSite;
+use super::snapshot::{NamelessSite, stack_end};
 use crate::process::address::FrameAddress;
-use crate::process::code::{CodeMapping, CodeSpace};
+use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
 use crate::report::model::{Frame, LifetimeBucket, MemoryKind, Site, StackEnd};
 use crate::report::name::Name;
@@ -13,50 +12,59 @@ use crate::report::name::Name;
 /// Says of stacks that end at an address without a known mapping what it is:
 /// code that is newer than what the kernel side had been told of, or none at
 /// all, which is no frame then. Adds up sites whose paths are the same.
-pub fn one_for_each_path<'code>(
-    sites: Vec<CollectedSite>,
-    code_of: impl Fn(&CollectedSite) -> &'code CodeSpace,
-) -> Vec<(CollectedSite, StackEnd)> {
-    let mut merged: Vec<(CollectedSite, StackEnd)> = Vec::new();
+pub fn one_for_each_path(sites: Vec<NamelessSite>) -> Vec<(NamelessSite, StackEnd)> {
+    let mut merged: Vec<(NamelessSite, StackEnd)> = Vec::new();
     let mut known: HashMap<Path, usize> = HashMap::new();
-    for mut site in sites {
-        let mut end = match site.is_rest {
-            true => StackEnd::NotKept,
-            false => stack_end(site.end),
-        };
-        let code = code_of(&site);
-        let mapping = |frame: FrameAddress| code.find(frame.lookup()?, site.seen.0);
-        let last = FrameAddress::of_stack(&site.frames).next_back();
-        if end == StackEnd::NoMapping
-            && let Some(last) = last
-        {
-            match mapping(last) {
-                Some(mapping) => end = end_in(mapping),
-                // The allocator and its caller are certain.
-                None if site.frames.len() > 2 => {
-                    site.frames.pop();
-                    end = StackEnd::BadReturn;
-                }
-                None => {}
-            }
-        }
-        let since = |frame| mapping(frame).map(|mapping| mapping.since_ns);
-        let path = Path {
-            mapped: FrameAddress::of_stack(&site.frames).map(since).collect(),
-            frames: site.frames.clone(),
-            end,
-            kind: site.kind,
-            thread: site.thread.as_ref().map(|thread| thread.id),
-        };
+    for mut nameless in sites {
+        let (end, path) = settle(&mut nameless);
         match known.get(&path) {
-            Some(at) => merged[*at].0.add(&site),
+            Some(at) => merged[*at].0.site.add(&nameless.site),
             None => {
                 known.insert(path, merged.len());
-                merged.push((site, end));
+                merged.push((nameless, end));
             }
         }
     }
     merged
+}
+
+/// Why a site's stack ends, and its path.
+fn settle(nameless: &mut NamelessSite) -> (StackEnd, Path) {
+    let NamelessSite { site, code, .. } = nameless;
+    let mut end = match site.is_rest {
+        true => StackEnd::NotKept,
+        false => stack_end(site.end),
+    };
+    let mapping = |frame: FrameAddress| code.find(frame.lookup()?, site.seen.0);
+    let last = FrameAddress::of_stack(&site.frames).next_back();
+    let mut is_frame = true;
+    if end == StackEnd::NoMapping
+        && let Some(last) = last
+    {
+        match mapping(last) {
+            Some(mapping) => end = end_in(mapping),
+            // The allocator and its caller are certain.
+            None if site.frames.len() > 2 => {
+                is_frame = false;
+                end = StackEnd::BadReturn;
+            }
+            None => {}
+        }
+    }
+    let since = |frame| mapping(frame).map(|mapping| mapping.since_ns);
+    let mut mapped: Vec<_> = FrameAddress::of_stack(&site.frames).map(since).collect();
+    if !is_frame {
+        site.frames.pop();
+        mapped.pop();
+    }
+    let path = Path {
+        mapped,
+        frames: site.frames.clone(),
+        end,
+        kind: site.kind,
+        thread: site.thread.as_ref().map(|thread| thread.id),
+    };
+    (end, path)
 }
 
 /// What makes two sites of an image the same.
@@ -154,6 +162,9 @@ pub fn same_names(one: &[Frame], other: &[Frame]) -> bool {
 /// have more live bytes.
 fn merge(sum: &mut Site, site: Site) {
     sum.merge_shares(&site);
+    if let (Some(sum), Some(window)) = (&mut sum.window, &site.window) {
+        sum.add(window);
+    }
     if site.live_bytes > sum.live_bytes {
         sum.frames = site.frames;
     }
@@ -216,6 +227,7 @@ mod tests {
             stack_end: StackEnd::Start,
             processes: 1,
             left_bytes: 0,
+            window: None,
             shares: Vec::new(),
             thread: None,
             frames,

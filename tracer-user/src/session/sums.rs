@@ -73,13 +73,13 @@ impl Session {
         )
     }
 
-    /// Remembers the totals of this moment.
-    pub fn mark(&mut self) {
+    /// Remembers the totals of this moment; `last` if the run is over.
+    pub fn mark(&mut self, last: bool) {
         let point = TimelinePoint {
             at: self.elapsed(),
             totals: self.totals(),
         };
-        self.timeline.push(point);
+        self.timeline.mark(point, last);
     }
 
     /// Which blocks count at an image's end. `--survived` is about virtual

@@ -118,11 +118,19 @@ pub struct Symbolizer {
 }
 
 impl Symbolizer {
-    /// Nothing is read yet; `files` are those that words of stacks name.
-    pub fn of(files: NumberedFiles) -> Self {
-        Symbolizer {
-            files,
-            ..Self::default()
+    /// Begins another report: `files` are those that words of stacks name. What
+    /// was read of files stays, but not what processes may have changed since.
+    pub fn begin(&mut self, files: NumberedFiles) {
+        self.files = files;
+        self.origins.clear();
+        self.perf_maps.clear();
+        self.perf_room = PerfRoom::default();
+        self.frames = 0;
+        self.without_inlined = 0;
+        if self.texts.is_half_full() {
+            self.texts = name::Names::default();
+            self.names.clear();
+            self.functions = 0;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
+use super::window;
 use crate::report::model::{Process, ProcessEnd, Report};
 use crate::report::{names, units};
 
@@ -10,7 +11,9 @@ const NAMED_PROCESSES: usize = 6;
 /// Adds the heading lines and an empty one.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     layout.prose(text, layout.strong, 0, &traced(report));
-    for line in [live(report), allocated(report), freed(report)] {
+    let window = window::line(report);
+    let lines = [live(report), allocated(report), freed(report)];
+    for line in lines.into_iter().chain(window) {
         layout.prose(text, PLAIN, 0, &line);
     }
     text.push('\n');

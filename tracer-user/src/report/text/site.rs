@@ -4,14 +4,21 @@ use super::header::rate;
 use super::layout::{Layout, Marks, PLAIN};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
+use super::window;
 use crate::report::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::{names, units};
 
 /// Adds the top rows and what they leave out.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
-    let mut live: Vec<&Site> = report.memory().filter(|site| site.live_count > 0).collect();
-    live.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(a.id.cmp(&b.id)));
+    let live = match report.window {
+        Some(_) => window::busy(report),
+        None => {
+            let mut live: Vec<_> = report.memory().filter(|site| site.live_count > 0).collect();
+            live.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(a.id.cmp(&b.id)));
+            live
+        }
+    };
     let (top, rest) = live.split_at(layout.top.min(live.len()));
     let rows = top
         .iter()
@@ -19,7 +26,11 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         .map(|(index, site)| row(report, site, index + 1))
         .collect();
     Table { rows }.render(text, layout);
-    for line in remainder(report, &live, rest) {
+    let remainder = match report.window {
+        Some(_) => window::remainder(report, &live, rest),
+        None => remainder(report, &live, rest),
+    };
+    for line in remainder {
         layout.prose(text, PLAIN, 0, &line);
     }
 }
@@ -163,6 +174,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         let collections = units::counted(count.into(), "garbage collection");
         notes.push(format!("the oldest survived {collections}"));
     }
+    notes.extend(site.window.as_ref().map(window::note));
     if let Some(allocator) = site.frames.last() {
         notes.push(format!("by {}", names::label(allocator)));
     } else if site.kind == MemoryKind::Mapping {

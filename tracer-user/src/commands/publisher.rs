@@ -1,0 +1,117 @@
+//! Naming and writing reports, on a thread of its own: files are read for names,
+//! and a reader may be slow, while the kernel side must not wait.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::leak::window::Windows;
+use crate::privilege::capability::Phase;
+use crate::report::model::Report;
+use crate::report::output::{self, Output};
+use crate::report::text;
+use crate::session::snapshot::Snapshot;
+use crate::symbolize::Symbolizer;
+
+/// Where reports go.
+#[derive(Clone)]
+pub struct Destination {
+    /// Whether a table is printed, and with how many rows.
+    pub table: Option<usize>,
+    /// What is written.
+    pub outputs: Arc<Vec<Output>>,
+}
+
+impl Destination {
+    /// Prints the table, unless standard output is taken, and writes the outputs.
+    ///
+    /// # Errors
+    /// Fails if one cannot be written; the others are written all the same.
+    pub fn publish(&self, report: &Report) -> Result<()> {
+        if let Some(rows) = self.table
+            && !output::takes_stdout(&self.outputs)
+        {
+            text::print(report, rows)?;
+        }
+        output::write(&self.outputs, report)
+    }
+}
+
+/// What the thread is to do.
+enum Job {
+    /// Name and publish what is new, while the run goes on.
+    Window(Snapshot),
+    /// Name the whole run, and end.
+    Last(Snapshot),
+}
+
+/// The thread that names reports, and publishes those of a run that goes on.
+pub struct Publisher {
+    queue: SyncSender<Job>,
+    thread: JoinHandle<Result<Option<Report>>>,
+}
+
+impl Publisher {
+    /// Starts the thread.
+    pub fn start(destination: Destination) -> Self {
+        // One waits, at most: what it would show is in the next one too.
+        let (queue, jobs) = sync_channel(1);
+        let thread = std::thread::spawn(move || work(&jobs, &destination));
+        Self { queue, thread }
+    }
+
+    /// Hands over what is to be published. Returns false if two others are on
+    /// their way: then the next one shows what this one would have. One that
+    /// could not be published ends the thread, which [`Self::last`] tells.
+    pub fn publish(&self, snapshot: Snapshot) -> bool {
+        let sent = self.queue.try_send(Job::Window(snapshot));
+        !matches!(sent, Err(TrySendError::Full(_)))
+    }
+
+    /// Whether a report could not be published.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until all is published, and names the report of the whole run.
+    ///
+    /// # Errors
+    /// Fails if one before could not be published.
+    pub fn last(self, snapshot: Snapshot) -> Result<Report> {
+        // If nobody takes it, the thread says why.
+        let _ = self.queue.send(Job::Last(snapshot));
+        let report = self.end()?;
+        report.context("the report was not made")
+    }
+
+    /// Waits until all is published.
+    ///
+    /// # Errors
+    /// Fails if one could not be published.
+    pub fn end(self) -> Result<Option<Report>> {
+        drop(self.queue);
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the thread that makes reports panicked"))?
+    }
+}
+
+fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report>> {
+    Phase::Reporting
+        .enter()
+        .context("cannot give up capabilities")?;
+    let mut symbolizer = Symbolizer::default();
+    let mut windows = Windows::default();
+    for job in jobs {
+        match job {
+            Job::Window(snapshot) => {
+                let report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                destination.publish(&report)?;
+            }
+            Job::Last(snapshot) => return Ok(Some(snapshot.report(&mut symbolizer, None))),
+        }
+    }
+    Ok(None)
+}

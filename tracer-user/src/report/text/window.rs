@@ -1,0 +1,117 @@
+//! What is new in a window of a run that goes on.
+
+use std::cmp::Reverse;
+
+use crate::report::model::{Report, Site, SiteWindow};
+use crate::report::units;
+
+/// One line on what is new, of a report that has a window.
+pub fn line(report: &Report) -> Option<String> {
+    let window = report.window.as_ref()?;
+    let sums = &window.sums;
+    Some(format!(
+        "The last {}: {}; allocated {} in {}, freed {} in {}",
+        units::seconds(window.ended - window.began),
+        grown(sums),
+        units::bytes(sums.allocated_bytes),
+        units::counted(sums.allocated_count, "block"),
+        units::bytes(sums.freed_bytes),
+        units::counted(sums.freed_count, "block"),
+    ))
+}
+
+/// The sites of memory at which anything happened, those that grew most first.
+pub fn busy(report: &Report) -> Vec<&Site> {
+    let is_busy = |site: &&Site| site.window.is_some_and(|window| !window.is_empty());
+    let mut busy: Vec<_> = report.memory().filter(is_busy).collect();
+    let grown = |site: &Site| site.window.map_or(0, |window| window.live_bytes);
+    busy.sort_by_key(|site| (Reverse(grown(site)), site.id));
+    busy
+}
+
+/// What a table of the busy sites leaves out.
+pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if busy.is_empty() {
+        lines.push("Nothing was allocated or freed.".to_owned());
+    }
+    if !rest.is_empty() {
+        let mut sums = SiteWindow::default();
+        for window in rest.iter().filter_map(|site| site.window) {
+            sums.add(&window);
+        }
+        let paths = units::counted(rest.len() as u64, "more call path");
+        lines.push(format!("{paths}: {}.", grown(&sums)));
+    }
+    let idle = report.memory().count() - busy.len();
+    if idle > 0 {
+        let paths = units::counted(idle as u64, "call path");
+        lines.push(format!("At {paths} nothing happened."));
+    }
+    lines
+}
+
+/// What is new of one site.
+pub fn note(window: &SiteWindow) -> String {
+    format!(
+        "new: {}, {} allocated, {} freed",
+        grown(window),
+        units::grouped(window.allocated_count),
+        units::grouped(window.freed_count)
+    )
+}
+
+fn grown(window: &SiteWindow) -> String {
+    let sign = |amount: i64| if amount < 0 { "-" } else { "+" };
+    format!(
+        "{}{} in {}{} blocks live",
+        sign(window.live_bytes),
+        units::bytes(window.live_bytes.unsigned_abs()),
+        sign(window.live_count),
+        units::grouped(window.live_count.unsigned_abs())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::Window;
+    use crate::report::sample;
+
+    #[test]
+    fn a_window_shows_what_happened_in_it() {
+        let mut report = sample::report();
+        report.window = Some(Window {
+            began: 10.0,
+            ended: 12.0,
+            sums: SiteWindow::default(),
+        });
+        let shrunk = SiteWindow {
+            live_bytes: -2048,
+            live_count: -1,
+            freed_bytes: 2048,
+            freed_count: 1,
+            ..SiteWindow::default()
+        };
+        let grown = SiteWindow {
+            live_bytes: 1024,
+            live_count: 2,
+            allocated_bytes: 1024,
+            allocated_count: 2,
+            ..SiteWindow::default()
+        };
+        report.sites[0].window = Some(shrunk);
+        report.sites[1].window = Some(grown);
+        let order: Vec<_> = busy(&report).iter().map(|site| site.id).collect();
+        assert_eq!(order, [report.sites[1].id, report.sites[0].id]);
+        let text = line(&report).unwrap();
+        assert!(
+            text.starts_with("The last 2.00 s: +0 B in +0 blocks live;"),
+            "{text}"
+        );
+        assert_eq!(
+            note(&shrunk),
+            "new: -2.00 KiB in -1 blocks live, 0 allocated, 1 freed"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! What was traced until a moment, and the report that it becomes once its frames
+//! have names.
+//!
+//! Names come from files, which takes time, and which anybody may have made: all
+//! that is needed for that is here, so that another thread can do it.
+
+use std::sync::Arc;
+
+use super::java_samples::NamelessSamples;
+use super::paths::{one_for_each_name, one_for_each_path};
+use crate::leak::collect::{CollectedSite, lifetime_buckets};
+use crate::leak::share::{self, Shares};
+use crate::leak::window::Windows;
+use crate::process::code::CodeSpace;
+use crate::process::numbered::NumberedFiles;
+use crate::report::long_names;
+use crate::report::model::{Module, Report, Share, Site, StackEnd, Stacks, Thread};
+use crate::symbolize::Symbolizer;
+
+/// What was traced until a moment.
+pub struct Snapshot {
+    /// All of the report but sites, modules and names.
+    pub(super) report: Report,
+    /// The sites.
+    pub(super) groups: Vec<NamelessGroup>,
+    /// Where objects of Java heaps were allocated.
+    pub(super) samples: Vec<NamelessSamples>,
+    /// The files that words of stacks name.
+    pub(super) files: NumberedFiles,
+    /// When the run began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub(super) began: u64,
+}
+
+/// Sites of a group of processes.
+pub struct NamelessGroup {
+    /// The index of the process in the report that stands for the group.
+    pub process: usize,
+    /// Its code.
+    pub code: Arc<CodeSpace>,
+    /// The sites.
+    pub sites: Vec<NamelessSite>,
+}
+
+/// A site whose frames have no names yet.
+pub struct NamelessSite {
+    /// What is counted.
+    pub site: CollectedSite,
+    /// The code of the image that made it.
+    pub code: Arc<CodeSpace>,
+    /// How many garbage collections its oldest block survived, in a JVM.
+    pub survived: Option<u32>,
+}
+
+impl Snapshot {
+    /// The report, with names. `windows` tells what is new since the last one; of
+    /// the end of a run there is no window.
+    pub fn report(self, symbolizer: &mut Symbolizer, windows: Option<&mut Windows>) -> Report {
+        let mut report = self.report;
+        let mut groups = self.groups;
+        symbolizer.begin(self.files);
+        if let Some(windows) = windows {
+            let sites = groups.iter_mut().flat_map(|group| &mut group.sites);
+            let mut sites: Vec<_> = sites.map(|it| &mut it.site).collect();
+            report.window = Some(windows.next(report.duration, &mut sites));
+        }
+        for group in groups {
+            let NamelessGroup {
+                process,
+                code,
+                sites,
+            } = group;
+            let paths = one_for_each_path(sites);
+            report
+                .modules
+                .extend(used_modules(symbolizer, process, &code, &paths));
+            let sites = paths
+                .iter()
+                .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
+            report.sites.extend(one_for_each_name(sites.collect()));
+        }
+        report.sites.sort_by_key(|site| {
+            let live = (site.live_bytes, site.live_count, site.allocated_bytes);
+            std::cmp::Reverse(live)
+        });
+        for (id, site) in report.sites.iter_mut().enumerate() {
+            site.id = id as u64 + 1;
+        }
+        report.stacks = Stacks::of(&report.sites);
+        for samples in self.samples {
+            samples.add_to(&mut report.java_heap, symbolizer);
+        }
+        report.shortened = symbolizer.shortened();
+        long_names::cut(&mut report, long_names::MAX_WRITTEN);
+        report
+    }
+}
+
+/// A site with names.
+fn named(
+    nameless: &NamelessSite,
+    stack_end: StackEnd,
+    (process, began): (usize, u64),
+    symbolizer: &mut Symbolizer,
+) -> Site {
+    let NamelessSite {
+        site,
+        code,
+        survived,
+    } = nameless;
+    let since = |time: u64| seconds(time.saturating_sub(began));
+    let names = site.names.as_deref().unwrap_or_default();
+    Site {
+        id: 0,
+        process,
+        kind: site.kind,
+        live_bytes: site.live.1,
+        live_count: site.live.0,
+        allocated_bytes: site.allocated.1,
+        allocated_count: site.allocated.0,
+        freed_bytes: site.freed.1,
+        freed_count: site.freed.0,
+        oldest_age: (site.shares.count > 0).then(|| seconds(site.shares.age)),
+        oldest_survived: *survived,
+        first_seen: since(site.seen.0),
+        last_seen: since(site.seen.1),
+        lifetimes: lifetime_buckets(&site.lifetimes),
+        lower_bound: site.untracked > 0,
+        stack_end,
+        processes: site.shares.processes,
+        left_bytes: site.shares.ended_bytes,
+        shares: shares(&site.shares),
+        window: site.window,
+        thread: site.thread.as_ref().map(|thread| Thread {
+            id: thread.id,
+            name: thread.name.clone(),
+        }),
+        frames: symbolizer.frames(code, &site.frames, names, site.seen.0),
+    }
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+/// What single processes hold.
+fn shares(shares: &Shares) -> Vec<Share> {
+    let share = |share: &share::Share| Share {
+        pid: share.pid,
+        live_bytes: share.bytes,
+        live_count: share.count,
+        ended: share.ended,
+    };
+    shares.largest.iter().map(share).collect()
+}
+
+pub fn stack_end(end: u32) -> StackEnd {
+    use tracer_ebpf::stack::StackEnd as Kernel;
+    let known = usize::try_from(end)
+        .ok()
+        .and_then(|number| Kernel::ALL.get(number));
+    match known {
+        Some(Kernel::Start) => StackEnd::Start,
+        Some(Kernel::TooDeep) => StackEnd::TooDeep,
+        Some(Kernel::Unreadable) => StackEnd::Unreadable,
+        Some(Kernel::NoMapping) => StackEnd::NoMapping,
+        Some(Kernel::NoRowYet) => StackEnd::NoRowYet,
+        Some(Kernel::NoRow) => StackEnd::NoRow,
+        Some(Kernel::NoFramePointer) => StackEnd::NoFramePointer,
+        Some(Kernel::Hijacked) => StackEnd::Hijacked,
+        Some(Kernel::Unsupported) => StackEnd::Unsupported,
+        Some(Kernel::StartByFramePointers) => StackEnd::StartByFramePointers,
+        Some(Kernel::JavaCode) => StackEnd::JavaCode,
+        Some(Kernel::Continuation) => StackEnd::Continuation,
+        Some(Kernel::JavaLayout) => StackEnd::JavaLayout,
+        Some(Kernel::BadReturn) | None => StackEnd::BadReturn,
+    }
+}
+
+fn used_modules(
+    symbolizer: &mut Symbolizer,
+    process: usize,
+    code: &CodeSpace,
+    sites: &[(NamelessSite, StackEnd)],
+) -> Vec<Module> {
+    symbolizer.modules(
+        process,
+        code,
+        sites
+            .iter()
+            .map(|(it, _)| (it.site.frames.as_slice(), it.site.seen.0)),
+    )
+}
