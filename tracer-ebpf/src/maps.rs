@@ -49,7 +49,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     signal_exit_code: 0,
     task_exit_code: 0,
     task_leader: 0,
-    padding: 0,
+    task_ptrace: 0,
+    task_parent: 0,
+    task_blocked: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it
@@ -154,6 +156,14 @@ pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_
 /// Forks whose children are not traced.
 #[map]
 pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The process that holds programs by ptrace, as long as it does; or 0.
+#[map]
+pub(crate) static HOLDER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Threads that were sent a signal of ours, which user space takes away at once.
+#[map]
+pub(crate) static HELD: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 
 /// Not 0 while events count: `RETURN_PROBES` or `RETURN_INSTRUCTIONS`. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.

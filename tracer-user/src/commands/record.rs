@@ -18,6 +18,7 @@ use crate::process::file::ModuleFiles;
 use crate::report::model::Report;
 use crate::report::output::{self, Output};
 use crate::report::{gate, text};
+use crate::session::hold::Holder;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -87,7 +88,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: &outputs,
         };
-        let end = trace(&mut session, &plan, &mut signals).await?;
+        let end = trace(&mut session, &mut None, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, &plan)
     })
@@ -187,7 +188,12 @@ pub enum End {
 ///
 /// # Errors
 /// Fails if the kernel does, or an output of `--interval` cannot be written.
-pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals) -> Result<End> {
+pub async fn trace(
+    session: &mut Session,
+    holder: &mut Option<Holder>,
+    plan: &Plan<'_>,
+    signals: &mut Signals,
+) -> Result<End> {
     let mut progress = Progress::new(plan.trace.quiet);
     let begin = Instant::now();
     let deadline = plan.trace.duration.map(|duration| begin + duration);
@@ -212,6 +218,11 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
                 progress.clear();
                 publish(&session.report()?, plan)?;
             }
+            () = news_of(holder) => {
+                if let Some(holder) = holder {
+                    session.serve(holder)?;
+                }
+            }
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
                 session.poll_code()?;
@@ -228,10 +239,21 @@ pub async fn trace(session: &mut Session, plan: &Plan<'_>, signals: &mut Signals
             }
         }
     };
+    if let Some(holder) = holder {
+        session.let_go(holder)?;
+    }
     session.detach()?;
     progress.clear();
     say_notices(session, plan.trace.quiet);
     Ok(end)
+}
+
+/// Waits for programs that wait.
+async fn news_of(holder: &mut Option<Holder>) {
+    match holder {
+        Some(holder) => holder.news().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for news, but not before `time`.

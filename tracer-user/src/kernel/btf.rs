@@ -42,6 +42,12 @@ pub struct Offsets {
     pub hijack: Hijack,
     /// `vm_unmapped_area_info.length`.
     pub unmapped_length: u32,
+    /// `task_struct.ptrace`: whether the thread is traced by ptrace.
+    pub ptrace: u32,
+    /// `task_struct.parent`: who is told of it.
+    pub parent: u32,
+    /// `task_struct.blocked`: signals that have to wait.
+    pub blocked: u32,
 }
 
 /// Reads the running kernel's offsets.
@@ -89,6 +95,9 @@ pub fn offsets() -> Result<Offsets> {
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),
         unmapped_length: offset("vm_unmapped_area_info", "length")?,
+        ptrace: offset("task_struct", "ptrace")?,
+        parent: offset("task_struct", "parent")?,
+        blocked: offset("task_struct", "blocked")?,
     })
 }
 

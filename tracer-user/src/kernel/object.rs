@@ -54,6 +54,7 @@ pub struct Object {
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
+    holder: Array<MapData, u32>,
     /// Whether events count now, and what makes them do so.
     is_active: bool,
     counting: u64,
@@ -130,6 +131,7 @@ impl Object {
                 compiled: take(&mut ebpf, "COMPILED")?.try_into()?,
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
+            holder: take(&mut ebpf, "HOLDER")?.try_into()?,
             is_active: false,
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
@@ -173,6 +175,26 @@ impl Object {
             cache: writable(ebpf, "JAVA_CACHE", java::cached::ENTRIES)?,
             vm_of: take(ebpf, "VM_OF")?.try_into()?,
         })
+    }
+
+    /// Has threads that we hold by ptrace stop when their loader has mapped
+    /// libraries, or not any more.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn set_holder(&mut self, holds: bool) -> Result<()> {
+        let holder = if holds { std::process::id() } else { 0 };
+        self.holder
+            .set(0, holder, 0)
+            .context("cannot switch the programs")
+    }
+
+    /// The threads that were told to stop so, once.
+    ///
+    /// # Errors
+    /// Fails the second time.
+    pub fn held_threads(&mut self) -> Result<HashMap<MapData, u32, u32>> {
+        Ok(take(&mut self.ebpf, "HELD")?.try_into()?)
     }
 
     /// How probes are attached.

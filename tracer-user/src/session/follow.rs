@@ -233,6 +233,8 @@ impl Session {
                 continue;
             }
             match self.probe(pid, &allocator) {
+                // None of its code has run yet.
+                Ok(_) if self.held.stopped.contains(&pid) => {}
                 Ok(_) => self.losses.late_allocators += 1,
                 // The process may be gone by now.
                 Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {

@@ -7,6 +7,7 @@ mod describe;
 mod endings;
 mod follow;
 mod guard;
+mod held;
 pub mod hold;
 pub mod images;
 mod java;
@@ -43,6 +44,7 @@ use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
 use self::guard::Guard;
+use self::held::Held;
 use self::images::Images;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
@@ -116,6 +118,7 @@ pub struct Session {
     /// The count of forks whose children were freed from the probes, and when.
     released: (u64, Instant),
     guard: Guard,
+    held: Held,
     left_alone: Vec<LeftAlone>,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
@@ -149,7 +152,9 @@ impl Session {
             signal_exit_code: offsets.signal_exit_code,
             task_exit_code: offsets.exit_code,
             task_leader: offsets.leader,
-            padding: 0,
+            task_ptrace: offsets.ptrace,
+            task_parent: offsets.parent,
+            task_blocked: offsets.blocked,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
@@ -200,6 +205,7 @@ impl Session {
             ended: None,
             released: (0, Instant::now()),
             guard: Guard::default(),
+            held: Held::default(),
             left_alone: Vec::new(),
             notices: Vec::new(),
         };
