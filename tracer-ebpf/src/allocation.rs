@@ -1,14 +1,14 @@
 //! malloc and its relatives.
 
 use aya_ebpf::programs::ProbeContext;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::call::{Call, Function};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
-use tracer_ebpf::thread::Thread;
+use tracer_ebpf::thread::{Freed, Thread};
 
 use crate::inflight;
-use crate::maps::{self, UNTRACED_FREES};
+use crate::maps::{self, FREED_BY, UNTRACED_FREES};
 use crate::read;
 
 /// Takes realloc's old block out of the live map: while the call runs, the
@@ -110,8 +110,36 @@ pub(crate) fn free(context: &ProbeContext) {
         }
         (*thread).image
     };
-    if !inflight::count_gone(BlockKey { address, image }) {
+    // SAFETY: the context's registers.
+    let stack = unsafe { (*context.regs).rsp };
+    let freed = Freed { address, stack };
+    if inflight::count_gone(BlockKey { address, image }) {
+        // SAFETY: the thread's own record.
+        unsafe { (*thread).freed = freed };
+        return;
+    }
+    // SAFETY: as above.
+    let last = unsafe { (*thread).freed };
+    if last.address != address || last.stack != stack {
         maps::count(&UNTRACED_FREES);
+        count_caller(image, stack);
+    }
+}
+
+/// Counts a free of an unknown block for whoever called: the return address is
+/// at `stack`.
+#[inline(always)]
+fn count_caller(image: u64, stack: u64) {
+    let Some(address) = read::user_word(stack) else {
+        return;
+    };
+    let caller = Caller { image, address };
+    match FREED_BY.get_ptr_mut(caller) {
+        // SAFETY: a live map value.
+        Some(count) => unsafe { maps::add(count, 1) },
+        None => {
+            let _ = FREED_BY.insert(caller, 1, 0);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
@@ -152,6 +152,12 @@ pub(crate) static LOSSES: Array<LossCount> =
 /// Frees of blocks that are not in [`LIVE`].
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Those of calls of `free`, by who called it: the allocator itself gives up
+/// memory in this way that it was never asked for. Callers that there is no room
+/// for are in the sum alone.
+#[map]
+pub(crate) static FREED_BY: HashMap<Caller, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
 
 /// Forks whose children are not traced.
 #[map]

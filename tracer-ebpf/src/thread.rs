@@ -51,6 +51,8 @@ pub struct Thread {
     pub handle: Making,
     /// The start of a JVM's thread that has not returned yet.
     pub start: Making,
+    /// The block that it freed last, unless it has allocated since.
+    pub freed: Freed,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -104,6 +106,17 @@ impl InFlight {
         };
         is_there.then_some((key, call.old))
     }
+}
+
+/// A call of `free`. glibc 2.43's goes on with itself when it makes a thread's
+/// cache: one call, but the probe is hit twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Freed {
+    /// The block.
+    pub address: u64,
+    /// The stack pointer at its entry.
+    pub stack: u64,
 }
 
 /// A call that makes a handle or a thread, from its entry to its return. It is

@@ -12,7 +12,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
@@ -63,6 +63,7 @@ pub struct Object {
     next: ProgramArray<MapData>,
     rows: u32,
     live: MapData,
+    freed_by: MapData,
     threads: MapData,
     processes: HashMap<MapData, u32, [u64; 2]>,
     process_changes: MappedArray<u64>,
@@ -135,6 +136,7 @@ impl Object {
             is_active: false,
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
+            freed_by: map_data(take(&mut ebpf, "FREED_BY")?)?,
             threads: map_data(take(&mut ebpf, "THREADS")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
@@ -352,6 +354,14 @@ impl Object {
                 each(key, block);
             }
         })
+    }
+
+    /// Calls `each` with every caller that freed unknown blocks, and how many.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_unknown_free(&self, each: impl FnMut(Caller, u64)) -> Result<()> {
+        batch::for_each(self.freed_by.fd().as_fd(), each)
     }
 
     /// Forgets live blocks.

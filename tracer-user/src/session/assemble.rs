@@ -229,7 +229,7 @@ impl Session {
 
     fn sum<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Totals {
         let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
+            untraced_frees: self.untraced_frees(),
             ..Totals::default()
         };
         for site in sites {
@@ -254,7 +254,7 @@ impl Session {
             .collect();
         losses.push(Loss {
             cause: "late_allocator".to_owned(),
-            count: self.losses.late_allocators,
+            count: self.late_allocators(),
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {

@@ -233,9 +233,7 @@ impl Session {
                 continue;
             }
             match self.probe(pid, &allocator) {
-                // None of its code has run yet.
-                Ok(_) if self.held.stopped.contains(&pid) => {}
-                Ok(_) => self.losses.late_allocators += 1,
+                Ok(_) => self.note_late(pid),
                 // The process may be gone by now.
                 Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
                     return Err(error);

@@ -18,8 +18,13 @@ use crate::process::maps::FileId;
 /// What is known of held programs.
 #[derive(Default)]
 pub(super) struct Held {
-    /// Processes whose new code has not run yet.
-    pub stopped: HashSet<u32>,
+    /// Whether programs are held.
+    holds: bool,
+    /// Processes that wait: what they have mapped has not run yet.
+    stopped: HashSet<u32>,
+    /// Allocators that were probed before the process which mapped them was seen
+    /// to wait: if it does wait, they were not late.
+    perhaps_late: HashMap<u32, u64>,
     /// Files that they map.
     files: HashMap<FileId, Stops>,
     /// Where programs stop already.
@@ -36,11 +41,16 @@ impl Session {
         for expected in files {
             self.watch_stops(pid, &expected.file, &expected.path);
         }
-        let told = self.object.held_threads()?;
-        let Ok(holder) = Holder::take(pid, self.options.follow, told) else {
+        let mut told = self.object.held_threads()?;
+        let told = move |thread| {
+            let why = told.get(&thread, 0).ok()?;
+            told.remove(&thread).ok().map(|()| why)
+        };
+        let Ok(holder) = Holder::take(pid, self.options.follow, Box::new(told)) else {
             return Ok(None);
         };
         self.object.set_holder(true)?;
+        self.held.holds = true;
         Ok(Some(holder))
     }
 
@@ -60,7 +70,9 @@ impl Session {
         self.unpublished
             .extend(made_threads.map(|one| one.stop.process));
         let polled = self.poll_code();
-        self.held.stopped.clear();
+        for pid in self.held.stopped.drain() {
+            self.held.perhaps_late.remove(&pid);
+        }
         polled?;
         for one in waiting {
             if self.hides_ptrace(one.stop.process) {
@@ -80,8 +92,26 @@ impl Session {
     /// Fails if the kernel does.
     pub fn let_go(&mut self, holder: &mut Holder) -> Result<()> {
         self.object.set_holder(false)?;
+        self.held.holds = false;
         holder.let_go();
         Ok(())
+    }
+
+    /// A process's allocator was probed after it was mapped.
+    pub(super) fn note_late(&mut self, pid: u32) {
+        if self.held.stopped.contains(&pid) {
+            return;
+        }
+        if self.held.holds {
+            *self.held.perhaps_late.entry(pid).or_default() += 1;
+        } else {
+            self.losses.late_allocators += 1;
+        }
+    }
+
+    /// Allocators that were probed only after their code may have run.
+    pub(super) fn late_allocators(&self) -> u64 {
+        self.losses.late_allocators + self.held.perhaps_late.values().sum::<u64>()
     }
 
     /// Whether all that a process has mapped is known to the kernel side, or
@@ -124,6 +154,11 @@ impl Session {
     fn has_loader(&self, pid: u32) -> bool {
         let mut files = self.files_of(pid);
         files.any(|stops| stops.is_loader())
+    }
+
+    /// Whether a file of a held program is a loader.
+    pub(super) fn is_loader(&self, file: FileId) -> bool {
+        self.held.files.get(&file).is_some_and(Stops::is_loader)
     }
 
     fn hides_ptrace(&self, pid: u32) -> bool {

@@ -28,6 +28,8 @@ pub struct Image {
     pub pid: u32,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began: u64,
+    /// Whether it began during the run, with nothing allocated.
+    pub from_start: bool,
     /// When it ended, if it did, and how.
     pub ended: Option<(u64, ProcessEnd)>,
     /// How its process ended, if the kernel told.
@@ -319,7 +321,7 @@ impl Images {
         if let Some(old) = old {
             self.end(old, event.time, ProcessEnd::Exec);
         }
-        self.begin_image(event.other, event.time);
+        self.begin_executed(event);
         let by_thread = event.thread != pid;
         old.map_or(Change::None, |index| Change::Replaced { index, by_thread })
     }
@@ -331,7 +333,14 @@ impl Images {
         if let Some(life) = self.current_life(pid) {
             life.images += 1;
         }
+        self.begin_executed(event);
+    }
+
+    fn begin_executed(&mut self, event: &Event) {
         self.begin_image(event.other, event.time);
+        if let Some(index) = self.index_of(event.other) {
+            self.images[index].from_start = true;
+        }
     }
 
     fn fork(&mut self, event: &Event) {
@@ -383,6 +392,7 @@ impl Images {
             id,
             pid,
             began: at_ns,
+            from_start: false,
             ended: None,
             status: None,
             suspicion: None,

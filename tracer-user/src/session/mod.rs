@@ -34,6 +34,7 @@ mod sums;
 pub mod target;
 mod threads;
 mod told_codes;
+mod untraced;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;

@@ -10,7 +10,7 @@ impl Session {
     /// Sums over all sites now.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
+            untraced_frees: self.untraced_frees(),
             ..Totals::default()
         };
         for (_, site) in self.object.used_sites() {

@@ -12,7 +12,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap as KernelMap, MapData};
 use tokio::sync::mpsc::UnboundedSender;
 use tracer_ebpf::settings::{HELD_PTRACE, HELD_SIGNAL};
 
@@ -92,23 +91,30 @@ pub struct Keeper {
     watched: HashSet<i32>,
     has_begun: bool,
     asked: usize,
-    told: KernelMap<MapData, u32, u32>,
+    told: Told,
     stops: UnboundedSender<Stop>,
     answers: Receiver<Answer>,
     is_over: Arc<AtomicBool>,
+    is_let_go: Arc<AtomicBool>,
     status: Arc<OnceLock<i32>>,
 }
+
+/// Says why the kernel side has sent a signal to a thread, if it did and nobody
+/// has asked since.
+pub type Told = Box<dyn FnMut(u32) -> Option<u32> + Send>;
 
 /// How the keeper and its owner hear of each other.
 pub struct Line {
     /// Threads that were sent a signal by the kernel side.
-    pub told: KernelMap<MapData, u32, u32>,
+    pub told: Told,
     /// Where stops go.
     pub stops: UnboundedSender<Stop>,
     /// Where answers come from.
     pub answers: Receiver<Answer>,
     /// Set when everything is to be let go.
     pub is_over: Arc<AtomicBool>,
+    /// Set when nobody is held any more.
+    pub is_let_go: Arc<AtomicBool>,
     /// How the first process ended, as `wait` tells it: whom the keeper has
     /// waited for, nobody else can.
     pub status: Arc<OnceLock<i32>>,
@@ -142,6 +148,7 @@ impl Keeper {
             stops: line.stops,
             answers: line.answers,
             is_over: line.is_over,
+            is_let_go: line.is_let_go,
             status: line.status,
         })
     }
@@ -160,7 +167,10 @@ impl Keeper {
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 },
-                Waited::Nobody => return,
+                Waited::Nobody => {
+                    self.is_let_go.store(true, Ordering::Release);
+                    return;
+                }
             }
         }
     }
@@ -197,7 +207,7 @@ impl Keeper {
         self.threads.remove(&status.thread);
         self.unwanted.remove(&status.thread);
         self.watched.remove(&status.thread);
-        let _never_told = self.told.remove(&status.thread.cast_unsigned());
+        let _never_told = (self.told)(status.thread.cast_unsigned());
         if status.thread == self.root {
             let _ended_before = self.status.set(status.raw);
         }
@@ -243,7 +253,9 @@ impl Keeper {
     fn began(&mut self, thread: i32) {
         // Its maker may tell of it only afterwards.
         let process = self.process_of(thread);
-        if self.unwanted.remove(&thread) || (process == thread && !self.follow && process != self.root) {
+        if self.unwanted.remove(&thread)
+            || (process == thread && !self.follow && process != self.root)
+        {
             self.threads.remove(&thread);
             ptrace::go_on(libc::PTRACE_DETACH, thread, 0);
             return;
@@ -282,10 +294,7 @@ impl Keeper {
         if signal != HELD_SIGNAL.cast_signed() || ptrace::signal_code(thread) != Some(SI_KERNEL) {
             return None;
         }
-        let thread = thread.cast_unsigned();
-        let why = self.told.get(&thread, 0).ok()?;
-        self.told.remove(&thread).ok()?;
-        Some(match why {
+        Some(match (self.told)(thread.cast_unsigned())? {
             HELD_PTRACE => Why::Traces,
             _ => Why::Loaded,
         })

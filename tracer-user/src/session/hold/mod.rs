@@ -10,6 +10,7 @@ mod ptrace;
 
 use std::os::unix::process::ExitStatusExt;
 use std::os::unix::thread::JoinHandleExt;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -18,12 +19,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, MapData};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
+pub use self::keeper::{Answer, Stop, Told, Why};
 use self::keeper::{Keeper, Line};
-pub use self::keeper::{Answer, Stop, Why};
 use crate::privilege::capability::Phase;
 
 /// A program waits for its tables so long, at most.
@@ -38,7 +38,8 @@ pub struct Holder {
     answers: Sender<Answer>,
     is_over: Arc<AtomicBool>,
     status: Arc<OnceLock<i32>>,
-    keeper: Option<JoinHandle<()>>,
+    keeper: Option<(JoinHandle<()>, i32)>,
+    is_let_go: Arc<AtomicBool>,
     waiting: Vec<Waiting>,
 }
 
@@ -57,18 +58,20 @@ impl Holder {
     ///
     /// # Errors
     /// Fails where that is not allowed; then nothing is held.
-    pub fn take(pid: u32, follow: bool, told: HashMap<MapData, u32, u32>) -> Result<Self> {
+    pub fn take(pid: u32, follow: bool, told: Told) -> Result<Self> {
         let root = i32::try_from(pid)?;
         answer_wake_ups()?;
         let (stop, stops) = unbounded_channel();
         let (answers, answer) = channel();
         let is_over = Arc::new(AtomicBool::new(false));
+        let is_let_go = Arc::new(AtomicBool::new(false));
         let status = Arc::new(OnceLock::new());
         let line = Line {
             told,
             stops: stop,
             answers: answer,
             is_over: Arc::clone(&is_over),
+            is_let_go: Arc::clone(&is_let_go),
             status: Arc::clone(&status),
         };
         let (begun, begins) = channel();
@@ -79,13 +82,13 @@ impl Holder {
                 .and_then(|()| Keeper::take(root, follow, line));
             match taken {
                 Ok(keeper) => {
-                    let _ = begun.send(Ok(()));
+                    let _ = begun.send(Ok(rustix::thread::gettid().as_raw_pid()));
                     keeper.keep();
                 }
                 Err(error) => drop(begun.send(Err(error))),
             }
         });
-        begins
+        let thread = begins
             .recv()
             .context("the thread that holds programs panicked")?
             .context("cannot hold the program")?;
@@ -94,7 +97,8 @@ impl Holder {
             answers,
             is_over,
             status,
-            keeper: Some(keeper),
+            keeper: Some((keeper, thread)),
+            is_let_go,
             waiting: Vec::new(),
         })
     }
@@ -140,7 +144,7 @@ impl Holder {
     pub fn let_go(&mut self) {
         self.waiting.clear();
         self.is_over.store(true, Ordering::Release);
-        let Some(keeper) = self.keeper.take() else {
+        let Some((keeper, thread)) = self.keeper.take() else {
             return;
         };
         // One that comes before it waits is lost.
@@ -150,12 +154,11 @@ impl Holder {
             std::thread::sleep(Duration::from_micros(100));
         }
         let _panicked = keeper.join();
-    }
-
-    /// How the first process ended, if it was waited for here; see
-    /// [`Program`].
-    fn status(&self) -> Arc<OnceLock<i32>> {
-        Arc::clone(&self.status)
+        // The kernel lets them go a moment after it says that the thread ended.
+        while Path::new(&format!("/proc/self/task/{thread}")).exists() {
+            std::thread::yield_now();
+        }
+        self.is_let_go.store(true, Ordering::Release);
     }
 }
 
@@ -165,18 +168,30 @@ impl Drop for Holder {
     }
 }
 
-/// A child of ours, which somebody may hold.
+/// A child of ours, which somebody may hold. As long as that is so nobody else
+/// may wait for it: the kernel would tell any thread of ours of its stops.
 pub struct Program {
     child: Child,
-    /// Set by who holds it, once it has waited for it: nobody else can then.
+    /// Set by who holds it, once it has waited for it.
     status: Arc<OnceLock<i32>>,
+    is_let_go: Arc<AtomicBool>,
 }
 
 impl Program {
     /// A child, and who holds it.
     pub fn new(child: Child, holder: Option<&Holder>) -> Self {
-        let status = holder.map_or_else(Arc::default, Holder::status);
-        Self { child, status }
+        match holder {
+            Some(holder) => Self {
+                child,
+                status: Arc::clone(&holder.status),
+                is_let_go: Arc::clone(&holder.is_let_go),
+            },
+            None => Self {
+                child,
+                status: Arc::default(),
+                is_let_go: Arc::new(AtomicBool::new(true)),
+            },
+        }
     }
 
     /// Its process id.
@@ -192,12 +207,10 @@ impl Program {
         if let Some(status) = self.status.get() {
             return Ok(Some(ExitStatus::from_raw(*status)));
         }
-        match self.child.try_wait() {
-            Ok(status) => Ok(status),
-            // Its status comes in a moment.
-            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(None),
-            Err(error) => Err(error).context("cannot wait for the program"),
+        if !self.is_let_go.load(Ordering::Acquire) {
+            return Ok(None);
         }
+        self.child.try_wait().context("cannot wait for the program")
     }
 
     /// Waits for its end. Nobody may hold it any more.

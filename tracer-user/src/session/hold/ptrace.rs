@@ -182,7 +182,10 @@ mod tests {
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_EXEC), Reason::Exec),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_VFORK), Reason::Fork),
             (stop(libc::SIGTRAP, libc::PTRACE_EVENT_STOP), Reason::Begin),
-            (stop(libc::SIGTSTP, libc::PTRACE_EVENT_STOP), Reason::Stopped),
+            (
+                stop(libc::SIGTSTP, libc::PTRACE_EVENT_STOP),
+                Reason::Stopped,
+            ),
             (stop(CALL_STOP, 0), Reason::Call),
             (stop(libc::SIGTRAP, 0), Reason::Signal(libc::SIGTRAP)),
             (stop(libc::SIGSTOP, 0), Reason::Signal(libc::SIGSTOP)),
