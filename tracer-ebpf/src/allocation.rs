@@ -5,7 +5,7 @@ use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{Call, Function};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
-use tracer_ebpf::thread::Thread;
+use tracer_ebpf::thread::{Freed, Thread};
 
 use crate::inflight;
 use crate::inherited;
@@ -53,7 +53,8 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
                 inflight::restore_old(thread);
             } else if call.old.site == NO_SITE {
                 let (address, image) = (call.old_address, (*thread).image);
-                inherited::count_unknown(BlockKey { address, image });
+                // Nobody but programs calls realloc.
+                inherited::count_unknown(BlockKey { address, image }, 0);
             } else {
                 inflight::count_free(&call.old, call.time);
             }
@@ -115,9 +116,18 @@ pub(crate) fn free(context: &ProbeContext) {
         }
         let image = (*thread).image;
         let key = BlockKey { address, image };
+        let freed = Freed {
+            address,
+            stack: (*context.regs).rsp,
+        };
         match inherited::take(thread, key) {
-            Some(block) => inflight::count_free(&block, inflight::now()),
-            None => inherited::count_unknown(key),
+            Some(block) => {
+                inflight::count_free(&block, inflight::now());
+                (*thread).freed = freed;
+            }
+            // The same call, if it goes on with itself.
+            None if (*thread).freed == freed => {}
+            None => inherited::count_unknown(key, freed.stack),
         }
     }
 }

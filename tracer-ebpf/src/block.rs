@@ -11,6 +11,19 @@ pub struct BlockKey {
     pub image: u64,
 }
 
+/// Who called `free`, in one process image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Caller {
+    /// The process image.
+    pub image: u64,
+    /// The return address.
+    pub address: u64,
+}
+
+/// Callers that frees of unknown blocks are counted for, at most.
+pub const MAX_CALLERS: u32 = 1024;
+
 /// The word of a JVM's handle. No address of user space has the highest bit.
 #[inline(always)]
 pub const fn handle(handle: u64) -> u64 {
@@ -40,6 +53,8 @@ pub struct Block {
 
 // SAFETY: repr(C), two u64, no padding.
 unsafe impl crate::Record for BlockKey {}
+// SAFETY: repr(C), two u64, no padding.
+unsafe impl crate::Record for Caller {}
 // SAFETY: repr(C), fields fill all 24 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Block {}
 

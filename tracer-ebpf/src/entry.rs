@@ -117,6 +117,7 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
         if !inflight::is_outermost(thread, function, slot) {
             return false;
         }
+        (*thread).freed.address = 0;
         let call = &mut (*thread).call;
         let back = match maps::returns_are_left_alone() {
             true => user_word(slot).unwrap_or(0),

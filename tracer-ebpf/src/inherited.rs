@@ -1,13 +1,14 @@
 //! Frees of blocks that a process inherited from one that it was forked from.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::kinship::{Ancestor, FreedSince};
 use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, Thread};
 
 use crate::inflight::{self, now};
-use crate::maps::{self, FREED_SINCE, INHERITED_FREES, LIVE, PROCESSES, UNTRACED_FREES};
+use crate::maps::{self, FREED_BY, FREED_SINCE, INHERITED_FREES, LIVE, PROCESSES, UNTRACED_FREES};
+use crate::read::user_word;
 
 /// Takes a block of the current thread's process out of the live map. If the
 /// process has forked since it was allocated, its children have a copy, and it
@@ -56,9 +57,10 @@ fn insert(key: BlockKey, since: &FreedSince) {
     }
 }
 
-/// Counts a free of a block that is not in the live map.
+/// Counts a free of a block that is not in the live map. The return address of
+/// the call is at `stack`.
 #[inline(never)]
-pub(crate) fn count_unknown(key: BlockKey) {
+pub(crate) fn count_unknown(key: BlockKey, stack: u64) {
     let process = PROCESSES.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32);
     match process {
         // SAFETY: a live map value.
@@ -70,7 +72,33 @@ pub(crate) fn count_unknown(key: BlockKey) {
                 give_up(key);
             }
         }
-        _ => maps::count(&UNTRACED_FREES),
+        Some(process) => {
+            maps::count(&UNTRACED_FREES);
+            // SAFETY: as above.
+            if unsafe { (*process).from_start } != 0 {
+                count_caller(key.image, stack);
+            }
+        }
+        None => maps::count(&UNTRACED_FREES),
+    }
+}
+
+/// Counts a free of an unknown block for whoever called: of a process that is
+/// traced from its start there should be none but what its allocator and its
+/// loader free for themselves.
+#[inline(always)]
+fn count_caller(image: u64, stack: u64) {
+    let Some(address) = user_word(stack) else {
+        return;
+    };
+    let caller = Caller { image, address };
+    match FREED_BY.get_ptr_mut(caller) {
+        // SAFETY: a live map value.
+        Some(count) => unsafe { maps::add(count, 1) },
+        // If there is no room it stays a free of an unknown block.
+        None => {
+            let _ = FREED_BY.insert(caller, 1, 0);
+        }
     }
 }
 

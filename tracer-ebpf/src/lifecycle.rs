@@ -57,7 +57,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         // It runs the same program until it calls `exec`.
         group: inflight::group_of(parent.image),
         shares_heap: u32::from(shares_heap),
-        padding: 0,
+        from_start: parent.from_start,
         last_fork: if shares_heap { parent.last_fork } else { 0 },
         ancestors,
     };
@@ -167,6 +167,7 @@ pub(crate) fn exec(context: &RawTracePointContext) {
     unsafe {
         (*process).image = image;
         (*process).group = 0;
+        (*process).from_start = 1;
         (*process).shares_heap = 0;
         (*process).last_fork = 0;
         (*process).ancestors = [Ancestor::default(); MAX_ANCESTORS];

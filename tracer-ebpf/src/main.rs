@@ -21,6 +21,7 @@ mod code_told;
 mod entry;
 mod handle;
 mod hit;
+mod hold;
 mod hotspot;
 mod inflight;
 mod inherited;
@@ -41,6 +42,7 @@ use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_ebpf::call::Function;
+use tracer_ebpf::settings::{HELD_LOADED, HELD_PTRACE};
 use tracer_ebpf::volatile::opaque;
 
 /// Asks for the stack of the program, not of the kernel.
@@ -332,6 +334,22 @@ fn uf_thread_end(context: ProbeContext) -> u32 {
 fn uf_code_freed(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     hotspot::code_freed(&context);
+    0
+}
+
+/// Where a loader tells debuggers that it has mapped libraries.
+#[uprobe]
+fn uf_loaded(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    hold::stop(HELD_LOADED);
+    0
+}
+
+/// Where libc calls ptrace(2).
+#[uprobe]
+fn uf_ptrace(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    hold::stop(HELD_PTRACE);
     0
 }
 

@@ -6,7 +6,7 @@ use core::arch::asm;
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
@@ -66,6 +66,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         device: 0,
         program: 0,
     },
+    padding: 0,
+    task_ptrace: 0,
+    task_parent: 0,
+    task_blocked: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it
@@ -189,9 +193,23 @@ pub(crate) static INHERITED_FREES: Array<u64> = Array::with_max_entries(2, BPF_F
 #[map]
 pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// Those of calls of `free`, by who called it: the allocator itself gives up
+/// memory in this way that it was never asked for. Callers that there is no room
+/// for are in the sum alone.
+#[map]
+pub(crate) static FREED_BY: HashMap<Caller, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
+
 /// Forks whose children are not traced.
 #[map]
 pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The process that holds programs by ptrace, as long as it does; or 0.
+#[map]
+pub(crate) static HOLDER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Threads that were sent a signal of ours, which user space takes away at once.
+#[map]
+pub(crate) static HELD: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
 
 /// Not 0 while events count: `RETURN_PROBES` or `RETURN_INSTRUCTIONS`. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.

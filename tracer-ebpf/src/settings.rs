@@ -37,10 +37,19 @@ pub struct Settings {
     pub task_exit_code: u32,
     /// Offset of `group_leader` (the first thread) in it.
     pub task_leader: u32,
+    /// Offset of `ptrace` (whether it is traced by ptrace) in the kernel's
+    /// `task_struct`.
+    pub task_ptrace: u32,
+    /// Offset of `parent` (who is told of it: its tracer, if it has one) in it.
+    pub task_parent: u32,
+    /// Offset of `blocked` (the signals that have to wait) in it.
+    pub task_blocked: u32,
     /// 1 if processes that run the same program share their call paths.
     pub by_program: u32,
     /// Where the kernel tells which file is mapped.
     pub mapped: Mapped,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -89,8 +98,18 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 136 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 152 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
+
+/// The signal by which a held thread is stopped: `SIGURG`, which is ignored
+/// unless the program asks for it.
+pub const HELD_SIGNAL: u32 = 23;
+
+/// It was stopped since its loader has mapped libraries, or taken some away.
+pub const HELD_LOADED: u32 = 1;
+
+/// It was stopped since it is about to call ptrace(2).
+pub const HELD_PTRACE: u32 = 2;
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.
 pub const RETURN_PROBES: u64 = 1;

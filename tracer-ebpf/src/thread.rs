@@ -21,8 +21,8 @@ pub struct Process {
     /// 1 if this is a `vfork` child, which shares its parent's heap (and so
     /// its parent's image) until it calls `exec`.
     pub shares_heap: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if it is traced from its `exec` on.
+    pub from_start: u32,
     /// When it last forked a child with a heap of its own that is traced,
     /// nanoseconds of `CLOCK_MONOTONIC`; 0 if never.
     pub last_fork: u64,
@@ -41,7 +41,7 @@ impl Process {
             image,
             group: 0,
             shares_heap: 0,
-            padding: 0,
+            from_start: 0,
             last_fork: 0,
             ancestors: [none; MAX_ANCESTORS],
         }
@@ -82,6 +82,8 @@ pub struct Thread {
     pub group: u64,
     /// See [`Process::last_fork`].
     pub last_fork: u64,
+    /// The block that it freed last, unless it has allocated since.
+    pub freed: Freed,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -154,6 +156,17 @@ impl InFlight {
         ];
         calls.into_iter().flatten().filter(|site| *site != NO_SITE)
     }
+}
+
+/// A call of `free`. glibc 2.43's goes on with itself when it makes a thread's
+/// cache: one call, but the probe is hit twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Freed {
+    /// The block.
+    pub address: u64,
+    /// The stack pointer at its entry.
+    pub stack: u64,
 }
 
 /// A call that makes a handle or a thread, from its entry to its return. It is

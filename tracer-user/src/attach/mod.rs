@@ -5,6 +5,7 @@ pub mod inspect;
 pub mod jump;
 pub mod library;
 pub mod linkage;
+pub mod loader;
 pub mod placement;
 pub mod plan;
 pub mod probes;

@@ -65,6 +65,22 @@ pub fn bias(file: &dyn Bytes, start: u64, offset: u64) -> Option<u64> {
     })
 }
 
+/// Where a linked address is in the file, bytes, if it is in it at all.
+pub fn file_offset(file: &dyn Bytes, address: u64) -> Option<u64> {
+    let cache = ReadCache::new(Positioned::new(file));
+    let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
+    let endian = header.endian().ok()?;
+    if header.e_phnum.get(endian) == PN_XNUM {
+        return None;
+    }
+    let segments = header.program_headers(endian, &cache).ok()?;
+    segments.iter().find_map(|segment| {
+        let into = address.checked_sub(segment.p_vaddr(endian))?;
+        let is_it = segment.p_type(endian) == PT_LOAD && into < segment.p_filesz(endian);
+        is_it.then(|| segment.p_offset(endian).wrapping_add(into))
+    })
+}
+
 /// A symbol table.
 pub(super) struct Symbols<'a> {
     pub(super) symbols: &'a [Sym64<Endianness>],

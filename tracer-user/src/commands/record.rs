@@ -21,6 +21,7 @@ use crate::report::gate;
 use crate::report::model::Untraced;
 use crate::report::output::{self, Output};
 use crate::session::giving_up::all_reasons;
+use crate::session::hold::Holder;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -82,7 +83,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: Arc::new(outputs),
         };
-        let (end, publisher) = trace(&mut session, &plan, &mut signals).await?;
+        let (end, publisher) = trace(&mut session, &mut None, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, publisher, &plan)
     })
@@ -212,6 +213,7 @@ pub enum End {
 /// Fails if the kernel does, or an output of `--interval` cannot be written.
 pub async fn trace(
     session: &mut Session,
+    holder: &mut Option<Holder>,
     plan: &Plan<'_>,
     signals: &mut Signals,
 ) -> Result<(End, Publisher)> {
@@ -245,6 +247,11 @@ pub async fn trace(
                     eprintln!("unfreed: {BEHIND}");
                 }
             }
+            () = news_of(holder) => {
+                if let Some(holder) = holder {
+                    session.serve(holder)?;
+                }
+            }
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
                 session.poll_code()?;
@@ -261,10 +268,21 @@ pub async fn trace(
             }
         }
     };
+    if let Some(holder) = holder {
+        session.let_go(holder)?;
+    }
     session.detach()?;
     progress.clear();
     say_notices(session, plan.trace.quiet);
     Ok((end, publisher))
+}
+
+/// Waits for programs that wait.
+async fn news_of(holder: &mut Option<Holder>) {
+    match holder {
+        Some(holder) => holder.news().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for news, but not before `time`.

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::privilege::capability::{Duties, Phase, SIGNAL, with};
 use crate::privilege::program::Rights;
 use crate::report::names::clean;
 use crate::report::output;
-use crate::session::hold::Held;
+use crate::session::hold::Program;
 use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, PATIENCE, Session, preflight};
+use crate::session::{Options, Session, preflight};
 use crate::tables::Builder;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
@@ -81,29 +81,28 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         session.attach_waiting(target, name, &allocators)?;
         session.start()?;
         announce(&mut session, &args.trace);
-        let held = Held::take(waiting.pid);
-        let mut child = match waiting.start() {
+        let mut holder = session.hold(waiting.pid, &expected)?;
+        let child = match waiting.start() {
             Ok(child) => child,
             Err(error) => return Ok(cannot_run_as(program, &error, caller.as_ref())),
         };
-        if let Some(held) = held {
-            held.follow(|| session.settle_code(PATIENCE))?;
-        }
+        let mut child = Program::new(child, holder.as_ref());
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
             outputs: Arc::new(outputs),
         };
-        let (end, publisher) = trace(&mut session, &plan, &mut signals).await?;
+        let (end, publisher) = trace(&mut session, &mut holder, &plan, &mut signals).await?;
         if let End::Signal(number) = end {
             pass_on(&mut child, number, &mut signals).await?;
         }
         signals.leave_on_second(matches!(end, End::Signal(_)));
+        drop(holder);
         if let Ok(Some(status)) = child.try_wait() {
             session.note_status(child.id(), status.into_raw());
         }
         let gate = finish(session, publisher, &plan)?;
-        let status = child.wait().context("cannot wait for the program")?;
+        let status = child.wait()?;
         Ok(if gate == ExitCode::SUCCESS {
             code_of(status)
         } else {
@@ -141,13 +140,9 @@ fn cannot_run_as(program: &Path, error: &io::Error, caller: Option<&Caller>) -> 
 
 /// Ends the program as the signal asked. A terminal's Ctrl-C reaches it
 /// without us, so it gets a moment first.
-async fn pass_on(child: &mut Child, number: i32, signals: &mut Signals) -> Result<()> {
+async fn pass_on(child: &mut Program, number: i32, signals: &mut Signals) -> Result<()> {
     for wait in 0.. {
-        if child
-            .try_wait()
-            .context("cannot wait for the program")?
-            .is_some()
-        {
+        if child.try_wait()?.is_some() {
             return Ok(());
         }
         let due = if number == libc::SIGINT { 10 } else { 0 };

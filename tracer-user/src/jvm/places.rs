@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::fields::Fields;
 use super::layout::Layout;
@@ -75,12 +75,14 @@ impl Places {
         // Both in one go: the table is large.
         let hidden = library.all(&[RETURN_BARRIER, NON_JAVA_THREADS]);
         let hidden = hidden.unwrap_or_default();
+        let call_stub_return = memory.u64(call_stub)?;
+        ensure!(call_stub_return != 0, "it has no stubs yet");
         Ok(Places {
             heaps: heaps(fields, layout, memory)
                 .context("cannot read where the Java VM's compiled code is")?,
             interpreter: interpreter(fields, memory)
                 .context("cannot read where the Java VM's interpreter is")?,
-            call_stub_return: memory.u64(call_stub)?,
+            call_stub_return,
             return_barrier: return_barrier(fields, hidden.get(RETURN_BARRIER), memory),
             non_java_threads: hidden.get(NON_JAVA_THREADS).copied(),
         })

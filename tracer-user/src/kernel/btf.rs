@@ -48,6 +48,12 @@ pub struct Offsets {
     pub unmapped_length: u32,
     /// The way from a mapping to its file.
     pub mapped: Mapped,
+    /// `task_struct.ptrace`: whether the thread is traced by ptrace.
+    pub ptrace: u32,
+    /// `task_struct.parent`: who is told of it.
+    pub parent: u32,
+    /// `task_struct.blocked`: signals that have to wait.
+    pub blocked: u32,
 }
 
 /// Reads the running kernel's offsets.
@@ -100,6 +106,9 @@ pub fn offsets() -> Result<Offsets> {
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),
         unmapped_length: offset("vm_unmapped_area_info", "length")?,
+        ptrace: offset("task_struct", "ptrace")?,
+        parent: offset("task_struct", "parent")?,
+        blocked: offset("task_struct", "blocked")?,
         mapped: Mapped {
             start: offset("vm_area_struct", "vm_start")?,
             end: offset("vm_area_struct", "vm_end")?,

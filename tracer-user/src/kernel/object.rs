@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
@@ -78,6 +78,7 @@ pub struct Object {
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
+    holder: Array<MapData, u32>,
     /// Whether events count now, and what makes them do so.
     is_active: bool,
     counting: u64,
@@ -92,6 +93,7 @@ pub struct Object {
     free_sites: Queue<MapData, u32>,
     /// Whether places of sites were used again.
     pub has_recycled: bool,
+    freed_by: MapData,
     threads: MapData,
     processes: HashMap<MapData, u32, [u64; PROCESS_WORDS]>,
     process_changes: MappedArray<u64>,
@@ -163,12 +165,14 @@ impl Object {
                 compiled: take(&mut ebpf, "COMPILED")?.try_into()?,
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
+            holder: take(&mut ebpf, "HOLDER")?.try_into()?,
             is_active: false,
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             index: map_data(take(&mut ebpf, "SITE_INDEX")?)?,
             free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
             has_recycled: false,
+            freed_by: map_data(take(&mut ebpf, "FREED_BY")?)?,
             threads: map_data(take(&mut ebpf, "THREADS")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
@@ -211,6 +215,26 @@ impl Object {
             cache: writable(ebpf, "JAVA_CACHE", java::cached::ENTRIES)?,
             vm_of: take(ebpf, "VM_OF")?.try_into()?,
         })
+    }
+
+    /// Has threads that we hold by ptrace stop when their loader has mapped
+    /// libraries, or not any more.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn set_holder(&mut self, holds: bool) -> Result<()> {
+        let holder = if holds { std::process::id() } else { 0 };
+        self.holder
+            .set(0, holder, 0)
+            .context("cannot switch the programs")
+    }
+
+    /// The threads that were told to stop so, once.
+    ///
+    /// # Errors
+    /// Fails the second time.
+    pub fn held_threads(&mut self) -> Result<HashMap<MapData, u32, u32>> {
+        Ok(take(&mut self.ebpf, "HELD")?.try_into()?)
     }
 
     /// How probes are attached.
@@ -382,6 +406,22 @@ impl Object {
                 each(key, block);
             }
         })
+    }
+
+    /// Calls `each` with every caller that freed unknown blocks, and how many.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_unknown_free(&self, each: impl FnMut(Caller, u64)) -> Result<()> {
+        batch::for_each(self.freed_by.fd().as_fd(), each)
+    }
+
+    /// Forgets callers.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn forget_callers(&self, callers: &[Caller]) -> Result<()> {
+        batch::delete(self.freed_by.fd().as_fd(), callers)
     }
 
     /// Forgets live blocks.

@@ -74,6 +74,8 @@ pub enum Phase {
     Reporting,
     /// Looking at a process, without tracing it.
     Looking,
+    /// Holding programs by ptrace.
+    Holding,
     /// Asking a JVM.
     Asking,
     /// Waiting for a signal that ends the program at once. What is in JVMs'
@@ -101,6 +103,7 @@ impl Phase {
             Self::Tracing(duties) => (TRACE | stand_in(has), WRITE | LOCK | duties.needs()),
             Self::Reporting => (nothing, WRITE | READ),
             Self::Looking => (LOOK | DELETED | stand_in(has), nothing),
+            Self::Holding => (CapabilitySet::SYS_PTRACE, nothing),
             Self::Asking => (LOOK, SIGNAL | IMPERSONATE),
             Self::Waiting => (nothing, IMPERSONATE),
             Self::Parsing => (nothing, nothing),

@@ -265,7 +265,7 @@ impl Session {
             .collect();
         losses.push(Loss {
             cause: "late_allocator".to_owned(),
-            count: self.losses.late_allocators,
+            count: self.late_allocators(),
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {

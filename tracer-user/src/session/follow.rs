@@ -255,7 +255,7 @@ impl Session {
                 continue;
             }
             match self.probe(pid, &allocator) {
-                Ok(_) => self.losses.late_allocators += 1,
+                Ok(_) => self.note_late(pid),
                 // The process may be gone by now.
                 Err(error) if self.targets.iter().any(|t| t.pid == pid && t.is_alive()) => {
                     return Err(error);
@@ -407,6 +407,7 @@ impl Session {
             .filter_map(|index| Some(self.images.get(*index)?.id))
             .collect();
         self.forget_the_childless(&ids)?;
+        self.settle_internal_frees(&ids.iter().copied().collect())?;
         let makers: HashSet<u64> = self.object.local_makers().collect();
         leaving.extend(std::mem::take(&mut self.left_behind));
         for index in leaving {

@@ -31,6 +31,8 @@ pub struct Image {
     pub parent: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began: u64,
+    /// Whether it began during the run, with nothing allocated.
+    pub from_start: bool,
     /// When it ended, if it did, and how.
     pub ended: Option<(u64, ProcessEnd)>,
     /// How its process ended, if the kernel told.
@@ -502,7 +504,7 @@ impl Images {
         if let Some(old) = old {
             self.end(old, event.time, ProcessEnd::Exec);
         }
-        self.begin_image(event.other, event.time);
+        self.begin_executed(event);
         let by_thread = event.thread != pid;
         old.map_or(Change::None, |index| Change::Replaced { index, by_thread })
     }
@@ -514,7 +516,15 @@ impl Images {
         if let Some(life) = self.current_life(pid) {
             life.images += 1;
         }
+        self.begin_executed(event);
+    }
+
+    fn begin_executed(&mut self, event: &Event) {
         self.begin_image(event.other, event.time);
+        let index = self.index_of(event.other);
+        if let Some(image) = index.and_then(|index| self.images.get_mut(&index)) {
+            image.from_start = true;
+        }
     }
 
     fn fork(&mut self, event: &Event) -> Change {
@@ -612,6 +622,7 @@ impl Images {
             pid,
             parent: 0,
             began: at_ns,
+            from_start: false,
             ended: None,
             status: None,
             suspicion: None,

@@ -101,6 +101,11 @@ impl Jvms {
         }
     }
 
+    /// Whether an image has a JVM that has not started yet.
+    pub fn is_awaited(&self, image: u64) -> bool {
+        matches!(self.images.get(&image), Some(Known::NotYet))
+    }
+
     /// Notes where Java heaps are, which a JVM decides when it starts.
     pub fn find_heaps(&self, images: &mut Images) {
         for (image, known) in &self.images {

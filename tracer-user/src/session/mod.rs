@@ -11,9 +11,11 @@ mod follow;
 pub mod giving_up;
 pub mod groups;
 mod guard;
+mod held;
 pub mod hold;
 pub mod images;
 mod inherited;
+mod internal_frees;
 mod java;
 mod java_native;
 mod java_objects;
@@ -52,6 +54,7 @@ use tracer_ebpf::settings::Settings;
 use self::calibrate::Calibration;
 use self::children::ChildrenState;
 use self::guard::Guard;
+use self::held::Held;
 use self::images::Images;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
@@ -137,12 +140,15 @@ pub struct Session {
     retired: Retired,
     /// When room for call paths was looked for, and little was found.
     room_at: Instant,
+    held: Held,
     left_alone: Vec<LeftAlone>,
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
     /// Files without an allocator: of a program's own, and as a library.
     without_allocator: HashSet<(FileId, bool)>,
+    /// Frees that allocators made for themselves in images that are forgotten.
+    internal_frees: u64,
     /// How many ends of children were said.
     ends_said: u64,
     /// What was not said yet on standard error.
@@ -182,6 +188,10 @@ impl Session {
             task_leader: offsets.leader,
             by_program: u32::from(by_program),
             mapped: offsets.mapped,
+            task_ptrace: offsets.ptrace,
+            task_parent: offsets.parent,
+            task_blocked: offsets.blocked,
+            padding: 0,
         };
         let forced = Road::forced()?;
         let mut object = Object::load(
@@ -237,10 +247,12 @@ impl Session {
             left_behind: HashSet::new(),
             retired,
             room_at: Instant::now(),
+            held: Held::default(),
             left_alone: Vec::new(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
             without_allocator: HashSet::new(),
+            internal_frees: 0,
             ends_said: 0,
             notices: Vec::new(),
         };

@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn unknown_frees(&self) -> Totals {
         let inherited = &self.object.inherited_frees;
         Totals {
-            untraced_frees: self.object.untraced_frees.get(0).unwrap_or(0),
+            untraced_frees: self.untraced_frees(),
             inherited_frees: inherited.get(0).unwrap_or(0),
             inherited_forgotten: inherited.get(1).unwrap_or(0) + self.images.forgotten,
             ..Totals::default()

@@ -101,6 +101,16 @@ impl Builder {
         self.names.get(&file).map_or("", String::as_str)
     }
 
+    /// Whether any table is still to come.
+    pub fn is_building(&self) -> bool {
+        self.outstanding > 0
+    }
+
+    /// Whether the table of a file was asked for.
+    pub fn has(&self, file: FileId) -> bool {
+        self.names.contains_key(&file)
+    }
+
     /// The files whose tables were asked for, and their names.
     pub fn requested(&self) -> impl Iterator<Item = (FileId, &str)> {
         self.names.iter().map(|(file, name)| (*file, name.as_str()))

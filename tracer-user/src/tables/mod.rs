@@ -181,6 +181,11 @@ impl Tables {
         pending.map(|(image, _)| *image).collect()
     }
 
+    /// Whether the table of a file was asked for and is not there yet.
+    pub fn is_building(&self, file: FileId) -> bool {
+        self.builder.is_building() && self.builder.has(file) && !self.modules.contains_key(&file)
+    }
+
     /// Forgets an image that has ended.
     pub fn forget(&mut self, image: u64) {
         self.maps.forget(image);

@@ -204,6 +204,20 @@ impl Object {
         self.attach_at(OBJECTS, offsets, file, pid)
     }
 
+    /// The same for a program that stops held threads.
+    ///
+    /// # Errors
+    /// See [`Object::attach_usdt`].
+    pub fn attach_stop(
+        &mut self,
+        program: &'static str,
+        offset: FileOffset,
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        self.attach_at(program, &[offset], file, pid)
+    }
+
     /// The same for a program that does nothing.
     ///
     /// # Errors
