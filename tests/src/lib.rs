@@ -26,16 +26,12 @@ mod kernel_map;
 mod known_code;
 mod lines;
 /// The report's schema, from the tracer itself: there is one definition.
-#[path = "../../tracer-user/src/report/model.rs"]
+#[path = "../../tracer-user/src/model/mod.rs"]
 pub mod model;
-#[path = "../../tracer-user/src/report/name.rs"]
-pub mod name;
 mod oracle;
 mod outputs;
 pub mod pprof;
 mod program;
-#[path = "../../tracer-user/src/report/reading.rs"]
-pub mod reading;
 mod recording;
 mod report;
 mod stack;

@@ -159,7 +159,7 @@ fn a_followed_child_has_whole_stacks_at_once() -> Result<()> {
     let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
     let mut target = Target::start("changing")?;
     target.command("allocate_in_child")?;
-    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let tracer = Tracer::record(target.pid, &["--follow", "--per-process"])?;
     target.command("allocate_in_child")?;
     let report = tracer.stop()?.report()?;
     let gdb = Gdb::attach_to_child_of(target.pid)?;
@@ -180,7 +180,7 @@ fn a_followed_child_has_tables_of_its_own() -> Result<()> {
     let _alone = PROBES.write().unwrap_or_else(PoisonError::into_inner);
     let mut target = Target::start("changing")?;
     target.command("replace_in_child")?;
-    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let tracer = Tracer::record(target.pid, &["--follow", "--per-process"])?;
     target.command("replace_in_child")?;
     let report = tracer.stop()?.report()?;
     let is_child = |process: &Process| process.pid != target.pid;

@@ -1,7 +1,6 @@
 //! `unfreed` shows which call paths of a live process allocate native memory
 //! that is never freed.
 
-mod allocator;
 #[cfg(test)]
 mod alone;
 mod attach;
@@ -9,15 +8,18 @@ mod cli;
 mod commands;
 mod jvm;
 mod kernel;
-mod leak;
+mod model;
 mod privilege;
 mod process;
 mod report;
 mod session;
 mod symbolize;
 mod tables;
+mod targets;
 mod unwind;
 mod usdt;
+mod visible;
+mod window;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
 //! Functions and their code.
 
-#[path = "../../../tracer-user/src/allocator/elf.rs"]
+#[path = "../../../tracer-user/src/attach/allocator/elf.rs"]
 pub mod elf;

@@ -18,13 +18,13 @@ use super::jump::leads_to;
 use super::plan::Returns;
 use super::probes::Scope;
 use super::stretch::{Stretch, difference};
-use crate::allocator::Allocator;
+use crate::attach::allocator::Allocator;
+use crate::model::{LeftAlone, LeftAloneCause};
 use crate::process::bytes::Bytes;
 use crate::process::file::{ModuleFile, same_file};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappedRange, MappingName, read_with_writable};
 use crate::process::translator;
-use crate::report::model::{LeftAlone, LeftAloneCause};
 
 /// Jumps that are followed from a hook on, at most: an agent's own code is
 /// often reached by way of memory without a name.

@@ -1,5 +1,6 @@
 //! Attaching probes to allocators.
 
+pub mod allocator;
 pub mod guarded;
 pub mod inspect;
 pub mod jump;

@@ -8,7 +8,7 @@ use tracer_ebpf::call::Function;
 
 use super::returns::{Ends, Uncertain};
 use super::stretch::Stretch;
-use crate::allocator::{AllocatorFunction, Probed};
+use crate::attach::allocator::{AllocatorFunction, Probed};
 use crate::kernel::program::{Moment, Place};
 
 /// How the results of calls are taken.

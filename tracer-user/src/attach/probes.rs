@@ -15,15 +15,15 @@ use anyhow::{Context, Error, Result};
 use super::guarded::Guarded;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
-use crate::allocator::{Allocator, AllocatorFunction, Probed};
+use crate::attach::allocator::{Allocator, AllocatorFunction, Probed};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
+use crate::model::{Probe, UnseenFunction};
 use crate::process::address::FileOffset;
 use crate::process::clock::monotonic_ns;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::report::model::{Probe, UnseenFunction};
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use tracer_ebpf::call::Function;
 
 use super::inspect::Finding;
 use super::plan::Unseen;
-use crate::allocator::{AllocatorFunction, Probed};
+use crate::attach::allocator::{AllocatorFunction, Probed};
 use crate::process::address::FileOffset;
 
 /// What is left of an allocator.
@@ -118,7 +118,7 @@ mod tests {
     use crate::attach::placement::place;
     use crate::attach::returns::Uncertain;
     use crate::attach::stretch::Stretch;
-    use crate::report::model::LeftAloneCause;
+    use crate::model::LeftAloneCause;
 
     fn functions() -> Vec<AllocatorFunction> {
         let function = |symbol, probed, start| AllocatorFunction {

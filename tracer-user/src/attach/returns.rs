@@ -326,7 +326,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::allocator::{self, Probed};
+    use crate::attach::allocator::{self, Probed};
     use crate::process::file::ModuleFiles;
 
     /// Bytes that are all one segment, with functions at `starts`.

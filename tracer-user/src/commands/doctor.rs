@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
@@ -13,13 +13,12 @@ use crate::attach::probes::Scope;
 use crate::attach::rest::{Rest, left_alone, rest};
 use crate::cli::args::DoctorArgs;
 use crate::jvm::libjvm::{LibJvm, NAME};
+use crate::model::Stacks;
 use crate::privilege::capability::{Duties, Phase};
 use crate::privilege::{describe, limits};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
-use crate::report::model::Stacks;
-use crate::report::names::clean;
 use crate::session::preflight::checks;
 use crate::session::returns::walker_in;
 use crate::session::seccomp::has_filter;
@@ -27,6 +26,7 @@ use crate::session::shadow_stack;
 use crate::session::target::Target;
 use crate::session::{Options, Session};
 use crate::tables::Builder;
+use crate::visible::clean;
 
 /// Our own unwind table is large, and some machines are slow.
 const PATIENCE: Duration = Duration::from_secs(60);

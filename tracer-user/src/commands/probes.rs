@@ -13,10 +13,10 @@ use crate::privilege::capability::Phase;
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
-use crate::report::names::clean;
 use crate::report::text;
 use crate::session::target::Target;
 use crate::usdt::{self, Probe, Site, SiteArgument};
+use crate::visible::clean;
 
 /// A file that was looked at, and its probes.
 struct Searched {

@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::leak::window::Windows;
+use crate::model::Report;
 use crate::privilege::capability::Phase;
-use crate::report::model::Report;
 use crate::report::output::{self, Output};
 use crate::report::text;
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
+use crate::window::windows::Windows;
 
 /// Where reports go.
 #[derive(Clone)]

@@ -13,12 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
+use crate::model::Untraced;
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
 use crate::report::gate;
-use crate::report::model::Untraced;
 use crate::report::output::{self, Output};
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;

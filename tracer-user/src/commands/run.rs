@@ -14,7 +14,6 @@ use crate::cli::args::RunArgs;
 use crate::privilege::caller::Caller;
 use crate::privilege::capability::{Duties, Phase, SIGNAL, with};
 use crate::privilege::program::Rights;
-use crate::report::names::clean;
 use crate::report::output;
 use crate::session::hold::Program;
 use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
@@ -22,6 +21,7 @@ use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::session::{Options, Session, preflight};
 use crate::tables::Builder;
+use crate::visible::clean;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
 ///

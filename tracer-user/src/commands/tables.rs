@@ -11,10 +11,10 @@ use tracer_ebpf::table::Row;
 use crate::cli::args::TablesArgs;
 use crate::privilege::capability::Phase;
 use crate::process::file::{ModuleFile, ModuleFiles};
-use crate::report::names::clean;
 use crate::report::text;
 use crate::tables::is_held;
 use crate::unwind::Table;
+use crate::visible::clean;
 
 /// Each table is built this often; the least time counts.
 const BUILDS: usize = 3;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::attach::{AttachError, Listener};
 use super::nmt;
-use crate::report::model::{JvmAccount, Tracking};
+use crate::model::{JvmAccount, Tracking};
 
 /// Of the JVM's words, why there is no tracking, this many characters are kept.
 const MAX_WORDS: usize = 200;

@@ -18,7 +18,7 @@ use super::klass::well_known;
 use super::memory::TargetMemory;
 use super::objects::Objects;
 use super::vmstructs::VmStructs;
-use crate::report::model::java_native::{BufferPool, Buffers};
+use crate::model::java_native::{BufferPool, Buffers};
 
 /// How often it is tried to read the same numbers twice.
 const TRIES: u32 = 200;

@@ -17,7 +17,7 @@
 //! garbage that had become old counts as growth until the old generation is
 //! collected, and a cache that still fills up grows like a leak.
 
-use crate::report::model::GrowthVerdict;
+use crate::model::GrowthVerdict;
 
 /// Floors that are needed.
 const MIN_FLOORS: usize = 7;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::growth::verdict;
 use super::histogram::Histogram;
-use crate::report::model::{ClassGrowth, GrowthVerdict, HeapSample, JvmAccount};
+use crate::model::{ClassGrowth, GrowthVerdict, HeapSample, JvmAccount};
 
 /// Histograms that are kept.
 const MAX_SAMPLES: usize = 32;

@@ -16,9 +16,9 @@ use super::account;
 use super::attach::{AttachError, Listener};
 use super::heap_samples::{Samples, Taken};
 use super::histogram::Histogram;
+use crate::model::{HeapSample, HeapSampling, JavaHeap, JavaMemory, JvmAccount};
 use crate::privilege::capability::Phase;
 use crate::process::clock::monotonic_ns;
-use crate::report::model::{HeapSample, HeapSampling, JavaHeap, JavaMemory, JvmAccount};
 
 /// How long one answer may take. A full collection of a large heap, and the
 /// walk through it, take seconds.

@@ -57,9 +57,9 @@ use self::thread_name::ThreadNames;
 use self::threads::{JavaThread, ThreadsLayout};
 use self::unnamed::Unnamed;
 use self::vmstructs::VmStructs;
+use crate::model::java_native::NativeView;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
-use crate::report::model::java_native::NativeView;
 
 /// The Java VM of a process.
 pub struct Jvm {

@@ -11,7 +11,7 @@
 //! With `scale=b` numbers are bytes. JVMs that do not know it (8) print KB,
 //! MB or GB behind the number.
 
-use crate::report::model::{MemoryCategory, NativeMemory, Tracking};
+use crate::model::{MemoryCategory, NativeMemory, Tracking};
 
 /// The commands to try, most exact first.
 pub const COMMANDS: [&str; 2] = [

@@ -14,9 +14,9 @@ use super::fields::{Fields, Number};
 use super::memory::TargetMemory;
 use super::pool::aligned;
 use super::threads::{MAX_THREADS, Namespace, ThreadsLayout};
+use crate::model::java_native::{StackMemory, ThreadStacks};
 use crate::process::pages::PageMap;
 use crate::process::stack::{self, Writable};
-use crate::report::model::java_native::{StackMemory, ThreadStacks};
 
 /// A larger stack is not believed, bytes.
 const MAX_STACK: u64 = 64 << 30;

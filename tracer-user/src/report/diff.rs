@@ -19,9 +19,9 @@ pub use snapshot::Snapshot;
 pub use table::render;
 
 use super::flamegraph::Amount;
-use super::model::Frame;
-use super::name::Names;
 use super::names;
+use crate::model::Frame;
+use crate::model::name::Names;
 use snapshot::Path;
 
 /// Two snapshots, compared.
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn processes_match_by_name_not_by_pid() {
         let mut before = sample::report();
-        let child = |pid| crate::report::model::Process {
+        let child = |pid| crate::model::Process {
             pid,
             name: "child".into(),
             ..sample::report().processes[0].clone()

@@ -15,8 +15,8 @@ use anyhow::Result;
 pub use draw::{Legend, Scene, draw};
 pub use tree::{Amount, Code, Node, Tree};
 
-use super::model::{Frame, Origin, Report};
 use super::{java_growth, names, text, units};
+use crate::model::{Frame, Origin, Report};
 
 pub use colour::{GROWN, SAME, SHRUNK, change};
 

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use super::model::{Frame, Report};
 use super::{java_growth, names};
+use crate::model::{Frame, Report};
 
 /// Writes the sites that hold live bytes. With several processes the first
 /// frame of a line is `name (pid)`; where threads are told apart, `[name
@@ -58,7 +58,7 @@ pub fn write_path(writer: &mut dyn Write, roots: &[String], frames: &[Frame]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::{Process, StackEnd};
+    use crate::model::{Process, StackEnd};
     use crate::report::sample;
 
     fn folded(report: &Report) -> String {
@@ -98,7 +98,7 @@ __libc_start_main;main;load_config();malloc 65537
 
     #[test]
     fn threads_are_the_first_frames_below_the_process() {
-        use crate::report::model::Thread;
+        use crate::model::Thread;
         let mut report = sample::report();
         report.sites[2].thread = Some(Thread {
             id: 99,

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::model::Report;
 use super::units;
+use crate::model::Report;
 
 /// Exit status when more than `--fail-above` is live.
 pub const EXIT_ABOVE: u8 = 3;

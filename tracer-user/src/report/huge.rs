@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::long_names::{MAX_WRITTEN, cut};
-use super::model::{Frame, Report, Site};
-use super::name::{MAX_NAME, Name, Names};
 use super::{input, output, sample, text};
 use crate::alone;
 use crate::cli::args::Format;
+use crate::model::name::{MAX_NAME, Name, Names};
+use crate::model::{Frame, Report, Site};
 
 const SITES: u64 = 16_000;
 const FRAMES: u64 = 127;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::model::Report;
 use super::{json, pprof};
+use crate::model::Report;
 use crate::privilege::capability::{READ, with};
 
 /// Bytes that are read at most.

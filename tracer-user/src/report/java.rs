@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::model::{Frame, Origin};
+use crate::model::{Frame, Origin};
 
 /// A longer name than any that people write is not shortened, bytes: it may
 /// have thousands of packages.

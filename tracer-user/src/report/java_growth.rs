@@ -4,9 +4,9 @@
 //! That is an estimate. Samples tell where objects were allocated, not which
 //! of them stayed.
 
-use super::model::{AllocationPath, ClassGrowth, Frame, GrowthVerdict, JavaHeap, Origin, Report};
-use super::name::Name;
 use super::names;
+use crate::model::name::Name;
+use crate::model::{AllocationPath, ClassGrowth, Frame, GrowthVerdict, JavaHeap, Origin, Report};
 
 /// A call path that is held responsible for growth.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +106,7 @@ fn gained(series: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::StackEnd;
+    use crate::model::StackEnd;
     use crate::report::sample;
 
     fn class(name: &str, verdict: GrowthVerdict, paths: &[(&str, u64)]) -> ClassGrowth {

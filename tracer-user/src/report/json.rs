@@ -1,5 +1,5 @@
 //! The complete report as JSON, written and read back. The fields are those
-//! of [`model`](super::model), whose documentation is the schema's.
+//! of [`model`](crate::model), whose documentation is the schema's.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 
@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::model::{Report, SCHEMA};
-use super::reading::bounded;
+use crate::model::reading::bounded;
+use crate::model::{Report, SCHEMA};
 
 /// Read of a file at once, bytes.
 const BUFFER: usize = 256 << 10;
@@ -75,7 +75,7 @@ fn check(report: &Report) -> Result<()> {
     for (what, value) in [
         (
             "live_bytes",
-            (|site| site.live_bytes) as fn(&super::model::Site) -> u64,
+            (|site| site.live_bytes) as fn(&crate::model::Site) -> u64,
         ),
         ("live_count", |site| site.live_count),
         ("allocated_bytes", |site| site.allocated_bytes),

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::model::{Frame, Report};
-use super::name::{ELLIPSIS, MAX_NAME, Name};
+use crate::model::name::{ELLIPSIS, MAX_NAME, Name};
+use crate::model::{Frame, Report};
 
 /// What the names of all frames may take where each is written out, bytes of
 /// JSON: twice as much as 16,000 paths of 127 frames with common names have.

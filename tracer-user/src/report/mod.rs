@@ -10,16 +10,12 @@ pub mod java;
 pub mod java_growth;
 pub mod json;
 pub mod long_names;
-pub mod model;
-pub mod name;
 pub mod names;
 pub mod output;
 pub mod pprof;
-pub mod reading;
 pub mod shape;
 pub mod text;
 pub mod units;
-pub mod visible;
 
 #[cfg(test)]
 mod huge;

@@ -5,26 +5,12 @@
 
 use std::borrow::Cow;
 
-use super::model::{Frame, Process, Report, Site, Thread};
-use super::{units, visible};
+use super::units;
+use crate::model::{Frame, Process, Report, Site, Thread};
+pub use crate::visible::clean;
 
 /// What stands for a frame of which nothing is known.
 pub const UNKNOWN: &str = "[unknown]";
-
-/// Replaces everything that could steer a terminal or reorder a line, or that
-/// cannot be seen at all, so that two names would look the same, by `�`; see
-/// [`super::visible`].
-pub fn clean(name: &str) -> Cow<'_, str> {
-    let mut reader = visible::Reader::new();
-    if name.chars().all(|c| reader.shows(c)) {
-        return Cow::Borrowed(name);
-    }
-    let mut reader = visible::Reader::new();
-    let shown = name
-        .chars()
-        .map(|c| if reader.shows(c) { c } else { '\u{FFFD}' });
-    Cow::Owned(shown.collect())
-}
 
 /// The last component of a path or pseudo name.
 pub fn base(path: &str) -> &str {

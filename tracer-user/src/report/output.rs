@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::destination::Destination;
-use super::model::Report;
 use super::text::{self, Layout};
 use super::{flamegraph, folded, json, pprof};
 use crate::cli::args::Format;
+use crate::model::Report;
 
 /// File name endings and their formats, the first of a format being the usual
 /// one. The longer ones come first.

@@ -23,7 +23,7 @@ const THREAD_ID: &str = "thread_id";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Report;
+    use crate::model::Report;
     use crate::report::{names, sample};
 
     fn round_trip(report: &Report) -> Profile {
@@ -84,7 +84,7 @@ mod tests {
         let report = sample::java_report();
         let profile = round_trip(&report);
         for (sample, site) in profile.samples.iter().zip(&report.sites) {
-            let java = |frame: &&crate::report::model::Frame| frame.origin.is_java();
+            let java = |frame: &&crate::model::Frame| frame.origin.is_java();
             let kinds = |frames: &[_]| {
                 let java = frames.iter().filter(java);
                 java.map(|frame| {

@@ -1,7 +1,7 @@
 //! A report for tests: a leak, a bounded cache, a start-up allocation and a
 //! path that holds nothing.
 
-use super::model::*;
+use crate::model::*;
 
 /// Build id of the sample's executable.
 pub const BUILD_ID: &str = "00112233445566778899aabbccddeeff00112233";

@@ -1,6 +1,6 @@
 //! What the numbers of a site look like: a hint for the reader, from one run.
 
-use super::model::{MemoryKind, Report, Site};
+use crate::model::{MemoryKind, Report, Site};
 
 /// Shorter runs tell nothing about growth, seconds.
 const LEAST_DURATION: f64 = 2.0;

@@ -23,7 +23,7 @@ pub use stack::Stack;
 pub use table::{Cell, Row, Table};
 pub use untraced::children_sentence;
 
-use super::model::Report;
+use crate::model::Report;
 
 /// The report as text: what was traced, the top sites with their stacks, the
 /// rest in one line, losses, cost. Every line ends with a newline and none is
@@ -89,7 +89,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::report::model::*;
+    use crate::model::*;
     use crate::report::sample;
 
     fn plain(report: &Report, width: usize) -> String {

@@ -8,14 +8,14 @@ use anyhow::Result;
 
 use super::Session;
 use super::endings::kernel;
-use super::images::{Image, is_own};
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
-use crate::leak::collect::{CollectedSite, Cutoff, collect};
-use crate::process::code::CodeSpace;
-use crate::report::model::{
+use crate::model::{
     Loss, MemoryKind, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Stacks,
     Totals,
 };
+use crate::process::code::CodeSpace;
+use crate::targets::images::{Image, is_own};
+use crate::window::collect::{CollectedSite, Cutoff, collect};
 
 impl Session {
     /// What was traced until now, all but the names: those come from files, take

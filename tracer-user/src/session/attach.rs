@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use super::Session;
 use super::left_alone::Sound;
 use super::target::Target;
-use crate::allocator::{self, Allocator, AllocatorFunction, Probed};
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed};
 use crate::attach::probes::Scope;
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
+use crate::model::Untraced;
 use crate::process::clock::monotonic_ns;
-use crate::report::model::Untraced;
 
 /// A process without an allocator.
 #[derive(Debug)]

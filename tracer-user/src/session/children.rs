@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use super::Session;
 use super::family::Families;
 use super::left_alone::Notice;
-use crate::report::model::Children;
-use crate::report::names::clean;
+use crate::model::Children;
 use crate::report::text::children_sentence;
+use crate::visible::clean;
 
 /// What targets and their children held, by the target's pid.
 #[derive(Default)]

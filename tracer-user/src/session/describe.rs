@@ -1,11 +1,11 @@
 //! What is traced and how, in lines for people.
 
 use super::Session;
-use super::images::Image;
+use crate::model::{Probe, UnseenFunction};
 use crate::process::maps::FileId;
-use crate::report::model::{Probe, UnseenFunction};
-use crate::report::names::clean;
 use crate::report::units;
+use crate::targets::images::Image;
+use crate::visible::clean;
 
 impl Session {
     /// One line for each target: who, and where it is probed.

@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::process::watch::CodeEvent;
-    use crate::session::images::{Change, Images};
+    use crate::targets::images::{Change, Images};
 
     fn families(pairs: &[(u32, u32)]) -> Families {
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();

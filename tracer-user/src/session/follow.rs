@@ -8,19 +8,20 @@ use tracer_ebpf::event::Event;
 use tracer_ebpf::thread::image_pid;
 
 use super::Session;
-use super::images::Change;
 use super::java_objects::Watch;
 use super::jvms::{HeapSource, Watched};
 use super::target::Target;
-use crate::allocator::{self, Allocator};
+use crate::attach::allocator::{self, Allocator};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
-use crate::leak::collect::{Ages, Cutoff, last_heaps};
+use crate::model::ProcessEnd;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::MappingName;
 use crate::process::watch::CodeEvent;
-use crate::report::model::ProcessEnd;
 use crate::tables::JavaCode;
+use crate::targets::images::Change;
+use crate::targets::share::Ages;
+use crate::window::collect::{Cutoff, last_heaps};
 
 /// How often children are freed from probes, at most: the kernel looks into
 /// every process that maps the allocator.

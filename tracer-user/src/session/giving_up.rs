@@ -4,11 +4,11 @@
 use anyhow::{Error, Result, bail};
 
 use super::Session;
-use super::images::Image;
 use super::left_alone::Notice;
 use crate::attach::probes::Scope;
-use crate::report::model::Untraced;
-use crate::report::names::clean;
+use crate::model::Untraced;
+use crate::targets::images::Image;
+use crate::visible::clean;
 
 /// The short name of a process, as far as it is known.
 fn name_of(pid: u32) -> String {

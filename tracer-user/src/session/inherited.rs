@@ -7,7 +7,7 @@ use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
 
 use super::Session;
-use super::images::Images;
+use crate::targets::images::Images;
 
 impl Images {
     /// When the last child was forked, of each image that a running one descends

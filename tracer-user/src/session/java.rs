@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Session;
-use super::images::Image;
 use super::java_samples::NamelessSamples;
 use crate::jvm::heap_watch::HeapWatch;
-use crate::report::model::{JavaHeap, JavaMemory};
-use crate::report::names::clean;
+use crate::model::{JavaHeap, JavaMemory};
+use crate::targets::images::Image;
+use crate::visible::clean;
 
 impl Session {
     /// Begins to take class histograms of each target, in the background and

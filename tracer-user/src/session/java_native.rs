@@ -7,9 +7,9 @@ use tracer_ebpf::limits::MAX_PROCESSES;
 
 use super::Session;
 use super::jvms::Jvms;
+use crate::model::JavaNative;
+use crate::model::java_native::NativeView;
 use crate::process::clock::monotonic_ns;
-use crate::report::model::JavaNative;
-use crate::report::model::java_native::NativeView;
 
 /// A view, and when it was taken: nanoseconds of `CLOCK_MONOTONIC`.
 type Taken = (u64, NativeView);

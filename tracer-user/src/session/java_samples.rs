@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 
 use super::Session;
-use super::images::Image;
 use super::jvms::HeapSource;
 use super::paths::same_names;
 use super::snapshot::stack_end;
 use crate::jvm::frames::Named;
 use crate::jvm::klass::stable;
+use crate::model::{AllocationPath, ClassGrowth, Frame, JavaHeap};
 use crate::process::code::CodeSpace;
-use crate::report::model::{AllocationPath, ClassGrowth, Frame, JavaHeap};
 use crate::symbolize::Symbolizer;
+use crate::targets::images::Image;
 
 /// Where the objects of a Java heap were allocated, without names.
 pub struct NamelessSamples {

@@ -6,7 +6,7 @@ use super::Session;
 use super::jvm_probes::Machine;
 use crate::jvm::events::pools::{self, Pool};
 use crate::jvm::events::probe::Watched;
-use crate::report::model::jvm::{
+use crate::model::jvm::{
     ClassFailure, ClassGroup, Classes, Collection, Collections, Collector, Compiled, Jvm,
     LiveThread, Loader, MemoryPool, PoolPoint, Threads,
 };

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use tracer_ebpf::java::{CodeHeap, MAX_HEAPS, MAX_VMS, Vm};
 
-use super::images::Images;
 use crate::jvm::Jvm;
 use crate::jvm::fields::UnknownLayout;
 use crate::jvm::layout::{Layout, Position};
 use crate::kernel::vms::VmMaps;
 use crate::process::code::CodeSpace;
 use crate::tables::JavaCode;
+use crate::targets::images::Images;
 
 /// An `unsigned` number's lowest byte, which tells whether it is 0.
 const BYTE: u8 = 1;

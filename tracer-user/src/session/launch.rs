@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::allocator::{self, Allocator};
+use crate::attach::allocator::{self, Allocator};
 use crate::privilege::program::Rights;
 use crate::process::file::{ModuleFile, ModuleFiles};
 
@@ -218,7 +218,7 @@ fn script_interpreter(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::allocator::Probed;
+    use crate::attach::allocator::Probed;
 
     #[test]
     fn a_dynamic_program_will_map_its_loaders_libc_first() {

@@ -4,15 +4,15 @@
 use anyhow::{Result, bail};
 
 use super::Session;
-use crate::allocator::{Allocator, AllocatorFunction};
+use crate::attach::allocator::{Allocator, AllocatorFunction};
 use crate::attach::inspect::{Finding, inspect_allocator};
 use crate::attach::plan::{Returns, plan};
 use crate::attach::probes::Scope;
 use crate::attach::rest::{is_endless, left_alone, rest};
+use crate::model::LeftAlone;
 use crate::process::address::FileOffset;
 use crate::process::file::ModuleFile;
-use crate::report::model::LeftAlone;
-use crate::report::names::clean;
+use crate::visible::clean;
 
 /// What it means that probes went during a run.
 const WITHDRAWN: &str = "from then on nothing of this file is counted, and what was live then is shown as live; an agent that saved our breakpoint with the code and executes its copy, or puts it back after this run, kills the process";

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use super::snapshot::{NamelessSite, stack_end};
+use crate::model::name::Name;
+use crate::model::{Frame, LifetimeBucket, MemoryKind, Site, StackEnd};
 use crate::process::address::FrameAddress;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
-use crate::report::model::{Frame, LifetimeBucket, MemoryKind, Site, StackEnd};
-use crate::report::name::Name;
 
 /// Says of stacks that end at an address without a known mapping what it is:
 /// code that is newer than what the kernel side had been told of, or none at
@@ -201,7 +201,7 @@ fn add_bucket(buckets: &mut Vec<LifetimeBucket>, added: LifetimeBucket) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Origin;
+    use crate::model::Origin;
 
     fn site(bytes: u64, frames: Vec<Frame>, lifetimes: &[(f64, u64)]) -> Site {
         let bucket = |(below, count): &(f64, u64)| LifetimeBucket {

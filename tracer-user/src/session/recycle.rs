@@ -8,8 +8,8 @@ use anyhow::Result;
 use tracer_ebpf::site::{Site, SiteHead, SiteKey, SiteKind};
 
 use super::Session;
-use super::images::is_own;
-use crate::leak::collect::{CollectedSite, Cutoff, retired_sites};
+use crate::targets::images::is_own;
+use crate::window::collect::{CollectedSite, Cutoff, retired_sites};
 
 /// Room is made when less than one part in this many is free.
 const LEAST_FREE: u32 = 4;

@@ -13,18 +13,18 @@ use anyhow::{Result, bail};
 use tracer_ebpf::site::Site;
 
 use super::calibrate;
-use super::images::is_own;
 use super::left_alone::Notice;
 use super::{Session, seccomp, shadow_stack};
 use crate::attach::plan::Returns;
 use crate::attach::symbols::{self, Named};
 use crate::attach::walkers::{self, Seen, Walker};
 use crate::cli::args::ReturnsChoice;
-use crate::leak::collect::CollectedSite;
+use crate::model::MemoryKind;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::FileId;
-use crate::report::model::MemoryKind;
+use crate::targets::images::is_own;
+use crate::window::collect::CollectedSite;
 
 /// An environment is not read further: the kernel allows a quarter of the
 /// stack's limit, 2 MiB as a rule.

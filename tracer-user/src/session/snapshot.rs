@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::java_samples::NamelessSamples;
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::leak::collect::{CollectedSite, lifetime_buckets};
-use crate::leak::share::{self, Shares};
-use crate::leak::window::Windows;
+use crate::model::{Module, Report, Share, Site, StackEnd, Stacks, Thread};
 use crate::process::code::CodeSpace;
 use crate::process::numbered::NumberedFiles;
 use crate::report::long_names;
-use crate::report::model::{Module, Report, Share, Site, StackEnd, Stacks, Thread};
 use crate::symbolize::Symbolizer;
+use crate::targets::share::{self, Shares};
+use crate::window::collect::{CollectedSite, lifetime_buckets};
+use crate::window::windows::Windows;
 
 /// What was traced until a moment.
 pub struct Snapshot {

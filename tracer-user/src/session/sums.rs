@@ -3,9 +3,9 @@
 use tracer_ebpf::loss::{LossCause, LossCount};
 
 use super::Session;
-use super::images::is_own;
-use crate::leak::collect::Cutoff;
-use crate::report::model::{TimelinePoint, Totals};
+use crate::model::{TimelinePoint, Totals};
+use crate::targets::images::is_own;
+use crate::window::collect::Cutoff;
 
 impl Session {
     /// Sums over all sites now.

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::images::{Image, Images};
 use super::jvms::Jvms;
 use crate::kernel::object::Object;
-use crate::leak::collect::SiteThread;
+use crate::targets::images::{Image, Images};
+use crate::window::collect::SiteThread;
 
 /// The names of all threads that have a site, by image.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! The totals of a run at each interval, within bounds: a run of a day has as many
 //! as one of an hour, further apart.
 
-use crate::report::model::TimelinePoint;
+use crate::model::TimelinePoint;
 
 /// Points are kept until there are so many; then every second goes.
 const MAX_POINTS: usize = 1024;
@@ -53,7 +53,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Totals;
+    use crate::model::Totals;
 
     #[test]
     fn a_long_run_has_no_more_points_than_a_short_one() {

@@ -3,9 +3,9 @@
 use tracer_ebpf::frame::Frame as Word;
 
 use crate::jvm::frames::{FrameKind, JavaFrame, Named};
+use crate::model::name::Names;
+use crate::model::{Frame, Origin};
 use crate::process::address::FrameAddress;
-use crate::report::model::{Frame, Origin};
-use crate::report::name::Names;
 
 /// Methods inlined at one place that are shown, at most: a JVM inlines some 15
 /// deep, and 4,096 frames of a stack are read of a report.

@@ -22,14 +22,14 @@ use self::module::{ModuleNames, Names};
 use self::perf_map::{PerfMap, PerfMapFile};
 use self::vdso::Vdso;
 use crate::jvm::frames::Named;
+use crate::model::name::{self, Name};
+use crate::model::{Frame, Module, Origin, Shortened};
 use crate::process::address::{CodeAddress, FileOffset, FilePlace, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
-use crate::report::model::{Frame, Module, Origin, Shortened};
-use crate::report::name::{self, Name};
 
 /// A file's GNU build id in hexadecimal, if it has one.
 pub fn build_id_of(file: &ModuleFile) -> Option<String> {

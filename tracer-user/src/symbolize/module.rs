@@ -6,10 +6,10 @@ use super::debug_file::{self, DebugFile};
 use super::demangle::{demangle, printable};
 use super::dwarf::{DwarfReader, SourceLine, SourceNames};
 use super::elf::{BuildId, ElfImage};
+use crate::model::name::{self, Name};
 use crate::process::address::{ElfAddress, FileOffset};
 use crate::process::file::{ModuleFile, RegularFile};
 use crate::process::handle::ProcessHandle;
-use crate::report::name::{self, Name};
 
 /// A function at an address, or one inlined there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

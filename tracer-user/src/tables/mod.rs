@@ -28,8 +28,8 @@ use crate::process::code::CodeMapping;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
 use crate::process::vdso;
-use crate::report::names::clean;
 use crate::unwind::{RuleRow, Table};
+use crate::visible::clean;
 
 /// A table's rows for interrupted instructions take at most this share of
 /// all room.

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::table::amount;
 use super::{Diff, Snapshot};
 use crate::cli::args::Format;
+use crate::model::Frame;
 use crate::report::flamegraph::{self, Legend, Node, Scene, Tree};
-use crate::report::model::Frame;
 use crate::report::text::Layout;
 use crate::report::{folded, names, units};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::model::{Frame, Loss, Report, Site};
 use crate::report::flamegraph::Amount;
 use crate::report::input::{self, Input};
-use crate::report::model::{Frame, Loss, Report, Site};
 use crate::report::{names, pprof, units};
 
 /// What was live at the end of one run.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use inferno::flamegraph::color::Color;
 
 use super::tree::{Code, Node};
-use crate::report::model::Origin;
+use crate::model::Origin;
 
 const WHITE: Color = Color {
     r: 255,

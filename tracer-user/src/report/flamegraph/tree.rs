@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::report::model::{Frame, Origin};
-use crate::report::name::{Name, Names};
+use crate::model::name::{Name, Names};
+use crate::model::{Frame, Origin};
 use crate::report::names;
 
 /// Live memory.

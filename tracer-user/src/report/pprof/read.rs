@@ -9,9 +9,9 @@ use flate2::bufread::MultiGzDecoder;
 use prost::Message;
 
 use super::{budget, proto};
-use crate::report::model::{Frame, Origin};
-use crate::report::name::{Name, Names};
-use crate::report::reading::{MAX_ALL_FRAMES, MAX_FRAMES};
+use crate::model::name::{Name, Names};
+use crate::model::reading::{MAX_ALL_FRAMES, MAX_FRAMES};
+use crate::model::{Frame, Origin};
 use crate::report::{java, names};
 
 /// Bytes a profile may have when it is decompressed.

@@ -9,7 +9,7 @@ use flate2::{Compression, GzBuilder};
 use prost::Message;
 
 use super::proto::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
-use crate::report::model::{Frame, MemoryKind, Report, Site};
+use crate::model::{Frame, MemoryKind, Report, Site};
 use crate::report::{java, names, units};
 
 /// Sample types and units, in the order of Go's heap profiles.

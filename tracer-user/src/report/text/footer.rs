@@ -1,7 +1,7 @@
 //! Losses, how whole the stacks are, and what tracing cost.
 
 use super::layout::Layout;
-use crate::report::model::{Report, Shortened, Stacks};
+use crate::model::{Report, Shortened, Stacks};
 use crate::report::{names, units};
 
 /// Adds an empty line, the losses that occurred, the stacks and the cost.
@@ -132,7 +132,7 @@ fn cost(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::UnseenFunction;
+    use crate::model::UnseenFunction;
     use crate::report::sample;
 
     fn text(report: &Report) -> String {

@@ -2,7 +2,7 @@
 //! been harmed all the same.
 
 use super::layout::Layout;
-use crate::report::model::Report;
+use crate::model::Report;
 use crate::report::names;
 
 /// Adds both, with an empty line behind; nothing if there is neither.
@@ -33,9 +33,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::report::model::{
-        LeftAlone, LeftAloneCause, Outcome, PlacedProbe, ProcessEnd, Suspicion,
-    };
+    use crate::model::{LeftAlone, LeftAloneCause, Outcome, PlacedProbe, ProcessEnd, Suspicion};
     use crate::report::sample;
 
     #[test]

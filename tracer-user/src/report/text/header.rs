@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, Marks, PLAIN};
 use super::window;
-use crate::report::model::{Process, ProcessEnd, Report};
+use crate::model::{Process, ProcessEnd, Report};
 use crate::report::{names, units};
 
 /// Processes named before the rest is only counted.

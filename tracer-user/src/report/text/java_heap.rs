@@ -3,7 +3,7 @@
 use super::layout::{Layout, PLAIN, fit_middle};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::report::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
+use crate::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
 use crate::report::{names, units};
 
 /// Columns of all other values, and the least for a class's name.
@@ -184,7 +184,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::report::model::{AllocationPath, Frame, HeapSample, StackEnd};
+    use crate::model::{AllocationPath, Frame, HeapSample, StackEnd};
     use crate::report::sample;
 
     fn class(name: &str, verdict: GrowthVerdict, instances: &[u64]) -> ClassGrowth {

@@ -3,7 +3,7 @@
 use super::layout::{Layout, PLAIN};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::report::model::{JavaMemory, JvmAccount, MemoryKind, NativeMemory, Report, Tracking};
+use crate::model::{JavaMemory, JvmAccount, MemoryKind, NativeMemory, Report, Tracking};
 use crate::report::{names, units};
 
 /// Adds a section for each JVM that answered.
@@ -153,7 +153,7 @@ fn row<'a>(name: &str, before: &NativeMemory, after: &NativeMemory) -> Row<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::MemoryCategory;
+    use crate::model::MemoryCategory;
     use crate::report::sample;
 
     fn account(other: u64) -> JvmAccount {

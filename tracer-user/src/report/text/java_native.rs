@@ -1,10 +1,10 @@
 //! Buffers and thread stacks of JVMs: a few lines for each.
 
 use super::layout::{Layout, PLAIN};
-use crate::report::model::java_native::{
+use crate::model::java_native::{
     BufferPool, Buffers, JavaNative, NativeView, StackMemory, ThreadStacks,
 };
-use crate::report::model::{Frame, MemoryKind, Report};
+use crate::model::{Frame, MemoryKind, Report};
 use crate::report::{names, units};
 
 /// The method that takes a direct buffer's memory, and the end of the name of
@@ -181,7 +181,7 @@ fn problems(view: &NativeView) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Origin;
+    use crate::model::Origin;
     use crate::report::sample;
 
     fn view(at: f64, count: u64) -> NativeView {

@@ -1,8 +1,8 @@
 //! What Java virtual machines told of themselves: a few lines for each.
 
 use super::layout::{Layout, PLAIN};
-use crate::report::model::jvm::{ClassGroup, Collections, Jvm, MemoryPool};
-use crate::report::model::{Process, Report};
+use crate::model::jvm::{ClassGroup, Collections, Jvm, MemoryPool};
+use crate::model::{Process, Report};
 use crate::report::{names, units};
 
 /// Classes, threads and the like that are named in a line.
@@ -169,7 +169,7 @@ fn list(line: &mut String, introduction: &str, items: impl Iterator<Item = Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::jvm::{ClassFailure, Collector, PoolPoint};
+    use crate::model::jvm::{ClassFailure, Collector, PoolPoint};
     use crate::report::sample;
 
     fn jvm() -> Jvm {

@@ -5,7 +5,7 @@ use super::layout::{Layout, PLAIN};
 use super::site::{last_allocation, median};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::report::model::{Jvm, MemoryKind, Report, Site};
+use crate::model::{Jvm, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::{names, units};
 
@@ -140,7 +140,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Frame;
+    use crate::model::Frame;
     use crate::report::sample;
 
     fn text(report: &Report, top: usize) -> String {

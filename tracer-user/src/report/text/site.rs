@@ -5,7 +5,7 @@ use super::layout::{Layout, Marks, PLAIN};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use super::window;
-use crate::report::model::{LifetimeBucket, MemoryKind, Report, Site};
+use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::{names, units};
 
@@ -250,7 +250,7 @@ pub(super) fn median(lifetimes: &[LifetimeBucket]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Jvm;
+    use crate::model::Jvm;
     use crate::report::sample;
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use unicode_width::UnicodeWidthStr;
 
 use super::layout::{Layout, PLAIN, fit_end, fit_middle};
-use crate::report::model::{Frame, StackEnd};
+use crate::model::{Frame, StackEnd};
 use crate::report::{java, names};
 
 /// Lines of a stack before it is collapsed.
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn java_packages_are_shortened_before_anything_is_cut() {
-        use crate::report::model::Origin;
+        use crate::model::Origin;
         let name = "com.acme.warehouse.shipping.OrderBook.addOrder";
         let java = |name| sample::java(name, "OrderBook.java", 7, Origin::C1);
         let frames = [

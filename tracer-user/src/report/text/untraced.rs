@@ -2,7 +2,7 @@
 //! children that hold more than their parent.
 
 use super::layout::Layout;
-use crate::report::model::{Children, Report};
+use crate::model::{Children, Report};
 use crate::report::{names, units};
 
 /// Adds both, with an empty line behind; nothing if there is neither.
@@ -67,7 +67,7 @@ fn change(from: u64, to: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Untraced;
+    use crate::model::Untraced;
     use crate::report::sample;
 
     const MIB: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::report::model::{Report, Site, SiteWindow};
+use crate::model::{Report, Site, SiteWindow};
 use crate::report::units;
 
 /// One line on what is new, of a report that has a window.
@@ -75,7 +75,7 @@ fn grown(window: &SiteWindow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::model::Window;
+    use crate::model::Window;
     use crate::report::sample;
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading the sites: the kernel's sums, the ledgers of mappings, and the
 //! ages of what is live.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
@@ -9,26 +9,12 @@ use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
-use super::ledger::MappingSums;
-use super::share::{Share, Shares};
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::report::model::{LifetimeBucket, MemoryKind, SiteWindow};
-use crate::session::images::{Image, Images};
-
-/// Sums over live blocks of one site.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LiveSums {
-    /// Blocks that are old enough.
-    pub count: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// When the oldest was allocated, nanoseconds of `CLOCK_MONOTONIC`.
-    pub oldest: u64,
-}
-
-/// Live blocks of an image by site.
-pub type Ages = BTreeMap<u32, LiveSums>;
+use crate::model::{LifetimeBucket, MemoryKind, SiteWindow};
+use crate::targets::images::{Image, Images};
+use crate::targets::ledger::MappingSums;
+use crate::targets::share::{Ages, LiveSums, Share, Shares};
 
 /// Which live blocks count: those allocated no later than this.
 #[derive(Debug, Clone, Copy)]
@@ -147,19 +133,6 @@ impl SiteThread {
             id: site.thread,
             name: String::from_utf8_lossy(name).into_owned(),
         })
-    }
-}
-
-impl LiveSums {
-    /// Adds a block.
-    pub fn add(&mut self, bytes: u64, time: u64) {
-        self.oldest = if self.count == 0 {
-            time
-        } else {
-            self.oldest.min(time)
-        };
-        self.count += 1;
-        self.bytes += bytes;
     }
 }
 

@@ -1,7 +1,35 @@
 //! What single processes hold of a call path that several have.
 
-use super::collect::LiveSums;
-use crate::report::model::MAX_SHARES;
+use std::collections::BTreeMap;
+
+use crate::model::MAX_SHARES;
+
+/// Sums over live blocks of one site.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LiveSums {
+    /// Blocks that are old enough.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest was allocated, nanoseconds of `CLOCK_MONOTONIC`.
+    pub oldest: u64,
+}
+
+/// Live blocks of an image by site.
+pub type Ages = BTreeMap<u32, LiveSums>;
+
+impl LiveSums {
+    /// Adds a block.
+    pub fn add(&mut self, bytes: u64, time: u64) {
+        self.oldest = if self.count == 0 {
+            time
+        } else {
+            self.oldest.min(time)
+        };
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
 
 /// What one process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Which characters of a name a reader can see, and tell from others.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
@@ -78,6 +79,20 @@ impl Reader {
 /// Printable ASCII, as nearly all names are.
 pub fn is_plain(c: char) -> bool {
     matches!(c, ' '..='~')
+}
+
+/// Replaces everything that could steer a terminal or reorder a line, or that
+/// cannot be seen at all, so that two names would look the same, by `�`.
+pub fn clean(name: &str) -> Cow<'_, str> {
+    let mut reader = Reader::new();
+    if name.chars().all(|c| reader.shows(c)) {
+        return Cow::Borrowed(name);
+    }
+    let mut reader = Reader::new();
+    let shown = name
+        .chars()
+        .map(|c| if reader.shows(c) { c } else { '\u{FFFD}' });
+    Cow::Owned(shown.collect())
 }
 
 #[cfg(test)]

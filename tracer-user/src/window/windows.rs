@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tracer_ebpf::site::SiteKey;
 
 use super::collect::CollectedSite;
-use crate::report::model::{MemoryKind, SiteWindow, Window};
+use crate::model::{MemoryKind, SiteWindow, Window};
 
 /// A path and the kind of memory.
 type Key = (SiteKey, MemoryKind);

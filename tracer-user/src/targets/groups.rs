@@ -8,9 +8,8 @@
 use std::collections::HashMap;
 
 use super::images::Image;
-use crate::leak::collect::Ages;
-use crate::leak::ledger::MappingSums;
-use crate::leak::share::{Share, Shares};
+use super::ledger::MappingSums;
+use super::share::{Ages, Share, Shares};
 
 /// A group of processes.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tracer_ebpf::site::SiteKey;
 
 use super::collect::CollectedSite;
-use crate::report::model::MemoryKind;
+use crate::model::MemoryKind;
 
 /// The call paths that the kernel does not hold any more.
 pub struct Retired {

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::model::Frame;
+use super::Frame;
 use super::name::{Name, Names};
 
 /// Frames that a call path may have when it is read.

@@ -12,14 +12,14 @@ use anyhow::Result;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::thread::image_pid;
 
-use super::endings::Status;
 use super::groups::Group;
-use crate::leak::collect::Ages;
-use crate::leak::ledger::{Ledger, MappingSums};
+use super::ledger::{Ledger, MappingSums};
+use super::share::Ages;
+use super::status::Status;
+use crate::model::{ProcessEnd, Suspicion};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
-use crate::report::model::{ProcessEnd, Suspicion};
 
 /// One process image.
 pub struct Image {

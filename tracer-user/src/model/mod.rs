@@ -6,24 +6,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::name::Name;
-use super::reading::frames;
-
-#[path = "ending.rs"]
 pub mod ending;
-#[path = "java_heap.rs"]
 pub mod java_heap;
-#[path = "java_memory.rs"]
 pub mod java_memory;
-#[path = "java_native.rs"]
 pub mod java_native;
-#[path = "jvm.rs"]
 pub mod jvm;
-#[path = "left_alone.rs"]
 pub mod left_alone;
-#[path = "untraced.rs"]
+pub mod name;
+pub mod reading;
 pub mod untraced;
 
+use self::name::Name;
+use self::reading::frames;
 pub use ending::{Outcome, PlacedProbe, Suspicion};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,

@@ -1,0 +1,5 @@
+//! What was counted until a moment, and what is new since another.
+
+pub mod collect;
+pub mod retired;
+pub mod windows;
