@@ -4,6 +4,7 @@
 mod apt;
 mod bench;
 mod build;
+mod cpu;
 mod demo;
 mod dist;
 mod fuzz;

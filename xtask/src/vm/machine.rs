@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use super::hearing::Hearing;
 use super::shared_files::SharedFiles;
+use crate::cpu;
 use crate::shell::{cannot_run, echo};
 
 /// Cores and memory of a VM.
@@ -158,7 +159,7 @@ impl Emulator {
                 Some(Said::Broken(why)) => return Ok(End::Broken(why.to_owned())),
             }
         }
-        let status = machine.qemu.wait()?;
+        let status = cpu::wait(&mut machine.qemu)?;
         Ok(match (ready, last) {
             (Some((release, boot)), Some(code)) => End::Finished {
                 release,
@@ -294,7 +295,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ended_before = self.qemu.kill();
-        let _reaped_before = self.qemu.wait();
+        let _reaped_before = cpu::wait(&mut self.qemu);
     }
 }
 
