@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod cpu;
 mod demo;
+mod deny;
 mod dist;
 mod fuzz;
 mod incidents;
@@ -23,6 +24,7 @@ mod targets;
 mod test;
 mod timeline;
 mod vm;
+mod wheel;
 
 use std::process::ExitCode;
 
