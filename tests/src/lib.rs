@@ -42,6 +42,7 @@ mod stack;
 mod target;
 pub mod terminal;
 mod tracer;
+pub mod wholeness;
 
 pub use agreement::{Agreement, Runs};
 pub use entries::{Entries, Happened};

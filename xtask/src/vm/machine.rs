@@ -195,7 +195,9 @@ impl Emulator {
             .map(|folder| folder.display().to_string())
             .collect();
         command
-            .args(["-machine", "q35,memory-backend=memory"])
+            // 7.3 was seen to hang as it set up the HPET, a clock that nothing needs
+            // beside the processor's own counter.
+            .args(["-machine", "q35,hpet=off,memory-backend=memory"])
             .arg("-object")
             .arg(format!(
                 "memory-backend-memfd,id=memory,size={MEMORY},share=on"
