@@ -5,7 +5,7 @@ use std::iter;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, StackEnd};
-use unfreed_tests::{Jdk, Program, Target, Tracer, wait_until};
+use unfreed_tests::{Jdk, Program, Target, Tracer, wait_known, wait_until};
 
 const GROWN: &str = "Heap$Grown";
 const CHURNED: &str = "Heap$Churned";
@@ -201,6 +201,7 @@ fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64, churned: u64) -> R
     let options = [&OPTIONS[..], &[flag]].concat();
     let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
     let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+    wait_known(tracer.pid(), target.pid)?;
     for _ in 0..rounds {
         target.command("grow 10007")?;
         target.command("arrays 5003")?;
