@@ -76,6 +76,14 @@ impl Jdk {
         Ok(all)
     }
 
+    /// The newest.
+    ///
+    /// # Errors
+    /// See [`Jdk::all`].
+    pub fn newest() -> Result<Self> {
+        Self::all()?.pop().context("no JDK")
+    }
+
     /// Debian's, whose tools (`jcmd`, `jstack`) tell the truth about the others.
     ///
     /// # Errors

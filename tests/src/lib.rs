@@ -38,6 +38,7 @@ mod stack;
 mod target;
 pub mod terminal;
 mod tracer;
+pub mod wholeness;
 
 pub use agreement::{Agreement, Runs};
 pub use entries::{Entries, Happened};

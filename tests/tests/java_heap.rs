@@ -5,7 +5,7 @@ use std::iter;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, StackEnd};
-use unfreed_tests::{Jdk, Program, Target, Tracer, wait_until};
+use unfreed_tests::{Jdk, Program, Target, Tracer, wait_known, wait_until};
 
 const GROWN: &str = "Heap$Grown";
 const CHURNED: &str = "Heap$Churned";
@@ -196,15 +196,16 @@ fn told(heap: &JavaHeap, name: &str) -> Result<(u64, u64)> {
 
 /// A JVM that was started with its allocation probes tells of each object:
 /// interpreted, compiled, and too many for a buffer.
-fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64) -> Result<()> {
+fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64, churned: u64) -> Result<()> {
     let program = Program::copy("Heap")?;
     let options = [&OPTIONS[..], &[flag]].concat();
     let mut target = Target::start_with(&mut jdk.command(&options, &program))?;
     let tracer = Tracer::record(target.pid, &["--java-heap"])?;
+    wait_known(tracer.pid(), target.pid)?;
     for _ in 0..rounds {
         target.command("grow 10007")?;
         target.command("arrays 5003")?;
-        target.command("churn 100003")?;
+        target.command(&format!("churn {churned}"))?;
     }
     let finished = tracer.stop()?;
     let report = finished.report()?;
@@ -214,13 +215,13 @@ fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64) -> Result<()> {
     for (name, count, size) in [
         (GROWN, rounds * 10007, SIZE),
         ("Heap$Grown[]", rounds * 5003, ARRAY),
-        (CHURNED, rounds * 100_003, SIZE),
+        (CHURNED, rounds * churned, SIZE),
     ] {
         let found = told(heap, name).with_context(problem)?;
         let what = format!("{name}: {found:?}, not {count}");
         ensure!(found == (count, count * size), "{what}, {}", problem());
     }
-    ensure!(heap.sampled.samples > rounds * (10007 + 5003 + 100_003));
+    ensure!(heap.sampled.samples > rounds * (10007 + 5003 + churned));
     ensure!(finished.stdout.contains("the JVM tells of each"));
     ensure!(report.lost() == 0, "{:?}", report.occurred());
     Ok(())
@@ -228,7 +229,7 @@ fn each_object_is_counted(jdk: &Jdk, flag: &str, rounds: u64) -> Result<()> {
 
 #[test]
 fn each_object_of_one_jvm_is_counted() -> Result<()> {
-    each_object_is_counted(&Jdk::full()?, ALLOCATED, 1)
+    each_object_is_counted(&Jdk::full()?, ALLOCATED, 1, 1009)
 }
 
 #[test]
@@ -236,7 +237,7 @@ fn each_object_is_counted_on_every_jdk() -> Result<()> {
     let flags = [ALLOCATED, "-XX:+ExtendedDTraceProbes"];
     let flags = flags.into_iter().chain(iter::repeat(ALLOCATED));
     for (jdk, flag) in iter::zip(Jdk::with_symbols()?, flags) {
-        each_object_is_counted(&jdk, flag, 3)?;
+        each_object_is_counted(&jdk, flag, 3, 100_003)?;
     }
     Ok(())
 }

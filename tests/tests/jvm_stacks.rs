@@ -5,77 +5,13 @@ use std::io::Write;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::java_stack::{ends_in, has_frame, is_java};
-use unfreed_tests::model::{Frame, Origin, Site, StackEnd};
+use unfreed_tests::java_stack::has_frame;
+use unfreed_tests::model::{Frame, Origin, StackEnd};
+use unfreed_tests::wholeness::{check, deflaters, mix_is_seen, nearly_all};
 use unfreed_tests::{Jdk, Target, Tracer, View, wait_known};
-
-/// The only caller of `calloc` in a deflater's beginning.
-const DEFLATER: [&str; 2] = ["Java_java_util_zip_Deflater_init", "calloc"];
 
 /// Rounds of `stacks.Mix` in each of its threads.
 const ROUNDS: u32 = 200;
-
-/// What stacks of Java threads have to be.
-struct Wholeness {
-    allocations: u64,
-    whole: u64,
-}
-
-impl Wholeness {
-    /// Counts allocations with a Java frame, and all whose stacks end early:
-    /// nobody knows what was on those.
-    fn of(report: &View) -> Self {
-        let counted = |site: &&Site| is_java(site) || site.stack_end != StackEnd::Start;
-        let sites: Vec<&Site> = report.sites.iter().filter(counted).collect();
-        let sum = |wanted: &dyn Fn(&Site) -> bool| {
-            let wanted = sites.iter().filter(|site| wanted(site));
-            wanted.map(|site| site.allocated_count).sum()
-        };
-        Wholeness {
-            allocations: sum(&|_| true),
-            whole: sum(&|site| site.stack_end == StackEnd::Start),
-        }
-    }
-
-    fn is_enough(&self) -> bool {
-        self.allocations > 0 && self.whole * 100 >= self.allocations * 99
-    }
-}
-
-/// At least 99 % whole and named, nothing lost.
-fn check(report: &View, jdk: &Jdk) -> Result<()> {
-    let found = Wholeness::of(report);
-    println!(
-        "{}: {} of {} stacks whole, cut {:?}",
-        jdk.name, found.whole, found.allocations, report.stacks.cut
-    );
-    for path in report.cut_paths() {
-        println!("{path}");
-    }
-    ensure!(found.is_enough(), "{:?}", report.stacks);
-    let nameless = report.nameless_java();
-    println!("{}: without names {nameless:?}", jdk.name);
-    let few = nameless.values().sum::<u64>() * 100 <= found.allocations;
-    ensure!(few, "without names: {nameless:?}");
-    // Libraries that are opened meanwhile may have been looked at late.
-    let lost = report.occurred();
-    let other = lost.iter().find(|loss| loss.cause != "late_allocator");
-    ensure!(other.is_none(), "{lost:?}");
-    Ok(())
-}
-
-/// Whether nearly all of so many calls were seen, and none that was not made:
-/// a stack that ends early has not the methods that it began with.
-fn nearly_all(seen: u64, calls: u64) -> bool {
-    seen <= calls && seen * 100 >= calls * 99
-}
-
-/// How many deflaters were begun, below `method`.
-fn deflaters(report: &View, method: &str) -> u64 {
-    let begun = |site: &&Site| ends_in(site, &DEFLATER) && has_frame(site, method);
-    let begun = report.sites.iter().filter(begun);
-    begun.map(|site| site.allocated_count).sum()
-}
 
 /// Has `stacks.Mix` do its rounds: nearly all deflaters are seen, below the methods
 /// that they were made in.
@@ -86,27 +22,9 @@ fn mixed_load(jdk: &Jdk, options: &[&str], rounds: u32) -> Result<View> {
     let calls: u64 = target.ask(&format!("work {rounds}"), "done ")?.parse()?;
     let report = tracer.stop()?.report()?;
     check(&report, jdk)?;
-    let seen = [
-        "stacks.Mix.allocate",
-        "stacks.Mix.round",
-        "stacks.Mix.rounds",
-    ]
-    .map(|method| deflaters(&report, method));
-    let all = seen.iter().all(|seen| nearly_all(*seen, calls));
-    ensure!(all, "{seen:?} of {calls} calls");
-    // Each begins where its thread does.
-    let begun = deflaters(&report, "java.lang.Thread.run");
-    ensure!(
-        nearly_all(begun, calls),
-        "{begun} of {calls} from the thread's start"
-    );
+    mix_is_seen(&report, calls)?;
     ensure!(target.finish()?.success());
     Ok(report)
-}
-
-#[test]
-fn few_stacks_of_a_mixed_load() -> Result<()> {
-    mixed_load(&Jdk::full()?, &[], 3).map(drop)
 }
 
 #[test]

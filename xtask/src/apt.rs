@@ -3,12 +3,14 @@
 //! (`DPkg::Lock::Timeout`), and none for those of its lists and its archives.
 
 use std::fmt;
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cpu;
 use crate::shell::{cannot_run, echo, say};
 
 /// What apt-get's error says of a lock, in the language of [`LANGUAGE`]:
@@ -97,16 +99,20 @@ fn run_with(command: &mut Command, patience: Patience, say: &dyn Fn(String)) -> 
 
 /// Runs it once. The result is the lock that was in the way, if one was.
 fn attempt(command: &mut Command, say: &dyn Fn(String)) -> Result<Option<String>> {
-    let child = command
+    let mut child = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| cannot_run(command))?;
-    let output = child
-        .wait_with_output()
-        .with_context(|| cannot_run(command))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
+    let mut errors = Vec::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr
+            .read_to_end(&mut errors)
+            .with_context(|| cannot_run(command))?;
+    }
+    let status = cpu::wait(&mut child).with_context(|| cannot_run(command))?;
+    let errors = String::from_utf8_lossy(&errors);
+    if status.success() {
         if !errors.is_empty() {
             say(errors.trim_end().to_owned());
         }
@@ -116,7 +122,7 @@ fn attempt(command: &mut Command, say: &dyn Fn(String)) -> Result<Option<String>
         return Ok(Some(lock.to_owned()));
     }
     say(errors.trim_end().to_owned());
-    bail!("apt-get failed: {}", output.status)
+    bail!("apt-get failed: {status}")
 }
 
 /// The lock that apt-get's errors complain of, and who holds it.

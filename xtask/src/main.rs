@@ -4,7 +4,9 @@
 mod apt;
 mod bench;
 mod build;
+mod cpu;
 mod demo;
+mod deny;
 mod dist;
 mod fuzz;
 mod incidents;
@@ -22,6 +24,7 @@ mod targets;
 mod test;
 mod timeline;
 mod vm;
+mod wheel;
 
 use std::process::ExitCode;
 

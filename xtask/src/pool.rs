@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::cpu;
 use crate::shell::{cannot_run, say};
 use crate::tally::Tally;
 use crate::timeline::Timeline;
@@ -93,11 +94,16 @@ fn several(
         Ok(tally)
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..at_a_time)
+            .map(|_| scope.spawn(|| cpu::measured(work)))
+            .collect();
         let mut tally = Tally::default();
         for worker in workers {
             match worker.join() {
-                Ok(counted) => tally += counted?,
+                Ok((counted, spent)) => {
+                    cpu::note(spent);
+                    tally += counted?;
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -125,11 +131,13 @@ pub(crate) fn one(command: &mut Command) -> Result<(Tally, String)> {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut output = Vec::new();
     io::Read::read_to_end(&mut reader, &mut output).with_context(|| cannot_run(command))?;
-    let status = child.wait().with_context(|| cannot_run(command))?;
+    let (status, spent) = cpu::measured(|| cpu::wait(&mut child));
+    let status = status.with_context(|| cannot_run(command))?;
     let output = String::from_utf8_lossy(&output);
     let mut tally = output.lines().map(Tally::of_line).sum::<Tally>();
     let took = start.elapsed().as_secs_f64();
-    let mut shown = format!("$ {line}\n{output}  took {took:.1} s");
+    let spent = spent.as_secs_f64();
+    let mut shown = format!("$ {line}\n{output}  took {took:.1} s, {spent:.1} s of processors");
     if !status.success() && tally.failed == 0 {
         shown += &format!("\nno test failed, and yet: {status}");
         tally.failed = 1;

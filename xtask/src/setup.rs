@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
 use crate::shell::{as_root_with, capture, is_root, run, say};
-use crate::{apt, jdks};
+use crate::{apt, jdks, wheel};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
 const CLIPPY: &str = "rust-web-clippy";
@@ -110,6 +110,9 @@ pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
     }
     if groups.contains(&Group::Lint) && !is_nightly(&found) {
         wanted.insert(CLIPPY);
+    }
+    if groups.contains(&Group::Lint) {
+        wanted.extend(wheel::packages());
     }
     let wants_java = groups.contains(&Group::Test) || groups.contains(&Group::Bench);
     if wants_java {
@@ -220,6 +223,12 @@ fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// Whether a program is there in a version.
+pub(crate) fn is_version(binary: &std::path::Path, version: &str) -> bool {
+    binary.is_file()
+        && capture(Command::new(binary).arg("--version")).is_ok_and(|text| text.contains(version))
+}
+
 /// A cargo subcommand from crates.io, built once into `target/tools`.
 ///
 /// # Errors
@@ -227,9 +236,7 @@ fn not_installed<'a>(packages: &[&'a str], listing: &str) -> Vec<&'a str> {
 pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<std::path::PathBuf> {
     let root = tracer_ebpf_build::tools();
     let binary = root.join("bin").join(name);
-    let is_there = binary.is_file()
-        && capture(Command::new(&binary).arg("--version")).is_ok_and(|text| text.contains(version));
-    if !is_there {
+    if !is_version(&binary, version) {
         say(format_args!(
             "{name} {version}: building it in target/tools, once"
         ));

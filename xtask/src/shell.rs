@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::cpu;
 
 /// Prints a line about what goes on, on standard error.
 pub(crate) fn say(text: impl std::fmt::Display) {
@@ -22,7 +24,10 @@ pub(crate) fn say(text: impl std::fmt::Display) {
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     echo(command);
     let start = Instant::now();
-    let status = command.status().with_context(|| cannot_run(command))?;
+    let status = command
+        .spawn()
+        .and_then(|mut child| cpu::wait(&mut child))
+        .with_context(|| cannot_run(command))?;
     if !status.success() {
         bail!("{} failed: {status}", program(command));
     }
@@ -37,16 +42,26 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     echo(command);
     let start = Instant::now();
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| cannot_run(command))?;
-    if !output.status.success() {
-        bail!("{} failed: {}", program(command), output.status);
+    let (output, status) = captured(command).with_context(|| cannot_run(command))?;
+    if !status.success() {
+        bail!("{} failed: {status}", program(command));
     }
     took(start.elapsed());
-    String::from_utf8(output.stdout)
+    String::from_utf8(output)
         .with_context(|| format!("{} wrote something else than text", program(command)))
+}
+
+fn captured(command: &mut Command) -> io::Result<(Vec<u8>, ExitStatus)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let mut output = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut output)?;
+    }
+    Ok((output, cpu::wait(&mut child)?))
 }
 
 /// Prints a command the way one would type it.
@@ -68,7 +83,7 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
-    if !std::io::stdin().is_terminal() {
+    if !io::stdin().is_terminal() {
         command.arg("--non-interactive");
     }
     command.arg(program);

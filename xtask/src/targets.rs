@@ -21,8 +21,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use tracer_ebpf_build::workspace;
 
-use crate::java;
 use crate::shell::run;
+use crate::{cpu, java};
 
 const DIRECTIVE_LINES: usize = 5;
 const C_FLAGS: &str = "-O1 -g -fno-omit-frame-pointer -Wall -Wextra -pthread";
@@ -232,11 +232,16 @@ fn in_parallel(targets: &[Target]) -> Result<()> {
     };
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..workers)
+            .map(|_| scope.spawn(|| cpu::measured(work)))
+            .collect();
         workers
             .into_iter()
             .try_for_each(|worker| match worker.join() {
-                Ok(result) => result,
+                Ok((result, spent)) => {
+                    cpu::note(spent);
+                    result
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             })
     })

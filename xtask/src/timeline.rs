@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cpu;
 use crate::libtest::timed;
 
 /// How many of the slowest tests are shown.
@@ -19,6 +20,8 @@ struct Phase {
     /// Since the run began.
     start: Duration,
     took: Duration,
+    /// Processor time of the programs that it ran.
+    cpu: Duration,
 }
 
 /// A test that has ended.
@@ -47,20 +50,21 @@ impl Timeline {
         }
     }
 
-    /// Does a part of the run, and notes how long it took.
+    /// Does a part of the run, and notes how long it took, and how much processor time.
     pub(crate) fn phase<T>(&self, name: &str, work: impl FnOnce() -> T) -> T {
         let began = Instant::now();
-        let result = work();
-        self.took(name, began, began.elapsed());
+        let (result, cpu) = cpu::measured(work);
+        self.took(name, began, began.elapsed(), cpu);
         result
     }
 
     /// Notes a part of the run that is over.
-    pub(crate) fn took(&self, name: &str, began: Instant, took: Duration) {
+    pub(crate) fn took(&self, name: &str, began: Instant, took: Duration, cpu: Duration) {
         let phase = Phase {
             name: name.to_owned(),
             start: began.saturating_duration_since(self.start),
             took,
+            cpu,
         };
         self.phases
             .lock()
@@ -98,18 +102,31 @@ impl fmt::Display for Timeline {
             .map(|phase| phase.start + phase.took)
             .max()
             .unwrap_or_default();
-        writeln!(f, "{:<34} {:>6} {:>7}", "PART", "START", "TOOK")?;
+        writeln!(
+            f,
+            "{:<34} {:>6} {:>7} {:>7}",
+            "PART", "START", "TOOK", "CPU"
+        )?;
         for phase in &phases {
             let line = format!(
-                "{:<34} {:>4.0} s {:>5.0} s  {}",
+                "{:<34} {:>4.0} s {:>5.0} s {:>5.0} s  {}",
                 phase.name,
                 phase.start.as_secs_f64(),
                 phase.took.as_secs_f64(),
+                phase.cpu.as_secs_f64(),
                 bar(phase, total)
             );
             writeln!(f, "{}", line.trim_end())?;
         }
-        writeln!(f, "{:<34} {:>6} {:>5.0} s", "all", "", total.as_secs_f64())?;
+        let cpu: Duration = phases.iter().map(|phase| phase.cpu).sum();
+        writeln!(
+            f,
+            "{:<34} {:>6} {:>5.0} s {:>5.0} s",
+            "all",
+            "",
+            total.as_secs_f64(),
+            cpu.as_secs_f64()
+        )?;
         let mut tests = self
             .tests
             .lock()
@@ -145,9 +162,13 @@ mod tests {
     fn parts_stand_in_the_order_in_which_they_began_and_tests_by_their_time() {
         let timeline = Timeline::new();
         let at = |seconds| timeline.start + Duration::from_secs(seconds);
-        timeline.took("end-to-end tests", at(50), Duration::from_secs(30));
-        timeline.took("build", at(0), Duration::from_secs(50));
-        timeline.took("5.10", at(40), Duration::from_secs(60));
+        let took = |name: &str, start, took, cpu| {
+            let seconds = Duration::from_secs;
+            timeline.took(name, at(start), seconds(took), seconds(cpu));
+        };
+        took("end-to-end tests", 50, 30, 7);
+        took("build", 0, 50, 91);
+        took("5.10", 40, 60, 50);
         let lines = [
             "test quick ... ok <0.001s>",
             "test slow ... FAILED <9.040s>",
@@ -157,11 +178,11 @@ mod tests {
         timeline.tests("5.10 roads", ["test both ... ok <61.250s>"]);
         let row = |name: &str, took: &str| format!("{name:<72} {took:>7}\n");
         let parts = "\
-PART                                START    TOOK
-build                                 0 s    50 s  ====================
-5.10                                 40 s    60 s                  ========================
-end-to-end tests                     50 s    30 s                      ============
-all                                         100 s
+PART                                START    TOOK     CPU
+build                                 0 s    50 s    91 s  ====================
+5.10                                 40 s    60 s    50 s                  ========================
+end-to-end tests                     50 s    30 s     7 s                      ============
+all                                         100 s   148 s
 ";
         assert_eq!(
             timeline.to_string(),

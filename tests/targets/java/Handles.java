@@ -18,7 +18,7 @@ class Handles {
         }
     }
 
-    private static void once(String command) {
+    static void once(String command) {
         switch (command) {
             case "keep":
                 keep(new Object());

@@ -22,7 +22,7 @@ class Started {
         }
     }
 
-    private static void stay() throws InterruptedException {
+    static void stay() throws InterruptedException {
         CountDownLatch forever = new CountDownLatch(1);
         Thread thread = new Thread(() -> await(forever));
         thread.setDaemon(true);
@@ -30,7 +30,7 @@ class Started {
     }
 
     /** The thread's end may come a little after it is told. */
-    private static void end() throws InterruptedException {
+    static void end() throws InterruptedException {
         Thread thread = new Thread(() -> {});
         thread.start();
         thread.join();

@@ -3,7 +3,7 @@
 //! targets, is a package like others.
 
 pub(crate) mod java8;
-mod wheel;
+mod temurin;
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tracer_ebpf_build::workspace;
 
-use wheel::WHEELS;
+use crate::wheel;
 
 /// Where Debian's package has the JDK that compiles.
 pub(crate) const DEBIAN: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
@@ -23,7 +23,7 @@ pub(crate) const DEBIAN: &str = "/usr/lib/jvm/java-17-openjdk-amd64";
 /// # Errors
 /// The workspace's path has a colon in it.
 pub(crate) fn homes() -> Result<OsString> {
-    let temurin = WHEELS.iter().map(wheel::Wheel::home);
+    let temurin = temurin::RUNTIMES.iter().map(temurin::Temurin::home);
     std::env::join_paths(std::iter::once(java8::home()).chain(temurin))
         .context("the list of runtimes")
 }
@@ -38,7 +38,7 @@ pub(crate) fn packages() -> Vec<&'static str> {
 /// # Errors
 /// One cannot be fetched, is another than we pinned, or does not run.
 pub(crate) fn ensure() -> Result<()> {
-    wheel::ensure()?;
+    temurin::ensure()?;
     java8::ensure()
 }
 

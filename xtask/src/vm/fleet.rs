@@ -12,6 +12,7 @@ use tracer_ebpf_build::workspace;
 use super::machine::{Boot, Emulator, End, Limits};
 use super::{initramfs, kernels};
 use crate::build::target_dir;
+use crate::cpu;
 use crate::packages::Packages;
 
 /// VMs at a time: what two cores bear.
@@ -44,6 +45,8 @@ pub(super) struct Ended {
     pub(super) restarts: Vec<String>,
     pub(super) began: Instant,
     pub(super) total: Duration,
+    /// Processor time of the emulator and of the daemon that shares files.
+    pub(super) cpu: Duration,
 }
 
 /// What is heard of a VM while it runs.
@@ -105,12 +108,14 @@ impl Fleet {
                 let began = Instant::now();
                 let mut restarts = Vec::new();
                 let hear = |heard: Heard| on_heard(index, heard);
-                let end = self.run_one(vm, script, limits, &mut restarts, &hear);
+                let (end, cpu) =
+                    cpu::measured(|| self.run_one(vm, script, limits, &mut restarts, &hear));
                 let ended = Ended {
                     end,
                     restarts,
                     began,
                     total: began.elapsed(),
+                    cpu,
                 };
                 if let Ok(mut ends) = ends.lock() {
                     ends.push((index, ended));

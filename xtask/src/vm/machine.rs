@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use super::hearing::Hearing;
 use super::shared_files::SharedFiles;
+use crate::cpu;
 use crate::shell::{cannot_run, echo};
 
 /// Cores and memory of a VM.
@@ -158,7 +159,7 @@ impl Emulator {
                 Some(Said::Broken(why)) => return Ok(End::Broken(why.to_owned())),
             }
         }
-        let status = machine.qemu.wait()?;
+        let status = cpu::wait(&mut machine.qemu)?;
         Ok(match (ready, last) {
             (Some((release, boot)), Some(code)) => End::Finished {
                 release,
@@ -194,7 +195,9 @@ impl Emulator {
             .map(|folder| folder.display().to_string())
             .collect();
         command
-            .args(["-machine", "q35,memory-backend=memory"])
+            // 7.3 was seen to hang as it set up the HPET, a clock that nothing needs
+            // beside the processor's own counter.
+            .args(["-machine", "q35,hpet=off,memory-backend=memory"])
             .arg("-object")
             .arg(format!(
                 "memory-backend-memfd,id=memory,size={MEMORY},share=on"
@@ -294,7 +297,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ended_before = self.qemu.kill();
-        let _reaped_before = self.qemu.wait();
+        let _reaped_before = cpu::wait(&mut self.qemu);
     }
 }
 

@@ -190,7 +190,12 @@ fn run_tests(
             }
             End::Broken(why) | End::Died(why) => row.broken = Some(why),
         }
-        timeline.took(&format!("VM {}", row.release), ended.began, ended.total);
+        timeline.took(
+            &format!("VM {}", row.release),
+            ended.began,
+            ended.total,
+            ended.cpu,
+        );
         transcript.note_times(series, timeline);
         for (test, said) in &row.outcome.failed {
             say(format_args!("\n{} failed {test}:\n{said}", row.release));

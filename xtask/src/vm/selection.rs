@@ -42,7 +42,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "changes",
         Choice::Only(&[
             "a_table_ends_with_its_library",
-            "return_addresses_that_were_hijacked_before",
+            "a_few_return_addresses_that_were_hijacked_before",
         ]),
     ),
     (
@@ -70,26 +70,18 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("java_memory", Choice::Only(&[])),
     ("java_native", Choice::Only(&[])),
     ("jvm_attach", Choice::Only(&[])),
-    // Keys of their own among live blocks; one JVM each.
-    (
-        "jvm_handles",
-        Choice::Only(&["handles_of_a_program_that_ended_were_live_at_its_end"]),
-    ),
-    (
-        "jvm_started",
-        Choice::Only(&["threads_of_a_process_that_ended_were_alive_at_its_end"]),
-    ),
-    // Names, sizes and ends are the JVM's matter, walks the kernel's too.
+    // Walks, keys of their own among live blocks, a ring of its own for compiled
+    // code: one JVM for all.
+    ("jvm_all", Choice::All),
+    ("jvm_handles", Choice::Only(&[])),
+    ("jvm_started", Choice::Only(&[])),
+    ("jvm_stacks", Choice::Only(&[])),
+    ("jvm_thrown", Choice::Only(&[])),
+    // Names, sizes and ends are the JVM's matter.
     ("jvm_ends", Choice::Only(&[])),
     ("jvm_names", Choice::Only(&[])),
-    ("jvm_stacks", Choice::Only(&["few_stacks_of_a_mixed_load"])),
     // Three minutes each. That the probes can be placed, handles show too.
     ("jvm_probes", Choice::Only(&[])),
-    // What the kernel is told of code, in a ring of its own.
-    (
-        "jvm_thrown",
-        Choice::Only(&["code_that_is_gone_has_its_name"]),
-    ),
     (
         "lifecycle",
         Choice::Only(&[
@@ -157,10 +149,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "too_many_live_blocks_are_counted_as_lost",
         ]),
     ),
-    // It starts every JVM.
+    // Of what the tests share, what asks the kernel.
     (
         "unfreed_tests",
-        Choice::AllBut(&["jdk::tests::all_that_must_be_at_hand_is"]),
+        Choice::Only(&[
+            "entries::tests::what_happens_is_told_in_order",
+            "kernel::tests::a_process_without_bpf_has_no_objects",
+            "kernel::tests::own_code_is_not_patched",
+        ]),
     ),
     (
         "threads",

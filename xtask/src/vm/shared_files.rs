@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use crate::cpu;
 use crate::shell::{as_root, cannot_run, echo, is_root};
 
 /// The daemon that shares the host's files with one VM. It ends when its first
@@ -61,6 +62,6 @@ impl Drop for SharedFiles {
         if is_root() {
             let _ended_before = self.daemon.kill();
         }
-        let _reaped_before = self.daemon.wait();
+        let _reaped_before = cpu::wait(&mut self.daemon);
     }
 }

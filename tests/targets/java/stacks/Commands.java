@@ -5,15 +5,15 @@ import java.io.BufferedReader;
 import java.io.InputStreamReader;
 
 /** Does what standard input says, a line at a time. */
-final class Commands {
-    interface Command {
+public final class Commands {
+    public interface Command {
         /** Returns what is printed behind {@code done}. */
         Object run(String[] words) throws Exception;
     }
 
     private Commands() {}
 
-    static void serve(Command command) throws Exception {
+    public static void serve(Command command) throws Exception {
         BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
         System.out.println(Pid.own() + " ready");
         for (String line; (line = input.readLine()) != null; ) {

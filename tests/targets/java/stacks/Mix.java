@@ -105,10 +105,17 @@ public class Mix {
     private static long work(int rounds) throws InterruptedException {
         long before = calls.get();
         for (int left = rounds; left > 0; left -= CYCLE) {
-            for (Thread thread : start(Math.min(left, CYCLE))) {
-                thread.join();
-            }
+            workOnce(Math.min(left, CYCLE));
             collect();
+        }
+        return calls.get() - before;
+    }
+
+    /** So many rounds in each of three new threads, after which no class is unloaded. */
+    public static long workOnce(int rounds) throws InterruptedException {
+        long before = calls.get();
+        for (Thread thread : start(rounds)) {
+            thread.join();
         }
         return calls.get() - before;
     }
@@ -130,7 +137,8 @@ public class Mix {
         return threads;
     }
 
-    private static void rounds(int rounds) {
+    /** Rounds in the calling thread. */
+    public static void rounds(int rounds) {
         try {
             for (int round = 0; round < rounds; round++) {
                 round(round);

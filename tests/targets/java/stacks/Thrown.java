@@ -12,7 +12,7 @@ import java.util.zip.Inflater;
  * {@code hold N} has N classes compiled and kept, which {@code use} has allocate
  * and throws away.
  */
-class Thrown {
+public class Thrown {
     public static final class Work implements IntConsumer {
         private static final int WARM = 30_000;
 
@@ -51,7 +51,8 @@ class Thrown {
         return (IntConsumer) copy.getDeclaredConstructor().newInstance();
     }
 
-    private static int run(String name, int count) throws ReflectiveOperationException {
+    /** Does what it is told to: {@code round}, {@code hold} or {@code use}. */
+    public static int run(String name, int count) throws ReflectiveOperationException {
         if (name.equals("use")) {
             while (!held.isEmpty()) {
                 held.remove(held.size() - 1).accept(CALLS);
