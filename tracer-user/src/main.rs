@@ -6,6 +6,7 @@ mod alone;
 mod attach;
 mod cli;
 mod commands;
+mod engine;
 mod jvm;
 mod kernel;
 mod model;

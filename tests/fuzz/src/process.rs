@@ -12,6 +12,8 @@ pub mod file;
 pub mod handle;
 #[path = "../../../tracer-user/src/process/maps.rs"]
 pub mod maps;
+#[path = "../../../tracer-user/src/process/perf_map.rs"]
+pub mod perf_map;
 #[path = "../../../tracer-user/src/process/record.rs"]
 mod record;
 #[path = "../../../tracer-user/src/process/room.rs"]

@@ -4,7 +4,5 @@
 pub mod demangle;
 #[path = "../../../tracer-user/src/symbolize/elf.rs"]
 pub mod elf;
-#[path = "../../../tracer-user/src/symbolize/perf_map.rs"]
-pub mod perf_map;
 #[path = "../../../tracer-user/src/symbolize/symbols.rs"]
 pub mod symbols;

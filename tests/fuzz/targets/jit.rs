@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use unfreed_fuzz::process::address::CodeAddress;
-use unfreed_fuzz::symbolize::perf_map::PerfMap;
+use unfreed_fuzz::process::perf_map::PerfMap;
 
 /// Much less than many inputs have, so that it is reached, bytes.
 const BUDGET: usize = 2048;

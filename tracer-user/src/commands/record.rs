@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
+use crate::engine::{Options, preflight};
 use crate::model::Untraced;
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
@@ -20,12 +21,12 @@ use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
 use crate::report::gate;
 use crate::report::output::{self, Output};
+use crate::session::Session;
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, Session, preflight};
 use crate::tables::Builder;
 
 /// The kernel is not asked more often what happened.

@@ -11,15 +11,16 @@ use anyhow::{Context, Result};
 
 use super::record::{End, Plan, announce, finish, runtime, trace};
 use crate::cli::args::RunArgs;
+use crate::engine::{Options, preflight};
 use crate::privilege::caller::Caller;
 use crate::privilege::capability::{Duties, Phase, SIGNAL, with};
 use crate::privilege::program::Rights;
 use crate::report::output;
+use crate::session::Session;
 use crate::session::hold::Program;
 use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
-use crate::session::{Options, Session, preflight};
 use crate::tables::Builder;
 use crate::visible::clean;
 

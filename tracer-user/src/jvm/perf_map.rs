@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::frames::JavaFrame;
 use super::klass::stable;
-use crate::symbolize::perf_map::PerfMap;
+use crate::process::perf_map::PerfMap;
 
 /// The methods of a perf map, each with the place of its code.
 pub fn methods(text: &[u8]) -> Vec<(Range<u64>, JavaFrame)> {

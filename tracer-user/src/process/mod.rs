@@ -10,6 +10,7 @@ pub mod handle;
 pub mod maps;
 pub mod numbered;
 pub mod pages;
+pub mod perf_map;
 mod record;
 pub mod room;
 mod segments;

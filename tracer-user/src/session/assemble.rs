@@ -14,7 +14,7 @@ use crate::model::{
     Totals,
 };
 use crate::process::code::CodeSpace;
-use crate::targets::images::{Image, is_own};
+use crate::targets::images::Image;
 use crate::window::collect::{CollectedSite, Cutoff, collect};
 
 impl Session {
@@ -27,9 +27,9 @@ impl Session {
         let now = self.now();
         self.refresh_code(now);
         if self.options.threads {
-            self.threads.read_all(&self.images, &self.jvms);
+            self.threads.read_all(&self.images, &self.java.jvms);
         }
-        let mut collected = collect(&self.object, &self.images, &self.cutoffs(now), now)?;
+        let mut collected = collect(&self.engine.object, &self.images, &self.cutoffs(now), now)?;
         collected.extend(self.retired.iter().cloned());
         let totals = self.sum(&collected);
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
@@ -44,7 +44,7 @@ impl Session {
             groups.extend(self.nameless(group, process, own));
         }
         let (java_heap, samples) = self.java_heaps();
-        let machine_hits = self.machines.hits(&self.object);
+        let machine_hits = self.java.machines.hits(&self.engine.object);
         let report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -73,7 +73,7 @@ impl Session {
             report,
             groups,
             samples,
-            files: self.tables.files().clone(),
+            files: self.engine.tables.files().clone(),
             began: self.began.1,
         })
     }
@@ -90,12 +90,12 @@ impl Session {
         let mut codes: HashMap<u64, Arc<CodeSpace>> = HashMap::new();
         let site = |mut site: CollectedSite| {
             if site.names.is_none() {
-                site.names = Some(self.names.of(site.index, &site.frames, site.seen));
+                site.names = Some(self.java.names.of(site.index, &site.frames, site.seen));
             }
             if let Some(thread) = &mut site.thread {
                 thread.name = self.threads.name(site.image, thread).to_owned();
             }
-            let machine = self.machines.get(site.image);
+            let machine = self.java.machines.get(site.image);
             let survived = machine.and_then(|machine| machine.survived(site.oldest?));
             let code = codes.entry(site.image).or_insert_with(|| {
                 let own = self.code_of(&site).map(|code| Arc::new(code.view()));
@@ -139,10 +139,12 @@ impl Session {
 
     /// How stacks end, as the kernel side has it.
     pub fn stacks(&self) -> Stacks {
+        let known = |image| self.images.index_of(image).is_some();
         let sites = self
+            .engine
             .object
             .used_sites()
-            .filter(|(_, site)| !is_own(site.image));
+            .filter(|(_, site)| known(site.image));
         Stacks::count(sites.map(|(_, site)| (stack_end(site.end), site.allocated_count)))
     }
 
@@ -275,12 +277,12 @@ impl Session {
         });
         losses.push(Loss {
             cause: "left_alone".to_owned(),
-            count: self.losses.left_alone,
+            count: self.engine.losses.left_alone,
             meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "hooked_while_traced".to_owned(),
-            count: self.losses.withdrawn,
+            count: self.engine.losses.withdrawn,
             meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
         });
         losses.push(Loss {
@@ -290,7 +292,7 @@ impl Session {
         });
         losses.push(Loss {
             cause: "code_events".to_owned(),
-            count: self.losses.code_events,
+            count: self.engine.losses.code_events,
             meaning: "records of newly mapped code that were lost: frames in it may have no name"
                 .to_owned(),
         });
@@ -306,12 +308,12 @@ impl Session {
         });
         losses.push(Loss {
             cause: "unpublished_code".to_owned(),
-            count: self.losses.unpublished,
+            count: self.engine.losses.unpublished,
             meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),
         });
         losses.push(Loss {
             cause: "tracepoint_missed".to_owned(),
-            count: self.object.left_out(),
+            count: self.engine.object.left_out(),
             meaning: "starts and ends of threads and programs, and changed mappings, of any process, that the kernel kept from us while it preempted us: an upper bound of what we missed of these processes".to_owned(),
         });
         losses
@@ -340,11 +342,11 @@ impl Session {
             + machine_hits;
         let (return_hits, nanoseconds_per_return) = self.return_hits();
         let others = probe_hits.saturating_sub(return_hits);
-        let nanoseconds =
-            others as f64 * self.nanoseconds_per_hit + return_hits as f64 * nanoseconds_per_return;
+        let nanoseconds = others as f64 * self.engine.nanoseconds_per_hit
+            + return_hits as f64 * nanoseconds_per_return;
         Overhead {
             probe_hits,
-            nanoseconds_per_hit: self.nanoseconds_per_hit,
+            nanoseconds_per_hit: self.engine.nanoseconds_per_hit,
             return_hits,
             nanoseconds_per_return,
             target_seconds: nanoseconds / 1e9,
@@ -356,9 +358,9 @@ impl Session {
     /// Hits of the probes of JVMs' handles and threads that were followed. The
     /// end of a thread is no hit.
     fn other_hits(&self) -> u64 {
-        let handles = self.object.handles();
+        let handles = self.engine.object.handles();
         let handles = handles.map(|(_, site)| 2 * site.allocated_count + site.freed_count);
-        let threads = self.object.threads();
+        let threads = self.engine.object.threads();
         let threads = threads.map(|(_, site)| 2 * site.allocated_count);
         let retired = self.retired.iter().map(|site| match site.kind {
             MemoryKind::JniHandle => 2 * site.allocated.0 + site.freed.0,

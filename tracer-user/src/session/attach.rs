@@ -102,7 +102,7 @@ impl Session {
             heaps += usize::from(self.probe(pid, &allocator)?);
         }
         self.check_any_heap(pid, heaps)?;
-        self.machines.look_at(&[pid]);
+        self.java.machines.look_at(&[pid]);
         self.probe_machines();
         let was_asked_for = |target: &Target| target.pid == pid && !target.descends;
         if self.options.survived > 0 && self.targets.iter().any(was_asked_for) {
@@ -153,9 +153,9 @@ impl Session {
 
     pub(super) fn admit(&mut self, target: Target) -> Result<()> {
         let time = monotonic_ns();
-        let image = self.object.admit(target.pid, time)?;
+        let image = self.engine.object.admit(target.pid, time)?;
         if let Err(error) = self.images.attach(target.pid, image, time) {
-            self.object.dismiss(target.pid, image);
+            self.engine.object.dismiss(target.pid, image);
             return Err(error);
         }
         if !target.is_alive() {
@@ -169,10 +169,10 @@ impl Session {
     /// probed.
     pub(super) fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<bool> {
         let scope = self.scope(pid);
-        if self.probes.cover(scope, allocator.file.mapped) {
+        if self.engine.probes.cover(scope, allocator.file.mapped) {
             let heap = |function: &AllocatorFunction| function.probed == Probed::Free;
             let free = allocator.functions.iter().find(|function| heap(function));
-            let mut places = self.probes.places(scope);
+            let mut places = self.engine.probes.places(scope);
             return Ok(places.any(|(file, offsets)| {
                 file.mapped == allocator.file.mapped
                     && free.is_some_and(|free| offsets.contains(&free.probe_offset()))
@@ -185,8 +185,11 @@ impl Session {
         if allocator.functions.is_empty() {
             return Ok(false);
         }
-        let placed = self.probes.attach(&mut self.object, &allocator, scope)?;
-        self.placed.push(placed);
+        let placed = self
+            .engine
+            .probes
+            .attach(&mut self.engine.object, &allocator, scope)?;
+        self.engine.placed.push(placed);
         Ok(has_heap)
     }
 }

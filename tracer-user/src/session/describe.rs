@@ -57,7 +57,8 @@ impl Session {
                 probe.result
             )
         };
-        self.placed
+        self.engine
+            .placed
             .iter()
             .flat_map(|placed| &placed.probes)
             .map(describe)
@@ -66,7 +67,7 @@ impl Session {
 
     /// Each unwind table, for `-v`.
     pub fn describe_tables(&self) -> Vec<String> {
-        self.tables.describe()
+        self.engine.tables.describe()
     }
 
     /// The functions that are not probed in a process, in files that `is_mapped`.
@@ -75,7 +76,8 @@ impl Session {
         pid: u32,
         is_mapped: impl Fn(FileId) -> bool,
     ) -> Vec<UnseenFunction> {
-        self.placed
+        self.engine
+            .placed
             .iter()
             .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
             .flat_map(|placed| placed.unseen.clone())
@@ -84,7 +86,8 @@ impl Session {
 
     /// The probes that fire in a process, in files that `is_mapped`.
     pub(super) fn probes_of(&self, pid: u32, is_mapped: impl Fn(FileId) -> bool) -> Vec<Probe> {
-        self.placed
+        self.engine
+            .placed
             .iter()
             .filter(|placed| placed.scope == self.scope(pid) && is_mapped(placed.file))
             .flat_map(|placed| placed.probes.clone())

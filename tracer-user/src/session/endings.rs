@@ -40,12 +40,12 @@ impl Session {
         let outcome = self.outcome(image)?;
         let (ended, _) = image.ended?;
         let scope = self.scope(image.pid);
-        let touched = self.probes.touched(scope)?;
+        let touched = self.engine.probes.touched(scope)?;
         let after = ended.saturating_sub(touched) as f64 / 1e9;
         if !outcome.is_suspicious(after) {
             return None;
         }
-        let own = self.probes.guarded();
+        let own = self.engine.probes.guarded();
         let own = own.filter(|guarded| guarded.scope == scope && self.has_mapped(image, guarded));
         Some(Suspicion {
             after,
@@ -64,6 +64,7 @@ impl Session {
     fn placed_in(&self, guarded: &Guarded) -> Vec<PlacedProbe> {
         let build_id = build_id_of(&guarded.file);
         let probes: Vec<_> = self
+            .engine
             .placed
             .iter()
             .flat_map(|placed| &placed.probes)

@@ -112,7 +112,7 @@ impl Session {
                 continue;
             }
             let time = monotonic_ns();
-            match self.object.adopt(pid, time) {
+            match self.engine.object.adopt(pid, time) {
                 Ok(Some(image)) => new.push(Adopted {
                     pid,
                     image,
@@ -133,7 +133,7 @@ impl Session {
             pid, image, time, ..
         } = *child;
         if Target::start_of_living(pid) != child.started {
-            self.object.dismiss(pid, image);
+            self.engine.object.dismiss(pid, image);
             return Ok(false);
         }
         let admitted = Target::find(pid).and_then(|target| {
@@ -146,7 +146,7 @@ impl Session {
                 Ok(true)
             }
             Err(error) => {
-                self.object.dismiss(pid, image);
+                self.engine.object.dismiss(pid, image);
                 if Target::start_of_living(pid) == child.started {
                     self.give_up(pid, &error)?;
                 }

@@ -39,18 +39,21 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn poll(&mut self) -> Result<()> {
-        self.object.flush_log();
+        self.engine.object.flush_log();
         // Right before: what it places would go over a hook.
         self.guard_code();
         self.release_children();
-        self.jvms.poll();
-        self.jvms.find_heaps(&mut self.images);
-        self.native.begin(&self.jvms);
-        self.codes.drain(&mut self.object);
-        self.names.poll(&self.object, &mut self.jvms, &self.codes);
+        self.java.jvms.poll();
+        self.java.jvms.find_heaps(&mut self.images);
+        self.java.native.begin(&self.java.jvms);
+        self.java.codes.drain(&mut self.engine.object);
+        self.java
+            .names
+            .poll(&self.engine.object, &mut self.java.jvms, &self.java.codes);
         self.poll_code()?;
         if self.options.threads {
-            self.threads.poll(&self.object, &self.images, &self.jvms);
+            self.threads
+                .poll(&self.engine.object, &self.images, &self.java.jvms);
         }
         self.note_orphans();
         self.look_at_configurations()?;
@@ -80,7 +83,7 @@ impl Session {
         self.publish_code();
         self.probe_machines();
         self.drain_machines();
-        self.codes.drain(&mut self.object);
+        self.java.codes.drain(&mut self.engine.object);
         Ok(())
     }
 
@@ -91,28 +94,32 @@ impl Session {
     /// Fails if the kernel does.
     pub fn settle_code(&mut self, patience: Duration) -> Result<()> {
         self.poll_code()?;
-        self.tables.settle(patience);
+        self.engine.tables.settle(patience);
         self.unpublished
-            .extend(self.tables.pending().into_iter().map(image_pid));
+            .extend(self.engine.tables.pending().into_iter().map(image_pid));
         self.publish_code();
         Ok(())
     }
 
     /// Frees children that were forked since the last time from the probes.
     fn release_children(&mut self) {
-        let forks = self.object.forks.get(0).unwrap_or(0);
-        let (known, at) = self.released;
-        if self.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
-            self.probes.release_children(&mut self.object);
-            self.released = (forks, Instant::now());
+        let forks = self.engine.object.forks.get(0).unwrap_or(0);
+        let (known, at) = self.engine.released;
+        if self.engine.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
+            self.engine.probes.release_children(&mut self.engine.object);
+            self.engine.released = (forks, Instant::now());
         }
     }
 
     pub(super) fn drain_code(&mut self) -> Result<()> {
         let mut changes = Vec::new();
-        let (images, follow, losses) = (&mut self.images, self.options.follow, &mut self.losses);
-        let tables = &mut self.tables;
-        self.watch.drain(&mut |event| {
+        let (images, follow, losses) = (
+            &mut self.images,
+            self.options.follow,
+            &mut self.engine.losses,
+        );
+        let tables = &mut self.engine.tables;
+        self.engine.watch.drain(&mut |event| {
             let mut place = None;
             match &event {
                 CodeEvent::Lost { count, .. } => losses.code_events += count,
@@ -144,7 +151,7 @@ impl Session {
         pids.sort_unstable();
         pids.dedup();
         self.unpublished.extend(&pids);
-        self.machines.look_at(&pids);
+        self.java.machines.look_at(&pids);
         self.guard_changed(&pids);
         for pid in pids {
             self.reconsider_or_give_up(pid)?;
@@ -157,8 +164,8 @@ impl Session {
     /// Tells the kernel side of code that is new, or whose table is.
     pub(super) fn publish_code(&mut self) {
         let mut pids = std::mem::take(&mut self.unpublished);
-        if self.tables.settle(Duration::ZERO) {
-            pids.extend(self.tables.pending().into_iter().map(image_pid));
+        if self.engine.tables.settle(Duration::ZERO) {
+            pids.extend(self.engine.tables.pending().into_iter().map(image_pid));
         }
         pids.sort_unstable();
         pids.dedup();
@@ -178,7 +185,7 @@ impl Session {
             let Some(image) = self.images.get(index).map(|image| image.id) else {
                 return;
             };
-            let as_of = self.tables.replaced(image);
+            let as_of = self.engine.tables.replaced(image);
             let Some(code) = self.images.look(index, monotonic_ns()) else {
                 return;
             };
@@ -188,8 +195,13 @@ impl Session {
             }
             last = Some(ranges);
             let java = self.java_code(index, image);
-            if self.tables.publish(image, &code, &java, as_of).is_err() {
-                self.losses.unpublished += 1;
+            if self
+                .engine
+                .tables
+                .publish(image, &code, &java, as_of)
+                .is_err()
+            {
+                self.engine.losses.unpublished += 1;
                 return;
             }
         }
@@ -204,13 +216,13 @@ impl Session {
         };
         let scope = self.scope(image_pid(image));
         let mut watch = Watch {
-            probes: &mut self.probes,
-            object: &mut self.object,
-            machines: &mut self.machines,
+            probes: &mut self.engine.probes,
+            object: &mut self.engine.object,
+            machines: &mut self.java.machines,
             own_probes: self.options.jvm_probes,
         };
-        let (wants_heap, codes) = (!self.java_heaps.is_empty(), &mut self.codes);
-        self.jvms.look(image, code, |jvm| {
+        let (wants_heap, codes) = (!self.java.heaps.is_empty(), &mut self.java.codes);
+        self.java.jvms.look(image, code, |jvm| {
             let (library, object) = (&jvm.library, &mut *watch.object);
             let freed_code = watch.probes.watch_freed_code(object, library, scope);
             if freed_code.is_ok() {
@@ -242,17 +254,19 @@ impl Session {
                 continue;
             };
             let id = (file.mapped, code.is_program(mapping));
-            if self.probes.cover(scope, file.mapped) || self.without_allocator.contains(&id) {
+            if self.engine.probes.cover(scope, file.mapped)
+                || self.engine.without_allocator.contains(&id)
+            {
                 continue;
             }
             match allocator::in_file(file, &mapping.display_name(), id.1) {
                 Ok(Some(allocator)) => found.push(allocator),
                 // Each file is read once, however many processes map it.
-                Ok(None) | Err(_) => drop(self.without_allocator.insert(id)),
+                Ok(None) | Err(_) => drop(self.engine.without_allocator.insert(id)),
             }
         }
         for allocator in found {
-            if self.probes.cover(scope, allocator.file.mapped) {
+            if self.engine.probes.cover(scope, allocator.file.mapped) {
                 continue;
             }
             match self.probe(pid, &allocator) {
@@ -271,7 +285,7 @@ impl Session {
         let mut replaced = Vec::new();
         let mut orphaned = Vec::new();
         let mut fresh = Vec::new();
-        while let Some(item) = self.object.events.next() {
+        while let Some(item) = self.engine.object.events.next() {
             let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
                 continue;
             };
@@ -285,11 +299,11 @@ impl Session {
                 }
                 Change::NewCode(pid) => self.unpublished.push(pid),
                 Change::Renamed { old, pid } => {
-                    self.tables.forget(old);
+                    self.engine.tables.forget(old);
                     self.unpublished.push(pid);
                 }
                 Change::ReplacedCode(image) => {
-                    let sharers = self.tables.sharers(image);
+                    let sharers = self.engine.tables.sharers(image);
                     self.unpublished.extend(sharers.into_iter().map(image_pid));
                     self.unpublished.push(image_pid(image));
                 }
@@ -303,7 +317,7 @@ impl Session {
         for pid in fresh {
             // What was hooked in the old image is not in the new one.
             let scope = self.scope(pid);
-            if scope != Scope::Everyone && self.probes.forgive(scope) {
+            if scope != Scope::Everyone && self.engine.probes.forgive(scope) {
                 let probed = self.probe_new_code(pid);
                 self.or_give_up(pid, probed)?;
             }
@@ -322,12 +336,12 @@ impl Session {
         if scope == Scope::Everyone {
             return Ok(());
         }
-        self.losses.late_allocators += 1;
-        self.probes.uncover(scope);
-        self.machines.uncover(scope);
+        self.engine.losses.late_allocators += 1;
+        self.engine.probes.uncover(scope);
+        self.java.machines.uncover(scope);
         // Its frees are not told any more.
-        self.codes.forget_process(pid);
-        self.machines.look_at(&[pid]);
+        self.java.codes.forget_process(pid);
+        self.java.machines.look_at(&[pid]);
         self.probe_new_code(pid)
     }
 
@@ -354,7 +368,7 @@ impl Session {
             self.images.end(*index, time, ProcessEnd::Exited);
             if let Some(image) = self.images.get(*index) {
                 let pid = image.pid;
-                self.object.dismiss(pid, image.id);
+                self.engine.object.dismiss(pid, image.id);
                 let mut targets = self.targets.iter_mut();
                 if let Some(target) = targets.find(|target| target.pid == pid) {
                     target.has_ended = true;
@@ -371,10 +385,10 @@ impl Session {
     pub(super) fn retire(&mut self, ended: &[usize]) -> Result<()> {
         self.drain_machines();
         for image in ended.iter().filter_map(|index| self.images.get(*index)) {
-            self.tables.forget(image.id);
-            self.machines.retire(&mut self.object, image.id);
-            self.jvms.forget(image.id);
-            self.codes.forget(image.id);
+            self.engine.tables.forget(image.id);
+            self.java.machines.retire(&mut self.engine.object, image.id);
+            self.java.jvms.forget(image.id);
+            self.java.codes.forget(image.id);
         }
         for index in ended {
             self.forget_signs(*index);
@@ -383,16 +397,16 @@ impl Session {
             .iter()
             .filter(|index| self.may_have_hidden_allocator(**index))
             .count();
-        self.losses.late_allocators += unseen as u64;
-        self.leaving.extend_from_slice(ended);
+        self.engine.losses.late_allocators += unseen as u64;
+        self.leaving.next.extend_from_slice(ended);
         Ok(())
     }
 
     /// Has images that ended leave what they held to their groups, at most so
     /// often: all live blocks have to be read for that.
     pub(super) fn settle_ended(&mut self, at_once: bool) -> Result<()> {
-        let (leaving, since) = (&mut self.leaving, &mut self.left_at);
-        let nobody = leaving.is_empty() && self.left_behind.is_empty();
+        let (leaving, since) = (&mut self.leaving.next, &mut self.leaving.at);
+        let nobody = leaving.is_empty() && self.leaving.kept.is_empty();
         if nobody || (!at_once && since.elapsed() < SETTLE) {
             return Ok(());
         }
@@ -409,8 +423,8 @@ impl Session {
             .collect();
         self.forget_the_childless(&ids)?;
         self.settle_internal_frees(&ids.iter().copied().collect())?;
-        let makers: HashSet<u64> = self.object.local_makers().collect();
-        leaving.extend(std::mem::take(&mut self.left_behind));
+        let makers: HashSet<u64> = self.engine.object.local_makers().collect();
+        leaving.extend(std::mem::take(&mut self.leaving.kept));
         for index in leaving {
             let Some((id, pid)) = self.images.get(index).map(|image| (image.id, image.pid)) else {
                 continue;
@@ -420,12 +434,12 @@ impl Session {
             let is_target = self.is_asked_for(pid);
             if self.images.remembered.contains(&id) {
                 // Descendants of it run, and have copies of its blocks.
-                self.left_behind.insert(index);
+                self.leaving.kept.insert(index);
             } else if !makers.contains(&id) && !is_target {
                 self.images.forget(index);
             }
         }
-        self.left_at = Instant::now();
+        self.leaving.at = Instant::now();
         Ok(())
     }
 
@@ -435,11 +449,11 @@ impl Session {
         if ended.is_empty() {
             return Ok(HashMap::new());
         }
-        let heaps = last_heaps(&self.object, ended)?;
+        let heaps = last_heaps(&self.engine.object, ended)?;
         // First: their children have a copy.
         self.leave_to_children(&heaps.blocks)?;
         let keys: Vec<_> = heaps.blocks.iter().map(|(key, _)| *key).collect();
-        self.object.delete_live(&keys)?;
+        self.engine.object.delete_live(&keys)?;
         Ok(heaps.ages)
     }
 
@@ -453,7 +467,7 @@ impl Session {
             return false;
         };
         let scope = self.scope(image.pid);
-        let is_probed = |file| self.probes.cover(scope, file);
+        let is_probed = |file| self.engine.probes.cover(scope, file);
         let is_file = |name: &MappingName| matches!(name, MappingName::File(_));
         !code.current().any(|mapping| is_probed(mapping.range.file))
             && code

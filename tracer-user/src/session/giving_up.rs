@@ -50,7 +50,7 @@ impl Session {
     /// Fails if the kernel does.
     pub(super) fn give_up(&mut self, pid: u32, error: &Error) -> Result<()> {
         let mut untraced = Untraced::never(pid, error);
-        if self.object.is_active() {
+        if self.engine.object.is_active() {
             untraced.at = Some(self.since_start(self.now()));
         }
         let index = self.images.current(pid);
@@ -59,24 +59,24 @@ impl Session {
             if !name.is_empty() {
                 name.clone_into(&mut untraced.process);
             }
-            self.object.dismiss(pid, image.id);
+            self.engine.object.dismiss(pid, image.id);
         }
         if !self.is_missed(pid) {
             self.note(untraced);
         }
         let scope = self.scope(pid);
         if scope != Scope::Everyone {
-            self.probes.remove(scope);
-            self.machines.uncover(scope);
-            self.codes.forget_process(pid);
+            self.engine.probes.remove(scope);
+            self.java.machines.uncover(scope);
+            self.java.codes.forget_process(pid);
         }
-        self.java_heaps.retain(|watch| watch.pid() != pid);
+        self.java.heaps.retain(|watch| watch.pid() != pid);
         self.guard_no_more(pid);
-        if !self.object.is_active() {
+        if !self.engine.object.is_active() {
             // It has never been traced.
             self.targets.retain(|target| target.pid != pid);
             if scope != Scope::Everyone {
-                self.placed.retain(|placed| placed.scope != scope);
+                self.engine.placed.retain(|placed| placed.scope != scope);
             }
         }
         let Some(index) = index else {

@@ -107,7 +107,7 @@ impl Session {
     }
 
     fn probed(&self) -> Vec<Probed> {
-        let guarded = self.probes.guarded();
+        let guarded = self.engine.probes.guarded();
         guarded
             .filter(|guarded| guarded.is_placed())
             .map(|guarded| Probed {
@@ -133,7 +133,11 @@ impl Session {
         };
         let is_traced = self.images.current(pid).is_some();
         for probed in probed {
-            if !self.probes.is_placed(probed.scope, probed.file.mapped) {
+            if !self
+                .engine
+                .probes
+                .is_placed(probed.scope, probed.file.mapped)
+            {
                 continue;
             }
             let findings = memory.inspect(&probed.file, &probed.stretches);

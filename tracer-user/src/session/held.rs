@@ -41,7 +41,7 @@ impl Session {
         for expected in files {
             self.watch_stops(pid, &expected.file, &expected.path);
         }
-        let mut told = self.object.held_threads()?;
+        let mut told = self.engine.object.held_threads()?;
         let told = move |thread| {
             let why = told.get(&thread, 0).ok()?;
             told.remove(&thread).ok().map(|()| why)
@@ -49,7 +49,7 @@ impl Session {
         let Ok(holder) = Holder::take(pid, self.options.follow, Box::new(told)) else {
             return Ok(None);
         };
-        self.object.set_holder(true)?;
+        self.engine.object.set_holder(true)?;
         self.held.holds = true;
         Ok(Some(holder))
     }
@@ -91,7 +91,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn let_go(&mut self, holder: &mut Holder) -> Result<()> {
-        self.object.set_holder(false)?;
+        self.engine.object.set_holder(false)?;
         self.held.holds = false;
         holder.let_go();
         Ok(())
@@ -105,13 +105,13 @@ impl Session {
         if self.held.holds {
             *self.held.perhaps_late.entry(pid).or_default() += 1;
         } else {
-            self.losses.late_allocators += 1;
+            self.engine.losses.late_allocators += 1;
         }
     }
 
     /// Allocators that were probed only after their code may have run.
     pub(super) fn late_allocators(&self) -> u64 {
-        self.losses.late_allocators + self.held.perhaps_late.values().sum::<u64>()
+        self.engine.losses.late_allocators + self.held.perhaps_late.values().sum::<u64>()
     }
 
     /// Whether all that a process has mapped is known to the kernel side, or
@@ -132,7 +132,7 @@ impl Session {
             self.watch_stops(pid, file, path);
         }
         let mut files = files.iter();
-        !files.any(|(file, _)| self.tables.is_building(file.mapped))
+        !files.any(|(file, _)| self.engine.tables.is_building(file.mapped))
             || Instant::now() >= waiting.until
     }
 
@@ -146,7 +146,7 @@ impl Session {
                 Why::Mapped => true,
                 Why::Loaded | Why::Traces | Why::Thread => false,
             },
-            watches_threads: image.is_some_and(|image| self.jvms.is_awaited(image.id)),
+            watches_threads: image.is_some_and(|image| self.java.jvms.is_awaited(image.id)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Session {
         let known = self.held.files.entry(file.mapped);
         let stops = *known.or_insert_with(|| Stops::of(file));
         // Without, libraries that are opened later are known a moment too late.
-        let (probes, object) = (&mut self.probes, &mut self.object);
+        let (probes, object) = (&mut self.engine.probes, &mut self.engine.object);
         let _not_placed = probes.watch_stops(object, file, &stops, path, scope);
     }
 }

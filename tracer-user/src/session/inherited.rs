@@ -37,7 +37,7 @@ impl Session {
             forks.get(&key.image).is_some_and(|fork| block.time < *fork)
         };
         let left: Vec<_> = blocks.iter().filter(is_theirs).copied().collect();
-        self.images.forgotten += self.object.freed_since.keep(&left)?;
+        self.images.forgotten += self.engine.object.freed_since.keep(&left)?;
         Ok(())
     }
 
@@ -64,6 +64,6 @@ impl Session {
             .remembered
             .extract_if(|image| !forks.contains_key(image))
             .collect();
-        self.object.freed_since.forget(&childless)
+        self.engine.object.freed_since.forget(&childless)
     }
 }

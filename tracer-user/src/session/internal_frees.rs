@@ -15,9 +15,9 @@ impl Session {
     /// began during the run: glibc's gives the blocks in a thread's cache back by
     /// `free` when the thread ends, although their owners have freed them.
     pub(super) fn untraced_frees(&self) -> u64 {
-        let all = self.object.untraced_frees.get(0).unwrap_or(0);
+        let all = self.engine.object.untraced_frees.get(0).unwrap_or(0);
         let mut own = self.internal_frees;
-        let counted = self.object.for_each_unknown_free(|caller, count| {
+        let counted = self.engine.object.for_each_unknown_free(|caller, count| {
             if self.is_internal(caller) {
                 own += count;
             }
@@ -33,14 +33,14 @@ impl Session {
     pub(super) fn settle_internal_frees(&mut self, ended: &HashSet<u64>) -> Result<()> {
         let mut own = 0;
         let mut callers = Vec::new();
-        self.object.for_each_unknown_free(|caller, count| {
+        self.engine.object.for_each_unknown_free(|caller, count| {
             if ended.contains(&caller.image) {
                 callers.push(caller);
                 own += if self.is_internal(caller) { count } else { 0 };
             }
         })?;
         self.internal_frees += own;
-        self.object.forget_callers(&callers)
+        self.engine.object.forget_callers(&callers)
     }
 
     fn is_internal(&self, caller: Caller) -> bool {
@@ -57,6 +57,6 @@ impl Session {
             return false;
         };
         let file = mapping.range.file;
-        self.placed.iter().any(|placed| placed.file == file) || self.is_loader(file)
+        self.engine.placed.iter().any(|placed| placed.file == file) || self.is_loader(file)
     }
 }

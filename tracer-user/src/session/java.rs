@@ -18,12 +18,12 @@ impl Session {
             .targets
             .iter()
             .map(|target| HeapWatch::start(target.pid, live_only, duration));
-        self.java_heaps = watches.collect();
+        self.java.heaps = watches.collect();
     }
 
     /// Whether the first histogram of each target was taken, or cannot be.
     pub fn java_heaps_have_begun(&self) -> bool {
-        self.java_heaps.iter().all(HeapWatch::has_begun)
+        self.java.heaps.iter().all(HeapWatch::has_begun)
     }
 
     /// One line for each target whose heap cannot be watched, or that gave no
@@ -33,9 +33,9 @@ impl Session {
             let problem = watch.problem()?;
             Some(format!("no Java heap of {}: {problem}", watch.pid()))
         };
-        let heaps = self.java_heaps.iter().filter_map(problem);
+        let heaps = self.java.heaps.iter().filter_map(problem);
         let no_map = |image: &Image| {
-            let problem = self.perf_maps.problem(image.id)?;
+            let problem = self.java.perf_maps.problem(image.id)?;
             Some(format!("no perf map of {}: {}", image.pid, clean(&problem)))
         };
         heaps.chain(self.images.iter().filter_map(no_map)).collect()
@@ -43,15 +43,15 @@ impl Session {
 
     /// Asks for the last histograms, without waiting for them.
     pub(super) fn stop_java_heaps(&mut self) {
-        self.java_heaps.iter_mut().for_each(HeapWatch::stop);
+        self.java.heaps.iter_mut().for_each(HeapWatch::stop);
     }
 
     /// The heaps' growth until now; until the end, if that has come; and where
     /// growing classes are allocated, without names.
     pub(super) fn java_heaps(&mut self) -> (Vec<JavaHeap>, Vec<NamelessSamples>) {
-        self.java_heaps.iter_mut().for_each(HeapWatch::settle);
+        self.java.heaps.iter_mut().for_each(HeapWatch::settle);
         let heap = |watch: &HeapWatch| watch.heap(|time| self.since_start(time));
-        let mut heaps: Vec<_> = self.java_heaps.iter().map(heap).collect();
+        let mut heaps: Vec<_> = self.java.heaps.iter().map(heap).collect();
         let samples = heaps.iter_mut().enumerate();
         let samples = samples.filter_map(|(index, heap)| self.samples(index, heap));
         let samples = samples.collect();
@@ -61,6 +61,6 @@ impl Session {
     /// What the JVMs say of their native memory.
     pub(super) fn java_memory(&self) -> Vec<JavaMemory> {
         let memory = |watch: &HeapWatch| watch.memory(|time| self.since_start(time));
-        self.java_heaps.iter().filter_map(memory).collect()
+        self.java.heaps.iter().filter_map(memory).collect()
     }
 }

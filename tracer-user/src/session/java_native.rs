@@ -49,14 +49,14 @@ impl Session {
     /// index in the report.
     pub(super) fn java_native(&mut self, images: &[(u64, usize)]) -> Vec<JavaNative> {
         if self.ended.is_none() {
-            self.native.look(&self.jvms);
+            self.java.native.look(&self.java.jvms);
         }
         let timed = |(time, view): &Taken| NativeView {
             at: self.since_start(*time),
             ..view.clone()
         };
         let views = images.iter().filter_map(|(image, process)| {
-            let (first, last) = self.native.0.get(image)?;
+            let (first, last) = self.java.native.0.get(image)?;
             Some(JavaNative {
                 process: *process,
                 first: timed(first),

@@ -68,12 +68,12 @@ impl Session {
     /// What was sampled of a heap, which is the report's with this index.
     pub(super) fn samples(&self, index: usize, heap: &mut JavaHeap) -> Option<NamelessSamples> {
         let (image, code) = self.last_image(heap.pid)?;
-        let source = self.jvms.heap(image.id);
+        let source = self.java.jvms.heap(image.id);
         heap.sampled.exact = matches!(source, Ok(HeapSource::Objects { .. }));
         let is_unsized = source == Ok(HeapSource::Objects { sized: false });
         heap.sampled.problem = source.err();
         let mut samples = Vec::new();
-        for (site_index, site) in self.object.samples() {
+        for (site_index, site) in self.engine.object.samples() {
             if site.image != image.id || site.allocated_count == 0 {
                 continue;
             }
@@ -81,7 +81,7 @@ impl Session {
             heap.sampled.bytes += site.allocated_bytes;
             let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
             let seen = (site.first_seen, site.last_seen);
-            let names = self.names.of(site_index, words, seen);
+            let names = self.java.names.of(site_index, words, seen);
             let Some(class) = names.first().and_then(class_of) else {
                 continue;
             };

@@ -152,7 +152,7 @@ impl Session {
     /// Watches the probes of the virtual machines that processes have loaded.
     /// That they cannot be watched is no error: it is in the report.
     pub(super) fn probe_machines(&mut self) {
-        let mut pids = std::mem::take(&mut self.machines.unseen);
+        let mut pids = std::mem::take(&mut self.java.machines.unseen);
         pids.sort_unstable();
         pids.dedup();
         if !self.options.jvm_probes {
@@ -169,7 +169,7 @@ impl Session {
     /// Says why not.
     pub(super) fn check_survived(&self, pid: u32) -> Result<()> {
         let image = self.images.current(pid).and_then(|at| self.images.get(at));
-        match image.and_then(|image| self.machines.get(image.id)) {
+        match image.and_then(|image| self.java.machines.get(image.id)) {
             None => bail!(
                 "process {pid} has no {NAME}: --survived counts a JVM's garbage collections; --older-than counts time"
             ),
@@ -185,7 +185,7 @@ impl Session {
 
     /// Reads what the machines told since the last time.
     pub(super) fn drain_machines(&mut self) {
-        self.machines.drain(&mut self.object);
+        self.java.machines.drain(&mut self.engine.object);
     }
 
     fn probe_machine(&mut self, pid: u32) {
@@ -195,7 +195,7 @@ impl Session {
         let Some(image) = self.images.get(index).map(|image| image.id) else {
             return;
         };
-        if self.machines.by_image.contains_key(&image) {
+        if self.java.machines.by_image.contains_key(&image) {
             return;
         }
         let Some((file, mappings)) = self.library(index) else {
@@ -218,7 +218,7 @@ impl Session {
         let followed = self.follow_resources(scope, index);
         [machine.handle_problem, machine.thread_problem] =
             followed.map(|followed| followed.err().map(|error| format!("{error:#}")));
-        self.machines.by_image.insert(image, machine);
+        self.java.machines.by_image.insert(image, machine);
     }
 
     /// The virtual machine's library, if an image has one.
@@ -253,7 +253,7 @@ impl Session {
                     continue;
                 };
                 let key = PlaceKey { image, ip };
-                self.object.usdt.watch(key, &watched.place(site))?;
+                self.engine.object.usdt.watch(key, &watched.place(site))?;
                 machine.places.push((key, watched));
                 offsets.push(offset);
             }
@@ -278,11 +278,11 @@ impl Session {
             Some(Ok(None)) | None => return [Err(anyhow!("its library is gone")), Ok(())],
         };
         let placed = (scope, library.file().mapped);
-        if self.machines.followed.contains(&placed) {
+        if self.java.machines.followed.contains(&placed) {
             return [Ok(()), Ok(())];
         }
-        self.machines.followed.push(placed);
-        let (probes, object) = (&mut self.probes, &mut self.object);
+        self.java.machines.followed.push(placed);
+        let (probes, object) = (&mut self.engine.probes, &mut self.engine.object);
         [
             probes.watch_handles(object, &library, scope),
             probes.watch_threads(object, &library, scope),
@@ -295,14 +295,18 @@ impl Session {
         file: &Arc<ModuleFile>,
         offsets: &[FileOffset],
     ) -> Result<()> {
-        if self.machines.placed.contains(&(scope, file.mapped)) {
+        if self.java.machines.placed.contains(&(scope, file.mapped)) {
             return Ok(());
         }
         let mut guarded = guarded(scope, file, offsets)?;
         let path = file.descriptor_path();
-        guarded.hold(self.object.attach_usdt(offsets, &path, scope.pid())?);
-        self.probes.guard(guarded);
-        self.machines.placed.push((scope, file.mapped));
+        guarded.hold(
+            self.engine
+                .object
+                .attach_usdt(offsets, &path, scope.pid())?,
+        );
+        self.engine.probes.guard(guarded);
+        self.java.machines.placed.push((scope, file.mapped));
         Ok(())
     }
 }

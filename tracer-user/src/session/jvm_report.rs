@@ -20,14 +20,16 @@ impl Session {
     pub(super) fn machine_reports(&self, images: &[(u64, usize)]) -> Vec<Jvm> {
         images
             .iter()
-            .filter_map(|(image, process)| Some((*image, *process, self.machines.get(*image)?)))
+            .filter_map(|(image, process)| {
+                Some((*image, *process, self.java.machines.get(*image)?))
+            })
             .take(MAX_PROCESSES as usize)
             .map(|(image, process, machine)| self.jvm(image, process, machine))
             .collect()
     }
 
     fn jvm(&self, image: u64, process: usize, machine: &Machine) -> Jvm {
-        let hits = machine.hits(&self.object);
+        let hits = machine.hits(&self.engine.object);
         let count = |probe| hits.get(&probe).copied().unwrap_or(0);
         let events = &machine.events;
         Jvm {
@@ -43,7 +45,7 @@ impl Session {
             problem: machine.problem.clone(),
             handle_problem: machine.handle_problem.clone(),
             thread_problem: machine.thread_problem.clone(),
-            perf_map_problem: self.perf_maps.problem(image),
+            perf_map_problem: self.java.perf_maps.problem(image),
             collections: self.collections(machine),
             pools: events
                 .pools

@@ -45,7 +45,7 @@ impl Session {
     /// Looks at an allocator's code in all processes that its probes would fire
     /// in, and leaves alone what is not as in its file.
     pub(super) fn sound_part(&mut self, scope: Scope, allocator: &Allocator) -> Sound {
-        let returns = self.probes.returns();
+        let returns = self.engine.probes.returns();
         let functions = &allocator.functions;
         let findings = inspect_allocator(scope, allocator, returns);
         let endless = plan(functions, returns).unseen;
@@ -65,9 +65,9 @@ impl Session {
             .filter(|it| is_endless(it, &endless))
             .count();
         let left_alone = functions.len() - rest.functions.len();
-        self.losses.left_alone += left_alone.saturating_sub(unseen) as u64;
+        self.engine.losses.left_alone += left_alone.saturating_sub(unseen) as u64;
         if rest.functions.is_empty() {
-            self.probes.refuse(scope, allocator.file.mapped);
+            self.engine.probes.refuse(scope, allocator.file.mapped);
         } else {
             // They get no probes, and are in the report with the reason.
             let endless = functions.iter().filter(|it| is_endless(it, &endless));
@@ -115,11 +115,14 @@ impl Session {
         for finding in findings {
             self.note_left_alone(finding.describe(path, at, WITHDRAWN));
         }
-        self.losses.withdrawn += 1;
+        self.engine.losses.withdrawn += 1;
     }
 
     fn withdraw_probes(&mut self, scope: Scope, file: &ModuleFile, path: &str) {
-        let known = self.probes.withdraw(&mut self.object, scope, file.mapped);
+        let known = self
+            .engine
+            .probes
+            .withdraw(&mut self.engine.object, scope, file.mapped);
         if let Err(error) = known {
             let text = format!(
                 "an agent that puts breakpoints back into {path} kills the process: they are not known any more ({error:#})"
@@ -133,7 +136,7 @@ impl Session {
     /// little would be probed for their numbers to be right.
     pub(super) fn withdraw_what_cannot_end(&mut self) {
         let returns = Returns::Instructions;
-        for (scope, allocator) in self.probes.allocators() {
+        for (scope, allocator) in self.engine.probes.allocators() {
             let functions = &allocator.functions;
             let findings = inspect_allocator(scope, &allocator, returns);
             let endless = plan(functions, returns).unseen;
@@ -142,7 +145,7 @@ impl Session {
                 self.withdraw(scope, &allocator.file, &allocator.path, &findings);
             } else if !rest(functions, &starts).has_heap {
                 self.withdraw_probes(scope, &allocator.file, &allocator.path);
-                self.losses.left_alone += functions.len() as u64;
+                self.engine.losses.left_alone += functions.len() as u64;
                 self.notices.push(Notice::Warning(format!(
                     "{} is not traced any more: return addresses are left alone from now on, and it is not certain where {} end",
                     clean(&allocator.path),

@@ -39,7 +39,7 @@ impl Session {
             let Some(code) = self.images.current_code(pid) else {
                 continue;
             };
-            let mut probed = self.probes.places(self.scope(pid));
+            let mut probed = self.engine.probes.places(self.scope(pid));
             if probed.any(|(file, offsets)| has_lost_any(code, file, offsets)) {
                 self.orphans.insert(pid);
             }

@@ -74,23 +74,25 @@ impl Session {
             .filter_map(|one| one.join().ok())
             .collect();
         // What was freed until the answers must be known first.
-        self.codes.drain(&mut self.object);
+        self.java.codes.drain(&mut self.engine.object);
         for answer in answers {
             self.enter(answer);
         }
-        self.names.look_again();
+        self.java.names.look_again();
     }
 
     fn enter(&mut self, answer: Answer) {
         let methods = match answer.methods {
             Ok(methods) => methods,
             Err(problem) => {
-                self.perf_maps.0.insert(answer.image, problem);
+                self.java.perf_maps.0.insert(answer.image, problem);
                 return;
             }
         };
         for (place, frame) in methods {
-            self.codes.add(answer.image, place, &answer.time, frame);
+            self.java
+                .codes
+                .add(answer.image, place, &answer.time, frame);
         }
     }
 }

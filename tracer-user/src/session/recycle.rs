@@ -23,18 +23,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl Session {
     /// Makes room for new call paths if it is short.
     pub(super) fn make_room(&mut self) -> Result<()> {
-        let total = self.object.sites.len();
+        let total = self.engine.object.sites.len();
         // Places are given out in order, so the last ones tell.
         let is_used = |index| {
-            self.object
+            self.engine
+                .object
                 .sites
                 .first_word(index)
                 .is_some_and(|word| word != 0)
         };
-        if !self.object.has_recycled && !is_used(total - 1 - total / LEAST_FREE) {
+        if !self.engine.object.has_recycled && !is_used(total - 1 - total / LEAST_FREE) {
             return Ok(());
         }
-        let used = u32::try_from(self.object.site_heads().count()).unwrap_or(total);
+        let used = u32::try_from(self.engine.object.site_heads().count()).unwrap_or(total);
         let free = total - used;
         if free >= total / LEAST_FREE {
             return Ok(());
@@ -52,7 +53,7 @@ impl Session {
         if candidates.is_empty() {
             return Ok(());
         }
-        let hidden = self.object.hide_sites(&candidates)?;
+        let hidden = self.engine.object.hide_sites(&candidates)?;
         self.drain_events()?;
         self.retire_sites(&hidden)
     }
@@ -62,8 +63,8 @@ impl Session {
     fn dispensable(&self, wanted: u32) -> Vec<(u32, SiteKey)> {
         let now = self.now();
         let mut found: Vec<(bool, u64, u32, SiteKey)> = Vec::new();
-        for (index, head) in self.object.site_heads() {
-            let Some(site) = self.object.sites.get(index) else {
+        for (index, head) in self.engine.object.site_heads() {
+            let Some(site) = self.engine.object.sites.get(index) else {
                 continue;
             };
             let gone = self.maker_is_gone(&head);
@@ -96,20 +97,20 @@ impl Session {
         let mapped = self.images.mapped_sites();
         let mut gone = HashMap::new();
         for index in hidden {
-            let Some(site) = self.object.sites.get(*index) else {
+            let Some(site) = self.engine.object.sites.get(*index) else {
                 continue;
             };
             if mapped.contains(index) {
-                self.object.show_site(*index, site.key);
+                self.engine.object.show_site(*index, site.key);
                 continue;
             }
             if !site.is(SiteKind::Sample) {
                 self.keep_path(*index, &site);
             }
-            self.names.forget(*index);
+            self.java.names.forget(*index);
             // The image may have been kept for this site.
             let image = self.images.index_of(site.image);
-            self.left_behind.extend(image.filter(|at| {
+            self.leaving.kept.extend(image.filter(|at| {
                 let image = self.images.get(*at);
                 image.is_some_and(|image| image.has_left)
             }));
@@ -117,7 +118,7 @@ impl Session {
         }
         self.images.forget_sites(&gone);
         gone.keys()
-            .try_for_each(|index| self.object.free_site(*index))
+            .try_for_each(|index| self.engine.object.free_site(*index))
     }
 
     /// Keeps what was counted at a site.
@@ -128,7 +129,7 @@ impl Session {
         };
         let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
         let seen = (site.first_seen, site.last_seen);
-        let names = Some(self.names.of(index, words, seen));
+        let names = Some(self.java.names.of(index, words, seen));
         for path in retired_sites(index, site, &self.images, cutoff) {
             let names = names.clone();
             self.retired.add(site.key, CollectedSite { names, ..path });

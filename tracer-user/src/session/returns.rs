@@ -12,13 +12,13 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Result, bail};
 use tracer_ebpf::site::Site;
 
-use super::calibrate;
 use super::left_alone::Notice;
 use super::{Session, seccomp, shadow_stack};
 use crate::attach::plan::Returns;
 use crate::attach::symbols::{self, Named};
 use crate::attach::walkers::{self, Seen, Walker};
 use crate::cli::args::ReturnsChoice;
+use crate::engine::calibrate;
 use crate::model::MemoryKind;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
@@ -87,7 +87,7 @@ impl Session {
 
     /// Decides anew for a process with new code.
     pub(super) fn reconsider_returns(&mut self, pid: u32) -> Result<()> {
-        if self.probes.returns() == Returns::Instructions {
+        if self.engine.probes.returns() == Returns::Instructions {
             return Ok(());
         }
         let Some(code) = self.images.current_code(pid) else {
@@ -113,7 +113,7 @@ impl Session {
     /// Looks again at what programs configure: a pointer to it is right only
     /// once the program has been relocated.
     pub(super) fn look_at_configurations(&mut self) -> Result<()> {
-        if self.probes.returns() == Returns::Instructions {
+        if self.engine.probes.returns() == Returns::Instructions {
             return Ok(());
         }
         let running: Vec<u32> = self
@@ -133,7 +133,7 @@ impl Session {
     }
 
     fn decide(&mut self, pid: u32, walker: Option<Walker>, has_filter: bool) -> Result<()> {
-        if self.probes.returns() == Returns::Instructions || self.returns.has_failed {
+        if self.engine.probes.returns() == Returns::Instructions || self.returns.has_failed {
             return Ok(());
         }
         let deadly = if has_filter && self.filter_kills() {
@@ -167,7 +167,7 @@ impl Session {
             return known;
         }
         // What cannot be tried is not risked.
-        let kills = seccomp::return_probe_kills(&mut self.object).unwrap_or(true);
+        let kills = seccomp::return_probe_kills(&mut self.engine.object).unwrap_or(true);
         self.returns.filter_kills = Some(kills);
         kills
     }
@@ -176,9 +176,13 @@ impl Session {
     /// goes on as it was if that cannot be.
     fn leave_returns_alone(&mut self, reason: String) -> Result<()> {
         self.withdraw_what_cannot_end();
-        let (placed, refused) = match self.probes.leave_returns_alone(&mut self.object) {
+        let (placed, refused) = match self
+            .engine
+            .probes
+            .leave_returns_alone(&mut self.engine.object)
+        {
             Ok(placed) => placed,
-            Err(error) if self.object.is_active() => {
+            Err(error) if self.engine.object.is_active() => {
                 self.returns.has_failed = true;
                 self.notices.push(Notice::Warning(format!(
                     "results are still taken by return probes, though {reason}: {error:#}"
@@ -191,7 +195,7 @@ impl Session {
             let same = |old: &&mut crate::attach::probes::Described| {
                 old.scope == new.scope && old.file == new.file
             };
-            if let Some(old) = self.placed.iter_mut().find(same) {
+            if let Some(old) = self.engine.placed.iter_mut().find(same) {
                 *old = new;
             }
         }
@@ -200,15 +204,17 @@ impl Session {
         }
         self.returns.before = self.followed();
         let measured = calibrate::at_instructions(
-            &mut self.object,
+            &mut self.engine.object,
             self.options.min_size,
-            self.nanoseconds_per_hit,
+            self.engine.nanoseconds_per_hit,
         );
         let (cost, links) = match measured {
-            Err(_) if self.object.is_active() => (self.nanoseconds_per_hit, Vec::new()),
+            Err(_) if self.engine.object.is_active() => {
+                (self.engine.nanoseconds_per_hit, Vec::new())
+            }
             measured => measured?,
         };
-        self.probes.keep(links);
+        self.engine.probes.keep(links);
         self.returns.nanoseconds_per_return = cost;
         self.notices.push(Notice::Remark(format!(
             "results are taken at return instructions ({cost:.0} ns each here): {reason}"
@@ -224,7 +230,11 @@ impl Session {
 
     /// What was not said yet of functions that are not probed.
     pub(super) fn unseen_notices(&mut self) -> Vec<Notice> {
-        let unseen = self.placed.iter_mut().flat_map(|placed| &mut placed.unseen);
+        let unseen = self
+            .engine
+            .placed
+            .iter_mut()
+            .flat_map(|placed| &mut placed.unseen);
         let new = unseen.filter(|unseen| !unseen.seen_elsewhere && !unseen.was_told);
         new.map(|unseen| {
             unseen.was_told = true;
@@ -238,7 +248,7 @@ impl Session {
 
     /// Functions that are not probed and not seen elsewhere.
     pub(super) fn unseen_functions(&self) -> usize {
-        let unseen = self.placed.iter().flat_map(|placed| &placed.unseen);
+        let unseen = self.engine.placed.iter().flat_map(|placed| &placed.unseen);
         unseen.filter(|unseen| !unseen.seen_elsewhere).count()
     }
 
@@ -257,7 +267,7 @@ impl Session {
     /// Blocks, handles and threads of the processes that were counted.
     fn followed(&self) -> u64 {
         let is_known = |site: &Site| !is_own(site.image);
-        let sites = self.object.followed_sites();
+        let sites = self.engine.object.followed_sites();
         let is_mapping =
             |site: &&CollectedSite| matches!(site.kind, MemoryKind::Mapping | MemoryKind::JavaHeap);
         let retired = self.retired.iter().filter(|site| !is_mapping(site));

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tracer_ebpf::call::Function;
 
-use super::calibrate::file_offset;
+use crate::engine::calibrate::file_offset;
 use crate::kernel::memory::release;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};

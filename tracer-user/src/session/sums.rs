@@ -11,7 +11,7 @@ impl Session {
     /// Sums over all sites now.
     pub fn totals(&self) -> Totals {
         let mut totals = self.unknown_frees();
-        for (_, site) in self.object.used_sites() {
+        for (_, site) in self.engine.object.used_sites() {
             if is_own(site.image) {
                 continue;
             }
@@ -47,7 +47,7 @@ impl Session {
 
     /// Frees of what is at no site.
     pub(super) fn unknown_frees(&self) -> Totals {
-        let inherited = &self.object.inherited_frees;
+        let inherited = &self.engine.object.inherited_frees;
         Totals {
             untraced_frees: self.untraced_frees(),
             inherited_frees: inherited.get(0).unwrap_or(0),
@@ -59,16 +59,17 @@ impl Session {
     /// How many call paths there are, and how many events were lost.
     pub fn sites_and_losses(&self) -> (usize, u64) {
         let lost: u64 = self
+            .engine
             .object
             .losses
             .iter()
             .map(|(_, count)| count.events)
             .sum();
         (
-            self.object.used_sites().count(),
-            lost + self.losses.code_events
-                + self.losses.left_alone
-                + self.losses.withdrawn
+            self.engine.object.used_sites().count(),
+            lost + self.engine.losses.code_events
+                + self.engine.losses.left_alone
+                + self.engine.losses.withdrawn
                 + self.orphans.len() as u64,
         )
     }
@@ -91,7 +92,7 @@ impl Session {
             asked: age > 0,
         };
         if self.options.survived > 0
-            && let Some(machine) = self.machines.get(image)
+            && let Some(machine) = self.java.machines.get(image)
         {
             let collections = &machine.events.collections;
             let born_by = collections.born_by(self.options.survived, end);
@@ -106,7 +107,11 @@ impl Session {
         LossCause::ALL.into_iter().map(|cause| {
             (
                 cause,
-                self.object.losses.get(cause as u32).unwrap_or_default(),
+                self.engine
+                    .object
+                    .losses
+                    .get(cause as u32)
+                    .unwrap_or_default(),
             )
         })
     }

@@ -6,7 +6,6 @@ mod dwarf;
 mod elf;
 mod java;
 mod module;
-pub mod perf_map;
 mod symbols;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,6 @@ use std::sync::Arc;
 
 use self::demangle::printable;
 use self::module::{ModuleNames, Names};
-use self::perf_map::{PerfMap, PerfMapFile};
 use self::vdso::Vdso;
 use crate::jvm::frames::Named;
 use crate::model::name::{self, Name};
@@ -30,6 +28,7 @@ use crate::process::file::ModuleFile;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
+use crate::process::perf_map::{self, PerfMap, PerfMapFile};
 
 /// A file's GNU build id in hexadecimal, if it has one.
 pub fn build_id_of(file: &ModuleFile) -> Option<String> {

@@ -216,7 +216,7 @@ fn time_pairs(malloc: Malloc, free: Free, size: u64) -> f64 {
     begin.elapsed().as_nanos() as f64
 }
 
-pub(super) fn file_offset(address: u64) -> Result<u64> {
+pub fn file_offset(address: u64) -> Result<u64> {
     let ranges = read_executable(File::open("/proc/self/maps")?)?;
     let range = ranges
         .iter()

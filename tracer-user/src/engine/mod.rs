@@ -1,0 +1,153 @@
+//! What there is once on a host, whoever is traced: the loaded programs and their
+//! maps, the probes, the watch for new code, and the unwind tables of files.
+//!
+//! It knows nothing of JVMs and of reports.
+
+pub mod calibrate;
+mod options;
+pub mod preflight;
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tracer_ebpf::settings::Settings;
+
+use self::calibrate::Calibration;
+pub use self::options::Options;
+use crate::attach::probes::{Described, Probes};
+use crate::kernel::btf::{self, Offsets};
+use crate::kernel::footprint::Footprint;
+use crate::kernel::link::Road;
+use crate::kernel::object::Object;
+use crate::process::maps::FileId;
+use crate::process::watch::CodeWatch;
+use crate::tables::{Builder, Tables};
+
+/// Losses that user space notices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UserLosses {
+    /// Records of new code that were lost.
+    pub code_events: u64,
+    /// Allocators that were probed only after they were mapped.
+    pub late_allocators: u64,
+    /// How often there was no room for what code a process has.
+    pub unpublished: u64,
+    /// Functions that were not probed, because that would harm a process.
+    pub left_alone: u64,
+    /// Files whose probes were taken away, because their code was changed.
+    pub withdrawn: u64,
+}
+
+/// The tracer on this host.
+pub struct Engine {
+    // Dropped in this order: first the probes, then what they use.
+    /// The probes, by file and process.
+    pub probes: Probes,
+    /// The programs and their maps.
+    pub object: Object,
+    /// New code of all processes.
+    pub watch: CodeWatch,
+    /// Unwind tables.
+    pub tables: Tables,
+    /// What was probed, for people.
+    pub placed: Vec<Described>,
+    /// What was lost in user space.
+    pub losses: UserLosses,
+    /// What a probe hit costs here, nanoseconds; an estimate.
+    pub nanoseconds_per_hit: f64,
+    /// The count of forks whose children were freed from the probes, and when.
+    pub released: (u64, Instant),
+    /// Files without an allocator: of a program's own, and as a library.
+    pub without_allocator: HashSet<(FileId, bool)>,
+}
+
+impl Engine {
+    /// Loads the kernel side. Nothing is traced yet. `builder` goes on building
+    /// unwind tables meanwhile.
+    ///
+    /// # Errors
+    /// Says what the kernel or our privileges lack.
+    pub fn load(options: &Options, builder: Builder) -> Result<Self> {
+        preflight::check()?;
+        // Before any mappings are read, so that nothing falls in between.
+        let watch = CodeWatch::open().context("cannot watch for new code")?;
+        watch.also_of(builder.news())?;
+        let forced = Road::forced()?;
+        let mut object = Object::load(
+            &settings(options, &btf::offsets()?),
+            options.sizes,
+            options.verbose > 1,
+            forced.unwrap_or(Road::Multi),
+        )?;
+        let plan = calibrate::Plan {
+            min_size: options.min_size,
+            everyone: options.follow,
+            forced,
+        };
+        let Calibration {
+            nanoseconds_per_hit,
+            links,
+        } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
+        let mut probes = Probes::default();
+        probes.keep(links);
+        let tables = Tables::new(object.table_maps()?, builder);
+        object.attach_lifecycle()?;
+        object.replace_programs(options.programs);
+        Ok(Self {
+            probes,
+            object,
+            watch,
+            tables,
+            placed: Vec::new(),
+            losses: UserLosses::default(),
+            nanoseconds_per_hit,
+            released: (0, Instant::now()),
+            without_allocator: HashSet::new(),
+        })
+    }
+
+    /// Kernel memory of the maps, of which `maps` is said, and of the buffers.
+    pub fn footprint(&self, maps: Footprint) -> Footprint {
+        let buffers = self.watch.kernel_bytes() as u64;
+        Footprint {
+            fixed: maps.fixed + buffers,
+            bound: maps.bound + buffers,
+            ..maps
+        }
+    }
+}
+
+/// What the programs are told before they are verified.
+fn settings(options: &Options, offsets: &Offsets) -> Settings {
+    Settings {
+        min_size: options.min_size,
+        hash_seed: seed(),
+        task_tgid: offsets.tgid,
+        task_mm: offsets.mm,
+        task_utask: offsets.utask,
+        follow: u32::from(options.follow),
+        hijack: offsets.hijack,
+        unmapped_length: offsets.unmapped_length,
+        threads: u32::from(options.threads),
+        task_pid: offsets.pid,
+        task_signal: offsets.signal,
+        signal_flags: offsets.signal_flags,
+        signal_live: offsets.signal_live,
+        signal_exit_code: offsets.signal_exit_code,
+        task_exit_code: offsets.exit_code,
+        task_leader: offsets.leader,
+        by_program: u32::from(options.by_program()),
+        mapped: offsets.mapped,
+        task_ptrace: offsets.ptrace,
+        task_parent: offsets.parent,
+        task_blocked: offsets.blocked,
+        padding: 0,
+    }
+}
+
+/// An unpredictable number: the hash of nothing under std's random keys.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
