@@ -39,10 +39,13 @@ fn children_that_end_leave_nothing_but_their_numbers() -> Result<()> {
     const BATCHES: u64 = 5;
     let mut target = Target::start("offspring")?;
     let tracer = Tracer::record(target.pid, &["--follow"])?;
-    target.command("batch")?;
+    // Until all that it keeps was used once.
+    for _ in 0..2 {
+        target.command("batch")?;
+    }
     let maps = settled(tracer.pid(), 200)?;
     let before = resident(tracer.pid())?;
-    for _ in 1..BATCHES {
+    for _ in 2..BATCHES {
         target.command("batch")?;
     }
     let after = settled(tracer.pid(), 200)?;

@@ -54,6 +54,20 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "endings",
         Choice::Only(&["an_exit_status_is_told_whichever_thread_gives_it"]),
     ),
+    // Groups of processes by what the kernel says of their program; how fast
+    // children come and go is the host's matter.
+    (
+        "follow",
+        Choice::Only(&["processes_of_one_program_are_one_row"]),
+    ),
+    // ptrace, and a signal that a program sends from within the kernel.
+    (
+        "held",
+        Choice::Only(&[
+            "stacks_are_whole_after_an_exec",
+            "signals_and_children_are_as_without_a_tracer",
+        ]),
+    ),
     // What the kernel does when its breakpoints are gone.
     (
         "hooks",
@@ -82,6 +96,16 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("jvm_names", Choice::Only(&[])),
     // Three minutes each. That the probes can be placed, handles show too.
     ("jvm_probes", Choice::Only(&[])),
+    // User space's matter.
+    ("isolation", Choice::Only(&[])),
+    // Look-ups of its own in the programs.
+    (
+        "kin",
+        Choice::Only(&[
+            "a_child_frees_what_its_parent_keeps",
+            "living_descendants_are_followed",
+        ]),
+    ),
     (
         "lifecycle",
         Choice::Only(&[
