@@ -13,8 +13,10 @@ Examples:
       sudo unfreed record -p 1234 --duration 60s
   The same as a flamegraph and as a pprof profile:
       sudo unfreed record -p 1234 --duration 60s -o leak.svg -o leak.pb.gz
-  Only what has been live for five minutes, with a table every minute:
-      sudo unfreed record -p 1234 --older-than 5m --interval 1m
+  Every minute a table of what is new, until Ctrl-C; then one of the whole run:
+      sudo unfreed record -p 1234 --interval 1m
+  A server with its workers, one row for each call path of a program:
+      sudo unfreed record -p 1234 --follow --duration 60s
   Run a program from its first allocation, and fail CI when it leaks:
       sudo unfreed run --fail-above 1M -- ./service --self-test
   Compare two recordings:
@@ -121,7 +123,7 @@ pub struct TraceArgs {
     /// Stop after this long [default: until Ctrl-C or the target's end]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Print the table and rewrite the outputs this often
+    /// Print a table of what is new, and rewrite the outputs, this often
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
     /// Report only blocks that have been live at least this long
@@ -144,7 +146,7 @@ pub struct TraceArgs {
     /// share their call paths
     #[arg(long)]
     pub follow: bool,
-    /// With --follow, tell the call paths of each process apart
+    /// With --follow, tell the call paths of each process apart (each is kept to the end)
     #[arg(long, requires = "follow")]
     pub per_process: bool,
     /// How the results of calls are taken
@@ -157,7 +159,7 @@ pub struct TraceArgs {
     /// Live blocks to hold in the kernel
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "1M")]
     pub max_live: u64,
-    /// Call paths to hold in the kernel
+    /// Call paths to hold in the kernel; those without anything live make room for others
     #[arg(long, value_name = "COUNT", value_parser = count, default_value = "16k")]
     pub max_sites: u64,
     /// Rows of unwind tables to hold in the kernel, 8 bytes each
