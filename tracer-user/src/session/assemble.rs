@@ -180,11 +180,11 @@ impl Session {
             let is_target = self.is_asked_for(image.pid);
             let alone = is_target && !replaced;
             match group {
-                Some((id, group)) if group.first == index => {
-                    if by_group.contains_key(&id) || alone {
-                        index_of.push((id, processes.len()));
-                        processes.push(self.group_process(id, image, now));
-                    }
+                Some((id, group))
+                    if group.first == index && (by_group.contains_key(&id) || alone) =>
+                {
+                    index_of.push((id, processes.len()));
+                    processes.push(self.group_process(id, image, now));
                 }
                 Some(_) => {}
                 None if alone => processes.push(self.process(image, now)),

@@ -116,7 +116,7 @@ mod tests {
         retired.add(key(4), site(1, 1));
         retired.add(key(5), site(1, 1));
         assert_eq!(retired.not_kept(), 3);
-        let sum = |of: fn(&CollectedSite) -> u64| retired.iter().map(|site| of(site)).sum::<u64>();
+        let sum = |of: fn(&CollectedSite) -> u64| retired.iter().map(of).sum::<u64>();
         assert_eq!(sum(|site| site.allocated.0), 5 + 3 + 2 + 11 + 1 + 1);
         assert_eq!(sum(|site| site.live.0), 5);
         let rest: Vec<_> = retired.iter().filter(|site| site.is_rest).collect();
