@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tracer_ebpf::file::{FileKey, TableKind};
 use tracer_ebpf::frame;
 use tracer_ebpf::stack::StackEnd;
+use tracer_ebpf::table::Range;
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight;
@@ -76,9 +77,23 @@ pub(crate) fn word(thread: &Thread, address: u64, exact: u64) -> u64 {
     frame::in_file(thread.mapping.file.get() as u32, offset, exact)
 }
 
+/// Notes that a walk is in a range. One without a file says nothing of its words.
+#[inline(always)]
+pub(crate) fn remember(thread: &mut Thread, range: &Range) {
+    let length = match range.file {
+        0 => 0,
+        _ => range.end.wrapping_sub(range.start),
+    };
+    let mapping = &mut thread.mapping;
+    mapping.start.set(range.start);
+    mapping.length.set(length);
+    mapping.origin.set(range.origin);
+    mapping.file.set(u64::from(range.file));
+}
+
 /// Whether an address is in the mapping that was met last.
 #[inline(always)]
-fn is_in(thread: &Thread, address: u64) -> bool {
+pub(crate) fn is_in(thread: &Thread, address: u64) -> bool {
     let mapping = &thread.mapping;
     address.wrapping_sub(mapping.start.get()) < mapping.length.get()
 }

@@ -95,7 +95,9 @@ pub struct Thread {
     /// where its code begins, how long that is, and the same of its
     /// interpreter.
     pub vm: VmCode,
-    /// The mapping that the walk met last outside of its address space.
+    /// The probed instruction that was met last.
+    pub probed: Probed,
+    /// The mapping of a file that the walk was in last.
     pub mapping: Mapping,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
@@ -192,6 +194,19 @@ impl Making {
     pub const fn ends(&self, stack: u64) -> bool {
         self.slot != 0 && self.slot.wrapping_add(8) == stack
     }
+}
+
+/// A probed instruction and its word. An address space that has a number does not
+/// change.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Probed {
+    /// The address space.
+    pub space: Volatile,
+    /// The address in it.
+    pub address: Volatile,
+    /// The word.
+    pub word: Volatile,
 }
 
 /// A mapping of a file, as the kernel told during a walk: it may be gone right

@@ -76,7 +76,7 @@ pub(crate) unsafe fn capture(
         Place::Inside => current.known(registers.ip, 1).map(|found| found.rule),
     };
     let first = match first {
-        0 => current.place(registers.ip, 0),
+        0 => current.probed(registers.ip),
         word => word,
     };
     let start = (registers, rule.unwrap_or(Rule::ENTRY));
@@ -151,6 +151,11 @@ impl Target for Current {
         // SAFETY: only this thread touches its record.
         let vm = unsafe { &mut (*self.thread).vm };
         if frame.ip.wrapping_sub(vm.start.get()) >= vm.length.get() {
+            if exact == 0
+                && let Some(found) = self.nearby(frame.ip)
+            {
+                return Ok(found);
+            }
             let number = self.number(frame.ip, exact);
             if let Some(number) = vm_of(number) {
                 hotspot::enter(vm, number);
@@ -196,6 +201,45 @@ impl Current {
         self.found(number, address, exact)
     }
 
+    /// The word of a probed instruction: most often that of the thread's last
+    /// call.
+    #[inline(always)]
+    fn probed(&mut self, address: u64) -> u64 {
+        let space = u64::from(self.space());
+        // SAFETY: only this thread touches its record.
+        let known = unsafe { &(*self.thread).probed };
+        if space != 0 && known.space.get() == space && known.address.get() == address {
+            return known.word.get();
+        }
+        let word = self.place(address, 0);
+        // SAFETY: as above.
+        let known = unsafe { &mut (*self.thread).probed };
+        known.space.set(space);
+        known.address.set(address);
+        known.word.set(word);
+        word
+    }
+
+    /// What is known of a return address in the file that the frame before was in:
+    /// most are.
+    #[inline(always)]
+    fn nearby(&self, address: u64) -> Option<Found> {
+        // SAFETY: only this thread touches its record.
+        let thread = unsafe { &*self.thread };
+        if !mapped::is_in(thread, address) {
+            return None;
+        }
+        let space = self.space();
+        let entry = CACHE.get_ptr(cached::index(space, address))?;
+        // SAFETY: a live map value, and its words are whole.
+        let rule = unsafe { (&raw const (*entry).rule).read_volatile() };
+        let number = cached::number(rule, cached::tag(space, address))?;
+        Some(Found {
+            rule: *RULES.get(number)?,
+            word: mapped::word(thread, address, 0),
+        })
+    }
+
     /// What a number says that was found for an address. Where no range does,
     /// the kernel is asked what is mapped there.
     #[inline(always)]
@@ -203,6 +247,8 @@ impl Current {
         let (number, word) = match reason_of(number) {
             None => {
                 let range = RANGES.get(range_in(number)).ok_or(StackEnd::NoMapping)?;
+                // SAFETY: only this thread touches its record.
+                mapped::remember(unsafe { &mut *self.thread }, range);
                 (number, range.word(address, exact))
             }
             Some(known @ (StackEnd::NoMapping | StackEnd::NoRowYet)) => {
