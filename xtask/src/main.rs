@@ -26,6 +26,7 @@ mod timeline;
 mod vm;
 mod wheel;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -109,6 +110,9 @@ enum Verb {
         /// Only these; all if none is named
         #[arg(value_enum)]
         parts: Vec<bench::Part>,
+        /// An earlier `unfreed`, as a contestant in the same rounds
+        #[arg(long, value_name = "BINARY")]
+        against: Option<PathBuf>,
     },
     /// Make the release tarball and the Debian package, in target/dist
     Dist,
@@ -157,7 +161,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             run: Some(command),
             ..
         } => return vm::command(&kernels, &command),
-        Verb::Bench { parts } => bench::run(&parts)?,
+        Verb::Bench { parts, against } => bench::run(&parts, against.as_deref())?,
         Verb::Dist => dist::all()?,
     }
     Ok(ExitCode::SUCCESS)

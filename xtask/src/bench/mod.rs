@@ -53,9 +53,9 @@ impl Part {
     }
 
     /// Measures, and puts the figures into Markdown.
-    fn measure(self, unfreed: &Path) -> Result<String> {
+    fn measure(self, unfreed: &Path, against: Option<&Path>) -> Result<String> {
         match self {
-            Self::Pairs => pairs::measure(unfreed),
+            Self::Pairs => pairs::measure(unfreed, against),
             Self::Stacks => stacks::measure(unfreed),
             Self::Tables => modules::measure(unfreed),
             Self::Start => start::measure(unfreed),
@@ -68,12 +68,13 @@ impl Part {
     }
 }
 
-/// Measures these parts, or all if none is named; prints the figures and,
+/// Measures these parts, or all if none is named, beside an earlier `unfreed` if
+/// there is one; prints the figures and,
 /// when all are there, writes them into BENCHMARKS.md.
 ///
 /// # Errors
 /// Fails if something cannot be built, started, measured or written.
-pub(crate) fn run(parts: &[Part]) -> Result<()> {
+pub(crate) fn run(parts: &[Part], against: Option<&Path>) -> Result<()> {
     setup::ensure(&[Group::Test, Group::Bench])?;
     let unfreed = build::unfreed(Profile::Release)?;
     let parts = match parts {
@@ -84,7 +85,7 @@ pub(crate) fn run(parts: &[Part]) -> Result<()> {
     for part in parts {
         let machine = document::machine();
         let figures = part
-            .measure(&unfreed)
+            .measure(&unfreed, against)
             .with_context(|| format!("cannot measure {}", part.name()))?;
         println!("{figures}");
         measured.push((part.name(), format!("{machine}\n\n{figures}")));

@@ -30,15 +30,25 @@ enum Contestant {
     Nobody,
     Floor,
     Unfreed,
+    /// An earlier `unfreed`.
+    Earlier,
     Bpftrace,
 }
 
-const CONTESTANTS: [Contestant; 4] = [
+/// All, in the order of a round; the second is what others are compared with.
+const CONTESTANTS: [Contestant; 5] = [
     Contestant::Nobody,
     Contestant::Floor,
     Contestant::Unfreed,
+    Contestant::Earlier,
     Contestant::Bpftrace,
 ];
+
+/// Those that run: there need not be an earlier one.
+fn contestants(against: Option<&Path>) -> Vec<Contestant> {
+    let runs = |contestant: &Contestant| *contestant != Contestant::Earlier || against.is_some();
+    CONTESTANTS.into_iter().filter(runs).collect()
+}
 
 impl Contestant {
     fn name(self) -> &'static str {
@@ -46,6 +56,7 @@ impl Contestant {
             Self::Nobody => "no tracer",
             Self::Floor => "empty probes at the same places (the floor)",
             Self::Unfreed => "`unfreed record`",
+            Self::Earlier => "the same of the version before",
             Self::Bpftrace => "bpftrace one-liner (memleak's job)",
         }
     }
@@ -56,7 +67,7 @@ impl Contestant {
             Self::Nobody => return Ok(None),
             Self::Bpftrace => return Tracer::bpftrace(pid, &one_liner(pid)).map(Some),
             Self::Floor => &["--programs", "empty"],
-            Self::Unfreed => &[],
+            Self::Unfreed | Self::Earlier => &[],
         };
         Tracer::unfreed(unfreed, pid, LIFETIME, programs).map(Some)
     }
@@ -66,16 +77,21 @@ impl Contestant {
 ///
 /// # Errors
 /// Fails if a target or a tracer does.
-pub(super) fn measure(unfreed: &Path) -> Result<String> {
+pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> {
     let program = targets::build_one("c/pairs.c")?;
-    let mut figures = vec![Vec::new(); CONTESTANTS.len()];
+    let contestants = contestants(against);
+    let mut figures = vec![Vec::new(); contestants.len()];
     for round in 1..=ROUNDS {
         shell::say(format!("pairs: round {round} of {ROUNDS}"));
-        for (index, contestant) in CONTESTANTS.into_iter().enumerate() {
-            figures[index].push(time(contestant, unfreed, &program)?);
+        for (figures, contestant) in figures.iter_mut().zip(&contestants) {
+            let binary = match contestant {
+                Contestant::Earlier => against.unwrap_or(unfreed),
+                _ => unfreed,
+            };
+            figures.push(time(*contestant, binary, &program)?);
         }
     }
-    Ok(table(&figures))
+    Ok(table(&contestants, &figures))
 }
 
 /// The least time of a pair, nanoseconds.
@@ -119,12 +135,12 @@ fn libc_of(pid: &str) -> Option<PathBuf> {
 }
 
 /// Medians, and the medians of each round's ratio to the floor.
-fn table(figures: &[Vec<f64>]) -> String {
+fn table(contestants: &[Contestant], figures: &[Vec<f64>]) -> String {
     let mut table = format!(
         "{ROUNDS} interleaved rounds, medians.\n\n\
          | | ns a pair | times the floor |\n|---|---|---|\n"
     );
-    for (index, contestant) in CONTESTANTS.into_iter().enumerate() {
+    for (index, contestant) in contestants.iter().enumerate() {
         let _ = writeln!(
             table,
             "| {} | {:.0} | {:.2} |",
@@ -148,7 +164,7 @@ mod tests {
             vec![15.0, 30.0, 45.0],
             vec![100.0, 200.0, 300.0],
         ];
-        let table = table(&figures);
+        let table = table(&contestants(None), &figures);
         assert!(
             table.contains("| `unfreed record` | 30 | 1.50 |"),
             "{table}"
