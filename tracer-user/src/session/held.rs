@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::Session;
 use super::hold::{Answer, Holder, Stop, Waiting, Why};
 use super::launch::Expected;
+use super::left_alone::Notice;
 use crate::attach::loader::Stops;
 use crate::attach::probes::Scope;
 use crate::process::file::ModuleFile;
@@ -33,7 +34,7 @@ pub(super) struct Held {
 
 impl Session {
     /// Takes hold of the program that waits to call `exec`; `None` where that
-    /// is not allowed, and then it is not held.
+    /// is not allowed, which is said, and then it is not held.
     ///
     /// # Errors
     /// Fails if the kernel does.
@@ -46,8 +47,15 @@ impl Session {
             let why = told.get(&thread, 0).ok()?;
             told.remove(&thread).ok().map(|()| why)
         };
-        let Ok(holder) = Holder::take(pid, self.options.follow, Box::new(told)) else {
-            return Ok(None);
+        let holder = match Holder::take(pid, self.options.follow, Box::new(told)) {
+            Ok(holder) => holder,
+            Err(error) => {
+                let why = format!(
+                    "the program is not held while it starts and opens libraries ({error:#}): some of its first paths may be cut short"
+                );
+                self.notices.push(Notice::Warning(why));
+                return Ok(None);
+            }
         };
         self.engine.object.set_holder(true)?;
         self.held.holds = true;
