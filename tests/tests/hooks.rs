@@ -221,7 +221,7 @@ fn a_hook_in_code_that_stays_writable_is_noticed_while_traced() -> Result<()> {
 /// The agent has saved our breakpoint, and puts it back when it unhooks.
 #[test]
 fn a_breakpoint_that_is_put_back_is_still_known() -> Result<()> {
-    let mut target = Target::start("hooked")?;
+    let mut target = start_in_place()?;
     let mut tracer = Tracer::record(target.pid, &[])?;
     target.command("hook_malloc_by_file")?;
     tracer.wait_saying("the probes went at once")?;

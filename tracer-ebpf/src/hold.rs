@@ -6,7 +6,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_send_signal_thread};
-use tracer_ebpf::settings::HELD_SIGNAL;
+use tracer_ebpf::held::{SIGNAL, place_of, told};
 
 use crate::maps::{self, HELD, HOLDER};
 use crate::read::kernel;
@@ -18,12 +18,19 @@ pub(crate) fn stop(why: u32) {
         return;
     };
     let thread = bpf_get_current_pid_tgid() as u32;
-    if !is_held_by(holder) || HELD.insert(thread, why, 0).is_err() {
+    let Some(place) = HELD.get_ptr_mut(place_of(thread)) else {
         return;
-    }
-    // SAFETY: the helper has no preconditions.
-    if unsafe { bpf_send_signal_thread(HELD_SIGNAL) } != 0 {
-        let _ = HELD.remove(thread);
+    };
+    // SAFETY: a live map value.
+    unsafe {
+        // Another thread's place at just this moment: then it does not stop.
+        if !is_held_by(holder) || place.read_volatile() != 0 {
+            return;
+        }
+        place.write_volatile(told(thread, why));
+        if bpf_send_signal_thread(SIGNAL) != 0 {
+            place.write_volatile(0);
+        }
     }
 }
 
@@ -40,6 +47,6 @@ fn is_held_by(holder: u32) -> bool {
     let parent = kernel::<u64>(task + u64::from(maps::setting!(task_parent))).unwrap_or(0);
     let tracer = kernel::<u32>(parent + u64::from(maps::setting!(task_tgid)));
     let blocked = kernel::<u64>(task + u64::from(maps::setting!(task_blocked)));
-    let is_blocked = blocked.is_none_or(|blocked| blocked >> (HELD_SIGNAL - 1) & 1 != 0);
+    let is_blocked = blocked.is_none_or(|blocked| blocked >> (SIGNAL - 1) & 1 != 0);
     tracer == Some(holder) && !is_blocked
 }

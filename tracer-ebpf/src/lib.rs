@@ -13,6 +13,7 @@ pub mod compiled;
 pub mod event;
 pub mod file;
 pub mod frame;
+pub mod held;
 pub mod java;
 pub mod kinship;
 pub mod lifetime;

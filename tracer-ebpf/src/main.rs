@@ -42,7 +42,7 @@ use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_ebpf::call::Function;
-use tracer_ebpf::settings::{HELD_LOADED, HELD_PTRACE};
+use tracer_ebpf::held;
 use tracer_ebpf::volatile::opaque;
 
 /// Asks for the stack of the program, not of the kernel.
@@ -341,7 +341,7 @@ fn uf_code_freed(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_loaded(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    hold::stop(HELD_LOADED);
+    hold::stop(held::LOADED);
     0
 }
 
@@ -349,7 +349,7 @@ fn uf_loaded(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_ptrace(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    hold::stop(HELD_PTRACE);
+    hold::stop(held::PTRACE);
     0
 }
 

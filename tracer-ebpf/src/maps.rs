@@ -10,6 +10,7 @@ use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
+use tracer_ebpf::held;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
@@ -207,9 +208,10 @@ pub(crate) static FORKS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE)
 #[map]
 pub(crate) static HOLDER: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Threads that were sent a signal of ours, which user space takes away at once.
+/// Threads that were sent a signal of ours, which user space takes away at once;
+/// see [`held::told`].
 #[map]
-pub(crate) static HELD: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
+pub(crate) static HELD: Array<u64> = Array::with_max_entries(held::PLACES, BPF_F_MMAPABLE);
 
 /// Not 0 while events count: `RETURN_PROBES` or `RETURN_INSTRUCTIONS`. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.

@@ -101,16 +101,6 @@ pub struct Hijack {
 // SAFETY: repr(C), fields fill all 152 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
-/// The signal by which a held thread is stopped: `SIGURG`, which is ignored
-/// unless the program asks for it.
-pub const HELD_SIGNAL: u32 = 23;
-
-/// It was stopped since its loader has mapped libraries, or taken some away.
-pub const HELD_LOADED: u32 = 1;
-
-/// It was stopped since it is about to call ptrace(2).
-pub const HELD_PTRACE: u32 = 2;
-
 /// In the map `ACTIVE`: events count, and calls end at return probes.
 pub const RETURN_PROBES: u64 = 1;
 

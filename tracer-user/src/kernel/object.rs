@@ -14,6 +14,7 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey, Caller};
+use tracer_ebpf::held;
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
@@ -229,12 +230,12 @@ impl Object {
             .context("cannot switch the programs")
     }
 
-    /// The threads that were told to stop so, once.
+    /// The threads that were told to stop so, once; see [`held`].
     ///
     /// # Errors
-    /// Fails the second time.
-    pub fn held_threads(&mut self) -> Result<HashMap<MapData, u32, u32>> {
-        Ok(take(&mut self.ebpf, "HELD")?.try_into()?)
+    /// Fails if the kernel refuses to map them into our memory.
+    pub fn held_threads(&mut self) -> Result<MappedArray<u64>> {
+        writable(&mut self.ebpf, "HELD", held::PLACES)
     }
 
     /// How probes are attached.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use tracer_ebpf::held;
 
 use super::Session;
 use super::hold::{Answer, Holder, Stop, Waiting, Why};
@@ -44,8 +45,10 @@ impl Session {
         }
         let mut told = self.engine.object.held_threads()?;
         let told = move |thread| {
-            let why = told.get(&thread, 0).ok()?;
-            told.remove(&thread).ok().map(|()| why)
+            let place = held::place_of(thread);
+            let why = held::why(thread, told.get(place)?)?;
+            told.set(place, 0);
+            Some(why)
         };
         let holder = match Holder::take(pid, self.options.follow, Box::new(told)) {
             Ok(holder) => holder,

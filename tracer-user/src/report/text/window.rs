@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(order, [report.sites[1].id, report.sites[0].id]);
         let text = line(&report).unwrap();
         assert!(
-            text.starts_with("The last 2.00 s: +0 B in +0 blocks live;"),
+            text.starts_with("The last 2.0 s: +0 B in +0 blocks live;"),
             "{text}"
         );
         assert_eq!(

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracer_ebpf::settings::{HELD_PTRACE, HELD_SIGNAL};
+use tracer_ebpf::held;
 
 use super::ptrace::{self, Reason, Status, Waited};
 
@@ -291,11 +291,11 @@ impl Keeper {
     /// Why the kernel side has sent a signal, if it did. Each such signal is
     /// taken away once.
     fn why_ours(&mut self, thread: i32, signal: i32) -> Option<Why> {
-        if signal != HELD_SIGNAL.cast_signed() || ptrace::signal_code(thread) != Some(SI_KERNEL) {
+        if signal != held::SIGNAL.cast_signed() || ptrace::signal_code(thread) != Some(SI_KERNEL) {
             return None;
         }
         Some(match (self.told)(thread.cast_unsigned())? {
-            HELD_PTRACE => Why::Traces,
+            held::PTRACE => Why::Traces,
             _ => Why::Loaded,
         })
     }
