@@ -31,7 +31,7 @@ const RELEASE: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// How often a process's mappings are looked at in a row, while they change.
-const LOOKS: usize = 4;
+const LOOKS: usize = 8;
 
 impl Session {
     /// Reads what happened since the last call.
@@ -174,13 +174,15 @@ impl Session {
         }
     }
 
-    /// Looks at a process's mappings until two looks agree: what changes
-    /// after that, the kernel side notices itself.
+    /// Publishes a process's mappings once two looks agree, and looks until one after
+    /// that agrees too: what changes then, the kernel side notices itself. What
+    /// changes between the second look and the publishing it does not, for a
+    /// moment, so that has to be short.
     pub(super) fn publish_code_of(&mut self, pid: u32) {
         let Some(index) = self.images.current(pid) else {
             return;
         };
-        let mut last = None;
+        let (mut seen, mut published) = (None, None);
         for _ in 0..LOOKS {
             let Some(image) = self.images.get(index).map(|image| image.id) else {
                 return;
@@ -190,10 +192,14 @@ impl Session {
                 return;
             };
             let ranges: Vec<_> = code.iter().map(|mapping| mapping.range.clone()).collect();
-            if last.as_ref() == Some(&ranges) {
+            if published.as_ref() == Some(&ranges) {
                 return;
             }
-            last = Some(ranges);
+            if seen.as_ref() != Some(&ranges) {
+                seen = Some(ranges);
+                continue;
+            }
+            published = Some(ranges);
             let java = self.java_code(index, image);
             if self
                 .engine
