@@ -109,22 +109,37 @@ enum Verdict {
     Missing,
 }
 
-/// The verdict in a line such as `test NAME ... ok`.
+/// The verdict in a line such as `test NAME ... ok`. Where tests run one at a time
+/// the name comes first: what a program of the test prints itself stands before the
+/// verdict then, which has a line of its own.
 fn verdict(lines: &[String], test: &str) -> Verdict {
-    let said = lines.iter().find_map(|line| {
+    let said = |line: &'_ String| -> Option<String> {
         let said = untimed(line).strip_prefix("test ")?.strip_prefix(test)?;
         let said = said.strip_prefix(" - should panic").unwrap_or(said);
-        said.strip_prefix(" ... ")
-    });
+        said.strip_prefix(" ... ").map(str::to_owned)
+    };
+    let mut lines = lines.iter().skip_while(|line| said(line).is_none());
+    let Some(first) = lines.next().and_then(said) else {
+        return Verdict::Missing;
+    };
+    let own = lines.take_while(|line| !line.starts_with("test "));
+    let without_time = |line: &'_ String| line.split(" <").next().map(str::to_owned);
+    let later = own.filter_map(|line| verdict_in(&without_time(line)?));
+    let mut verdicts = verdict_in(&first).into_iter().chain(later);
+    verdicts.next().unwrap_or(Verdict::Missing)
+}
+
+/// The verdict that a text is.
+fn verdict_in(said: &str) -> Option<Verdict> {
     match said {
-        Some("ok") => Verdict::Passed,
-        Some(said) if said.starts_with("ignored") => Verdict::Ignored(
+        "ok" => Some(Verdict::Passed),
+        "FAILED" => Some(Verdict::Failed),
+        _ if said.starts_with("ignored") => Some(Verdict::Ignored(
             said.strip_prefix("ignored, ")
                 .unwrap_or("ignored by its attribute")
                 .to_owned(),
-        ),
-        Some(said) if said.starts_with("FAILED") => Verdict::Failed,
-        _ => Verdict::Missing,
+        )),
+        _ => None,
     }
 }
 
@@ -227,5 +242,20 @@ unfreed-vm-kernel: WARNING: CPU: 1
         let lines = ["test good_and_more ... ok".to_owned()];
         assert_eq!(verdict(&lines, "good"), Verdict::Missing);
         assert_eq!(verdict(&lines, "good_and_more"), Verdict::Passed);
+    }
+
+    #[test]
+    fn a_verdict_may_come_after_what_a_program_says() {
+        let lines = [
+            "test one ... WARNING: a method",
+            "",
+            "ok <86.337s>",
+            "test two ... FAILED",
+        ];
+        let lines = lines.map(str::to_owned);
+        assert_eq!(verdict(&lines, "one"), Verdict::Passed);
+        assert_eq!(verdict(&lines, "two"), Verdict::Failed);
+        let lines = ["test one ... WARNING", "test two ... ok"].map(str::to_owned);
+        assert_eq!(verdict(&lines, "one"), Verdict::Missing);
     }
 }
