@@ -2,10 +2,18 @@
 //! and go, and whole stacks from the first call on.
 
 use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{MemoryKind, Site};
 use unfreed_tests::{KernelMap, Sums, Target, Tracer, View, wait_known, wait_until};
+
+/// Thousands of forks are told to every tracer: each test has the machine alone.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Bytes of a process in memory.
 fn resident(pid: u32) -> Result<u64> {
@@ -36,6 +44,7 @@ fn settled(tracer: u32, most: usize) -> Result<Vec<usize>> {
 
 #[test]
 fn children_that_end_leave_nothing_but_their_numbers() -> Result<()> {
+    let _alone = alone();
     const BATCHES: u64 = 5;
     let mut target = Target::start("offspring")?;
     let tracer = Tracer::record(target.pid, &["--follow"])?;
@@ -87,6 +96,7 @@ fn children_that_end_leave_nothing_but_their_numbers() -> Result<()> {
 
 #[test]
 fn paths_that_nothing_is_live_at_make_room_for_others() -> Result<()> {
+    let _alone = alone();
     let mut target = Target::start("offspring")?;
     // Each child has paths of its own, far more than there is room for.
     const SITES: u64 = 1024;
@@ -110,6 +120,7 @@ fn paths_that_nothing_is_live_at_make_room_for_others() -> Result<()> {
 
 #[test]
 fn processes_of_one_program_are_one_row() -> Result<()> {
+    let _alone = alone();
     let mut target = Target::start("lifecycle")?;
     let tracer = Tracer::record(target.pid, &["--follow"])?;
     target.command("fork_child")?;
@@ -144,6 +155,7 @@ fn whole(report: &View) -> f64 {
 
 #[test]
 fn programs_that_live_for_a_millisecond_have_whole_stacks() -> Result<()> {
+    let _alone = alone();
     let script = "i=0; while [ $i -lt 300 ]; do ls / > /dev/null; i=$((i + 1)); done";
     let report = Tracer::run(&["--follow"], &["sh", "-c", script])?
         .wait()?
@@ -159,6 +171,7 @@ fn programs_that_live_for_a_millisecond_have_whole_stacks() -> Result<()> {
 
 #[test]
 fn libraries_at_one_place_are_told_apart() -> Result<()> {
+    let _alone = alone();
     let mut target = Target::start("changing")?;
     let round = ["load_thin", "use_thin", "replace", "use_wide", "unload"];
     let tracer = Tracer::record(target.pid, &[])?;

@@ -35,9 +35,19 @@ const LONG: [&str; 8] = [
 /// (in `changes`, `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` may take
 /// them for its own, and `robustness` finds code patched that should not be.
-/// `roads` and `stress` load both cores, and count what is lost. A tracer that
+/// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
+/// thousands of times, of which every tracer is told. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 6] = ["hooks", "oracle", "roads", "robustness", "stacks", "stress"];
+const ALONE: [&str; 8] = [
+    "follow",
+    "hooks",
+    "kin",
+    "oracle",
+    "roads",
+    "robustness",
+    "stacks",
+    "stress",
+];
 
 /// The name of a test program: `semantics` of
 /// `…/deps/semantics-5c5a551b29142d34`.

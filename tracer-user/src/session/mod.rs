@@ -192,6 +192,8 @@ impl Session {
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
+        // What was lost until now nobody needs: mappings were read since.
+        self.engine.losses.code_events = 0;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_children();
