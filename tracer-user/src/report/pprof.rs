@@ -101,6 +101,35 @@ mod tests {
     }
 
     #[test]
+    fn one_name_may_be_of_several_functions() {
+        let mut report = sample::java_report();
+        let name = crate::model::name::Name::from("a.B.c");
+        let frames = report.sites.iter_mut().flat_map(|site| &mut site.frames);
+        for (number, frame) in frames.enumerate() {
+            frame.function = Some(name.clone());
+            frame.file = (number % 2 == 0).then(|| "B.java".into());
+        }
+        let said = |frame: &crate::model::Frame| {
+            let (origin, file) = (frame.origin, frame.file.clone());
+            (
+                frame.function.clone(),
+                file,
+                origin.is_java().then_some(origin),
+            )
+        };
+        let profile = round_trip(&report);
+        for (sample, site) in profile.samples.iter().zip(&report.sites) {
+            assert!(
+                sample
+                    .frames
+                    .iter()
+                    .map(said)
+                    .eq(site.frames.iter().map(said))
+            );
+        }
+    }
+
+    #[test]
     fn losses_travel_as_comments() {
         let mut report = sample::report();
         report.losses[0].count = 3;

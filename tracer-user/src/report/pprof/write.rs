@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
+use std::mem::{Discriminant, discriminant};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
@@ -9,7 +10,8 @@ use flate2::{Compression, GzBuilder};
 use prost::Message;
 
 use super::proto::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
-use crate::model::{Frame, MemoryKind, Report, Site};
+use crate::model::name::Name;
+use crate::model::{Frame, MemoryKind, Origin, Report, Site};
 use crate::report::{java, names, units};
 
 /// Sample types and units, in the order of Go's heap profiles.
@@ -53,6 +55,9 @@ struct Writer<'a, W> {
     strings: HashMap<Box<str>, i64>,
     /// By name, system's name and file.
     functions: HashMap<(i64, i64, i64), u64>,
+    /// The same by what a frame says, which need not be read for each: its
+    /// function's and its file's name.
+    named: HashMap<(usize, Discriminant<Origin>, Option<usize>), u64>,
     /// By process, address and lines.
     locations: HashMap<(usize, u64, Box<[Line]>), u64>,
     /// In order of ids; written last, since locations tell what is known of
@@ -70,6 +75,7 @@ impl<'a, W: Write> Writer<'a, W> {
             buffer: Vec::new(),
             strings: HashMap::new(),
             functions: HashMap::new(),
+            named: HashMap::new(),
             locations: HashMap::new(),
             mappings: Vec::new(),
             modules: Vec::new(),
@@ -270,6 +276,27 @@ impl<'a, W: Write> Writer<'a, W> {
     }
 
     fn line(&mut self, frame: &Frame) -> io::Result<Line> {
+        Ok(Line {
+            function_id: self.function(frame)?,
+            line: frame.line.unwrap_or(0).into(),
+        })
+    }
+
+    fn function(&mut self, frame: &Frame) -> io::Result<u64> {
+        let file = frame.file.as_ref().map(Name::id);
+        let named = frame.function.as_ref().filter(|name| !name.is_empty());
+        let named = named.map(|name| (name.id(), discriminant(&frame.origin), file));
+        if let Some(id) = named.and_then(|key| self.named.get(&key)) {
+            return Ok(*id);
+        }
+        let id = self.described(frame)?;
+        if let Some(key) = named {
+            self.named.insert(key, id);
+        }
+        Ok(id)
+    }
+
+    fn described(&mut self, frame: &Frame) -> io::Result<u64> {
         let label = names::label(frame);
         let name = self.string(&label)?;
         // Viewers show the name; how the JVM ran a method is for ourselves.
@@ -287,10 +314,7 @@ impl<'a, W: Write> Writer<'a, W> {
             };
             self.emit(field::FUNCTION, &function)?;
         }
-        Ok(Line {
-            function_id,
-            line: frame.line.unwrap_or(0).into(),
-        })
+        Ok(function_id)
     }
 
     fn value_type(&mut self, name: &str, unit: &str) -> io::Result<ValueType> {
