@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use unfreed_tests::model::JavaHeap;
 use unfreed_tests::{Entries, Happened, Jdk, Program, Target, Tracer, send_signal, wait_until};
 
@@ -63,6 +64,18 @@ fn for_each(jdks: &[Jdk], test: impl Fn(&Jdk, &Program) -> Result<()>) -> Result
         test(jdk, &program).with_context(|| jdk.home.display().to_string())?;
     }
     Ok(())
+}
+
+/// A command that runs another as nobody, below a third if there is one.
+fn as_nobody(below: &[&str], command: &Command) -> Command {
+    let id = NOBODY.to_string();
+    let mut other = Command::new("setpriv");
+    other
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .args(below)
+        .arg(command.get_program())
+        .args(command.get_args());
+    other
 }
 
 #[test]
@@ -159,45 +172,43 @@ fn planted_links_are_not_followed() -> Result<()> {
 #[test]
 fn a_jvm_of_another_user_answers() -> Result<()> {
     for_each(&Jdk::all()?, |jdk, program| {
-        let java = jdk.command(&[], program);
-        let id = NOBODY.to_string();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-            .arg(java.get_program())
-            .args(java.get_args())
-            .current_dir("/");
-        let mut target = Target::start_with(&mut command)?;
+        let mut command = as_nobody(&[], &jdk.command(&[], program));
+        let mut target = Target::start_with(command.current_dir("/"))?;
         ask_well(target.pid)?;
         ensure!(socket(target.pid).metadata()?.uid() == NOBODY);
         lives(&mut target)
     })
 }
 
-/// A JVM of nobody's that works in this folder.
-fn jvm_of_nobody(program: &Program, folder: &Path) -> Result<Target> {
-    let java = Jdk::full()?.command(&[], program);
-    let id = NOBODY.to_string();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-        .arg(java.get_program())
-        .args(java.get_args())
-        .current_dir(folder);
-    Target::start_with(&mut command)
+/// A JVM of nobody's that works in this folder, and what happens there.
+fn jvm_of_nobody(program: &Program, folder: &Path) -> Result<(Target, Entries)> {
+    let mut command = as_nobody(&[], &Jdk::full()?.command(&[], program));
+    let target = Target::start_with(command.current_dir(folder))?;
+    Ok((target, Entries::of(folder)?))
+}
+
+/// The same in a folder of nobody's.
+fn jvm_in_its_users_folder(program: &Program) -> Result<(TempDir, Target, Entries)> {
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
+    let (target, entries) = jvm_of_nobody(program, folder.path())?;
+    Ok((folder, target, entries))
+}
+
+/// That the trigger file was made and removed, once.
+fn was_asked_once(entries: &mut Entries, pid: u32) -> Result<()> {
+    let happened = entries.happened(&format!(".attach_pid{pid}"))?;
+    assert_eq!(happened, [Happened::Made, Happened::Removed]);
+    Ok(())
 }
 
 /// The file is made as the JVM's user, and not given to him later.
 #[test]
 fn the_trigger_is_its_users_from_the_first_moment() -> Result<()> {
     let program = Program::copy("Heap")?;
-    let folder = tempfile::tempdir()?;
-    chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
-    let mut target = jvm_of_nobody(&program, folder.path())?;
-    let mut entries = Entries::of(folder.path())?;
+    let (_folder, mut target, mut entries) = jvm_in_its_users_folder(&program)?;
     ask_well(target.pid)?;
-    let happened = entries.happened(&format!(".attach_pid{}", target.pid))?;
-    assert_eq!(happened, [Happened::Made, Happened::Removed]);
+    was_asked_once(&mut entries, target.pid)?;
     lives(&mut target)
 }
 
@@ -207,13 +218,12 @@ fn no_file_is_made_where_the_jvms_user_may_make_none() -> Result<()> {
     let program = Program::copy("Heap")?;
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let mut target = jvm_of_nobody(&program, folder.path())?;
-    let mut entries = Entries::of(folder.path())?;
+    let (mut target, mut entries) = jvm_of_nobody(&program, folder.path())?;
     let mut in_tmp = Entries::of(Path::new("/tmp"))?;
     ask_well(target.pid)?;
     let name = format!(".attach_pid{}", target.pid);
     assert_eq!(entries.happened(&name)?, []);
-    assert_eq!(in_tmp.happened(&name)?, [Happened::Made, Happened::Removed]);
+    was_asked_once(&mut in_tmp, target.pid)?;
     lives(&mut target)
 }
 
@@ -267,14 +277,10 @@ fn an_interrupted_attach_leaves_nothing() -> Result<()> {
 #[test]
 fn an_interrupted_attach_leaves_nothing_in_another_users_folder() -> Result<()> {
     let program = Program::copy("Heap")?;
-    let folder = tempfile::tempdir()?;
-    chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
-    let mut target = jvm_of_nobody(&program, folder.path())?;
-    let mut entries = Entries::of(folder.path())?;
+    let (_folder, mut target, mut entries) = jvm_in_its_users_folder(&program)?;
     interrupted(&target, libc::SIGINT)?;
     leaves_no_trigger(target.pid)?;
-    let happened = entries.happened(&format!(".attach_pid{}", target.pid))?;
-    assert_eq!(happened, [Happened::Made, Happened::Removed]);
+    was_asked_once(&mut entries, target.pid)?;
     send_signal(target.pid, libc::SIGCONT)?;
     lives(&mut target)
 }
@@ -360,16 +366,9 @@ fn a_jvm_in_namespaces_of_its_own_answers() -> Result<()> {
 #[test]
 fn a_jvm_with_users_of_its_own_answers() -> Result<()> {
     for_each(&Jdk::some()?, |jdk, program| {
-        let java = jdk.command(&[], program);
-        let id = NOBODY.to_string();
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-            .args(["unshare", "--user", "--map-root-user"])
-            .arg(java.get_program())
-            .args(java.get_args())
-            .current_dir("/");
-        let mut target = Target::start_with(&mut command)?;
+        let own_users = ["unshare", "--user", "--map-root-user"];
+        let mut command = as_nobody(&own_users, &jdk.command(&[], program));
+        let mut target = Target::start_with(command.current_dir("/"))?;
         ask_well(target.pid)?;
         lives(&mut target)
     })
