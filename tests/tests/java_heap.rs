@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::iter;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, StackEnd};
@@ -15,6 +16,8 @@ const SIZE: u64 = 24;
 const ALLOCATED: &str = "-XX:+DTraceAllocProbes";
 /// Bytes of an array of seven.
 const ARRAY: u64 = 48;
+/// The least time from one step of a target to the next.
+const STEP: Duration = Duration::from_millis(20);
 /// A small heap that is collected often.
 const OPTIONS: [&str; 3] = ["-Xmx48m", "-Xmn8m", "-XX:+UseSerialGC"];
 
@@ -45,8 +48,18 @@ fn traced(
         .collect();
     let tracer = Tracer::record(target.pid, &options)?;
     let written = tracer.folder().join("report.json");
+    let (mut last, mut next) = (None, Instant::now());
     wait_until("eight histograms after collections", || {
-        steps(&mut target)?;
+        if next <= Instant::now() {
+            steps(&mut target)?;
+            next = Instant::now() + STEP;
+        }
+        // Each report is read once.
+        let changed = fs::metadata(&written).and_then(|file| file.modified()).ok();
+        if changed == last {
+            return Ok(None);
+        }
+        last = changed;
         let text = fs::read(&written).unwrap_or_default();
         let report: Option<Report> = serde_json::from_slice(&text).ok();
         let heap = report.and_then(|report| report.java_heap.into_iter().next());
