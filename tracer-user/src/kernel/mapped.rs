@@ -79,37 +79,29 @@ impl<T: Record> MappedArray<T> {
         self.len
     }
 
-    /// A copy of one element. The kernel may be writing it: each word is
-    /// whole, the element as a whole is a snapshot only when nothing traces.
-    pub fn get(&self, index: u32) -> Option<T> {
+    /// Where an element is.
+    fn element(&self, index: u32) -> Option<NonNull<T>> {
         if index >= self.len {
             return None;
         }
-        // SAFETY: the element lies within the mapping, which lives as long as
-        // self; a Record is valid for every bit pattern.
-        Some(unsafe {
-            self.start
-                .as_ptr()
-                .add(index as usize * Self::STRIDE)
-                .cast::<T>()
-                .read_volatile()
-        })
+        // SAFETY: the element lies within the mapping.
+        let at = unsafe { self.start.byte_add(index as usize * Self::STRIDE) };
+        Some(at.cast())
+    }
+
+    /// A copy of one element. The kernel may be writing it: each word is
+    /// whole, the element as a whole is a snapshot only when nothing traces.
+    pub fn get(&self, index: u32) -> Option<T> {
+        self.head(index)
     }
 
     /// The beginning of an element. `H` is what `T` begins with.
     pub fn head<H: Record>(&self, index: u32) -> Option<H> {
         const { assert!(size_of::<H>() <= size_of::<T>(), "it is a part") };
-        if index >= self.len {
-            return None;
-        }
-        // SAFETY: as in `get`; the head lies within the element.
-        Some(unsafe {
-            self.start
-                .as_ptr()
-                .add(index as usize * Self::STRIDE)
-                .cast::<H>()
-                .read_volatile()
-        })
+        let element = self.element(index)?.cast::<H>();
+        // SAFETY: it lies within the mapping, which lives as long as self; a
+        // Record is valid for every bit pattern.
+        Some(unsafe { element.read_volatile() })
     }
 
     /// The first word of an element: what is read after it is as new at least.
@@ -119,35 +111,22 @@ impl<T: Record> MappedArray<T> {
 
     fn word(&self, index: u32) -> Option<&AtomicU64> {
         const { assert!(size_of::<T>() >= 8, "there is a word") };
-        if index >= self.len {
-            return None;
-        }
+        let element = self.element(index)?.cast();
         // SAFETY: the element lies within the mapping, which lives as long as
         // self, and the kernel aligns it to 8 bytes.
-        Some(unsafe {
-            AtomicU64::from_ptr(
-                self.start
-                    .as_ptr()
-                    .add(index as usize * Self::STRIDE)
-                    .cast(),
-            )
-        })
+        Some(unsafe { AtomicU64::from_ptr(element.as_ptr()) })
     }
 
     /// Writes one element, word by word; does nothing beyond the array's end
     /// or if it was mapped for reading only.
     pub fn set(&mut self, index: u32, value: T) {
-        if index >= self.len || !self.is_writable {
+        if !self.is_writable {
             return;
         }
-        // SAFETY: the element lies within the mapping, which is writable and
-        // lives as long as self.
-        unsafe {
-            self.start
-                .as_ptr()
-                .add(index as usize * Self::STRIDE)
-                .cast::<T>()
-                .write_volatile(value);
+        if let Some(element) = self.element(index) {
+            // SAFETY: the element lies within the mapping, which is writable and
+            // lives as long as self.
+            unsafe { element.write_volatile(value) };
         }
     }
 

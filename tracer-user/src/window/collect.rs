@@ -89,7 +89,6 @@ impl CollectedSite {
     }
 
     /// A site without anything.
-    #[cfg(test)]
     pub fn empty() -> Self {
         Self {
             index: 0,
@@ -385,30 +384,15 @@ fn mapping_site(index: u32, site: &Site, mapped: Mapped) -> CollectedSite {
 }
 
 fn bare(index: u32, site: &Site) -> CollectedSite {
+    let frames = site.frames.iter().take(site.depth as usize);
     CollectedSite {
         index,
         image: site.image,
         group: site.group,
         key: site.key,
-        kind: MemoryKind::Heap,
-        allocated: (0, 0),
-        freed: (0, 0),
-        live: (0, 0),
-        oldest: None,
-        shares: Shares::default(),
-        seen: (0, 0),
-        lifetimes: [0; LIFETIME_BUCKETS],
-        untracked: 0,
         thread: SiteThread::of(site),
-        frames: site
-            .frames
-            .iter()
-            .take(site.depth as usize)
-            .copied()
-            .collect(),
+        frames: frames.copied().collect(),
         end: site.end,
-        names: None,
-        window: None,
-        is_rest: false,
+        ..CollectedSite::empty()
     }
 }
