@@ -43,11 +43,19 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
         let call = &mut (*thread).call;
         let outcome = match function {
             Function::PosixMemalign => aligned_result(result as u32, call.argument, call.size),
+            // It did what it was asked for if the block is that large now.
+            Function::Xallocx if result >= call.size => call.old_address,
+            Function::Xallocx => 0,
             _ => result,
         };
         // A realloc to nothing frees the block and returns null; any other
         // null is a failure that leaves the old block alone.
-        let done = outcome != 0 || call.size == 0;
+        let done = outcome != 0
+            || match function {
+                Function::Xallocx => false,
+                Function::Reallocf => true,
+                _ => call.size == 0,
+            };
         if call.old_address != 0 {
             if !done {
                 inflight::restore_old(thread);
@@ -125,8 +133,9 @@ pub(crate) fn free(context: &ProbeContext) {
                 inflight::count_free(&block, inflight::now());
                 (*thread).freed = freed;
             }
-            // The same call, if it goes on with itself.
-            None if (*thread).freed == freed => {}
+            // The same call, if it goes on with itself, or with what is below it:
+            // `operator delete` with `free`.
+            None if (*thread).freed.address == address && freed.stack <= (*thread).freed.stack => {}
             None => inherited::count_unknown(key, freed.stack),
         }
     }

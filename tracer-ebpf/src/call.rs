@@ -32,11 +32,30 @@ pub enum Function {
     Munmap = 11,
     /// `mremap(old, old_length, length, flags, new)`
     Mremap = 12,
+    /// `operator new(size)`, which throws where `malloc` returns null
+    New = 13,
+    /// `mi_new_n(count, size)`, which throws
+    NewCount = 14,
+    /// `mi_new_realloc(old, size)`, which throws
+    NewRealloc = 15,
+    /// `reallocf(old, size)`, which frees the old block also if it fails
+    Reallocf = 16,
+    /// `xallocx(block, size, extra, flags)`, which moves nothing and returns the
+    /// block's real size
+    Xallocx = 17,
+    /// `__rust_realloc(old, old_size, alignment, size)`
+    RustRealloc = 18,
+    /// `mi_heap_calloc(heap, count, size)`
+    HeapCalloc = 19,
+    /// `mi_heap_realloc(heap, old, size)`
+    HeapRealloc = 20,
+    /// `mi_heap_recalloc(heap, old, count, size)`
+    HeapReallocarray = 21,
 }
 
 impl Function {
     /// All functions, in the order of their numbers, which start at 1.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 21] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -49,6 +68,15 @@ impl Function {
         Self::Mmap,
         Self::Munmap,
         Self::Mremap,
+        Self::New,
+        Self::NewCount,
+        Self::NewRealloc,
+        Self::Reallocf,
+        Self::Xallocx,
+        Self::RustRealloc,
+        Self::HeapCalloc,
+        Self::HeapRealloc,
+        Self::HeapReallocarray,
     ];
 
     /// The function of a number, as attach cookies carry it.
@@ -67,6 +95,15 @@ impl Function {
             10 => Self::Mmap,
             11 => Self::Munmap,
             12 => Self::Mremap,
+            13 => Self::New,
+            14 => Self::NewCount,
+            15 => Self::NewRealloc,
+            16 => Self::Reallocf,
+            17 => Self::Xallocx,
+            18 => Self::RustRealloc,
+            19 => Self::HeapCalloc,
+            20 => Self::HeapRealloc,
+            21 => Self::HeapReallocarray,
             _ => return None,
         })
     }
@@ -75,25 +112,27 @@ impl Function {
     /// the kernel's trampoline in place of the return address, and end the
     /// program: such a function gets no return probe.
     pub const fn may_throw(self) -> bool {
-        match self {
-            Self::Malloc
-            | Self::Calloc
-            | Self::Realloc
-            | Self::Reallocarray
-            | Self::PosixMemalign
-            | Self::AlignedAlloc
-            | Self::Memalign
-            | Self::Valloc
-            | Self::Pvalloc
-            | Self::Mmap
-            | Self::Munmap
-            | Self::Mremap => false,
-        }
+        number_may_throw(self as u32)
+    }
+
+    /// Whether it is given a block that it may move or free.
+    pub const fn takes_old(self) -> bool {
+        matches!(
+            self,
+            Self::Realloc
+                | Self::Reallocarray
+                | Self::NewRealloc
+                | Self::Reallocf
+                | Self::RustRealloc
+                | Self::HeapRealloc
+                | Self::HeapReallocarray
+        )
     }
 
     /// Whether this function may end in a jump to `inner`, or in one to a
-    /// function that does, so that it runs on the same return-address slot. Known of glibc (reallocarray, realloc of
-    /// null, memalign of a small alignment) and musl (its memalign family).
+    /// function that does, so that it runs on the same return-address slot. Known
+    /// of glibc (reallocarray, realloc of null, memalign of a small alignment) and
+    /// musl (its memalign family).
     pub const fn may_tail_call(self, inner: Self) -> bool {
         match self {
             Self::Reallocarray => matches!(inner, Self::Realloc | Self::Malloc),
@@ -105,6 +144,12 @@ impl Function {
             _ => false,
         }
     }
+}
+
+/// [`Function::may_throw`] of a function's number.
+#[inline(always)]
+const fn number_may_throw(number: u32) -> bool {
+    number >= Function::New as u32 && number <= Function::NewRealloc as u32
 }
 
 /// The outermost call of a thread, from its entry to its return.
@@ -169,6 +214,9 @@ pub enum Entry {
     /// The call in flight ended without a return: it is lost, and this one is
     /// outermost.
     Stale,
+    /// The call in flight ended by an exception, so that it has allocated
+    /// nothing, or it goes on as this one by a jump. This one takes its place.
+    Instead,
 }
 
 /// Decides what an entry at stack pointer `slot` means.
@@ -187,15 +235,16 @@ pub fn entry(
     if in_flight.function == 0 {
         return Entry::Outermost;
     }
-    if slot > in_flight.slot {
-        return Entry::Stale;
+    let is_left = slot > in_flight.slot
+        || (slot == in_flight.slot && !tail_call(in_flight.function, function));
+    if !is_left && saved().is_some_and(|word| in_flight.is_active_with(word)) {
+        return Entry::Nested;
     }
-    if slot == in_flight.slot && !tail_call(in_flight.function, function) {
-        return Entry::Stale;
-    }
-    match saved() {
-        Some(word) if in_flight.is_active_with(word) => Entry::Nested,
-        _ => Entry::Stale,
+    let goes_on = slot == in_flight.slot && goes_on_as(in_flight.function, function);
+    if goes_on || number_may_throw(in_flight.function) {
+        Entry::Instead
+    } else {
+        Entry::Stale
     }
 }
 
@@ -221,6 +270,14 @@ pub fn ends_before(in_flight: &Call, stack: u64, word: impl FnOnce() -> Option<u
 #[inline(always)]
 pub const fn is_trampoline(word: u64) -> bool {
     word != 0 && word & 0xfff == 0
+}
+
+/// Whether a call on the slot of another is taken for its end: allocators with
+/// names of their own make many functions of few.
+#[inline(always)]
+const fn goes_on_as(outer: u32, inner: Function) -> bool {
+    let own = Function::New as u32;
+    outer >= own || inner as u32 >= own
 }
 
 #[inline(always)]
@@ -275,7 +332,7 @@ mod tests {
             assert_eq!(Function::from_number(number), Some(function));
         }
         assert_eq!(Function::from_number(0), None);
-        assert_eq!(Function::from_number(13), None);
+        assert_eq!(Function::from_number(Function::ALL.len() as u64 + 1), None);
     }
 
     #[test]
@@ -362,6 +419,33 @@ mod tests {
             ),
             Entry::Stale
         );
+    }
+
+    /// A handler that calls again from the frame in which the exception was
+    /// caught, and a function that goes on as another: the same to us.
+    #[test]
+    fn a_call_after_an_exception_is_outermost_and_nothing_is_lost() {
+        for (slot, word) in [
+            (0x1000, RETURN),
+            (0x1000, TRAMPOLINE),
+            (0x1100, RETURN),
+            (0xf00, 0x5555_1234),
+        ] {
+            for inner in [Function::New, Function::Malloc] {
+                let found = decide(Function::New, 0x1000, inner, slot, word);
+                assert_eq!(found, Entry::Instead, "{slot:#x} {word:#x} {inner:?}");
+            }
+        }
+        let jump = decide(
+            Function::HeapReallocarray,
+            0x1000,
+            Function::HeapRealloc,
+            0x1000,
+            TRAMPOLINE,
+        );
+        assert_eq!(jump, Entry::Instead);
+        let below = decide(Function::New, 0x1000, Function::Malloc, 0xf00, RETURN);
+        assert_eq!(below, Entry::Nested);
     }
 
     #[test]

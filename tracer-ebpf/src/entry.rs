@@ -38,14 +38,29 @@ impl Request {
             allocates: true,
         };
         match function {
-            Function::Calloc => request.size = argument(0)?.wrapping_mul(argument(1)?),
-            Function::Realloc => {
+            Function::Calloc | Function::NewCount => {
+                request.size = argument(0)?.wrapping_mul(argument(1)?);
+            }
+            Function::HeapCalloc => request.size = argument(1)?.wrapping_mul(argument(2)?),
+            Function::Realloc | Function::NewRealloc | Function::Reallocf | Function::Xallocx => {
                 request.address = argument(0)?;
                 request.size = argument(1)?;
+            }
+            Function::HeapRealloc => {
+                request.address = argument(1)?;
+                request.size = argument(2)?;
+            }
+            Function::RustRealloc => {
+                request.address = argument(0)?;
+                request.size = argument(3)?;
             }
             Function::Reallocarray => {
                 request.address = argument(0)?;
                 request.size = product(argument(1)?, argument(2)?);
+            }
+            Function::HeapReallocarray => {
+                request.address = argument(1)?;
+                request.size = product(argument(2)?, argument(3)?);
             }
             Function::PosixMemalign => {
                 request.argument = argument(0)?;
@@ -74,7 +89,9 @@ impl Request {
                 request.size = argument(2)?;
                 request.argument = argument(3)? & 0xffff_ffff;
             }
-            Function::Malloc | Function::Valloc | Function::Pvalloc => request.size = argument(0)?,
+            Function::Malloc | Function::Valloc | Function::Pvalloc | Function::New => {
+                request.size = argument(0)?;
+            }
         }
         Some(request)
     }
@@ -119,9 +136,11 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
         }
         (*thread).freed.address = 0;
         let call = &mut (*thread).call;
-        let back = match maps::returns_are_left_alone() {
-            true => user_word(slot).unwrap_or(0),
-            false => 0,
+        let is_left_alone = function.may_throw() || maps::returns_are_left_alone();
+        let back = if is_left_alone {
+            user_word(slot).unwrap_or(0)
+        } else {
+            0
         };
         call.begin(function, slot, back, now());
         call.size = request.size;

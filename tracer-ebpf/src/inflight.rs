@@ -188,6 +188,16 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
             in_flight.function = 0;
             true
         }
+        Entry::Instead => {
+            // What was allocated on the way to the exception was left out.
+            if in_flight.inner > 0 {
+                maps::lose(LossCause::MissedReturn, in_flight.inner, 0);
+            }
+            // SAFETY: the caller's record.
+            unsafe { restore_old(thread) };
+            in_flight.function = 0;
+            true
+        }
     }
 }
 

@@ -97,6 +97,31 @@ allocates!(uf_memalign, uf_memalign_ret, Memalign);
 allocates!(uf_valloc, uf_valloc_ret, Valloc);
 allocates!(uf_pvalloc, uf_pvalloc_ret, Pvalloc);
 
+allocates!(uf_reallocf, uf_reallocf_ret, Reallocf);
+allocates!(uf_xallocx, uf_xallocx_ret, Xallocx);
+allocates!(uf_rust, uf_rust_ret, RustRealloc);
+allocates!(uf_heap_calloc, uf_heap_callo_r, HeapCalloc);
+allocates!(uf_heap_real, uf_heap_real_r, HeapRealloc);
+allocates!(uf_heap_array, uf_heap_array_r, HeapReallocarray);
+
+/// Defines the entry of a function that may throw; it has no return probe.
+macro_rules! throws {
+    ($enter:ident, $function:ident) => {
+        #[uprobe]
+        fn $enter(context: ProbeContext) -> u32 {
+            on_task_stack(&context);
+            if entry::enter(&context, Function::$function) {
+                entry::go_on(&context);
+            }
+            0
+        }
+    };
+}
+
+throws!(uf_new, New);
+throws!(uf_new_count, NewCount);
+throws!(uf_new_realloc, NewRealloc);
+
 #[uprobe]
 fn uf_free(context: ProbeContext) -> u32 {
     on_task_stack(&context);

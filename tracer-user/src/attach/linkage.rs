@@ -29,6 +29,28 @@ const SORTED_TABLE: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 /// sundry, so that their own returns are no place for probes.
 const RETURN_FIRST: [&str; 3] = ["memset", "memcpy", "memmove"];
 
+/// Functions of allocators that are called in whichever file they are.
+const ALLOCATORS: [&str; 18] = [
+    "malloc",
+    "calloc",
+    "aligned_alloc",
+    "memalign",
+    "posix_memalign",
+    "free",
+    "_Znwm",
+    "_Znam",
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    "_ZnwmRKSt9nothrow_t",
+    "_ZnamRKSt9nothrow_t",
+    "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    "_ZdlPv",
+    "_ZdaPv",
+    "_ZdlPvm",
+    "_ZdlPvSt11align_val_t",
+    "_ZdaPvSt11align_val_t",
+];
+
 /// Where a jump leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
@@ -36,6 +58,9 @@ pub enum Destination {
     Code(u64),
     /// A function that returns its first argument.
     ReturnsFirst,
+    /// A function of an allocator, by the name under which the dynamic linker
+    /// finds it.
+    Allocator(&'static str),
 }
 
 /// An executable segment.
@@ -239,7 +264,8 @@ impl Linkage {
             return Some(Destination::ReturnsFirst);
         }
         if symbol.is_undefined(endian) {
-            return None;
+            let name = symbols.name_of(endian, symbol, &ALLOCATORS)?;
+            return Some(Destination::Allocator(name));
         }
         self.offset(symbol.st_value(endian)).map(Destination::Code)
     }

@@ -1,6 +1,7 @@
 //! Which probes an allocator gets.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ pub struct Unseen {
     /// What it does.
     pub function: Function,
     /// Its symbol.
-    pub symbol: &'static str,
+    pub symbol: Arc<str>,
     /// Why.
     pub reason: Uncertain,
 }
@@ -146,7 +147,7 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
             Err(reason) => {
                 unseen.push(Unseen {
                     function: called,
-                    symbol: function.symbol,
+                    symbol: Arc::clone(&function.symbol),
                     reason,
                 });
                 continue;
@@ -215,7 +216,7 @@ mod tests {
     fn function(probed: Probed, start: u64, ends: Result<Ends, Uncertain>) -> AllocatorFunction {
         AllocatorFunction {
             probed,
-            symbol: "f",
+            symbol: "f".into(),
             start: FileOffset(start),
             size: 64,
             placement: place(&[0x55]),

@@ -91,7 +91,7 @@ impl Covered {
                 .unseen
                 .iter()
                 .map(|unseen| UnseenFunction {
-                    function: unseen.symbol.to_owned(),
+                    function: unseen.symbol.as_ref().to_owned(),
                     module: path.clone(),
                     reason: unseen.reason.to_string(),
                     seen_elsewhere: unseen.is_seen_elsewhere(),
@@ -416,7 +416,7 @@ pub(super) fn drop_all(links: Vec<Link>) {
 
 fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe {
     Probe {
-        function: function.symbol.to_owned(),
+        function: function.symbol.as_ref().to_owned(),
         module: path.to_owned(),
         file_offset: function.probe_offset(),
         displacement: function.placement.displacement,

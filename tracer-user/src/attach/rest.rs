@@ -21,7 +21,7 @@ pub struct Rest {
 }
 
 /// Leaves functions alone, and all that would tell something wrong without them:
-/// - Without `free` or `realloc` blocks that are gone would seem live.
+/// - Without `free` or `realloc`, or others that free, blocks that are gone would seem live.
 /// - Without `malloc` little is seen, and "nothing leaks" would be no news.
 /// - Of `mmap`, `munmap` and `mremap` none makes sense without the others.
 ///
@@ -29,29 +29,29 @@ pub struct Rest {
 /// as those of blocks from before the run.
 pub fn rest(functions: &[AllocatorFunction], left_alone: &[FileOffset]) -> Rest {
     let is_left = |function: &AllocatorFunction| left_alone.contains(&function.start);
-    let needs = |function: &&AllocatorFunction| match kind(function.probed) {
+    let needs = |function: &&AllocatorFunction| match kind(function) {
         Kind::Essential | Kind::Mapping => is_left(function),
         Kind::Other => false,
     };
     let needed = functions.iter().filter(needs);
     let (mut has_heap, mut has_mappings) = (true, true);
     for function in needed {
-        match kind(function.probed) {
+        match kind(function) {
             Kind::Mapping => has_mappings = false,
             _ => has_heap = false,
         }
     }
     let stays = |function: &&AllocatorFunction| {
         !is_left(function)
-            && match kind(function.probed) {
+            && match kind(function) {
                 Kind::Mapping => has_mappings,
                 _ => has_heap,
             }
     };
     let others: Vec<_> = functions
         .iter()
-        .filter(|function| kind(function.probed) == Kind::Other && is_left(function))
-        .map(|function| function.symbol)
+        .filter(|function| kind(function) == Kind::Other && is_left(function))
+        .map(|function| &*function.symbol)
         .collect();
     let mut unseen = Vec::new();
     if !has_heap {
@@ -78,7 +78,7 @@ pub fn left_alone(
 ) -> Vec<FileOffset> {
     let is_hooked = |function: &AllocatorFunction| {
         let mut found = findings.iter();
-        found.any(|it| it.stretch.name == function.symbol)
+        found.any(|it| it.stretch.name == *function.symbol)
     };
     let is_left =
         |function: &&AllocatorFunction| is_hooked(function) || is_endless(function, endless);
@@ -104,10 +104,12 @@ enum Kind {
     Other,
 }
 
-fn kind(probed: Probed) -> Kind {
-    match probed {
-        Probed::Free | Probed::Call(Function::Malloc | Function::Realloc) => Kind::Essential,
+fn kind(function: &AllocatorFunction) -> Kind {
+    match function.probed {
+        Probed::Free => Kind::Essential,
         Probed::Call(Function::Mmap | Function::Munmap | Function::Mremap) => Kind::Mapping,
+        Probed::Call(called) if called.takes_old() => Kind::Essential,
+        Probed::Call(Function::Malloc) if function.symbol.ends_with("malloc") => Kind::Essential,
         Probed::Call(_) => Kind::Other,
     }
 }
@@ -121,9 +123,9 @@ mod tests {
     use crate::model::LeftAloneCause;
 
     fn functions() -> Vec<AllocatorFunction> {
-        let function = |symbol, probed, start| AllocatorFunction {
+        let function = |symbol: &str, probed, start| AllocatorFunction {
             probed,
-            symbol,
+            symbol: symbol.into(),
             start: FileOffset(start),
             size: 64,
             placement: place(&[0x55]),
@@ -140,18 +142,21 @@ mod tests {
         ]
     }
 
-    fn without(left_alone: &[u64]) -> (Vec<&'static str>, bool, String) {
+    fn without(left_alone: &[u64]) -> (Vec<String>, bool, String) {
         let left_alone: Vec<_> = left_alone.iter().map(|start| FileOffset(*start)).collect();
         let rest = rest(&functions(), &left_alone);
-        let symbols = rest.functions.iter().map(|function| function.symbol);
+        let symbols = rest
+            .functions
+            .iter()
+            .map(|function| function.symbol.to_string());
         (symbols.collect(), rest.has_heap, rest.unseen)
     }
 
     #[test]
     fn what_is_hooked_or_ends_nowhere_is_left_alone() {
-        let unseen = |symbol, function, reason| Unseen {
+        let unseen = |symbol: &str, function, reason| Unseen {
             function,
-            symbol,
+            symbol: symbol.into(),
             reason,
         };
         let endless = [

@@ -103,18 +103,7 @@ impl Ends {
 /// # Errors
 /// Says what was met where nothing could be followed any further.
 pub fn ends(code: &dyn Bytes, linkage: &Linkage, start: u64) -> Result<Ends, Uncertain> {
-    let mut search = Search {
-        code,
-        linkage,
-        segment: linkage.segment(start).ok_or(Uncertain::Outside(start))?,
-        pending: vec![start],
-        seen: HashSet::new(),
-        returns: BTreeSet::new(),
-        jumps: BTreeSet::new(),
-    };
-    while let Some(at) = search.pending.pop() {
-        search.follow(at)?;
-    }
+    let search = Search::whole(code, linkage, start, None)?;
     if search.returns.is_empty() && search.jumps.is_empty() {
         return Err(Uncertain::NeverReturns);
     }
@@ -122,6 +111,53 @@ pub fn ends(code: &dyn Bytes, linkage: &Linkage, start: u64) -> Result<Ends, Unc
         returns: search.returns.into_iter().collect(),
         jumps: search.jumps.into_iter().collect(),
     })
+}
+
+/// By what a function may go on with another one.
+#[derive(Debug, Clone, Copy)]
+pub enum Passing {
+    /// By jumps: what the other returns, it returns.
+    Jumps,
+    /// By calls too, also of functions that other files have under these names.
+    Calls(&'static [&'static str]),
+}
+
+/// Whether each way from `start` to a return leads through one of the functions
+/// that begin at `others`. `false` if that is not certain.
+pub fn always_passes(
+    code: &dyn Bytes,
+    linkage: &Linkage,
+    start: u64,
+    others: &HashSet<u64>,
+    by: Passing,
+) -> bool {
+    let gates = Gates {
+        others,
+        by,
+        passed: false,
+    };
+    Search::whole(code, linkage, start, Some(gates)).is_ok_and(|search| {
+        let never_ends = search.returns.is_empty() && search.jumps.is_empty();
+        never_ends && search.gates.is_some_and(|gates| gates.passed)
+    })
+}
+
+/// Functions beyond which nothing is followed.
+struct Gates<'a> {
+    others: &'a HashSet<u64>,
+    by: Passing,
+    /// Whether any was met.
+    passed: bool,
+}
+
+impl Gates<'_> {
+    fn is_called(&self, destination: Destination) -> bool {
+        match (self.by, destination) {
+            (Passing::Jumps, _) | (_, Destination::ReturnsFirst) => false,
+            (Passing::Calls(_), Destination::Code(at)) => self.others.contains(&at),
+            (Passing::Calls(names), Destination::Allocator(name)) => names.contains(&name),
+        }
+    }
 }
 
 struct Search<'a> {
@@ -135,6 +171,7 @@ struct Search<'a> {
     seen: HashSet<u64>,
     returns: BTreeSet<u64>,
     jumps: BTreeSet<u64>,
+    gates: Option<Gates<'a>>,
 }
 
 /// What comes after an instruction on the same way.
@@ -147,7 +184,30 @@ enum Then {
     Ends,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// Follows all ways from `start`.
+    fn whole(
+        code: &'a dyn Bytes,
+        linkage: &'a Linkage,
+        start: u64,
+        gates: Option<Gates<'a>>,
+    ) -> Result<Self, Uncertain> {
+        let mut search = Self {
+            code,
+            linkage,
+            segment: linkage.segment(start).ok_or(Uncertain::Outside(start))?,
+            pending: vec![start],
+            seen: HashSet::new(),
+            returns: BTreeSet::new(),
+            jumps: BTreeSet::new(),
+            gates,
+        };
+        while let Some(at) = search.pending.pop() {
+            search.follow(at)?;
+        }
+        Ok(search)
+    }
+
     /// Follows a way until it ends or meets another.
     fn follow(&mut self, start: u64) -> Result<(), Uncertain> {
         let mut window = [0; WINDOW];
@@ -203,18 +263,17 @@ impl Search<'_> {
             FlowControl::Next if instruction.is_privileged() => Then::Ends,
             FlowControl::Next => Then::Next,
             FlowControl::Call if instruction.mnemonic() == Mnemonic::Syscall => Then::Next,
+            FlowControl::Call | FlowControl::IndirectCall if self.passes_call(instruction) => {
+                Then::Ends
+            }
             FlowControl::Call | FlowControl::IndirectCall => Then::NextAfterCall,
             FlowControl::ConditionalBranch => {
                 self.branch(instruction)?;
                 Then::Next
             }
             FlowControl::UnconditionalBranch => {
-                match self.destination(instruction)? {
-                    Destination::ReturnsFirst => {
-                        self.jumps.insert(ip);
-                    }
-                    Destination::Code(target) => self.go_on_at(target, ip)?,
-                }
+                let destination = self.destination(instruction)?;
+                self.jump(destination, ip)?;
                 Then::Ends
             }
             FlowControl::XbeginXabortXend => {
@@ -224,12 +283,8 @@ impl Search<'_> {
                 Then::Next
             }
             FlowControl::IndirectBranch => {
-                match self.through_pointer(instruction)? {
-                    Destination::ReturnsFirst => {
-                        self.jumps.insert(ip);
-                    }
-                    Destination::Code(target) => self.go_on_at(target, ip)?,
-                }
+                let destination = self.through_pointer(instruction)?;
+                self.jump(destination, ip)?;
                 Then::Ends
             }
             FlowControl::Return => {
@@ -248,6 +303,43 @@ impl Search<'_> {
         })
     }
 
+    /// Goes on where the jump at `ip` leads, which is the way's last instruction
+    /// here.
+    fn jump(&mut self, destination: Destination, ip: u64) -> Result<(), Uncertain> {
+        if let Some(gates) = &mut self.gates
+            && gates.is_called(destination)
+        {
+            gates.passed = true;
+            return Ok(());
+        }
+        match destination {
+            Destination::ReturnsFirst => {
+                self.jumps.insert(ip);
+                Ok(())
+            }
+            Destination::Code(target) => self.go_on_at(target, ip),
+            Destination::Allocator(_) => Err(Uncertain::OtherFile(ip)),
+        }
+    }
+
+    /// Whether a call is one of a function beyond which nothing is followed.
+    fn passes_call(&mut self, instruction: &Instruction) -> bool {
+        if self.gates.is_none() {
+            return false;
+        }
+        let is_near = instruction.flow_control() == FlowControl::Call;
+        let destination = match is_near {
+            true => self.destination(instruction),
+            false => self.through_pointer(instruction),
+        };
+        let Some(gates) = &mut self.gates else {
+            return false;
+        };
+        let is_called = destination.is_ok_and(|destination| gates.is_called(destination));
+        gates.passed |= is_called;
+        is_called
+    }
+
     fn branch(&mut self, instruction: &Instruction) -> Result<(), Uncertain> {
         let ip = instruction.ip();
         self.go_on_at(target(instruction).ok_or(Uncertain::IndirectJump(ip))?, ip)
@@ -258,15 +350,20 @@ impl Search<'_> {
         if !self.segment.contains(&target) {
             return Err(Uncertain::Outside(ip));
         }
+        if let Some(gates) = &mut self.gates
+            && gates.others.contains(&target)
+        {
+            gates.passed = true;
+            return Ok(());
+        }
         if !self.seen.contains(&target) {
             self.pending.push(target);
         }
         Ok(())
     }
 
-    /// Where a jump leads: straight, or by the stub of a linkage table to a
-    /// function that returns its first argument. (Stubs to others are followed
-    /// as all code is.)
+    /// Where a jump or a call leads: straight, or by the stub of a linkage table
+    /// to a function that is known. (Stubs to others are followed as all code is.)
     fn destination(&self, instruction: &Instruction) -> Result<Destination, Uncertain> {
         let target = target(instruction).ok_or(Uncertain::IndirectJump(instruction.ip()))?;
         if let Some(known) = self.linkage.function(target) {
@@ -281,7 +378,7 @@ impl Search<'_> {
         }
         let is_jump = jump.flow_control() == FlowControl::IndirectBranch;
         match self.through_pointer(&jump) {
-            Ok(Destination::ReturnsFirst) if is_jump => Ok(Destination::ReturnsFirst),
+            Ok(known) if is_jump => Ok(known),
             _ => Ok(Destination::Code(target)),
         }
     }
@@ -448,7 +545,7 @@ mod tests {
         ] {
             let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
             let found = allocator::in_file(&file, path, false).unwrap().unwrap();
-            let calloc = found.functions.iter().find(|one| one.symbol == "calloc");
+            let calloc = found.functions.iter().find(|one| &*one.symbol == "calloc");
             let ends = calloc.unwrap().ends.as_ref().unwrap();
             assert_eq!(ends.jumps.len(), 1, "{path} {ends:?}");
         }

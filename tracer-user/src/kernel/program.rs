@@ -68,6 +68,16 @@ impl Moment {
             Function::Mmap => ("uf_mmap", "uf_mmap_ret"),
             Function::Munmap => ("uf_munmap", "uf_munmap_ret"),
             Function::Mremap => ("uf_mremap", "uf_mremap_ret"),
+            // What may throw gets no return probe.
+            Function::New => ("uf_new", "uf_empty_ret"),
+            Function::NewCount => ("uf_new_count", "uf_empty_ret"),
+            Function::NewRealloc => ("uf_new_realloc", "uf_empty_ret"),
+            Function::Reallocf => ("uf_reallocf", "uf_reallocf_ret"),
+            Function::Xallocx => ("uf_xallocx", "uf_xallocx_ret"),
+            Function::RustRealloc => ("uf_rust", "uf_rust_ret"),
+            Function::HeapCalloc => ("uf_heap_calloc", "uf_heap_callo_r"),
+            Function::HeapRealloc => ("uf_heap_real", "uf_heap_real_r"),
+            Function::HeapReallocarray => ("uf_heap_array", "uf_heap_array_r"),
         };
         match self {
             Self::Free | Self::End | Self::EndJump => self.program(),

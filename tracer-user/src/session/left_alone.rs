@@ -37,7 +37,7 @@ pub(super) struct Sound {
 /// The functions that start there.
 fn names(functions: &[AllocatorFunction], starts: &[FileOffset]) -> String {
     let named = functions.iter().filter(|it| starts.contains(&it.start));
-    let names: Vec<_> = named.map(|it| it.symbol).collect();
+    let names: Vec<_> = named.map(|it| &*it.symbol).collect();
     names.join(", ")
 }
 

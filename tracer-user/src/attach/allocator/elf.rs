@@ -6,8 +6,8 @@ use std::ops::{ControlFlow, Range};
 
 use anyhow::{Context, Result, bail};
 use object::elf::{
-    FileHeader64, PN_XNUM, PT_INTERP, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL, STB_WEAK, STT_FUNC,
-    SectionHeader64,
+    FileHeader64, PN_XNUM, PT_INTERP, ProgramHeader64, SHT_DYNSYM, SHT_SYMTAB, STB_GLOBAL,
+    STB_WEAK, STT_FUNC, SectionHeader64, Sym64,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache};
@@ -21,7 +21,7 @@ use crate::process::symtab;
 const MAX_TABLE: u64 = 256 << 20;
 
 /// Larger tables of names are not read as a whole.
-const MAX_NAMES: u64 = 16 << 20;
+const MAX_NAMES: u64 = 64 << 20;
 
 /// No allocator's function has a longer name, bytes.
 const MAX_NAME: usize = 256;
@@ -37,26 +37,35 @@ const MAX_CODE: u64 = 16 << 10;
 pub struct FunctionSymbol {
     /// The symbol.
     pub name: String,
-    /// Whether other files can see it.
+    /// Whether its file's parts see it, if not others.
     pub is_global: bool,
+    /// Whether other files can see it.
+    pub is_exported: bool,
     /// Where the function is in the file.
     pub file_offset: u64,
     /// Its first bytes.
     pub code: Vec<u8>,
 }
 
-/// The functions whose symbol is `wanted`: exported ones, or those of the full
-/// symbol table if the file is a program that is linked statically. There a
-/// symbol that the linker made local counts too (glibc's `malloc` in a static
-/// PIE), unless there is a global one of that name.
+/// The functions of a file.
+#[derive(Debug, Default)]
+pub struct Functions {
+    /// Those that were looked for.
+    pub found: Vec<FunctionSymbol>,
+    /// Whether the file is a program that is linked statically.
+    pub is_static: bool,
+}
+
+/// The functions whose symbol is `wanted`, exported or not. Of a local and a
+/// global one of the same name the global one is taken.
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit little-endian ELF file.
 pub fn functions(
     file: &RegularFile,
     is_program: bool,
-    wanted: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<FunctionSymbol>> {
+    mut wanted: impl FnMut(&[u8]) -> bool,
+) -> Result<Functions> {
     let cache = ReadCache::new(Positioned::new(file));
     let data = &cache;
     let header = FileHeader64::<Endianness>::parse(data).context("not a 64-bit ELF file")?;
@@ -74,15 +83,8 @@ pub fn functions(
     let sections = header
         .sections(endian, data)
         .context("its section headers cannot be read")?;
-    let is_static = is_program
-        && !segments
-            .iter()
-            .any(|segment| segment.p_type(endian) == PT_INTERP);
     let mut found = Vec::new();
     for kind in [SHT_DYNSYM, SHT_SYMTAB] {
-        if kind == SHT_SYMTAB && (!is_static || !found.is_empty()) {
-            break;
-        }
         let Some(section) = sections.iter().find(|s| s.sh_type(endian) == kind) else {
             continue;
         };
@@ -92,49 +94,65 @@ pub fn functions(
             .context("its symbols have no names")?;
         check_size(names.sh_size(endian))?;
         let names = Names::of(file, place(names, endian));
-        let mut too_many = false;
-        symtab::each(file, place(section, endian), |symbol| {
-            let is_function = symbol.st_type() == STT_FUNC && !symbol.is_undefined(endian);
-            let is_global = matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK);
-            if !is_function || !(is_global || kind == SHT_SYMTAB) {
-                return ControlFlow::Continue(());
-            }
+        let mut take = |symbol: &Sym64<Endianness>| {
             let mut buffer = [0; MAX_NAME];
             let name = names.at(symbol.st_name(endian), &mut buffer);
             if name.is_empty() || name.len() == MAX_NAME || !wanted(name) {
-                return ControlFlow::Continue(());
+                return Ok(());
             }
             let address = symbol.st_value(endian);
             let place = segments.iter().find_map(|s| offset_in(s, endian, address));
-            if let Some((file_offset, room)) = place {
-                too_many = found.len() >= MAX_FUNCTIONS;
-                if too_many {
-                    return ControlFlow::Break(());
-                }
-                let length = match symbol.st_size(endian) {
-                    0 => 64,
-                    size => size,
-                };
-                found.push(FunctionSymbol {
-                    is_global,
-                    name: String::from_utf8_lossy(name).into_owned(),
-                    file_offset,
-                    code: read_code(file, file_offset, length.min(room).min(MAX_CODE)),
-                });
+            let Some((file_offset, room)) = place else {
+                return Ok(());
+            };
+            if found.len() >= MAX_FUNCTIONS {
+                bail!("it has more than {MAX_FUNCTIONS} functions of these names");
             }
-            ControlFlow::Continue(())
+            let length = match symbol.st_size(endian) {
+                0 => 64,
+                size => size,
+            };
+            let is_global = matches!(symbol.st_bind(), STB_GLOBAL | STB_WEAK);
+            found.push(FunctionSymbol {
+                is_global,
+                is_exported: is_global && kind == SHT_DYNSYM,
+                name: String::from_utf8_lossy(name).into_owned(),
+                file_offset,
+                code: read_code(file, file_offset, length.min(room).min(MAX_CODE)),
+            });
+            Ok(())
+        };
+        let mut result = Ok(());
+        symtab::each(file, place(section, endian), |symbol| {
+            if symbol.st_type() != STT_FUNC || symbol.is_undefined(endian) {
+                return ControlFlow::Continue(());
+            }
+            result = take(symbol);
+            match result {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
         });
-        if too_many {
-            bail!("it has more than {MAX_FUNCTIONS} functions of these names");
-        }
+        result?;
     }
-    let global: HashSet<String> = found
-        .iter()
-        .filter(|function| function.is_global)
-        .map(|function| function.name.clone())
-        .collect();
-    found.retain(|function| function.is_global || !global.contains(&function.name));
-    Ok(found)
+    forget_shadowed(&mut found);
+    let needs_loader = |s: &ProgramHeader64<Endianness>| s.p_type(endian) == PT_INTERP;
+    Ok(Functions {
+        found,
+        is_static: is_program && !segments.iter().any(needs_loader),
+    })
+}
+
+/// Leaves out local functions of the name of a global one, and what is in both
+/// tables.
+fn forget_shadowed(found: &mut Vec<FunctionSymbol>) {
+    let global = found.iter().filter(|function| function.is_global);
+    let global: HashSet<String> = global.map(|function| function.name.clone()).collect();
+    let mut seen = HashSet::new();
+    found.retain(|function| {
+        let is_shadowed = !function.is_global && global.contains(&function.name);
+        !is_shadowed && seen.insert((function.name.clone(), function.file_offset))
+    });
 }
 
 fn place(section: &SectionHeader64<Endianness>, endian: Endianness) -> Range<u64> {
@@ -200,7 +218,7 @@ pub fn interpreter(file: &RegularFile) -> Option<Vec<u8>> {
 
 /// Where an address is in the file, and how many bytes of its segment follow.
 fn offset_in(
-    segment: &object::elf::ProgramHeader64<Endianness>,
+    segment: &ProgramHeader64<Endianness>,
     endian: Endianness,
     address: u64,
 ) -> Option<(u64, u64)> {
@@ -243,6 +261,8 @@ mod tests {
             .unwrap();
         let file = RegularFile::open(&located).unwrap();
         let found = functions(&file, false, |name| name == b"malloc" || name == b"free").unwrap();
+        assert!(!found.is_static);
+        let found = found.found;
         assert_eq!(found.iter().filter(|f| f.name == "malloc").count(), 1);
         assert!(found.iter().all(|f| !f.code.is_empty()));
     }

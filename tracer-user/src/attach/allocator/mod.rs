@@ -1,16 +1,19 @@
 //! Which allocators a process has, and where their functions are.
 
+mod api;
+mod choose;
 mod elf;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
-use tracer_ebpf::call::Function;
 
+pub use self::api::Probed;
 use crate::attach::linkage::Linkage;
 use crate::attach::placement::{Placement, place};
 use crate::attach::plan::Returns;
@@ -20,48 +23,8 @@ use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
 use crate::process::file::{ModuleFile, RegularFile};
 
-/// A function that can be probed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Probed {
-    /// One that allocates, or changes mappings.
-    Call(Function),
-    /// `free` and its old alias `cfree`.
-    Free,
-}
-
-impl Probed {
-    /// Whether an exception may be thrown through it. (`free` throws none, and
-    /// has no return probe either.)
-    pub const fn may_throw(self) -> bool {
-        match self {
-            Self::Call(function) => function.may_throw(),
-            Self::Free => false,
-        }
-    }
-}
-
-/// The functions by their symbols.
-const SYMBOLS: [(&str, Probed); 16] = [
-    ("malloc", Probed::Call(Function::Malloc)),
-    ("calloc", Probed::Call(Function::Calloc)),
-    ("realloc", Probed::Call(Function::Realloc)),
-    ("reallocarray", Probed::Call(Function::Reallocarray)),
-    ("posix_memalign", Probed::Call(Function::PosixMemalign)),
-    ("aligned_alloc", Probed::Call(Function::AlignedAlloc)),
-    ("memalign", Probed::Call(Function::Memalign)),
-    ("valloc", Probed::Call(Function::Valloc)),
-    ("pvalloc", Probed::Call(Function::Pvalloc)),
-    ("free", Probed::Free),
-    ("cfree", Probed::Free),
-    ("mmap", Probed::Call(Function::Mmap)),
-    ("mmap64", Probed::Call(Function::Mmap)),
-    ("munmap", Probed::Call(Function::Munmap)),
-    ("mremap", Probed::Call(Function::Mremap)),
-    ("__mremap", Probed::Call(Function::Mremap)),
-];
-
 /// What to look for, in the words of an error message.
-pub const LOOKED_FOR: &str = "a file that defines both malloc and free";
+pub const LOOKED_FOR: &str = "a file that defines malloc and free, operator new and delete, or those of an allocator with names of its own (mi_malloc, je_malloc, …)";
 
 /// A file that defines an allocator.
 #[derive(Debug, Clone)]
@@ -80,7 +43,7 @@ pub struct AllocatorFunction {
     /// What it does.
     pub probed: Probed,
     /// Its symbol.
-    pub symbol: &'static str,
+    pub symbol: Arc<str>,
     /// Where its first instruction is in the file.
     pub start: FileOffset,
     /// Its length in bytes, as far as it was read.
@@ -114,10 +77,10 @@ impl AllocatorFunction {
     /// where its calls end if that is probed.
     pub fn stretches(&self, returns: Returns) -> Vec<Stretch> {
         let places = [self.probe_offset()];
-        let entry = Stretch::new(self.symbol, self.start, Some(self.size), &places);
+        let entry = Stretch::new(&self.symbol, self.start, Some(self.size), &places);
         let mut stretches = vec![entry];
         if let Some(ends) = self.probed_ends(returns) {
-            stretches.extend(ends.stretches(self.symbol));
+            stretches.extend(ends.stretches(&self.symbol));
         }
         stretches
     }
@@ -169,47 +132,37 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
 pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<Option<Allocator>> {
-    let symbols = elf::functions(&file.content, is_program, |name| {
-        SYMBOLS.iter().any(|(symbol, _)| symbol.as_bytes() == name)
-    })?;
-    let mut functions: Vec<AllocatorFunction> = Vec::new();
-    for (symbol, probed) in SYMBOLS {
-        for found in symbols.iter().filter(|found| found.name == symbol) {
-            let start = FileOffset(found.file_offset);
-            if functions.iter().all(|known| known.start != start) {
-                functions.push(AllocatorFunction {
-                    probed,
-                    symbol,
-                    start,
-                    size: found.code.len() as u64,
-                    placement: place(&found.code),
-                    may_throw: probed.may_throw(),
-                    ends: Err(Uncertain::NeverReturns),
-                });
-            }
-        }
-    }
-    let defines = |wanted| functions.iter().any(|function| function.probed == wanted);
-    if !defines(Probed::Call(Function::Malloc)) || !defines(Probed::Free) {
+    let mut linkage = None;
+    // Without headers nothing is certain.
+    let mut linkage = || {
+        let read = || Linkage::read(&file.content).unwrap_or_default();
+        Rc::clone(linkage.get_or_insert_with(|| Rc::new(read())))
+    };
+    let chosen = choose::functions(&file.content, is_program, &mut linkage)?;
+    if chosen.is_empty() {
         return Ok(None);
     }
-    find_ends(file, &mut functions);
+    let linkage = linkage();
+    let functions = chosen.into_iter().map(|one| {
+        let start = FileOffset(one.symbol.file_offset);
+        AllocatorFunction {
+            probed: one.probed,
+            size: one.symbol.code.len() as u64,
+            placement: place(&one.symbol.code),
+            may_throw: one.probed.may_throw(),
+            ends: match one.probed {
+                Probed::Call(_) => ends(&file.content, &linkage, start.0),
+                Probed::Free => Err(Uncertain::NeverReturns),
+            },
+            symbol: one.symbol.name.into(),
+            start,
+        }
+    });
     Ok(Some(Allocator {
         file: Arc::clone(file),
         path: path.to_owned(),
-        functions,
+        functions: functions.collect(),
     }))
-}
-
-/// Finds where calls of the functions end.
-fn find_ends(file: &ModuleFile, functions: &mut [AllocatorFunction]) {
-    // Without headers nothing is certain.
-    let linkage = Linkage::read(&file.content).unwrap_or_default();
-    for function in functions {
-        if let Probed::Call(_) = function.probed {
-            function.ends = ends(&file.content, &linkage, function.start.0);
-        }
-    }
 }
 
 /// The loader that an executable asks for; `None` if it is static or not a

@@ -1,0 +1,163 @@
+//! Each allocator with each of its ways to allocate and to free: counts and
+//! bytes are those that the program knows.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::{Target, Tracer, target_path};
+
+const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
+const MIMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
+
+/// C++'s operators, which each of them has.
+const OPERATORS: [&str; 12] = [
+    "new_plain",
+    "new_sized",
+    "new_array",
+    "new_array_sized",
+    "new_aligned",
+    "new_aligned_sized",
+    "new_array_aligned",
+    "new_array_aligned_sized",
+    "new_nothrow",
+    "new_array_nothrow",
+    "new_aligned_nothrow",
+    "new_array_aligned_nothrow",
+];
+
+/// C's functions.
+const C: [&str; 16] = [
+    "malloc_plain",
+    "malloc_and_free",
+    "malloc_fails",
+    "calloc_plain",
+    "calloc_overflow",
+    "realloc_grows",
+    "realloc_moves",
+    "realloc_fails",
+    "realloc_of_null",
+    "reallocarray_plain",
+    "posix_memalign_plain",
+    "posix_memalign_fails",
+    "aligned_alloc_plain",
+    "memalign_plain",
+    "valloc_plain",
+    "strdup_counts_once",
+];
+
+/// How results are taken.
+const RETURNS: [&[&str]; 2] = [&[], &["--returns", "instructions"]];
+
+/// Runs commands of a program under an allocator, traced, and compares each
+/// with what the tracer saw.
+fn agrees(program: &str, library: Option<&str>, options: &[&str], commands: &[&str]) -> Result<()> {
+    let mut command = Command::new(target_path(program)?);
+    if let Some(library) = library {
+        command.env("LD_PRELOAD", library);
+    }
+    let mut target = Target::start_with(&mut command)?;
+    let tracer = Tracer::record(target.pid, options)?;
+    let mut truths = Vec::new();
+    for name in commands {
+        truths.push((*name, target.command(name)?));
+    }
+    let report = tracer.stop()?.report()?;
+    let context = || format!("{program} {library:?} {options:?}");
+    for (name, truth) in &truths {
+        let agreed = report.sites_agree_with(truth);
+        agreed.with_context(|| format!("{} {name}", context()))?;
+    }
+    let frees: u64 = truths.iter().map(|(_, truth)| truth.untraced_frees).sum();
+    ensure!(
+        report.totals.untraced_frees == frees,
+        "{}: {} frees without an allocation instead of {frees}",
+        context(),
+        report.totals.untraced_frees,
+    );
+    ensure!(report.lost() == 0, "{} {:?}", context(), report.occurred());
+    ensure!(
+        report
+            .processes
+            .iter()
+            .all(|process| process.unseen.is_empty()),
+        "{} {:?}",
+        context(),
+        report.processes
+    );
+    Ok(())
+}
+
+/// By return probes and by return instructions.
+fn agrees_both(program: &str, library: Option<&str>, commands: &[&str]) -> Result<()> {
+    for options in RETURNS {
+        agrees(program, library, options, commands)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn libstdcpp_and_glibc() -> Result<()> {
+    agrees_both("operators", None, &OPERATORS)
+}
+
+#[test]
+fn jemalloc() -> Result<()> {
+    agrees_both("semantics", Some(JEMALLOC), &C)?;
+    let own = [
+        "jemalloc_x",
+        "jemalloc_sized",
+        "jemalloc_rallocx",
+        "jemalloc_xallocx",
+    ];
+    let all = [&OPERATORS[..], &own].concat();
+    agrees_both("operators", Some(JEMALLOC), &all)
+}
+
+#[test]
+fn tcmalloc() -> Result<()> {
+    agrees_both("semantics", Some(TCMALLOC), &C)?;
+    let all = [&OPERATORS[..], &["tcmalloc_names", "tcmalloc_new"]].concat();
+    agrees_both("operators", Some(TCMALLOC), &all)
+}
+
+#[test]
+fn mimalloc() -> Result<()> {
+    agrees_both("semantics", Some(MIMALLOC), &C)?;
+    let own = [
+        "mimalloc_names",
+        "mimalloc_zeroed",
+        "mimalloc_aligned",
+        "mimalloc_count",
+        "mimalloc_heap",
+        "mimalloc_heap_calloc",
+        "mimalloc_reallocs",
+    ];
+    let all = [&OPERATORS[..], &own].concat();
+    agrees_both("operators", Some(MIMALLOC), &all)
+}
+
+/// An exception meets no trampoline: a program that runs out of memory and
+/// catches that lives, and what it allocates afterwards is counted. (Debian's
+/// mimalloc is built as C, and aborts where it should throw.)
+#[test]
+fn whoever_catches_bad_alloc_lives() -> Result<()> {
+    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
+        let commands = ["throws_and_allocates", "lives_on_bad_alloc"];
+        let mut command = Command::new(target_path("operators")?);
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library);
+        }
+        let mut target = Target::start_with(&mut command)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        let truths: Result<Vec<_>> = commands.iter().map(|name| target.command(name)).collect();
+        let truths = truths.with_context(|| format!("{library:?} has died"))?;
+        let report = tracer.stop()?.report()?;
+        for truth in truths {
+            report
+                .sites_agree_with(&truth)
+                .with_context(|| format!("{library:?}"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Which functions of a file are an allocator's, and which of them have to be
+//! probed: a call that goes on with another probed function is seen there.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use anyhow::Result;
+
+use super::api::{self, Family, Known, Probed};
+use super::elf::{self, FunctionSymbol, Functions};
+use crate::attach::linkage::Linkage;
+use crate::attach::returns::{Passing, always_passes};
+use crate::process::file::RegularFile;
+
+/// One that is to be probed.
+#[derive(Debug)]
+pub struct Chosen {
+    pub probed: Probed,
+    pub symbol: FunctionSymbol,
+}
+
+/// A function that is an allocator's by its name.
+struct Candidate {
+    known: Known,
+    symbol: FunctionSymbol,
+}
+
+/// What C's functions have to be if a file keeps them to itself: some file's
+/// own `free` is no allocator's.
+const HIDDEN: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
+
+/// The functions of a file that have to be probed, each place once; none if it
+/// is no allocator.
+///
+/// # Errors
+/// Fails if the file is not a readable 64-bit ELF file.
+pub fn functions(
+    file: &RegularFile,
+    is_program: bool,
+    linkage: &mut dyn FnMut() -> Rc<Linkage>,
+) -> Result<Vec<Chosen>> {
+    let Found {
+        functions,
+        names,
+        has_rust_global,
+    } = find(file, is_program)?;
+    let is_static = functions.is_static;
+    let candidates = functions.found.into_iter().filter_map(|symbol| {
+        let known = api::known(symbol.name.as_bytes()).or_else(|| names.get(&symbol.name).copied());
+        known.map(|known| Candidate { known, symbol })
+    });
+    let mut candidates: Vec<Candidate> = candidates.collect();
+    keep_families(&mut candidates, is_static, has_rust_global);
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    candidates.sort_by_key(|one| one.known.rank);
+    let mut starts = HashSet::new();
+    candidates.retain(|one| starts.insert(one.symbol.file_offset));
+    forget_passing(file, &mut candidates, linkage);
+    let chosen: Vec<Chosen> = candidates
+        .into_iter()
+        .map(|one| Chosen {
+            probed: one.known.probed,
+            symbol: one.symbol,
+        })
+        .collect();
+    let any = |is_it: fn(Probed) -> bool| chosen.iter().any(|one| is_it(one.probed));
+    let is_allocator = any(Probed::allocates) && any(|probed| probed == Probed::Free);
+    Ok(if is_allocator { chosen } else { Vec::new() })
+}
+
+/// What a file has of the names that are looked for.
+struct Found {
+    functions: Functions,
+    /// What names mean that are not fixed ones.
+    names: HashMap<String, Known>,
+    has_rust_global: bool,
+}
+
+fn find(file: &RegularFile, is_program: bool) -> Result<Found> {
+    let mut prefixes = HashSet::new();
+    let mut has_rust_global = false;
+    let functions = elf::functions(file, is_program, |name| {
+        has_rust_global |= api::is_rust_global(name);
+        if let Some(prefix) = api::unknown_prefix(name) {
+            prefixes.insert(prefix.to_owned());
+        }
+        api::known(name).is_some()
+    })?;
+    let named = prefixes.iter().flat_map(|prefix| api::prefixed(prefix));
+    let names: HashMap<String, Known> = named
+        .map(|(name, probed)| {
+            let known = Known {
+                probed,
+                family: Family::Named,
+                rank: usize::MAX,
+            };
+            (name, known)
+        })
+        .collect();
+    let functions = if names.is_empty() {
+        functions
+    } else {
+        elf::functions(file, is_program, |name| {
+            let is_named = std::str::from_utf8(name).is_ok_and(|name| names.contains_key(name));
+            is_named || api::known(name).is_some()
+        })?
+    };
+    Ok(Found {
+        functions,
+        names,
+        has_rust_global,
+    })
+}
+
+/// Leaves out what is no allocator's, in spite of its name.
+fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool, has_rust_global: bool) {
+    let is_plain = |one: &Candidate| matches!(one.known.family, Family::C | Family::Mappings);
+    let exports = |candidates: &[Candidate], name: &str| {
+        let mut all = candidates.iter();
+        all.any(|one| one.symbol.is_exported && one.symbol.name == name)
+    };
+    if exports(candidates, "malloc") && exports(candidates, "free") {
+        candidates.retain(|one| !is_plain(one) || one.symbol.is_exported);
+    } else {
+        let has = |name: &&str| candidates.iter().any(|one| one.symbol.name == **name);
+        let is_whole = HIDDEN.iter().all(has) || (is_static && has(&"malloc") && has(&"free"));
+        // A library's own malloc is no sign that it has the kernel's calls, too.
+        candidates.retain(|one| match one.known.family {
+            Family::C => is_whole,
+            Family::Mappings => is_whole && is_static,
+            _ => true,
+        });
+    }
+    let is_family = |one: &Candidate, family| one.known.family == family;
+    let frees = |one: &Candidate| one.known.probed == Probed::Free;
+    let allocates = |one: &Candidate| one.known.probed.allocates();
+    let named = candidates
+        .iter()
+        .filter(|one| is_family(one, Family::Named));
+    let (mut has_frees, mut has_allocations) = (false, false);
+    for one in named {
+        has_frees |= frees(one);
+        has_allocations |= allocates(one);
+    }
+    if !has_frees || !has_allocations {
+        candidates.retain(|one| !is_family(one, Family::Named));
+    }
+    // What is below a global allocator of its own kind is seen there.
+    let mut below = candidates.iter();
+    let has_below = below.any(|one| matches!(one.known.family, Family::C | Family::Named));
+    if !has_rust_global || has_below {
+        candidates.retain(|one| !is_family(one, Family::Rust));
+    }
+}
+
+/// Leaves out functions all of whose calls go on with another one that is
+/// probed. Such a call is not only seen there: it has the arguments that belong
+/// to it, and what it returns is what the first one does. A call in between, in
+/// place of a jump, is believed of C++'s operators alone, which add nothing.
+fn forget_passing(
+    file: &RegularFile,
+    candidates: &mut Vec<Candidate>,
+    linkage: &mut dyn FnMut() -> Rc<Linkage>,
+) {
+    let mut at = 0;
+    while let Some(one) = candidates.get(at) {
+        let frees = one.known.probed == Probed::Free;
+        let is_mapping = one.known.family == Family::Mappings;
+        let is_operator = one.known.family == Family::Operators;
+        let is_c = one.known.family == Family::C;
+        let others = candidates.iter().enumerate().filter(|(other, it)| {
+            let is_other = *other != at && (it.known.probed == Probed::Free) == frees;
+            // C's functions are probed all, as the libraries define them.
+            is_other && (!is_c || it.known.family == Family::Named)
+        });
+        let others: HashSet<u64> = others.map(|(_, it)| it.symbol.file_offset).collect();
+        let passing = match (is_operator, frees) {
+            (false, _) => Passing::Jumps,
+            (true, false) => Passing::Calls(&ALLOCATING),
+            (true, true) => Passing::Calls(&FREEING),
+        };
+        let is_idle = others.is_empty() && !is_operator;
+        let passes = !is_mapping
+            && !is_idle
+            && always_passes(file, &linkage(), one.symbol.file_offset, &others, passing);
+        if passes {
+            candidates.remove(at);
+        } else {
+            at += 1;
+        }
+    }
+}
+
+/// What operators call in other files.
+const ALLOCATING: [&str; 12] = [
+    "malloc",
+    "calloc",
+    "aligned_alloc",
+    "memalign",
+    "posix_memalign",
+    "_Znwm",
+    "_Znam",
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    "_ZnwmRKSt9nothrow_t",
+    "_ZnamRKSt9nothrow_t",
+    "_ZnwmSt11align_val_tRKSt9nothrow_t",
+];
+const FREEING: [&str; 6] = [
+    "free",
+    "_ZdlPv",
+    "_ZdaPv",
+    "_ZdlPvm",
+    "_ZdlPvSt11align_val_t",
+    "_ZdaPvSt11align_val_t",
+];
