@@ -137,6 +137,44 @@ fn mimalloc() -> Result<()> {
     agrees_both("operators", Some(MIMALLOC), &all)
 }
 
+const PREFIXED: [&str; 5] = ["blocks", "zeroed", "sized", "aligned", "grown"];
+
+/// As a part of the program, with the plain names.
+#[test]
+fn a_static_jemalloc() -> Result<()> {
+    let own = ["jemalloc_x", "jemalloc_sized", "jemalloc_rallocx"];
+    let all = [&OPERATORS[..], &own].concat();
+    agrees_both("static_jemalloc", None, &all)
+}
+
+/// With a prefix of which nobody has heard, and names that nobody exports.
+#[test]
+fn a_prefixed_jemalloc() -> Result<()> {
+    agrees_both("prefixed", None, &PREFIXED)
+}
+
+/// Plain names that a library keeps to itself.
+#[test]
+fn an_allocator_that_is_hidden_in_a_library() -> Result<()> {
+    agrees_both("hidden", None, &PREFIXED)
+}
+
+#[test]
+fn rusts_jemalloc() -> Result<()> {
+    agrees_both("rust_jemalloc", None, &["leak_vectors"])
+}
+
+/// What only the compiler's own door shows.
+#[test]
+fn a_global_allocator_of_a_rust_program() -> Result<()> {
+    agrees_both("rust_arena", None, &["leak_vectors"])
+}
+
+#[test]
+fn operators_that_a_program_replaces() -> Result<()> {
+    agrees_both("own_operators", None, &["objects", "blocks"])
+}
+
 /// An exception meets no trampoline: a program that runs out of memory and
 /// catches that lives, and what it allocates afterwards is counted. (Debian's
 /// mimalloc is built as C, and aborts where it should throw.)

@@ -49,6 +49,7 @@ impl Group {
                 "git",
                 "jq",
                 "libc6-dbg",
+                "libjemalloc-dev",
                 "libjemalloc2",
                 "libmimalloc2.0",
                 "librsvg2-bin",

@@ -6,6 +6,8 @@
 //! // flags: -O2 -static     appended to the defaults of the language
 //! // kind: shared           a library: lib<stem>.so instead of a program
 //! // cc: musl-gcc           another compiler
+//! // jemalloc: acme_         target/targets/libjemalloc_acme_.a: jemalloc with this
+//! //                         before the names of its functions
 //! ```
 //!
 //! Commands run in the workspace's root, and libraries are built first, so
@@ -80,6 +82,7 @@ struct Directives {
     flags: Vec<String>,
     shared: bool,
     compiler: Option<String>,
+    jemalloc: Option<String>,
 }
 
 impl Directives {
@@ -99,6 +102,7 @@ impl Directives {
                 ("kind", "shared") => directives.shared = true,
                 ("kind", other) => bail!("kind is {other:?}; it can only be shared"),
                 ("cc", value) => directives.compiler = Some(value.to_owned()),
+                ("jemalloc", value) => directives.jemalloc = Some(value.to_owned()),
                 _ => break,
             }
         }
@@ -155,6 +159,9 @@ impl Target {
         }
         let stamps = stamp.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(stamps).with_context(|| format!("cannot make {}", stamps.display()))?;
+        if let Some(prefix) = &self.directives.jemalloc {
+            prefix_jemalloc(prefix)?;
+        }
         run(&mut command).with_context(|| format!("cannot build {}", self.source.display()))?;
         fs::write(&stamp, line).with_context(|| format!("cannot write {}", stamp.display()))
     }
@@ -182,6 +189,42 @@ impl Target {
             .arg(output);
         command
     }
+}
+
+/// Debian's jemalloc to be linked statically, into libraries too.
+const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc_pic.a";
+
+/// Its functions that programs call.
+const JEMALLOC_FUNCTIONS: [&str; 19] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "free",
+    "posix_memalign",
+    "aligned_alloc",
+    "memalign",
+    "valloc",
+    "mallocx",
+    "rallocx",
+    "xallocx",
+    "sallocx",
+    "dallocx",
+    "sdallocx",
+    "nallocx",
+    "mallctl",
+    "mallctlnametomib",
+    "mallctlbymib",
+    "malloc_usable_size",
+];
+
+/// What `./configure --with-jemalloc-prefix` makes.
+fn prefix_jemalloc(prefix: &str) -> Result<()> {
+    let mut command = Command::new("objcopy");
+    for function in JEMALLOC_FUNCTIONS {
+        command.args(["--redefine-sym", &format!("{function}={prefix}{function}")]);
+    }
+    let output = folder().join(format!("libjemalloc_{prefix}.a"));
+    run(command.arg(JEMALLOC).arg(output))
 }
 
 /// All targets below a folder, in the order of their names.

@@ -30,9 +30,10 @@ const SORTED_TABLE: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 const RETURN_FIRST: [&str; 3] = ["memset", "memcpy", "memmove"];
 
 /// Functions of allocators that are called in whichever file they are.
-const ALLOCATORS: [&str; 18] = [
+const ALLOCATORS: [&str; 19] = [
     "malloc",
     "calloc",
+    "realloc",
     "aligned_alloc",
     "memalign",
     "posix_memalign",

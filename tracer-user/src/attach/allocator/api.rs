@@ -47,7 +47,7 @@ pub enum Family {
     Named,
     /// C++'s operators.
     Operators,
-    /// What Rust's compiler calls if a program has a global allocator of its own.
+    /// What Rust code calls.
     Rust,
     /// Mappings.
     Mappings,
@@ -243,16 +243,14 @@ const RPMALLOC: [(&str, Probed); 3] = [
     ("rpaligned_realloc", Call(F::HeapRealloc)),
 ];
 
-/// Between a program's Rust code and its global allocator.
+/// What Rust code calls, and the compiler makes of the program's global
+/// allocator.
 const RUST: [(&str, Probed); 4] = [
     ("__rust_alloc", Call(F::Malloc)),
     ("__rust_alloc_zeroed", Call(F::Malloc)),
     ("__rust_realloc", Call(F::RustRealloc)),
     ("__rust_dealloc", Free),
 ];
-
-/// What a program with a global allocator of its own has beside them.
-pub const RUST_GLOBAL: &str = "__rg_alloc";
 
 /// All symbols with fixed names.
 static KNOWN: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
@@ -321,13 +319,8 @@ fn plain(symbol: &str) -> &str {
             .strip_suffix(name)
             .is_some_and(|head| head.ends_with(&format!("{}_", name.len())))
     };
-    let mut names = RUST.iter().map(|(name, _)| *name).chain([RUST_GLOBAL]);
+    let mut names = RUST.iter().map(|(name, _)| *name);
     names.find(of).unwrap_or(symbol)
-}
-
-/// Whether a symbol is that of a Rust program's own global allocator.
-pub fn is_rust_global(symbol: &[u8]) -> bool {
-    std::str::from_utf8(symbol).is_ok_and(|symbol| plain(symbol) == RUST_GLOBAL)
 }
 
 #[cfg(test)]
@@ -383,13 +376,6 @@ mod tests {
         assert_eq!(unknown_prefix(b"je_mallocx"), None);
         assert_eq!(unknown_prefix(b"mallocx"), None);
         assert_eq!(unknown_prefix(b"malloc"), None);
-    }
-
-    #[test]
-    fn a_global_allocator_is_known_mangled_or_not() {
-        assert!(is_rust_global(b"__rg_alloc"));
-        assert!(is_rust_global(b"_RNvCs9_7___rustc10___rg_alloc"));
-        assert!(!is_rust_global(b"__rdl_alloc"));
     }
 
     /// One that throws would end the program that is traced if it were taken

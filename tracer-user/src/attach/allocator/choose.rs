@@ -39,18 +39,14 @@ pub fn functions(
     is_program: bool,
     linkage: &mut dyn FnMut() -> Rc<Linkage>,
 ) -> Result<Vec<Chosen>> {
-    let Found {
-        functions,
-        names,
-        has_rust_global,
-    } = find(file, is_program)?;
+    let Found { functions, names } = find(file, is_program)?;
     let is_static = functions.is_static;
     let candidates = functions.found.into_iter().filter_map(|symbol| {
         let known = api::known(symbol.name.as_bytes()).or_else(|| names.get(&symbol.name).copied());
         known.map(|known| Candidate { known, symbol })
     });
     let mut candidates: Vec<Candidate> = candidates.collect();
-    keep_families(&mut candidates, is_static, has_rust_global);
+    keep_families(&mut candidates, is_static);
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
@@ -75,14 +71,11 @@ struct Found {
     functions: Functions,
     /// What names mean that are not fixed ones.
     names: HashMap<String, Known>,
-    has_rust_global: bool,
 }
 
 fn find(file: &RegularFile, is_program: bool) -> Result<Found> {
     let mut prefixes = HashSet::new();
-    let mut has_rust_global = false;
     let functions = elf::functions(file, is_program, |name| {
-        has_rust_global |= api::is_rust_global(name);
         if let Some(prefix) = api::unknown_prefix(name) {
             prefixes.insert(prefix.to_owned());
         }
@@ -107,22 +100,21 @@ fn find(file: &RegularFile, is_program: bool) -> Result<Found> {
             is_named || api::known(name).is_some()
         })?
     };
-    Ok(Found {
-        functions,
-        names,
-        has_rust_global,
-    })
+    Ok(Found { functions, names })
 }
 
 /// Leaves out what is no allocator's, in spite of its name.
-fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool, has_rust_global: bool) {
-    let is_plain = |one: &Candidate| matches!(one.known.family, Family::C | Family::Mappings);
+fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool) {
     let exports = |candidates: &[Candidate], name: &str| {
         let mut all = candidates.iter();
         all.any(|one| one.symbol.is_exported && one.symbol.name == name)
     };
     if exports(candidates, "malloc") && exports(candidates, "free") {
-        candidates.retain(|one| !is_plain(one) || one.symbol.is_exported);
+        candidates.retain(|one| match one.known.family {
+            Family::C => one.symbol.is_global,
+            Family::Mappings => one.symbol.is_exported,
+            _ => true,
+        });
     } else {
         let has = |name: &&str| candidates.iter().any(|one| one.symbol.name == **name);
         let is_whole = HIDDEN.iter().all(has) || (is_static && has(&"malloc") && has(&"free"));
@@ -147,10 +139,10 @@ fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool, has_rust_glob
     if !has_frees || !has_allocations {
         candidates.retain(|one| !is_family(one, Family::Named));
     }
-    // What is below a global allocator of its own kind is seen there.
+    // What Rust code allocates in a file that has an allocator is seen there.
     let mut below = candidates.iter();
     let has_below = below.any(|one| matches!(one.known.family, Family::C | Family::Named));
-    if !has_rust_global || has_below {
+    if has_below {
         candidates.retain(|one| !is_family(one, Family::Rust));
     }
 }
@@ -158,7 +150,8 @@ fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool, has_rust_glob
 /// Leaves out functions all of whose calls go on with another one that is
 /// probed. Such a call is not only seen there: it has the arguments that belong
 /// to it, and what it returns is what the first one does. A call in between, in
-/// place of a jump, is believed of C++'s operators alone, which add nothing.
+/// place of a jump, is believed of C++'s operators and Rust's doors alone, which
+/// add nothing.
 fn forget_passing(
     file: &RegularFile,
     candidates: &mut Vec<Candidate>,
@@ -168,7 +161,7 @@ fn forget_passing(
     while let Some(one) = candidates.get(at) {
         let frees = one.known.probed == Probed::Free;
         let is_mapping = one.known.family == Family::Mappings;
-        let is_operator = one.known.family == Family::Operators;
+        let is_door = matches!(one.known.family, Family::Operators | Family::Rust);
         let is_c = one.known.family == Family::C;
         let others = candidates.iter().enumerate().filter(|(other, it)| {
             let is_other = *other != at && (it.known.probed == Probed::Free) == frees;
@@ -176,12 +169,12 @@ fn forget_passing(
             is_other && (!is_c || it.known.family == Family::Named)
         });
         let others: HashSet<u64> = others.map(|(_, it)| it.symbol.file_offset).collect();
-        let passing = match (is_operator, frees) {
+        let passing = match (is_door, frees) {
             (false, _) => Passing::Jumps,
             (true, false) => Passing::Calls(&ALLOCATING),
             (true, true) => Passing::Calls(&FREEING),
         };
-        let is_idle = others.is_empty() && !is_operator;
+        let is_idle = others.is_empty() && !is_door;
         let passes = !is_mapping
             && !is_idle
             && always_passes(file, &linkage(), one.symbol.file_offset, &others, passing);
@@ -193,10 +186,11 @@ fn forget_passing(
     }
 }
 
-/// What operators call in other files.
-const ALLOCATING: [&str; 12] = [
+/// What doors call in other files.
+const ALLOCATING: [&str; 13] = [
     "malloc",
     "calloc",
+    "realloc",
     "aligned_alloc",
     "memalign",
     "posix_memalign",
