@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::{Target, Tracer, target_path};
+use unfreed_tests::{Target, Tracer, target_path, unfreed};
 
 const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
@@ -173,6 +173,30 @@ fn a_global_allocator_of_a_rust_program() -> Result<()> {
 #[test]
 fn operators_that_a_program_replaces() -> Result<()> {
     agrees_both("own_operators", None, &["objects", "blocks"])
+}
+
+/// Without names nothing can be probed: then it is said, by the report and by
+/// doctor.
+#[test]
+fn a_stripped_allocator_is_a_loss() -> Result<()> {
+    let mut target = Target::start("stripped_allocator")?;
+    let doctor = unfreed(&["doctor", "-p", &target.pid.to_string()])?.stdout;
+    let said = "every function of its jemalloc is not probed";
+    ensure!(doctor.contains(said), "{doctor}");
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("blocks")?;
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let unseen = report.processes.iter().flat_map(|process| &process.unseen);
+    let unseen: Vec<_> = unseen.map(|unseen| unseen.function.as_str()).collect();
+    assert_eq!(unseen, ["every function of its jemalloc"]);
+    let mut losses = report.losses.iter();
+    ensure!(
+        losses.any(|loss| loss.cause == "unseen_function" && loss.count == 1),
+        "{:?}",
+        report.losses
+    );
+    Ok(())
 }
 
 /// An exception meets no trampoline: a program that runs out of memory and

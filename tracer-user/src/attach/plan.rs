@@ -48,6 +48,14 @@ pub struct Unseen {
 }
 
 impl Unseen {
+    /// Why, and what can be done about it.
+    pub fn describe(&self) -> String {
+        if self.function.may_throw() {
+            return format!("exceptions may be thrown through it, and {}", self.reason);
+        }
+        format!("{}; --returns replace shows its calls", self.reason)
+    }
+
     /// Whether its calls are seen all the same: a function that only hands a
     /// mapping on to libc's, which is probed itself.
     pub fn is_seen_elsewhere(&self) -> bool {

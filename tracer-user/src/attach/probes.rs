@@ -24,6 +24,7 @@ use crate::process::address::FileOffset;
 use crate::process::clock::monotonic_ns;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
+use crate::symbolize::demangle;
 
 /// Which processes a probe fires in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,9 +92,9 @@ impl Covered {
                 .unseen
                 .iter()
                 .map(|unseen| UnseenFunction {
-                    function: unseen.symbol.as_ref().to_owned(),
+                    function: demangle(&unseen.symbol),
                     module: path.clone(),
-                    reason: unseen.reason.to_string(),
+                    reason: unseen.describe(),
                     seen_elsewhere: unseen.is_seen_elsewhere(),
                     was_told: false,
                 })
@@ -416,7 +417,7 @@ pub(super) fn drop_all(links: Vec<Link>) {
 
 fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe {
     Probe {
-        function: function.symbol.as_ref().to_owned(),
+        function: demangle(&function.symbol),
         module: path.to_owned(),
         file_offset: function.probe_offset(),
         displacement: function.placement.displacement,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed};
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed, describe_stripped};
 use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
@@ -26,6 +26,7 @@ use crate::session::returns::walker_in;
 use crate::session::seccomp::has_filter;
 use crate::session::shadow_stack;
 use crate::session::target::Target;
+use crate::symbolize::demangle;
 use crate::tables::Builder;
 use crate::visible::clean;
 
@@ -227,6 +228,13 @@ fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
     };
     let (allocators, searched) = allocator::find(&code);
     for file in searched {
+        if let Some(name) = file.other.and_then(|other| other.stripped) {
+            let (function, reason) = describe_stripped(name);
+            results.push((
+                clean(&file.path).into_owned(),
+                Err(format!("{function} is not probed: {reason}")),
+            ));
+        }
         if let Some(problem) = file.problem {
             results.push((
                 clean(&file.path).into_owned(),
@@ -272,7 +280,9 @@ fn placed(function: &AllocatorFunction) -> String {
     };
     format!(
         "\n             {}+{:#x} {}{ends}",
-        function.symbol, function.placement.displacement, function.placement
+        demangle(&function.symbol),
+        function.placement.displacement,
+        function.placement
     )
 }
 
@@ -280,7 +290,8 @@ fn placed(function: &AllocatorFunction) -> String {
 fn not_probed(unseen: &Unseen) -> String {
     format!(
         "\n             {} not probed: {}",
-        unseen.symbol, unseen.reason
+        demangle(&unseen.symbol),
+        unseen.describe()
     )
 }
 

@@ -7,7 +7,7 @@ pub mod calibrate;
 mod options;
 pub mod preflight;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -59,7 +59,7 @@ pub struct Engine {
     /// The count of forks whose children were freed from the probes, and when.
     pub released: (u64, Instant),
     /// Files without an allocator: of a program's own, and as a library.
-    pub without_allocator: HashSet<(FileId, bool)>,
+    pub without_allocator: HashMap<(FileId, bool), Option<&'static str>>,
 }
 
 impl Engine {
@@ -103,7 +103,7 @@ impl Engine {
             losses: UserLosses::default(),
             nanoseconds_per_hit,
             released: (0, Instant::now()),
-            without_allocator: HashSet::new(),
+            without_allocator: HashMap::new(),
         })
     }
 

@@ -288,7 +288,7 @@ impl Session {
         losses.push(Loss {
             cause: "unseen_function".to_owned(),
             count: self.unseen_functions() as u64,
-            meaning: "functions of allocators that are not probed, since return addresses are left alone and it is not certain where their calls end: what they allocate and free is in no number; --returns replace shows them".to_owned(),
+            meaning: "functions of allocators that are not probed, for the reasons that are told of each: what they allocate and free is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "code_events".to_owned(),

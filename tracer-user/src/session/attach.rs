@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use super::Session;
 use super::left_alone::Sound;
 use super::target::Target;
-use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed};
-use crate::attach::probes::Scope;
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed, describe_stripped};
+use crate::attach::probes::{Described, Scope};
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
-use crate::model::Untraced;
+use crate::model::{UnseenFunction, Untraced};
 use crate::process::clock::monotonic_ns;
+use crate::process::maps::FileId;
 
 /// A process without an allocator.
 #[derive(Debug)]
@@ -87,6 +88,18 @@ impl Session {
             .current_code(pid)
             .context("the process is gone")?;
         let (allocators, searched) = allocator::find(code);
+        let scope = self.scope(pid);
+        for file in &searched {
+            let Some(other) = &file.other else {
+                continue;
+            };
+            self.engine
+                .without_allocator
+                .insert(other.id, other.stripped);
+            if let Some(name) = other.stripped {
+                self.note_stripped(scope, other.id.0, &file.path, name);
+            }
+        }
         if allocators.is_empty() {
             let files: Vec<_> = searched
                 .iter()
@@ -163,6 +176,27 @@ impl Session {
         }
         self.targets.push(target);
         Ok(())
+    }
+
+    /// Notes an allocator of which a file has nothing but messages.
+    pub(super) fn note_stripped(&mut self, scope: Scope, file: FileId, path: &str, name: &str) {
+        let mut known = self.engine.placed.iter();
+        if known.any(|placed| placed.scope == scope && placed.file == file) {
+            return;
+        }
+        let (function, reason) = describe_stripped(name);
+        self.engine.placed.push(Described {
+            scope,
+            file,
+            probes: Vec::new(),
+            unseen: vec![UnseenFunction {
+                function,
+                module: path.to_owned(),
+                reason: reason.to_owned(),
+                seen_elsewhere: false,
+                was_told: false,
+            }],
+        });
     }
 
     /// Probes an allocator, as far as that harms no process. Whether its heap is

@@ -11,7 +11,7 @@ use super::Session;
 use super::java_objects::Watch;
 use super::jvms::{HeapSource, Watched};
 use super::target::Target;
-use crate::attach::allocator::{self, Allocator};
+use crate::attach::allocator::{self, Allocator, OtherFile};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
 use crate::model::ProcessEnd;
@@ -255,21 +255,34 @@ impl Session {
             return Ok(());
         };
         let mut found: Vec<Allocator> = Vec::new();
+        let mut others = Vec::new();
         for mapping in code.current() {
             let Ok(file) = &mapping.file else {
                 continue;
             };
             let id = (file.mapped, code.is_program(mapping));
-            if self.engine.probes.cover(scope, file.mapped)
-                || self.engine.without_allocator.contains(&id)
-            {
+            if self.engine.probes.cover(scope, file.mapped) {
                 continue;
             }
-            match allocator::in_file(file, &mapping.display_name(), id.1) {
-                Ok(Some(allocator)) => found.push(allocator),
-                // Each file is read once, however many processes map it.
-                Ok(None) | Err(_) => drop(self.engine.without_allocator.insert(id)),
+            // Each file is read once, however many processes map it.
+            if let Some(stripped) = self.engine.without_allocator.get(&id) {
+                let stripped = *stripped;
+                others.extend(stripped.map(|name| (id.0, mapping.display_name(), name)));
+                continue;
             }
+            let other = match allocator::in_file(file, &mapping.display_name(), id.1) {
+                Ok(Some(allocator)) => {
+                    found.push(allocator);
+                    continue;
+                }
+                Ok(None) => OtherFile::look(file, id.1).stripped,
+                Err(_) => None,
+            };
+            self.engine.without_allocator.insert(id, other);
+            others.extend(other.map(|name| (id.0, mapping.display_name(), name)));
+        }
+        for (file, path, name) in others {
+            self.note_stripped(scope, file, &path, name);
         }
         for allocator in found {
             if self.engine.probes.cover(scope, allocator.file.mapped) {

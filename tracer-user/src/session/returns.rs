@@ -239,7 +239,7 @@ impl Session {
         new.map(|unseen| {
             unseen.was_told = true;
             Notice::Warning(format!(
-                "{} of {} is not probed: {}; --returns replace shows its calls",
+                "{} of {} is not probed: {}",
                 unseen.function, unseen.module, unseen.reason
             ))
         })

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use self::demangle::demangle;
 use self::demangle::printable;
 use self::module::{ModuleNames, Names};
 use self::vdso::Vdso;

@@ -3,6 +3,7 @@
 mod api;
 mod choose;
 mod elf;
+mod traces;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +23,7 @@ use crate::attach::stretch::Stretch;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
 use crate::process::file::{ModuleFile, RegularFile};
+use crate::process::maps::FileId;
 
 /// What to look for, in the words of an error message.
 pub const LOOKED_FOR: &str = "a file that defines malloc and free, operator new and delete, or those of an allocator with names of its own (mi_malloc, je_malloc, …)";
@@ -99,6 +101,35 @@ pub struct Searched {
     pub path: String,
     /// Why it is not an allocator, if it could not be read.
     pub problem: Option<String>,
+    /// The file, if there is no allocator in it that can be probed.
+    pub other: Option<OtherFile>,
+}
+
+/// A file without an allocator that can be probed.
+#[derive(Debug, Clone)]
+pub struct OtherFile {
+    /// The file, and whether it is the process's program.
+    pub id: (FileId, bool),
+    /// The allocator that it has all the same, without names.
+    pub stripped: Option<&'static str>,
+}
+
+impl OtherFile {
+    /// Looks for what is left of an allocator.
+    pub fn look(file: &ModuleFile, is_program: bool) -> Self {
+        Self {
+            id: (file.mapped, is_program),
+            stripped: traces::of_stripped(&file.content),
+        }
+    }
+}
+
+/// What is said of an allocator without names.
+pub fn describe_stripped(name: &str) -> (String, &'static str) {
+    (
+        format!("every function of its {name}"),
+        "the file has no symbol table that would tell where they are: use a build that is not stripped, or the allocator as a shared library",
+    )
 }
 
 /// The allocators among the mapped files, and every file that was looked at.
@@ -111,17 +142,23 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
         if path.starts_with('[') || searched.iter().any(|seen| seen.path == path) {
             continue;
         }
-        let problem = match &mapping.file {
-            Err(reason) => Some(reason.clone()),
-            Ok(file) => match in_file(file, &path, code.is_program(mapping)) {
-                Ok(found) => {
-                    allocators.extend(found);
-                    None
+        let is_program = code.is_program(mapping);
+        let (problem, other) = match &mapping.file {
+            Err(reason) => (Some(reason.clone()), None),
+            Ok(file) => match in_file(file, &path, is_program) {
+                Ok(Some(found)) => {
+                    allocators.push(found);
+                    (None, None)
                 }
-                Err(error) => Some(format!("{error:#}")),
+                Ok(None) => (None, Some(OtherFile::look(file, is_program))),
+                Err(error) => (Some(format!("{error:#}")), None),
             },
         };
-        searched.push(Searched { path, problem });
+        searched.push(Searched {
+            path,
+            problem,
+            other,
+        });
     }
     (allocators, searched)
 }
