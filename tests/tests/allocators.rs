@@ -175,6 +175,12 @@ fn operators_that_a_program_replaces() -> Result<()> {
     agrees_both("own_operators", None, &["objects", "blocks"])
 }
 
+#[test]
+fn an_allocator_that_the_command_line_names() -> Result<()> {
+    let declared = ["--allocator", "own_pool:pool_get=size@1,pool_put"];
+    agrees("own_pool", None, &declared, &["pooled"])
+}
+
 /// Without names nothing can be probed: then it is said, by the report and by
 /// doctor.
 #[test]

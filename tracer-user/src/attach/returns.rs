@@ -525,7 +525,9 @@ mod tests {
             ("/usr/lib/x86_64-linux-gnu/liblsan.so.0", 9),
         ] {
             let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
-            let found = allocator::in_file(&file, path, false).unwrap().unwrap();
+            let found = allocator::in_file(&file, path, false, &[])
+                .unwrap()
+                .unwrap();
             let calls = found.functions.iter();
             let calls: Vec<_> = calls.filter(|one| one.probed != Probed::Free).collect();
             for call in &calls {
@@ -544,7 +546,9 @@ mod tests {
             "/lib/ld-musl-x86_64.so.1",
         ] {
             let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
-            let found = allocator::in_file(&file, path, false).unwrap().unwrap();
+            let found = allocator::in_file(&file, path, false, &[])
+                .unwrap()
+                .unwrap();
             let calloc = found.functions.iter().find(|one| &*one.symbol == "calloc");
             let ends = calloc.unwrap().ends.as_ref().unwrap();
             assert_eq!(ends.jumps.len(), 1, "{path} {ends:?}");

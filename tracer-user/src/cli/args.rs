@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::attach::allocator::Declared;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -153,6 +154,10 @@ pub struct TraceArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW",
           long_help = RETURNS)]
     pub returns: ReturnsChoice,
+    /// An allocator with other names: the file, its function that allocates, with the number
+    /// of the argument that is the size, and the one that frees its first argument (repeatable)
+    #[arg(long = "allocator", value_name = "FILE:ALLOC[=size@N],FREE")]
+    pub allocators: Vec<Declared>,
     /// Tell call paths apart by thread, and name the threads
     #[arg(long)]
     pub threads: bool,
@@ -255,6 +260,13 @@ pub struct DoctorArgs {
     #[arg(short, long, value_name = "PID",
           value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pub pid: Option<u32>,
+    /// As for record
+    #[arg(
+        long = "allocator",
+        value_name = "FILE:ALLOC[=size@N],FREE",
+        requires = "pid"
+    )]
+    pub allocators: Vec<Declared>,
 }
 
 /// `unfreed probes`

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed, describe_stripped};
+use crate::attach::allocator::{
+    self, Allocator, AllocatorFunction, Declared, Probed, describe_stripped,
+};
 use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
@@ -82,7 +84,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
         Phase::Looking.start()?;
-        for (what, result) in target(pid, filter_kills) {
+        for (what, result) in target(pid, &args.allocators, filter_kills) {
             show(&what, result);
         }
     }
@@ -211,7 +213,7 @@ fn why_instructions(code: &CodeSpace, filter_kills: bool) -> Option<String> {
 }
 
 /// What a target offers.
-fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
+fn target(pid: u32, declared: &[Declared], filter_kills: bool) -> Vec<Line> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -226,7 +228,7 @@ fn target(pid: u32, filter_kills: bool) -> Vec<Line> {
             return results;
         }
     };
-    let (allocators, searched) = allocator::find(&code);
+    let (allocators, searched) = allocator::find(&code, declared);
     for file in searched {
         if let Some(name) = file.other.and_then(|other| other.stripped) {
             let (function, reason) = describe_stripped(name);

@@ -73,7 +73,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         }
         let mut session = Session::load(options, builder)?;
         let target = Target::find(waiting.pid)?;
-        let allocators = allocators_in(&expected);
+        let allocators = allocators_in(&expected, &args.trace.allocators);
         let name = path
             .file_name()
             .unwrap_or_default()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::attach::allocator::Declared;
 use crate::cli::args::{ReturnsChoice, TraceArgs};
 use crate::kernel::footprint::Sizes;
 use crate::kernel::memory::threads;
@@ -32,6 +33,8 @@ pub struct Options {
     pub returns: ReturnsChoice,
     /// Whether call paths are told apart by thread.
     pub threads: bool,
+    /// Allocators with names of their own.
+    pub allocators: Vec<Declared>,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -65,6 +68,7 @@ impl Options {
             per_process: args.per_process,
             returns: args.returns,
             threads: args.threads,
+            allocators: args.allocators.clone(),
             sizes: Sizes {
                 live: u32::try_from(args.max_live)?,
                 sites,
@@ -103,6 +107,7 @@ impl Options {
             per_process: false,
             returns: ReturnsChoice::Auto,
             threads: false,
+            allocators: Vec::new(),
             sizes: Sizes {
                 live: 1024,
                 sites: 16,

@@ -87,7 +87,7 @@ impl Session {
             .images
             .current_code(pid)
             .context("the process is gone")?;
-        let (allocators, searched) = allocator::find(code);
+        let (allocators, searched) = allocator::find(code, &self.options.allocators);
         let scope = self.scope(pid);
         for file in &searched {
             let Some(other) = &file.other else {

@@ -256,6 +256,7 @@ impl Session {
         };
         let mut found: Vec<Allocator> = Vec::new();
         let mut others = Vec::new();
+        let declared = &self.options.allocators;
         for mapping in code.current() {
             let Ok(file) = &mapping.file else {
                 continue;
@@ -270,7 +271,7 @@ impl Session {
                 others.extend(stripped.map(|name| (id.0, mapping.display_name(), name)));
                 continue;
             }
-            let other = match allocator::in_file(file, &mapping.display_name(), id.1) {
+            let other = match allocator::in_file(file, &mapping.display_name(), id.1, declared) {
                 Ok(Some(allocator)) => {
                     found.push(allocator);
                     continue;

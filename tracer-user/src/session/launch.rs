@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::attach::allocator::{self, Allocator};
+use crate::attach::allocator::{self, Allocator, Declared};
 use crate::privilege::program::Rights;
 use crate::process::file::{ModuleFile, ModuleFiles};
 
@@ -184,10 +184,12 @@ fn jvm_libraries(program: &Path) -> Vec<PathBuf> {
 }
 
 /// The allocators among files.
-pub fn allocators_in(files: &[Expected]) -> Vec<Allocator> {
+pub fn allocators_in(files: &[Expected], declared: &[Declared]) -> Vec<Allocator> {
+    let files = files.iter();
     files
-        .iter()
-        .filter_map(|file| allocator::in_file(&file.file, &file.path, file.is_program).ok()?)
+        .filter_map(|file| {
+            allocator::in_file(&file.file, &file.path, file.is_program, declared).ok()?
+        })
         .collect()
 }
 
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_dynamic_program_will_map_its_loaders_libc_first() {
-        let found = allocators_in(&files_of(&find_program("cat".as_ref()).unwrap()));
+        let found = allocators_in(&files_of(&find_program("cat".as_ref()).unwrap()), &[]);
         assert!(found[0].path.contains("libc"));
         assert!(
             found[0]

@@ -30,16 +30,17 @@ struct Candidate {
 const HIDDEN: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
 
 /// The functions of a file that have to be probed, each place once; none if it
-/// is no allocator.
+/// is no allocator. `names` are such as somebody has declared.
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
 pub fn functions(
     file: &RegularFile,
     is_program: bool,
+    names: HashMap<String, Known>,
     linkage: &mut dyn FnMut() -> Rc<Linkage>,
 ) -> Result<Vec<Chosen>> {
-    let Found { functions, names } = find(file, is_program)?;
+    let Found { functions, names } = find(file, is_program, names)?;
     let is_static = functions.is_static;
     let candidates = functions.found.into_iter().filter_map(|symbol| {
         let known = api::known(symbol.name.as_bytes()).or_else(|| names.get(&symbol.name).copied());
@@ -73,34 +74,33 @@ struct Found {
     names: HashMap<String, Known>,
 }
 
-fn find(file: &RegularFile, is_program: bool) -> Result<Found> {
+fn find(file: &RegularFile, is_program: bool, mut names: HashMap<String, Known>) -> Result<Found> {
     let mut prefixes = HashSet::new();
     let functions = elf::functions(file, is_program, |name| {
         if let Some(prefix) = api::unknown_prefix(name) {
             prefixes.insert(prefix.to_owned());
         }
-        api::known(name).is_some()
+        is_named(name, &names)
     })?;
+    if prefixes.is_empty() {
+        return Ok(Found { functions, names });
+    }
     let named = prefixes.iter().flat_map(|prefix| api::prefixed(prefix));
-    let names: HashMap<String, Known> = named
-        .map(|(name, probed)| {
-            let known = Known {
-                probed,
-                family: Family::Named,
-                rank: usize::MAX,
-            };
-            (name, known)
-        })
-        .collect();
-    let functions = if names.is_empty() {
-        functions
-    } else {
-        elf::functions(file, is_program, |name| {
-            let is_named = std::str::from_utf8(name).is_ok_and(|name| names.contains_key(name));
-            is_named || api::known(name).is_some()
-        })?
-    };
+    names.extend(named.map(|(name, probed)| {
+        let known = Known {
+            probed,
+            family: Family::Named,
+            rank: usize::MAX,
+        };
+        (name, known)
+    }));
+    let functions = elf::functions(file, is_program, |name| is_named(name, &names))?;
     Ok(Found { functions, names })
+}
+
+fn is_named(symbol: &[u8], names: &HashMap<String, Known>) -> bool {
+    let is_declared = || std::str::from_utf8(symbol).is_ok_and(|name| names.contains_key(name));
+    api::known(symbol).is_some() || (!names.is_empty() && is_declared())
 }
 
 /// Leaves out what is no allocator's, in spite of its name.

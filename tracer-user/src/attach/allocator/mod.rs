@@ -2,6 +2,7 @@
 
 mod api;
 mod choose;
+mod declared;
 mod elf;
 mod traces;
 
@@ -15,6 +16,7 @@ use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
 
 pub use self::api::Probed;
+pub use self::declared::Declared;
 use crate::attach::linkage::Linkage;
 use crate::attach::placement::{Placement, place};
 use crate::attach::plan::Returns;
@@ -133,7 +135,7 @@ pub fn describe_stripped(name: &str) -> (String, &'static str) {
 }
 
 /// The allocators among the mapped files, and every file that was looked at.
-pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
+pub fn find(code: &CodeSpace, declared: &[Declared]) -> (Vec<Allocator>, Vec<Searched>) {
     let mut allocators = Vec::new();
     let mut searched: Vec<Searched> = Vec::new();
     for mapping in code.current() {
@@ -145,7 +147,7 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
         let is_program = code.is_program(mapping);
         let (problem, other) = match &mapping.file {
             Err(reason) => (Some(reason.clone()), None),
-            Ok(file) => match in_file(file, &path, is_program) {
+            Ok(file) => match in_file(file, &path, is_program, declared) {
                 Ok(Some(found)) => {
                     allocators.push(found);
                     (None, None)
@@ -168,14 +170,24 @@ pub fn find(code: &CodeSpace) -> (Vec<Allocator>, Vec<Searched>) {
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
-pub fn in_file(file: &Arc<ModuleFile>, path: &str, is_program: bool) -> Result<Option<Allocator>> {
+pub fn in_file(
+    file: &Arc<ModuleFile>,
+    path: &str,
+    is_program: bool,
+    declared: &[Declared],
+) -> Result<Option<Allocator>> {
+    let names = declared
+        .iter()
+        .filter(|declared| declared.is_of(path))
+        .flat_map(Declared::names);
+    let names = names.map(|(name, known)| (name.to_owned(), known));
     let mut linkage = None;
     // Without headers nothing is certain.
     let mut linkage = || {
         let read = || Linkage::read(&file.content).unwrap_or_default();
         Rc::clone(linkage.get_or_insert_with(|| Rc::new(read())))
     };
-    let chosen = choose::functions(&file.content, is_program, &mut linkage)?;
+    let chosen = choose::functions(&file.content, is_program, names.collect(), &mut linkage)?;
     if chosen.is_empty() {
         return Ok(None);
     }

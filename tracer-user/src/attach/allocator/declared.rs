@@ -1,0 +1,95 @@
+//! Allocators with names of their own, as the command line gives them.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use tracer_ebpf::call::Function;
+
+use super::api::{Family, Known, Probed};
+
+/// How it is written.
+const FORM: &str = "FILE:ALLOC[=size@N],FREE, for example libpool.so:pool_get=size@1,pool_put";
+
+/// Functions of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// The file's path as the process sees it, or its last part.
+    file: String,
+    allocate: String,
+    allocates: Function,
+    free: String,
+}
+
+impl Declared {
+    /// Whether it is of the file at `path`.
+    pub fn is_of(&self, path: &str) -> bool {
+        let name = Path::new(path).file_name();
+        self.file == path || name.is_some_and(|name| name == self.file.as_str())
+    }
+
+    /// Its functions.
+    pub fn names(&self) -> [(&str, Known); 2] {
+        let known = |probed| Known {
+            probed,
+            family: Family::Named,
+            rank: usize::MAX,
+        };
+        [
+            (&self.allocate, known(Probed::Call(self.allocates))),
+            (&self.free, known(Probed::Free)),
+        ]
+    }
+}
+
+impl FromStr for Declared {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (file, functions) = text.rsplit_once(':').ok_or(FORM)?;
+        let (allocate, free) = functions.split_once(',').ok_or(FORM)?;
+        let (allocate, argument) = allocate.split_once('=').unwrap_or((allocate, "size@0"));
+        let allocates = match argument {
+            "size@0" => Function::Malloc,
+            "size@1" => Function::Memalign,
+            _ => return Err("size@N says which argument is the size: 0, the first, or 1".into()),
+        };
+        if [file, allocate, free].iter().any(|part| part.is_empty()) || free.contains(',') {
+            return Err(FORM.into());
+        }
+        Ok(Self {
+            file: file.into(),
+            allocate: allocate.into(),
+            allocates,
+            free: free.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declaration_names_a_file_and_two_functions() {
+        let declared: Declared = "libpool.so:pool_get=size@1,pool_put".parse().unwrap();
+        assert!(declared.is_of("/opt/lib/libpool.so") && declared.is_of("libpool.so"));
+        assert!(!declared.is_of("/opt/lib/libpool.so.2"));
+        let [(get, allocates), (put, frees)] = declared.names();
+        assert_eq!((get, put), ("pool_get", "pool_put"));
+        assert_eq!(allocates.probed, Probed::Call(Function::Memalign));
+        assert_eq!(frees.probed, Probed::Free);
+        let plain: Declared = "/bin/app:get,put".parse().unwrap();
+        assert_eq!(plain.allocates, Function::Malloc);
+        for wrong in [
+            "",
+            "app",
+            "app:get",
+            ":get,put",
+            "app:get=size@7,put",
+            "app:get,",
+            "app:a,b,c",
+        ] {
+            assert!(wrong.parse::<Declared>().is_err(), "{wrong}");
+        }
+    }
+}
