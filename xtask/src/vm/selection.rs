@@ -37,6 +37,11 @@ impl Choice {
 
 /// The default of each test program; of one that is not here, all tests.
 pub(super) const CHOSEN: &[(&str, Choice)] = &[
+    // Functions without return probes, beside others that have one.
+    (
+        "allocators",
+        Choice::Only(&["whoever_catches_bad_alloc_lives"]),
+    ),
     // What the kernel alone can tell: replaced code, replaced return addresses.
     (
         "changes",
