@@ -1,12 +1,14 @@
 //! malloc and its relatives.
 
 use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{Call, Function};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::{Freed, Thread};
 
+use crate::entry::{argument, slot};
 use crate::inflight;
 use crate::inherited;
 use crate::maps;
@@ -106,8 +108,8 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
 
 /// `free` was entered.
 #[inline(always)]
-pub(crate) fn free(context: &ProbeContext) {
-    let Some(address) = context.arg::<u64>(0) else {
+pub(crate) fn free(context: &ProbeContext, arguments: Arguments) {
+    let Some(address) = argument(context, arguments, 0) else {
         return;
     };
     if address == 0 {
@@ -116,18 +118,16 @@ pub(crate) fn free(context: &ProbeContext) {
     let Some(thread) = inflight::thread() else {
         return;
     };
+    let stack = slot(context, arguments);
     // SAFETY: the thread's own record.
     unsafe {
         let call = &(*thread).call;
-        if call.function != 0 && is_inside(call, (*context.regs).rsp) {
+        if call.function != 0 && is_inside(call, stack) {
             return;
         }
         let image = (*thread).image;
         let key = BlockKey { address, image };
-        let freed = Freed {
-            address,
-            stack: (*context.regs).rsp,
-        };
+        let freed = Freed { address, stack };
         match inherited::take(thread, key) {
             Some(block) => {
                 inflight::count_free(&block, inflight::now());

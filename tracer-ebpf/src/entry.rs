@@ -1,6 +1,8 @@
 //! The entry of a probed function: what it was asked for, and from where.
 
+use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::arguments::{Arguments, Place};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::loss::LossCause;
@@ -8,7 +10,7 @@ use tracer_ebpf::site::SiteKind;
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, mapping, maps};
+use crate::{allocation, mapping, maps, read};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -28,8 +30,8 @@ pub(crate) struct Request {
 impl Request {
     /// `None` for one that changes nothing.
     #[inline(always)]
-    fn of(function: Function, context: &ProbeContext) -> Option<Self> {
-        let argument = |index| context.arg::<u64>(index);
+    fn of(function: Function, context: &ProbeContext, arguments: Arguments) -> Option<Self> {
+        let argument = |index| argument(context, arguments, index);
         let mut request = Self {
             size: 0,
             address: 0,
@@ -97,6 +99,44 @@ impl Request {
     }
 }
 
+/// An argument of the call whose entry is probed. One that cannot be read is a
+/// loss.
+#[inline(always)]
+pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usize) -> Option<u64> {
+    if let Place::Own = arguments.place(index) {
+        return context.arg(index);
+    }
+    let mut value = 0;
+    elsewhere(context.regs, arguments, index, &mut value).then_some(value)
+}
+
+/// Reads an argument that is not in its own register.
+#[inline(never)]
+fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument: &mut u64) -> bool {
+    let value = match arguments.place(index) {
+        // Nobody asks for it here.
+        Place::Own => None,
+        Place::Register(register) => read::register(regs, register),
+        // SAFETY: the context's registers.
+        Place::Stack(bytes) => user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes)),
+    };
+    let Some(value) = value else {
+        if inflight::thread().is_some() {
+            maps::lose(LossCause::ResultUnreadable, 1, 0);
+        }
+        return false;
+    };
+    *argument = value;
+    true
+}
+
+/// Where the return address of the call is whose entry is probed.
+#[inline(always)]
+pub(crate) fn slot(context: &ProbeContext, arguments: Arguments) -> u64 {
+    // SAFETY: the context's registers.
+    unsafe { (*context.regs).rsp }.wrapping_add(arguments.stack())
+}
+
 /// mmap's flags. Addresses that are only reserved, and not even counted by the
 /// kernel, are no memory: as if they were not anonymous.
 #[inline(always)]
@@ -121,8 +161,8 @@ fn product(count: u64, size: u64) -> u64 {
 /// A probed function other than `free` was entered. Whether the site of the
 /// call is to be found ([`find_site`]).
 #[inline(always)]
-pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
-    let Some(request) = Request::of(function, context) else {
+pub(crate) fn enter(context: &ProbeContext, function: Function, arguments: Arguments) -> bool {
+    let Some(request) = Request::of(function, context, arguments) else {
         return false;
     };
     let Some(thread) = inflight::thread() else {
@@ -130,7 +170,7 @@ pub(crate) fn enter(context: &ProbeContext, function: Function) -> bool {
     };
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
-        let slot = (*context.regs).rsp;
+        let slot = slot(context, arguments);
         if !inflight::is_outermost(thread, function, slot) {
             return false;
         }
@@ -167,13 +207,14 @@ pub(crate) fn go_on(context: &ProbeContext) {
 
 /// Finds the site of the call in flight.
 #[inline(always)]
-pub(crate) fn find_site(context: &ProbeContext) {
+pub(crate) fn find_site(context: &ProbeContext, arguments: Arguments) {
     if let Some(thread) = inflight::record() {
         // SAFETY: the context's registers and the thread's own record.
         unsafe {
             let (time, size) = ((*thread).call.time, (*thread).call.size);
             let first = (SiteKind::Memory, 0);
-            (*thread).call.site = inflight::site(context.regs, first, thread, time, size);
+            (*thread).call.site =
+                inflight::site((context.regs, arguments), first, thread, time, size);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! deletes for itself take another way and are not seen.
 
 use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{Block, BlockKey, handle};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
@@ -36,7 +37,7 @@ pub(crate) unsafe fn begin(context: &ProbeContext, kind: SiteKind, thread: *mut 
         Making {
             slot: (*context.regs).rsp,
             time,
-            site: inflight::site(context.regs, first, thread, time, 0),
+            site: inflight::site((context.regs, Arguments::AT_ENTRY), first, thread, time, 0),
             padding: 0,
         }
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::operand::{Machine, Register};
@@ -20,14 +20,7 @@ struct Here(*mut pt_regs);
 impl Machine for Here {
     #[inline(always)]
     fn register(&self, register: Register) -> Option<u64> {
-        let mut value = 0u64;
-        // The kernel side may not choose a field of its context by a number;
-        // reading it as memory may.
-        let address = (self.0 as u64).wrapping_add(register.offset());
-        // SAFETY: eight bytes into a local; a fault is an error code.
-        let status =
-            unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 8, address as *const _) };
-        (status == 0).then_some(value)
+        read::register(self.0, register)
     }
 
     #[inline(always)]

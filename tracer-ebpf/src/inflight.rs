@@ -5,6 +5,7 @@ use core::arch::asm;
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns};
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
@@ -345,7 +346,7 @@ pub(crate) fn count_free(block: &Block, time: u64) {
     }
 }
 
-/// The site of the current stack, made if it is new; [`LOST_SITE`] if there is
+/// The site of the current stack at the entry of a function, made if it is new; [`LOST_SITE`] if there is
 /// no room. `first` is as for [`unwind::capture`]; with another kind of site it
 /// has to be another.
 ///
@@ -353,7 +354,7 @@ pub(crate) fn count_free(block: &Block, time: u64) {
 /// `thread` is the current thread's record.
 #[inline(always)]
 pub(crate) unsafe fn site(
-    regs: *const pt_regs,
+    (regs, arguments): (*const pt_regs, Arguments),
     (kind, first): (SiteKind, u64),
     thread: *mut Thread,
     time: u64,
@@ -361,7 +362,7 @@ pub(crate) unsafe fn site(
 ) -> u32 {
     // SAFETY: the caller's record.
     unsafe {
-        let walk = unwind::capture(regs, Place::Entry, first, thread);
+        let walk = unwind::capture(regs, Place::Entry(arguments), first, thread);
         site_of(&walk, kind, thread, time, size)
     }
 }

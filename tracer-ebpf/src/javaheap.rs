@@ -9,6 +9,7 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::class_name::{ClassName, NAME_BYTES};
 use tracer_ebpf::frame;
 use tracer_ebpf::loss::LossCause;
@@ -44,7 +45,15 @@ pub(crate) fn sample(context: &ProbeContext) {
     let time = now();
     let first = (SiteKind::Sample, frame::class(klass));
     // SAFETY: the context's registers and the thread's own record.
-    let index = unsafe { inflight::site(context.regs, first, thread, time, bytes) };
+    let index = unsafe {
+        inflight::site(
+            (context.regs, Arguments::AT_ENTRY),
+            first,
+            thread,
+            time,
+            bytes,
+        )
+    };
     count(index, time, bytes);
 }
 

@@ -18,8 +18,8 @@ pub enum LossCause {
     /// A call was left without a return (`longjmp` out of it, or the kernel
     /// missed the return): its allocation was not counted.
     MissedReturn,
-    /// The pointer that `posix_memalign` wrote could not be read: its
-    /// allocation was not counted.
+    /// The pointer that `posix_memalign` wrote, or an argument in the target's
+    /// memory, could not be read: the call was not counted.
     ResultUnreadable,
     /// An address was allocated again while it was still live: its free was
     /// missed. The old block was counted as freed at that moment.
@@ -95,7 +95,7 @@ impl LossCause {
                 "calls whose return was never seen (left by longjmp, or missed by the kernel), with those that seemed a part of them: their allocations are in no number"
             }
             Self::ResultUnreadable => {
-                "posix_memalign results that could not be read: their allocations are in no number"
+                "posix_memalign results, or arguments, that could not be read in the memory of the process: these calls are in no number"
             }
             Self::MissedFree => {
                 "addresses allocated again while still live: their free was missed, they were counted as freed when seen again"

@@ -41,6 +41,7 @@ use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::held;
 use tracer_ebpf::volatile::opaque;
@@ -72,7 +73,7 @@ macro_rules! allocates {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
             on_task_stack(&context);
-            if entry::enter(&context, Function::$function) {
+            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY) {
                 entry::go_on(&context);
             }
             0
@@ -110,7 +111,7 @@ macro_rules! throws {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
             on_task_stack(&context);
-            if entry::enter(&context, Function::$function) {
+            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY) {
                 entry::go_on(&context);
             }
             0
@@ -125,14 +126,22 @@ throws!(uf_new_realloc, NewRealloc);
 #[uprobe]
 fn uf_free(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    allocation::free(&context);
+    allocation::free(&context, Arguments::AT_ENTRY);
+    0
+}
+
+/// The same where its cookie says where the argument is.
+#[uprobe]
+fn uf_free_at(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    allocation::free(&context, Arguments::of_cookie(cookie(&context)));
     0
 }
 
 #[uprobe]
 fn uf_mmap(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    if entry::enter(&context, Function::Mmap) {
+    if entry::enter(&context, Function::Mmap, Arguments::AT_ENTRY) {
         entry::go_on(&context);
     }
     0
@@ -148,7 +157,7 @@ fn uf_mmap_ret(context: RetProbeContext) -> u32 {
 #[uprobe]
 fn uf_munmap(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    if entry::enter(&context, Function::Munmap) {
+    if entry::enter(&context, Function::Munmap, Arguments::AT_ENTRY) {
         entry::go_on(&context);
     }
     0
@@ -164,7 +173,7 @@ fn uf_munmap_ret(context: RetProbeContext) -> u32 {
 #[uprobe]
 fn uf_mremap(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    if entry::enter(&context, Function::Mremap) {
+    if entry::enter(&context, Function::Mremap, Arguments::AT_ENTRY) {
         entry::go_on(&context);
     }
     0
@@ -177,22 +186,24 @@ fn uf_mremap_ret(context: RetProbeContext) -> u32 {
     0
 }
 
-/// The function that an attach cookie names.
+/// The probe's attach cookie: a function, and where its arguments are.
 #[inline(always)]
-fn attached_to(context: &impl EbpfContext) -> Option<Function> {
+fn cookie(context: &impl EbpfContext) -> u64 {
     // SAFETY: the helper reads the context of the running program.
-    Function::from_number(unsafe { bpf_get_attach_cookie(context.as_ptr()) })
+    unsafe { bpf_get_attach_cookie(context.as_ptr()) }
 }
 
-/// The entry of any function but `free`, for `uprobe_multi` links: one program
-/// at many places, told apart by the cookie.
+/// The entry of any function but `free`, where the kernel has cookies: one
+/// program at many places, told apart by the cookie.
 #[uprobe]
 fn uf_enter(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    if let Some(function) = attached_to(&context)
-        && entry::enter(&context, function)
+    let cookie = cookie(&context);
+    let arguments = Arguments::of_cookie(cookie);
+    if let Some(function) = Arguments::function(cookie)
+        && entry::enter(&context, function, arguments)
     {
-        entry::find_site(&context);
+        entry::find_site(&context, arguments);
     }
     0
 }
@@ -201,15 +212,15 @@ fn uf_enter(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_site(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    entry::find_site(&context);
+    entry::find_site(&context, Arguments::AT_ENTRY);
     0
 }
 
-/// The return from any function but `free`, for `uprobe_multi` links.
+/// The return from any function but `free`, where the kernel has cookies.
 #[uretprobe]
 fn uf_leave(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
-    if let Some(function) = attached_to(&context) {
+    if let Some(function) = Arguments::function(cookie(&context)) {
         returned::at_probe(&context, function);
     }
     0
@@ -261,8 +272,9 @@ fn uf_empty_ret(_context: RetProbeContext) -> u32 {
 fn uf_walk(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     if let Some(thread) = inflight::thread() {
+        let place = unwind::Place::Entry(Arguments::AT_ENTRY);
         // SAFETY: the context's registers and the thread's own record.
-        unsafe { unwind::capture(context.regs, unwind::Place::Entry, 0, thread) };
+        unsafe { unwind::capture(context.regs, place, 0, thread) };
     }
     0
 }

@@ -1,7 +1,9 @@
 //! Reading memory that is not ours.
 
+use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use tracer_ebpf::Record;
+use tracer_ebpf::operand::Register;
 use tracer_ebpf::volatile::opaque;
 
 /// A value in the kernel's memory.
@@ -13,6 +15,13 @@ pub(crate) fn kernel<T: Record + Default>(address: u64) -> Option<T> {
     let status =
         unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address as *const _) };
     (status == 0).then_some(value)
+}
+
+/// A register of the thread that was probed, by its number: a program may not
+/// choose a field of its context by one, but may read it as memory.
+#[inline(always)]
+pub(crate) fn register(regs: *const pt_regs, register: Register) -> Option<u64> {
+    kernel((regs as u64).wrapping_add(register.offset()))
 }
 
 /// A word of the target's memory.

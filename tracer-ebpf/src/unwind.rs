@@ -3,6 +3,7 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
 use tracer_ebpf::rule::Rule;
@@ -23,14 +24,16 @@ use crate::read::kernel;
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// At its first instruction.
-    Entry,
+    /// Where nothing of its frame matters yet but how far the stack pointer was
+    /// moved.
+    Entry(Arguments),
     /// Anywhere: a table tells how its frame looks there.
     Inside,
 }
 
 /// Walks the current thread's stack into its record. `first` is the word of
-/// the probed function, or 0 for that of the probed instruction.
+/// the probed function, or 0 for that of the probed instruction (at an entry,
+/// of the function's first).
 ///
 /// # Safety
 /// `thread` is the current thread's record.
@@ -41,11 +44,15 @@ pub(crate) unsafe fn capture(
     first: u64,
     thread: *mut Thread,
 ) -> Walk {
+    let (code, stack) = match place {
+        Place::Entry(arguments) => (arguments.code(), arguments.stack()),
+        Place::Inside => (0, 0),
+    };
     // SAFETY: regs is the program's context.
     let registers = unsafe {
         Registers {
-            ip: (*regs).rip,
-            sp: (*regs).rsp,
+            ip: (*regs).rip.wrapping_sub(code),
+            sp: (*regs).rsp.wrapping_add(stack),
             bp: (*regs).rbp,
             bx: (*regs).rbx,
         }
@@ -72,7 +79,7 @@ pub(crate) unsafe fn capture(
     }
     let mut current = Current { thread };
     let rule = match place {
-        Place::Entry => Ok(Rule::ENTRY),
+        Place::Entry(_) => Ok(Rule::ENTRY),
         Place::Inside => current.known(registers.ip, 1).map(|found| found.rule),
     };
     let first = match first {

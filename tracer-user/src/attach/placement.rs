@@ -4,32 +4,92 @@
 //! jumps and calls, the one-byte nop; `arch/x86/kernel/uprobes.c`) and
 //! single-steps every other one out of line, which takes a second trap: in a
 //! virtual machine twenty times the cost. So a probe goes to the first
-//! emulated instruction of the entry block, as long as everything before it
-//! leaves the arguments, the stack and the callee-saved registers as they
-//! were, and no branch leads back into that stretch.
+//! emulated instruction that is good for it ([`Search::is_good`]): all before
+//! it did nothing but load, compute and write the function's own frame, and
+//! the arguments that are read are still somewhere ([`values`]). Where such an
+//! instruction is not good, both ways behind a branch are searched, and each gets
+//! a probe. No other way may lead into what was searched, so that each call
+//! runs into one probe, once.
 
+mod values;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
     OpKind, Register,
 };
+use tracer_ebpf::arguments::{Arguments, MAX_CODE, Place, read_at_entry};
+use tracer_ebpf::call::Function;
+use tracer_ebpf::operand;
 
-/// Instructions looked at, at most: an entry block's start is short.
-const MAX_STEPS: usize = 16;
+use values::{ARGUMENTS, Value, Values};
+
+/// Instructions searched, at most: what precedes the first branch is short.
+const MAX_STEPS: usize = 64;
+
+/// Probes of one function's entry, at most.
+const MAX_PROBES: usize = 4;
 
 /// Bytes of a function that are searched for branches, at most.
 const MAX_FUNCTION: usize = 16 * 1024;
 
-/// A place for a probe.
+const _: () = assert!(MAX_FUNCTION as u64 <= MAX_CODE, "a cookie has room for it");
+
+/// What probes at a function's entry need.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// The arguments that are read.
+    pub arguments: &'a [usize],
+    /// Whether the stack pointer has to be that at entry: a return probe
+    /// replaces the word that it points at.
+    pub fixed_stack: bool,
+    /// Whether a probe can say where arguments are. If not, they have to be
+    /// where they were at entry.
+    pub cookies: bool,
+}
+
+impl Needs<'static> {
+    /// Of a function that allocates or changes mappings.
+    pub fn of(function: Function, cookies: bool) -> Self {
+        Self {
+            arguments: read_at_entry(function),
+            fixed_stack: !function.may_throw(),
+            cookies,
+        }
+    }
+
+    /// Of one that frees its first argument.
+    pub const fn of_free(cookies: bool) -> Self {
+        Self {
+            arguments: &[0],
+            fixed_stack: false,
+            cookies,
+        }
+    }
+}
+
+/// Where the entry of a function is probed. A call runs into one of the probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
+    /// The first.
+    pub first: Spot,
+    /// The others, where a branch comes before a good instruction.
+    pub others: Vec<Spot>,
+}
+
+/// One of its probes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
     /// Bytes from the function's first instruction.
     pub displacement: u64,
     /// What the kernel does with the instruction there.
     pub step: Step,
     /// The instruction there.
     pub instruction: String,
+    /// Where the arguments are.
+    pub arguments: Arguments,
 }
 
 /// How the kernel gets past the probed instruction.
@@ -41,7 +101,24 @@ pub enum Step {
     OutOfLine,
 }
 
+impl Placement {
+    /// All probes.
+    pub fn spots(&self) -> impl Iterator<Item = &Spot> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
 impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first.fmt(f)?;
+        for other in &self.others {
+            write!(f, ", +{:#x} {other}", other.displacement)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
             Step::Emulated => "emulated",
@@ -51,44 +128,215 @@ impl fmt::Display for Placement {
     }
 }
 
-/// Chooses the place in a function, given its machine code from the first
+/// Chooses the places in a function, given its machine code from the first
 /// instruction on. Falls back to the first instruction.
-pub fn place(code: &[u8]) -> Placement {
+pub fn place(code: &[u8], needs: Needs<'_>) -> Placement {
     let code = &code[..code.len().min(MAX_FUNCTION)];
-    let mut info = InstructionInfoFactory::new();
-    for instruction in decode(code).take(MAX_STEPS) {
-        if is_emulated(&instruction) {
-            if is_jumped_into(code, instruction.ip()) {
-                break;
-            }
-            return at(&instruction, Step::Emulated);
-        }
-        if !is_harmless(&instruction, &mut info) {
-            break;
-        }
-    }
-    let first = decode(code).next().unwrap_or_default();
-    let step = if is_emulated(&first) {
-        Step::Emulated
-    } else {
-        Step::OutOfLine
+    let mut search = Search {
+        code,
+        needs,
+        info: InstructionInfoFactory::new(),
+        pending: vec![(0, Values::at_entry())],
+        searched: BTreeSet::new(),
+        found: Vec::new(),
     };
-    at(&first, step)
+    let found = search.all_ways().map(|()| search.found);
+    let mut spots = found.unwrap_or_default().into_iter();
+    match spots.next() {
+        Some(first) => Placement {
+            first,
+            others: spots.collect(),
+        },
+        None => Placement {
+            first: at_entry(code),
+            others: Vec::new(),
+        },
+    }
 }
 
-/// Decodes from address 0; ends at the first undecodable byte.
-fn decode(code: &[u8]) -> impl Iterator<Item = Instruction> {
-    Decoder::with_ip(64, code, 0, DecoderOptions::NONE)
+/// The first instruction.
+fn at_entry(code: &[u8]) -> Spot {
+    let first = decode(code, 0).next().unwrap_or_default();
+    let step = match is_emulated(&first) {
+        true => Step::Emulated,
+        false => Step::OutOfLine,
+    };
+    spot(&first, step, Arguments::AT_ENTRY)
+}
+
+fn spot(instruction: &Instruction, step: Step, arguments: Arguments) -> Spot {
+    Spot {
+        displacement: instruction.ip(),
+        step,
+        instruction: format!("{:?}", instruction.mnemonic()).to_lowercase(),
+        arguments,
+    }
+}
+
+/// Decodes a function that begins at address 0 from `at` on; ends at the first
+/// undecodable byte.
+fn decode(code: &[u8], at: u64) -> impl Iterator<Item = Instruction> {
+    let rest = usize::try_from(at).ok().and_then(|at| code.get(at..));
+    Decoder::with_ip(64, rest.unwrap_or_default(), at, DecoderOptions::NONE)
         .into_iter()
         .take_while(|i| !i.is_invalid())
 }
 
-fn at(instruction: &Instruction, step: Step) -> Placement {
-    Placement {
-        displacement: instruction.ip(),
-        step,
-        instruction: format!("{:?}", instruction.mnemonic()).to_lowercase(),
+struct Search<'a> {
+    code: &'a [u8],
+    needs: Needs<'a>,
+    info: InstructionInfoFactory,
+    /// Where ways begin that are still to be searched, and what is known there.
+    pending: Vec<(u64, Values)>,
+    /// The instructions that were, the probed ones too.
+    searched: BTreeSet<u64>,
+    found: Vec<Spot>,
+}
+
+impl Search<'_> {
+    /// Finds a place on each way. `None` if there is one without.
+    fn all_ways(&mut self) -> Option<()> {
+        while let Some((at, values)) = self.pending.pop() {
+            let found = self.way(at, values)?;
+            self.found.push(found);
+            if self.found.len() > MAX_PROBES {
+                return None;
+            }
+        }
+        if self.is_jumped_into() {
+            return None;
+        }
+        self.found.sort_by_key(|spot| spot.displacement);
+        Some(())
     }
+
+    /// Finds a place on one way.
+    fn way(&mut self, at: u64, mut values: Values) -> Option<Spot> {
+        for instruction in decode(self.code, at) {
+            // Two ways that meet would each have its own idea of the registers;
+            // and one that leads back would meet its probe again.
+            if !self.searched.insert(instruction.ip()) || self.searched.len() > MAX_STEPS {
+                return None;
+            }
+            if is_emulated(&instruction)
+                && let Some(arguments) = self.is_good(&instruction, &values)
+            {
+                return Some(spot(&instruction, Step::Emulated, arguments));
+            }
+            match instruction.flow_control() {
+                FlowControl::ConditionalBranch if !counts(&instruction) => {
+                    self.pending.push((target(&instruction)?, values.clone()));
+                }
+                FlowControl::UnconditionalBranch => {
+                    let at = target(&instruction)?;
+                    return self.way(at, values);
+                }
+                _ => values.pass(&instruction, &mut self.info)?,
+            }
+        }
+        None
+    }
+
+    /// Whether a probe may stand at an instruction, and where the arguments are
+    /// there. The unwinder goes on with the caller's rbp and rbx.
+    fn is_good(&self, instruction: &Instruction, values: &Values) -> Option<Arguments> {
+        let is_callers = |register| values.register(register) == Value::Callers(register);
+        let moved = u64::try_from(values.moved()?).ok()?;
+        let stands = moved == 0 || !(self.needs.fixed_stack);
+        if !stands || !is_callers(Register::RBX) || !is_callers(Register::RBP) {
+            return None;
+        }
+        let mut arguments = Arguments::AT_ENTRY;
+        for index in self.needs.arguments {
+            arguments = arguments.with(*index, argument(values, *index)?)?;
+        }
+        if !self.needs.cookies {
+            let unmoved = moved == 0 && arguments == Arguments::AT_ENTRY;
+            return unmoved.then_some(arguments);
+        }
+        arguments.behind(instruction.ip(), moved)
+    }
+
+    /// Whether any way of the function leads into what was searched from
+    /// elsewhere, behind the first instruction: a probe might be hit more than
+    /// once a call, or not at all. Within, no ways meet; see [`Search::way`].
+    fn is_jumped_into(&self) -> bool {
+        let probes: BTreeSet<u64> = self.found.iter().map(|spot| spot.displacement).collect();
+        let targets: BTreeSet<u64> = decode(self.code, 0).filter_map(|it| target(&it)).collect();
+        let is_within = |at: u64| at > 0 && self.searched.contains(&at);
+        let mut is_reached = true;
+        for from in decode(self.code, 0) {
+            // What pads the end of a block leads nowhere.
+            is_reached |= from.mnemonic() != Mnemonic::Nop || targets.contains(&from.ip());
+            let next = next(&from).filter(|_| is_reached);
+            let is_way = !self.searched.contains(&from.ip()) || probes.contains(&from.ip());
+            if is_way && [target(&from), next].into_iter().flatten().any(is_within) {
+                return true;
+            }
+            is_reached = next.is_some();
+        }
+        false
+    }
+}
+
+/// Where an argument is: in its own register if it is still there.
+fn argument(values: &Values, index: usize) -> Option<Place> {
+    let own = ARGUMENTS.get(index)?;
+    let value = Value::Argument(index);
+    if values.register(*own) == value {
+        return Some(Place::Own);
+    }
+    match values.places(value) {
+        (Some(register), _) => Some(Place::Register(saved_in(register)?)),
+        (None, Some(bytes)) => Some(Place::Stack(bytes)),
+        (None, None) => None,
+    }
+}
+
+/// A register's place in `pt_regs` (`arch/x86/include/uapi/asm/ptrace.h`).
+fn saved_in(register: Register) -> Option<operand::Register> {
+    const ORDER: [Register; 15] = [
+        Register::R15,
+        Register::R14,
+        Register::R13,
+        Register::R12,
+        Register::RBP,
+        Register::RBX,
+        Register::R11,
+        Register::R10,
+        Register::R9,
+        Register::R8,
+        Register::RAX,
+        Register::RCX,
+        Register::RDX,
+        Register::RSI,
+        Register::RDI,
+    ];
+    let word = ORDER.iter().position(|other| *other == register)?;
+    operand::Register::from_word(u8::try_from(word).ok()?)
+}
+
+/// Whether a branch counts rcx down.
+fn counts(instruction: &Instruction) -> bool {
+    instruction.is_loop() || instruction.is_loopcc()
+}
+
+/// What comes after an instruction that may go on there.
+fn next(instruction: &Instruction) -> Option<u64> {
+    let ends = matches!(
+        instruction.flow_control(),
+        FlowControl::UnconditionalBranch
+            | FlowControl::IndirectBranch
+            | FlowControl::Return
+            | FlowControl::Exception
+    );
+    (!ends && instruction.mnemonic() != Mnemonic::Int3).then(|| instruction.next_ip())
+}
+
+/// Where a near branch leads.
+fn target(instruction: &Instruction) -> Option<u64> {
+    let is_near = instruction.op0_kind() == OpKind::NearBranch64;
+    is_near.then(|| instruction.near_branch_target())
 }
 
 /// Whether the kernel emulates the instruction. Operand-size prefixes make it
@@ -101,150 +349,5 @@ fn is_emulated(instruction: &Instruction) -> bool {
     }
 }
 
-/// Whether a probe may stand behind the instruction instead of before it: it
-/// goes straight on, writes no memory, and of the registers only scratch ones
-/// that carry no argument.
-fn is_harmless(instruction: &Instruction, info: &mut InstructionInfoFactory) -> bool {
-    if instruction.flow_control() != FlowControl::Next || instruction.is_privileged() {
-        return false;
-    }
-    if matches!(
-        instruction.code(),
-        Code::Syscall | Code::Sysenter | Code::Cpuid | Code::Xgetbv
-    ) {
-        return false;
-    }
-    let info = info.info(instruction);
-    let writes = |access| {
-        !matches!(
-            access,
-            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-        )
-    };
-    info.used_memory().iter().all(|m| !writes(m.access()))
-        && info
-            .used_registers()
-            .iter()
-            .all(|r| !writes(r.access()) || is_scratch(r.register()))
-}
-
-/// Registers that hold neither an argument nor a caller's value at entry.
-fn is_scratch(register: Register) -> bool {
-    if register.is_vector_register() || register.is_k() {
-        return true;
-    }
-    matches!(
-        register.full_register(),
-        Register::RAX | Register::R10 | Register::R11
-    )
-}
-
-/// Whether any branch of the function leads behind its first instruction and
-/// not past `place`, so that the probe would be hit more than once a call, or
-/// not at all.
-fn is_jumped_into(code: &[u8], place: u64) -> bool {
-    place > 0
-        && decode(code).any(|instruction| {
-            instruction.op0_kind() == OpKind::NearBranch64
-                && (1..=place).contains(&instruction.near_branch_target())
-        })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Debian 12, glibc 2.36: `push %rbp; push %rbx; sub $8,%rsp; …`
-    const MALLOC_DEBIAN: &[u8] = &[0x55, 0x53, 0x48, 0x83, 0xec, 0x08];
-    /// Debian 12, glibc 2.36: `test %rdi,%rdi; je +0xb0; push %rbp`
-    const FREE_DEBIAN: &[u8] = &[
-        0x48, 0x85, 0xff, 0x0f, 0x84, 0xb0, 0x00, 0x00, 0x00, 0x55, 0x48, 0x89, 0xe5,
-    ];
-    /// Ubuntu 22.04, glibc 2.35 with CET: `endbr64; test %rdi,%rdi; je; push %rbp`
-    const FREE_UBUNTU: &[u8] = &[
-        0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x85, 0xff, 0x0f, 0x84, 0xbb, 0x00, 0x00, 0x00, 0x55,
-    ];
-    /// Ubuntu 22.04 with CET: `endbr64; push %r12`
-    const MALLOC_UBUNTU: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa, 0x41, 0x54, 0x55];
-    /// glibc's `munmap`: `mov $0xb,%eax; syscall; cmp $-4095,%rax; jae; ret`
-    const MUNMAP: &[u8] = &[
-        0xb8, 0x0b, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, 0x73, 0x01,
-        0xc3,
-    ];
-    /// musl's `malloc` thunk: `jmp`
-    const MALLOC_MUSL: &[u8] = &[0xe9, 0x10, 0x00, 0x00, 0x00];
-    /// jemalloc's `malloc`: `push %rbp; mov %rsp,%rbp`
-    const MALLOC_JEMALLOC: &[u8] = &[0x55, 0x48, 0x89, 0xe5];
-    /// jemalloc's `free`: `test %rdi,%rdi; je; mov %fs:…,%rax`
-    const FREE_JEMALLOC: &[u8] = &[
-        0x48, 0x85, 0xff, 0x74, 0x20, 0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0,
-    ];
-    /// `sub $0x18,%rsp; push %rbx`: the stack moved before the push
-    const MOVES_STACK: &[u8] = &[0x48, 0x83, 0xec, 0x18, 0x53];
-    /// `mov %rdi,%rax; mov %rsi,%rdi; push %rbx`: an argument is gone
-    const MOVES_ARGUMENT: &[u8] = &[0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x53];
-    /// `mov %fs:0x10,%rax; test %rax,%rax; jne; …` as tcmalloc's `free` does
-    const FREE_TCMALLOC: &[u8] = &[
-        0x64, 0x48, 0x8b, 0x04, 0x25, 0x10, 0, 0, 0, 0x48, 0x85, 0xc0, 0x75, 0x05,
-    ];
-
-    fn displacement(code: &[u8]) -> (u64, Step) {
-        let placement = place(code);
-        (placement.displacement, placement.step)
-    }
-
-    #[test]
-    fn an_emulated_first_instruction_stays() {
-        assert_eq!(displacement(MALLOC_DEBIAN), (0, Step::Emulated));
-        assert_eq!(displacement(MALLOC_MUSL), (0, Step::Emulated));
-        assert_eq!(displacement(MALLOC_JEMALLOC), (0, Step::Emulated));
-    }
-
-    #[test]
-    fn tests_and_landing_pads_are_stepped_over() {
-        assert_eq!(displacement(FREE_DEBIAN), (3, Step::Emulated));
-        assert_eq!(displacement(FREE_UBUNTU), (7, Step::Emulated));
-        assert_eq!(displacement(MALLOC_UBUNTU), (4, Step::Emulated));
-        assert_eq!(displacement(FREE_JEMALLOC), (3, Step::Emulated));
-        assert_eq!(displacement(FREE_TCMALLOC), (12, Step::Emulated));
-    }
-
-    #[test]
-    fn a_system_call_is_never_stepped_over() {
-        assert_eq!(displacement(MUNMAP), (0, Step::OutOfLine));
-    }
-
-    #[test]
-    fn a_moved_stack_or_argument_falls_back_to_the_start() {
-        assert_eq!(displacement(MOVES_STACK), (0, Step::OutOfLine));
-        assert_eq!(displacement(MOVES_ARGUMENT), (0, Step::OutOfLine));
-    }
-
-    #[test]
-    fn a_loop_back_into_the_entry_block_falls_back_to_the_start() {
-        // test %rdi,%rdi; L: je +2; push %rbx; pop %rbx; jmp L
-        let code = [0x48, 0x85, 0xff, 0x74, 0x02, 0x53, 0x5b, 0xeb, 0xfa];
-        assert_eq!(displacement(&code), (0, Step::OutOfLine));
-    }
-
-    #[test]
-    fn a_store_before_the_push_falls_back_to_the_start() {
-        // mov %rax,(%rdi); push %rbx
-        assert_eq!(
-            displacement(&[0x48, 0x89, 0x07, 0x53]),
-            (0, Step::OutOfLine)
-        );
-    }
-
-    #[test]
-    fn garbage_and_nothing_stay_at_the_start() {
-        assert_eq!(displacement(&[]).0, 0);
-        assert_eq!(displacement(&[0x06, 0x07, 0xff]).0, 0);
-        for seed in 0..=255u8 {
-            let bytes: Vec<u8> = (0..64)
-                .map(|i: u8| i.wrapping_mul(37).wrapping_add(seed))
-                .collect();
-            assert!(place(&bytes).displacement < 64);
-        }
-    }
-}
+mod tests;

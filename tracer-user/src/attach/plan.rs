@@ -132,22 +132,14 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
     let [mut ends, mut jumps] = [BTreeSet::new(), BTreeSet::new()];
     let mut unseen = Vec::new();
     for function in functions {
-        let offset = function.probe_offset();
         let Probed::Call(called) = function.probed else {
-            frees.push(Place {
-                function: None,
-                offset,
-            });
+            frees.extend(function.places());
             continue;
         };
         let known = ends_of(function, called);
-        let place = Place {
-            function: Some(called),
-            offset,
-        };
         let group = usize::from(known.is_err());
         match end(function.may_throw, returns, known) {
-            Ok(End::Probe) => probed[group].push(place),
+            Ok(End::Probe) => probed[group].extend(function.places()),
             Ok(End::Instructions(at)) => {
                 ends.extend(&at.returns);
                 jumps.extend(&at.jumps);
@@ -161,7 +153,7 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
                 continue;
             }
         }
-        entered[group].push(place);
+        entered[group].extend(function.places());
     }
     let [probed, others_probed] = probed;
     let [entered, others_entered] = entered;
@@ -208,18 +200,21 @@ fn ends_of(function: &AllocatorFunction, called: Function) -> Result<&Ends, Unce
 }
 
 fn anywhere(offsets: BTreeSet<u64>) -> Vec<Place> {
-    let place = |offset| Place {
-        function: None,
-        offset,
-    };
+    let place = |offset| Place::new(None, offset);
     offsets.into_iter().map(place).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attach::placement::place;
+    use crate::attach::placement::{Needs, place};
     use crate::process::address::FileOffset;
+
+    const NEEDS: Needs<'static> = Needs {
+        arguments: &[0],
+        fixed_stack: true,
+        cookies: true,
+    };
 
     fn function(probed: Probed, start: u64, ends: Result<Ends, Uncertain>) -> AllocatorFunction {
         AllocatorFunction {
@@ -227,7 +222,7 @@ mod tests {
             symbol: "f".into(),
             start: FileOffset(start),
             size: 64,
-            placement: place(&[0x55]),
+            placement: place(&[0x55], NEEDS),
             may_throw: false,
             ends,
         }

@@ -349,10 +349,7 @@ impl Probes {
             let places: Vec<_> = covered
                 .offsets
                 .iter()
-                .map(|offset| Place {
-                    function: None,
-                    offset: *offset,
-                })
+                .map(|offset| Place::new(None, *offset))
                 .collect();
             let file = covered.guarded.file.descriptor_path();
             // If the process is gone, so are the breakpoints.
@@ -420,7 +417,7 @@ fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe
         function: demangle(&function.symbol),
         module: path.to_owned(),
         file_offset: function.probe_offset(),
-        displacement: function.placement.displacement,
+        displacement: function.placement.first.displacement,
         placement: function.placement.to_string(),
         result: match (function.probed, returns) {
             (Probed::Free, _) => String::new(),

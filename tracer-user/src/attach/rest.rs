@@ -117,18 +117,23 @@ fn kind(function: &AllocatorFunction) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attach::placement::place;
+    use crate::attach::placement::{Needs, place};
     use crate::attach::returns::Uncertain;
     use crate::attach::stretch::Stretch;
     use crate::model::LeftAloneCause;
 
     fn functions() -> Vec<AllocatorFunction> {
+        let needs = Needs {
+            arguments: &[0],
+            fixed_stack: true,
+            cookies: true,
+        };
         let function = |symbol: &str, probed, start| AllocatorFunction {
             probed,
             symbol: symbol.into(),
             start: FileOffset(start),
             size: 64,
-            placement: place(&[0x55]),
+            placement: place(&[0x55], needs),
             may_throw: false,
             ends: Err(Uncertain::NeverReturns),
         };

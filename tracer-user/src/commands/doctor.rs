@@ -283,7 +283,7 @@ fn placed(function: &AllocatorFunction) -> String {
     format!(
         "\n             {}+{:#x} {}{ends}",
         demangle(&function.symbol),
-        function.placement.displacement,
+        function.placement.first.displacement,
         function.placement
     )
 }

@@ -117,10 +117,7 @@ fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<
     let plain = in_thread(quiet_malloc, quiet_free, min_size)?;
     let executable = Path::new("/proc/self/exe");
     let [malloc, free] = places(quiet_malloc, quiet_free)?;
-    let ends = Place {
-        function: None,
-        offset: malloc.offset + RETURN,
-    };
+    let ends = Place::new(None, malloc.offset + RETURN);
     let mut links = Vec::new();
     for (moment, place) in [
         (Moment::Free, free),
@@ -186,14 +183,11 @@ fn attach(object: &mut Object, pid: Option<u32>) -> Result<Vec<Link>> {
 /// Where two functions of ours are.
 fn places(malloc: Malloc, free: Free) -> Result<[Place; 2]> {
     Ok([
-        Place {
-            function: Some(Function::Malloc),
-            offset: file_offset(malloc as *const () as u64)?,
-        },
-        Place {
-            function: None,
-            offset: file_offset(free as *const () as u64)?,
-        },
+        Place::new(
+            Some(Function::Malloc),
+            file_offset(malloc as *const () as u64)?,
+        ),
+        Place::new(None, file_offset(free as *const () as u64)?),
     ])
 }
 

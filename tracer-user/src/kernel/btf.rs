@@ -127,16 +127,31 @@ pub fn offsets() -> Result<Offsets> {
     })
 }
 
-/// The name of an enumerator for a helper that some kernels have.
+/// The names of enumerators for helpers that some kernels have.
 const FIND_VMA: &str = "BPF_FUNC_find_vma";
+const ATTACH_COOKIE: &str = "BPF_FUNC_get_attach_cookie";
 
-/// Whether the running kernel lends programs a helper: BTF has its list of them.
+/// Whether the running kernel lends programs `bpf_find_vma`.
 ///
 /// # Errors
 /// Fails on a kernel without BTF.
 pub fn has_find_vma() -> Result<bool> {
+    has_helper(FIND_VMA)
+}
+
+/// Whether it lends them `bpf_get_attach_cookie` (Linux 5.15, with which the
+/// links came that give perf events a cookie).
+///
+/// # Errors
+/// Fails on a kernel without BTF.
+pub fn has_cookies() -> Result<bool> {
+    has_helper(ATTACH_COOKIE)
+}
+
+/// BTF has the kernel's list of helpers.
+fn has_helper(name: &str) -> Result<bool> {
     let btf = read()?;
-    Ok(memchr::memmem::find(&btf, FIND_VMA.as_bytes()).is_some())
+    Ok(memchr::memmem::find(&btf, name.as_bytes()).is_some())
 }
 
 fn read() -> Result<Vec<u8>> {

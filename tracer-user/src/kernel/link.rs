@@ -3,9 +3,12 @@
 use std::env;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 
 use anyhow::{Result, bail};
 use aya::programs::uprobe::UProbeLink;
+
+use super::btf;
 
 /// Forces a road, for tests: `perf` or `multi`.
 const FORCED: &str = "UNFREED_ATTACH";
@@ -37,6 +40,13 @@ impl Road {
             ),
         }
     }
+}
+
+/// Whether probes can have cookies here, whichever road is taken: those of perf
+/// events want Linux 5.15.
+pub fn cookies() -> bool {
+    static KNOWN: LazyLock<bool> = LazyLock::new(|| btf::has_cookies().unwrap_or(false));
+    *KNOWN
 }
 
 impl fmt::Display for Road {

@@ -11,7 +11,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use aya_obj::Object;
-use tracer_ebpf::call::Function;
 
 use super::link::Link;
 use super::program::{Moment, Place};
@@ -110,10 +109,7 @@ impl MultiPrograms {
         let program = self.load(name)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
-        let cookies: Vec<u64> = places
-            .iter()
-            .map(|place| place.function.map_or(0, cookie))
-            .collect();
+        let cookies: Vec<u64> = places.iter().map(Place::cookie).collect();
         let mut attributes = LinkAttributes {
             program: program.as_raw_fd().cast_unsigned(),
             target: 0,
@@ -170,11 +166,6 @@ impl MultiPrograms {
         let made = unsafe { syscall::make(BPF_PROG_LOAD, &mut attributes) };
         made.or_else(|error| Err(error).context(verifier_log(attributes)))
     }
-}
-
-/// A function as the programs read it from a probe's cookie.
-fn cookie(function: Function) -> u64 {
-    function as u64
 }
 
 /// At most 15 characters and a null.

@@ -1,5 +1,6 @@
 //! The uprobe programs: which one watches a function, and when.
 
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::call::Function;
 
 /// When a probe's program runs. In the order in which probes are placed.
@@ -39,10 +40,10 @@ impl Moment {
     }
 
     /// The program for any function, which tells them apart by the probe's
-    /// cookie: the function's number.
+    /// cookie; see [`Place::cookie`].
     const fn program(self) -> &'static str {
         match self {
-            Self::Free => "uf_free",
+            Self::Free => "uf_free_at",
             Self::End => "uf_end",
             Self::EndJump => "uf_end_jump",
             Self::Return => "uf_leave",
@@ -53,7 +54,10 @@ impl Moment {
     /// The program for one function, without a cookie.
     const fn program_of(self, function: Option<Function>) -> &'static str {
         let Some(function) = function else {
-            return self.program();
+            return match self {
+                Self::Free => "uf_free",
+                _ => self.program(),
+            };
         };
         let (entry, leave) = match function {
             Function::Malloc => ("uf_malloc", "uf_malloc_ret"),
@@ -80,7 +84,8 @@ impl Moment {
             Function::HeapReallocarray => ("uf_heap_array", "uf_heap_array_r"),
         };
         match self {
-            Self::Free | Self::End | Self::EndJump => self.program(),
+            Self::Free => "uf_free",
+            Self::End | Self::EndJump => self.program(),
             Self::Return => leave,
             Self::Entry => entry,
         }
@@ -130,4 +135,22 @@ pub struct Place {
     pub function: Option<Function>,
     /// The instruction's offset in the file.
     pub offset: u64,
+    /// Where the arguments of the call are there.
+    pub arguments: Arguments,
+}
+
+impl Place {
+    /// At a function's first instruction, or where no arguments are read.
+    pub const fn new(function: Option<Function>, offset: u64) -> Self {
+        Self {
+            function,
+            offset,
+            arguments: Arguments::AT_ENTRY,
+        }
+    }
+
+    /// What programs for any function read of a probe.
+    pub fn cookie(&self) -> u64 {
+        self.arguments.cookie(self.function)
+    }
 }

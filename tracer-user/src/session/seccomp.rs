@@ -59,10 +59,7 @@ pub fn return_probe_kills(object: &mut Object) -> Result<bool> {
     }
     let offset = file_offset(tried as *const () as u64)?;
     // Any program does: the child has no call in flight.
-    let place = [Place {
-        function: Some(Function::Malloc),
-        offset,
-    }];
+    let place = [Place::new(Some(Function::Malloc), offset)];
     object.load_programs(Moment::Return, &place)?;
     dies_in(tried, |pid| {
         let executable = Path::new("/proc/self/exe");

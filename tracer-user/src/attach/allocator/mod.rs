@@ -18,10 +18,12 @@ use rustix::fs::{Mode, OFlags};
 pub use self::api::Probed;
 pub use self::declared::Declared;
 use crate::attach::linkage::Linkage;
-use crate::attach::placement::{Placement, place};
+use crate::attach::placement::{Needs, Placement, place};
 use crate::attach::plan::Returns;
 use crate::attach::returns::{Ends, Uncertain, ends};
 use crate::attach::stretch::Stretch;
+use crate::kernel::link::cookies;
+use crate::kernel::program::Place;
 use crate::process::address::FileOffset;
 use crate::process::code::CodeSpace;
 use crate::process::file::{ModuleFile, RegularFile};
@@ -72,15 +74,28 @@ impl AllocatorFunction {
         }
     }
 
-    /// The probed instruction's place in the file.
+    /// Where its entry is probed.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let function = match self.probed {
+            Probed::Call(function) => Some(function),
+            Probed::Free => None,
+        };
+        self.placement.spots().map(move |spot| Place {
+            function,
+            offset: self.start.0 + spot.displacement,
+            arguments: spot.arguments,
+        })
+    }
+
+    /// The first of them, in the file.
     pub fn probe_offset(&self) -> u64 {
-        self.start.0 + self.placement.displacement
+        self.start.0 + self.placement.first.displacement
     }
 
     /// What of it has to be in memory as it is in the file: its beginning, and
     /// where its calls end if that is probed.
     pub fn stretches(&self, returns: Returns) -> Vec<Stretch> {
-        let places = [self.probe_offset()];
+        let places: Vec<u64> = self.places().map(|place| place.offset).collect();
         let entry = Stretch::new(&self.symbol, self.start, Some(self.size), &places);
         let mut stretches = vec![entry];
         if let Some(ends) = self.probed_ends(returns) {
@@ -197,7 +212,7 @@ pub fn in_file(
         AllocatorFunction {
             probed: one.probed,
             size: one.symbol.code.len() as u64,
-            placement: place(&one.symbol.code),
+            placement: place(&one.symbol.code, needs(one.probed)),
             may_throw: one.probed.may_throw(),
             ends: match one.probed {
                 Probed::Call(_) => ends(&file.content, &linkage, start.0),
@@ -212,6 +227,14 @@ pub fn in_file(
         path: path.to_owned(),
         functions: functions.collect(),
     }))
+}
+
+/// What the probes at a function's entry need here.
+fn needs(probed: Probed) -> Needs<'static> {
+    match probed {
+        Probed::Call(function) => Needs::of(function, cookies()),
+        Probed::Free => Needs::of_free(cookies()),
+    }
 }
 
 /// The loader that an executable asks for; `None` if it is static or not a

@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
 use aya::programs::{RawTracePoint, UProbe};
 use tracer_ebpf::call::Function;
 
 use super::{Object, program};
-use crate::kernel::link::Link;
+use crate::kernel::link::{Link, cookies};
 use crate::kernel::program::{Moment, Place};
 use crate::privilege::capability::{EVENT, with};
 use crate::process::address::FileOffset;
@@ -69,6 +69,9 @@ impl Object {
             multi.load(self.programs.at(moment))?;
             return Ok(());
         }
+        if cookies() {
+            return self.load_alone(self.programs.at(moment));
+        }
         for place in places {
             self.load_program(self.programs.of(moment, place.function))?;
         }
@@ -109,9 +112,14 @@ impl Object {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
+        if cookies() {
+            let name = self.programs.at(moment);
+            self.load_alone(name)?;
+            return self.attach_loaded(name, place.offset, Some(place.cookie()), file, pid);
+        }
         let name = self.programs.of(moment, place.function);
         self.load_program(name)?;
-        self.attach_loaded(name, place.offset, file, pid)
+        self.attach_loaded(name, place.offset, None, file, pid)
     }
 
     /// Attaches a program, by a perf event on every kernel, to an offset of a
@@ -127,13 +135,14 @@ impl Object {
         pid: Option<u32>,
     ) -> Result<Link> {
         self.load_alone(name)?;
-        self.attach_loaded(name, offset, file, pid)
+        self.attach_loaded(name, offset, None, file, pid)
     }
 
     fn attach_loaded(
         &mut self,
         name: &str,
         offset: u64,
+        cookie: Option<u64>,
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
@@ -142,8 +151,11 @@ impl Object {
             Some(pid) => UProbeScope::OneProcess(pid),
             None => UProbeScope::AllProcesses,
         };
-        let location = UProbeAttachLocation::AbsoluteOffset(offset);
-        let attached = with(EVENT, || program.attach(location, file, scope));
+        let point = UProbeAttachPoint {
+            location: UProbeAttachLocation::AbsoluteOffset(offset),
+            cookie,
+        };
+        let attached = with(EVENT, || program.attach(point, file, scope));
         let link = attached.with_context(|| {
             format!(
                 "cannot place a probe at offset {offset:#x} of {}",
@@ -238,11 +250,10 @@ impl Object {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
-        let place = |offset: &FileOffset| Place {
-            function: None,
-            offset: offset.0,
-        };
-        let places: Vec<_> = offsets.iter().map(place).collect();
+        let places: Vec<_> = offsets
+            .iter()
+            .map(|offset| Place::new(None, offset.0))
+            .collect();
         if let Some(multi) = &mut self.multi {
             let link = multi.attach(name, Moment::Entry, &places, file, pid)?;
             return Ok(vec![link]);
@@ -250,7 +261,7 @@ impl Object {
         self.load_alone(name)?;
         places
             .iter()
-            .map(|place| self.attach_loaded(name, place.offset, file, pid))
+            .map(|place| self.attach_loaded(name, place.offset, None, file, pid))
             .collect()
     }
 }

@@ -1,0 +1,2 @@
+// cc: musl-gcc
+#include "apis.h"
