@@ -15,7 +15,7 @@ use super::memory::TargetMemory;
 use super::pool::aligned;
 use super::threads::{MAX_THREADS, Namespace, ThreadsLayout};
 use crate::model::java_native::{StackMemory, ThreadStacks};
-use crate::process::pages::PageMap;
+use crate::process::pagemap::PageMap;
 use crate::process::stack::{self, Writable};
 
 /// A larger stack is not believed, bytes.

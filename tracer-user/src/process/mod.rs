@@ -9,7 +9,7 @@ pub mod file;
 pub mod handle;
 pub mod maps;
 pub mod numbered;
-pub mod pages;
+pub mod pagemap;
 pub mod perf_map;
 mod record;
 pub mod room;
