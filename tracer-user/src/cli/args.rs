@@ -223,6 +223,9 @@ pub struct OutputArgs {
     /// Exit with status 3 when more than this is live at the end
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub fail_above: Option<u64>,
+    /// Exit with status 3 when the resident set grew by more than this
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub fail_growth_above: Option<u64>,
 }
 
 /// `unfreed report`

@@ -313,5 +313,9 @@ pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Re
     if let Some(reasons) = nothing_left {
         bail!("{reasons}");
     }
-    Ok(gate::exit_code(&report, plan.output.fail_above))
+    Ok(gate::exit_code(
+        &report,
+        plan.output.fail_above,
+        plan.output.fail_growth_above,
+    ))
 }

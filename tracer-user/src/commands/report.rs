@@ -8,7 +8,7 @@ use crate::cli::args::ReportArgs;
 use crate::privilege::capability::Phase;
 use crate::report::{gate, input, output, text};
 
-/// Prints the table, writes the outputs and applies `--fail-above`. The table
+/// Prints the table, writes the outputs and applies the gates. The table
 /// stays away from standard output when an output goes there.
 ///
 /// # Errors
@@ -22,5 +22,9 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
         text::print(&report, args.output.top)?;
     }
     output::write(&outputs, &report)?;
-    Ok(gate::exit_code(&report, args.output.fail_above))
+    Ok(gate::exit_code(
+        &report,
+        args.output.fail_above,
+        args.output.fail_growth_above,
+    ))
 }

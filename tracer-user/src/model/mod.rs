@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod balance;
 pub mod ending;
 pub mod java_heap;
 pub mod java_memory;
@@ -18,6 +19,7 @@ pub mod untraced;
 
 use self::name::Name;
 use self::reading::frames;
+pub use balance::{Balance, CgroupBalance};
 pub use ending::{Outcome, PlacedProbe, Suspicion};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
@@ -94,6 +96,13 @@ pub struct Report {
     /// each JVM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub java_native: Vec<JavaNative>,
+    /// How the resident sets of processes that run grew, and what explains it, one
+    /// entry for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub balance: Vec<Balance>,
+    /// The accounts of the control groups that these processes are in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<CgroupBalance>,
 }
 
 /// What was asked for on the command line, as far as it changes the numbers.
@@ -328,6 +337,13 @@ pub struct Window {
     pub ended: f64,
     /// What is new at all sites of memory together.
     pub sums: SiteWindow,
+    /// Bytes in memory of all processes together when it began: a process that
+    /// was not there then counts 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resident_start: u64,
+    /// The same when it ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resident_end: u64,
 }
 
 /// What is new of a site, or of several, in a window.

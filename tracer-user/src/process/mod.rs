@@ -1,17 +1,23 @@
 //! What is known about a traced process: which code is mapped where, and the
 //! files that the code came from.
 
+pub mod account;
 pub mod address;
+pub mod arenas;
 pub mod bytes;
+pub mod cgroup;
 pub mod clock;
 pub mod code;
 pub mod file;
 pub mod handle;
+pub mod mappings;
 pub mod maps;
 pub mod numbered;
+pub mod owner;
 pub mod pagemap;
 pub mod perf_map;
 mod record;
+pub mod resident;
 pub mod room;
 mod segments;
 pub mod stack;

@@ -1,4 +1,4 @@
-//! `--fail-above`: the leak gate for CI.
+//! `--fail-above` and `--fail-growth-above`: the gates for CI.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use super::units;
 use crate::model::Report;
 
-/// Exit status when more than `--fail-above` is live.
+/// Exit status when more than `--fail-above` is live, or the resident set grew by more
+/// than `--fail-growth-above`.
 pub const EXIT_ABOVE: u8 = 3;
 
 /// How a report compares with `--fail-above`. Its text is one message for
@@ -33,15 +34,20 @@ pub enum Verdict {
     },
 }
 
-/// Applies `--fail-above` (bytes): says on standard error what there is to
-/// say, and returns success or [`EXIT_ABOVE`].
-pub fn exit_code(report: &Report, fail_above: Option<u64>) -> ExitCode {
+/// Applies `--fail-above` and `--fail-growth-above` (bytes): says on standard error
+/// what there is to say, and returns success or [`EXIT_ABOVE`].
+pub fn exit_code(report: &Report, fail_above: Option<u64>, growth_above: Option<u64>) -> ExitCode {
     let verdict = fail_above.map_or(Verdict::Within, |limit| report.verdict(limit));
     if verdict != Verdict::Within {
         eprintln!("unfreed: {verdict}");
     }
+    let grown = growth_above.and_then(|limit| report.growth_above(limit));
+    if let Some(problem) = &grown {
+        eprintln!("unfreed: {problem}");
+    }
     match verdict {
         Verdict::Above { .. } => ExitCode::from(EXIT_ABOVE),
+        _ if grown.is_some() => ExitCode::from(EXIT_ABOVE),
         Verdict::Within | Verdict::Unsure { .. } => ExitCode::SUCCESS,
     }
 }
@@ -59,6 +65,24 @@ impl Report {
         }
     }
 
+    /// By how many bytes the resident sets of all processes that run grew together.
+    pub fn resident_growth(&self) -> i64 {
+        let growth = self.balance.iter().map(|balance| balance.growth);
+        growth.fold(0, i64::saturating_add)
+    }
+
+    /// What to say if they grew by more than `limit` bytes.
+    fn growth_above(&self, limit: u64) -> Option<String> {
+        let growth = u64::try_from(self.resident_growth()).ok()?;
+        (growth > limit).then(|| {
+            format!(
+                "the resident set grew by {}, above --fail-growth-above {}",
+                exact(growth),
+                exact(limit)
+            )
+        })
+    }
+
     /// Lost events of all causes.
     pub fn lost_events(&self) -> u64 {
         self.losses
@@ -67,9 +91,12 @@ impl Report {
     }
 }
 
+fn exact(size: u64) -> String {
+    format!("{} ({} bytes)", units::bytes(size), units::grouped(size))
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = |size| format!("{} ({} bytes)", units::bytes(size), units::grouped(size));
         match *self {
             Verdict::Within => write!(f, "the live total is within --fail-above"),
             Verdict::Unsure { live, limit, lost } => write!(
@@ -94,6 +121,7 @@ impl fmt::Display for Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Balance;
     use crate::report::sample;
 
     #[test]
@@ -109,6 +137,25 @@ mod tests {
                 limit: live - 1
             }
         );
+    }
+
+    #[test]
+    fn growth_has_a_gate_of_its_own() {
+        let mut report = sample::report();
+        assert_eq!(report.growth_above(0), None, "nothing is known");
+        let grown = |growth| Balance {
+            growth,
+            ..Balance::default()
+        };
+        report.balance = vec![grown(5000), grown(-1000)];
+        assert_eq!(report.growth_above(4000), None);
+        let said = report.growth_above(3999).unwrap();
+        assert!(
+            said.contains("(4,000 bytes), above --fail-growth-above"),
+            "{said}"
+        );
+        report.balance = vec![grown(-1)];
+        assert_eq!(report.growth_above(0), None);
     }
 
     #[test]

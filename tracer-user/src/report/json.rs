@@ -72,6 +72,13 @@ fn check(report: &Report) -> Result<()> {
             "a module belongs to process {index} of {processes}"
         );
     }
+    for balance in &report.balance {
+        let (pid, index) = (balance.pid, balance.process);
+        ensure!(
+            index < processes && balance.adds_up(),
+            "the balance of process {pid} does not add up, or it is process {index} of {processes}"
+        );
+    }
     for (what, value) in [
         (
             "live_bytes",

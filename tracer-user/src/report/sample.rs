@@ -204,6 +204,8 @@ pub fn report() -> Report {
         java_heap: vec![],
         java_memory: vec![],
         java_native: vec![],
+        balance: vec![],
+        cgroups: vec![],
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table on standard output and in `.txt` files.
 
+mod balance;
 mod footer;
 mod harm;
 mod header;
@@ -91,6 +92,13 @@ mod tests {
     use super::*;
     use crate::model::*;
     use crate::report::sample;
+
+    fn grown_by(growth: i64) -> Balance {
+        Balance {
+            growth,
+            ..Balance::default()
+        }
+    }
 
     fn plain(report: &Report, width: usize) -> String {
         render(report, &Layout::new(10, Some(width), false))
@@ -213,6 +221,13 @@ of one core during the run); 64.0 MiB of kernel memory; 250 ms of the tracer's o
         report.totals.live_bytes = 0;
         report.totals.live_count = 0;
         assert!(plain(&report, 100).contains("Nothing that was allocated"));
+        report.balance = vec![grown_by(100)];
+        let text = plain(&report, 100);
+        assert!(!text.contains("Nothing that was allocated"), "{text}");
+        assert!(text.contains("the resident set grew by 100 B"), "{text}");
+        report.balance = vec![grown_by(-100)];
+        assert!(plain(&report, 100).contains("Nothing that was allocated"));
+        report.balance.clear();
         report.losses[0].count = 1;
         let text = plain(&report, 100);
         assert!(!text.contains("Nothing that was allocated"), "{text}");

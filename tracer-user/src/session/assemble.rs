@@ -38,6 +38,7 @@ impl Session {
         }
         let (processes, index_of) = self.processes(&by_group, now);
         let rows = self.rows_of_images(&index_of);
+        let balance = self.balances(&rows, &processes, totals.live_count)?;
         let mut groups = Vec::new();
         for (group, process) in index_of {
             let own = by_group.remove(&group).unwrap_or_default();
@@ -68,6 +69,8 @@ impl Session {
             java_heap,
             java_memory: self.java_memory(),
             java_native: self.java_native(&rows),
+            balance,
+            cgroups: self.cgroup_balances(),
         };
         Ok(Snapshot {
             report,

@@ -2,6 +2,7 @@
 
 pub mod assemble;
 mod attach;
+mod balance;
 mod children;
 mod describe;
 mod endings;
@@ -43,6 +44,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use self::balance::BalanceState;
 use self::children::ChildrenState;
 use self::guard::Guard;
 use self::held::Held;
@@ -99,6 +101,7 @@ pub struct Session {
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
+    balance: BalanceState,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     /// How many ends of children were said.
@@ -177,6 +180,7 @@ impl Session {
             left_alone: Vec::new(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
+            balance: BalanceState::default(),
             internal_frees: 0,
             ends_said: 0,
             notices: Vec::new(),
@@ -195,6 +199,7 @@ impl Session {
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
         self.began = (std::time::SystemTime::now(), monotonic_ns());
+        self.begin_balance();
         self.engine.object.set_active(true)?;
         self.begin_children();
         self.java.native.begin(&self.java.jvms);
@@ -240,6 +245,7 @@ impl Session {
         self.take_perf_maps();
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        self.end_balance();
         self.end_children();
         self.java.native.look(&self.java.jvms);
         self.stop_java_heaps();

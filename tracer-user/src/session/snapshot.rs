@@ -61,7 +61,9 @@ impl Snapshot {
         if let Some(windows) = windows {
             let sites = groups.iter_mut().flat_map(|group| &mut group.sites);
             let mut sites: Vec<_> = sites.map(|it| &mut it.site).collect();
-            report.window = Some(windows.next(report.duration, &mut sites));
+            let mut window = windows.next(report.duration, &mut sites);
+            windows.add_resident(&mut window, &report.balance);
+            report.window = Some(window);
         }
         for group in groups {
             let NamelessGroup {

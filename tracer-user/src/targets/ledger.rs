@@ -183,6 +183,11 @@ impl Ledger {
         })
     }
 
+    /// What is mapped, in order.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.pieces.iter().map(|(start, piece)| *start..piece.end)
+    }
+
     /// Whether something of a site is live, and all of it within a range.
     pub fn is_within(&self, site: u32, range: &Range<u64>) -> bool {
         let of_site = |piece: &Piece| {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tracer_ebpf::site::SiteKey;
 
 use super::collect::CollectedSite;
-use crate::model::{MemoryKind, SiteWindow, Window};
+use crate::model::{Balance, MemoryKind, SiteWindow, Window};
 
 /// A path and the kind of memory.
 type Key = (SiteKey, MemoryKind);
@@ -24,6 +24,8 @@ pub struct Windows {
     before: HashMap<Key, Sums>,
     /// When the last one ended, seconds since the run's start.
     at: f64,
+    /// What each process had in memory then, bytes.
+    resident: HashMap<u32, u64>,
 }
 
 impl Windows {
@@ -54,6 +56,19 @@ impl Windows {
             began: std::mem::replace(&mut self.at, at),
             ended: at,
             sums: all,
+            resident_start: 0,
+            resident_end: 0,
+        }
+    }
+
+    /// Adds what the processes have in memory, by their balances.
+    pub fn add_resident(&mut self, window: &mut Window, balances: &[Balance]) {
+        let now = balances.iter().map(|it| (it.pid, it.resident_end));
+        let before = std::mem::replace(&mut self.resident, now.collect());
+        for balance in balances {
+            let start = before.get(&balance.pid);
+            window.resident_start += start.copied().unwrap_or(balance.resident_start);
+            window.resident_end += balance.resident_end;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::window;
+use super::{balance, window};
 use crate::model::{Process, ProcessEnd, Report};
 use crate::report::{names, units};
 
@@ -11,6 +11,7 @@ const NAMED_PROCESSES: usize = 6;
 /// Adds the heading lines and an empty one.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     layout.prose(text, layout.strong, 0, &traced(report));
+    balance::render(text, report, layout);
     let window = window::line(report);
     let lines = [live(report), allocated(report), freed(report)];
     for line in lines.into_iter().chain(window) {

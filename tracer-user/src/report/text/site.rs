@@ -4,7 +4,7 @@ use super::header::rate;
 use super::layout::{Layout, Marks, PLAIN};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use super::window;
+use super::{balance, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::{names, units};
@@ -65,8 +65,24 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
 }
 
 /// What to say when no block is live: with losses, or with `--older-than`, it
-/// is less than that nothing leaks.
+/// is less than that nothing leaks; nor does it mean much if memory grew.
 pub fn nothing_live(report: &Report) -> String {
+    match balance::growth_note(report) {
+        None => nothing_seen_live(report),
+        Some(note) if is_whole_truth(report) => {
+            format!("No block that was seen is live, but {note}.")
+        }
+        Some(note) => format!("{} Meanwhile {note}.", nothing_seen_live(report)),
+    }
+}
+
+/// Whether no block was left out by choice or by a loss.
+fn is_whole_truth(report: &Report) -> bool {
+    let settings = &report.settings;
+    report.lost_events() == 0 && settings.survived == 0 && settings.older_than <= 0.0
+}
+
+fn nothing_seen_live(report: &Report) -> String {
     let age = report.settings.older_than;
     match () {
         () if report.lost_events() > 0 => {

@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use super::balance;
+use crate::model::balance::change;
 use crate::model::{Report, Site, SiteWindow};
 use crate::report::units;
 
@@ -9,8 +11,12 @@ use crate::report::units;
 pub fn line(report: &Report) -> Option<String> {
     let window = report.window.as_ref()?;
     let sums = &window.sums;
+    let resident = match (window.resident_start, window.resident_end) {
+        (0, 0) => String::new(),
+        (start, end) => format!("; resident set {}", balance::signed(change(start, end))),
+    };
     Some(format!(
-        "The last {}: {}; allocated {} in {}, freed {} in {}",
+        "The last {}: {}; allocated {} in {}, freed {} in {}{resident}",
         units::seconds(window.ended - window.began),
         grown(sums),
         units::bytes(sums.allocated_bytes),
@@ -85,6 +91,8 @@ mod tests {
             began: 10.0,
             ended: 12.0,
             sums: SiteWindow::default(),
+            resident_start: 5 << 20,
+            resident_end: 4 << 20,
         });
         let shrunk = SiteWindow {
             live_bytes: -2048,
@@ -109,6 +117,7 @@ mod tests {
             text.starts_with("The last 2.0 s: +0 B in +0 blocks live;"),
             "{text}"
         );
+        assert!(text.ends_with("; resident set -1.00 MiB"), "{text}");
         assert_eq!(
             note(&shrunk),
             "new: -2.00 KiB in -1 blocks live, 0 allocated, 1 freed"

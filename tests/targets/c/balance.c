@@ -1,0 +1,138 @@
+/* Ways in which the resident set of a program grows, or does not. Sizes are prime
+ * numbers of bytes, or of pages. */
+#include "target.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/mman.h>
+
+#define MIB ((size_t)1 << 20)
+#define PAGES(count) ((size_t)(count) * 4096)
+
+/* Made before anybody looks: a block that is written to, and a mapping that is not. */
+static char *old_block;
+static char *old_mapping;
+
+SITE static void keep_large(void) {
+    for (int index = 0; index < 31; index++)
+        memset(opaque(malloc(1048583)), 1, 1048583);
+}
+
+SITE static void keep_small(void) {
+    for (int index = 0; index < 20011; index++)
+        memset(opaque(malloc(509)), 1, 509);
+}
+
+static void keep(void) {
+    keep_large();
+    keep_small();
+    truth("keep_large", 1048583, 31, 0);
+    truth("keep_small", 509, 20011, 0);
+}
+
+/* A block of which nothing is written to but its first byte. */
+SITE static void keep_untouched(void) {
+    char *block = opaque(malloc(67108879));
+    *block = 1;
+    truth("keep_untouched", 67108879, 1, 0);
+}
+
+SITE static void keep_few(void) {
+    for (int index = 0; index < 503; index++)
+        memset(opaque(malloc(1409)), 1, 1409);
+    truth("keep_few", 1409, 503, 0);
+}
+
+/* --- threads that reach a peak, and keep little of it --- */
+
+#define THREADS 8
+#define BLOCKS 4001
+#define KEPT 41 /* one of so many */
+
+static sem_t done;
+
+SITE static void peak(void) {
+    static __thread char *blocks[BLOCKS];
+    for (int index = 0; index < BLOCKS; index++) {
+        blocks[index] = opaque(malloc(1021));
+        memset(blocks[index], 1, 1021);
+    }
+    /* From the end, so that the top of the arena stays in use. */
+    for (int index = 0; index < BLOCKS; index++)
+        if ((BLOCKS - 1 - index) % KEPT)
+            free(blocks[index]);
+}
+
+static void *peak_thread(void *argument) {
+    peak();
+    sem_post(&done);
+    for (;;)
+        pause();
+    return argument;
+}
+
+static void keep_arenas(void) {
+    sem_init(&done, 0, 0);
+    for (int index = 0; index < THREADS; index++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, peak_thread, NULL))
+            abort();
+    }
+    for (int index = 0; index < THREADS; index++)
+        while (sem_wait(&done))
+            ;
+    unsigned long kept = (BLOCKS + KEPT - 1) / KEPT;
+    truth("peak", 1021, (unsigned long)THREADS * BLOCKS, THREADS * (BLOCKS - kept));
+    truth_others = 1;
+}
+
+/* --- mappings --- */
+
+static void touch_older(void) {
+    memset(old_mapping + PAGES(101), 1, PAGES(9001));
+    say("mapping %lx\n", (unsigned long)old_mapping);
+}
+
+SITE static void map_and_touch(void) {
+    char *mapping = mmap(NULL, PAGES(8009), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        abort();
+    memset(opaque(mapping), 1, PAGES(4001));
+    truth_whole_mapping("map_and_touch", PAGES(8009), 1, 0);
+}
+
+SITE static void map_shared_and_touch(void) {
+    char *mapping = mmap(NULL, PAGES(4003), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (mapping == MAP_FAILED)
+        abort();
+    memset(opaque(mapping), 1, PAGES(4003));
+    truth_whole_mapping("map_shared_and_touch", PAGES(4003), 1, 0);
+}
+
+static void free_old(void) {
+    free(old_block);
+    truth_untraced_frees = 1;
+}
+
+static const Command commands[] = {
+    COMMAND(keep),
+    COMMAND(keep_untouched),
+    COMMAND(keep_few),
+    COMMAND(keep_arenas),
+    COMMAND(touch_older),
+    COMMAND(map_and_touch),
+    COMMAND(map_shared_and_touch),
+    COMMAND(free_old),
+    {NULL, NULL},
+};
+
+int main(int count, char **arguments) {
+    old_block = opaque(malloc(48 * MIB));
+    memset(old_block, 1, 48 * MIB);
+    old_mapping = mmap(NULL, 1024 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (old_mapping == MAP_FAILED)
+        abort();
+    /* Pages of 4 KiB: what is touched is what is resident. */
+    madvise(old_mapping, 1024 * MIB, MADV_NOHUGEPAGE);
+    return serve(count, arguments, commands);
+}

@@ -1,0 +1,250 @@
+//! The balance of the resident set, against the kernel's account and programs that
+//! know what they did.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::balance::{Balance, PartName};
+use unfreed_tests::{Finished, Target, Tracer, View, deadline};
+
+const MIB: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+
+/// What the kernel finds in memory when it looks at each page, bytes.
+fn resident(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.context("no Rss")?.parse::<u64>()? << 10)
+}
+
+/// One that was traced while it did something, with its balance.
+struct Traced {
+    target: Target,
+    finished: Finished,
+    report: View,
+    balance: Balance,
+    /// What the kernel says that it grew by.
+    grown: i64,
+    /// What it said with the prefix that was asked for.
+    said: String,
+}
+
+impl Traced {
+    /// A target traced while it runs commands; the last one says something if a
+    /// prefix is given. The balance is checked against the kernel's account.
+    fn of(commands: &[&str], prefix: Option<&str>, options: &[&str]) -> Result<Self> {
+        let mut target = Target::start("balance")?;
+        let before = resident(target.pid)?;
+        let tracer = Tracer::record(target.pid, options)?;
+        let mut said = String::new();
+        for command in commands {
+            match prefix {
+                Some(prefix) => said = target.command_saying(command, prefix)?.0,
+                None => drop(target.command(command)?),
+            }
+        }
+        let finished = tracer.stop()?;
+        let after = resident(target.pid)?;
+        let report = finished.report_of_any_end()?;
+        ensure!(report.balance.len() == 1, "{:?}", report.balance);
+        let balance = report.balance[0].clone();
+        let near = |found: u64, truth: u64| found.abs_diff(truth) <= truth / 20;
+        ensure!(
+            near(balance.resident_start, before) && near(balance.resident_end, after),
+            "{before} and {after} bytes in memory, but {balance:?}"
+        );
+        ensure!(balance.adds_up(), "{balance:?}");
+        let grown = after.cast_signed() - before.cast_signed();
+        let traced = Self {
+            target,
+            finished,
+            report,
+            balance,
+            grown,
+            said,
+        };
+        traced.is_explained()?;
+        Ok(traced)
+    }
+
+    /// 95 % of what the kernel says must be explained.
+    fn is_explained(&self) -> Result<()> {
+        let least = (self.grown.unsigned_abs() / 20).max(MIB / 4);
+        let left = self.balance.unexplained.unsigned_abs();
+        ensure!(left <= least, "{left} unexplained: {:?}", self.balance);
+        Ok(())
+    }
+
+    /// Whether a part is so large, but for one in twenty and a little.
+    fn has(&self, name: PartName, truth: u64) -> Result<()> {
+        let part = self.balance.part(name);
+        let off = part.abs_diff(truth.cast_signed());
+        ensure!(
+            off <= truth / 20 + MIB / 4,
+            "{name:?} is {part} instead of {truth}: {:?}",
+            self.balance
+        );
+        Ok(())
+    }
+
+    /// What it printed, with single spaces.
+    fn words(&self) -> String {
+        let words: Vec<_> = self.finished.stdout.split_whitespace().collect();
+        words.join(" ")
+    }
+
+    fn says(&self, part: &str) -> Result<()> {
+        let words = self.words();
+        ensure!(words.contains(part), "no {part:?} in:\n{words}");
+        Ok(())
+    }
+}
+
+#[test]
+fn live_blocks_explain_what_a_leaking_program_grew_by() -> Result<()> {
+    let traced = Traced::of(&["keep"], None, &["--fail-growth-above", "16M"])?;
+    let truth = 31 * 1_048_583 + 20_011 * 509;
+    traced.has(PartName::LiveBlocks, truth)?;
+    // All of them were written to.
+    ensure!(
+        traced.balance.live_resident == truth,
+        "{:?}",
+        traced.balance
+    );
+    // What glibc adds to each, and to the large ones to fill pages.
+    let overhead = 20_011 * 11 + 31 * PAGE;
+    let kept = traced.balance.part(PartName::KeptByAllocators);
+    ensure!(
+        kept.unsigned_abs() <= overhead + MIB / 4,
+        "{:?}",
+        traced.balance
+    );
+    traced.says("Resident set: ")?;
+    traced.says("live blocks of this run +")?;
+    ensure!(!traced.words().contains("retention"));
+    let code = traced.finished.status.code();
+    ensure!(code == Some(3), "the gate: {code:?}");
+    ensure!(traced.finished.stderr.contains("--fail-growth-above"));
+    Ok(())
+}
+
+#[test]
+fn blocks_that_nobody_wrote_to_are_no_resident_memory() -> Result<()> {
+    let traced = Traced::of(&["keep_untouched"], None, &["--fail-growth-above", "16M"])?;
+    ensure!(traced.report.totals.live_bytes == 67_108_879);
+    ensure!(traced.balance.growth < MIB as i64, "{:?}", traced.balance);
+    ensure!(traced.balance.live_resident <= 2 * PAGE);
+    ensure!(traced.finished.status.success(), "the gate");
+    Ok(())
+}
+
+#[test]
+fn what_arenas_keep_is_retention() -> Result<()> {
+    let mut traced = Traced::of(&["keep_arenas"], None, &[])?;
+    let (threads, blocks) = (8, 4001_u64);
+    let live = threads * blocks.div_ceil(41) * 1021;
+    // The pages between the blocks that stay are kept whole.
+    let peak = threads * blocks * 1040;
+    traced.has(PartName::LiveBlocks, live)?;
+    traced.has(PartName::KeptByAllocators, peak - live)?;
+    ensure!(
+        traced.balance.arenas == Some(threads + 1),
+        "{:?}",
+        traced.balance
+    );
+    traced.says("This is retention, not a leak: ")?;
+    traced.says("is kept by glibc in 9 arenas. MALLOC_ARENA_MAX=2")?;
+    traced.target.finish()?;
+    Ok(())
+}
+
+#[test]
+fn growth_in_an_older_mapping_is_no_silence() -> Result<()> {
+    let traced = Traced::of(&["touch_older"], Some("mapping "), &[])?;
+    traced.has(PartName::OlderMappings, 9001 * PAGE)?;
+    let words = traced.words();
+    ensure!(
+        !words.contains("Nothing that was allocated during the run is still live"),
+        "{words}"
+    );
+    traced.says("No block that was seen is live, but the resident set grew by 35.2 MiB")?;
+    traced.says(&format!("MiB in 0x{}-0x", traced.said.trim()))?;
+    let most = traced.balance.grown.first().context("nothing grew")?;
+    ensure!(most.is_older && format!("{:x}", most.start) == traced.said.trim());
+    // The program has its address in a variable.
+    let owner = most.owner.as_deref().unwrap_or_default();
+    ensure!(owner.ends_with("/balance"), "{owner}");
+    Ok(())
+}
+
+#[test]
+fn mappings_count_by_what_was_written_to() -> Result<()> {
+    let commands = ["map_and_touch", "map_shared_and_touch"];
+    let traced = Traced::of(&commands, None, &[])?;
+    traced.has(PartName::Mappings, 4001 * PAGE)?;
+    traced.has(PartName::SharedMemory, 4003 * PAGE)?;
+    ensure!(traced.balance.kinds_end.shared >= 4003 * PAGE);
+    Ok(())
+}
+
+#[test]
+fn memory_from_before_the_run_is_told_apart() -> Result<()> {
+    let traced = Traced::of(&["keep_few"], None, &[])?;
+    ensure!(traced.balance.older >= 48 * MIB, "{:?}", traced.balance);
+    traced.says("the blocks of this run explain 692 KiB; ")?;
+    traced.says("is older than the run")?;
+    Ok(())
+}
+
+#[test]
+fn what_was_freed_from_before_the_run_is_negative() -> Result<()> {
+    let traced = Traced::of(&["free_old"], None, &[])?;
+    let unmapped = traced.balance.part(PartName::Unmapped);
+    let truth = -(48 * MIB).cast_signed();
+    ensure!(
+        unmapped.abs_diff(truth) < MIB,
+        "{unmapped}: {:?}",
+        traced.balance
+    );
+    traced.says("Nothing that was allocated during the run is still live")
+}
+
+#[test]
+fn a_program_that_begins_in_the_run_grows_from_nothing() -> Result<()> {
+    let mut tracer = Tracer::start(&["run", "--duration", "60s", "--", "sleep", "600"])?;
+    tracer.wait_tracing()?;
+    let finished = tracer.stop()?;
+    let report = finished.report_of_any_end()?;
+    let balance = report.balance.first().context("no balance")?;
+    ensure!(balance.resident_start == 0 && balance.resident_end > 100 * PAGE);
+    ensure!(balance.adds_up(), "{balance:?}");
+    let left = balance.unexplained.unsigned_abs();
+    ensure!(left <= balance.resident_end / 20 + 16 * PAGE, "{balance:?}");
+    Ok(())
+}
+
+#[test]
+fn windows_tell_what_was_in_memory_when_they_began_and_ended() -> Result<()> {
+    let mut target = Target::start("balance")?;
+    let tracer = Tracer::record(target.pid, &["--interval", "200ms"])?;
+    target.command("keep")?;
+    let end = resident(target.pid)?;
+    let began = Instant::now();
+    loop {
+        ensure!(began.elapsed() < deadline(), "no window has it all");
+        if let Some(report) = tracer.report_so_far()? {
+            let window = report.window.context("no window")?;
+            let balance = report.balance.first().context("no balance")?;
+            ensure!(balance.adds_up() && balance.resident_end == window.resident_end);
+            if window.resident_start.abs_diff(end) < MIB {
+                ensure!(window.resident_end.abs_diff(end) < MIB, "{window:?}");
+                break;
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    tracer.stop()?;
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! How the resident set of a process grew, and what explains it: a part of the
+//! report's schema.
+
+use serde::{Deserialize, Serialize};
+
+/// The resident set of one process at the run's start and end. `growth` is the
+/// sum of `parts` and `unexplained`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    /// Index into [`super::Report::processes`].
+    pub process: usize,
+    /// Process id in the tracer's pid namespace.
+    pub pid: u32,
+    /// Bytes in memory when the run began; 0 if the process began later.
+    pub resident_start: u64,
+    /// Bytes in memory at the end.
+    pub resident_end: u64,
+    /// By how much they differ.
+    pub growth: i64,
+    /// What explains it, none of them 0.
+    pub parts: Vec<Part>,
+    /// What is left.
+    pub unexplained: i64,
+    /// The kinds of memory at the start.
+    pub kinds_start: Kinds,
+    /// The kinds of memory at the end.
+    pub kinds_end: Kinds,
+    /// Bytes that were in memory at the start and still are.
+    #[serde(default)]
+    pub older: u64,
+    /// Bytes of live blocks of this run that are in memory: a block can be larger
+    /// than what was written to.
+    #[serde(default)]
+    pub live_resident: u64,
+    /// Where it grew most, of what is no allocator's memory that is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown: Vec<GrownMapping>,
+    /// glibc's arenas, if it has any but the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arenas: Option<u64>,
+    /// Why nothing, or not everything, could be explained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Memory of a process by kind, bytes, as the kernel accounts it: the first three
+/// add up to the resident set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kinds {
+    /// Its own: heaps, stacks, and written copies of files' pages.
+    pub anonymous: u64,
+    /// Pages of files.
+    pub file: u64,
+    /// Shared memory: tmpfs, memfd, System V.
+    pub shared: u64,
+    /// In swap space; not in memory.
+    pub swap: u64,
+    /// Page tables, which are the kernel's, and in no resident set.
+    pub page_tables: u64,
+}
+
+/// One explanation of a growth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is.
+    pub name: PartName,
+    /// By how many bytes of memory it grew, or shrank.
+    pub bytes: i64,
+}
+
+/// What explains growth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartName {
+    /// Live blocks of this run, as far as they are in memory.
+    LiveBlocks,
+    /// Negative: the part of the live blocks that lies in pages which were in
+    /// memory before the run.
+    Reused,
+    /// Pages of pools that hand out objects of their own.
+    Pools,
+    /// Pages of allocators that came into memory, less the live blocks in them and
+    /// less those that were given back: free lists, gaps, headers.
+    KeptByAllocators,
+    /// Mappings that the program made during the run.
+    Mappings,
+    /// Stacks of threads.
+    Stacks,
+    /// A JVM's Java heap.
+    JavaHeap,
+    /// A JVM's compiled code.
+    JavaCode,
+    /// Mapped files, and the data of programs and libraries.
+    Files,
+    /// Shared memory: tmpfs, memfd, System V.
+    SharedMemory,
+    /// Mappings from before the run, in which more was touched, or less is left.
+    OlderMappings,
+    /// Mappings that were made during the run by calls that were not seen.
+    UnseenMappings,
+    /// Negative: what was in memory before the run and is unmapped now.
+    Unmapped,
+    /// Negative: what went to swap space.
+    Swapped,
+}
+
+impl PartName {
+    /// All, in the order in which they are told.
+    #[cfg(test)]
+    pub const ALL: [Self; 14] = [
+        Self::LiveBlocks,
+        Self::Reused,
+        Self::Pools,
+        Self::KeptByAllocators,
+        Self::Mappings,
+        Self::Stacks,
+        Self::JavaHeap,
+        Self::JavaCode,
+        Self::Files,
+        Self::SharedMemory,
+        Self::OlderMappings,
+        Self::UnseenMappings,
+        Self::Unmapped,
+        Self::Swapped,
+    ];
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::LiveBlocks => "live blocks of this run",
+            Self::Reused => "  less what reuses older memory",
+            Self::Pools => "held by pools",
+            Self::KeptByAllocators => "kept by allocators",
+            Self::Mappings => "mappings of this run",
+            Self::Stacks => "stacks of threads",
+            Self::JavaHeap => "Java heap",
+            Self::JavaCode => "Java's compiled code",
+            Self::Files => "mapped files, data of libraries",
+            Self::SharedMemory => "shared memory",
+            Self::OlderMappings => "mappings from before the run",
+            Self::UnseenMappings => "mappings whose making was not seen",
+            Self::Unmapped => "unmapped since the start",
+            Self::Swapped => "moved to swap space",
+        }
+    }
+}
+
+/// A mapping that grew in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrownMapping {
+    /// Its first address.
+    pub start: u64,
+    /// The first address after it.
+    pub end: u64,
+    /// By how many bytes of memory it grew.
+    pub growth: u64,
+    /// What the kernel calls it; empty if it has no name.
+    pub name: String,
+    /// Whether it was there when the run began.
+    pub is_older: bool,
+    /// The file whose data has most pointers into it: most likely its allocator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// A control group's own account (cgroup v2), and what of its growth is in none of
+/// its processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupBalance {
+    /// Its path below the root of the hierarchy.
+    pub path: String,
+    /// Bytes charged to it at the start (`memory.current`).
+    pub start: u64,
+    /// Bytes charged at the end.
+    pub end: u64,
+    /// By how much they differ.
+    pub growth: i64,
+    /// By how much the anonymous memory of its processes grew.
+    pub processes: i64,
+    /// tmpfs, memfd and other shared memory.
+    pub shared: i64,
+    /// Files in the page cache.
+    pub page_cache: i64,
+    /// The kernel's own memory: sockets, page tables, slabs, stacks.
+    pub kernel: i64,
+}
+
+impl CgroupBalance {
+    /// What grew and is in no process's anonymous memory.
+    pub fn outside(&self) -> i64 {
+        self.growth.saturating_sub(self.processes)
+    }
+}
+
+impl Balance {
+    /// Enters parts; what they leave is unexplained.
+    pub fn explain(&mut self, parts: impl IntoIterator<Item = Part>) {
+        self.parts = parts.into_iter().filter(|part| part.bytes != 0).collect();
+        self.parts.sort_by_key(|part| part.name);
+        self.unexplained = self.growth.saturating_sub(self.sum());
+    }
+
+    /// Whether it adds up.
+    pub fn adds_up(&self) -> bool {
+        let growth = change(self.resident_start, self.resident_end);
+        growth == self.growth && self.sum().checked_add(self.unexplained) == Some(growth)
+    }
+
+    /// The bytes of a part; 0 if it is not there.
+    pub fn part(&self, name: PartName) -> i64 {
+        let mut parts = self.parts.iter();
+        parts
+            .find(|part| part.name == name)
+            .map_or(0, |part| part.bytes)
+    }
+
+    fn sum(&self) -> i64 {
+        self.parts
+            .iter()
+            .fold(0, |sum, part| sum.saturating_add(part.bytes))
+    }
+}
+
+/// By how much a number of bytes changed.
+pub fn change(from: u64, to: u64) -> i64 {
+    let of = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    of(to) - of(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_the_rest_add_up() {
+        let mut balance = Balance {
+            resident_start: 1000,
+            resident_end: 700,
+            growth: change(1000, 700),
+            ..Balance::default()
+        };
+        let part = |name, bytes| Part { name, bytes };
+        balance.explain([
+            part(PartName::Stacks, 0),
+            part(PartName::Unmapped, -400),
+            part(PartName::LiveBlocks, 90),
+        ]);
+        assert_eq!((balance.unexplained, balance.parts.len()), (10, 2));
+        assert_eq!(balance.part(PartName::Unmapped), -400);
+        assert!(balance.adds_up());
+        balance.parts[0].bytes += 1;
+        assert!(!balance.adds_up());
+    }
+
+    #[test]
+    fn every_part_has_its_place() {
+        let mut sorted = PartName::ALL;
+        sorted.sort();
+        assert_eq!(sorted, PartName::ALL);
+    }
+}

@@ -1,0 +1,249 @@
+//! How the resident sets of traced processes grow, and what explains it.
+
+mod look;
+mod settle;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tracer_ebpf::block::{Block, BlockKey};
+
+use self::look::Look;
+use self::settle::{Facts, settle};
+use super::Session;
+use crate::model::Process;
+use crate::model::balance::{Balance, CgroupBalance, change};
+use crate::process::account::Account;
+use crate::process::cgroup::{Cgroup, Charged};
+use crate::process::handle::ProcessHandle;
+use crate::process::owner;
+use crate::targets::images::Image;
+
+/// Processes whose pages are looked at, the largest first; of more than these the
+/// account alone is told.
+const MAX_LOOKS: usize = 32;
+/// Processes that are told at all.
+const MAX_PROCESSES: usize = 256;
+/// What looking at all processes may take at the start, and at the end. It stops
+/// nobody; 1 GiB of pages takes some milliseconds.
+const START: Duration = Duration::from_secs(1);
+const END: Duration = Duration::from_secs(3);
+/// During a run there are parts only if the look at the start took no longer, and
+/// there are no more live blocks: kernel events wait meanwhile.
+const CHEAP: Duration = Duration::from_millis(30);
+const FEW_BLOCKS: u64 = 200_000;
+
+/// Keys of live handles and threads, which are no addresses, are above.
+const ADDRESSES: u64 = 1 << 62;
+
+/// What was seen of the processes' memory.
+#[derive(Default)]
+pub(super) struct BalanceState {
+    /// At the start, by image.
+    before: HashMap<u64, Look>,
+    /// At the end, by image.
+    after: Option<HashMap<u64, Look>>,
+    /// What control groups were charged at the start, and at the end.
+    cgroups: BTreeMap<String, (Cgroup, Charged, Option<Charged>)>,
+}
+
+impl Session {
+    /// Looks at all processes before anything counts.
+    pub(super) fn begin_balance(&mut self) {
+        self.balance.before = self.look_at_all(Some(START), false);
+        let processes: Vec<_> = self
+            .running_images()
+            .filter_map(|it| self.process_of(it))
+            .collect();
+        for process in processes.into_iter().take(MAX_PROCESSES) {
+            if let Some(group) = Cgroup::of(&process)
+                && !self.balance.cgroups.contains_key(&group.path)
+                && let Some(charged) = group.charged()
+            {
+                let path = group.path.clone();
+                self.balance.cgroups.insert(path, (group, charged, None));
+            }
+        }
+    }
+
+    /// Looks at them again when nothing counts any more.
+    pub(super) fn end_balance(&mut self) {
+        self.balance.after = Some(self.look_at_all(Some(END), true));
+        for (group, _, end) in self.balance.cgroups.values_mut() {
+            *end = group.charged();
+        }
+    }
+
+    /// The balance of each process that runs.
+    ///
+    /// # Errors
+    /// Fails if the kernel's maps cannot be read.
+    pub(super) fn balances(
+        &self,
+        rows: &[(u64, usize)],
+        processes: &[Process],
+        live: u64,
+    ) -> Result<Vec<Balance>> {
+        let now;
+        let after = match &self.balance.after {
+            Some(after) => after,
+            None => {
+                let looks = self.balance.before.values().map(|look| look.took);
+                let is_cheap = looks.sum::<Duration>() <= CHEAP && live <= FEW_BLOCKS;
+                now = self.look_at_all(is_cheap.then_some(START), is_cheap);
+                &now
+            }
+        };
+        let mut blocks = self.blocks_of(after)?;
+        let mut balances = Vec::new();
+        for image in self.running_images() {
+            let Some(look) = after.get(&image.id) else {
+                continue;
+            };
+            let row = rows.iter().find(|(id, _)| *id == image.id);
+            let row = row.map(|(_, row)| *row);
+            let alone = || {
+                processes
+                    .iter()
+                    .position(|process| process.pid == image.pid)
+            };
+            let Some(process) = row.or_else(alone) else {
+                continue;
+            };
+            let blocks = blocks.remove(&image.id).unwrap_or_default();
+            let mut balance = settle(&self.facts(image, look, blocks));
+            balance.process = process;
+            balance.pid = image.pid;
+            self.find_owners(image, look, &mut balance);
+            balances.push(balance);
+        }
+        balances.sort_by_key(|balance| Reverse(balance.growth.unsigned_abs()));
+        Ok(balances)
+    }
+
+    /// The accounts of control groups.
+    pub(super) fn cgroup_balances(&self) -> Vec<CgroupBalance> {
+        let balance = |(group, start, end): &(Cgroup, Charged, Option<Charged>)| {
+            let end = (*end).or_else(|| group.charged())?;
+            Some(CgroupBalance {
+                path: group.path.clone(),
+                start: start.all,
+                end: end.all,
+                growth: change(start.all, end.all),
+                processes: change(start.processes, end.processes),
+                shared: change(start.shared, end.shared),
+                page_cache: change(start.page_cache, end.page_cache),
+                kernel: change(start.kernel, end.kernel),
+            })
+        };
+        self.balance.cgroups.values().filter_map(balance).collect()
+    }
+
+    /// A look at each process that runs: with its pages if there is a time for that,
+    /// and `closer` with what the end of a run asks for.
+    fn look_at_all(&self, budget: Option<Duration>, closer: bool) -> HashMap<u64, Look> {
+        let deadline = budget.map(|budget| Instant::now() + budget);
+        let mut known: Vec<_> = self
+            .running_images()
+            .filter_map(|image| {
+                let process = self.process_of(image)?;
+                let account = Account::glance(&process).ok()?;
+                Some((account.resident, image.id, process))
+            })
+            .collect();
+        known.sort_by_key(|(resident, ..)| Reverse(*resident));
+        known.truncate(MAX_PROCESSES);
+        let mut looks = HashMap::new();
+        for (number, (_, image, process)) in known.into_iter().enumerate() {
+            let look = match deadline.filter(|_| number < MAX_LOOKS) {
+                Some(deadline) => Look::take(&process, deadline),
+                None => Look::glance(&process),
+            };
+            // One that is gone has nothing in memory.
+            let Ok(mut look) = look else {
+                continue;
+            };
+            if closer {
+                look.look_closer(&process);
+            }
+            looks.insert(image, look);
+        }
+        looks
+    }
+
+    fn running_images(&self) -> impl Iterator<Item = &Image> {
+        let images = self.images.iter();
+        images.filter(|image| image.ended.is_none())
+    }
+
+    fn process_of(&self, image: &Image) -> Option<ProcessHandle> {
+        let code = self.images.code(image)?;
+        Some(code.process().clone())
+    }
+
+    fn facts<'a>(&'a self, image: &Image, after: &'a Look, blocks: Vec<(u64, u64)>) -> Facts<'a> {
+        let mut machines = self.java.jvms.readable();
+        let machine = machines.find(|(id, _)| *id == image.id);
+        let java_code = machine.map_or(Vec::new(), |(_, jvm)| {
+            let heaps = jvm.places.heaps.iter();
+            heaps.map(|heap| heap.reserved.clone()).collect()
+        });
+        let before = self.balance.before.get(&image.id);
+        Facts {
+            before,
+            after,
+            mapped: image.ledger.ranges().collect(),
+            java_heap: image.java_heap.clone(),
+            java_code,
+            blocks,
+            is_forked: before.is_none() && image.parent != 0,
+        }
+    }
+
+    /// The live blocks of processes whose pages were looked at, in order.
+    fn blocks_of(&self, looks: &HashMap<u64, Look>) -> Result<HashMap<u64, Vec<(u64, u64)>>> {
+        let mut blocks: HashMap<u64, Vec<(u64, u64)>> = looks
+            .iter()
+            .filter(|(_, look)| look.pages.is_some())
+            .map(|(image, _)| (*image, Vec::new()))
+            .collect();
+        if blocks.is_empty() {
+            return Ok(blocks);
+        }
+        let mut add = |key: BlockKey, block: Block| {
+            if let Some(blocks) = blocks.get_mut(&key.image)
+                && key.address < ADDRESSES
+            {
+                blocks.push((key.address, block.size));
+            }
+        };
+        self.engine.object.for_each_live(&mut add)?;
+        self.engine.object.for_each_in_flight(&mut add)?;
+        blocks
+            .values_mut()
+            .for_each(|blocks| blocks.sort_unstable());
+        Ok(blocks)
+    }
+
+    /// Names the files that have most pointers into what grew.
+    fn find_owners(&self, image: &Image, look: &Look, balance: &mut Balance) {
+        let (Some(process), Some(pages)) = (self.process_of(image), &look.pages) else {
+            return;
+        };
+        let grown = balance.grown.iter_mut();
+        let unknown: Vec<_> = grown.filter(|mapping| mapping.name.is_empty()).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        let Ok(memory) = process.open_proc("mem") else {
+            return;
+        };
+        let ranges: Vec<_> = unknown.iter().map(|it| it.start..it.end).collect();
+        let owners = owner::find(&memory, &look.mappings, &pages.present, &ranges);
+        for (mapping, owner) in unknown.into_iter().zip(owners) {
+            mapping.owner = owner;
+        }
+    }
+}
