@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::balance::{Balance, PartName};
-use unfreed_tests::{Finished, Target, Tracer, View, deadline};
+use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -246,5 +246,37 @@ fn windows_tell_what_was_in_memory_when_they_began_and_ended() -> Result<()> {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     tracer.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_jvms_growth_is_told_by_java_heap_and_blocks() -> Result<()> {
+    let program = Program::copy("Heap")?;
+    let options = ["-XX:+UseSerialGC", "-Xms256m", "-Xmx256m"];
+    let mut target = Target::start_with(&mut Jdk::full()?.command(&options, &program))?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let before = resident(target.pid)?;
+    target.command("direct 20000003")?;
+    target.command("arrays 400000")?;
+    let after = resident(target.pid)?;
+    let report = tracer.stop()?.report()?;
+    let balance = report.balance.first().context("no balance")?;
+    ensure!(balance.adds_up(), "{balance:?}");
+    let grown = after - before;
+    ensure!(
+        balance.growth.abs_diff(grown.cast_signed()) <= grown / 20,
+        "{grown} {balance:?}"
+    );
+    ensure!(
+        balance.unexplained.unsigned_abs() <= grown / 20,
+        "{balance:?}"
+    );
+    // The JVM writes zeros to all of a buffer.
+    let blocks = balance.part(PartName::LiveBlocks);
+    ensure!((20_000_003..22_000_000).contains(&blocks), "{balance:?}");
+    // Seven pointers and a header of 16 bytes each, and what is new in the eden.
+    let heap = balance.part(PartName::JavaHeap);
+    let truth = 400_000 * (16 + 7 * 4 + 4);
+    ensure!((truth..2 * truth).contains(&heap), "{balance:?}");
     Ok(())
 }

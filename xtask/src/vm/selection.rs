@@ -41,6 +41,13 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     (
         "allocators",
         Choice::Only(&["whoever_catches_bad_alloc_lives"]),
+    // The kernel's account and page map, which tells of runs from 6.7 on.
+    (
+        "balance",
+        Choice::Only(&[
+            "live_blocks_explain_what_a_leaking_program_grew_by",
+            "mappings_count_by_what_was_written_to",
+        ]),
     ),
     // What the kernel alone can tell: replaced code, replaced return addresses.
     (

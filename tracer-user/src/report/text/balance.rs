@@ -310,15 +310,15 @@ mod tests {
         let mib = MIB as i64;
         let parts = [
             (PartName::LiveBlocks, mib / 2),
-            (PartName::KeptByAllocators, 10 * mib),
+            (PartName::Mappings, 10 * mib),
         ];
         assert_eq!(
             text(&report(300 * MIB, 311 * MIB, &parts)),
             "\
 Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
-  live blocks of this run                 +512 KiB
-  kept by allocators                     +10.0 MiB
-  unexplained                             +512 KiB
+  live blocks of this run                +512 KiB
+  mappings of this run                  +10.0 MiB
+  unexplained                            +512 KiB
 "
         );
     }
@@ -333,7 +333,7 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         let found = text(&report(MIB, 37 * MIB, &parts));
         assert_eq!(found.lines().count(), 8, "{found}");
         assert!(
-            found.contains("other explained                        +6.00 MiB"),
+            found.contains("other explained                       +6.00 MiB"),
             "{found}"
         );
     }
