@@ -2,6 +2,7 @@
  * numbers of bytes, or of pages. */
 #include "target.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/mman.h>
@@ -86,6 +87,16 @@ static void keep_arenas(void) {
     truth_others = 1;
 }
 
+/* What glibc itself says that is free in all arenas. */
+static void tell_free(void) {
+    struct mallinfo2 info = mallinfo2();
+    say("free %zu\n", info.fordblks);
+}
+
+static void trim(void) {
+    malloc_trim(0);
+}
+
 /* --- mappings --- */
 
 static void touch_older(void) {
@@ -119,6 +130,8 @@ static const Command commands[] = {
     COMMAND(keep_untouched),
     COMMAND(keep_few),
     COMMAND(keep_arenas),
+    COMMAND(tell_free),
+    COMMAND(trim),
     COMMAND(touch_older),
     COMMAND(map_and_touch),
     COMMAND(map_shared_and_touch),

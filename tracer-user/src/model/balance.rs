@@ -38,6 +38,13 @@ pub struct Balance {
     /// glibc's arenas, if it has any but the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arenas: Option<u64>,
+    /// Bytes that these arenas have free by their own lists, which were read while the
+    /// program ran on; of memory from before the run too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_in_arenas: Option<u64>,
+    /// Bytes in memory that `malloc_trim(0)` would give back of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trimmable: Option<u64>,
     /// Why nothing, or not everything, could be explained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

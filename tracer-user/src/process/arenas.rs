@@ -7,6 +7,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use super::free_lists::FreeLists;
 use super::mappings::{Mapping, MappingKind};
 use super::pagemap::PAGE;
 use super::resident::PageSet;
@@ -26,6 +27,8 @@ pub struct Arenas {
     pub heaps: Vec<Range<u64>>,
     /// How many arenas have such; the first has none.
     pub count: u64,
+    /// What all arenas have free, if that could be read.
+    pub free: Option<FreeLists>,
 }
 
 /// A heap's header: its arena, the heap before it, how much of it is in use, and how
@@ -51,7 +54,9 @@ impl Arenas {
         let is_one = |arena: u64| heaps.contains(&(arena / HEAP * HEAP, arena));
         let ours = heaps.iter().filter(|(_, arena)| is_one(*arena));
         let arenas: BTreeSet<u64> = ours.clone().map(|(_, arena)| *arena).collect();
+        let first = arenas.first();
         Self {
+            free: first.and_then(|arena| FreeLists::read(memory, present, *arena)),
             heaps: ours.map(|(heap, _)| *heap..heap + HEAP).collect(),
             count: arenas.len() as u64,
         }

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod code;
 pub mod file;
+pub mod free_lists;
 pub mod handle;
 pub mod mappings;
 pub mod maps;

@@ -81,7 +81,7 @@ fn one(text: &mut String, report: &Report, balance: &Balance, layout: &Layout) {
     for (style, line) in [
         (PLAIN, older(balance)),
         (layout.strong, retention(report, balance)),
-        (layout.warning, grown(balance)),
+        (layout.warning, grown(report, balance)),
         (layout.faint, problem(balance)),
     ] {
         if let Some(line) = line {
@@ -162,16 +162,21 @@ fn retention(report: &Report, balance: &Balance) -> Option<String> {
             Some(count) => format!(" in {}", units::counted(count, "arena")),
             None => String::new(),
         };
+        let trimmable = match balance.trimmable {
+            Some(bytes) => format!(" (about {} now)", units::bytes(bytes)),
+            None => String::new(),
+        };
         format!(
-            "This is retention, not a leak: {} that was freed is kept by {allocator}{arenas}. {remedy}",
+            "This is retention, not a leak: {} that was freed is kept by {allocator}{arenas}. {}",
             units::bytes(kept),
+            remedy.replace(" NOW", &trimmable)
         )
     })
 }
 
 /// The allocator of a process, and what makes it give memory back.
 fn remedy(report: &Report, process: usize) -> (&'static str, &'static str) {
-    const GLIBC: &str = "MALLOC_ARENA_MAX=2 in its environment has it make fewer arenas; malloc_trim(0) gives back what is free.";
+    const GLIBC: &str = "MALLOC_ARENA_MAX=2 in its environment has it make fewer arenas; malloc_trim(0) gives back what is free NOW.";
     let probes = report.processes.get(process).map(|it| it.probes.as_slice());
     let modules = || probes.unwrap_or_default().iter().map(|probe| &probe.module);
     let has = |name: &str| modules().any(|module| module.contains(name));
@@ -197,17 +202,19 @@ fn remedy(report: &Report, process: usize) -> (&'static str, &'static str) {
 }
 
 /// Where it grew, if that is no allocator's memory that is known.
-fn grown(balance: &Balance) -> Option<String> {
+fn grown(report: &Report, balance: &Balance) -> Option<String> {
     let growth = u64::try_from(balance.growth)
         .ok()
         .filter(|it| *it >= NOTHING)?;
     let much = |mapping: &&GrownMapping| mapping.growth >= growth / 4;
-    let mappings: Vec<_> = balance.grown.iter().filter(much).map(mapping).collect();
+    let mappings: Vec<_> = (balance.grown.iter().filter(much))
+        .map(|grown| mapping(report, balance, grown))
+        .collect();
     (!mappings.is_empty())
         .then(|| format!("Grown outside of known heaps: {}.", mappings.join("; ")))
 }
 
-fn mapping(mapping: &GrownMapping) -> String {
+fn mapping(report: &Report, balance: &Balance, mapping: &GrownMapping) -> String {
     let mut what = vec![units::bytes(mapping.end - mapping.start)];
     if !mapping.name.is_empty() {
         what.push(names::clean(&mapping.name).into_owned());
@@ -216,8 +223,18 @@ fn mapping(mapping: &GrownMapping) -> String {
         what.push("mapped before the run".to_owned());
     }
     if let Some(owner) = &mapping.owner {
-        let owner = names::clean(owner);
-        what.push(format!("most pointers to it are in the data of {owner}"));
+        let process = report.processes.get(balance.process);
+        let mut probes = process.into_iter().flat_map(|process| &process.probes);
+        let is_probed = probes.any(|probe| probe.module == *owner);
+        what.push(format!(
+            "most pointers to it are in the data of {}{}",
+            names::clean(owner),
+            if is_probed {
+                ""
+            } else {
+                ", which has no probed allocator"
+            }
+        ));
     }
     format!(
         "+{} in {:#x}-{:#x} ({})",
@@ -255,11 +272,14 @@ pub fn growth_note(report: &Report) -> Option<String> {
     let growth = u64::try_from(report.resident_growth()).ok()?;
     (growth > 0).then(|| {
         let mut note = format!("the resident set grew by {}", units::bytes(growth));
-        let grown = report.balance.iter().flat_map(|balance| &balance.grown);
+        let all = report.balance.iter();
+        let grown = all.flat_map(|balance| balance.grown.iter().map(move |it| (balance, it)));
         if growth >= NOTHING
-            && let Some(most) = grown.max_by_key(|mapping| mapping.growth)
+            && let Some((balance, most)) = grown.max_by_key(|(_, grown)| grown.growth)
+            && most.growth >= growth / 2
         {
-            note.push_str(&format!(", most of it: {}", mapping(most)));
+            note.push_str(", most of it: ");
+            note.push_str(&mapping(report, balance, most));
         }
         note
     })
@@ -353,6 +373,10 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         }];
         let said = "This is retention, not a leak: 20.0 MiB that was freed is kept by glibc in 16 arenas. MALLOC_ARENA_MAX=2";
         assert!(text(&report).contains(said), "{}", text(&report));
+        let mut known = report.clone();
+        known.balance[0].trimmable = Some(15 * MIB);
+        let said = "malloc_trim(0) gives back what is free (about 15.0 MiB now).";
+        assert!(text(&known).contains(said), "{}", text(&known));
         let mut lossy = report.clone();
         lossy.losses[0].count = 1;
         assert!(!text(&lossy).contains("retention"));

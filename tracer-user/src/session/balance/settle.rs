@@ -113,6 +113,9 @@ impl Books<'_> {
         balance.older = self.before.present.with(&self.after.present, &EVERYWHERE);
         let arenas = self.facts.after.arenas.count;
         balance.arenas = (arenas > 0).then_some(arenas + 1);
+        let free = self.facts.after.arenas.free;
+        balance.free_in_arenas = free.map(|lists| lists.free);
+        balance.trimmable = free.map(|lists| lists.trimmable);
         let mut sums = Sums::default();
         let live = if self.facts.is_forked {
             let problem = "it was forked during the run: what it has from its parent, and shares with it, is in its resident set too";
@@ -289,7 +292,8 @@ impl Books<'_> {
         let blocks = blocks.get(first..end).unwrap_or_default();
         let mut live = (0, 0);
         for (address, size) in blocks {
-            let end = address.saturating_add(*size).min(region.end);
+            // It may go on in the next region, which is the allocator's too.
+            let end = address.saturating_add(*size);
             add_live(
                 &mut live,
                 *address..end,
