@@ -41,6 +41,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     (
         "allocators",
         Choice::Only(&["whoever_catches_bad_alloc_lives"]),
+    ),
     // The kernel's account and page map, which tells of runs from 6.7 on.
     (
         "balance",
