@@ -18,7 +18,7 @@ use crate::privilege::program::Rights;
 use crate::report::output;
 use crate::session::Session;
 use crate::session::hold::Program;
-use crate::session::launch::{Waiting, allocators_in, files_of, find_program};
+use crate::session::launch::{Expected, Waiting, allocators_in, files_of, find_program};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::tables::Builder;
@@ -46,19 +46,39 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     preflight::check()?;
     let caller = if args.as_root { None } else { Caller::find()? };
     let rights = caller.as_ref().map_or(Ok(Rights::own()), Rights::of)?;
-    runtime()?.block_on(async {
+    let start = Start {
+        args,
+        program,
+        path: &path,
+        caller: caller.as_ref(),
+    };
+    runtime()?.block_on(start.run(options, rights, outputs))
+}
+
+/// A program that is to be run.
+struct Start<'a> {
+    args: &'a RunArgs,
+    /// As it was given.
+    program: &'a Path,
+    /// Where it is.
+    path: &'a Path,
+    /// Who it runs as, if not as we do.
+    caller: Option<&'a Caller>,
+}
+
+impl Start<'_> {
+    async fn run(
+        &self,
+        options: Options,
+        rights: Rights,
+        outputs: Vec<output::Output>,
+    ) -> Result<ExitCode> {
+        let args = self.args;
         let mut signals = Signals::catch()?;
         // The program's rights are none of the tracer's, so it is there
         // before these are given up.
         let waiting = Waiting::fork(&args.command, rights)?;
-        if let Some(caller) = caller.as_ref().filter(|_| !args.trace.quiet) {
-            eprintln!(
-                "{} runs as {}, who called {}; --as-root runs it as root",
-                clean(&program.to_string_lossy()),
-                caller.describe(),
-                caller.by
-            );
-        }
+        self.say_who();
         let duties = Duties {
             ends_program: true,
             asks_jvms: args.trace.jvm_attach,
@@ -66,26 +86,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
             opens_events: true,
         };
         Phase::Tracing(duties).start()?;
-        let expected = files_of(&path);
-        let mut builder = Builder::start()?;
-        for file in &expected {
-            builder.request_file(&file.file, || file.path.clone());
-        }
-        let mut session = Session::load(options, builder)?;
-        let target = Target::find(waiting.pid)?;
-        let allocators = allocators_in(&expected, &args.trace.allocators);
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        session.attach_waiting(target, name, &allocators)?;
-        session.start()?;
-        announce(&mut session, &args.trace);
+        let (mut session, expected) = self.load(options, waiting.pid)?;
         let mut holder = session.hold(waiting.pid, &expected)?;
         let child = match waiting.start() {
             Ok(child) => child,
-            Err(error) => return Ok(cannot_run_as(program, &error, caller.as_ref())),
+            Err(error) => return Ok(cannot_run_as(self.program, &error, self.caller)),
         };
         let mut child = Program::new(child, holder.as_ref());
         let plan = Plan {
@@ -109,7 +114,38 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         } else {
             gate
         })
-    })
+    }
+
+    fn say_who(&self) {
+        if let Some(caller) = self.caller.filter(|_| !self.args.trace.quiet) {
+            eprintln!(
+                "{} runs as {}, who called {}; --as-root runs it as root",
+                clean(&self.program.to_string_lossy()),
+                caller.describe(),
+                caller.by
+            );
+        }
+    }
+
+    /// A session that traces the process which waits to call `exec`, and the files
+    /// that it will map.
+    fn load(&self, options: Options, pid: u32) -> Result<(Session, Vec<Expected>)> {
+        let trace = &self.args.trace;
+        let expected = files_of(self.path);
+        let mut builder = Builder::start()?;
+        for file in &expected {
+            builder.request_file(&file.file, || file.path.clone());
+        }
+        let mut session = Session::load(options, builder)?;
+        let target = Target::find(pid)?;
+        let allocators = allocators_in(&expected, &trace.allocators);
+        let name = self.path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        session.attach_waiting(target, name, &allocators)?;
+        session.start()?;
+        announce(&mut session, trace);
+        Ok((session, expected))
+    }
 }
 
 /// Says so, with a shell's exit codes.
