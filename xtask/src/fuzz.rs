@@ -53,6 +53,8 @@ pub(crate) enum Target {
     Frames,
     /// ELF files, for symbols
     Symbols,
+    /// Machine code at whose beginning probes are to be placed
+    Placement,
     /// `/proc/PID/maps`
     Maps,
     /// Records of perf's side band

@@ -210,19 +210,13 @@ mod tests {
     use crate::attach::placement::{Needs, place};
     use crate::process::address::FileOffset;
 
-    const NEEDS: Needs<'static> = Needs {
-        arguments: &[0],
-        fixed_stack: true,
-        cookies: true,
-    };
-
     fn function(probed: Probed, start: u64, ends: Result<Ends, Uncertain>) -> AllocatorFunction {
         AllocatorFunction {
             probed,
             symbol: "f".into(),
             start: FileOffset(start),
             size: 64,
-            placement: place(&[0x55], NEEDS),
+            placement: place(&[0x55], Needs::of(Function::Malloc, true)),
             may_throw: false,
             ends,
         }

@@ -123,11 +123,7 @@ mod tests {
     use crate::model::LeftAloneCause;
 
     fn functions() -> Vec<AllocatorFunction> {
-        let needs = Needs {
-            arguments: &[0],
-            fixed_stack: true,
-            cookies: true,
-        };
+        let needs = Needs::of(Function::Malloc, true);
         let function = |symbol: &str, probed, start| AllocatorFunction {
             probed,
             symbol: symbol.into(),

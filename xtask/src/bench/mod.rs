@@ -3,6 +3,7 @@
 //! own, Java frames, a Java server, unwind tables, and the time until tracing
 //! begins. Every wait has an end, and every tracer ends by itself.
 
+mod allocators;
 mod document;
 mod figures;
 mod java;
@@ -31,6 +32,8 @@ use crate::shell;
 pub(crate) enum Part {
     /// A pair of malloc and free
     Pairs,
+    /// The same under other allocators
+    Allocators,
     /// Taking a stack
     Stacks,
     /// Unwind tables
@@ -45,6 +48,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Pairs => "pairs",
+            Self::Allocators => "allocators",
             Self::Stacks => "stacks",
             Self::Tables => "tables",
             Self::Start => "start",
@@ -56,6 +60,7 @@ impl Part {
     fn measure(self, unfreed: &Path, against: Option<&Path>) -> Result<String> {
         match self {
             Self::Pairs => pairs::measure(unfreed, against),
+            Self::Allocators => allocators::measure(unfreed, against),
             Self::Stacks => stacks::measure(unfreed),
             Self::Tables => modules::measure(unfreed),
             Self::Start => start::measure(unfreed),

@@ -26,7 +26,7 @@ const REPEATS: usize = 3;
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Contestant {
+pub(super) enum Contestant {
     Nobody,
     Floor,
     Unfreed,
@@ -88,15 +88,15 @@ pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> 
                 Contestant::Earlier => against.unwrap_or(unfreed),
                 _ => unfreed,
             };
-            figures.push(time(*contestant, binary, &program)?);
+            figures.push(time(*contestant, binary, Command::new(&program))?);
         }
     }
     Ok(table(&contestants, &figures))
 }
 
-/// The least time of a pair, nanoseconds.
-fn time(contestant: Contestant, unfreed: &Path, program: &Path) -> Result<f64> {
-    let mut target = Target::start(Command::new(program))?;
+/// The least time of a pair in a program that does nothing else, nanoseconds.
+pub(super) fn time(contestant: Contestant, unfreed: &Path, program: Command) -> Result<f64> {
+    let mut target = Target::start(program)?;
     let tracer = contestant.trace(unfreed, target.pid())?;
     if tracer.is_some() {
         target.wait_for_probes()?;
