@@ -163,6 +163,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "calls_that_return_after_the_end_have_not_happened",
         ]),
     ),
+    // Where kernels have no cookies, probes stand elsewhere.
+    (
+        "placement",
+        Choice::Only(&["every_function_of_mimalloc_is_exact_and_cheap"]),
+    ),
     ("roads", Choice::All),
     (
         "robustness",
