@@ -7,10 +7,10 @@ use super::handle::ProcessHandle;
 
 /// Neither file has as much.
 const MAX_TEXT: u64 = 64 << 10;
-/// `smaps_rollup` is exact, but looks at every page; of a process with more than
-/// this in memory (some 50 ms) `status` does, whose counters may be off by some
-/// pages for each processor or thread, bytes.
-pub const MAX_EXACT: u64 = 4 << 30;
+/// `smaps_rollup` is exact, but looks at every page, and can hold up those who map
+/// memory meanwhile; of a process with more than this in memory (20 to 40 ms) `status`
+/// does, whose counters may be off by some pages for each processor or thread, bytes.
+const MAX_EXACT: u64 = 1 << 30;
 
 /// What a process has in memory, bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
