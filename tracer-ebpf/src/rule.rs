@@ -61,6 +61,12 @@ pub enum Kind {
     /// A frame of HotSpot's interpreter: CFA = the word at rbp + offset, and
     /// the return address is above the saved rbp.
     Interpreted = FRAME_POINTER | GO | DEREF | 1,
+    /// Go's `asmcgocall`, which calls C code on the stack of the thread: its
+    /// caller is on the stack of a goroutine.
+    GoCall = CROSSING | GO,
+    /// Go's `cgocallback`, which C code calls, and which goes on with the stack
+    /// of a goroutine: its caller is on the stack of the thread.
+    GoCallback = CROSSING | GO | 1,
 }
 
 const GO: u8 = 1 << 3;
@@ -69,6 +75,8 @@ const FORM: u8 = 3 << 6;
 const PLT: u8 = 1 << 6;
 const SIGNAL: u8 = 2 << 6;
 const FRAME_POINTER: u8 = 3 << 6;
+/// From one stack to another.
+const CROSSING: u8 = PLT | DEREF;
 
 /// What saved registers' offsets count from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,6 +143,29 @@ impl Rule {
     /// rbp's. (HotSpot's `generate_call_stub`.)
     pub const CALL_STUB: Self =
         Self::known(Kind::Bp, 16, Base::Cfa, Saved::At(-16), Saved::At(-72));
+
+    /// Go's `asmcgocall`, when it has called C code. `depth` bytes above the stack
+    /// pointer is how far below its end the goroutine's stack was in use, and the
+    /// goroutine in the word after that; if that is 0, the depth is a stack pointer
+    /// itself, of the same stack. `frame` bytes further up is the return address.
+    /// The thread's stack pointer was `size` bytes higher before. (Go's
+    /// `runtime/asm_amd64.s`.)
+    pub const fn go_call(depth: i64, frame: i32, size: i32) -> Option<Self> {
+        let (frame, size) = (Saved::At(frame), Saved::At(size));
+        Self::new(Kind::GoCall, depth, Base::Sp, frame, size)
+    }
+
+    /// Where the goroutine's stack ends, bytes from the start of its `g`, whose
+    /// first member is a pair of the lowest and the highest address. (Go's
+    /// `runtime/runtime2.go`.)
+    pub const GO_STACK_END: u64 = 8;
+
+    /// Go's `cgocallback`, when it has called Go code. Its frame has so many bytes
+    /// with the return address, on both stacks.
+    pub const fn go_callback(size: i64) -> Option<Self> {
+        let lost = Saved::Lost;
+        Self::new(Kind::GoCallback, size, Base::Cfa, lost, lost)
+    }
 
     /// A frame of so many words in HotSpot's code cache: rbp is saved below
     /// the return address. rbx passes for saved, since nothing counts from it
@@ -210,7 +241,19 @@ impl Rule {
     /// Whether it is one for the linkage table.
     #[inline(always)]
     pub const fn is_plt(self) -> bool {
-        self.0 & FORM as u64 == PLT as u64
+        self.0 & (FORM | DEREF) as u64 == PLT as u64
+    }
+
+    /// Whether the caller is on another stack.
+    #[inline(always)]
+    pub const fn is_crossing(self) -> bool {
+        self.0 & (FORM | DEREF) as u64 == CROSSING as u64
+    }
+
+    /// Whether it is one from the thread's stack to a goroutine's.
+    #[inline(always)]
+    pub const fn is_go_call(self) -> bool {
+        self.is_crossing() && self.register() == 0
     }
 
     /// Whether the frame was made by a signal.
@@ -352,7 +395,18 @@ mod tests {
         assert!(!Rule::INTERPRETED.is_frame_pointer() && !Rule::FRAME_POINTER.is_interpreted());
         assert!(Rule::CALL_STUB.is_plain() && Rule::java(14).is_plain());
         assert_eq!(Rule::java(14).offset(), 14 * 8);
+        let call = Rule::go_call(40, 8, 64).unwrap();
+        let callback = Rule::go_callback(40).unwrap();
+        assert!(call.is_go_call() && call.offset() == 40);
+        assert_eq!((call.bp().offset(), call.bx().offset()), (8, 64));
+        assert!(callback.is_crossing() && !callback.is_go_call());
+        assert_eq!(callback.kind(), Kind::GoCallback as u8);
+        for rule in [call, callback] {
+            assert!(!rule.is_plt() && !rule.is_signal() && !rule.is_interpreted());
+        }
         for rule in [
+            call,
+            callback,
             Rule::SIGNAL,
             Rule::FRAME_POINTER,
             Rule::INTERPRETED,

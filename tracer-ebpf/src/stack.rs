@@ -195,6 +195,7 @@ impl WalkState {
         self.high.set(run);
         self.low.set(group);
         self.local.set(0);
+        self.frame.on_one_stack();
         self.frame.begin(registers, rule);
         self.add_frame(first);
         frames[0] = first;

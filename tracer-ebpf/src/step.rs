@@ -85,6 +85,9 @@ pub struct Frame {
     words: [Volatile; 4],
     ip: Volatile,
     rule: Volatile,
+    /// Where the thread's own stack goes on, while a goroutine's is walked; 0 if
+    /// that is not known.
+    left_at: Volatile,
 }
 
 const SP: usize = Base::Sp as usize;
@@ -101,6 +104,12 @@ impl Frame {
         self.words[BX].set(registers.bx);
         self.ip.set(registers.ip);
         self.set_rule(rule);
+    }
+
+    /// Nothing is known of other stacks than the one that it is on.
+    #[inline(always)]
+    pub fn on_one_stack(&mut self) {
+        self.left_at.set(0);
     }
 
     /// The rule to go up by.
@@ -140,6 +149,9 @@ impl Frame {
         if !self.rule().goes_on() {
             return Err(StackEnd::Unsupported);
         }
+        if self.rule().is_crossing() {
+            return self.cross(memory);
+        }
         self.find_cfa()?;
         if self.rule().is_in_memory() {
             let cfa = read(self.words[CFA].get(), memory)?;
@@ -154,6 +166,41 @@ impl Frame {
         let ip = read(return_slot, memory)?;
         self.ip.set(ip);
         self.words[SP].set(self.words[CFA].get());
+        Ok(())
+    }
+
+    /// Goes up to a caller on another stack: see [`Rule::go_call`] and
+    /// [`Rule::go_callback`]. Go code's frames count from the stack pointer alone,
+    /// and who calls it from C restores the other registers.
+    #[inline(always)]
+    fn cross(&mut self, memory: &mut impl Memory) -> Result<(), StackEnd> {
+        let return_slot = if self.rule().is_go_call() {
+            let sp = self.words[SP].get();
+            let slot = sp.wrapping_add(self.rule().offset());
+            let depth = read(slot, memory)?;
+            let goroutine = read(slot.wrapping_add(8), memory)?;
+            let top = if goroutine == 0 {
+                depth
+            } else {
+                self.left_at.set(sp.wrapping_add(self.rule().bx().offset()));
+                let end = read(goroutine.wrapping_add(Rule::GO_STACK_END), memory)?;
+                end.wrapping_sub(depth)
+            };
+            top.wrapping_add(self.rule().bp().offset())
+        } else {
+            let left_at = self.left_at.get();
+            if left_at == 0 {
+                return Err(StackEnd::Unsupported);
+            }
+            self.left_at.set(0);
+            let size = self.rule().offset();
+            left_at.wrapping_add(size).wrapping_sub(8)
+        };
+        let ip = read(return_slot, memory)?;
+        self.ip.set(ip);
+        self.words[SP].set(return_slot.wrapping_add(8));
+        self.words[BP].set(LOST);
+        self.words[BX].set(LOST);
         Ok(())
     }
 
@@ -342,6 +389,45 @@ mod tests {
         let up = step(Rule::CALL_STUB, from, &mut numbered()).unwrap();
         assert_eq!((up.ip, up.sp), (1013, STACK + 8 * 14));
         assert_eq!((up.bp, up.bx), (1012, 1005));
+    }
+
+    /// The thread's stack is from [`STACK`] on, the goroutine's from its 32nd word,
+    /// and the goroutine itself is at the 20th.
+    #[test]
+    fn a_call_from_go_to_c_leads_to_the_goroutines_stack_and_a_callback_back() {
+        let mut words = numbered();
+        let goroutine = STACK + 8 * 20;
+        words.0[5] = 8 * 4;
+        words.0[6] = goroutine;
+        words.0[21] = STACK + 8 * 40;
+        let rule = Rule::go_call(40, 8, 64).unwrap();
+        let mut frame = Frame::default();
+        frame.begin(registers(), rule);
+        frame.step(&mut words).unwrap();
+        let up = frame.registers();
+        assert_eq!((up.ip, up.sp), (1037, STACK + 8 * 38));
+        assert_eq!((up.bp, up.bx), (LOST, LOST));
+        frame.begin(up, Rule::go_callback(24).unwrap());
+        frame.step(&mut words).unwrap();
+        let back = frame.registers();
+        assert_eq!((back.ip, back.sp), (1010, STACK + 64 + 24));
+        assert_eq!((back.bp, back.bx), (LOST, LOST));
+        frame.begin(back, Rule::go_callback(24).unwrap());
+        assert_eq!(frame.step(&mut words), Err(StackEnd::Unsupported));
+    }
+
+    #[test]
+    fn a_call_from_the_threads_own_stack_stays_there() {
+        let mut words = numbered();
+        words.0[0] = STACK + 8 * 9;
+        words.0[1] = 0;
+        let mut frame = Frame::default();
+        frame.begin(registers(), Rule::go_call(0, 0, 16).unwrap());
+        frame.step(&mut words).unwrap();
+        let up = frame.registers();
+        assert_eq!((up.ip, up.sp), (1009, STACK + 8 * 10));
+        frame.begin(up, Rule::go_callback(24).unwrap());
+        assert_eq!(frame.step(&mut words), Err(StackEnd::Unsupported));
     }
 
     #[test]

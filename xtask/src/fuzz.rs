@@ -55,6 +55,8 @@ pub(crate) enum Target {
     Symbols,
     /// Machine code at whose beginning probes are to be placed
     Placement,
+    /// Go's table of functions
+    Go,
     /// `/proc/PID/maps`
     Maps,
     /// Records of perf's side band

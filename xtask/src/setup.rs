@@ -47,6 +47,7 @@ impl Group {
                 "g++",
                 "gdb",
                 "git",
+                "golang-1.19-go",
                 "jq",
                 "libc6-dbg",
                 "libjemalloc-dev",

@@ -10,8 +10,8 @@
 //! //                         before the names of its functions
 //! ```
 //!
-//! Commands run in the workspace's root, and libraries are built first, so
-//! that `-Ltarget/targets -lsome` finds `libsome.so`.
+//! Commands run in the workspace's root (Go's in the source's folder), and libraries
+//! are built first, so that `-Ltarget/targets -lsome` finds `libsome.so`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,11 @@ enum Language {
     C,
     Cpp,
     Rust,
+    Go,
 }
+
+/// Debian's Go.
+const GO: &str = "/usr/lib/go-1.19/bin/go";
 
 /// What a source asks for in its first lines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -119,7 +123,8 @@ impl Target {
             Some("c") => Language::C,
             Some("cpp") => Language::Cpp,
             Some("rs") => Language::Rust,
-            _ => bail!("{} is no C, C++ or Rust source", source.display()),
+            Some("go") => Language::Go,
+            _ => bail!("{} is no C, C++, Rust or Go source", source.display()),
         };
         let stem = source
             .file_stem()
@@ -171,6 +176,7 @@ impl Target {
             Language::C => ("gcc", C_FLAGS),
             Language::Cpp => ("g++", C_FLAGS),
             Language::Rust => ("rustc", RUST_FLAGS),
+            Language::Go => return self.go_command(output),
         };
         let shared: &[&str] = match (self.directives.shared, self.language) {
             (false, _) => &[],
@@ -227,10 +233,31 @@ fn prefix_jemalloc(prefix: &str) -> Result<()> {
     run(command.arg(JEMALLOC).arg(output))
 }
 
+impl Target {
+    /// Go has no home, wants its options first, and all sources in one folder: it runs
+    /// there. Flags may name more sources.
+    fn go_command(&self, output: &Path) -> Command {
+        let folder = folder().join(".go");
+        let mut command = Command::new(GO);
+        let source = self.source.file_name().unwrap_or_default();
+        command
+            .current_dir(self.source.parent().unwrap_or(Path::new(".")))
+            .env("GOCACHE", folder.join("cache"))
+            .env("GOPATH", folder.join("path"))
+            .env("GO111MODULE", "off")
+            .env("CGO_ENABLED", "1")
+            .args(["build", "-o"])
+            .arg(output)
+            .args(&self.directives.flags)
+            .arg(source);
+        command
+    }
+}
+
 /// All targets below a folder, in the order of their names.
 fn find(folder: &Path) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
-    for language in ["c", "cpp", "rust"] {
+    for language in ["c", "cpp", "rust", "go"] {
         let folder = folder.join(language);
         let Ok(entries) = fs::read_dir(&folder) else {
             continue;
@@ -239,10 +266,8 @@ fn find(folder: &Path) -> Result<Vec<Target>> {
             let path = entry
                 .with_context(|| format!("cannot read {}", folder.display()))?
                 .path();
-            let is_source = path
-                .extension()
-                .is_some_and(|end| end == "c" || end == "cpp" || end == "rs");
-            if is_source {
+            let end = path.extension().and_then(|end| end.to_str());
+            if matches!(end, Some("c" | "cpp" | "rs" | "go")) {
                 targets.push(Target::read(&path)?);
             }
         }

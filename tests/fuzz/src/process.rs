@@ -12,6 +12,8 @@ pub mod file;
 pub mod handle;
 #[path = "../../../tracer-user/src/process/maps.rs"]
 pub mod maps;
+#[path = "../../../tracer-user/src/process/pclntab.rs"]
+pub mod pclntab;
 #[path = "../../../tracer-user/src/process/perf_map.rs"]
 pub mod perf_map;
 #[path = "../../../tracer-user/src/process/record.rs"]
@@ -22,6 +24,8 @@ pub mod room;
 pub mod symtab;
 #[path = "../../../tracer-user/src/process/watch.rs"]
 pub mod watch;
+#[path = "../../../tracer-user/src/process/window.rs"]
+pub mod window;
 
 /// Parses a record of any content.
 pub fn record(kind: u32, misc: u16, body: &[u8]) -> Option<watch::CodeEvent> {

@@ -17,6 +17,7 @@ use object::read::{ReadCache, ReadRef};
 use super::symbols::{CodeSections, Place, SymbolTable};
 use crate::process::address::{ElfAddress, FileOffset};
 use crate::process::bytes::{Bytes, Positioned};
+use crate::process::pclntab::{CodePart, Pclntab};
 
 /// Nothing of a file beyond this is read at once: files are made by others, and
 /// a sparse one may claim to be of any size. Symbols are read piece by piece.
@@ -118,6 +119,11 @@ impl ElfImage {
             for place in inner.symbol_tables() {
                 symbols.add_unpacked(&image, &place, &inner.code(), inner.endian);
             }
+        }
+        if headers.named(".symtab").is_none()
+            && let Some((table, text)) = headers.go_functions(bytes)
+        {
+            symbols.add_go(bytes, &table, text);
         }
         symbols.arrange();
         Ok(headers.image(data, symbols))
@@ -221,6 +227,31 @@ impl<'data> Headers<'data> {
     fn unpacked<R: ReadRef<'data>>(&self, data: R) -> Option<Vec<u8>> {
         let packed = self.named(".gnu_debugdata")?;
         unpack(packed.data(self.endian, data).ok()?)
+    }
+
+    /// Go's table of functions, and the address that it counts from. In a file that
+    /// can be anywhere older linkers put it among other data.
+    fn go_functions(&self, bytes: &dyn Bytes) -> Option<(Pclntab, u64)> {
+        let named = [".gopclntab", ".data.rel.ro.gopclntab"];
+        let table = match named.iter().find_map(|name| self.named(name)) {
+            Some(section) => Pclntab::parse(bytes, self.place(section))?,
+            None => {
+                self.named(".go.buildinfo")?;
+                Pclntab::search(bytes, self.place(self.named(".data.rel.ro")?))?
+            }
+        };
+        let segments = self.segments();
+        let code: Vec<CodePart> = segments
+            .iter()
+            .filter(|segment| segment.executable)
+            .map(|segment| CodePart {
+                offset: segment.file.start,
+                address: segment.address,
+                size: segment.file.end - segment.file.start,
+            })
+            .collect();
+        let text = table.text(bytes, &code)?;
+        Some((table, text))
     }
 
     fn build_id<R: ReadRef<'data>>(&self, data: R) -> Option<BuildId> {

@@ -16,6 +16,7 @@ use object::read::elf::Sym;
 
 use crate::process::address::ElfAddress;
 use crate::process::bytes::Bytes;
+use crate::process::pclntab::Pclntab;
 use crate::process::symtab;
 
 /// Functions of a file that are kept: four million take 96 MiB. Chromium has
@@ -143,6 +144,26 @@ impl SymbolTable {
         let names = names.unwrap_or_default();
         self.strings.push(Strings::Unpacked(names.into()));
         self.collect(&image, place, code, endian);
+    }
+
+    /// Adds the functions of Go's own table, whose code begins at `text`.
+    pub(super) fn add_go(&mut self, bytes: &dyn Bytes, table: &Pclntab, text: u64) {
+        self.strings.push(Strings::InFile(table.names()));
+        let strings = self.strings.len() - 1;
+        table.each(bytes, |function| {
+            if self.symbols.len() >= MAX_FUNCTIONS {
+                self.is_cut = true;
+                return ControlFlow::Break(());
+            }
+            let name = NameAt::new(function.name, strings, 0);
+            self.symbols.extend(name.map(|name| Symbol {
+                start: text.saturating_add(function.start.into()),
+                end: text.saturating_add(function.end.into()),
+                name,
+                around: NONE,
+            }));
+            ControlFlow::Continue(())
+        });
     }
 
     /// Makes it ready to be looked up in.

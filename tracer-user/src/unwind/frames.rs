@@ -13,6 +13,7 @@ use tracer_ebpf::rule::Rule;
 
 use super::Segment;
 use super::expression::register;
+use super::go::Go;
 use super::image::Image;
 use super::omitted::Omitted;
 use super::program::{Common, Malformed, Program, Reader, State};
@@ -32,12 +33,12 @@ const MAX_HEAD: u32 = 1024;
 
 /// An entry: the code that it describes, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Frame {
+pub struct Frame {
     start: u64,
     /// Which section counts more.
     section: u8,
-    offset: usize,
-    end: u64,
+    pub offset: usize,
+    pub end: u64,
 }
 
 /// All entries, sorted.
@@ -47,21 +48,28 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Finds the entries for code of these segments.
+    /// Finds the entries for code of these segments. What Go's table says counts
+    /// less than `.eh_frame`, and more than what is for debuggers.
     ///
     /// # Errors
     /// Fails if there are too many.
     pub fn collect(
         sections: &'a [Section<'a>],
+        go: Option<Go<'a>>,
         segments: &[Segment],
         omitted: &mut Omitted,
     ) -> Result<Self> {
         let mut frames = Vec::new();
+        let go = go.map(|go| (None, Box::new(go) as Box<dyn Source>));
+        let of = |kind| move |section: &&Section| section.kind == kind;
+        let read = |section: &'a Section<'a>| (section.count, source(section));
+        let ordered = sections.iter().filter(of(Kind::Eh)).map(read);
+        let ordered = ordered.chain(go);
+        let ordered = ordered.chain(sections.iter().filter(of(Kind::Debug)).map(read));
         let mut sources = Vec::new();
-        for (number, section) in (0..).zip(sections) {
-            let mut source = source(section);
+        for (number, (count, mut source)) in (0..).zip(ordered) {
             let mut outside = 0;
-            source.entries(section.count, omitted, &mut |start, end, offset| {
+            source.entries(count, omitted, &mut |start, end, offset| {
                 if is_inside(segments, start, end) {
                     frames.push(Frame {
                         start,
@@ -133,10 +141,10 @@ fn is_inside(segments: &[Segment], start: u64, end: u64) -> bool {
 
 /// Learns where code begins and ends, and the place of its entry; says
 /// whether to go on.
-type Found<'f> = dyn FnMut(u64, u64, usize) -> bool + 'f;
+pub type Found<'f> = dyn FnMut(u64, u64, usize) -> bool + 'f;
 
 /// A section whose entries can be read.
-trait Source {
+pub trait Source {
     /// Reads all entries, or the first `count` ones.
     fn entries(&mut self, count: Option<u64>, omitted: &mut Omitted, found: &mut Found);
 

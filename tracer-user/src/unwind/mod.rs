@@ -7,6 +7,7 @@
 mod code;
 mod expression;
 mod frames;
+mod go;
 mod image;
 mod landmarks;
 mod omitted;
@@ -23,6 +24,7 @@ use crate::process::bytes::{Bytes, Positioned};
 use crate::process::file::RegularFile;
 use code::Code;
 use frames::Frames;
+use go::Go;
 use image::Image;
 pub use omitted::Omitted;
 use rows::Rows;
@@ -99,10 +101,12 @@ fn build(bytes: &dyn Bytes) -> Result<Option<Table>> {
     };
     let mut omitted = Omitted::default();
     let sections = image.call_frame_sections(&mut omitted)?;
-    if sections.is_empty() {
+    let table = image.go_functions(bytes);
+    let go = table.and_then(|table| Go::new(bytes, table, &image.segments));
+    if sections.is_empty() && go.is_none() {
         return Ok(None);
     }
-    let frames = Frames::collect(&sections, &image.segments, &mut omitted)?;
+    let frames = Frames::collect(&sections, go, &image.segments, &mut omitted)?;
     let code = Code::new(bytes, image.segments.clone(), image.has_text_relocations());
     let mut rows = Rows::new(code, base.0);
     frames.emit(&image, &mut rows, &mut omitted)?;

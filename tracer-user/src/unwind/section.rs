@@ -13,6 +13,8 @@ use object::read::elf::{CompressionHeader, ProgramHeader, SectionHeader};
 
 use super::image::{ENDIAN, Image};
 use super::omitted::Omitted;
+use crate::process::bytes::Bytes;
+use crate::process::pclntab::Pclntab;
 
 /// A larger section, or one that unpacks to more, is not read: that of the
 /// largest library at hand (`librustc_driver`) has 6 MB, Chromium's some 30.
@@ -112,6 +114,18 @@ impl<'a> Image<'a> {
             bases: bases.set_eh_frame(address),
             count: Some(fde_count(self.at(header.p_vaddr(ENDIAN), 12)?)?),
         })
+    }
+
+    /// Go's table of functions. In a file that can be anywhere older linkers put it
+    /// among other data.
+    pub fn go_functions(&self, bytes: &dyn Bytes) -> Option<Pclntab> {
+        let place = |name: &[u8]| self.section(name)?.file_range(ENDIAN);
+        let range = |(start, size): (u64, u64)| start..start.saturating_add(size);
+        if let Some(named) = place(b".gopclntab").or_else(|| place(b".data.rel.ro.gopclntab")) {
+            return Pclntab::parse(bytes, range(named));
+        }
+        self.section(b".go.buildinfo")?;
+        Pclntab::search(bytes, range(place(b".data.rel.ro")?))
     }
 
     fn debug_frame(&self) -> Result<Option<Section<'a>>> {

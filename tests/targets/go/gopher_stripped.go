@@ -1,0 +1,2 @@
+// flags: -ldflags=-s gopher.go
+package main
