@@ -6,6 +6,8 @@ pub mod address;
 pub mod bytes;
 #[path = "../../../tracer-user/src/process/clock.rs"]
 pub mod clock;
+#[path = "../../../tracer-user/src/process/debug_file.rs"]
+pub mod debug_file;
 #[path = "../../../tracer-user/src/process/file.rs"]
 pub mod file;
 #[path = "../../../tracer-user/src/process/handle.rs"]

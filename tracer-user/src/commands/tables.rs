@@ -38,7 +38,7 @@ pub fn run(args: &TablesArgs) -> Result<ExitCode> {
 
 fn describe(files: &mut ModuleFiles, path: &Path, room: u32) -> Result<String> {
     let file = files.open_path(path)?;
-    Ok(match build(&file)? {
+    Ok(match build(&file, path)? {
         Some((table, time)) => line(&table, time, room),
         None => "it has no unwind information".to_owned(),
     })
@@ -46,12 +46,12 @@ fn describe(files: &mut ModuleFiles, path: &Path, room: u32) -> Result<String> {
 
 /// The table and the least time that it took to build; `None` if the file has
 /// no call frame information.
-fn build(file: &ModuleFile) -> Result<Option<(Table, Duration)>> {
+fn build(file: &ModuleFile, path: &Path) -> Result<Option<(Table, Duration)>> {
     let mut least = Duration::MAX;
     let mut last = None;
     for _ in 0..BUILDS {
         let begin = Instant::now();
-        last = Table::read(&file.content)?;
+        last = Table::read(&file.content, path)?;
         least = least.min(begin.elapsed());
     }
     Ok(last.map(|table| (table, least)))

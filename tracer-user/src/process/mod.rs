@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod cgroup;
 pub mod clock;
 pub mod code;
+pub mod debug_file;
 pub mod file;
 pub mod free_lists;
 pub mod handle;

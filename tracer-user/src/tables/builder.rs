@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -34,9 +35,15 @@ pub struct Built {
     pub time: Duration,
 }
 
+/// A file whose table is wanted, and where its process sees it.
+struct Job {
+    file: Arc<ModuleFile>,
+    path: PathBuf,
+}
+
 /// The threads that build.
 pub struct Builder {
-    jobs: Sender<Arc<ModuleFile>>,
+    jobs: Sender<Job>,
     done: Receiver<Built>,
     outstanding: usize,
     names: HashMap<FileId, String>,
@@ -53,7 +60,7 @@ impl Builder {
     pub fn start() -> Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let news = Arc::new(eventfd(0, flags).context("cannot make an eventfd")?);
-        let (jobs, queue) = channel::<Arc<ModuleFile>>();
+        let (jobs, queue) = channel::<Job>();
         let (finished, done) = sync_channel(MAX_WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -90,8 +97,13 @@ impl Builder {
         if self.names.contains_key(&file.mapped) {
             return;
         }
-        self.names.insert(file.mapped, name());
-        if self.jobs.send(Arc::clone(file)).is_ok() {
+        let name = name();
+        let job = Job {
+            file: Arc::clone(file),
+            path: PathBuf::from(&name),
+        };
+        self.names.insert(file.mapped, name);
+        if self.jobs.send(job).is_ok() {
             self.outstanding += 1;
         }
     }
@@ -138,17 +150,17 @@ impl Builder {
 
 /// Reads files that are open already, and that anybody may have made: so
 /// without any capability, or not at all.
-fn work(queue: &Mutex<Receiver<Arc<ModuleFile>>>, finished: &SyncSender<Built>, news: &OwnedFd) {
+fn work(queue: &Mutex<Receiver<Job>>, finished: &SyncSender<Built>, news: &OwnedFd) {
     let refused = Phase::Parsing.enter().err();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(file) = job else {
+        let Ok(Job { file, path }) = job else {
             return;
         };
         let begin = Instant::now();
         let table = match &refused {
             Some(error) => Err(format!("cannot give up capabilities: {error}")),
-            None => Table::read(&file.content).map_err(|error| format!("{error:#}")),
+            None => Table::read(&file.content, &path).map_err(|error| format!("{error:#}")),
         };
         let built = Built {
             file,

@@ -13,6 +13,7 @@ use tracer_ebpf::rule::Rule;
 
 use super::Segment;
 use super::expression::register;
+use super::framed::Framed;
 use super::go::Go;
 use super::image::Image;
 use super::omitted::Omitted;
@@ -22,6 +23,9 @@ use super::section::{Kind, Section};
 
 /// A file with more entries is refused: Chromium has a million.
 const MAX_ENTRIES: usize = 4 << 20;
+
+/// More functions that only symbols tell of are not looked at: node has some 3,000.
+const MAX_FRAMED: usize = 1 << 18;
 
 /// Entries may share this many heads (CIEs): entries with others are
 /// malformed. Linkers leave a handful, but each object file may bring one to
@@ -34,7 +38,7 @@ const MAX_HEAD: u32 = 1024;
 /// An entry: the code that it describes, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frame {
-    start: u64,
+    pub start: u64,
     /// Which section counts more.
     section: u8,
     pub offset: usize,
@@ -59,38 +63,123 @@ impl<'a> Frames<'a> {
         segments: &[Segment],
         omitted: &mut Omitted,
     ) -> Result<Self> {
-        let mut frames = Vec::new();
-        let go = go.map(|go| (None, Box::new(go) as Box<dyn Source>));
-        let of = |kind| move |section: &&Section| section.kind == kind;
-        let read = |section: &'a Section<'a>| (section.count, source(section));
-        let ordered = sections.iter().filter(of(Kind::Eh)).map(read);
-        let ordered = ordered.chain(go);
-        let ordered = ordered.chain(sections.iter().filter(of(Kind::Debug)).map(read));
-        let mut sources = Vec::new();
-        for (number, (count, mut source)) in (0..).zip(ordered) {
-            let mut outside = 0;
-            source.entries(count, omitted, &mut |start, end, offset| {
-                if is_inside(segments, start, end) {
-                    frames.push(Frame {
-                        start,
-                        section: number,
-                        offset,
-                        end,
-                    });
-                } else {
-                    outside += 1;
-                }
-                frames.len() <= MAX_ENTRIES
-            });
-            omitted.outside += outside;
-            sources.push(source);
+        let mut frames = Frames {
+            frames: Vec::new(),
+            sources: Vec::new(),
+        };
+        for section in sections.iter().filter(|section| section.kind == Kind::Eh) {
+            frames.add(source(section), section.count, segments, omitted);
         }
+        if let Some(go) = go {
+            frames.add(Box::new(go), None, segments, omitted);
+        }
+        for section in sections
+            .iter()
+            .filter(|section| section.kind == Kind::Debug)
+        {
+            frames.add(source(section), section.count, segments, omitted);
+        }
+        frames.arrange()?;
+        Ok(frames)
+    }
+
+    /// Adds what a section says that counts less than all others.
+    ///
+    /// # Errors
+    /// See [`collect`](Self::collect).
+    pub fn add_section(
+        &mut self,
+        section: &'a Section<'a>,
+        segments: &[Segment],
+        omitted: &mut Omitted,
+    ) -> Result<()> {
+        self.add(source(section), section.count, segments, omitted);
+        self.arrange()
+    }
+
+    fn add(
+        &mut self,
+        mut source: Box<dyn Source + 'a>,
+        count: Option<u64>,
+        segments: &[Segment],
+        omitted: &mut Omitted,
+    ) {
+        let section = self.next_section();
+        let mut outside = 0;
+        source.entries(count, omitted, &mut |start, end, offset| {
+            if is_inside(segments, start, end) {
+                self.frames.push(Frame {
+                    start,
+                    section,
+                    offset,
+                    end,
+                });
+            } else {
+                outside += 1;
+            }
+            self.frames.len() <= MAX_ENTRIES
+        });
+        omitted.outside += outside;
+        self.sources.push(source);
+    }
+
+    /// The number of the next source: there are five at most.
+    fn next_section(&self) -> u8 {
+        u8::try_from(self.sources.len()).unwrap_or(u8::MAX)
+    }
+
+    fn arrange(&mut self) -> Result<()> {
         ensure!(
-            frames.len() <= MAX_ENTRIES,
+            self.frames.len() <= MAX_ENTRIES,
             "it describes more than {MAX_ENTRIES} functions"
         );
-        frames.sort_unstable();
-        Ok(Frames { frames, sources })
+        self.frames.sort_unstable();
+        Ok(())
+    }
+
+    /// Adds functions that nothing describes yet.
+    pub fn add_framed(&mut self, mut framed: Framed<'a>, segments: &[Segment]) {
+        let section = self.next_section();
+        let mut more = Vec::new();
+        framed.entries(None, &mut Omitted::default(), &mut |start, end, offset| {
+            if is_inside(segments, start, end) && self.is_free(start, end) {
+                more.push(Frame {
+                    start,
+                    section,
+                    offset,
+                    end,
+                });
+            }
+            more.len() < MAX_FRAMED
+        });
+        self.frames.append(&mut more);
+        self.frames.sort_unstable();
+        self.sources.push(Box::new(framed));
+    }
+
+    /// Whether no entry begins in this code, or reaches into it.
+    fn is_free(&self, start: u64, end: u64) -> bool {
+        let before = self.frames.partition_point(|frame| frame.start < end);
+        let last = before
+            .checked_sub(1)
+            .and_then(|index| self.frames.get(index));
+        last.is_none_or(|frame| frame.end <= start)
+    }
+
+    /// Whether nothing was found that could tell of any code.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// Bytes of code that entries describe.
+    pub fn described(&self) -> u64 {
+        let mut reached = 0;
+        let described = self.frames.iter().map(|frame| {
+            let from = frame.start.max(reached);
+            reached = reached.max(frame.end);
+            frame.end.saturating_sub(from)
+        });
+        described.sum()
     }
 
     /// Turns all entries, and what is between them, into rows.
@@ -103,15 +192,17 @@ impl<'a> Frames<'a> {
             mut sources,
         } = self;
         let mut frames = frames.into_iter().peekable();
+        let mut section = None;
         for segment in &image.segments {
             let mut at = segment.address.0;
             while let Some(frame) = frames.next_if(|frame| frame.start < segment.end()) {
-                if frame.start < at {
-                    omitted.overlapping += 1;
-                }
+                // Another section may well describe the same.
+                let overlaps = frame.start < at && section == Some(frame.section);
+                omitted.overlapping += u64::from(overlaps);
                 if frame.end <= at {
                     continue;
                 }
+                section = Some(frame.section);
                 let (last, from) = (at, frame.start.max(at));
                 at = frame.end;
                 if rows.starts_context(&(frame.start..frame.end)) {

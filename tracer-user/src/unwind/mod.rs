@@ -6,6 +6,7 @@
 
 mod code;
 mod expression;
+mod framed;
 mod frames;
 mod go;
 mod image;
@@ -14,6 +15,9 @@ mod omitted;
 mod program;
 mod rows;
 mod section;
+mod separate;
+
+use std::path::Path;
 
 use anyhow::Result;
 use object::ReadCache;
@@ -23,11 +27,13 @@ use crate::process::address::{ElfAddress, FileOffset};
 use crate::process::bytes::{Bytes, Positioned};
 use crate::process::file::RegularFile;
 use code::Code;
+use framed::Framed;
 use frames::Frames;
 use go::Go;
 use image::Image;
 pub use omitted::Omitted;
 use rows::Rows;
+use section::Section;
 
 /// A module's unwind table.
 #[derive(Debug)]
@@ -75,13 +81,14 @@ pub struct RuleRow {
 
 impl Table {
     /// Reads the table of an open file; `None` if the file has no call frame
-    /// information at all.
+    /// information at all. What it lacks may be in its debug file, which is found by
+    /// `path`.
     ///
     /// # Errors
     /// Fails if it is not a readable 64-bit ELF file for x86-64, or beyond
     /// the limits. The error does not name the file.
-    pub fn read(file: &RegularFile) -> Result<Option<Self>> {
-        build(file)
+    pub fn read(file: &RegularFile, path: &Path) -> Result<Option<Self>> {
+        build(file, |image| separate::find(image, file, path))
     }
 
     /// The same for a file in memory.
@@ -89,25 +96,40 @@ impl Table {
     /// # Errors
     /// See [`read`](Self::read).
     pub fn parse(image: &[u8]) -> Result<Option<Self>> {
-        build(&image)
+        build(&image, |_| None)
     }
 }
 
-fn build(bytes: &dyn Bytes) -> Result<Option<Table>> {
+fn build(
+    bytes: &dyn Bytes,
+    separate: impl FnOnce(&Image) -> Option<Section<'static>>,
+) -> Result<Option<Table>> {
     let cache = ReadCache::new(Positioned::new(bytes));
     let image = Image::parse(&cache)?;
     let Some(base) = image.base() else {
         return Ok(None);
     };
+    let segments = &image.segments;
     let mut omitted = Omitted::default();
     let sections = image.call_frame_sections(&mut omitted)?;
     let table = image.go_functions(bytes);
-    let go = table.and_then(|table| Go::new(bytes, table, &image.segments));
-    if sections.is_empty() && go.is_none() {
+    let go = table.and_then(|table| Go::new(bytes, table, segments));
+    let code: u64 = segments.iter().map(|segment| segment.size).sum();
+    let moved;
+    let mut frames = Frames::collect(&sections, go, segments, &mut omitted)?;
+    if frames.described() < code / 2 {
+        moved = separate(&image);
+        if let Some(section) = &moved {
+            frames.add_section(section, segments, &mut omitted)?;
+        }
+    }
+    if frames.is_empty() {
         return Ok(None);
     }
-    let frames = Frames::collect(&sections, go, &image.segments, &mut omitted)?;
-    let code = Code::new(bytes, image.segments.clone(), image.has_text_relocations());
+    if let Some(framed) = Framed::new(bytes, &image, segments) {
+        frames.add_framed(framed, segments);
+    }
+    let code = Code::new(bytes, segments.clone(), image.has_text_relocations());
     let mut rows = Rows::new(code, base.0);
     frames.emit(&image, &mut rows, &mut omitted)?;
     let (returns, full) = rows.finish();

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use flate2::read::ZlibDecoder;
@@ -40,6 +41,16 @@ pub struct Section<'a> {
     pub bases: BaseAddresses,
     /// How many functions it describes, if its length is not known.
     pub count: Option<u64>,
+}
+
+impl Section<'_> {
+    /// The same, apart from the file.
+    pub fn into_owned(self) -> Section<'static> {
+        Section {
+            data: Cow::Owned(self.data.into_owned()),
+            ..self
+        }
+    }
 }
 
 impl<'a> Image<'a> {
@@ -128,7 +139,37 @@ impl<'a> Image<'a> {
         Pclntab::search(bytes, range(place(b".data.rel.ro")?))
     }
 
-    fn debug_frame(&self) -> Result<Option<Section<'a>>> {
+    /// The name of the file that debug information was moved to, and its checksum.
+    pub fn debug_link(&self, limit: u64) -> Option<(Vec<u8>, u32)> {
+        let header = self.section(b".gnu_debuglink")?;
+        if header.sh_size(ENDIAN) > limit {
+            return None;
+        }
+        let link = header.data(ENDIAN, self.data).ok()?;
+        let end = memchr::memchr(0, link)?;
+        let crc = link.get((end + 1).next_multiple_of(4)..)?.first_chunk()?;
+        Some((link[..end].to_vec(), u32::from_le_bytes(*crc)))
+    }
+
+    /// Where symbols and their names are in the file: all, or those for others.
+    pub fn symbols(&self) -> Option<(Range<u64>, Range<u64>)> {
+        let place = |header: &SectionHeader64<_>| {
+            let (start, size) = header.file_range(ENDIAN)?;
+            Some(start..start.checked_add(size)?)
+        };
+        let table = self
+            .section(b".symtab")
+            .or_else(|| self.section(b".dynsym"))?;
+        let names = object::SectionIndex(table.sh_link(ENDIAN) as usize);
+        let names = self.sections.section(names).ok()?;
+        Some((place(table)?, place(names)?))
+    }
+
+    /// `.debug_frame`, unpacked.
+    ///
+    /// # Errors
+    /// It is too large, or packed in an unknown way.
+    pub fn debug_frame(&self) -> Result<Option<Section<'a>>> {
         let Some(header) = self.section(b".debug_frame") else {
             return Ok(None);
         };

@@ -1,6 +1,8 @@
 //! Rows against gimli's own evaluation, and pruned rows against whole ones at
 //! every call that a disassembler finds.
 
+use std::path::Path;
+
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, EhFrame, EhFrameHdr, LittleEndian, RegisterRule,
     UnwindContext, UnwindSection,
@@ -194,7 +196,7 @@ fn however_a_file_is_read_it_says_the_same() {
     let in_memory = Table::parse(&image).unwrap().unwrap();
     let located = openat(CWD, &path, OFlags::PATH, Mode::empty()).unwrap();
     let file = RegularFile::open(&located).unwrap();
-    let read = Table::read(&file).unwrap().unwrap();
+    let read = Table::read(&file, Path::new(&path)).unwrap().unwrap();
     assert_eq!(read.full, in_memory.full);
     assert_eq!(read.returns, in_memory.returns);
     assert_eq!(read.segments, in_memory.segments);

@@ -109,7 +109,7 @@ impl Tables {
         let tables = paths.map(|path| {
             let located = openat(CWD, path, OFlags::PATH, Mode::empty()).unwrap();
             let file = RegularFile::open(&located).unwrap();
-            (path.to_owned(), Table::read(&file).unwrap().unwrap())
+            (path.to_owned(), Table::read(&file, path).unwrap().unwrap())
         });
         Tables {
             tables: tables.collect(),

@@ -1,0 +1,131 @@
+//! Code that the file itself does not describe: what a debug file or frame pointers
+//! tell, and where a stack ends if nothing does.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::{Target, Tracer, View, target_path};
+
+/// Runs commands of a target.
+fn trace(target: &mut Target, commands: &[&str]) -> Result<View> {
+    let tracer = Tracer::record(target.pid, &[])?;
+    let truths = commands
+        .iter()
+        .map(|command| target.command(command))
+        .collect::<Result<Vec<_>>>()?;
+    let report = tracer.stop()?.report()?;
+    for truth in truths {
+        report.sites_agree_with(&truth)?;
+    }
+    Ok(report)
+}
+
+/// The functions of the only path with blocks of a size, the innermost first, without
+/// libc's; and why there are no more.
+fn path(report: &View, size: u64) -> Result<(Vec<String>, String)> {
+    let mut sites = report
+        .sites
+        .iter()
+        .filter(|site| site.allocated_bytes == site.allocated_count * size);
+    let site = sites.next().context("no path")?;
+    ensure!(sites.next().is_none(), "several paths");
+    let own = site.frames.iter().rev().filter(|frame| {
+        let module = frame.module.as_deref().unwrap_or_default();
+        !frame.inlined && !module.contains("libc")
+    });
+    let names = own.map(|frame| frame.function.as_deref().unwrap_or("?").to_owned());
+    let end = serde_json::to_value(site.stack_end)?;
+    Ok((names.collect(), end.as_str().context("no end")?.to_owned()))
+}
+
+/// A path begins with these functions, and ends so. A whole one has the program's start.
+fn check(report: &View, size: u64, innermost: &[&str], expected_end: &str) -> Result<()> {
+    let (names, end) = path(report, size)?;
+    assert_eq!(end, expected_end, "{names:?}");
+    ensure!(names.len() >= innermost.len(), "{names:?}");
+    assert_eq!(names[..innermost.len()], *innermost, "{names:?}");
+    let last = names.last().map(String::as_str);
+    let expected_last = match end.starts_with("start") {
+        true => Some("_start"),
+        false => innermost.last().copied(),
+    };
+    assert_eq!(last, expected_last, "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn a_function_that_keeps_a_frame_pointer_is_passed() -> Result<()> {
+    let mut target = Target::start("framed")?;
+    let report = trace(&mut target, &["framed", "built_in"])?;
+    let framed = ["take_framed", "asm_framed", "framed"];
+    check(&report, 1009, &framed, "start_by_frame_pointers")?;
+    // The one that shares the frame of another hides it.
+    let built_in = ["take_built_in", "Builtins_Handler", "built_in"];
+    check(&report, 2003, &built_in, "start_by_frame_pointers")
+}
+
+#[test]
+fn a_stack_ends_in_a_function_without_one() -> Result<()> {
+    let mut target = Target::start("framed")?;
+    let report = trace(&mut target, &["others"])?;
+    check(
+        &report,
+        3001,
+        &["take_frameless", "asm_frameless"],
+        "no_row",
+    )?;
+    check(&report, 4001, &["take_busy", "asm_busy"], "no_row")
+}
+
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(program);
+    let status = command.current_dir(folder).args(arguments).status()?;
+    ensure!(status.success(), "{program} {arguments:?}: {status}");
+    Ok(())
+}
+
+/// The path of `nested`, recursion and all.
+const NESTED: [&str; 6] = ["take", "inner", "inner", "inner", "inner", "nested"];
+
+#[test]
+fn call_frame_information_for_debuggers_is_enough() -> Result<()> {
+    let report = trace(&mut Target::start("undescribed")?, &["nested"])?;
+    check(&report, 1009, &NESTED, "start")
+}
+
+#[test]
+fn a_debug_file_tells_what_the_program_does_not() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("undescribed");
+    std::fs::copy(target_path("undescribed")?, &program)?;
+    let debug = "undescribed.debug";
+    run(
+        folder.path(),
+        "objcopy",
+        &["--only-keep-debug", "undescribed", debug],
+    )?;
+    let link = format!("--add-gnu-debuglink={debug}");
+    run(
+        folder.path(),
+        "objcopy",
+        &["--strip-debug", &link, "undescribed"],
+    )?;
+    std::fs::create_dir(folder.path().join(".debug"))?;
+    std::fs::rename(
+        folder.path().join(debug),
+        folder.path().join(".debug").join(debug),
+    )?;
+    let report = trace(&mut Target::start_at(&program)?, &["nested"])?;
+    check(&report, 1009, &NESTED, "start")?;
+    // A file of the same name that is not its own is not believed.
+    run(
+        folder.path(),
+        "objcopy",
+        &["--only-keep-debug", "/bin/true", ".debug/undescribed.debug"],
+    )?;
+    let mut target = Target::start_at(&program)?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("nested")?;
+    check(&tracer.stop()?.report()?, 1009, &["take"], "no_row")
+}
