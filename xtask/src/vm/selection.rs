@@ -187,6 +187,9 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // gdb stops at each allocation, and takes its time: a small one.
     ("stacks", Choice::Only(&["coroutines_and_assembly"])),
+    // From one stack to another and back, twice.
+    ("goroutines", Choice::Only(&["callbacks_within_callbacks"])),
+    ("undescribed", Choice::Only(&[])),
     (
         "stress",
         Choice::Only(&[
