@@ -12,6 +12,7 @@ pub mod json;
 pub mod long_names;
 pub mod names;
 pub mod output;
+pub mod pool;
 pub mod pprof;
 pub mod shape;
 pub mod text;

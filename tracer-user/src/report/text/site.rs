@@ -7,7 +7,7 @@ use super::table::{Cell, Row, Table};
 use super::{balance, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
-use crate::report::{names, units};
+use crate::report::{names, pool, units};
 
 /// Adds the top rows and what they leave out.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
@@ -201,6 +201,9 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
         );
     }
+    notes.extend(pool::refilled(site).map(|pool| {
+        format!("more memory for {pool}: whoever makes it grow need not be who leaks from it")
+    }));
     notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
