@@ -195,7 +195,12 @@ impl View {
     /// # Errors
     /// They differ; the message has both and the whole table.
     pub fn has_nothing_but(&self, truth: &Truth) -> Result<()> {
-        for kind in [MemoryKind::Heap, MemoryKind::Mapping] {
+        for kind in [
+            MemoryKind::Heap,
+            MemoryKind::Mapping,
+            MemoryKind::FileMapping,
+            MemoryKind::ThreadStack,
+        ] {
             let entries = || truth.sites.iter().filter(|entry| entry.kind == kind);
             let real = entries()
                 .map(TruthEntry::sums)

@@ -75,7 +75,7 @@ fn shared_anonymous_mappings_are_counted() -> Result<()> {
 }
 
 #[test]
-fn file_mappings_are_not_counted() -> Result<()> {
+fn file_mappings_are_counted_apart() -> Result<()> {
     agrees("map_file").map(drop)
 }
 

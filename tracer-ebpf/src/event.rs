@@ -5,8 +5,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// `mmap` returned an address: `address`, `length`, `site`; `flags` are
-    /// mmap's. Sent for anonymous mappings and for `MAP_FIXED` ones.
+    /// `mmap` returned an address, or `brk` moved up: `address`, `length`, `site`;
+    /// `flags` are mmap's. Sent without a site for code that is mapped at an
+    /// address of the program's choice.
     Map = 1,
     /// `munmap` was entered: `address`, `length`.
     UnmapEnter = 2,
@@ -33,6 +34,21 @@ pub enum EventKind {
     Exit = 9,
     /// `image` belongs to the group of processes `other`.
     Group = 10,
+    /// `mmap` reserved addresses, which is no memory yet: `address`, `length`.
+    Reserve = 11,
+    /// `mprotect` made a range accessible: `address`, `length`, `site`.
+    Commit = 12,
+    /// `shmat` attached a segment, of a length that is not told: `address`,
+    /// `site`.
+    Attach = 13,
+    /// `shmdt` was entered: `address`. Its return is an
+    /// [`EventKind::UnmapReturn`].
+    DetachEnter = 14,
+    /// The thread `thread` was born: `address` is the top of its stack, `site`
+    /// who started it, and `other` where the kernel writes 0 when it ends, or 0.
+    ThreadBorn = 15,
+    /// The thread `thread` ends, and its process does not end with it.
+    ThreadEnded = 16,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.
@@ -45,6 +61,8 @@ pub const MAP_FIXED: u64 = 0x10;
 pub const MAP_NORESERVE: u64 = 0x4000;
 /// mmap's flag for an exact address, failing if something is there.
 pub const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+/// mmap's and mprotect's permission to execute.
+pub const PROT_EXEC: u64 = 4;
 /// mremap's flag to leave the old range mapped (and empty).
 pub const MREMAP_DONTUNMAP: u64 = 4;
 

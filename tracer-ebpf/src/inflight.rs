@@ -132,6 +132,7 @@ pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
         (*thread).call.function = 0;
         (*thread).handle.slot = 0;
         (*thread).start.slot = 0;
+        (*thread).clone.stack = 0;
     }
 }
 

@@ -17,6 +17,9 @@ pub const MAX_THREADS: u32 = 32_768;
 /// Traced processes, including followed children.
 pub const MAX_PROCESSES: u32 = 16_384;
 
+/// Images that have reserved addresses for memory that they make later.
+pub const MAX_RESERVERS: u32 = 4096;
+
 /// Bytes of the ring buffer for mapping and lifecycle events.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
 

@@ -34,17 +34,22 @@ mod maps;
 mod read;
 mod returned;
 mod started;
+mod syscalls;
 mod unwind;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
-use aya_ebpf::macros::{raw_tracepoint, uprobe, uretprobe};
+use aya_ebpf::macros::{fentry, fexit, raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::programs::tracing::StackIdContext;
-use aya_ebpf::programs::{ProbeContext, RawTracePointContext, RetProbeContext};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+};
 use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::held;
 use tracer_ebpf::volatile::opaque;
+
+use crate::syscalls::UserRegisters;
 
 /// Asks for the stack of the program, not of the kernel.
 const BPF_F_USER_STACK: u64 = 1 << 8;
@@ -419,6 +424,52 @@ fn uf_exit(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 fn uf_unmapped(context: RawTracePointContext) -> i32 {
     code::unmapped_area(&context);
+    0
+}
+
+/// Defines a program at the entry of a system call in the kernel.
+macro_rules! system_call {
+    ($name:ident, $entered:ident) => {
+        #[fentry]
+        fn $name(context: FEntryContext) -> i32 {
+            syscalls::$entered(&UserRegisters(context.arg(0)));
+            0
+        }
+    };
+    ($name:ident, $returned:ident, result) => {
+        #[fexit]
+        fn $name(context: FExitContext) -> i32 {
+            syscalls::$returned(&UserRegisters(context.arg(0)), context.arg(1));
+            0
+        }
+    };
+}
+
+system_call!(uf_mmap_x, mmap_returned, result);
+system_call!(uf_munmap_e, munmap_entered);
+system_call!(uf_munmap_x, munmap_returned, result);
+system_call!(uf_mremap_e, mremap_entered);
+system_call!(uf_mremap_x, mremap_returned, result);
+system_call!(uf_brk_e, brk_entered);
+system_call!(uf_brk_x, brk_returned, result);
+system_call!(uf_mprotect_x, mprotect_returned, result);
+system_call!(uf_shmat_x, shmat_returned, result);
+system_call!(uf_shmdt_e, shmdt_entered);
+system_call!(uf_shmdt_x, munmap_returned, result);
+system_call!(uf_clone_e, clone_entered);
+system_call!(uf_clone3_e, clone3_entered);
+
+/// Any system call of any process, where programs cannot be at the kernel's own
+/// functions.
+#[raw_tracepoint]
+fn uf_sys_enter(context: RawTracePointContext) -> i32 {
+    syscalls::entered(&UserRegisters(context.arg(0)), context.arg(1));
+    0
+}
+
+#[raw_tracepoint]
+fn uf_sys_exit(context: RawTracePointContext) -> i32 {
+    syscalls::returned(&UserRegisters(context.arg(0)), context.arg(1));
     0
 }
 

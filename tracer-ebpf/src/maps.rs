@@ -14,8 +14,8 @@ use tracer_ebpf::held;
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
-    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES,
-    MAX_THREADS, PROBE_RING_BYTES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RESERVERS,
+    MAX_RULES, MAX_SPACES, MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
@@ -67,7 +67,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         device: 0,
         program: 0,
     },
-    padding: 0,
+    mm_brk: 0,
     task_ptrace: 0,
     task_parent: 0,
     task_blocked: 0,
@@ -259,6 +259,11 @@ pub(crate) static TOLD: RingBuf = RingBuf::with_byte_size(PROBE_RING_BYTES, 0);
 /// What JVMs tell of compiled code, which comes in bursts.
 #[map]
 pub(crate) static COMPILED: RingBuf = RingBuf::with_byte_size(CODE_RING_BYTES, 0);
+
+/// Images that have reserved addresses without memory, which `mprotect` may make
+/// accessible.
+#[map]
+pub(crate) static RESERVERS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_RESERVERS, 0);
 
 /// Whether events count now.
 #[inline(always)]

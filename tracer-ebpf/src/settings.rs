@@ -48,8 +48,9 @@ pub struct Settings {
     pub by_program: u32,
     /// Where the kernel tells which file is mapped.
     pub mapped: Mapped,
-    /// Always zero.
-    pub padding: u32,
+    /// Offset of `brk` (where the heap ends that it moves) in the kernel's
+    /// `mm_struct`.
+    pub mm_brk: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.

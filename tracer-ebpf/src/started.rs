@@ -1,4 +1,4 @@
-//! Java threads: who starts them, and that they end.
+//! Threads: who starts them, and that they end.
 //!
 //! `JVM_StartThread` makes the native thread within itself, so the next thread
 //! that is born to its caller is the one.
@@ -13,6 +13,7 @@ use crate::handle;
 use crate::inflight;
 use crate::maps;
 use crate::read::kernel;
+use crate::syscalls;
 
 /// `SIGNAL_GROUP_EXIT` of the kernel's `signal_struct`: the whole process ends.
 pub(crate) const GROUP_EXIT: u32 = 4;
@@ -47,15 +48,22 @@ pub(crate) fn born(task: u64) {
         return;
     };
     // SAFETY: the thread's own record.
-    let (start, image) = unsafe {
-        let start = (*thread).start;
+    let (start, clone, image) = unsafe {
+        let (start, clone) = ((*thread).start, (*thread).clone);
         (*thread).start.slot = 0;
-        (start, (*thread).image)
+        (*thread).clone.stack = 0;
+        (start, clone, (*thread).image)
     };
-    if start.slot == 0 {
+    if start.slot == 0 && clone.stack == 0 {
         return;
     }
-    if let Some(id) = kernel::<u32>(task + u64::from(maps::setting!(task_pid))) {
+    let Some(id) = kernel::<u32>(task + u64::from(maps::setting!(task_pid))) else {
+        return;
+    };
+    if clone.stack != 0 {
+        syscalls::thread_born(&clone, id, image);
+    }
+    if start.slot != 0 {
         let address = block::thread(id);
         handle::made_at(&start, BlockKey { address, image });
     }
@@ -76,6 +84,7 @@ pub(crate) fn ended() {
         address: block::thread(id as u32),
         image: process.image,
     });
+    syscalls::thread_ended(id as u32, process.image);
 }
 
 #[inline(always)]

@@ -78,6 +78,10 @@ pub struct Thread {
     pub handle: Making,
     /// The start of a JVM's thread that has not returned yet.
     pub start: Making,
+    /// The start of a thread of any kind, until that is born.
+    pub clone: Cloning,
+    /// Where the heap that `brk` moves ended when `brk` was entered.
+    pub brk: u64,
     /// The group of processes that its process belongs to.
     pub group: u64,
     /// See [`Process::last_fork`].
@@ -121,16 +125,24 @@ pub struct InFlight {
     pub handle: Making,
     /// The start of a JVM's thread that has not returned yet.
     pub start: Making,
-    rest: [u8; size_of::<Thread>() - 16 - size_of::<Call>() - 2 * size_of::<Making>()],
+    /// The start of a thread of any kind, until that is born.
+    pub clone: Cloning,
+    rest: [u8; size_of::<Thread>()
+        - 16
+        - size_of::<Call>()
+        - 2 * size_of::<Making>()
+        - size_of::<Cloning>()],
 }
 
-// SAFETY: repr(C), u64, a Call, two Makings and bytes, no padding, any bits valid.
+// SAFETY: repr(C), u64, a Call, two Makings, a Cloning and bytes, no padding, any bits
+// valid.
 unsafe impl crate::Record for InFlight {}
 
 const _: () = assert!(
     size_of::<InFlight>() == size_of::<Thread>()
         && core::mem::offset_of!(InFlight, call) == core::mem::offset_of!(Thread, call)
-        && core::mem::offset_of!(InFlight, start) == core::mem::offset_of!(Thread, start),
+        && core::mem::offset_of!(InFlight, start) == core::mem::offset_of!(Thread, start)
+        && core::mem::offset_of!(InFlight, clone) == core::mem::offset_of!(Thread, clone),
     "user space reads the beginning of a record"
 );
 
@@ -155,6 +167,7 @@ impl InFlight {
             (call.function != 0 && call.old_address != 0).then_some(call.old.site),
             (self.handle.slot != 0).then_some(self.handle.site),
             (self.start.slot != 0).then_some(self.start.site),
+            (self.clone.stack != 0).then_some(self.clone.site),
         ];
         calls.into_iter().flatten().filter(|site| *site != NO_SITE)
     }
@@ -194,6 +207,21 @@ impl Making {
     pub const fn ends(&self, stack: u64) -> bool {
         self.slot != 0 && self.slot.wrapping_add(8) == stack
     }
+}
+
+/// A thread that is about to be made.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Cloning {
+    /// Top of the stack that it gets; 0 if none is made.
+    pub stack: u64,
+    /// Where the kernel will write 0 when it ends (`CLONE_CHILD_CLEARTID`), or 0.
+    pub cleared: u64,
+    /// Index of the site, [`crate::site::NO_SITE`] if it is not known, or
+    /// [`crate::site::LOST_SITE`].
+    pub site: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// A probed instruction and its word. An address space that has a number does not

@@ -58,6 +58,21 @@ pub(crate) unsafe fn capture(
         }
     };
     // SAFETY: the caller's record.
+    unsafe { capture_at(registers, place, first, thread) }
+}
+
+/// The same by registers that were read.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn capture_at(
+    registers: Registers,
+    place: Place,
+    first: u64,
+    thread: *mut Thread,
+) -> Walk {
+    // SAFETY: the caller's record.
     let (image, group) = unsafe { ((*thread).image, (*thread).group) };
     // SAFETY: a live map value.
     let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });

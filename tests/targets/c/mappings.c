@@ -63,6 +63,7 @@ SITE static void map_file(void) {
     close(file);
     MAP(PAGES(11));
     truth_whole_mapping("map_file", PAGES(11), 1, 0);
+    truth_mapped_file("map_file", PAGES(2), 2, 1);
 }
 
 SITE static void map_fails(void) {
@@ -228,6 +229,7 @@ SITE static void map_file_over_own(void) {
     must(mmap(mapping + PAGES(3), PAGES(2), PROT_READ, MAP_PRIVATE | MAP_FIXED, file, 0));
     close(file);
     truth_mapped("map_file_over_own", PAGES(15));
+    truth_mapped_file("map_file_over_own", PAGES(2), 1, 0);
 }
 
 /* What is only reserved is no memory; what is committed in it is, until it is given back. */

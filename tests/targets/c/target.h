@@ -117,6 +117,16 @@ __attribute__((unused)) static void truth_whole_mapping(
     entry->freed_bytes += unmapped * size;
 }
 
+/* The same of files. */
+__attribute__((unused)) static void truth_mapped_file(
+    const char *function, unsigned long size, unsigned long mapped, unsigned long unmapped) {
+    Truth *entry = truth_entry(function, 0, "file_mapping");
+    entry->allocated_count += mapped;
+    entry->allocated_bytes += mapped * size;
+    entry->freed_count += unmapped;
+    entry->freed_bytes += unmapped * size;
+}
+
 __attribute__((unused)) static void say(const char *format, ...) {
     static char text[16384];
     va_list arguments;

@@ -37,6 +37,9 @@ pub struct UserLosses {
     pub left_alone: u64,
     /// Files whose probes were taken away, because their code was changed.
     pub withdrawn: u64,
+    /// 1 if the kernel cannot trace its system calls, so that mappings are seen at
+    /// libc's functions alone.
+    pub system_calls: u64,
 }
 
 /// The tracer on this host.
@@ -93,6 +96,10 @@ impl Engine {
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
         object.attach_lifecycle()?;
+        let mut losses = UserLosses::default();
+        if object.attach_system_calls().is_err() {
+            losses.system_calls = 1;
+        }
         object.replace_programs(options.programs);
         Ok(Self {
             probes,
@@ -100,7 +107,7 @@ impl Engine {
             watch,
             tables,
             placed: Vec::new(),
-            losses: UserLosses::default(),
+            losses,
             nanoseconds_per_hit,
             released: (0, Instant::now()),
             without_allocator: HashMap::new(),
@@ -142,7 +149,7 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_ptrace: offsets.ptrace,
         task_parent: offsets.parent,
         task_blocked: offsets.blocked,
-        padding: 0,
+        mm_brk: offsets.brk,
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Offsets {
     pub unmapped_length: u32,
     /// The way from a mapping to its file.
     pub mapped: Mapped,
+    /// `mm_struct.brk`: where the heap ends that `brk` moves.
+    pub brk: u32,
     /// `task_struct.ptrace`: whether the thread is traced by ptrace.
     pub ptrace: u32,
     /// `task_struct.parent`: who is told of it.
@@ -106,6 +108,7 @@ pub fn offsets() -> Result<Offsets> {
         utask: offset("task_struct", "utask")?,
         hijack: hijack().unwrap_or_default(),
         unmapped_length: offset("vm_unmapped_area_info", "length")?,
+        brk: offset("mm_struct", "brk")?,
         ptrace: offset("task_struct", "ptrace")?,
         parent: offset("task_struct", "parent")?,
         blocked: offset("task_struct", "blocked")?,

@@ -4,6 +4,8 @@ mod attach;
 mod misses;
 mod sites;
 
+pub use self::attach::SystemCalls;
+
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -100,6 +102,7 @@ pub struct Object {
     process_changes: MappedArray<u64>,
     /// Programs for `uprobe_multi` links, if that road is taken.
     multi: Option<MultiPrograms>,
+    system_calls: SystemCalls,
 }
 
 impl Object {
@@ -178,6 +181,7 @@ impl Object {
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
             multi,
+            system_calls: SystemCalls::None,
             programs: Programs::Counting,
             next: take(&mut ebpf, "NEXT")?.try_into()?,
             rows: sizes.rows,

@@ -13,6 +13,7 @@ pub mod java_memory;
 pub mod java_native;
 pub mod jvm;
 pub mod left_alone;
+pub mod mapping;
 pub mod name;
 pub mod reading;
 pub mod untraced;
@@ -28,6 +29,7 @@ pub use java_memory::{JavaMemory, JvmAccount, MemoryCategory, NativeMemory, Trac
 pub use java_native::JavaNative;
 pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
+pub use mapping::{MappedFile, Mappings, StackOwners};
 pub use untraced::{Children, Untraced};
 
 /// The schema name that this version writes. Fields are only ever added
@@ -168,6 +170,9 @@ pub struct Process {
     /// How many of them ran at the end.
     #[serde(default)]
     pub running: u64,
+    /// How many mappings it has, if that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mappings: Option<Mappings>,
 }
 
 const fn one() -> u64 {
@@ -244,8 +249,12 @@ pub struct Module {
 pub enum MemoryKind {
     /// Blocks from malloc and its relatives.
     Heap,
-    /// Anonymous mappings made by the program itself.
+    /// Anonymous mappings made by the program itself, and what it grew by `brk`.
     Mapping,
+    /// Mappings of files and of shared memory. Code that a loader maps is none.
+    FileMapping,
+    /// Stacks of threads, by who started the thread that has or had it last.
+    ThreadStack,
     /// Mappings in which a JVM keeps its Java heap.
     JavaHeap,
     /// No memory by itself: global handles of a JVM's native interface, which
@@ -297,6 +306,19 @@ pub struct Site {
     pub last_seen: f64,
     /// Lifetimes of freed blocks; empty buckets are left out.
     pub lifetimes: Vec<LifetimeBucket>,
+    /// The part of a mapping's `live_bytes` that was in memory when it was looked at
+    /// last; absent if nobody has looked, and for blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+    /// The most of it that any look found. Between two looks it may have been more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_peak: Option<u64>,
+    /// The files that it maps, at most 4, those with most bytes first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<MappedFile>,
+    /// Whose its stacks are, if it is of threads' stacks.
+    #[serde(default, skip_serializing_if = "StackOwners::is_empty")]
+    pub stacks: StackOwners,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
@@ -397,6 +419,12 @@ pub struct Share {
 }
 
 impl Site {
+    /// Bytes of memory that it holds: what is in memory, if that is known, and else
+    /// all that is live.
+    pub fn held_bytes(&self) -> u64 {
+        self.resident_bytes.unwrap_or(self.live_bytes)
+    }
+
     /// Adds what processes hold of another site with the same path. One that
     /// has both is one.
     pub fn merge_shares(&mut self, other: &Self) {
@@ -706,6 +734,10 @@ pub struct Overhead {
     /// Time per probe hit at a return instruction, nanoseconds.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub nanoseconds_per_return: f64,
+    /// Whether every system call of every process of the machine had to be looked at,
+    /// since the kernel takes no programs at its own functions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_system_calls: bool,
     /// Hits times nanoseconds, of both kinds, as seconds of the targets'
     /// threads' time; an estimate.
     pub target_seconds: f64,
@@ -729,6 +761,16 @@ impl Report {
     /// The sites that the totals are of.
     pub fn memory(&self) -> impl Iterator<Item = &Site> {
         self.sites.iter().filter(|site| site.kind.is_memory())
+    }
+
+    /// Bytes of memory that are held in all: of mappings what is in memory, if that
+    /// is known, and else all that is live.
+    pub fn held_bytes(&self) -> u64 {
+        let empty = |site: &Site| site.live_bytes.saturating_sub(site.held_bytes());
+        let empty = self.memory().map(empty);
+        self.totals
+            .live_bytes
+            .saturating_sub(empty.fold(0, u64::saturating_add))
     }
 
     /// The loss causes that occurred.

@@ -20,6 +20,7 @@ pub mod pagemap;
 pub mod pclntab;
 pub mod perf_map;
 mod record;
+pub mod regions;
 pub mod resident;
 pub mod room;
 mod segments;

@@ -56,7 +56,7 @@ impl Report {
     /// Compares the live total with `limit` (bytes), the value of
     /// `--fail-above`. Exactly the limit is still within it.
     pub fn verdict(&self, limit: u64) -> Verdict {
-        let live = self.totals.live_bytes;
+        let live = self.held_bytes();
         let lost = self.lost_events();
         match () {
             () if live > limit => Verdict::Above { live, limit },

@@ -9,6 +9,7 @@ mod java_memory;
 mod java_native;
 mod jvm;
 mod layout;
+mod mapping;
 mod resources;
 mod site;
 mod stack;

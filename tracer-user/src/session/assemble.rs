@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
+use crate::kernel::object::SystemCalls;
 use crate::model::{
     Loss, MemoryKind, Overhead, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Stacks,
     Totals,
@@ -26,6 +27,7 @@ impl Session {
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         let now = self.now();
         self.refresh_code(now);
+        self.look_at_mappings(true);
         if self.options.threads {
             self.threads.read_all(&self.images, &self.java.jvms);
         }
@@ -251,6 +253,7 @@ impl Session {
             unseen: self.unseen_in(image.pid, is_mapped),
             processes: 1,
             running: u64::from(image.ended.is_none()),
+            mappings: image.mappings,
             children: if is_last {
                 self.children_of(image.pid)
             } else {
@@ -315,6 +318,11 @@ impl Session {
             meaning: "times that there was no room in the kernel for the code that a process has: stacks of that time are cut short".to_owned(),
         });
         losses.push(Loss {
+            cause: "system_calls".to_owned(),
+            count: self.engine.losses.system_calls,
+            meaning: "this kernel cannot trace its own functions: mappings are seen where libc's mmap, munmap and mremap make them, anonymous ones alone; what other code maps, files, and threads' stacks are in no number".to_owned(),
+        });
+        losses.push(Loss {
             cause: "tracepoint_missed".to_owned(),
             count: self.engine.object.left_out(),
             meaning: "starts and ends of threads and programs, and changed mappings, of any process, that the kernel kept from us while it preempted us: an upper bound of what we missed of these processes".to_owned(),
@@ -352,6 +360,7 @@ impl Session {
             nanoseconds_per_hit: self.engine.nanoseconds_per_hit,
             return_hits,
             nanoseconds_per_return,
+            all_system_calls: self.engine.object.system_calls() == SystemCalls::All,
             target_seconds: nanoseconds / 1e9,
             kernel_bytes: self.footprint().fixed,
             tracer_seconds: own_cpu_time().as_secs_f64(),

@@ -11,6 +11,7 @@ use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed, descr
 use crate::attach::probes::{Described, Scope};
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
+use crate::kernel::object::SystemCalls;
 use crate::model::{UnseenFunction, Untraced};
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::FileId;
@@ -215,7 +216,10 @@ impl Session {
         let Sound {
             allocator,
             has_heap,
-        } = self.sound_part(scope, allocator);
+        } = match self.engine.object.system_calls() {
+            SystemCalls::None => self.sound_part(scope, allocator),
+            _ => self.sound_part(scope, &allocator.without_mappings()),
+        };
         if allocator.functions.is_empty() {
             return Ok(false);
         }

@@ -69,6 +69,7 @@ impl Session {
             self.note_exits(&gone)?;
         }
         self.settle_ended(false)?;
+        self.look_at_mappings(false);
         self.make_room()
     }
 
@@ -301,14 +302,22 @@ impl Session {
         Ok(())
     }
 
+    fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let item = self.engine.object.events.next()?;
+            let event = tracer_ebpf::read_record::<Event>(&item);
+            drop(item);
+            if let Some(event) = event {
+                return Some(self.without_loaders(event));
+            }
+        }
+    }
+
     pub(super) fn drain_events(&mut self) -> Result<()> {
         let mut replaced = Vec::new();
         let mut orphaned = Vec::new();
         let mut fresh = Vec::new();
-        while let Some(item) = self.engine.object.events.next() {
-            let Some(event) = tracer_ebpf::read_record::<Event>(&item) else {
-                continue;
-            };
+        while let Some(event) = self.next_event() {
             match self.images.apply(&event) {
                 Change::Replaced { index, by_thread } => {
                     replaced.push(index);

@@ -23,6 +23,7 @@ mod jvm_report;
 pub mod jvms;
 pub mod launch;
 mod left_alone;
+mod mappings;
 pub mod names;
 mod orphans;
 pub mod paths;
@@ -52,6 +53,7 @@ use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::left_alone::Notice;
+use self::mappings::Looks;
 use self::names::SiteNames;
 use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
@@ -108,6 +110,8 @@ pub struct Session {
     ends_said: u64,
     /// What was not said yet on standard error.
     notices: Vec<Notice>,
+    /// When mappings were looked at.
+    looks: Looks,
 }
 
 /// What is known of Java virtual machines.
@@ -184,6 +188,7 @@ impl Session {
             internal_frees: 0,
             ends_said: 0,
             notices: Vec::new(),
+            looks: Looks::default(),
             options,
         };
         session.begin_returns()?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::snapshot::{NamelessSite, stack_end};
 use crate::model::name::Name;
-use crate::model::{Frame, LifetimeBucket, MemoryKind, Site, StackEnd};
+use crate::model::{Frame, LifetimeBucket, MappedFile, MemoryKind, Site, StackEnd};
 use crate::process::address::FrameAddress;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
@@ -183,6 +183,14 @@ fn merge(sum: &mut Site, site: Site) {
     sum.first_seen = sum.first_seen.min(site.first_seen);
     sum.last_seen = sum.last_seen.max(site.last_seen);
     sum.lower_bound |= site.lower_bound;
+    let bytes = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (one, other) => one.or(other),
+    };
+    sum.resident_bytes = bytes(sum.resident_bytes, site.resident_bytes);
+    sum.resident_peak = bytes(sum.resident_peak, site.resident_peak);
+    MappedFile::merge(&mut sum.files, &site.files);
+    sum.stacks.add(site.stacks);
     for bucket in site.lifetimes {
         add_bucket(&mut sum.lifetimes, bucket);
     }
@@ -222,6 +230,10 @@ mod tests {
             oldest_survived: None,
             first_seen: bytes as f64,
             last_seen: bytes as f64,
+            resident_bytes: None,
+            resident_peak: None,
+            files: Vec::new(),
+            stacks: Default::default(),
             lifetimes: lifetimes.iter().map(bucket).collect(),
             lower_bound: false,
             stack_end: StackEnd::Start,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::java_samples::NamelessSamples;
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::model::{Module, Report, Share, Site, StackEnd, Stacks, Thread};
+use crate::model::{Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread};
 use crate::process::code::CodeSpace;
 use crate::process::numbered::NumberedFiles;
 use crate::report::long_names;
@@ -16,6 +16,9 @@ use crate::symbolize::Symbolizer;
 use crate::targets::share::{self, Shares};
 use crate::window::collect::{CollectedSite, lifetime_buckets};
 use crate::window::windows::Windows;
+
+/// In the place of the function that called the kernel, where the path does so.
+const SYSTEM_CALL: &str = "[system call]";
 
 /// What was traced until a moment.
 pub struct Snapshot {
@@ -81,7 +84,7 @@ impl Snapshot {
             report.sites.extend(one_for_each_name(sites.collect()));
         }
         report.sites.sort_by_key(|site| {
-            let live = (site.live_bytes, site.live_count, site.allocated_bytes);
+            let live = (site.held_bytes(), site.live_count, site.allocated_bytes);
             std::cmp::Reverse(live)
         });
         for (id, site) in report.sites.iter_mut().enumerate() {
@@ -126,6 +129,10 @@ fn named(
         first_seen: since(site.seen.0),
         last_seen: since(site.seen.1),
         lifetimes: lifetime_buckets(&site.lifetimes),
+        resident_bytes: site.resident.map(|resident| resident.now),
+        resident_peak: site.resident.map(|resident| resident.peak),
+        files: site.files.clone(),
+        stacks: site.stacks,
         lower_bound: site.untracked > 0,
         stack_end,
         processes: site.shares.processes,
@@ -136,8 +143,56 @@ fn named(
             id: thread.id,
             name: thread.name.clone(),
         }),
-        frames: symbolizer.frames(code, &site.frames, names, site.seen.0),
+        frames: match site.kind {
+            MemoryKind::Mapping | MemoryKind::FileMapping | MemoryKind::ThreadStack => {
+                called(symbolizer.frames(code, &site.frames, names, site.seen.0))
+            }
+            _ => symbolizer.frames(code, &site.frames, names, site.seen.0),
+        },
     }
+}
+
+/// The functions by which C libraries call the kernel for memory and threads.
+const WRAPPERS: [&str; 19] = [
+    "mmap",
+    "mmap64",
+    "__mmap",
+    "__mmap64",
+    "mremap",
+    "__mremap",
+    "brk",
+    "__brk",
+    "sbrk",
+    "__sbrk",
+    "shmat",
+    "mprotect",
+    "__mprotect",
+    "syscall",
+    "clone",
+    "__clone",
+    "clone3",
+    "__clone3",
+    "__clone_internal",
+];
+
+/// What follows the path is the function that called the kernel, in one frame. A
+/// program that does so by itself has none, so the kernel stands for it.
+fn called(mut frames: Vec<Frame>) -> Vec<Frame> {
+    let is_wrapper = |frame: &Frame| {
+        let name = frame.function.as_deref();
+        name.is_some_and(|name| WRAPPERS.contains(&name))
+    };
+    let inlined = frames.iter().rev().take_while(|frame| frame.inlined);
+    let outer = frames.len().saturating_sub(1 + inlined.count());
+    match frames.get(outer) {
+        Some(frame) if is_wrapper(frame) => frames.truncate(outer + 1),
+        Some(_) => frames.push(Frame {
+            function: Some(SYSTEM_CALL.into()),
+            ..Frame::default()
+        }),
+        None => {}
+    }
+    frames
 }
 
 fn seconds(nanoseconds: u64) -> f64 {

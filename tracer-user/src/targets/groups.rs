@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use super::images::Image;
-use super::ledger::MappingSums;
-use super::share::{Ages, Share, Shares};
+use super::ledger::{Account, MappingSums, Resident};
+use super::share::{Ages, LiveSums, Share, Shares};
 
 /// A group of processes.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub struct Group {
     /// What was live when images of it ended, by site.
     held: HashMap<u32, Shares>,
     /// The same of mappings.
-    mappings: HashMap<u32, EndedMappings>,
+    mappings: HashMap<Account, EndedMappings>,
 }
 
 /// Mappings of a site in images that have ended.
@@ -31,6 +31,8 @@ pub struct EndedMappings {
     pub sums: MappingSums,
     /// What was live when they ended.
     pub live: Shares,
+    /// What of it was in memory at the last looks before.
+    pub resident: Option<Resident>,
 }
 
 impl Group {
@@ -50,20 +52,24 @@ impl Group {
             let share = Share::of(image.pid, true, *sums, end);
             self.held.entry(*site).or_default().add(share);
         }
-        let mut live = Ages::new();
+        let mut live: HashMap<Account, LiveSums> = HashMap::new();
         for mapping in image.ledger.live() {
-            let sums = live.entry(mapping.site).or_default();
+            let sums = live.entry(mapping.account).or_default();
             sums.add(mapping.bytes, mapping.time);
         }
-        for (site, sums) in image.ledger.sums() {
-            let share = live.get(&site).copied().unwrap_or_default();
+        for (account, sums) in image.ledger.sums() {
+            let share = live.get(&account).copied().unwrap_or_default();
             let share = Share::of(image.pid, true, share, end);
-            let ended = self.mappings.entry(site).or_insert(EndedMappings {
+            let ended = self.mappings.entry(account).or_insert(EndedMappings {
                 sums: MappingSums::at(sums.first_seen),
                 live: Shares::default(),
+                resident: None,
             });
             ended.sums.add(sums);
             ended.live.add(share);
+            if let Some(resident) = image.ledger.resident(account) {
+                ended.resident.get_or_insert_default().add(resident);
+            }
         }
     }
 
@@ -72,19 +78,21 @@ impl Group {
         self.held.get(&site).cloned().unwrap_or_default()
     }
 
-    /// Mappings of images that have ended, by site.
-    pub fn mappings(&self) -> impl Iterator<Item = (u32, &EndedMappings)> {
-        self.mappings.iter().map(|(site, ended)| (*site, ended))
+    /// Mappings of images that have ended, by account.
+    pub fn mappings(&self) -> impl Iterator<Item = (Account, &EndedMappings)> {
+        self.mappings
+            .iter()
+            .map(|(account, ended)| (*account, ended))
     }
 
     /// What of mappings of a site there is in images that have ended.
-    pub fn mappings_of(&self, site: u32) -> Option<&EndedMappings> {
-        self.mappings.get(&site)
+    pub fn mappings_of(&self, site: u32) -> impl Iterator<Item = (Account, &EndedMappings)> {
+        self.mappings().filter(move |((at, _), _)| *at == site)
     }
 
     /// Forgets a site, whose index another will have.
     pub fn forget_site(&mut self, site: u32) {
         self.held.remove(&site);
-        self.mappings.remove(&site);
+        self.mappings.retain(|(at, _), _| *at != site);
     }
 }

@@ -13,10 +13,10 @@ use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::thread::image_pid;
 
 use super::groups::Group;
-use super::ledger::{Ledger, MappingSums};
+use super::ledger::{Account, Ledger, MappingSums};
 use super::share::Ages;
 use super::status::Status;
-use crate::model::{ProcessEnd, Suspicion};
+use crate::model::{Mappings, ProcessEnd, Suspicion};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::watch::CodeEvent;
@@ -41,6 +41,8 @@ pub struct Image {
     pub suspicion: Option<Suspicion>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
+    /// How many mappings it has, if that was looked at.
+    pub mappings: Option<Mappings>,
     /// Where its JVM keeps the Java heap, if it has one.
     pub java_heap: Option<Range<u64>>,
     /// The group that it belongs to, once that is known.
@@ -181,17 +183,15 @@ impl Images {
     /// The sites of which a mapping is live in an image that has not left.
     pub fn mapped_sites(&self) -> HashSet<u32> {
         let live = self.images.values().flat_map(|image| image.ledger.live());
-        live.map(|mapping| mapping.site).collect()
+        live.map(|mapping| mapping.account.0).collect()
     }
 
     /// The mappings of a site in images that have not left, of which none is
     /// live.
-    pub fn unmapped_of(&self, site: u32) -> Option<MappingSums> {
+    pub fn unmapped_of(&self, site: u32) -> Vec<(Account, MappingSums)> {
         let images = self.images.values();
-        let mut sums = images.filter_map(|image| image.ledger.sums_of(site));
-        let mut sum = *sums.next()?;
-        sums.for_each(|other| sum.add(other));
-        Some(sum)
+        let of_site = images.flat_map(|image| image.ledger.sums_of(site));
+        of_site.map(|(account, sums)| (account, *sums)).collect()
     }
 
     /// Forgets sites, whose indices others will have; each comes with its group.
@@ -627,6 +627,7 @@ impl Images {
             status: None,
             suspicion: None,
             ledger: Ledger::default(),
+            mappings: None,
             java_heap: None,
             group: None,
             has_left: false,

@@ -5,7 +5,7 @@
 //! are counted as they go. What an operation took away at its entry comes
 //! back if it fails.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use tracer_ebpf::event::{Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MREMAP_DONTUNMAP};
@@ -13,9 +13,28 @@ use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::NO_SITE;
 
+use super::mapped_files::MappedFiles;
+use super::pieces::{Piece, Pieces};
+use super::thread_stacks::ThreadStacks;
+use crate::process::regions::Region;
+
 const PAGE: u64 = 4096;
 
-/// Sums of one site's mappings.
+/// What is mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MappingKind {
+    /// Memory without a file.
+    Anonymous,
+    /// A file, or shared memory, which is one to the kernel.
+    File,
+    /// A thread's stack, whoever made the mapping.
+    Stack,
+}
+
+/// A call path and what it maps.
+pub type Account = (u32, MappingKind);
+
+/// Sums of one site's mappings of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MappingSums {
     /// Mappings made.
@@ -62,30 +81,52 @@ impl MappingSums {
     }
 }
 
+/// What of an account's mappings was in memory, bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// At the last look.
+    pub now: u64,
+    /// At the look at which it was most.
+    pub peak: u64,
+}
+
+impl Resident {
+    /// Adds that of another image. The peaks need not have been at one moment.
+    pub fn add(&mut self, other: Self) {
+        self.now += other.now;
+        self.peak += other.peak;
+    }
+}
+
 /// One process image's mappings.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
-    /// Pieces by their first address.
-    pieces: BTreeMap<u64, Piece>,
+    pieces: Pieces,
+    /// Addresses that are reserved, and have no memory.
+    reserved: Pieces,
     /// What is left of each mapping.
     mappings: HashMap<u64, Mapping>,
     next: u64,
-    sums: HashMap<u32, MappingSums>,
+    sums: HashMap<Account, MappingSums>,
+    resident: HashMap<Account, Resident>,
     /// What operations in flight took away, by thread.
     taken: HashMap<u32, Taken>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    end: u64,
-    mapping: u64,
+    files: MappedFiles,
+    stacks: ThreadStacks,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Mapping {
     site: u32,
+    kind: MappingKind,
     time: u64,
     left: u64,
+}
+
+impl Mapping {
+    const fn account(&self) -> Account {
+        (self.site, self.kind)
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -94,15 +135,15 @@ struct Taken {
     time: u64,
 }
 
-/// A live mapping's size, age and site.
+/// A live mapping's size, age and account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveMapping {
     /// Bytes left.
     pub bytes: u64,
     /// When it was made.
     pub time: u64,
-    /// Who made it.
-    pub site: u32,
+    /// Who made it, and what it is.
+    pub account: Account,
 }
 
 impl Ledger {
@@ -111,24 +152,27 @@ impl Ledger {
         let (start, end) = range(event.address, event.length);
         match event.kind {
             kind if kind == EventKind::Map as u32 => {
-                let replaced = self.take(start, end);
-                self.settle(replaced, event.time);
-                if event.flags & MAP_ANONYMOUS != 0 {
-                    self.enter(start, end, event);
+                self.replace(start, end, event.time);
+                let kind = match event.flags & MAP_ANONYMOUS {
+                    0 => MappingKind::File,
+                    _ => MappingKind::Anonymous,
+                };
+                self.enter((start, end), kind, event);
+            }
+            kind if kind == EventKind::Reserve as u32 => {
+                self.replace(start, end, event.time);
+                if start < end {
+                    self.reserved.insert(start, Piece { end, mapping: 0 });
                 }
             }
+            kind if kind == EventKind::Commit as u32 => self.commit(event, start, end),
+            kind if kind == EventKind::Attach as u32 => self.files.attached(event),
+            kind if kind == EventKind::DetachEnter as u32 => self.detach(event),
             kind if kind == EventKind::UnmapEnter as u32 => {
                 self.settle_thread(event.thread);
                 // The kernel refuses an address off a page and no length.
                 if event.address.is_multiple_of(PAGE) && start < end {
-                    let pieces = self.take(start, end);
-                    self.taken.insert(
-                        event.thread,
-                        Taken {
-                            pieces,
-                            time: event.time,
-                        },
-                    );
+                    self.take_for(event, start, end);
                 }
             }
             kind if kind == EventKind::UnmapReturn as u32 => match event.address {
@@ -137,16 +181,11 @@ impl Ledger {
             },
             kind if kind == EventKind::RemapEnter as u32 => {
                 self.settle_thread(event.thread);
-                let pieces = self.take(start, end);
-                self.taken.insert(
-                    event.thread,
-                    Taken {
-                        pieces,
-                        time: event.time,
-                    },
-                );
+                self.take_for(event, start, end);
             }
             kind if kind == EventKind::RemapReturn as u32 => self.remapped(event),
+            kind if kind == EventKind::ThreadBorn as u32 => self.thread_born(event),
+            kind if kind == EventKind::ThreadEnded as u32 => self.stacks.ended(event.thread),
             _ => {}
         }
     }
@@ -159,19 +198,20 @@ impl Ledger {
         }
     }
 
-    /// The sums of one site, if it made mappings.
-    pub fn sums_of(&self, site: u32) -> Option<&MappingSums> {
-        self.sums.get(&site)
+    /// The sums of one site, by what it maps.
+    pub fn sums_of(&self, site: u32) -> impl Iterator<Item = (Account, &MappingSums)> {
+        self.sums().filter(move |((at, _), _)| *at == site)
     }
 
     /// Forgets sites of which nothing is live.
     pub fn forget_sites(&mut self, is_it: impl Fn(u32) -> bool) {
-        self.sums.retain(|site, _| !is_it(*site));
+        self.sums.retain(|(site, _), _| !is_it(*site));
+        self.resident.retain(|(site, _), _| !is_it(*site));
     }
 
-    /// The sums of every site.
-    pub fn sums(&self) -> impl Iterator<Item = (u32, &MappingSums)> {
-        self.sums.iter().map(|(site, sums)| (*site, sums))
+    /// The sums of every account.
+    pub fn sums(&self) -> impl Iterator<Item = (Account, &MappingSums)> {
+        self.sums.iter().map(|(account, sums)| (*account, sums))
     }
 
     /// Every mapping that is live, in no order.
@@ -179,47 +219,196 @@ impl Ledger {
         self.mappings.values().map(|m| LiveMapping {
             bytes: m.left,
             time: m.time,
-            site: m.site,
+            account: m.account(),
         })
     }
 
     /// What is mapped, in order.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.pieces.iter().map(|(start, piece)| *start..piece.end)
+        self.pieces.iter().map(|(range, _)| range)
     }
 
-    /// Whether something of a site is live, and all of it within a range.
-    pub fn is_within(&self, site: u32, range: &Range<u64>) -> bool {
-        let of_site = |piece: &Piece| {
-            let mapping = self.mappings.get(&piece.mapping);
-            mapping.is_some_and(|mapping| mapping.site == site)
+    /// What was in memory of an account at the last look; `None` if nobody has
+    /// looked since it has mappings.
+    pub fn resident(&self, account: Account) -> Option<Resident> {
+        self.resident.get(&account).copied()
+    }
+
+    /// Looks at what is in memory: `of` tells it of a range, or nothing if it cannot
+    /// be told, which ends the look and keeps what was known.
+    pub fn look(&mut self, mut of: impl FnMut(&Range<u64>) -> Option<u64>) {
+        let mut found: HashMap<Account, u64> = HashMap::new();
+        for (range, mapping) in self.pieces.iter() {
+            let Some(mapping) = self.mappings.get(&mapping) else {
+                continue;
+            };
+            let Some(bytes) = of(&range) else {
+                return;
+            };
+            *found.entry(mapping.account()).or_default() += bytes;
+        }
+        for (account, resident) in &mut self.resident {
+            if !found.contains_key(account) {
+                resident.now = 0;
+            }
+        }
+        for (account, bytes) in found {
+            let resident = self.resident.entry(account).or_default();
+            resident.now = bytes;
+            resident.peak = resident.peak.max(bytes);
+        }
+    }
+
+    /// Whether the process's mappings have to be read to know what is mapped.
+    pub fn wants_regions(&self) -> bool {
+        self.files.wants_regions()
+    }
+
+    /// Takes the names of files from the process's mappings as they are now, and
+    /// the lengths of segments that were attached.
+    pub fn name_files(&mut self, regions: &[Region]) {
+        for event in self.files.lengths(regions) {
+            let (start, end) = range(event.address, event.length);
+            self.replace(start, end, event.time);
+            self.enter((start, end), MappingKind::File, &event);
+        }
+        let pieces = &self.pieces;
+        self.files
+            .name(regions, |address| Some(pieces.at(address)?.mapping));
+    }
+
+    /// The files that an account maps, each with its live mappings and bytes, those
+    /// with most bytes first.
+    pub fn files_of(&self, account: Account) -> Vec<(String, u64, u64)> {
+        let own = self.mappings.iter();
+        let own = own.filter(|(_, mapping)| mapping.account() == account);
+        self.files
+            .sums(own.map(|(id, mapping)| (*id, mapping.left)))
+    }
+
+    /// The stacks of ended threads, and where the kernel wrote that they ended.
+    pub fn ended_stacks(&self) -> Vec<(u64, u64)> {
+        self.stacks.ended_unjoined()
+    }
+
+    /// A thread whose stack is that mapping was joined.
+    pub fn joined(&mut self, mapping: u64) {
+        self.stacks.joined(mapping);
+    }
+
+    /// How many of an account's stacks are whose: of threads that run, that ended
+    /// and were not joined, and of joined ones.
+    pub fn stacks_of(&self, account: Account) -> [u64; 3] {
+        let own = self.mappings.iter();
+        let own = own.filter(|(_, mapping)| mapping.account() == account);
+        self.stacks.count(own.map(|(id, _)| *id))
+    }
+
+    /// Whether something of an account is live, and all of it within a range.
+    pub fn is_within(&self, account: Account, range: &Range<u64>) -> bool {
+        let of_account = |mapping: &u64| {
+            let mapping = self.mappings.get(mapping);
+            mapping.is_some_and(|mapping| mapping.account() == account)
         };
-        let mut live = self.pieces.iter().filter(|(_, piece)| of_site(piece));
+        let mut live = self.pieces.iter().filter(|(_, piece)| of_account(piece));
         let inside =
-            |(start, piece): (&u64, &Piece)| *start >= range.start && piece.end <= range.end;
+            |(piece, _): (Range<u64>, u64)| piece.start >= range.start && piece.end <= range.end;
         live.next().is_some_and(inside) && live.all(inside)
     }
 
-    fn enter(&mut self, start: u64, end: u64, event: &Event) {
+    fn enter(&mut self, (start, end): (u64, u64), kind: MappingKind, event: &Event) {
         if event.site == NO_SITE || start >= end {
             return;
         }
         let id = self.next;
         self.next += 1;
         self.pieces.insert(start, Piece { end, mapping: id });
-        self.mappings.insert(
-            id,
-            Mapping {
-                site: event.site,
-                time: event.time,
-                left: end - start,
-            },
-        );
-        let sums = self.sums.entry(event.site);
-        let sums = sums.or_insert(MappingSums::at(event.time));
+        let mapping = Mapping {
+            site: event.site,
+            kind,
+            time: event.time,
+            left: end - start,
+        };
+        self.mappings.insert(id, mapping);
+        if kind == MappingKind::File {
+            self.files.mapped(start, id);
+        }
+        self.count_made(mapping);
+    }
+
+    fn count_made(&mut self, mapping: Mapping) {
+        let sums = self.sums.entry(mapping.account());
+        let sums = sums.or_insert(MappingSums::at(mapping.time));
         sums.allocated_count += 1;
-        sums.allocated_bytes += end - start;
-        sums.last_seen = event.time;
+        sums.allocated_bytes += mapping.left;
+        sums.last_seen = mapping.time;
+    }
+
+    /// What was reserved becomes memory where it is made accessible.
+    fn commit(&mut self, event: &Event, start: u64, end: u64) {
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        for (at, piece) in self.reserved.take(start, end) {
+            match parts.last_mut() {
+                Some(last) if last.1 == at => last.1 = piece.end,
+                _ => parts.push((at, piece.end)),
+            }
+        }
+        for part in parts {
+            self.enter(part, MappingKind::Anonymous, event);
+        }
+    }
+
+    /// `shmdt` takes what is left of one segment.
+    fn detach(&mut self, event: &Event) {
+        self.settle_thread(event.thread);
+        self.files.detached(event.address);
+        let Some(piece) = self.pieces.at(event.address) else {
+            return;
+        };
+        let is_file = self.mappings.get(&piece.mapping);
+        if is_file.is_some_and(|mapping| mapping.kind == MappingKind::File) {
+            let own = self.pieces.iter().filter(|(_, it)| *it == piece.mapping);
+            let end = own.map(|(range, _)| range.end).max().unwrap_or(piece.end);
+            self.take_for(event, event.address, end);
+        }
+    }
+
+    /// A stack is charged to who started the thread that has it now: who made the
+    /// mapping may have done so for another.
+    fn thread_born(&mut self, event: &Event) {
+        let top = self.pieces.at(event.address.wrapping_sub(1));
+        let Some(id) = top.map(|piece| piece.mapping) else {
+            return;
+        };
+        let Some(mapping) = self.mappings.get_mut(&id) else {
+            return;
+        };
+        if event.site == NO_SITE {
+            return;
+        }
+        let before = *mapping;
+        *mapping = Mapping {
+            site: event.site,
+            kind: MappingKind::Stack,
+            time: event.time,
+            ..before
+        };
+        let now = *mapping;
+        if let Some(sums) = self.sums.get_mut(&before.account()) {
+            if before.kind == MappingKind::Stack {
+                sums.freed_count += 1;
+                sums.freed_bytes += before.left;
+                let lived = event.time.saturating_sub(before.time);
+                sums.lifetimes[lifetime::bucket(lived)] += 1;
+            } else {
+                // As if the thread's starter had made it.
+                sums.allocated_count -= 1;
+                sums.allocated_bytes -= before.left;
+            }
+        }
+        self.sums.retain(|_, sums| sums.allocated_count > 0);
+        self.count_made(now);
+        self.stacks.born(id, event.thread, event.other);
     }
 
     fn remapped(&mut self, event: &Event) {
@@ -229,55 +418,40 @@ impl Ledger {
         }
         let taken = self.taken.remove(&event.thread).unwrap_or_default();
         let (start, end) = range(event.address, event.length);
+        let first = taken.pieces.first();
+        let kind = first.and_then(|(_, piece)| Some(self.mappings.get(&piece.mapping)?.kind));
         if event.flags & MREMAP_DONTUNMAP != 0 {
-            self.put_back(taken.pieces.clone());
+            self.pieces.put_back(taken.pieces);
         } else {
-            self.settle(taken.pieces.clone(), taken.time);
+            self.settle(taken.pieces, taken.time);
         }
-        let replaced = self.take(start, end);
-        self.settle(replaced, event.time);
-        // Memory of before the trace, or of a file, is not ours to count.
-        if !taken.pieces.is_empty() {
-            self.enter(start, end, event);
-        }
-    }
-
-    /// Cuts `start..end` out of the pieces and returns what was there.
-    fn take(&mut self, start: u64, end: u64) -> Vec<(u64, Piece)> {
-        if start >= end {
-            return Vec::new();
-        }
-        self.cut(start);
-        self.cut(end);
-        let taken: Vec<_> = self
-            .pieces
-            .range(start..end)
-            .map(|(at, piece)| (*at, *piece))
-            .collect();
-        for (at, _) in &taken {
-            self.pieces.remove(at);
-        }
-        taken
-    }
-
-    /// Makes `address` a border between pieces.
-    fn cut(&mut self, address: u64) {
-        if let Some((_, piece)) = self.pieces.range_mut(..address).next_back()
-            && piece.end > address
-        {
-            let upper = *piece;
-            piece.end = address;
-            self.pieces.insert(address, upper);
+        self.replace(start, end, event.time);
+        // Memory of before the trace is not ours to count.
+        if let Some(kind) = kind {
+            self.enter((start, end), kind, event);
         }
     }
 
-    fn put_back(&mut self, pieces: Vec<(u64, Piece)>) {
-        self.pieces.extend(pieces);
+    /// Something else is mapped there now.
+    fn replace(&mut self, start: u64, end: u64, time: u64) {
+        self.reserved.take(start, end);
+        let replaced = self.pieces.take(start, end);
+        self.settle(replaced, time);
+    }
+
+    /// Takes a range away until the thread's call has returned.
+    fn take_for(&mut self, event: &Event, start: u64, end: u64) {
+        self.reserved.take(start, end);
+        let taken = Taken {
+            pieces: self.pieces.take(start, end),
+            time: event.time,
+        };
+        self.taken.insert(event.thread, taken);
     }
 
     fn restore(&mut self, thread: u32) {
         if let Some(taken) = self.taken.remove(&thread) {
-            self.put_back(taken.pieces);
+            self.pieces.put_back(taken.pieces);
         }
     }
 
@@ -295,11 +469,13 @@ impl Ledger {
             };
             let bytes = piece.end - start;
             mapping.left = mapping.left.saturating_sub(bytes);
-            let (site, left, made) = (mapping.site, mapping.left, mapping.time);
+            let (account, left, made) = (mapping.account(), mapping.left, mapping.time);
             if left == 0 {
                 self.mappings.remove(&piece.mapping);
+                self.files.forget(piece.mapping);
+                self.stacks.forget(piece.mapping);
             }
-            if let Some(sums) = self.sums.get_mut(&site) {
+            if let Some(sums) = self.sums.get_mut(&account) {
                 sums.freed_bytes += bytes;
                 if left == 0 {
                     sums.freed_count += 1;
@@ -319,183 +495,5 @@ fn range(address: u64, length: u64) -> (u64, u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(kind: EventKind, address: u64, length: u64, flags: u64) -> Event {
-        Event {
-            kind: kind as u32,
-            thread: 1,
-            image: 1,
-            time: 5,
-            address,
-            length,
-            flags,
-            other: 0,
-            site: 7,
-            padding: 0,
-        }
-    }
-
-    fn map(ledger: &mut Ledger, address: u64, length: u64) {
-        ledger.apply(&event(EventKind::Map, address, length, MAP_ANONYMOUS));
-    }
-
-    fn enter_unmap(ledger: &mut Ledger, address: u64, length: u64) {
-        ledger.apply(&event(EventKind::UnmapEnter, address, length, 0));
-    }
-
-    fn unmap(ledger: &mut Ledger, address: u64, length: u64) {
-        enter_unmap(ledger, address, length);
-        ledger.apply(&event(EventKind::UnmapReturn, 0, 0, 0));
-    }
-
-    /// (live mappings, live bytes, mappings freed, bytes freed)
-    fn state(ledger: &mut Ledger) -> (usize, u64, u64, u64) {
-        ledger.finish();
-        let sums = ledger.sums[&7];
-        let live = ledger.live().count();
-        let bytes = ledger.live().map(|mapping| mapping.bytes).sum();
-        assert_eq!(
-            sums.allocated_bytes - sums.freed_bytes,
-            bytes,
-            "the sums agree with the pieces"
-        );
-        assert_eq!(sums.allocated_count - sums.freed_count, live as u64);
-        assert_eq!(
-            ledger
-                .pieces
-                .iter()
-                .map(|(at, piece)| piece.end - at)
-                .sum::<u64>(),
-            bytes
-        );
-        (live, bytes, sums.freed_count, sums.freed_bytes)
-    }
-
-    #[test]
-    fn lengths_are_rounded_up_to_pages() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x1001);
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
-        unmap(&mut ledger, 0x10000, 0x1001);
-        assert_eq!(state(&mut ledger), (0, 0, 1, 0x2000));
-    }
-
-    #[test]
-    fn head_tail_and_middle_can_go_one_by_one() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x5000);
-        unmap(&mut ledger, 0x10000, 0x1000);
-        unmap(&mut ledger, 0x14000, 0x1000);
-        unmap(&mut ledger, 0x12000, 0x1000);
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0x3000));
-        unmap(&mut ledger, 0x10000, 0x5000);
-        assert_eq!(state(&mut ledger), (0, 0, 1, 0x5000));
-    }
-
-    #[test]
-    fn one_munmap_can_span_several_mappings_and_holes() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        map(&mut ledger, 0x14000, 0x2000);
-        unmap(&mut ledger, 0x11000, 0x4000);
-        assert_eq!(state(&mut ledger), (2, 0x2000, 0, 0x2000));
-    }
-
-    #[test]
-    fn a_munmap_counts_once_it_returned() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        enter_unmap(&mut ledger, 0x10000, 0x2000);
-        let freed = |ledger: &Ledger| ledger.sums().map(|(_, sums)| sums.freed_bytes).sum::<u64>();
-        assert_eq!(freed(&ledger), 0);
-        ledger.apply(&event(EventKind::UnmapReturn, 0, 0, 0));
-        assert_eq!(freed(&ledger), 0x2000);
-    }
-
-    #[test]
-    fn what_is_in_flight_at_the_end_has_not_happened() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        enter_unmap(&mut ledger, 0x10000, 0x2000);
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
-        ledger.apply(&event(EventKind::RemapEnter, 0x10000, 0x2000, 1));
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
-    }
-
-    #[test]
-    fn a_failed_munmap_loses_nothing() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        enter_unmap(&mut ledger, 0x10000, 0x1000);
-        ledger.apply(&event(EventKind::UnmapReturn, 0xffff_ffff, 0, 0));
-        enter_unmap(&mut ledger, 0x10001, 0x1000);
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
-    }
-
-    #[test]
-    fn a_fixed_mapping_replaces_what_was_there() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x4000);
-        map(&mut ledger, 0x11000, 0x1000);
-        assert_eq!(state(&mut ledger), (2, 0x4000, 0, 0x1000));
-        // A file over part of it.
-        ledger.apply(&event(EventKind::Map, 0x12000, 0x1000, 0x10));
-        assert_eq!(state(&mut ledger), (2, 0x3000, 0, 0x2000));
-    }
-
-    #[test]
-    fn a_moving_mremap_frees_the_old_and_makes_the_new() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        ledger.apply(&event(EventKind::RemapEnter, 0x10000, 0x2000, 1));
-        map_elsewhere(&mut ledger);
-        ledger.apply(&event(EventKind::RemapReturn, 0x50000, 0x4000, 1));
-        assert_eq!(state(&mut ledger), (2, 0x5000, 1, 0x2000));
-    }
-
-    /// Another thread gets the old address before the mremap's return is seen.
-    fn map_elsewhere(ledger: &mut Ledger) {
-        let mut other = event(EventKind::Map, 0x10000, 0x1000, MAP_ANONYMOUS);
-        other.thread = 2;
-        ledger.apply(&other);
-    }
-
-    #[test]
-    fn a_failed_mremap_loses_nothing() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x2000);
-        ledger.apply(&event(EventKind::RemapEnter, 0x10000, 0x2000, 1));
-        ledger.apply(&event(EventKind::RemapReturn, MAP_FAILED, 0x8000, 1));
-        assert_eq!(state(&mut ledger), (1, 0x2000, 0, 0));
-    }
-
-    #[test]
-    fn mremap_of_memory_from_before_the_trace_is_not_counted() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x1000);
-        ledger.apply(&event(EventKind::RemapEnter, 0x90000, 0x2000, 1));
-        ledger.apply(&event(EventKind::RemapReturn, 0xa0000, 0x4000, 1));
-        assert_eq!(state(&mut ledger), (1, 0x1000, 0, 0));
-    }
-
-    #[test]
-    fn a_shrinking_mremap_keeps_the_rest() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x4000);
-        ledger.apply(&event(EventKind::RemapEnter, 0x10000, 0x4000, 0));
-        ledger.apply(&event(EventKind::RemapReturn, 0x10000, 0x1000, 0));
-        assert_eq!(state(&mut ledger), (1, 0x1000, 1, 0x4000));
-    }
-
-    #[test]
-    fn hostile_lengths_do_nothing() {
-        let mut ledger = Ledger::default();
-        map(&mut ledger, 0x10000, 0x1000);
-        unmap(&mut ledger, 0x1000, u64::MAX);
-        unmap(&mut ledger, u64::MAX - 0xfff, 0x2000);
-        map(&mut ledger, 0x20000, u64::MAX - 5);
-        assert_eq!(state(&mut ledger), (1, 0x1000, 0, 0));
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

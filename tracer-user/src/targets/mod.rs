@@ -4,5 +4,8 @@
 pub mod groups;
 pub mod images;
 pub mod ledger;
+mod mapped_files;
+mod pieces;
 pub mod share;
 pub mod status;
+mod thread_stacks;

@@ -11,10 +11,18 @@ use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::model::{LifetimeBucket, MemoryKind, SiteWindow};
+use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners};
+use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
-use crate::targets::ledger::MappingSums;
+use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
 use crate::targets::share::{Ages, LiveSums, Share, Shares};
+
+/// What a path may map.
+const MAPPING_KINDS: [MappingKind; 3] = [
+    MappingKind::Anonymous,
+    MappingKind::File,
+    MappingKind::Stack,
+];
 
 /// Which live blocks count: those allocated no later than this.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +75,12 @@ pub struct CollectedSite {
     pub window: Option<SiteWindow>,
     /// Whether this is no path, but the sum of those that were not kept apart.
     pub is_rest: bool,
+    /// What of its mappings is in memory, if anybody has looked.
+    pub resident: Option<Resident>,
+    /// The files that it maps, each with its live mappings and bytes.
+    pub files: Vec<MappedFile>,
+    /// Whose its threads' stacks are.
+    pub stacks: StackOwners,
 }
 
 impl CollectedSite {
@@ -86,6 +100,11 @@ impl CollectedSite {
         for (sum, count) in self.lifetimes.iter_mut().zip(site.lifetimes) {
             *sum += count;
         }
+        if let Some(resident) = site.resident {
+            self.resident.get_or_insert_default().add(resident);
+        }
+        MappedFile::merge(&mut self.files, &site.files);
+        self.stacks.add(site.stacks);
     }
 
     /// A site without anything.
@@ -110,6 +129,9 @@ impl CollectedSite {
             names: None,
             window: None,
             is_rest: false,
+            resident: None,
+            files: Vec::new(),
+            stacks: StackOwners::default(),
         }
     }
 }
@@ -185,12 +207,40 @@ impl Held {
     }
 }
 
-/// Mappings of a site, in all images.
+/// Mappings of an account, in all images.
 struct Mapped {
     sums: MappingSums,
     held: Held,
     /// Whether all that is live is within a JVM's Java heap.
     in_java_heap: bool,
+    resident: Option<Resident>,
+    files: Vec<MappedFile>,
+    stacks: StackOwners,
+}
+
+impl Mapped {
+    fn since(first_seen: u64) -> Self {
+        Self {
+            sums: MappingSums::at(first_seen),
+            held: Held::default(),
+            in_java_heap: false,
+            resident: None,
+            files: Vec::new(),
+            stacks: StackOwners::default(),
+        }
+    }
+
+    fn add_ended(&mut self, ended: &EndedMappings) {
+        self.sums.add(&ended.sums);
+        self.held.shares.merge(&ended.live);
+        self.add_resident(ended.resident);
+    }
+
+    fn add_resident(&mut self, resident: Option<Resident>) {
+        if let Some(resident) = resident {
+            self.resident.get_or_insert_default().add(resident);
+        }
+    }
 }
 
 /// Every site that allocated anything, at `now`.
@@ -216,8 +266,10 @@ pub fn collect(
             held.shares.merge(&group.held(index));
             sites.push(block_site(index, &site, held, asked));
         }
-        if let Some(mapped) = mapped.remove(&index) {
-            sites.push(mapping_site(index, &site, mapped));
+        for kind in MAPPING_KINDS {
+            if let Some(mapped) = mapped.remove(&(index, kind)) {
+                sites.push(mapping_site(index, &site, kind, mapped));
+            }
         }
     }
     Ok(sites)
@@ -240,22 +292,21 @@ pub fn retired_sites(
         };
         sites.push(block_site(index, site, held, cutoff.asked));
     }
-    let ended = group.and_then(|group| group.mappings_of(index));
-    let running = images.unmapped_of(index);
-    if ended.is_some() || running.is_some() {
-        let first = ended.map(|ended| ended.sums).or(running);
-        let mut mapped = Mapped {
-            sums: MappingSums::at(first.map_or(0, |sums| sums.first_seen)),
-            held: Held::default(),
-            in_java_heap: false,
-        };
-        for sums in ended.iter().map(|ended| &ended.sums).chain(&running) {
-            mapped.sums.add(sums);
-        }
-        if let Some(ended) = ended {
-            mapped.held.shares.merge(&ended.live);
-        }
-        sites.push(mapping_site(index, site, mapped));
+    let mut mapped: HashMap<Account, Mapped> = HashMap::new();
+    for (account, ended) in group.iter().flat_map(|group| group.mappings_of(index)) {
+        let first = ended.sums.first_seen;
+        let mapped = mapped.entry(account).or_insert(Mapped::since(first));
+        mapped.add_ended(ended);
+    }
+    for (account, sums) in images.unmapped_of(index) {
+        let mapped = mapped.entry(account);
+        mapped
+            .or_insert(Mapped::since(sums.first_seen))
+            .sums
+            .add(&sums);
+    }
+    for ((_, kind), mapped) in mapped {
+        sites.push(mapping_site(index, site, kind, mapped));
     }
     sites
 }
@@ -287,45 +338,66 @@ fn held_blocks(
     Ok(held)
 }
 
-/// The mappings of each site.
-fn mapped(images: &Images, cutoffs: &HashMap<u64, Cutoff>, now: u64) -> HashMap<u32, Mapped> {
-    let mut all: HashMap<u32, Mapped> = HashMap::new();
-    let entry = |sums: &MappingSums| Mapped {
-        sums: MappingSums::at(sums.first_seen),
-        held: Held::default(),
-        in_java_heap: false,
-    };
+/// The mappings of each account.
+fn mapped(images: &Images, cutoffs: &HashMap<u64, Cutoff>, now: u64) -> HashMap<Account, Mapped> {
+    let mut all: HashMap<Account, Mapped> = HashMap::new();
     for (_, group) in images.groups() {
-        for (site, ended) in group.mappings() {
-            let mapped = all.entry(site).or_insert_with(|| entry(&ended.sums));
-            mapped.sums.add(&ended.sums);
-            mapped.held.shares.merge(&ended.live);
+        for (account, ended) in group.mappings() {
+            let mapped = all.entry(account);
+            let mapped = mapped.or_insert_with(|| Mapped::since(ended.sums.first_seen));
+            mapped.add_ended(ended);
         }
     }
     for image in images.iter().filter(|image| !image.has_left) {
         let Some(cutoff) = cutoffs.get(&image.id) else {
             continue;
         };
-        let mut ages = Ages::new();
+        let mut ages: HashMap<Account, LiveSums> = HashMap::new();
         for mapping in image.ledger.live() {
-            let block = Block {
-                size: mapping.bytes,
-                time: mapping.time,
-                site: mapping.site,
-                padding: 0,
-            };
-            add_block(&mut ages, &block, *cutoff);
+            if mapping.time <= cutoff.born_by {
+                let sums = ages.entry(mapping.account).or_default();
+                sums.add(mapping.bytes, mapping.time);
+            }
         }
-        for (site, sums) in image.ledger.sums() {
-            let mapped = all.entry(site).or_insert_with(|| entry(sums));
+        for (account, sums) in image.ledger.sums() {
+            let mapped = all.entry(account);
+            let mapped = mapped.or_insert_with(|| Mapped::since(sums.first_seen));
             mapped.sums.add(sums);
-            let live = ages.get(&site).copied().unwrap_or_default();
+            let live = ages.get(&account).copied().unwrap_or_default();
             mapped.held.add(image, live, now);
             let heap = image.java_heap.as_ref();
-            mapped.in_java_heap |= heap.is_some_and(|heap| image.ledger.is_within(site, heap));
+            mapped.in_java_heap |= heap.is_some_and(|heap| image.ledger.is_within(account, heap));
+            mapped.add_resident(image.ledger.resident(account));
+            add_what(mapped, image, account);
         }
     }
     all
+}
+
+/// Adds what is mapped: which files, and whose stacks.
+fn add_what(mapped: &mut Mapped, image: &Image, account: Account) {
+    match account.1 {
+        MappingKind::Anonymous => {}
+        MappingKind::File => {
+            let files = image.ledger.files_of(account).into_iter();
+            let files: Vec<_> = files
+                .map(|(name, mappings, bytes)| MappedFile {
+                    name,
+                    mappings,
+                    bytes,
+                })
+                .collect();
+            MappedFile::merge(&mut mapped.files, &files);
+        }
+        MappingKind::Stack => {
+            let [running, ended, joined] = image.ledger.stacks_of(account);
+            mapped.stacks.add(StackOwners {
+                running,
+                ended,
+                joined,
+            });
+        }
+    }
 }
 
 /// Lifetimes in seconds, without empty buckets.
@@ -364,13 +436,18 @@ fn block_site(index: u32, site: &Site, held: Held, asked: bool) -> CollectedSite
     }
 }
 
-fn mapping_site(index: u32, site: &Site, mapped: Mapped) -> CollectedSite {
+fn mapping_site(index: u32, site: &Site, kind: MappingKind, mapped: Mapped) -> CollectedSite {
     let Mapped { sums, held, .. } = mapped;
     CollectedSite {
-        kind: match mapped.in_java_heap {
-            true => MemoryKind::JavaHeap,
-            false => MemoryKind::Mapping,
+        kind: match kind {
+            MappingKind::Anonymous if mapped.in_java_heap => MemoryKind::JavaHeap,
+            MappingKind::Anonymous => MemoryKind::Mapping,
+            MappingKind::File => MemoryKind::FileMapping,
+            MappingKind::Stack => MemoryKind::ThreadStack,
         },
+        resident: mapped.resident,
+        files: mapped.files,
+        stacks: mapped.stacks,
         allocated: (sums.allocated_count, sums.allocated_bytes),
         freed: (sums.freed_count, sums.freed_bytes),
         live: (held.shares.count, held.shares.bytes),

@@ -29,12 +29,17 @@ impl Probed {
         }
     }
 
+    /// Whether it changes mappings, and allocates no blocks.
+    pub const fn changes_mappings(self) -> bool {
+        matches!(
+            self,
+            Self::Call(Function::Mmap | Function::Munmap | Function::Mremap)
+        )
+    }
+
     /// Whether it makes blocks, out of nothing or of others.
     pub const fn allocates(self) -> bool {
-        match self {
-            Self::Call(Function::Mmap | Function::Munmap | Function::Mremap) | Self::Free => false,
-            Self::Call(_) => true,
-        }
+        matches!(self, Self::Call(_)) && !self.changes_mappings()
     }
 }
 

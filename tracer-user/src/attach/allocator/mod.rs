@@ -43,6 +43,17 @@ pub struct Allocator {
     pub functions: Vec<AllocatorFunction>,
 }
 
+impl Allocator {
+    /// The same without the functions that change mappings, which the kernel tells
+    /// of itself.
+    #[must_use]
+    pub fn without_mappings(&self) -> Self {
+        let mut rest = self.clone();
+        rest.functions.retain(|it| !it.probed.changes_mappings());
+        rest
+    }
+}
+
 /// One function of an allocator.
 #[derive(Debug, Clone)]
 pub struct AllocatorFunction {

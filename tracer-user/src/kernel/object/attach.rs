@@ -4,8 +4,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use aya::Btf;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::{RawTracePoint, UProbe};
+use aya::programs::{FEntry, FExit, Program, RawTracePoint, UProbe};
 use tracer_ebpf::call::Function;
 
 use super::{Object, program};
@@ -22,6 +23,57 @@ const EMPTY: &str = "uf_empty";
 
 /// The program at the probe that a JVM hits for each object.
 const OBJECTS: &str = "uf_java_new";
+
+/// How the kernel tells of system calls that change mappings or start threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemCalls {
+    /// Not at all.
+    None,
+    /// At its functions for these calls.
+    Own,
+    /// At tracepoints that every system call of every process passes.
+    All,
+}
+
+/// A program at a system call in the kernel.
+struct SystemCall {
+    program: &'static str,
+    function: &'static str,
+    at_return: bool,
+}
+
+const fn entry(program: &'static str, function: &'static str) -> SystemCall {
+    SystemCall {
+        program,
+        function,
+        at_return: false,
+    }
+}
+
+const fn exit(program: &'static str, function: &'static str) -> SystemCall {
+    SystemCall {
+        program,
+        function,
+        at_return: true,
+    }
+}
+
+/// Ends of mappings first, so that none seems to stay that is gone.
+const SYSTEM_CALLS: [SystemCall; 13] = [
+    exit("uf_munmap_x", "__x64_sys_munmap"),
+    entry("uf_munmap_e", "__x64_sys_munmap"),
+    exit("uf_shmdt_x", "__x64_sys_shmdt"),
+    entry("uf_shmdt_e", "__x64_sys_shmdt"),
+    exit("uf_mremap_x", "__x64_sys_mremap"),
+    entry("uf_mremap_e", "__x64_sys_mremap"),
+    exit("uf_brk_x", "__x64_sys_brk"),
+    entry("uf_brk_e", "__x64_sys_brk"),
+    exit("uf_mmap_x", "__x64_sys_mmap"),
+    exit("uf_mprotect_x", "__x64_sys_mprotect"),
+    exit("uf_shmat_x", "__x64_sys_shmat"),
+    entry("uf_clone_e", "__x64_sys_clone"),
+    entry("uf_clone3_e", "__x64_sys_clone3"),
+];
 
 impl Object {
     /// Attaches the probes on the birth and death of processes and threads.
@@ -44,6 +96,68 @@ impl Object {
     pub fn attach_child_watch(&mut self) -> Result<()> {
         self.attach_tracepoint("uf_leave_mem", "sched_prepare_exec")?;
         self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
+    }
+
+    /// Attaches the programs at the system calls that change mappings or start
+    /// threads. All of them or none.
+    ///
+    /// # Errors
+    /// Fails on a kernel that cannot trace its own functions.
+    pub fn attach_system_calls(&mut self) -> Result<()> {
+        if self.attach_to_functions().is_ok() {
+            self.system_calls = SystemCalls::Own;
+            return Ok(());
+        }
+        self.attach_tracepoint("uf_sys_exit", "sys_exit")?;
+        self.attach_tracepoint("uf_sys_enter", "sys_enter")?;
+        self.system_calls = SystemCalls::All;
+        Ok(())
+    }
+
+    /// The same at the kernel's own functions, which costs nothing to those who do
+    /// not call them.
+    fn attach_to_functions(&mut self) -> Result<()> {
+        let types = Btf::from_sys_fs()?;
+        let attached = SYSTEM_CALLS.iter().try_for_each(|call| {
+            self.attach_system_call(call, &types)
+                .with_context(|| format!("cannot attach to {}", call.function))
+        });
+        if attached.is_err() {
+            SYSTEM_CALLS.iter().for_each(|call| self.unload(call));
+        }
+        attached
+    }
+
+    fn attach_system_call(&mut self, call: &SystemCall, types: &Btf) -> Result<()> {
+        let SystemCall {
+            program: name,
+            function,
+            at_return,
+        } = call;
+        if *at_return {
+            let program: &mut FExit = program(&mut self.ebpf, name)?;
+            program.load(function, types)?;
+            program.attach()?;
+        } else {
+            let program: &mut FEntry = program(&mut self.ebpf, name)?;
+            program.load(function, types)?;
+            program.attach()?;
+        }
+        Ok(())
+    }
+
+    /// Takes one away again, if it is there.
+    fn unload(&mut self, call: &SystemCall) {
+        let _ = match self.ebpf.program_mut(call.program) {
+            Some(Program::FEntry(program)) => program.unload(),
+            Some(Program::FExit(program)) => program.unload(),
+            _ => Ok(()),
+        };
+    }
+
+    /// How mappings are seen in the kernel, whoever calls it.
+    pub fn system_calls(&self) -> SystemCalls {
+        self.system_calls
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {

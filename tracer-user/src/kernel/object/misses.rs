@@ -16,6 +16,8 @@ impl Object {
             .programs()
             .filter_map(|(_, program)| match program {
                 Program::RawTracePoint(program) => program.fd().ok(),
+                Program::FEntry(program) => program.fd().ok(),
+                Program::FExit(program) => program.fd().ok(),
                 _ => None,
             })
             .filter_map(|program| {

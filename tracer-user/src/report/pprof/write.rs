@@ -182,6 +182,8 @@ impl<'a, W: Write> Writer<'a, W> {
         let kind = match site.kind {
             MemoryKind::Heap => "heap",
             MemoryKind::Mapping => "mapping",
+            MemoryKind::FileMapping => "file_mapping",
+            MemoryKind::ThreadStack => "thread_stack",
             MemoryKind::JavaHeap => "java_heap",
             MemoryKind::JniHandle => "jni_handle",
             MemoryKind::Thread => "thread",

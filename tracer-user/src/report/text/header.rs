@@ -67,11 +67,16 @@ fn live(report: &Report) -> String {
     let sites = report.memory().filter(|site| site.live_count > 0).count() as u64;
     let mut line = format!(
         "Live: {about}{} in {about}{} ({about}{} bytes) from {}",
-        units::bytes(totals.live_bytes),
+        units::bytes(report.held_bytes()),
         units::counted(totals.live_count, "block"),
-        units::grouped(totals.live_bytes),
+        units::grouped(report.held_bytes()),
         units::counted(sites, "call path"),
     );
+    let empty = totals.live_bytes.saturating_sub(report.held_bytes());
+    if empty > 0 {
+        let empty = units::bytes(empty);
+        line.push_str(&format!("; {empty} more are mapped and not in memory"));
+    }
     let left: u64 = report.memory().map(|site| site.left_bytes).sum();
     let is_whole = report.processes.iter().all(|it| it.processes <= 1);
     if left > 0 && !is_whole {

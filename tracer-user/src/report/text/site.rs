@@ -2,6 +2,7 @@
 
 use super::header::rate;
 use super::layout::{Layout, Marks, PLAIN};
+use super::mapping;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use super::{balance, window};
@@ -15,7 +16,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         Some(_) => window::busy(report),
         None => {
             let mut live: Vec<_> = report.memory().filter(|site| site.live_count > 0).collect();
-            live.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(a.id.cmp(&b.id)));
+            live.sort_by(|a, b| b.held_bytes().cmp(&a.held_bytes()).then(a.id.cmp(&b.id)));
             live
         }
     };
@@ -49,7 +50,7 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
         lines.push(format!(
             "{}: {about}{} in {about}{} live.",
             units::counted(rest.len() as u64, "more call path"),
-            units::bytes(total(|site| site.live_bytes)),
+            units::bytes(total(Site::held_bytes)),
             units::counted(total(|site| site.live_count), "block"),
         ));
     }
@@ -140,14 +141,17 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
     let bytes = rate(site.allocated_bytes, report.duration);
     vec![
         Cell::new("#", format!("{number:>2}")),
-        Cell::new("LIVE", format!("{about}{}", units::bytes(site.live_bytes))),
+        Cell::new(
+            "LIVE",
+            format!("{about}{}", units::bytes(site.held_bytes())),
+        ),
         Cell::new(
             "BLOCKS",
             format!("{about}{}", units::grouped(site.live_count)),
         ),
         Cell::new(
             "SHARE",
-            units::percent(site.live_bytes, report.totals.live_bytes),
+            units::percent(site.held_bytes(), report.held_bytes()),
         ),
         Cell::new("OLDEST", oldest),
         Cell::new("LAST ALLOC", last_allocation(report, site)),
@@ -178,7 +182,14 @@ pub(super) fn last_allocation(report: &Report, site: &Site) -> String {
 fn notes(report: &Report, site: &Site) -> Vec<String> {
     let Marks { at_least, about } = Marks::new(site.lower_bound);
     let mut notes = vec![
-        format!("{about}{} bytes live", units::grouped(site.live_bytes)),
+        match site.resident_bytes {
+            None => format!("{about}{} bytes live", units::grouped(site.live_bytes)),
+            Some(resident) => format!(
+                "{} bytes in memory of {about}{} mapped",
+                units::grouped(resident),
+                units::grouped(site.live_bytes)
+            ),
+        },
         format!(
             "allocated {at_least}{} ({at_least}{} bytes)",
             units::grouped(site.allocated_count),
@@ -196,6 +207,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     } else if site.kind == MemoryKind::Mapping {
         notes.push("a mapping".into());
     }
+    mapping::notes(&mut notes, report, site);
     if site.kind == MemoryKind::JavaHeap {
         notes.push(
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),

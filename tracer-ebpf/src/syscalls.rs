@@ -1,0 +1,448 @@
+//! System calls that change a process's mappings, and those that start threads,
+//! seen in the kernel: whatever door a program calls them by, and with their real
+//! outcome. Programs at the kernel's own functions cost only those who call them.
+//!
+//! What they do to ranges is sent to user space, which keeps the ledger: one call
+//! can touch many mappings. Calls within a probed call of an allocator are the
+//! allocator's: they are not sent.
+
+use core::mem::offset_of;
+
+use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use tracer_ebpf::event::{
+    Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
+    PROT_EXEC,
+};
+use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
+use tracer_ebpf::step::Registers;
+use tracer_ebpf::thread::{Cloning, Thread};
+
+use crate::code;
+use crate::inflight::{self, full_or_busy, now};
+use crate::maps::{self, RESERVERS};
+use crate::read::{kernel, user_word};
+use crate::unwind::{self, Place};
+
+/// The largest error that the kernel returns, negated (`MAX_ERRNO`).
+const LARGEST_ERROR: u64 = 4095;
+/// clone's flag for another thread of the process.
+const CLONE_THREAD: u64 = 0x1_0000;
+/// clone's flag to write 0 when the thread ends.
+const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
+/// Of `struct clone_args` (`linux/sched.h`): flags, where the id is cleared, and
+/// the stack with its size; offsets in bytes.
+const CLONE_ARGS: [u64; 4] = [0, 16, 40, 48];
+const PAGE: u64 = 4096;
+
+/// The registers of the caller of a system call, which the kernel has saved: an
+/// address in the kernel.
+pub(crate) struct UserRegisters(pub(crate) u64);
+
+impl UserRegisters {
+    #[inline(always)]
+    fn at(&self, offset: usize) -> u64 {
+        kernel::<u64>(self.0 + offset as u64).unwrap_or(0)
+    }
+
+    /// An argument, by the convention of system calls.
+    #[inline(always)]
+    fn argument(&self, index: usize) -> u64 {
+        self.at(match index {
+            0 => offset_of!(pt_regs, rdi),
+            1 => offset_of!(pt_regs, rsi),
+            2 => offset_of!(pt_regs, rdx),
+            3 => offset_of!(pt_regs, r10),
+            4 => offset_of!(pt_regs, r8),
+            _ => offset_of!(pt_regs, r9),
+        })
+    }
+
+    #[inline(always)]
+    fn stack(&self) -> u64 {
+        self.at(offset_of!(pt_regs, rsp))
+    }
+
+    /// What a walk starts with.
+    #[inline(always)]
+    fn registers(&self) -> Registers {
+        Registers {
+            ip: self.at(offset_of!(pt_regs, rip)),
+            sp: self.stack(),
+            bp: self.at(offset_of!(pt_regs, rbp)),
+            bx: self.at(offset_of!(pt_regs, rbx)),
+        }
+    }
+}
+
+/// The record of the current thread, if its call is not an allocator's.
+#[inline(always)]
+fn outermost(call: &UserRegisters) -> Option<*mut Thread> {
+    let thread = inflight::thread()?;
+    // SAFETY: the current thread's record.
+    let in_flight = unsafe { &(*thread).call };
+    if in_flight.function == 0 || call.stack() > in_flight.slot {
+        return Some(thread);
+    }
+    // A call that was left by longjmp is not believed.
+    let is_active = user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word));
+    (!is_active).then_some(thread)
+}
+
+/// The site of a call of `length` bytes, in the thread whose record was just
+/// believed.
+#[inline(always)]
+fn site(call: &UserRegisters, length: u64) -> u32 {
+    if length < maps::setting!(min_size) {
+        return NO_SITE;
+    }
+    site_of_call(call.0, length, INSIDE) as u32
+}
+
+/// A table tells how the caller's frame looks at the call.
+const INSIDE: u32 = 0;
+/// There is none for the C libraries' functions that make threads, since what follows
+/// the call runs on two stacks: they push nothing before it.
+const AT_ENTRY: u32 = 1;
+
+/// The site of a call whose registers are at `registers` in the kernel, however
+/// much it takes. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn site_of_call(registers: u64, length: u64, place: u32) -> u64 {
+    let Some(thread) = inflight::record() else {
+        return u64::from(NO_SITE);
+    };
+    let call = UserRegisters(registers);
+    // SAFETY: the current thread's record.
+    let site = unsafe {
+        let place = match place {
+            AT_ENTRY => Place::Entry,
+            _ => Place::Inside,
+        };
+        let walk = unwind::capture_at(call.registers(), place, 0, thread);
+        inflight::site_of(&walk, SiteKind::Memory, thread, now(), length)
+    };
+    if site == LOST_SITE {
+        maps::lose(LossCause::SitesFull, 1, length);
+        return u64::from(NO_SITE);
+    }
+    u64::from(site)
+}
+
+const fn failed(result: u64) -> bool {
+    result > u64::MAX - LARGEST_ERROR
+}
+
+/// Numbers of system calls (`asm/unistd_64.h`).
+mod number {
+    pub(super) const MMAP: u64 = 9;
+    pub(super) const MPROTECT: u64 = 10;
+    pub(super) const MUNMAP: u64 = 11;
+    pub(super) const BRK: u64 = 12;
+    pub(super) const MREMAP: u64 = 25;
+    pub(super) const SHMAT: u64 = 30;
+    pub(super) const CLONE: u64 = 56;
+    pub(super) const SHMDT: u64 = 67;
+    pub(super) const CLONE3: u64 = 435;
+}
+
+/// Any system call was entered, where programs cannot be at the kernel's own
+/// functions.
+#[inline(always)]
+pub(crate) fn entered(call: &UserRegisters, number: u64) {
+    match number {
+        number::MUNMAP => munmap_entered(call),
+        number::MREMAP => mremap_entered(call),
+        number::BRK => brk_entered(call),
+        number::SHMDT => shmdt_entered(call),
+        number::CLONE => clone_entered(call),
+        number::CLONE3 => clone3_entered(call),
+        _ => {}
+    }
+}
+
+/// Any system call returned.
+#[inline(always)]
+pub(crate) fn returned(call: &UserRegisters, result: u64) {
+    match call.at(offset_of!(pt_regs, orig_rax)) {
+        number::MMAP => mmap_returned(call, result),
+        number::MPROTECT => mprotect_returned(call, result),
+        number::MUNMAP | number::SHMDT => munmap_returned(call, result),
+        number::BRK => brk_returned(call, result),
+        number::MREMAP => mremap_returned(call, result),
+        number::SHMAT => shmat_returned(call, result),
+        _ => {}
+    }
+}
+
+/// `mmap` returned.
+#[inline(always)]
+pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
+    if failed(result) {
+        return;
+    }
+    let (wanted, length) = (call.argument(0), call.argument(1));
+    let (protection, flags) = (call.argument(2), call.argument(3) & 0xffff_ffff);
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
+    // Elsewhere the kernel told that it chose the place.
+    if wanted != 0 || flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
+        code::replaced(image, result, length);
+    }
+    if outermost(call).is_none() {
+        return;
+    }
+    let is_anonymous = flags & MAP_ANONYMOUS != 0;
+    if is_anonymous && protection & 7 == 0 && flags & MAP_NORESERVE != 0 {
+        note_reserver(image);
+        send(EventKind::Reserve, image, (result, length, flags), NO_SITE);
+        return;
+    }
+    // Code of a file is the loader's business; what it replaces is ours.
+    let is_code = !is_anonymous && protection & PROT_EXEC != 0;
+    if is_code && flags & MAP_FIXED == 0 {
+        return;
+    }
+    let site = match is_code {
+        true => NO_SITE,
+        false => site(call, length),
+    };
+    send(EventKind::Map, image, (result, length, flags), site);
+}
+
+#[inline(always)]
+fn note_reserver(image: u64) {
+    if RESERVERS.get_ptr(image).is_none()
+        && let Err(error) = RESERVERS.insert(image, 1, 0)
+    {
+        maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
+    }
+}
+
+/// `munmap` was entered.
+#[inline(always)]
+pub(crate) fn munmap_entered(call: &UserRegisters) {
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        let range = (call.argument(0), call.argument(1), 0);
+        send(EventKind::UnmapEnter, image, range, NO_SITE);
+    }
+}
+
+/// `munmap` returned, or `shmdt`.
+#[inline(always)]
+pub(crate) fn munmap_returned(call: &UserRegisters, result: u64) {
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        let status = result & 0xffff_ffff;
+        send(EventKind::UnmapReturn, image, (status, 0, 0), NO_SITE);
+    }
+}
+
+/// `mremap` was entered.
+#[inline(always)]
+pub(crate) fn mremap_entered(call: &UserRegisters) {
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        let range = (call.argument(0), call.argument(1), call.argument(3));
+        send(EventKind::RemapEnter, image, range, NO_SITE);
+    }
+}
+
+/// `mremap` returned.
+#[inline(always)]
+pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
+    let Some(thread) = outermost(call) else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
+    let (length, flags) = (call.argument(2), call.argument(3) & 0xffff_ffff);
+    if failed(result) {
+        let range = (MAP_FAILED, length, flags);
+        send(EventKind::RemapReturn, image, range, NO_SITE);
+        return;
+    }
+    code::replaced(image, result, length);
+    let site = site(call, length);
+    send(EventKind::RemapReturn, image, (result, length, flags), site);
+}
+
+/// `brk` was entered.
+#[inline(always)]
+pub(crate) fn brk_entered(call: &UserRegisters) {
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the helper has no preconditions; the current thread's record.
+        unsafe {
+            let task = bpf_get_current_task();
+            let memory = kernel::<u64>(task + u64::from(maps::setting!(task_mm))).unwrap_or(0);
+            let end = kernel(memory + u64::from(maps::setting!(mm_brk)));
+            (*thread).brk = end.unwrap_or(0);
+        }
+    }
+}
+
+/// `brk` returned where the heap ends now.
+#[inline(always)]
+pub(crate) fn brk_returned(call: &UserRegisters, result: u64) {
+    let Some(thread) = outermost(call) else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    let (image, before) = unsafe { ((*thread).image, (*thread).brk) };
+    let up = |address: u64| address.wrapping_add(PAGE - 1) & !(PAGE - 1);
+    let (old, new) = (up(before), up(result));
+    if before == 0 || old == new {
+        return;
+    }
+    if new < old {
+        send(EventKind::UnmapEnter, image, (new, old - new, 0), NO_SITE);
+        send(EventKind::UnmapReturn, image, (0, 0, 0), NO_SITE);
+        return;
+    }
+    let site = site(call, new - old);
+    send(EventKind::Map, image, (old, new - old, MAP_ANONYMOUS), site);
+}
+
+/// `mprotect` returned. Where nothing was reserved, it makes no memory.
+#[inline(always)]
+pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) {
+    if result != 0 || call.argument(2) & 7 == 0 {
+        return;
+    }
+    let Some(thread) = outermost(call) else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
+    if RESERVERS.get_ptr(image).is_none() {
+        return;
+    }
+    let (address, length) = (call.argument(0), call.argument(1));
+    let site = site(call, length);
+    send(EventKind::Commit, image, (address, length, 0), site);
+}
+
+/// `shmat` returned.
+#[inline(always)]
+pub(crate) fn shmat_returned(call: &UserRegisters, result: u64) {
+    if failed(result) {
+        return;
+    }
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        let site = site_of_call(call.0, 0, INSIDE) as u32;
+        send(EventKind::Attach, image, (result, 0, 0), site);
+    }
+}
+
+/// `shmdt` was entered.
+#[inline(always)]
+pub(crate) fn shmdt_entered(call: &UserRegisters) {
+    if let Some(thread) = outermost(call) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        let range = (call.argument(0), 0, 0);
+        send(EventKind::DetachEnter, image, range, NO_SITE);
+    }
+}
+
+/// `clone` was entered.
+#[inline(always)]
+pub(crate) fn clone_entered(call: &UserRegisters) {
+    let (flags, stack) = (call.argument(0), call.argument(1));
+    note_clone(call, flags, stack, call.argument(3));
+}
+
+/// `clone3` was entered.
+#[inline(always)]
+pub(crate) fn clone3_entered(call: &UserRegisters) {
+    let given = call.argument(0);
+    let word = |index: usize| user_word(given.wrapping_add(CLONE_ARGS[index])).unwrap_or(0);
+    let stack = word(2).wrapping_add(word(3));
+    note_clone(call, word(0), stack, word(1));
+}
+
+/// Notes who is about to start a thread.
+#[inline(always)]
+fn note_clone(call: &UserRegisters, flags: u64, stack: u64, cleared: u64) {
+    if flags & CLONE_THREAD == 0 || stack == 0 {
+        return;
+    }
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    unsafe {
+        let site = site_of_call(call.0, 0, AT_ENTRY) as u32;
+        (*thread).clone = Cloning {
+            stack,
+            cleared: match flags & CLONE_CHILD_CLEARTID {
+                0 => 0,
+                _ => cleared,
+            },
+            site,
+            padding: 0,
+        };
+    }
+}
+
+/// A thread was born, in which nothing has run yet.
+#[inline(always)]
+pub(crate) fn thread_born(clone: &Cloning, id: u32, image: u64) {
+    maps::send(&Event {
+        kind: EventKind::ThreadBorn as u32,
+        thread: id,
+        image,
+        time: now(),
+        address: clone.stack,
+        length: 0,
+        flags: 0,
+        other: clone.cleared,
+        site: clone.site,
+        padding: 0,
+    });
+}
+
+/// A thread ends.
+#[inline(always)]
+pub(crate) fn thread_ended(id: u32, image: u64) {
+    maps::send(&Event {
+        kind: EventKind::ThreadEnded as u32,
+        thread: id,
+        image,
+        time: now(),
+        address: 0,
+        length: 0,
+        flags: 0,
+        other: 0,
+        site: NO_SITE,
+        padding: 0,
+    });
+}
+
+#[inline(always)]
+fn send(kind: EventKind, image: u64, (address, length, flags): (u64, u64, u64), site: u32) {
+    maps::send(&Event {
+        kind: kind as u32,
+        thread: bpf_get_current_pid_tgid() as u32,
+        image,
+        time: now(),
+        address,
+        length,
+        flags,
+        other: 0,
+        site,
+        padding: 0,
+    });
+}
