@@ -11,6 +11,7 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
+use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::event::{
     Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
     PROT_EXEC,
@@ -119,7 +120,7 @@ extern "C" fn site_of_call(registers: u64, length: u64, place: u32) -> u64 {
     // SAFETY: the current thread's record.
     let site = unsafe {
         let place = match place {
-            AT_ENTRY => Place::Entry,
+            AT_ENTRY => Place::Entry(Arguments::AT_ENTRY),
             _ => Place::Inside,
         };
         let walk = unwind::capture_at(call.registers(), place, 0, thread);

@@ -26,10 +26,22 @@ const REFILLS: [(&str, &str); 26] = [
     ("_obstack_newchunk", "an obstack"),
     ("obstack_newchunk", "an obstack"),
     ("talloc_pool*", "a talloc pool"),
-    ("std::pmr::monotonic_buffer_resource::*", "a memory resource of C++"),
-    ("std::pmr::unsynchronized_pool_resource::*", "a memory resource of C++"),
-    ("std::pmr::synchronized_pool_resource::*", "a memory resource of C++"),
-    ("google::protobuf::internal::*Arena::*", "an arena of protobuf"),
+    (
+        "std::pmr::monotonic_buffer_resource::*",
+        "a memory resource of C++",
+    ),
+    (
+        "std::pmr::unsynchronized_pool_resource::*",
+        "a memory resource of C++",
+    ),
+    (
+        "std::pmr::synchronized_pool_resource::*",
+        "a memory resource of C++",
+    ),
+    (
+        "google::protobuf::internal::*Arena::*",
+        "an arena of protobuf",
+    ),
     ("v8::internal::Zone::*", "a zone of V8"),
     ("xmlDictAddString", "a dictionary of libxml2"),
 ];

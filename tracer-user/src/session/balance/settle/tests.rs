@@ -1,3 +1,5 @@
+#![expect(clippy::single_range_in_vec_init, reason = "one range of several")]
+
 use std::time::Duration;
 
 use super::*;
