@@ -24,6 +24,9 @@ use crate::process::symtab;
 /// Longer functions are not decoded.
 const MAX_DECODED: u64 = 256 << 10;
 
+/// Nor are more bytes of a file.
+const MAX_TOTAL: u64 = 64 << 20;
+
 /// More bytes of symbols are not read.
 const MAX_TABLE: u64 = 256 << 20;
 
@@ -40,6 +43,8 @@ pub struct Framed<'a> {
     entry: u64,
     code: Code<'a>,
     info: InstructionInfoFactory,
+    /// Bytes that may still be decoded.
+    left: u64,
 }
 
 impl<'a> Framed<'a> {
@@ -53,15 +58,18 @@ impl<'a> Framed<'a> {
             entry: image.entry,
             code: Code::new(bytes, segments.to_vec(), false),
             info: InstructionInfoFactory::new(),
+            left: MAX_TOTAL,
         })
     }
 
     /// From where on rbp points to the function's frame, if that is so at each of its
     /// calls.
     fn frame_from(&mut self, code: Range<u64>) -> Option<u64> {
-        if code.end - code.start > MAX_DECODED {
+        let size = code.end - code.start;
+        if size > MAX_DECODED.min(self.left) {
             return None;
         }
+        self.left -= size;
         let bytes = self.code.bytes(code.clone())?;
         let decoder = Decoder::with_ip(64, bytes, code.start, DecoderOptions::NONE);
         let (mut pushed, mut from) = (false, None);
@@ -104,6 +112,8 @@ impl Source for Framed<'_> {
         let name = symtab::string(self.bytes, &self.names, frame.offset as u64, &mut name);
         let framed = match name == V8 {
             true => Some(from),
+            // Of two that overlap, the second is not what it seems.
+            false if from > frame.start => None,
             false => self.frame_from(frame.start..frame.end),
         };
         let framed = framed.unwrap_or(frame.end).max(from);

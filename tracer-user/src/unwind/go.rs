@@ -19,7 +19,7 @@ use crate::process::pclntab::{CodePart, Function, Pclntab};
 use crate::process::window::Window;
 
 /// Longer functions are not decoded; those that are have some 300 bytes.
-const MAX_DECODED: u64 = 4096;
+const MAX_DECODED: u64 = 1024;
 
 /// The functions between goroutines and C code (`runtime/asm_amd64.s`,
 /// `runtime/cgo/asm_amd64.s`).
@@ -39,8 +39,11 @@ pub struct Go<'a> {
     functions: Vec<Function>,
     code: Code<'a>,
     sizes: Window<'a>,
-    /// What is special about some functions, by their start.
+    /// The functions between stacks, by their start: one of each kind.
     doors: HashMap<u32, Door>,
+    /// Bytes that asmcgocall leaves free below a callback's frame, since C code wants
+    /// the stack pointer at a multiple of 16: 8 or none.
+    free: i64,
 }
 
 /// A function between stacks.
@@ -60,17 +63,18 @@ impl<'a> Go<'a> {
         let parts: Vec<CodePart> = segments.iter().map(part).collect();
         let text = table.text(bytes, &parts)?;
         let mut functions = Vec::new();
-        let mut doors = HashMap::new();
+        let mut doors: HashMap<u32, Door> = HashMap::new();
         table.each(bytes, |function| {
             functions.push(function);
             if function.is(Function::MOVES_STACK | Function::ASSEMBLY)
                 && let Some(door) = door(&table, bytes, &function)
+                && doors.values().all(|known| *known != door)
             {
                 doors.insert(function.start, door);
             }
             ControlFlow::Continue(())
         });
-        Some(Self {
+        let mut go = Self {
             sizes: table.sizes_of(bytes),
             code: Code::new(bytes, segments.to_vec(), false),
             bytes,
@@ -78,7 +82,10 @@ impl<'a> Go<'a> {
             text,
             functions,
             doors,
-        })
+            free: 0,
+        };
+        go.free = go.misaligned().unwrap_or(0);
+        Some(go)
     }
 
     /// The size of a function's frame at an instruction.
@@ -173,7 +180,7 @@ impl<'a> Go<'a> {
         match door {
             Door::ToC => {
                 let [depth, goroutine] = seen.sorted_stores()?;
-                let taken = seen.taken + self.misaligned();
+                let taken = seen.taken + self.free;
                 let fits = goroutine == depth + WORD && seen.stack_saved_at == Some(size);
                 Rule::go_call(depth, i32::try_from(size).ok()?, i32::try_from(taken).ok()?)
                     .filter(|_| fits && seen.taken > 0)
@@ -201,23 +208,22 @@ impl<'a> Go<'a> {
         self.functions.get(index).copied()
     }
 
-    /// Bytes that asmcgocall leaves free below a callback's frame, since C code wants
-    /// the stack pointer at a multiple of 16: 8 or none.
-    fn misaligned(&mut self) -> i64 {
-        let size = |go: &mut Self, wanted: Door| {
-            let start = go.doors.iter().find(|(_, door)| **door == wanted)?.0;
-            let function = go.target(go.text + u64::from(*start))?;
-            let calls = go.instructions(&function).into_iter().filter(is_call);
-            calls
-                .filter_map(|call| go.size_at(&function, call.ip()))
-                .max()
-        };
-        let [Some(outer), Some(inner)] = [Door::CCalls, Door::FromC].map(|door| size(self, door))
-        else {
-            return 0;
-        };
-        // Before the first call it is at a multiple of 16; two return addresses follow.
-        (outer + inner) % 16
+    /// See [`Go::free`]; none if there are no callbacks.
+    fn misaligned(&mut self) -> Option<i64> {
+        let outer = self.size_at_calls(Door::CCalls)?;
+        let inner = self.size_at_calls(Door::FromC)?;
+        // Before C code's call it is at a multiple of 16; two return addresses follow.
+        Some((outer + inner) % 16)
+    }
+
+    /// The size of a door's frame at its calls.
+    fn size_at_calls(&mut self, wanted: Door) -> Option<i64> {
+        let start = *self.doors.iter().find(|(_, door)| **door == wanted)?.0;
+        let function = self.target(self.text + u64::from(start))?;
+        let calls = self.instructions(&function).into_iter().filter(is_call);
+        calls
+            .filter_map(|call| self.size_at(&function, call.ip()))
+            .max()
     }
 }
 
