@@ -15,7 +15,7 @@ use super::resident::PageSet;
 const MAX_ARENAS: usize = 1024;
 const MAX_CHUNKS: u64 = 100_000;
 /// Lists of free chunks, and what of an arena is read, bytes.
-const LISTS: u64 = 127;
+const LISTS: u8 = 127;
 const ARENA: usize = 2200;
 /// Before the lists are two words: where the top chunk is, and the last remainder. The
 /// lists begin here; in 2.26 and before one word earlier.
@@ -85,7 +85,7 @@ impl Walk<'_> {
         // Its memory, which is never less than what is free.
         let system = word(state, begin + NEXT + 24)?;
         let before = self.found.free;
-        for list in 0..LISTS {
+        for list in (0..LISTS).map(u64::from) {
             // A list's head looks like a chunk, whose pointers are the list's.
             let offset = begin as u64 + list * 16;
             let head = place + offset - 16;
@@ -153,14 +153,14 @@ mod tests {
             let place = usize::try_from(place).unwrap();
             bytes[place..place + 8].copy_from_slice(&word.to_le_bytes());
         };
-        for list in 0..LISTS {
+        for list in (0..LISTS).map(u64::from) {
             let head = AT + 112 + list * 16 - 16;
             put(head + 16, head);
             put(head + 24, head);
         }
         let head = AT + 112 + 5 * 16 - 16;
         put(head + 16, FREE);
-        put(FREE + 8, 10 * PAGE | 1);
+        put(FREE + 8, (10 * PAGE) | 1);
         put(
             FREE + 16,
             if next_of_free == 0 {
@@ -170,7 +170,7 @@ mod tests {
             },
         );
         put(AT + 96, TOP);
-        put(TOP + 8, 3 * PAGE | 1);
+        put(TOP + 8, (3 * PAGE) | 1);
         put(AT + 112 + NEXT as u64, AT);
         put(AT + 112 + NEXT as u64 + 24, 30 * PAGE);
         let mut file = tempfile::tempfile().unwrap();

@@ -94,7 +94,7 @@ mod tests {
         let all = mappings::read(&own).unwrap();
         let map = PageMap::open(&own).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        let pages = Residents::read(&map, &all, deadline).unwrap();
+        let pages = Residents::read(&map, &all, deadline, &mut (1 << 20)).unwrap();
         assert!(pages.is_whole);
         let memory = own.open_proc("mem").unwrap();
         let found = find(&memory, &all, &pages.present, &[range, nowhere]);

@@ -13,8 +13,8 @@ use super::pagemap::{Kept, PAGE, PageMap};
 const WORDS: usize = 8;
 /// Pages of a chunk: 2 MiB.
 const PAGES: u64 = WORDS as u64 * 64;
-/// Chunks that are kept of all pages: half a terabyte if it is dense, in 24 MiB.
-const MAX_CHUNKS: usize = 256 << 10;
+/// Chunks that one set keeps: half a terabyte if it is dense, in 24 MiB.
+pub const MAX_CHUNKS: usize = 256 << 10;
 
 /// A set of pages.
 #[derive(Debug, Clone, Default)]
@@ -124,11 +124,17 @@ pub struct Residents {
 }
 
 impl Residents {
-    /// Reads those of all mappings that are in a resident set, until the `deadline`.
+    /// Reads those of all mappings that are in a resident set, until the `deadline`, and
+    /// while there is `room` for chunks, of which it takes what it needs.
     ///
     /// # Errors
     /// Fails if the page map cannot be read.
-    pub fn read(map: &PageMap, mappings: &[Mapping], deadline: Instant) -> io::Result<Self> {
+    pub fn read(
+        map: &PageMap,
+        mappings: &[Mapping],
+        deadline: Instant,
+        room: &mut usize,
+    ) -> io::Result<Self> {
         let mut pages = Self::default();
         let mut has_room = true;
         let counted = |mapping: &&Mapping| {
@@ -144,18 +150,28 @@ impl Residents {
                 has_room &= set.insert(&run);
             };
             in_time = map.each(&mapping.range, Some(deadline), &mut tell)?;
+            has_room &= pages.chunks() <= *room;
             if !in_time || !has_room {
                 break;
             }
         }
         pages.is_whole = in_time && has_room;
+        *room = room.saturating_sub(pages.chunks());
         Ok(pages)
+    }
+
+    fn chunks(&self) -> usize {
+        self.present.chunks.len() + self.swapped.chunks.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::process::handle::ProcessHandle;
+    use crate::process::mappings;
 
     fn set(ranges: &[Range<u64>]) -> PageSet {
         let mut set = PageSet::default();
@@ -187,10 +203,9 @@ mod tests {
             .clone()
             .map(|range| range.start * PAGE..range.end * PAGE);
         assert_eq!(runs, expected);
-        assert_eq!(
-            set(&ranges).runs(&(600 * PAGE..700 * PAGE)),
-            [600 * PAGE..700 * PAGE]
-        );
+        let part = 600 * PAGE..700 * PAGE;
+        let runs = set(&ranges).runs(&part);
+        assert_eq!((runs.len(), runs.first()), (1, Some(&part)));
     }
 
     #[test]
@@ -203,5 +218,19 @@ mod tests {
         }
         assert!(!set.insert(&page(MAX_CHUNKS as u64)));
         assert!(set.insert(&page(7)));
+    }
+
+    #[test]
+    fn all_processes_share_the_room() {
+        let own = ProcessHandle::open(std::process::id()).unwrap();
+        let map = PageMap::open(&own).unwrap();
+        let all = mappings::read(&own).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut room = 100_000;
+        let pages = Residents::read(&map, &all, deadline, &mut room).unwrap();
+        assert!(pages.is_whole && room == 100_000 - pages.chunks());
+        room = 1;
+        let pages = Residents::read(&map, &all, deadline, &mut room).unwrap();
+        assert!(!pages.is_whole && room == 0);
     }
 }

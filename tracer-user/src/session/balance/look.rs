@@ -43,16 +43,17 @@ impl Look {
         })
     }
 
-    /// The account, and the pages as far as they are read by the `deadline`.
+    /// The account, and the pages as far as they are read by the `deadline`, and as
+    /// there is room for them.
     ///
     /// # Errors
     /// Fails if the process is gone, or may not be read.
-    pub fn take(process: &ProcessHandle, deadline: Instant) -> io::Result<Self> {
+    pub fn take(process: &ProcessHandle, deadline: Instant, room: &mut usize) -> io::Result<Self> {
         let began = Instant::now();
         let mappings = mappings::read(process)?;
         let map = PageMap::open(process)?;
         let account = Account::read(process)?;
-        let pages = Residents::read(&map, &mappings, deadline)?;
+        let pages = Residents::read(&map, &mappings, deadline, room)?;
         Ok(Self {
             account,
             pages: Some(pages),

@@ -19,6 +19,7 @@ use crate::process::account::Account;
 use crate::process::cgroup::{Cgroup, Charged};
 use crate::process::handle::ProcessHandle;
 use crate::process::owner;
+use crate::process::resident::MAX_CHUNKS;
 use crate::targets::images::Image;
 
 /// Processes whose pages are looked at, the largest first; of more than these the
@@ -156,9 +157,10 @@ impl Session {
         known.sort_by_key(|(resident, ..)| Reverse(*resident));
         known.truncate(MAX_PROCESSES);
         let mut looks = HashMap::new();
+        let mut room = MAX_CHUNKS;
         for (number, (_, image, process)) in known.into_iter().enumerate() {
             let look = match deadline.filter(|_| number < MAX_LOOKS) {
-                Some(deadline) => Look::take(&process, deadline),
+                Some(deadline) => Look::take(&process, deadline, &mut room),
                 None => Look::glance(&process),
             };
             // One that is gone has nothing in memory.

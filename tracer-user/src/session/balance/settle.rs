@@ -76,7 +76,8 @@ pub fn settle(facts: &Facts<'_>) -> Balance {
     let parts = match (before, &facts.after.pages) {
         (Some(before), Some(after)) => {
             if !before.is_whole || !after.is_whole {
-                let problem = "not all pages could be looked at in the time that there is";
+                let problem =
+                    "not all pages could be looked at in the time and the memory that there are";
                 balance.problem = Some(problem.to_owned());
             }
             let books = Books {
@@ -255,7 +256,7 @@ impl Books<'_> {
             MappingKind::Anonymous => match () {
                 () if is_in(&facts.after.arenas.heaps) => PartName::KeptByAllocators,
                 () if facts.after.stacks.iter().any(|at| region.contains(at)) => PartName::Stacks,
-                () if self.has_block(region) || ALLOCATORS.iter().any(|it| has_name(&it)) => {
+                () if self.has_block(region) || ALLOCATORS.iter().any(has_name) => {
                     PartName::KeptByAllocators
                 }
                 () if in_order(&facts.mapped, region) => PartName::Mappings,

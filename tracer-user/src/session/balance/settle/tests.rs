@@ -1,4 +1,7 @@
-#![expect(clippy::single_range_in_vec_init, reason = "one range of several")]
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges that has one"
+)]
 
 use std::time::Duration;
 
