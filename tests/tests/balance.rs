@@ -200,7 +200,8 @@ fn mappings_count_by_what_was_written_to() -> Result<()> {
     let traced = Traced::of(&commands, None, &[])?;
     traced.has(PartName::Mappings, 4001 * PAGE)?;
     traced.has(PartName::SharedMemory, 4003 * PAGE)?;
-    ensure!(traced.balance.kinds_end.shared >= 4003 * PAGE);
+    // Old kernels count kinds in batches, for each thread.
+    ensure!(traced.balance.kinds_end.shared >= 4003 * PAGE / 20 * 19);
     Ok(())
 }
 
