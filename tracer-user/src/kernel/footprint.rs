@@ -6,7 +6,7 @@ use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
-    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RULES, MAX_SPACES,
+    CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RESERVERS, MAX_RULES, MAX_SPACES,
     PROBE_RING_BYTES,
 };
 use tracer_ebpf::rule::Rule;
@@ -79,7 +79,8 @@ impl Sizes {
         let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let others = live + index + sites + self.tables() + places() + rings + buckets(freed);
+        let fixed = places() + reservers() + rings;
+        let others = live + index + sites + self.tables() + fixed + buckets(freed);
         let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
         let on_demand = threads + class_names() + u64::from(freed) * entry;
         if self.threads.in_advance {
@@ -116,6 +117,11 @@ impl Sizes {
 fn places() -> u64 {
     let entry = hash_entry_bytes(size_of::<PlaceKey>(), size_of::<Place>()) as u64;
     u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
+}
+
+/// The images that have reserved addresses.
+fn reservers() -> u64 {
+    u64::from(MAX_RESERVERS) * hash_entry_bytes(8, 8) as u64 + buckets(MAX_RESERVERS)
 }
 
 /// The names of classes, if all are there.

@@ -104,9 +104,15 @@ impl Object {
     /// # Errors
     /// Fails on a kernel that cannot trace its own functions.
     pub fn attach_system_calls(&mut self) -> Result<()> {
-        if self.attach_to_functions().is_ok() {
-            self.system_calls = SystemCalls::Own;
-            return Ok(());
+        match self.attach_to_functions() {
+            Ok(()) => {
+                self.system_calls = SystemCalls::Own;
+                return Ok(());
+            }
+            Err(error) if self.log.is_some() => {
+                eprintln!("unfreed: system calls are seen at tracepoints: {error:#}");
+            }
+            Err(_) => {}
         }
         self.attach_tracepoint("uf_sys_exit", "sys_exit")?;
         self.attach_tracepoint("uf_sys_enter", "sys_enter")?;
