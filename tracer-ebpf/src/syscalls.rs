@@ -99,7 +99,7 @@ fn site(call: &UserRegisters, length: u64) -> u32 {
     if length < maps::setting!(min_size) {
         return NO_SITE;
     }
-    site_of_call(call.0, length, INSIDE) as u32
+    any_site(call, length, INSIDE)
 }
 
 /// A table tells how the caller's frame looks at the call.
@@ -108,15 +108,27 @@ const INSIDE: u32 = 0;
 /// the call runs on two stacks: they push nothing before it.
 const AT_ENTRY: u32 = 1;
 
-/// The site of a call whose registers are at `registers` in the kernel, however
-/// much it takes. Verified once, on its own.
+/// The same, however much it takes.
+#[inline(always)]
+fn any_site(call: &UserRegisters, length: u64, place: u32) -> u32 {
+    let Some(thread) = inflight::record() else {
+        return NO_SITE;
+    };
+    // SAFETY: the current thread's record.
+    unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
+    site_of_call(length, place) as u32
+}
+
+/// The site of the call whose registers the thread's record tells of. Verified once,
+/// on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn site_of_call(registers: u64, length: u64, place: u32) -> u64 {
+extern "C" fn site_of_call(length: u64, place: u32) -> u64 {
     let Some(thread) = inflight::record() else {
         return u64::from(NO_SITE);
     };
-    let call = UserRegisters(registers);
+    // SAFETY: the current thread's record.
+    let call = UserRegisters(unsafe { (&raw const (*thread).caller).read_volatile() });
     // SAFETY: the current thread's record.
     let site = unsafe {
         let place = match place {
@@ -342,7 +354,7 @@ pub(crate) fn shmat_returned(call: &UserRegisters, result: u64) {
     if let Some(thread) = outermost(call) {
         // SAFETY: the current thread's record.
         let image = unsafe { (*thread).image };
-        let site = site_of_call(call.0, 0, INSIDE) as u32;
+        let site = any_site(call, 0, INSIDE);
         send(EventKind::Attach, image, (result, 0, 0), site);
     }
 }
@@ -385,7 +397,7 @@ fn note_clone(call: &UserRegisters, flags: u64, stack: u64, cleared: u64) {
     };
     // SAFETY: the current thread's record.
     unsafe {
-        let site = site_of_call(call.0, 0, AT_ENTRY) as u32;
+        let site = any_site(call, 0, AT_ENTRY);
         (*thread).clone = Cloning {
             stack,
             cleared: match flags & CLONE_CHILD_CLEARTID {

@@ -82,6 +82,9 @@ pub struct Thread {
     pub clone: Cloning,
     /// Where the heap that `brk` moves ended when `brk` was entered.
     pub brk: u64,
+    /// Where the kernel has the registers of the system call that is looked at. Some
+    /// verifiers hand no address in the kernel to a function that is verified alone.
+    pub caller: u64,
     /// The group of processes that its process belongs to.
     pub group: u64,
     /// See [`Process::last_fork`].
