@@ -242,7 +242,7 @@ impl Search<'_> {
     fn is_good(&self, instruction: &Instruction, values: &Values) -> Option<Arguments> {
         let is_callers = |register| values.register(register) == Value::Callers(register);
         let moved = u64::try_from(values.moved()?).ok()?;
-        let stands = moved == 0 || !(self.needs.fixed_stack);
+        let stands = moved == 0 || !self.needs.fixed_stack;
         if !stands || !is_callers(Register::RBX) || !is_callers(Register::RBP) {
             return None;
         }
