@@ -25,7 +25,12 @@ fuzz_target!(|image: &[u8]| {
     let file = in_file(image).expect("a file in memory");
     for is_program in [false, true] {
         if let Ok(found) = functions(&file, is_program, |_| true) {
-            assert!(found.found.iter().all(|function| function.code.len() <= 16 << 10));
+            assert!(
+                found
+                    .found
+                    .iter()
+                    .all(|function| function.code.len() <= 16 << 10)
+            );
         }
     }
     let _ = interpreter(&file);

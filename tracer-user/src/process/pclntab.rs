@@ -318,4 +318,5 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
+#[path = "pclntab/tests.rs"]
 mod tests;
