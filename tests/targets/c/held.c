@@ -69,10 +69,10 @@ SITE void *mmap(void *address, size_t length, int protection, int flags, int fil
 }
 
 SITE int munmap(void *address, size_t length) {
-    int status = (int)syscall(SYS_munmap, address, length);
+    /* What the kernel has done has happened, whoever waits afterwards. */
     if (length == MAPPED)
         wait_inside();
-    return status;
+    return (int)syscall(SYS_munmap, address, length);
 }
 
 /* --- what is done in other threads --- */
