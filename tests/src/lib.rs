@@ -26,6 +26,7 @@ mod kernel;
 mod kernel_map;
 mod known_code;
 mod lines;
+mod missed;
 /// The report's schema, from the tracer itself: there is one definition.
 #[path = "../../tracer-user/src/model/mod.rs"]
 pub mod model;
@@ -49,6 +50,7 @@ pub use jdk::Jdk;
 pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
 pub use kernel_map::KernelMap;
 pub use known_code::wait_known;
+pub use missed::unless_missed;
 pub use oracle::{HeapUse, valgrind};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak};
 pub use program::Program;

@@ -5,9 +5,9 @@
 use std::fs;
 use std::sync::LazyLock;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use unfreed_tests::model::{MemoryKind, Site, StackOwners};
-use unfreed_tests::{Recording, Sums, Target, Tracer, View};
+use unfreed_tests::{Recording, Sums, Target, Tracer, View, unless_missed};
 
 const PAGE: u64 = 4096;
 
@@ -164,16 +164,23 @@ fn the_most_that_was_in_memory_is_told() -> Result<()> {
 
 #[test]
 fn stacks_are_of_who_started_the_thread_that_was_never_joined() -> Result<()> {
-    let mut target = Target::start("kinds")?;
-    let tracer = Tracer::record(target.pid, &[])?;
-    target.command("unjoined")?;
-    target.command("keep_running")?;
-    let report = tracer.stop()?.report()?;
+    let run = || {
+        let mut target = Target::start("kinds")?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        target.command("unjoined")?;
+        target.command("keep_running")?;
+        tracer.stop()?.report()
+    };
+    unless_missed(run, stacks_are_of_their_starters)
+}
+
+fn stacks_are_of_their_starters(report: &View) -> Result<()> {
     let owners = |function| -> Result<(u64, StackOwners)> {
-        let site = site_of(&report, function, MemoryKind::ThreadStack)?;
-        assert!(
-            site.resident_bytes
-                .is_some_and(|it| it < site.live_bytes / 2)
+        let site = site_of(report, function, MemoryKind::ThreadStack)?;
+        let resident = site.resident_bytes;
+        ensure!(
+            resident.is_some_and(|it| it < site.live_bytes / 2),
+            "{resident:?}"
         );
         Ok((site.live_count, site.stacks))
     };
@@ -182,12 +189,17 @@ fn stacks_are_of_who_started_the_thread_that_was_never_joined() -> Result<()> {
         ended,
         joined,
     };
-    assert_eq!(owners("never_join")?, (13, stacks(0, 13, 0)));
     // The last joined one's went to a thread that runs.
-    assert_eq!(owners("keep_running")?, (3, stacks(3, 0, 0)));
-    let joined = site_of(&report, "start_and_join", MemoryKind::ThreadStack)?;
-    assert_eq!((joined.allocated_count, joined.live_count), (13, 0));
+    for (function, expected) in [
+        ("never_join", (13, stacks(0, 13, 0))),
+        ("keep_running", (3, stacks(3, 0, 0))),
+    ] {
+        let found = owners(function)?;
+        ensure!(found == expected, "{function}: {found:?}, not {expected:?}");
+    }
+    let joined = site_of(report, "start_and_join", MemoryKind::ThreadStack)?;
+    ensure!((joined.allocated_count, joined.live_count) == (13, 0));
     let mappings = report.sums("pthread_create", MemoryKind::Mapping);
-    assert_eq!(mappings, Sums::default(), "{}", report.table());
+    ensure!(mappings == Sums::default(), "{}", report.table());
     Ok(())
 }

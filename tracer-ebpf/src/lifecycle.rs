@@ -179,7 +179,6 @@ pub(crate) fn exec(context: &RawTracePointContext) {
 /// `sched_process_exit(task)`, in the thread itself.
 #[inline(always)]
 pub(crate) fn exit() {
-    started::ended();
     let id = bpf_get_current_pid_tgid();
     if let Some(thread) = inflight::record() {
         // Within a realloc: what it was given counts as live.

@@ -415,6 +415,15 @@ fn uf_leave_mem(_context: RawTracePointContext) -> i32 {
     0
 }
 
+/// Before [`uf_exit`], and not in it: while the kernel has preempted a program, the
+/// same one is left out for another thread. So those that many threads run one after
+/// the other are short.
+#[raw_tracepoint]
+fn uf_ended(_context: RawTracePointContext) -> i32 {
+    started::ended();
+    0
+}
+
 #[raw_tracepoint]
 fn uf_exit(_context: RawTracePointContext) -> i32 {
     lifecycle::exit();

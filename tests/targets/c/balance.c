@@ -108,6 +108,7 @@ SITE static void map_and_touch(void) {
     char *mapping = mmap(NULL, PAGES(8009), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
         abort();
+    madvise(mapping, PAGES(8009), MADV_NOHUGEPAGE);
     memset(opaque(mapping), 1, PAGES(4001));
     truth_whole_mapping("map_and_touch", PAGES(8009), 1, 0);
 }

@@ -81,6 +81,7 @@ impl Object {
     /// # Errors
     /// Fails when the kernel does.
     pub fn attach_lifecycle(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_ended", "sched_process_exit")?;
         self.attach_tracepoint("uf_exit", "sched_process_exit")?;
         self.attach_tracepoint("uf_exec", "sched_process_exec")?;
         self.attach_tracepoint("uf_unmapped", "vm_unmapped_area")?;
