@@ -294,13 +294,12 @@ pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
 #[inline(always)]
 pub(crate) fn brk_entered(call: &UserRegisters) {
     if let Some(thread) = outermost(call) {
-        // SAFETY: the helper has no preconditions; the current thread's record.
-        unsafe {
-            let task = bpf_get_current_task();
-            let memory = kernel::<u64>(task + u64::from(maps::setting!(task_mm))).unwrap_or(0);
-            let end = kernel(memory + u64::from(maps::setting!(mm_brk)));
-            (*thread).brk = end.unwrap_or(0);
-        }
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task() };
+        let memory = kernel::<u64>(task + u64::from(maps::setting!(task_mm))).unwrap_or(0);
+        let end = kernel(memory + u64::from(maps::setting!(mm_brk)));
+        // SAFETY: the current thread's record.
+        unsafe { (*thread).brk = end.unwrap_or(0) };
     }
 }
 
