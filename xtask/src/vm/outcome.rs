@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::suite::{BEGIN, Suite};
+use super::suite::{AGAIN, BEGIN, Suite};
 use crate::libtest::untimed;
 use crate::tally::Tally;
 use crate::timeline::Timeline;
@@ -18,6 +18,9 @@ pub(super) struct Outcome {
     pub(super) tally: Tally,
     /// Failed tests, with what they printed.
     pub(super) failed: Vec<(String, String)>,
+    /// Tests that failed at first and passed when they were run again, with what they
+    /// printed at first.
+    pub(super) repeated: Vec<(String, String)>,
     /// Tests that did not run, and why.
     pub(super) skipped: Vec<(String, String)>,
     /// What the kernel itself complained about.
@@ -29,6 +32,8 @@ pub(super) struct Outcome {
 pub(super) struct Transcript {
     program: String,
     lines: BTreeMap<String, Vec<String>>,
+    /// What programs printed that were run again.
+    first: BTreeMap<String, Vec<String>>,
     warnings: Vec<String>,
 }
 
@@ -40,6 +45,9 @@ impl Transcript {
     pub(super) fn add(&mut self, line: &str) {
         if let Some(program) = line.strip_prefix(BEGIN) {
             program.clone_into(&mut self.program);
+        } else if let Some(program) = line.strip_prefix(AGAIN) {
+            let first = self.lines.remove(program).unwrap_or_default();
+            self.first.insert(program.to_owned(), first);
         } else if let Some(warning) = line.strip_prefix(WARNING) {
             self.warnings.push(warning.to_owned());
         } else {
@@ -66,11 +74,20 @@ impl Transcript {
             ..Outcome::default()
         };
         for program in &suite.programs {
-            let lines = self.lines.get(&program.name).map_or(&[][..], Vec::as_slice);
+            let of = |lines: &'_ BTreeMap<String, Vec<String>>| {
+                lines.get(&program.name).cloned().unwrap_or_default()
+            };
+            let (lines, first) = (&*of(&self.lines), &*of(&self.first));
             for test in &program.chosen {
                 let name = format!("{}::{test}", program.name);
                 let (counts, failure) = match verdict(lines, test) {
-                    Verdict::Passed => ((1, 0, 0), None),
+                    Verdict::Passed => {
+                        if verdict(first, test) == Verdict::Failed {
+                            let said = tail(&output(first, test));
+                            outcome.repeated.push((name.clone(), said));
+                        }
+                        ((1, 0, 0), None)
+                    }
                     Verdict::Ignored(reason) => {
                         outcome.skipped.push((name.clone(), reason));
                         ((0, 0, 1), None)
@@ -201,6 +218,22 @@ failures:
 test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
 unfreed-vm-kernel: WARNING: CPU: 1
 ";
+
+    #[test]
+    fn a_test_that_passes_the_second_time_is_named() {
+        let mut transcript = Transcript::default();
+        for line in format!(
+            "{BEGIN}semantics\ntest good ... ok\ntest bad ... FAILED\n---- bad stdout ----\nonce\nfailures:\n{AGAIN}semantics\ntest good ... ok\ntest bad ... ok"
+        )
+        .lines()
+        {
+            transcript.add(line);
+        }
+        let outcome = transcript.outcome(&suite(&["good", "bad"]));
+        assert_eq!((outcome.tally.passed, outcome.tally.failed), (2, 0));
+        let named = [("semantics::bad".to_owned(), "once".to_owned())];
+        assert_eq!(outcome.repeated, named);
+    }
 
     #[test]
     fn every_chosen_test_has_an_end() {

@@ -52,6 +52,7 @@ impl Table {
         for row in &self.rows {
             let Outcome {
                 failed,
+                repeated,
                 skipped,
                 warnings,
                 ..
@@ -73,6 +74,9 @@ impl Table {
             }
             for (test, said) in heard {
                 note(&format!("failed {test}"), reason(said));
+            }
+            for (test, said) in repeated {
+                note(&format!("repeated {test}"), reason(said));
             }
             for (test, why) in skipped {
                 note(&format!("skipped {test}"), why);
@@ -158,6 +162,7 @@ mod tests {
             release: release.to_owned(),
             boot: Some(4.06),
             outcome: Outcome {
+                repeated: Vec::new(),
                 tally,
                 failed,
                 skipped: vec![("stress::slow".to_owned(), "too slow".to_owned())],
