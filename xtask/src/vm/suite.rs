@@ -72,7 +72,7 @@ impl Suite {
     }
 
     /// The part of a VM's script that runs the tests, each program for at most
-    /// `seconds`, and once more if a test of it failed: an emulated kernel on a busy
+    /// `seconds`, and up to twice more if a test of it failed: an emulated kernel on a busy
     /// host preempts BPF programs wherever they are, and leaves out others meanwhile
     /// (the tracer's loss `tracepoint_missed`). If the programs can, they tell how long each test took.
     pub(super) fn script(&self, seconds: u64, timed: bool) -> Result<String> {
@@ -84,15 +84,16 @@ impl Suite {
             write!(options, " {}", libtest::OPTIONS.join(" "))?;
         }
         for program in self.programs.iter().filter(|one| !one.chosen.is_empty()) {
+            let run = format!(
+                "timeout -k 5 {seconds} '{}' {options} --exact {}",
+                program.path.display(),
+                program.chosen.join(" ")
+            );
             writeln!(
                 script,
-                "echo '{BEGIN}{name}'\n{run} || {{ echo '{AGAIN}{name}'; {run}; }}",
+                "echo '{BEGIN}{name}'\n{run} || {again} || {again}",
+                again = format_args!("{{ echo '{AGAIN}{}'; {}; }}", program.name, run),
                 name = program.name,
-                run = format_args!(
-                    "timeout -k 5 {seconds} '{}' {options} --exact {}",
-                    program.path.display(),
-                    program.chosen.join(" ")
-                ),
             )?;
         }
         Ok(script)
@@ -182,11 +183,12 @@ mod tests {
         let run = "timeout -k 5 60 '/t/deps/robustness-12ab' --test-threads=1 --color=never \
                    --exact a_kernel_thread a_killed_tracer_leaves_nothing_in_the_kernel \
                    missing_privileges_are_named";
+        let again = format!("{{ echo 'unfreed-vm-again: robustness'; {run}; }}");
         assert_eq!(
             suite.script(60, false).unwrap(),
             format!(
                 "echo 'unfreed-vm-tests: robustness'\n\
-                 {run} || {{ echo 'unfreed-vm-again: robustness'; {run}; }}\n"
+                 {run} || {again} || {again}\n"
             )
         );
         let timed = suite.script(60, true).unwrap();
