@@ -177,30 +177,23 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
-    match call::entry(in_flight, function, slot, || user_word(saved_at)) {
-        Entry::Outermost => true,
+    let lost = match call::entry(in_flight, function, slot, || user_word(saved_at)) {
+        Entry::Outermost => return true,
         Entry::Nested => {
             in_flight.inner += 1;
-            false
+            return false;
         }
-        Entry::Stale => {
-            maps::lose(LossCause::MissedReturn, 1 + in_flight.inner, in_flight.size);
-            // SAFETY: the caller's record.
-            unsafe { restore_old(thread) };
-            in_flight.function = 0;
-            true
-        }
-        Entry::Instead => {
-            // What was allocated on the way to the exception was left out.
-            if in_flight.inner > 0 {
-                maps::lose(LossCause::MissedReturn, in_flight.inner, 0);
-            }
-            // SAFETY: the caller's record.
-            unsafe { restore_old(thread) };
-            in_flight.function = 0;
-            true
-        }
+        Entry::Stale => (1 + in_flight.inner, in_flight.size),
+        // What was allocated on the way to the exception was left out.
+        Entry::Instead => (in_flight.inner, 0),
+    };
+    if lost.0 > 0 {
+        maps::lose(LossCause::MissedReturn, lost.0, lost.1);
     }
+    // SAFETY: the caller's record.
+    unsafe { restore_old(thread) };
+    in_flight.function = 0;
+    true
 }
 
 /// Puts the block that realloc took out back into the live map.
@@ -347,8 +340,8 @@ pub(crate) fn count_free(block: &Block, time: u64) {
     }
 }
 
-/// The site of the current stack at the entry of a function, made if it is new; [`LOST_SITE`] if there is
-/// no room. `first` is as for [`unwind::capture`]; with another kind of site it
+/// The site of the current stack at the entry of a function, made if it is new;
+/// [`LOST_SITE`] if there is no room. `first` is as for [`unwind::capture`]; with another kind of site it
 /// has to be another.
 ///
 /// # Safety

@@ -71,47 +71,9 @@ fn on_task_stack(context: &impl EbpfContext) {
     }
 }
 
-/// Defines the entry and the return probe of an allocating function. Names
-/// have at most the 15 characters that the kernel keeps.
-macro_rules! allocates {
-    ($enter:ident, $leave:ident, $function:ident) => {
-        #[uprobe]
-        fn $enter(context: ProbeContext) -> u32 {
-            on_task_stack(&context);
-            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY) {
-                entry::go_on(&context);
-            }
-            0
-        }
-
-        #[uretprobe]
-        fn $leave(context: RetProbeContext) -> u32 {
-            on_task_stack(&context);
-            returned::at_probe(&context, Function::$function);
-            0
-        }
-    };
-}
-
-allocates!(uf_malloc, uf_malloc_ret, Malloc);
-allocates!(uf_calloc, uf_calloc_ret, Calloc);
-allocates!(uf_realloc, uf_realloc_ret, Realloc);
-allocates!(uf_reallocarr, uf_reallocarr_r, Reallocarray);
-allocates!(uf_posix_mem, uf_posix_mem_r, PosixMemalign);
-allocates!(uf_aligned, uf_aligned_ret, AlignedAlloc);
-allocates!(uf_memalign, uf_memalign_ret, Memalign);
-allocates!(uf_valloc, uf_valloc_ret, Valloc);
-allocates!(uf_pvalloc, uf_pvalloc_ret, Pvalloc);
-
-allocates!(uf_reallocf, uf_reallocf_ret, Reallocf);
-allocates!(uf_xallocx, uf_xallocx_ret, Xallocx);
-allocates!(uf_rust, uf_rust_ret, RustRealloc);
-allocates!(uf_heap_calloc, uf_heap_callo_r, HeapCalloc);
-allocates!(uf_heap_real, uf_heap_real_r, HeapRealloc);
-allocates!(uf_heap_array, uf_heap_array_r, HeapReallocarray);
-
-/// Defines the entry of a function that may throw; it has no return probe.
-macro_rules! throws {
+/// Defines the entry probe of a function, where there are no cookies. Names have at
+/// most the 15 characters that the kernel keeps.
+macro_rules! enters {
     ($enter:ident, $function:ident) => {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
@@ -124,9 +86,43 @@ macro_rules! throws {
     };
 }
 
-throws!(uf_new, New);
-throws!(uf_new_count, NewCount);
-throws!(uf_new_realloc, NewRealloc);
+/// Defines the entry and the return probe.
+macro_rules! follows {
+    ($enter:ident, $leave:ident, $function:ident) => {
+        enters!($enter, $function);
+
+        #[uretprobe]
+        fn $leave(context: RetProbeContext) -> u32 {
+            on_task_stack(&context);
+            returned::at_probe(&context, Function::$function);
+            0
+        }
+    };
+}
+
+follows!(uf_malloc, uf_malloc_ret, Malloc);
+follows!(uf_calloc, uf_calloc_ret, Calloc);
+follows!(uf_realloc, uf_realloc_ret, Realloc);
+follows!(uf_reallocarr, uf_reallocarr_r, Reallocarray);
+follows!(uf_posix_mem, uf_posix_mem_r, PosixMemalign);
+follows!(uf_aligned, uf_aligned_ret, AlignedAlloc);
+follows!(uf_memalign, uf_memalign_ret, Memalign);
+follows!(uf_valloc, uf_valloc_ret, Valloc);
+follows!(uf_pvalloc, uf_pvalloc_ret, Pvalloc);
+follows!(uf_reallocf, uf_reallocf_ret, Reallocf);
+follows!(uf_xallocx, uf_xallocx_ret, Xallocx);
+follows!(uf_rust, uf_rust_ret, RustRealloc);
+follows!(uf_heap_calloc, uf_heap_callo_r, HeapCalloc);
+follows!(uf_heap_real, uf_heap_real_r, HeapRealloc);
+follows!(uf_heap_array, uf_heap_array_r, HeapReallocarray);
+follows!(uf_mmap, uf_mmap_ret, Mmap);
+follows!(uf_munmap, uf_munmap_ret, Munmap);
+follows!(uf_mremap, uf_mremap_ret, Mremap);
+
+// What may throw has no return probe.
+enters!(uf_new, New);
+enters!(uf_new_count, NewCount);
+enters!(uf_new_realloc, NewRealloc);
 
 #[uprobe]
 fn uf_free(context: ProbeContext) -> u32 {
@@ -140,54 +136,6 @@ fn uf_free(context: ProbeContext) -> u32 {
 fn uf_free_at(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     allocation::free(&context, Arguments::of_cookie(cookie(&context)));
-    0
-}
-
-#[uprobe]
-fn uf_mmap(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    if entry::enter(&context, Function::Mmap, Arguments::AT_ENTRY) {
-        entry::go_on(&context);
-    }
-    0
-}
-
-#[uretprobe]
-fn uf_mmap_ret(context: RetProbeContext) -> u32 {
-    on_task_stack(&context);
-    returned::at_probe(&context, Function::Mmap);
-    0
-}
-
-#[uprobe]
-fn uf_munmap(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    if entry::enter(&context, Function::Munmap, Arguments::AT_ENTRY) {
-        entry::go_on(&context);
-    }
-    0
-}
-
-#[uretprobe]
-fn uf_munmap_ret(context: RetProbeContext) -> u32 {
-    on_task_stack(&context);
-    returned::at_probe(&context, Function::Munmap);
-    0
-}
-
-#[uprobe]
-fn uf_mremap(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    if entry::enter(&context, Function::Mremap, Arguments::AT_ENTRY) {
-        entry::go_on(&context);
-    }
-    0
-}
-
-#[uretprobe]
-fn uf_mremap_ret(context: RetProbeContext) -> u32 {
-    on_task_stack(&context);
-    returned::at_probe(&context, Function::Mremap);
     0
 }
 

@@ -29,15 +29,14 @@ const SORTED_TABLE: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 /// sundry, so that their own returns are no place for probes.
 const RETURN_FIRST: [&str; 3] = ["memset", "memcpy", "memmove"];
 
-/// Functions of allocators that are called in whichever file they are.
-const ALLOCATORS: [&str; 19] = [
+/// Functions that allocate, in whichever file they are.
+const ALLOCATING: [&str; 13] = [
     "malloc",
     "calloc",
     "realloc",
     "aligned_alloc",
     "memalign",
     "posix_memalign",
-    "free",
     "_Znwm",
     "_Znam",
     "_ZnwmSt11align_val_t",
@@ -45,6 +44,11 @@ const ALLOCATORS: [&str; 19] = [
     "_ZnwmRKSt9nothrow_t",
     "_ZnamRKSt9nothrow_t",
     "_ZnwmSt11align_val_tRKSt9nothrow_t",
+];
+
+/// Functions that free.
+const FREEING: [&str; 6] = [
+    "free",
     "_ZdlPv",
     "_ZdaPv",
     "_ZdlPvm",
@@ -59,9 +63,10 @@ pub enum Destination {
     Code(u64),
     /// A function that returns its first argument.
     ReturnsFirst,
-    /// A function of an allocator, by the name under which the dynamic linker
-    /// finds it.
-    Allocator(&'static str),
+    /// A function that allocates, in a file that the dynamic linker finds.
+    Allocates,
+    /// One that frees.
+    Frees,
 }
 
 /// An executable segment.
@@ -265,8 +270,12 @@ impl Linkage {
             return Some(Destination::ReturnsFirst);
         }
         if symbol.is_undefined(endian) {
-            let name = symbols.name_of(endian, symbol, &ALLOCATORS)?;
-            return Some(Destination::Allocator(name));
+            let is_one = |names: &[&'static str]| symbols.name_of(endian, symbol, names).is_some();
+            return match () {
+                () if is_one(&ALLOCATING) => Some(Destination::Allocates),
+                () if is_one(&FREEING) => Some(Destination::Frees),
+                () => None,
+            };
         }
         self.offset(symbol.st_value(endian)).map(Destination::Code)
     }

@@ -118,8 +118,8 @@ pub fn ends(code: &dyn Bytes, linkage: &Linkage, start: u64) -> Result<Ends, Unc
 pub enum Passing {
     /// By jumps: what the other returns, it returns.
     Jumps,
-    /// By calls too, also of functions that other files have under these names.
-    Calls(&'static [&'static str]),
+    /// By calls too, also of functions of other files that do this.
+    Calls(Destination),
 }
 
 /// Whether each way from `start` to a return leads through one of the functions
@@ -153,9 +153,9 @@ struct Gates<'a> {
 impl Gates<'_> {
     fn is_called(&self, destination: Destination) -> bool {
         match (self.by, destination) {
-            (Passing::Jumps, _) | (_, Destination::ReturnsFirst) => false,
+            (Passing::Jumps, _) => false,
             (Passing::Calls(_), Destination::Code(at)) => self.others.contains(&at),
-            (Passing::Calls(names), Destination::Allocator(name)) => names.contains(&name),
+            (Passing::Calls(wanted), _) => destination == wanted,
         }
     }
 }
@@ -318,7 +318,7 @@ impl<'a> Search<'a> {
                 Ok(())
             }
             Destination::Code(target) => self.go_on_at(target, ip),
-            Destination::Allocator(_) => Err(Uncertain::OtherFile(ip)),
+            Destination::Allocates | Destination::Frees => Err(Uncertain::OtherFile(ip)),
         }
     }
 

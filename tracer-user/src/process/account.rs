@@ -54,7 +54,8 @@ impl Account {
         Self::of_status(&text(process, "status")?).ok_or_else(gone)
     }
 
-    fn of_status(status: &str) -> Option<Self> {
+    /// From the text of `status`; none if the process has no memory of its own.
+    pub fn of_status(status: &str) -> Option<Self> {
         let [anonymous, file, shared] =
             ["RssAnon:", "RssFile:", "RssShmem:"].map(|key| kib(status, key));
         let (anonymous, file, shared) = (anonymous?, file?, shared?);

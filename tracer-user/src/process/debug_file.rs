@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::file::RegularFile;
@@ -38,20 +37,11 @@ pub fn link_paths(name: &[u8], module: &Path) -> Vec<PathBuf> {
 /// # Errors
 /// It cannot be read, or is too large.
 pub fn checksum(file: &RegularFile) -> io::Result<u32> {
-    if file.size() > MAX_CHECKED {
-        return Err(io::Error::other("too large"));
-    }
     let mut hash = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < file.size() {
-        let count = file.file().read_at(&mut buffer, offset)?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&buffer[..count]);
-        offset += count as u64;
-    }
+    file.each_piece(MAX_CHECKED, |piece| {
+        hash.update(piece);
+        Ok(())
+    })?;
     Ok(hash.finalize())
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,31 @@ impl RegularFile {
     /// Length in bytes when it was opened.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Hands on all that it had when it was opened, piece by piece.
+    ///
+    /// # Errors
+    /// It had more than `most` bytes, cannot be read, or `take` fails.
+    pub fn each_piece(
+        &self,
+        most: u64,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.size > most {
+            return Err(io::Error::other("too large"));
+        }
+        let mut buffer = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < self.size {
+            let count = self.file.read_at(&mut buffer, offset)?;
+            if count == 0 {
+                break;
+            }
+            take(&buffer[..count])?;
+            offset += count as u64;
+        }
+        Ok(())
     }
 
     /// The user who owns it.

@@ -7,6 +7,7 @@ use super::Session;
 use super::family::Families;
 use super::left_alone::Notice;
 use crate::model::Children;
+use crate::process::account::Account;
 use crate::report::text::children_sentence;
 use crate::visible::clean;
 
@@ -19,10 +20,7 @@ pub(super) struct ChildrenState {
 /// What a process has resident in anonymous memory, bytes.
 fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = |line: &str| line.strip_prefix("RssAnon:").map(str::to_owned);
-    let text = status.lines().find_map(line)?;
-    let kib: u64 = text.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
+    Some(Account::of_status(&status)?.anonymous)
 }
 
 impl Session {

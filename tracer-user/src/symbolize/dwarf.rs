@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use blazesym::symbolize::source::{Elf, Source};
@@ -227,19 +226,7 @@ impl Read for Section<'_> {
 
 /// Copies a file into memory that no one else can change.
 fn copy(file: &RegularFile) -> io::Result<File> {
-    if file.size() > MAX_COPY {
-        return Err(io::Error::other("too large"));
-    }
     let mut copy = File::from(memfd_create(c"unfreed-module", MemfdFlags::CLOEXEC)?);
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < file.size() {
-        let count = file.file().read_at(&mut buffer, offset)?;
-        if count == 0 {
-            break;
-        }
-        copy.write_all(&buffer[..count])?;
-        offset += count as u64;
-    }
+    file.each_piece(MAX_COPY, |piece| copy.write_all(piece))?;
     Ok(copy)
 }

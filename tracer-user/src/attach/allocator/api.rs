@@ -69,6 +69,17 @@ pub struct Known {
     pub rank: usize,
 }
 
+impl Known {
+    /// What a name stands for that is in no table, behind all that are.
+    pub const fn named(probed: Probed) -> Self {
+        Self {
+            probed,
+            family: Family::Named,
+            rank: usize::MAX,
+        }
+    }
+}
+
 use Function as F;
 use Probed::{Call, Free};
 

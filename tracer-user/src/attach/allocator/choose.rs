@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::api::{self, Family, Known, Probed};
 use super::elf::{self, FunctionSymbol, Functions};
-use crate::attach::linkage::Linkage;
+use crate::attach::linkage::{Destination, Linkage};
 use crate::attach::returns::{Passing, always_passes};
 use crate::process::file::RegularFile;
 
@@ -86,14 +86,7 @@ fn find(file: &RegularFile, is_program: bool, mut names: HashMap<String, Known>)
         return Ok(Found { functions, names });
     }
     let named = prefixes.iter().flat_map(|prefix| api::prefixed(prefix));
-    names.extend(named.map(|(name, probed)| {
-        let known = Known {
-            probed,
-            family: Family::Named,
-            rank: usize::MAX,
-        };
-        (name, known)
-    }));
+    names.extend(named.map(|(name, probed)| (name, Known::named(probed))));
     let functions = elf::functions(file, is_program, |name| is_named(name, &names))?;
     Ok(Found { functions, names })
 }
@@ -171,8 +164,8 @@ fn forget_passing(
         let others: HashSet<u64> = others.map(|(_, it)| it.symbol.file_offset).collect();
         let passing = match (is_door, frees) {
             (false, _) => Passing::Jumps,
-            (true, false) => Passing::Calls(&ALLOCATING),
-            (true, true) => Passing::Calls(&FREEING),
+            (true, false) => Passing::Calls(Destination::Allocates),
+            (true, true) => Passing::Calls(Destination::Frees),
         };
         let is_idle = others.is_empty() && !is_door;
         let passes = !is_mapping
@@ -185,28 +178,3 @@ fn forget_passing(
         }
     }
 }
-
-/// What doors call in other files.
-const ALLOCATING: [&str; 13] = [
-    "malloc",
-    "calloc",
-    "realloc",
-    "aligned_alloc",
-    "memalign",
-    "posix_memalign",
-    "_Znwm",
-    "_Znam",
-    "_ZnwmSt11align_val_t",
-    "_ZnamSt11align_val_t",
-    "_ZnwmRKSt9nothrow_t",
-    "_ZnamRKSt9nothrow_t",
-    "_ZnwmSt11align_val_tRKSt9nothrow_t",
-];
-const FREEING: [&str; 6] = [
-    "free",
-    "_ZdlPv",
-    "_ZdaPv",
-    "_ZdlPvm",
-    "_ZdlPvSt11align_val_t",
-    "_ZdaPvSt11align_val_t",
-];

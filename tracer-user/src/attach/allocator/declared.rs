@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use tracer_ebpf::call::Function;
 
-use super::api::{Family, Known, Probed};
+use super::api::{Known, Probed};
 
 /// How it is written.
 const FORM: &str = "FILE:ALLOC[=size@N],FREE, for example libpool.so:pool_get=size@1,pool_put";
@@ -29,14 +29,9 @@ impl Declared {
 
     /// Its functions.
     pub fn names(&self) -> [(&str, Known); 2] {
-        let known = |probed| Known {
-            probed,
-            family: Family::Named,
-            rank: usize::MAX,
-        };
         [
-            (&self.allocate, known(Probed::Call(self.allocates))),
-            (&self.free, known(Probed::Free)),
+            (&self.allocate, Known::named(Probed::Call(self.allocates))),
+            (&self.free, Known::named(Probed::Free)),
         ]
     }
 }
