@@ -1,12 +1,11 @@
 //! All mappings of a process (proc_pid_maps(5)), with what kind of memory each is.
 
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 
 use super::handle::ProcessHandle;
+use super::maps::{self, Line};
 
-/// More of a maps file is not read: see `maps.rs`.
-const MAX_MAPS: u64 = 64 << 20;
 /// Mappings that are kept.
 const MAX_MAPPINGS: usize = 256 << 10;
 /// Bytes of a name that are kept.
@@ -47,33 +46,19 @@ pub struct Mapping {
 /// # Errors
 /// Fails if the process is gone.
 pub fn read(process: &ProcessHandle) -> io::Result<Vec<Mapping>> {
-    let mut text = Vec::new();
-    let maps = process.open_proc("maps")?;
-    maps.take(MAX_MAPS).read_to_end(&mut text)?;
+    let text = maps::text(process.open_proc("maps")?)?;
     let lines = text.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(parse).take(MAX_MAPPINGS).collect())
 }
 
-/// `START-END PERM OFFSET MAJOR:MINOR INODE          NAME`
 fn parse(line: &[u8]) -> Option<Mapping> {
-    let mut words = line.splitn(6, |byte| *byte == b' ');
-    let mut word = || std::str::from_utf8(words.next()?).ok();
-    let (start, end) = word()?.split_once('-')?;
-    let hex = |digits| u64::from_str_radix(digits, 16).ok();
-    let range = hex(start)?..hex(end)?;
-    let permissions = word()?;
-    let inode_is_none = {
-        word()?;
-        word()?;
-        word()? == "0"
-    };
-    let name = words.next().unwrap_or_default().trim_ascii_start();
-    let name = String::from_utf8_lossy(name.get(..MAX_NAME).unwrap_or(name)).into_owned();
-    let kind = kind(&name, permissions.ends_with('s'), inode_is_none);
-    (range.start < range.end).then_some(Mapping {
-        kind,
-        is_writable: permissions.starts_with("rw"),
-        range,
+    let line = Line::of(line)?;
+    let name = line.name.get(..MAX_NAME).unwrap_or(line.name);
+    let name = String::from_utf8_lossy(name).into_owned();
+    Some(Mapping {
+        kind: kind(&name, line.permissions.ends_with(b"s"), line.inode == b"0"),
+        is_writable: line.permissions.starts_with(b"rw"),
+        range: line.range()?,
         name,
     })
 }

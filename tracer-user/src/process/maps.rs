@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -100,9 +101,17 @@ pub struct MappedRange {
 /// # Errors
 /// Fails as reading does: with `ESRCH` when the process has exited.
 pub fn read_executable(maps: File) -> io::Result<Vec<MappedRange>> {
+    Ok(parse_executable(&text(maps)?))
+}
+
+/// The text of an open maps file, as far as it is read.
+///
+/// # Errors
+/// See [`read_executable`].
+pub(super) fn text(maps: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     maps.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(parse_executable(&bytes))
+    Ok(bytes)
 }
 
 /// The executable mappings in an open maps file, each with whether it can be
@@ -111,8 +120,7 @@ pub fn read_executable(maps: File) -> io::Result<Vec<MappedRange>> {
 /// # Errors
 /// See [`read_executable`].
 pub fn read_with_writable(maps: File) -> io::Result<Vec<(MappedRange, bool)>> {
-    let mut bytes = Vec::new();
-    maps.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let bytes = text(maps)?;
     let is_writable = |line| word(word(line)?.1)?.0.get(1).map(|flag| *flag == b'w');
     let lines = bytes.split(|&byte| byte == b'\n');
     Ok(lines
@@ -128,29 +136,59 @@ pub fn parse_executable(maps: &[u8]) -> Vec<MappedRange> {
         .collect()
 }
 
+/// The words of a line, as the kernel prints them:
 /// `START-END PERM OFFSET MAJOR:MINOR INODE          NAME`
+pub(super) struct Line<'a> {
+    range: &'a [u8],
+    pub(super) permissions: &'a [u8],
+    offset: &'a [u8],
+    device: &'a [u8],
+    pub(super) inode: &'a [u8],
+    /// With the kernel's escapes.
+    pub(super) name: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        let (range, rest) = word(line)?;
+        let (permissions, rest) = word(rest)?;
+        let (offset, rest) = word(rest)?;
+        let (device, rest) = word(rest)?;
+        let (inode, rest) = word(rest)?;
+        Some(Self {
+            range,
+            permissions,
+            offset,
+            device,
+            inode,
+            name: rest.trim_ascii_start(),
+        })
+    }
+
+    /// Its addresses, unless there are none.
+    pub(super) fn range(&self) -> Option<Range<u64>> {
+        let (start, end) = pair(self.range, '-')?;
+        (start < end).then_some(start..end)
+    }
+}
+
 fn parse_line(line: &[u8]) -> Option<MappedRange> {
-    let (range, rest) = word(line)?;
-    let (permissions, rest) = word(rest)?;
-    let (offset, rest) = word(rest)?;
-    let (device, rest) = word(rest)?;
-    let (inode, rest) = word(rest)?;
-    if permissions.get(2) != Some(&b'x') {
+    let line = Line::of(line)?;
+    if line.permissions.get(2) != Some(&b'x') {
         return None;
     }
-    let (start, end) = pair(range, '-')?;
-    let (major, minor) = pair(device, ':')?;
+    let range = line.range()?;
+    let (major, minor) = pair(line.device, ':')?;
     let device = Device {
         major: u32::try_from(major).ok()?,
         minor: u32::try_from(minor).ok()?,
     };
-    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
-    let name = unescape(rest.trim_ascii_start());
-    (start < end).then_some(())?;
+    let inode = std::str::from_utf8(line.inode).ok()?.parse().ok()?;
+    let name = unescape(line.name);
     Some(MappedRange {
-        start: CodeAddress(start),
-        end: CodeAddress(end),
-        file_offset: FileOffset(hex(std::str::from_utf8(offset).ok()?)?),
+        start: CodeAddress(range.start),
+        end: CodeAddress(range.end),
+        file_offset: FileOffset(hex(std::str::from_utf8(line.offset).ok()?)?),
         file: FileId { device, inode },
         name: MappingName::from_kernel(&name, inode),
     })
@@ -176,7 +214,7 @@ fn hex(digits: &str) -> Option<u64> {
 }
 
 /// Undoes the kernel's only escape here: a newline is printed as `\012`.
-fn unescape(name: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(name: &[u8]) -> Vec<u8> {
     const ESCAPE: &[u8] = b"\\012";
     let mut plain = Vec::with_capacity(name.len());
     let mut rest = name;

@@ -2,11 +2,10 @@
 //! (proc_pid_maps(5)).
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
 
-/// More of a maps file is not read: the kernel's default limit is 65,530 mappings.
-const MAX_BYTES: u64 = 64 << 20;
+use super::maps::{self, Line, unescape};
 
 /// A range in which a file is mapped, or shared memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,24 +23,18 @@ pub struct Region {
 /// # Errors
 /// Fails as reading does: with `ESRCH` when the process has exited.
 pub fn read(maps: File) -> io::Result<(Vec<Region>, u64)> {
-    let mut bytes = Vec::new();
-    maps.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let bytes = maps::text(maps)?;
     let lines = bytes.split(|&byte| byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());
     let count = lines.clone().count() as u64;
     Ok((lines.filter_map(parse).collect(), count))
 }
 
-/// `START-END PERM OFFSET MAJOR:MINOR INODE          NAME`
 fn parse(line: &[u8]) -> Option<Region> {
-    let line = String::from_utf8_lossy(line);
-    let (range, rest) = line.split_once(' ')?;
-    let name = rest.splitn(5, ' ').nth(4)?.trim_start();
-    let (start, end) = range.split_once('-')?;
-    let hex = |digits| u64::from_str_radix(digits, 16).ok();
-    name.starts_with('/').then_some(Region {
-        range: hex(start)?..hex(end)?,
-        name: name.replace("\\012", "\n"),
+    let line = Line::of(line)?;
+    line.name.starts_with(b"/").then_some(Region {
+        range: line.range()?,
+        name: String::from_utf8_lossy(&unescape(line.name)).into_owned(),
     })
 }
 

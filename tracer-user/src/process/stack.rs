@@ -1,14 +1,12 @@
 //! Where the threads of a process have their stacks: the mapping that a
 //! thread's stack pointer is in.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 
 use super::handle::ProcessHandle;
+use super::maps;
 
-/// More of a maps file is not read: see `maps.rs`.
-const MAX_MAPS: u64 = 64 << 20;
 /// `/proc/PID/task/TID/syscall` is one line.
 const MAX_LINE: u64 = 4096;
 /// How often a thread is asked that runs, and so does not tell.
@@ -24,9 +22,7 @@ impl Writable {
     /// # Errors
     /// Fails if the process is gone.
     pub fn read(process: &ProcessHandle) -> io::Result<Self> {
-        let mut text = Vec::new();
-        let maps: File = process.open_proc("maps")?;
-        maps.take(MAX_MAPS).read_to_end(&mut text)?;
+        let text = maps::text(process.open_proc("maps")?)?;
         let lines = text.split(|byte| *byte == b'\n');
         Ok(Writable(lines.filter_map(writable).collect()))
     }
