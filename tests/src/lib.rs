@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub mod account;
 mod agreement;
+pub mod allocators;
 mod entries;
 mod foreign;
 pub mod gdb;

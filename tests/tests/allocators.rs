@@ -4,11 +4,8 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::{Target, Tracer, target_path, unfreed};
-
-const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
-const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
-const MIMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
 
 /// C++'s operators, which each of them has.
 const OPERATORS: [&str; 12] = [
@@ -49,14 +46,19 @@ const C: [&str; 16] = [
 /// How results are taken.
 const RETURNS: [&[&str]; 2] = [&[], &["--returns", "instructions"]];
 
-/// Runs commands of a program under an allocator, traced, and compares each
-/// with what the tracer saw.
-fn agrees(program: &str, library: Option<&str>, options: &[&str], commands: &[&str]) -> Result<()> {
+/// A program under an allocator.
+fn start(program: &str, library: Option<&str>) -> Result<Target> {
     let mut command = Command::new(target_path(program)?);
     if let Some(library) = library {
         command.env("LD_PRELOAD", library);
     }
-    let mut target = Target::start_with(&mut command)?;
+    Target::start_with(&mut command)
+}
+
+/// Runs commands of a program under an allocator, traced, and compares each
+/// with what the tracer saw.
+fn agrees(program: &str, library: Option<&str>, options: &[&str], commands: &[&str]) -> Result<()> {
+    let mut target = start(program, library)?;
     let tracer = Tracer::record(target.pid, options)?;
     let mut truths = Vec::new();
     for name in commands {
@@ -212,11 +214,7 @@ fn a_stripped_allocator_is_a_loss() -> Result<()> {
 fn whoever_catches_bad_alloc_lives() -> Result<()> {
     for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
         let commands = ["throws_and_allocates", "lives_on_bad_alloc"];
-        let mut command = Command::new(target_path("operators")?);
-        if let Some(library) = library {
-            command.env("LD_PRELOAD", library);
-        }
-        let mut target = Target::start_with(&mut command)?;
+        let mut target = start("operators", library)?;
         let tracer = Tracer::record(target.pid, &[])?;
         let truths: Result<Vec<_>> = commands.iter().map(|name| target.command(name)).collect();
         let truths = truths.with_context(|| format!("{library:?} has died"))?;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use unfreed_tests::allocators::JEMALLOC;
 use unfreed_tests::model::StackEnd;
 use unfreed_tests::{Finished, Jdk, Tracer, View, make_fifo, target_path, targets, wait_until};
 
@@ -137,7 +138,7 @@ for i in range(50):
 
 #[test]
 fn an_allocator_that_is_there_from_the_start_is_not_late() -> Result<()> {
-    let preload = "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+    let preload = &*format!("LD_PRELOAD={JEMALLOC}");
     let report = run(
         &["-q"],
         &["env", preload, "jq", "-n", "[range(1000)]|length"],

@@ -4,15 +4,12 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::model::{Site, StackEnd};
 use unfreed_tests::{Target, Tracer, View, kernel_version, target_path};
 
 /// Debian's allocators.
-const ALLOCATORS: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2",
-    "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4",
-    "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0",
-];
+const ALLOCATORS: [&str; 3] = [JEMALLOC, TCMALLOC, MIMALLOC];
 
 /// Functions whose arguments nowhere stand in registers at an instruction that
 /// the kernel emulates, or only with the stack pointer moved.

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::model::MemoryKind;
 use unfreed_tests::{
     Recording, Sums, Target, Tracer, binary, kernel_version, target_path, targets,
@@ -21,10 +22,6 @@ const LINKS: (u32, u32) = (6, 6);
 
 const INSTRUCTIONS: &[&str] = &["--returns", "instructions"];
 const REPLACE: &[&str] = &["--returns", "replace"];
-
-const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
-const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4";
-const MIMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0";
 
 /// What every C library has.
 const COMMON: [&str; 20] = [

@@ -13,6 +13,7 @@
 //! Commands run in the workspace's root (Go's in the source's folder), and libraries
 //! are built first, so that `-Ltarget/targets -lsome` finds `libsome.so`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -324,14 +325,20 @@ fn newest_header(folder: &Path) -> Result<Option<SystemTime>> {
         let path = entry?.path();
         if path.is_dir() {
             newest = newest.max(newest_header(&path)?);
-        } else if path
-            .extension()
-            .is_some_and(|end| end == "h" || end == "hpp")
-        {
+        } else if is_shared(&path) {
             newest = newest.max(Some(modified(&path)?));
         }
     }
     Ok(newest)
+}
+
+/// Whether several targets may have a part in it.
+fn is_shared(path: &Path) -> bool {
+    let is_header = |end: &OsStr| end == "h" || end == "hpp";
+    let is_common = path
+        .parent()
+        .is_some_and(|folder| folder.ends_with("common"));
+    is_common || path.extension().is_some_and(is_header)
 }
 
 fn modified(path: &Path) -> Result<SystemTime> {

@@ -1,9 +1,11 @@
 //! A Rust program whose global allocator is its own, and rests on nothing that
 //! has a name. (Optimized, it would be a part of whoever calls it.)
 
+#[path = "common/handshake.rs"]
+mod handshake;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
-use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const BYTES: usize = 8 << 20;
@@ -52,26 +54,6 @@ fn leak_vectors() {
     }
 }
 
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).expect("stdout is open");
-}
-
 fn main() {
-    say(&format!("{} ready\n", std::process::id()));
-    for line in std::io::stdin().lock().lines() {
-        match line.expect("stdin is readable").as_str() {
-            "leak_vectors" => leak_vectors(),
-            other => {
-                say(&format!("no command {other}\n"));
-                continue;
-            }
-        }
-        say(concat!(
-            r#"done {"sites":[{"function":"leak_vectors","size":0,"kind":"heap","checked":"all","#,
-            r#""allocated_count":17,"allocated_bytes":26951,"freed_count":6,"freed_bytes":2598}],"#,
-            r#""untraced_frees":0,"losses":0,"others":true}"#,
-            "\n"
-        ));
-    }
+    handshake::serve(leak_vectors, [17, 26951, 6, 2598]);
 }

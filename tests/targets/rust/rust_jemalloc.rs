@@ -3,8 +3,10 @@
 //! A Rust program with jemalloc as its global allocator, with the names that
 //! its crate gives it.
 
+#[path = "common/handshake.rs"]
+mod handshake;
+
 use std::alloc::{GlobalAlloc, Layout};
-use std::io::{BufRead, Write};
 
 unsafe extern "C" {
     fn _rjem_malloc(size: usize) -> *mut u8;
@@ -53,26 +55,6 @@ fn leak_vectors() {
     }
 }
 
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).expect("stdout is open");
-}
-
 fn main() {
-    say(&format!("{} ready\n", std::process::id()));
-    for line in std::io::stdin().lock().lines() {
-        match line.expect("stdin is readable").as_str() {
-            "leak_vectors" => leak_vectors(),
-            other => {
-                say(&format!("no command {other}\n"));
-                continue;
-            }
-        }
-        say(concat!(
-            r#"done {"sites":[{"function":"leak_vectors","size":0,"kind":"heap","checked":"all","#,
-            r#""allocated_count":16,"allocated_bytes":6896,"freed_count":5,"freed_bytes":2155}],"#,
-            r#""untraced_frees":0,"losses":0,"others":true}"#,
-            "\n"
-        ));
-    }
+    handshake::serve(leak_vectors, [16, 6896, 5, 2155]);
 }

@@ -1,6 +1,7 @@
 //! A Rust program that leaks, with the handshake of `target.h`.
 
-use std::io::{BufRead, Write};
+#[path = "common/handshake.rs"]
+mod handshake;
 
 mod cart {
     pub struct Basket;
@@ -30,26 +31,6 @@ fn leak_vectors() {
     cart::Basket.leak(13);
 }
 
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).expect("stdout is open");
-}
-
 fn main() {
-    say(&format!("{} ready\n", std::process::id()));
-    for line in std::io::stdin().lock().lines() {
-        match line.expect("stdin is readable").as_str() {
-            "leak_vectors" => leak_vectors(),
-            other => {
-                say(&format!("no command {other}\n"));
-                continue;
-            }
-        }
-        say(concat!(
-            r#"done {"sites":[{"function":"leak_vectors","size":0,"kind":"heap","checked":"all","#,
-            r#""allocated_count":13,"allocated_bytes":4667,"freed_count":0,"freed_bytes":0}],"#,
-            r#""untraced_frees":0,"losses":0,"others":true}"#,
-            "\n"
-        ));
-    }
+    handshake::serve(leak_vectors, [13, 4667, 0, 0]);
 }
