@@ -527,6 +527,7 @@ mod tests {
             let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
             let found = allocator::in_file(&file, path, false, &[])
                 .unwrap()
+                .allocator()
                 .unwrap();
             let calls = found.functions.iter();
             let calls: Vec<_> = calls.filter(|one| one.probed != Probed::Free).collect();
@@ -548,6 +549,7 @@ mod tests {
             let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
             let found = allocator::in_file(&file, path, false, &[])
                 .unwrap()
+                .allocator()
                 .unwrap();
             let calloc = found.functions.iter().find(|one| &*one.symbol == "calloc");
             let ends = calloc.unwrap().ends.as_ref().unwrap();

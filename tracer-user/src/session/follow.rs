@@ -11,7 +11,7 @@ use super::Session;
 use super::java_objects::Watch;
 use super::jvms::{HeapSource, Watched};
 use super::target::Target;
-use crate::attach::allocator::{self, Allocator, OtherFile};
+use crate::attach::allocator::{self, Allocator, InFile};
 use crate::attach::probes::Scope;
 use crate::kernel::link::Road;
 use crate::model::ProcessEnd;
@@ -273,11 +273,11 @@ impl Session {
                 continue;
             }
             let other = match allocator::in_file(file, &mapping.display_name(), id.1, declared) {
-                Ok(Some(allocator)) => {
+                Ok(InFile::Allocator(allocator)) => {
                     found.push(allocator);
                     continue;
                 }
-                Ok(None) => OtherFile::look(file, id.1).stripped,
+                Ok(InFile::Nothing { has_symbols }) => allocator::stripped(file, has_symbols),
                 Err(_) => None,
             };
             self.engine.without_allocator.insert(id, other);

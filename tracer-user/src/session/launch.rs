@@ -188,7 +188,8 @@ pub fn allocators_in(files: &[Expected], declared: &[Declared]) -> Vec<Allocator
     let files = files.iter();
     files
         .filter_map(|file| {
-            allocator::in_file(&file.file, &file.path, file.is_program, declared).ok()?
+            let found = allocator::in_file(&file.file, &file.path, file.is_program, declared);
+            found.ok()?.allocator()
         })
         .collect()
 }

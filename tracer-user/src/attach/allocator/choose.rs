@@ -29,8 +29,17 @@ struct Candidate {
 /// own `free` is no allocator's.
 const HIDDEN: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
 
-/// The functions of a file that have to be probed, each place once; none if it
-/// is no allocator. `names` are such as somebody has declared.
+/// What a file has.
+#[derive(Debug)]
+pub struct Choice {
+    /// The functions that have to be probed, each place once; none if it is no
+    /// allocator that is known by its names.
+    pub functions: Vec<Chosen>,
+    /// Whether functions that are not exported have names.
+    pub has_symbols: bool,
+}
+
+/// Chooses the functions of a file. `names` are such as somebody has declared.
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
@@ -39,17 +48,21 @@ pub fn functions(
     is_program: bool,
     names: HashMap<String, Known>,
     linkage: &mut dyn FnMut() -> Rc<Linkage>,
-) -> Result<Vec<Chosen>> {
+) -> Result<Choice> {
     let Found { functions, names } = find(file, is_program, names)?;
-    let is_static = functions.is_static;
+    let (is_static, has_symbols) = (functions.is_static, functions.has_symbols);
     let candidates = functions.found.into_iter().filter_map(|symbol| {
         let known = api::known(symbol.name.as_bytes()).or_else(|| names.get(&symbol.name).copied());
         known.map(|known| Candidate { known, symbol })
     });
     let mut candidates: Vec<Candidate> = candidates.collect();
     keep_families(&mut candidates, is_static);
+    let nothing = Choice {
+        functions: Vec::new(),
+        has_symbols,
+    };
     if candidates.is_empty() {
-        return Ok(Vec::new());
+        return Ok(nothing);
     }
     candidates.sort_by_key(|one| one.known.rank);
     let mut starts = HashSet::new();
@@ -64,7 +77,13 @@ pub fn functions(
         .collect();
     let any = |is_it: fn(Probed) -> bool| chosen.iter().any(|one| is_it(one.probed));
     let is_allocator = any(Probed::allocates) && any(|probed| probed == Probed::Free);
-    Ok(if is_allocator { chosen } else { Vec::new() })
+    Ok(match is_allocator {
+        true => Choice {
+            functions: chosen,
+            has_symbols,
+        },
+        false => nothing,
+    })
 }
 
 /// What a file has of the names that are looked for.

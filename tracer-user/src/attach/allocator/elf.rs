@@ -54,6 +54,8 @@ pub struct Functions {
     pub found: Vec<FunctionSymbol>,
     /// Whether the file is a program that is linked statically.
     pub is_static: bool,
+    /// Whether functions that are not exported have names.
+    pub has_symbols: bool,
 }
 
 /// The functions whose symbol is `wanted`, exported or not. Of a local and a
@@ -139,6 +141,7 @@ pub fn functions(
     let needs_loader = |s: &ProgramHeader64<Endianness>| s.p_type(endian) == PT_INTERP;
     Ok(Functions {
         found,
+        has_symbols: sections.iter().any(|s| s.sh_type(endian) == SHT_SYMTAB),
         is_static: is_program && !segments.iter().any(needs_loader),
     })
 }

@@ -142,14 +142,35 @@ pub struct OtherFile {
     pub stripped: Option<&'static str>,
 }
 
-impl OtherFile {
-    /// Looks for what is left of an allocator.
-    pub fn look(file: &ModuleFile, is_program: bool) -> Self {
-        Self {
-            id: (file.mapped, is_program),
-            stripped: traces::of_stripped(&file.content),
+/// What was found in a file.
+#[derive(Debug)]
+pub enum InFile {
+    /// Functions to probe.
+    Allocator(Allocator),
+    /// None.
+    Nothing {
+        /// Whether its functions have names.
+        has_symbols: bool,
+    },
+}
+
+impl InFile {
+    /// The allocator, if there is one.
+    pub fn allocator(self) -> Option<Allocator> {
+        match self {
+            Self::Allocator(allocator) => Some(allocator),
+            Self::Nothing { .. } => None,
         }
     }
+}
+
+/// The allocator that a file without functions to probe has all the same.
+pub fn stripped(file: &ModuleFile, has_symbols: bool) -> Option<&'static str> {
+    // A symbol table would name its functions.
+    if has_symbols {
+        return None;
+    }
+    traces::find(&file.content)
 }
 
 /// What is said of an allocator without names.
@@ -174,11 +195,17 @@ pub fn find(code: &CodeSpace, declared: &[Declared]) -> (Vec<Allocator>, Vec<Sea
         let (problem, other) = match &mapping.file {
             Err(reason) => (Some(reason.clone()), None),
             Ok(file) => match in_file(file, &path, is_program, declared) {
-                Ok(Some(found)) => {
+                Ok(InFile::Allocator(found)) => {
                     allocators.push(found);
                     (None, None)
                 }
-                Ok(None) => (None, Some(OtherFile::look(file, is_program))),
+                Ok(InFile::Nothing { has_symbols }) => {
+                    let other = OtherFile {
+                        id: (file.mapped, is_program),
+                        stripped: stripped(file, has_symbols),
+                    };
+                    (None, Some(other))
+                }
                 Err(error) => (Some(format!("{error:#}")), None),
             },
         };
@@ -191,8 +218,8 @@ pub fn find(code: &CodeSpace, declared: &[Declared]) -> (Vec<Allocator>, Vec<Sea
     (allocators, searched)
 }
 
-/// The allocator that a file defines, if it does. `is_program` tells a
-/// process' own executable, which may be static.
+/// What a file defines. `is_program` tells a process' own executable, which may be
+/// static.
 ///
 /// # Errors
 /// Fails if the file is not a readable 64-bit ELF file.
@@ -201,7 +228,7 @@ pub fn in_file(
     path: &str,
     is_program: bool,
     declared: &[Declared],
-) -> Result<Option<Allocator>> {
+) -> Result<InFile> {
     let names = declared
         .iter()
         .filter(|declared| declared.is_of(path))
@@ -214,11 +241,13 @@ pub fn in_file(
         Rc::clone(linkage.get_or_insert_with(|| Rc::new(read())))
     };
     let chosen = choose::functions(&file.content, is_program, names.collect(), &mut linkage)?;
-    if chosen.is_empty() {
-        return Ok(None);
+    if chosen.functions.is_empty() {
+        return Ok(InFile::Nothing {
+            has_symbols: chosen.has_symbols,
+        });
     }
     let linkage = linkage();
-    let functions = chosen.into_iter().map(|one| {
+    let functions = chosen.functions.into_iter().map(|one| {
         let start = FileOffset(one.symbol.file_offset);
         AllocatorFunction {
             probed: one.probed,
@@ -233,7 +262,7 @@ pub fn in_file(
             start,
         }
     });
-    Ok(Some(Allocator {
+    Ok(InFile::Allocator(Allocator {
         file: Arc::clone(file),
         path: path.to_owned(),
         functions: functions.collect(),

@@ -2,11 +2,8 @@
 //! messages that its allocator may print.
 
 use memchr::memmem::Finder;
-use object::elf::{FileHeader64, SHT_SYMTAB};
-use object::read::elf::{FileHeader, SectionHeader};
-use object::{Endianness, ReadCache};
 
-use crate::process::bytes::{Bytes, Positioned};
+use crate::process::bytes::Bytes;
 use crate::process::file::RegularFile;
 
 /// What allocators say, in their own builds. Each is the beginning of a warning
@@ -25,12 +22,8 @@ const MAX_BYTES: u64 = 512 << 20;
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
-/// The allocator that a file contains by its messages, if the file has no
-/// symbol table that would name its functions.
-pub fn of_stripped(file: &RegularFile) -> Option<&'static str> {
-    if has_symbols(file) {
-        return None;
-    }
+/// The allocator that a file contains by its messages.
+pub fn find(file: &RegularFile) -> Option<&'static str> {
     let finders = MESSAGES.map(|(message, name)| (Finder::new(message), name));
     let overlap = MESSAGES.iter().map(|(message, _)| message.len()).max()?;
     let mut piece = vec![0; PIECE + overlap];
@@ -51,24 +44,6 @@ pub fn of_stripped(file: &RegularFile) -> Option<&'static str> {
     None
 }
 
-/// Whether functions that are not exported have names. A file that cannot be
-/// read has none, and no messages either.
-fn has_symbols(file: &RegularFile) -> bool {
-    let cache = ReadCache::new(Positioned::new(file));
-    let Ok(header) = FileHeader64::<Endianness>::parse(&cache) else {
-        return false;
-    };
-    let Ok(endian) = header.endian() else {
-        return false;
-    };
-    let Ok(sections) = header.sections(endian, &cache) else {
-        return false;
-    };
-    sections
-        .iter()
-        .any(|section| section.sh_type(endian) == SHT_SYMTAB)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +57,7 @@ mod tests {
         let own = ProcessHandle::open(std::process::id()).unwrap();
         let located = own.locate_in_root(&path, rustix::fs::OFlags::empty());
         std::fs::remove_file(&path).unwrap();
-        of_stripped(&RegularFile::open(&located.unwrap()).unwrap())
+        find(&RegularFile::open(&located.unwrap()).unwrap())
     }
 
     #[test]

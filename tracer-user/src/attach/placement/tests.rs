@@ -361,6 +361,7 @@ fn functions_of_the_common_allocators_are_probed_where_the_kernel_emulates() {
         let file = ModuleFiles::new().open_path(Path::new(path)).unwrap();
         let found = allocator::in_file(&file, path, false, &[])
             .unwrap()
+            .allocator()
             .unwrap();
         for function in &found.functions {
             let is_mapping = function.symbol.contains("map");
