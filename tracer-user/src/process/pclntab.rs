@@ -96,6 +96,17 @@ pub struct Pclntab {
 }
 
 impl Pclntab {
+    /// The table of a file, whose `section` tells where one of that name is. In a file
+    /// that can be anywhere older linkers put it among other data.
+    pub fn find(bytes: &dyn Bytes, section: impl Fn(&str) -> Option<Range<u64>>) -> Option<Self> {
+        let named = [".gopclntab", ".data.rel.ro.gopclntab"];
+        if let Some(place) = named.into_iter().find_map(&section) {
+            return Self::parse(bytes, place);
+        }
+        section(".go.buildinfo")?;
+        Self::search(bytes, section(".data.rel.ro")?)
+    }
+
     /// The table that begins a part of a file.
     pub fn parse(bytes: &dyn Bytes, place: Range<u64>) -> Option<Self> {
         let mut head = [0; HEAD];

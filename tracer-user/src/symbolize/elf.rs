@@ -229,17 +229,10 @@ impl<'data> Headers<'data> {
         unpack(packed.data(self.endian, data).ok()?)
     }
 
-    /// Go's table of functions, and the address that it counts from. In a file that
-    /// can be anywhere older linkers put it among other data.
+    /// Go's table of functions, and the address that it counts from.
     fn go_functions(&self, bytes: &dyn Bytes) -> Option<(Pclntab, u64)> {
-        let named = [".gopclntab", ".data.rel.ro.gopclntab"];
-        let table = match named.iter().find_map(|name| self.named(name)) {
-            Some(section) => Pclntab::parse(bytes, self.place(section))?,
-            None => {
-                self.named(".go.buildinfo")?;
-                Pclntab::search(bytes, self.place(self.named(".data.rel.ro")?))?
-            }
-        };
+        let place = |name: &str| Some(self.place(self.named(name)?));
+        let table = Pclntab::find(bytes, place)?;
         let segments = self.segments();
         let code: Vec<CodePart> = segments
             .iter()

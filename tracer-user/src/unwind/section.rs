@@ -127,16 +127,13 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// Go's table of functions. In a file that can be anywhere older linkers put it
-    /// among other data.
+    /// Go's table of functions.
     pub fn go_functions(&self, bytes: &dyn Bytes) -> Option<Pclntab> {
-        let place = |name: &[u8]| self.section(name)?.file_range(ENDIAN);
-        let range = |(start, size): (u64, u64)| start..start.saturating_add(size);
-        if let Some(named) = place(b".gopclntab").or_else(|| place(b".data.rel.ro.gopclntab")) {
-            return Pclntab::parse(bytes, range(named));
-        }
-        self.section(b".go.buildinfo")?;
-        Pclntab::search(bytes, range(place(b".data.rel.ro")?))
+        Pclntab::find(bytes, |name| {
+            let section = self.section(name.as_bytes())?;
+            let (start, size) = section.file_range(ENDIAN)?;
+            Some(start..start.saturating_add(size))
+        })
     }
 
     /// The name of the file that debug information was moved to, and its checksum.
