@@ -11,6 +11,7 @@ use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
+use crate::cost;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
 use crate::read::kernel;
@@ -133,7 +134,10 @@ fn forget(pid: u32) {
 fn forget_thread(id: u64) {
     if let Some(thread) = THREADS.get_ptr_mut(id) {
         // SAFETY: its thread has left user space for good.
-        unsafe { inflight::forget_calls(thread) };
+        unsafe {
+            inflight::forget_calls(thread);
+            cost::hand_over(thread);
+        }
         let _ = THREADS.remove(id);
     }
 }
