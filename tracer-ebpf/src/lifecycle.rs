@@ -13,7 +13,7 @@ use tracer_ebpf::thread::{Process, image_id, image_pid};
 use crate::code::replaced_of;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
-use crate::read::kernel;
+use crate::read::{kernel, kernel_or_zero};
 use crate::started::{self, GROUP_EXIT};
 
 const CLONE_VM: u64 = 0x100;
@@ -209,7 +209,7 @@ fn tell_end(id: u64) {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
     let word = |base: u64, offset: u32| kernel::<u32>(base + u64::from(offset));
-    let pointer = |offset: u32| kernel::<u64>(task + u64::from(offset)).unwrap_or(0);
+    let pointer = |offset: u32| kernel_or_zero::<u64>(task + u64::from(offset));
     let signal = pointer(maps::setting!(task_signal));
     if word(signal, maps::setting!(signal_live)) != Some(0) {
         return;

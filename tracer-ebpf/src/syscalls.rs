@@ -24,7 +24,7 @@ use tracer_ebpf::thread::{Cloning, Thread};
 use crate::code;
 use crate::inflight::{self, full_or_busy, now};
 use crate::maps::{self, RESERVERS};
-use crate::read::{kernel, user_word};
+use crate::read::{kernel, kernel_or_zero, user_word};
 use crate::unwind::{self, Place};
 
 /// The largest error that the kernel returns, negated (`MAX_ERRNO`).
@@ -45,7 +45,7 @@ pub(crate) struct UserRegisters(pub(crate) u64);
 impl UserRegisters {
     #[inline(always)]
     fn at(&self, offset: usize) -> u64 {
-        kernel::<u64>(self.0 + offset as u64).unwrap_or(0)
+        kernel_or_zero::<u64>(self.0 + offset as u64)
     }
 
     /// An argument, by the convention of system calls.
@@ -296,7 +296,7 @@ pub(crate) fn brk_entered(call: &UserRegisters) {
     if let Some(thread) = outermost(call) {
         // SAFETY: the helper has no preconditions.
         let task = unsafe { bpf_get_current_task() };
-        let memory = kernel::<u64>(task + u64::from(maps::setting!(task_mm))).unwrap_or(0);
+        let memory = kernel_or_zero::<u64>(task + u64::from(maps::setting!(task_mm)));
         let end = kernel(memory + u64::from(maps::setting!(mm_brk)));
         // SAFETY: the current thread's record.
         unsafe { (*thread).brk = end.unwrap_or(0) };
