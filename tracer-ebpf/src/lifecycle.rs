@@ -7,7 +7,6 @@ use aya_log_ebpf::debug;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::kinship::{Ancestor, MAX_ANCESTORS, descend};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
@@ -227,16 +226,8 @@ fn tell_end(id: u64) {
         return;
     };
     maps::send(&Event {
-        kind: EventKind::Exit as u32,
-        thread: id as u32,
-        image: process.image,
-        time: now(),
-        address: 0,
-        length: 0,
         flags: u64::from(status),
-        other: 0,
-        site: NO_SITE,
-        padding: 0,
+        ..Event::new(EventKind::Exit, id as u32, process.image, now())
     });
 }
 
@@ -275,16 +266,8 @@ pub(crate) fn tell_group(image: u64, group: u64) {
 
 fn announce(kind: EventKind, thread: u32, image: u64, other: u64, time: u64) {
     maps::send(&Event {
-        kind: kind as u32,
-        thread,
-        image,
-        time,
-        address: 0,
-        length: 0,
-        flags: 0,
         other,
-        site: NO_SITE,
-        padding: 0,
+        ..Event::new(kind, thread, image, time)
     });
 }
 

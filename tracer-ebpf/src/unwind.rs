@@ -21,6 +21,9 @@ use crate::mapped::{self, find_mapped, mapped_word};
 use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
 use crate::read::kernel_or_zero;
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
+
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -422,13 +425,15 @@ impl Current {
 
 /// Reads a window of the stack from `address` on. What is above has been in
 /// use, so all of it can be read, but for the stack's last page: a read that
-/// fails is tried again to the end of the page, since it fails as a whole.
+/// fails is tried again to the end of the page, since it fails as a whole. From the
+/// same page that is tried at once.
 #[inline(never)]
 fn refill(thread: &mut Thread, address: u64) {
+    let page = address / PAGE;
     let mut length = WINDOW_BYTES as u64;
-    if !read(thread, address, length) {
-        let to_page_end = 4096 - (address & 4095);
-        length = to_page_end.min(WINDOW_BYTES as u64);
+    if page == thread.last_page.get() || !read(thread, address, length) {
+        thread.last_page.set(page);
+        length = (PAGE - address % PAGE).min(WINDOW_BYTES as u64);
         if !read(thread, address, length) {
             length = 0;
         }
