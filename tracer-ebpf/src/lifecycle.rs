@@ -10,6 +10,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
+use crate::cost;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
 use crate::read::{kernel, kernel_or_zero};
@@ -132,7 +133,10 @@ fn forget(pid: u32) {
 fn forget_thread(id: u64) {
     if let Some(thread) = THREADS.get_ptr_mut(id) {
         // SAFETY: its thread has left user space for good.
-        unsafe { inflight::forget_calls(thread) };
+        unsafe {
+            inflight::forget_calls(thread);
+            cost::hand_over(thread);
+        }
         let _ = THREADS.remove(id);
     }
 }

@@ -137,6 +137,8 @@ pub struct Place {
     pub offset: u64,
     /// Where the arguments of the call are there.
     pub arguments: Arguments,
+    /// Whether the kernel single-steps the instruction.
+    pub is_stepped: bool,
 }
 
 impl Place {
@@ -146,11 +148,12 @@ impl Place {
             function,
             offset,
             arguments: Arguments::AT_ENTRY,
+            is_stepped: false,
         }
     }
 
     /// What programs for any function read of a probe.
     pub fn cookie(&self) -> u64 {
-        self.arguments.cookie(self.function)
+        self.arguments.cookie(self.function, self.is_stepped)
     }
 }

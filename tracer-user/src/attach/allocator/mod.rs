@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 pub use self::api::Probed;
 pub use self::declared::Declared;
 use crate::attach::linkage::Linkage;
-use crate::attach::placement::{Needs, Placement, place};
+use crate::attach::placement::{Needs, Placement, Step, place};
 use crate::attach::plan::Returns;
 use crate::attach::returns::{Ends, Uncertain, ends};
 use crate::attach::stretch::Stretch;
@@ -95,6 +95,7 @@ impl AllocatorFunction {
             function,
             offset: self.start.0 + spot.displacement,
             arguments: spot.arguments,
+            is_stepped: spot.step == Step::OutOfLine,
         })
     }
 
