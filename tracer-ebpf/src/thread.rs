@@ -117,6 +117,9 @@ pub struct Thread {
     pub window_start: Volatile,
     /// How many bytes of it there are.
     pub window_length: Volatile,
+    /// The page from which a whole window could not be read last, a number: the last
+    /// of a stack. A read that faults costs a microsecond.
+    pub last_page: Volatile,
     /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
 }

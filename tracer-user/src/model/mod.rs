@@ -328,7 +328,7 @@ pub struct Site {
     /// The part of `live_bytes` that processes held when they ended.
     #[serde(default)]
     pub left_bytes: u64,
-    /// Which of them hold most, largest first, 16 at most; empty if there are
+    /// Which of them hold most, largest first, 64 at most; empty if there are
     /// not several.
     #[serde(default, skip_serializing_if = "is_single")]
     pub shares: Vec<Share>,
@@ -403,7 +403,7 @@ impl SiteWindow {
 }
 
 /// How many processes are kept one by one for a call path, the largest.
-pub const MAX_SHARES: usize = 16;
+pub const MAX_SHARES: usize = 64;
 
 /// What one process holds of a call path that several have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
