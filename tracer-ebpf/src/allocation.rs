@@ -8,6 +8,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::{Freed, Thread};
 
+use crate::chosen;
 use crate::entry::{argument, slot};
 use crate::inflight;
 use crate::inherited;
@@ -24,7 +25,10 @@ pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     unsafe {
         let image = (*thread).image;
-        let taken = inherited::take(thread, BlockKey { address, image });
+        let taken = match chosen::may_be_live(address) {
+            true => inherited::take(thread, BlockKey { address, image }),
+            false => None,
+        };
         let call = &mut (*thread).call;
         match taken {
             Some(block) => call.old = block,
@@ -70,7 +74,8 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
             }
         }
         if outcome != 0 && call.site == LOST_SITE {
-            maps::lose(LossCause::SitesFull, 1, call.size);
+            let (events, bytes) = chosen::lost(call.size);
+            maps::lose(LossCause::SitesFull, events, bytes);
         } else if outcome != 0 && call.site != NO_SITE {
             count_allocation(thread, outcome);
         }
@@ -103,6 +108,7 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
         site: call.site,
         padding: 0,
     };
+    chosen::allocated(block.site, block.size);
     inflight::count_made(BlockKey { address, image }, &block);
 }
 
@@ -112,7 +118,7 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments) {
     let Some(address) = argument(context, arguments, 0) else {
         return;
     };
-    if address == 0 {
+    if address == 0 || !chosen::may_be_live(address) {
         return;
     }
     let Some(thread) = inflight::thread() else {

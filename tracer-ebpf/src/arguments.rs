@@ -27,6 +27,9 @@ const WORD: u64 = 8;
 // argument, how many words the stack pointer was moved, how many bytes of code
 // were passed.
 const FUNCTION_BITS: u32 = 8;
+
+/// In a function's number: no other probed function runs within a call of it.
+const LAST: u64 = 1 << 7;
 const PLACE_BITS: u32 = 8;
 const STACK_BITS: u32 = 10;
 const CODE_BITS: u32 = 14;
@@ -120,7 +123,18 @@ impl Arguments {
     /// The function that a cookie names.
     #[inline(always)]
     pub const fn function(cookie: u64) -> Option<Function> {
-        Function::from_number(cookie & ((1 << FUNCTION_BITS) - 1))
+        Function::from_number(cookie & (LAST - 1))
+    }
+
+    /// The cookie of a function within whose calls no other probed function runs.
+    pub const fn last(cookie: u64) -> u64 {
+        cookie | LAST
+    }
+
+    /// Whether a cookie is of such a function.
+    #[inline(always)]
+    pub const fn is_last(cookie: u64) -> bool {
+        cookie & LAST != 0
     }
 
     /// Where an argument is. `index` is less than [`MAX_ARGUMENTS`].
@@ -226,6 +240,11 @@ mod tests {
             assert_eq!(Arguments::function(cookie), function);
             let read = Arguments::of_cookie(cookie);
             assert_eq!(read, packed);
+            assert!(!Arguments::is_last(cookie));
+            let last = Arguments::last(cookie);
+            assert!(Arguments::is_last(last));
+            assert_eq!(Arguments::function(last), function);
+            assert_eq!(Arguments::of_cookie(last), read);
             for (index, place) in places.into_iter().enumerate() {
                 assert_eq!(read.place(index), place);
             }

@@ -10,7 +10,7 @@ use tracer_ebpf::site::SiteKind;
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, mapping, maps, read};
+use crate::{allocation, chosen, mapping, maps, read};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -160,11 +160,25 @@ fn product(count: u64, size: u64) -> u64 {
 
 /// A probed function other than `free` was entered. Whether the site of the
 /// call is to be found ([`find_site`]).
+///
+/// A call that is not chosen leaves nothing behind if it `is_last`: no other probed
+/// function runs within it. The others are noted, so that what runs within them has
+/// no choice of its own. (If a chosen call was left by `longjmp`, and one that is not
+/// chosen then returns to the same place, that result counts as the chosen one's.)
 #[inline(always)]
-pub(crate) fn enter(context: &ProbeContext, function: Function, arguments: Arguments) -> bool {
+pub(crate) fn enter(
+    context: &ProbeContext,
+    function: Function,
+    arguments: Arguments,
+    is_last: bool,
+) -> bool {
     let Some(request) = Request::of(function, context, arguments) else {
         return false;
     };
+    let is_chosen = chosen::is_chosen(function, request.size);
+    if !is_chosen && is_last {
+        return false;
+    }
     let Some(thread) = inflight::thread() else {
         return false;
     };
@@ -193,7 +207,7 @@ pub(crate) fn enter(context: &ProbeContext, function: Function, arguments: Argum
             _ => {}
         }
     }
-    request.allocates && request.size >= maps::setting!(min_size)
+    is_chosen && request.allocates && request.size >= maps::setting!(min_size)
 }
 
 /// Goes on with the program that finds the call's site.

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod loss;
 pub mod operand;
 pub mod rule;
+pub mod sample;
 pub mod settings;
 pub mod site;
 pub mod stack;

@@ -16,6 +16,7 @@
 )]
 
 mod allocation;
+mod chosen;
 mod code;
 mod code_told;
 mod entry;
@@ -78,7 +79,7 @@ macro_rules! enters {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
             on_task_stack(&context);
-            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY) {
+            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY, false) {
                 entry::go_on(&context);
             }
             0
@@ -153,8 +154,9 @@ fn uf_enter(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     let cookie = cookie(&context);
     let arguments = Arguments::of_cookie(cookie);
+    let is_last = Arguments::is_last(cookie);
     if let Some(function) = Arguments::function(cookie)
-        && entry::enter(&context, function, arguments)
+        && entry::enter(&context, function, arguments, is_last)
     {
         entry::find_site(&context, arguments);
     }

@@ -19,6 +19,7 @@ use tracer_ebpf::limits::{
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
+use tracer_ebpf::sample::{SampledSite, Sampling};
 use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
@@ -68,6 +69,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         program: 0,
     },
     mm_brk: 0,
+    sampling: Sampling::OFF,
     task_ptrace: 0,
     task_parent: 0,
     task_blocked: 0,
@@ -104,6 +106,17 @@ pub(crate) static SITE_INDEX: HashMap<SiteKey, u32> = HashMap::with_max_entries(
 /// The sites themselves.
 #[map]
 pub(crate) static SITES: Array<Site> = Array::with_max_entries(1 << 14, BPF_F_MMAPABLE);
+
+/// What the chosen blocks of each site stand for. The loader sets the size, if
+/// allocations are sampled.
+#[map]
+pub(crate) static SAMPLED: Array<SampledSite> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many live blocks there may be of each [`tracer_ebpf::sample::filter_slot`]: as
+/// many as there are in [`LIVE`], or more. The loader sets the size, if allocations are
+/// sampled.
+#[map]
+pub(crate) static FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Indices not yet in use. Filled by the loader: a queue gives each index out
 /// once without the fetching atomics that kernels before 5.12 lack.
@@ -308,10 +321,10 @@ pub(crate) fn settings() -> *const Settings {
 
 /// One of the loader's settings. Reading all of them takes 48 loads.
 macro_rules! setting {
-    ($field:ident) => {
+    ($($field:ident).+) => {
         // SAFETY: the program's read-only data, which the loader has set. A
         // volatile read, or the compiler would take the zeros in the object.
-        unsafe { (&raw const (*$crate::maps::settings()).$field).read_volatile() }
+        unsafe { (&raw const (*$crate::maps::settings()).$($field).+).read_volatile() }
     };
 }
 pub(crate) use setting;

@@ -114,7 +114,8 @@ pub fn at_instructions(
 /// What probes add to a pair of calls, nanoseconds.
 fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<Link>)> {
     let pid = std::process::id();
-    let plain = in_thread(quiet_malloc, quiet_free, min_size)?;
+    let size = certain(object, min_size);
+    let plain = in_thread(quiet_malloc, quiet_free, size)?;
     let executable = Path::new("/proc/self/exe");
     let [malloc, free] = places(quiet_malloc, quiet_free)?;
     let ends = Place::new(None, malloc.offset + RETURN);
@@ -128,30 +129,43 @@ fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<
     }
     let image = object.admit(pid, monotonic_ns())?;
     object.set_active(true)?;
-    let traced = in_thread(quiet_malloc, quiet_free, min_size);
+    let traced = in_thread(quiet_malloc, quiet_free, size);
     object.dismiss(pid, image);
     ensure_all_seen(object, image)?;
     Ok(((traced? - plain) / f64::from(CALLS), links))
 }
 
+/// What a hit costs: with sampling, one of a call that is not chosen, as most are.
+///
+/// # Errors
 /// Fails if a call is missed. They come from another than the first thread:
 /// for a link to one process, kernels before 6.10 let only the first thread
 /// run into probes.
 fn measure(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     let pid = std::process::id();
-    let plain = in_thread(pretend_malloc, pretend_free, plan.min_size)?;
+    let size = certain(object, plan.min_size);
+    let plain = in_thread(pretend_malloc, pretend_free, size)?;
     let image = object.admit(pid, monotonic_ns())?;
     let links = attach(object, (!plan.everyone).then_some(pid))?;
     object.set_active(true)?;
-    let traced = in_thread(pretend_malloc, pretend_free, plan.min_size);
+    let mut traced = in_thread(pretend_malloc, pretend_free, size);
+    let seen = ensure_all_seen(object, image);
+    if object.sampling.is_on() {
+        traced = in_thread(pretend_malloc, pretend_free, 1);
+    }
     object.set_active(false)?;
     object.dismiss(pid, image);
-    ensure_all_seen(object, image)?;
+    seen?;
     // Every block was freed, so nothing else is left to forget.
     Ok(Calibration {
         nanoseconds_per_hit: (traced? - plain).max(0.0) / f64::from(CALLS * HITS),
         links,
     })
+}
+
+/// A size that is traced in any case.
+fn certain(object: &Object, min_size: u64) -> u64 {
+    object.sampling.certain.max(min_size)
 }
 
 /// Fails if a call of ours was not counted.
@@ -183,10 +197,13 @@ fn attach(object: &mut Object, pid: Option<u32>) -> Result<Vec<Link>> {
 /// Where two functions of ours are.
 fn places(malloc: Malloc, free: Free) -> Result<[Place; 2]> {
     Ok([
-        Place::new(
-            Some(Function::Malloc),
-            file_offset(malloc as *const () as u64)?,
-        ),
+        Place {
+            is_last: true,
+            ..Place::new(
+                Some(Function::Malloc),
+                file_offset(malloc as *const () as u64)?,
+            )
+        },
         Place::new(None, file_offset(free as *const () as u64)?),
     ])
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tracer_ebpf::sample::Sampling;
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
@@ -150,6 +151,7 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_parent: offsets.parent,
         task_blocked: offsets.blocked,
         mm_brk: offsets.brk,
+        sampling: Sampling::every(options.sample),
     }
 }
 

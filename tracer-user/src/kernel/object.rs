@@ -20,6 +20,7 @@ use tracer_ebpf::held;
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
+use tracer_ebpf::sample::{SampledSite, Sampling, filter_slot};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
 use tracer_ebpf::table::cached;
@@ -63,6 +64,12 @@ pub struct Object {
     pub ebpf: Ebpf,
     /// The sites.
     pub sites: MappedArray<Site>,
+    /// Which allocations are chosen, if not all.
+    pub sampling: Sampling,
+    /// What the chosen blocks of each site stand for, if they are.
+    pub sampled: Option<MappedArray<SampledSite>>,
+    /// The filter that frees go through.
+    filter: MappedArray<u64>,
     /// Lost events by cause.
     pub losses: MappedArray<LossCount>,
     /// Frees of blocks that were not traced.
@@ -120,6 +127,7 @@ impl Object {
             Cow::Borrowed(compiled()?)
         };
         let processes = MAX_PROCESSES.min(threads.most);
+        let [sampled, slots] = sizes.sampled();
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
@@ -127,6 +135,8 @@ impl Object {
             .map_max_entries("SITE_INDEX", sizes.sites)
             .map_max_entries("SITES", sizes.sites)
             .map_max_entries("FREE_SITES", sizes.sites)
+            .map_max_entries("SAMPLED", sampled)
+            .map_max_entries("FILTER", slots)
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
@@ -156,6 +166,12 @@ impl Object {
         Ok(Self {
             log,
             sites: writable(&mut ebpf, "SITES", sizes.sites)?,
+            sampling: settings.sampling,
+            sampled: match sizes.is_sampled {
+                true => Some(writable(&mut ebpf, "SAMPLED", sampled)?),
+                false => None,
+            },
+            filter: writable(&mut ebpf, "FILTER", slots)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             inherited_frees: mapped(&mut ebpf, "INHERITED_FREES", 2)?,
@@ -429,12 +445,17 @@ impl Object {
         batch::delete(self.freed_by.fd().as_fd(), callers)
     }
 
-    /// Forgets live blocks.
+    /// Forgets live blocks, of images that have ended: nobody else does.
     ///
     /// # Errors
     /// Fails when the kernel does.
     pub fn delete_live(&self, keys: &[BlockKey]) -> Result<()> {
-        batch::delete(self.live.fd().as_fd(), keys)
+        batch::delete(self.live.fd().as_fd(), keys)?;
+        if self.sampling.is_on() {
+            let slots = keys.iter().map(|key| filter_slot(key.address));
+            slots.for_each(|slot| self.filter.uncount(slot));
+        }
+        Ok(())
     }
 }
 
