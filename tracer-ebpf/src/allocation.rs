@@ -4,11 +4,13 @@ use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::call::{Call, Function};
+use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::{Freed, Thread};
 
 use crate::chosen;
+use crate::cost;
 use crate::entry::{argument, slot};
 use crate::inflight;
 use crate::inherited;
@@ -114,18 +116,32 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
 
 /// `free` was entered.
 #[inline(always)]
-pub(crate) fn free(context: &ProbeContext, arguments: Arguments) {
-    let Some(address) = argument(context, arguments, 0) else {
-        return;
-    };
-    if address == 0 || !chosen::may_be_live(address) {
+pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
+    if chosen::is_on() && !argument(context, arguments, 0).is_some_and(chosen::may_be_live) {
         return;
     }
     let Some(thread) = inflight::thread() else {
         return;
     };
-    let stack = slot(context, arguments);
     // SAFETY: the thread's own record.
+    unsafe {
+        cost::hit_at_entry(thread, Kind::Free, is_stepped);
+        if let Some(address) = argument(context, arguments, 0)
+            && address != 0
+        {
+            freed(thread, address, slot(context, arguments));
+        }
+        cost::done(thread);
+    }
+}
+
+/// The block at `address` is freed by a call whose return address is at `stack`.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn freed(thread: *mut Thread, address: u64, stack: u64) {
+    // SAFETY: the caller's record.
     unsafe {
         let call = &(*thread).call;
         if call.function != 0 && is_inside(call, stack) {

@@ -23,13 +23,15 @@ pub const MAX_STACK: u64 = WORD << STACK_BITS;
 /// Bytes of a word of the stack.
 const WORD: u64 = 8;
 
-// A cookie, from its lowest bit: the function's number, a place for each
-// argument, how many words the stack pointer was moved, how many bytes of code
-// were passed.
+// A cookie, from its lowest bit: the function's number, whether the kernel
+// single-steps the instruction, a place for each argument, how many words the stack
+// pointer was moved, how many bytes of code were passed.
 const FUNCTION_BITS: u32 = 8;
+const STEPPED_AT: u32 = FUNCTION_BITS - 1;
 
 /// In a function's number: no other probed function runs within a call of it.
-const LAST: u64 = 1 << 7;
+const LAST: u64 = 1 << (STEPPED_AT - 1);
+
 const PLACE_BITS: u32 = 8;
 const STACK_BITS: u32 = 10;
 const CODE_BITS: u32 = 14;
@@ -110,8 +112,10 @@ impl Arguments {
     }
 
     /// As a probe's cookie. `None` stands for `free`.
-    pub fn cookie(self, function: Option<Function>) -> u64 {
-        self.0 | function.map_or(0, |function| function as u64)
+    pub fn cookie(self, function: Option<Function>, is_stepped: bool) -> u64 {
+        self.0
+            | function.map_or(0, |function| function as u64)
+            | u64::from(is_stepped) << STEPPED_AT
     }
 
     /// What a cookie says of arguments.
@@ -135,6 +139,12 @@ impl Arguments {
     #[inline(always)]
     pub const fn is_last(cookie: u64) -> bool {
         cookie & LAST != 0
+    }
+
+    /// 1 if a cookie's probe is on an instruction that the kernel single-steps, else 0.
+    #[inline(always)]
+    pub const fn is_stepped(cookie: u64) -> u64 {
+        cookie >> STEPPED_AT & 1
     }
 
     /// Where an argument is. `index` is less than [`MAX_ARGUMENTS`].
@@ -235,9 +245,15 @@ mod tests {
             packed = packed.with(index, place).unwrap();
         }
         let packed = packed.behind(MAX_CODE - 1, MAX_STACK - 8).unwrap();
-        for function in [None, Some(Function::Malloc), Some(Function::Mremap)] {
-            let cookie = packed.cookie(function);
+        for (function, is_stepped) in [
+            (None, false),
+            (None, true),
+            (Some(Function::Malloc), false),
+            (Some(Function::HeapReallocarray), true),
+        ] {
+            let cookie = packed.cookie(function, is_stepped);
             assert_eq!(Arguments::function(cookie), function);
+            assert_eq!(Arguments::is_stepped(cookie), u64::from(is_stepped));
             let read = Arguments::of_cookie(cookie);
             assert_eq!(read, packed);
             assert!(!Arguments::is_last(cookie));

@@ -5,7 +5,6 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::programs::RawTracePointContext;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::limits::RANGE_ROUNDS;
-use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::table::{RangeKind, Replaced, search};
 
 use crate::inflight::now;
@@ -67,17 +66,11 @@ pub(crate) fn replaced(image: u64, address: u64, length: u64) {
         // From two on nothing is known of the space at all.
         marked => note_replaced(image, space, if marked <= MAX_MARKED { 1 } else { 2 }),
     }
+    let thread = bpf_get_current_pid_tgid() as u32;
     maps::send(&Event {
-        kind: EventKind::CodeReplaced as u32,
-        thread: bpf_get_current_pid_tgid() as u32,
-        image,
-        time: now(),
         address,
         length,
-        flags: 0,
-        other: 0,
-        site: NO_SITE,
-        padding: 0,
+        ..Event::new(EventKind::CodeReplaced, thread, image, now())
     });
 }
 

@@ -5,12 +5,14 @@ use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::arguments::{Arguments, Place};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
+use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::SiteKind;
+use tracer_ebpf::thread::Thread;
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, chosen, mapping, maps, read};
+use crate::{allocation, chosen, cost, mapping, maps, read};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -158,31 +160,97 @@ fn product(count: u64, size: u64) -> u64 {
     product
 }
 
-/// A probed function other than `free` was entered. Whether the site of the
-/// call is to be found ([`find_site`]).
+/// A probed function other than `free` was entered, where the kernel has cookies:
+/// what `cookie` says.
 ///
-/// A call that is not chosen leaves nothing behind if it `is_last`: no other probed
+/// A call that is not chosen leaves nothing behind if it is `last`: no other probed
 /// function runs within it. The others are noted, so that what runs within them has
 /// no choice of its own. (If a chosen call was left by `longjmp`, and one that is not
 /// chosen then returns to the same place, that result counts as the chosen one's.)
 #[inline(always)]
-pub(crate) fn enter(
+pub(crate) fn by_cookie(context: &ProbeContext, cookie: u64) {
+    let Some(function) = Arguments::function(cookie) else {
+        return;
+    };
+    let arguments = Arguments::of_cookie(cookie);
+    let Some(is_chosen) = is_chosen(context, function, arguments) else {
+        return;
+    };
+    if !is_chosen && Arguments::is_last(cookie) {
+        return;
+    }
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the thread's own record.
+    unsafe {
+        cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
+        if enter(context, thread, function, arguments) && is_chosen {
+            find_site(context, thread, arguments);
+        }
+        cost::done(thread);
+    }
+}
+
+/// The same where a program is for one function. It goes on with [`last`] if the
+/// call's site is to be found.
+#[inline(always)]
+pub(crate) fn by_program(context: &ProbeContext, function: Function) {
+    let Some(is_chosen) = is_chosen(context, function, Arguments::AT_ENTRY) else {
+        return;
+    };
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the thread's own record.
+    unsafe {
+        cost::hit(thread, Kind::Entry);
+        if enter(context, thread, function, Arguments::AT_ENTRY) && is_chosen {
+            go_on(context);
+        }
+        cost::done(thread);
+    }
+}
+
+/// Whether a call counts; `None` for one that changes nothing. Without sampling all do,
+/// and nothing is looked at.
+#[inline(always)]
+fn is_chosen(context: &ProbeContext, function: Function, arguments: Arguments) -> Option<bool> {
+    if !chosen::is_on() {
+        return Some(true);
+    }
+    let request = Request::of(function, context, arguments)?;
+    Some(chosen::is_chosen(function, request.size))
+}
+
+/// Finds the site of the call in flight, in a program of its own.
+#[inline(always)]
+pub(crate) fn last(context: &ProbeContext) {
+    if let Some(thread) = inflight::record() {
+        // SAFETY: the thread's own record.
+        unsafe {
+            find_site(context, thread, Arguments::AT_ENTRY);
+            cost::done(thread);
+        }
+    }
+}
+
+/// What a function was called for. Whether the site of the call is to be found
+/// ([`find_site`]).
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn enter(
     context: &ProbeContext,
+    thread: *mut Thread,
     function: Function,
     arguments: Arguments,
-    is_last: bool,
 ) -> bool {
     let Some(request) = Request::of(function, context, arguments) else {
         return false;
     };
-    let is_chosen = chosen::is_chosen(function, request.size);
-    if !is_chosen && is_last {
-        return false;
-    }
-    let Some(thread) = inflight::thread() else {
-        return false;
-    };
-    // SAFETY: the context's registers and the thread's own record.
+    // SAFETY: the context's registers and the caller's record.
     unsafe {
         let slot = slot(context, arguments);
         if !inflight::is_outermost(thread, function, slot) {
@@ -207,12 +275,12 @@ pub(crate) fn enter(
             _ => {}
         }
     }
-    is_chosen && request.allocates && request.size >= maps::setting!(min_size)
+    request.allocates && request.size >= maps::setting!(min_size)
 }
 
 /// Goes on with the program that finds the call's site.
 #[inline(always)]
-pub(crate) fn go_on(context: &ProbeContext) {
+fn go_on(context: &ProbeContext) {
     // SAFETY: a program of the same type, which takes the same context.
     unsafe { maps::NEXT.tail_call(context, 0) };
     // Only if there is no such program: its call is in no number.
@@ -220,15 +288,15 @@ pub(crate) fn go_on(context: &ProbeContext) {
 }
 
 /// Finds the site of the call in flight.
+///
+/// # Safety
+/// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) fn find_site(context: &ProbeContext, arguments: Arguments) {
-    if let Some(thread) = inflight::record() {
-        // SAFETY: the context's registers and the thread's own record.
-        unsafe {
-            let (time, size) = ((*thread).call.time, (*thread).call.size);
-            let first = (SiteKind::Memory, 0);
-            (*thread).call.site =
-                inflight::site((context.regs, arguments), first, thread, time, size);
-        }
+unsafe fn find_site(context: &ProbeContext, thread: *mut Thread, arguments: Arguments) {
+    // SAFETY: the context's registers and the caller's record.
+    unsafe {
+        let (time, size) = ((*thread).call.time, (*thread).call.size);
+        let first = (SiteKind::Memory, 0);
+        (*thread).call.site = inflight::site((context.regs, arguments), first, thread, time, size);
     }
 }

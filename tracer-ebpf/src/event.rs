@@ -1,6 +1,8 @@
 //! Events that user space reads one by one: what touches many blocks at once
 //! or changes a process. Single heap events never leave the kernel.
 
+use crate::site::NO_SITE;
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -90,6 +92,27 @@ pub struct Event {
     pub site: u32,
     /// Always zero.
     pub padding: u32,
+}
+
+impl Event {
+    /// Of a thread in an image at a time; all that depends on the kind is zero, and
+    /// there is no site.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(kind: EventKind, thread: u32, image: u64, time: u64) -> Self {
+        Self {
+            kind: kind as u32,
+            thread,
+            image,
+            time,
+            address: 0,
+            length: 0,
+            flags: 0,
+            other: 0,
+            site: NO_SITE,
+            padding: 0,
+        }
+    }
 }
 
 // SAFETY: repr(C), fields fill all 64 bytes, any bit pattern is valid.

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_send_signal_thread}
 use tracer_ebpf::held::{SIGNAL, place_of, told};
 
 use crate::maps::{self, HELD, HOLDER};
-use crate::read::kernel;
+use crate::read::{kernel, kernel_or_zero};
 
 /// Stops the current thread if it is held; `why` is for user space.
 #[inline(always)]
@@ -44,7 +44,7 @@ fn is_held_by(holder: u32) -> bool {
     if ptrace.unwrap_or(0) == 0 {
         return false;
     }
-    let parent = kernel::<u64>(task + u64::from(maps::setting!(task_parent))).unwrap_or(0);
+    let parent = kernel_or_zero::<u64>(task + u64::from(maps::setting!(task_parent)));
     let tracer = kernel::<u32>(parent + u64::from(maps::setting!(task_tgid)));
     let blocked = kernel::<u64>(task + u64::from(maps::setting!(task_blocked)));
     let is_blocked = blocked.is_none_or(|blocked| blocked >> (SIGNAL - 1) & 1 != 0);

@@ -15,6 +15,7 @@ pub mod event;
 pub mod file;
 pub mod frame;
 pub mod held;
+pub mod hits;
 pub mod java;
 pub mod kinship;
 pub mod lifetime;

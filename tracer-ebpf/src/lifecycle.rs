@@ -7,13 +7,13 @@ use aya_log_ebpf::debug;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::kinship::{Ancestor, MAX_ANCESTORS, descend};
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
+use crate::cost;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
-use crate::read::kernel;
+use crate::read::{kernel, kernel_or_zero};
 use crate::started::{self, GROUP_EXIT};
 
 const CLONE_VM: u64 = 0x100;
@@ -133,7 +133,10 @@ fn forget(pid: u32) {
 fn forget_thread(id: u64) {
     if let Some(thread) = THREADS.get_ptr_mut(id) {
         // SAFETY: its thread has left user space for good.
-        unsafe { inflight::forget_calls(thread) };
+        unsafe {
+            inflight::forget_calls(thread);
+            cost::hand_over(thread);
+        }
         let _ = THREADS.remove(id);
     }
 }
@@ -209,7 +212,7 @@ fn tell_end(id: u64) {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
     let word = |base: u64, offset: u32| kernel::<u32>(base + u64::from(offset));
-    let pointer = |offset: u32| kernel::<u64>(task + u64::from(offset)).unwrap_or(0);
+    let pointer = |offset: u32| kernel_or_zero::<u64>(task + u64::from(offset));
     let signal = pointer(maps::setting!(task_signal));
     if word(signal, maps::setting!(signal_live)) != Some(0) {
         return;
@@ -227,16 +230,8 @@ fn tell_end(id: u64) {
         return;
     };
     maps::send(&Event {
-        kind: EventKind::Exit as u32,
-        thread: id as u32,
-        image: process.image,
-        time: now(),
-        address: 0,
-        length: 0,
         flags: u64::from(status),
-        other: 0,
-        site: NO_SITE,
-        padding: 0,
+        ..Event::new(EventKind::Exit, id as u32, process.image, now())
     });
 }
 
@@ -275,16 +270,8 @@ pub(crate) fn tell_group(image: u64, group: u64) {
 
 fn announce(kind: EventKind, thread: u32, image: u64, other: u64, time: u64) {
     maps::send(&Event {
-        kind: kind as u32,
-        thread,
-        image,
-        time,
-        address: 0,
-        length: 0,
-        flags: 0,
         other,
-        site: NO_SITE,
-        padding: 0,
+        ..Event::new(kind, thread, image, time)
     });
 }
 

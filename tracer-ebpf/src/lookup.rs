@@ -175,11 +175,23 @@ fn range_of(space: u32, address: u64) -> Result<(u32, *const Range), StackEnd> {
 /// The rule's number in a table.
 #[inline(always)]
 fn row(first: u32, len: u32, offset: u64) -> Result<u64, StackEnd> {
+    let number = find_row(first, len, offset);
+    match reason_of(number) {
+        None => Ok(number),
+        Some(end) => Err(end),
+    }
+}
+
+/// The number of the rule in the row of an offset, or [`reason_of`] why there is
+/// none. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_row(first: u32, len: u32, offset: u64) -> u64 {
     let start = |index: u32| ROWS.get(index).map(|row| row.offset());
-    let index = search::<ROW_ROUNDS>(first, len, offset, start).ok_or(StackEnd::NoRow)?;
-    match ROWS.get(index) {
-        Some(row) => Ok(u64::from(row.rule())),
-        None => Err(StackEnd::NoRow),
+    let index = search::<ROW_ROUNDS>(first, len, offset, start);
+    match index.and_then(|index| ROWS.get(index)) {
+        Some(row) => u64::from(row.rule()),
+        None => failed(StackEnd::NoRow),
     }
 }
 

@@ -19,6 +19,7 @@ mod allocation;
 mod chosen;
 mod code;
 mod code_told;
+mod cost;
 mod entry;
 mod handle;
 mod hit;
@@ -48,6 +49,7 @@ use aya_ebpf::programs::{
 use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::held;
+use tracer_ebpf::hits::Kind;
 use tracer_ebpf::volatile::opaque;
 
 use crate::syscalls::UserRegisters;
@@ -79,9 +81,7 @@ macro_rules! enters {
         #[uprobe]
         fn $enter(context: ProbeContext) -> u32 {
             on_task_stack(&context);
-            if entry::enter(&context, Function::$function, Arguments::AT_ENTRY, false) {
-                entry::go_on(&context);
-            }
+            entry::by_program(&context, Function::$function);
             0
         }
     };
@@ -128,7 +128,7 @@ enters!(uf_new_realloc, NewRealloc);
 #[uprobe]
 fn uf_free(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    allocation::free(&context, Arguments::AT_ENTRY);
+    allocation::free(&context, Arguments::AT_ENTRY, 0);
     0
 }
 
@@ -136,7 +136,9 @@ fn uf_free(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_free_at(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    allocation::free(&context, Arguments::of_cookie(cookie(&context)));
+    let cookie = cookie(&context);
+    let is_stepped = Arguments::is_stepped(cookie);
+    allocation::free(&context, Arguments::of_cookie(cookie), is_stepped);
     0
 }
 
@@ -152,14 +154,7 @@ fn cookie(context: &impl EbpfContext) -> u64 {
 #[uprobe]
 fn uf_enter(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    let cookie = cookie(&context);
-    let arguments = Arguments::of_cookie(cookie);
-    let is_last = Arguments::is_last(cookie);
-    if let Some(function) = Arguments::function(cookie)
-        && entry::enter(&context, function, arguments, is_last)
-    {
-        entry::find_site(&context, arguments);
-    }
+    entry::by_cookie(&context, cookie(&context));
     0
 }
 
@@ -167,7 +162,7 @@ fn uf_enter(context: ProbeContext) -> u32 {
 #[uprobe]
 fn uf_site(context: ProbeContext) -> u32 {
     on_task_stack(&context);
-    entry::find_site(&context, Arguments::AT_ENTRY);
+    entry::last(&context);
     0
 }
 
@@ -187,7 +182,7 @@ fn uf_end(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     // SAFETY: the context's registers.
     let result = unsafe { (*context.regs).rax };
-    returned::at_instruction(context.regs, result);
+    returned::at_instruction(context.regs, result, Kind::End);
     0
 }
 
@@ -198,7 +193,7 @@ fn uf_end_jump(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     // SAFETY: the context's registers.
     let result = unsafe { (*context.regs).rdi };
-    returned::at_instruction(context.regs, result);
+    returned::at_instruction(context.regs, result, Kind::JumpEnd);
     0
 }
 

@@ -187,7 +187,7 @@ mod vma {
 
     use super::{Found, inode_of};
     use crate::maps;
-    use crate::read::kernel;
+    use crate::read::kernel_or_zero;
 
     /// The mapping that has an address, if a file is mapped there.
     #[inline(always)]
@@ -216,7 +216,7 @@ mod vma {
     #[inline(never)]
     extern "C" fn note(_task: *mut c_void, mapping: *mut c_void, found: *mut Found) -> u64 {
         let offsets = maps::setting!(mapped);
-        let word = |offset: u32| kernel::<u64>(mapping as u64 + u64::from(offset)).unwrap_or(0);
+        let word = |offset: u32| kernel_or_zero::<u64>(mapping as u64 + u64::from(offset));
         // SAFETY: the local of the function that asked.
         unsafe {
             (*found).start = word(offsets.start);

@@ -86,16 +86,12 @@ unsafe fn report(thread: *const Thread, kind: EventKind, address: u64) {
         }
         site = NO_SITE;
     }
+    let thread = bpf_get_current_pid_tgid() as u32;
     maps::send(&Event {
-        kind: kind as u32,
-        thread: bpf_get_current_pid_tgid() as u32,
-        image,
-        time: call.time,
         address,
         length: call.size,
         flags: call.argument,
-        other: 0,
         site,
-        padding: 0,
+        ..Event::new(kind, thread, image, call.time)
     });
 }

@@ -11,6 +11,7 @@ use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
 use tracer_ebpf::held;
+use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java::{self, Freed, MAX_VMS, Vm};
 use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
@@ -212,6 +213,10 @@ pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_
 /// for are in the sum alone.
 #[map]
 pub(crate) static FREED_BY: HashMap<Caller, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
+
+/// What hits of probes cost, by [`tracer_ebpf::hits::Kind`].
+#[map]
+pub(crate) static COSTS: Array<Cost> = Array::with_max_entries(KINDS as u32, BPF_F_MMAPABLE);
 
 /// Forks whose children are not traced.
 #[map]

@@ -17,6 +17,17 @@ pub(crate) fn kernel<T: Record + Default>(address: u64) -> Option<T> {
     (status == 0).then_some(value)
 }
 
+/// The same, and 0 where it cannot be read: the helper clears what it could not
+/// fill, so that there is nothing to tell apart, for the verifier neither.
+#[inline(always)]
+pub(crate) fn kernel_or_zero<T: Record + Default>(address: u64) -> T {
+    let mut value = T::default();
+    let size = size_of::<T>() as u32;
+    // SAFETY: as many bytes as the local has.
+    unsafe { bpf_probe_read_kernel((&raw mut value).cast(), size, address as *const _) };
+    value
+}
+
 /// A register of the thread that was probed, by its number: a program may not
 /// choose a field of its context by one, but may read it as memory.
 #[inline(always)]

@@ -4,11 +4,11 @@
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::programs::RetProbeContext;
 use tracer_ebpf::call::{self, Function};
+use tracer_ebpf::hits::Kind;
 use tracer_ebpf::thread::Thread;
 
-use crate::inflight;
 use crate::read::user_word;
-use crate::{allocation, mapping};
+use crate::{allocation, cost, inflight, mapping};
 
 /// A return probe of `function` was hit.
 #[inline(always)]
@@ -18,30 +18,33 @@ pub(crate) fn at_probe(context: &RetProbeContext, function: Function) {
     };
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
+        cost::hit(thread, Kind::Return);
         let regs = context.regs;
         if call::ends(&(*thread).call, function, (*regs).rsp) {
             settle(thread, function, (*regs).rax);
         }
+        cost::done(thread);
     }
 }
 
 /// An instruction is about to run at which a call may end, with this result.
 /// It may be one that several functions share.
 #[inline(always)]
-pub(crate) fn at_instruction(regs: *const pt_regs, result: u64) {
+pub(crate) fn at_instruction(regs: *const pt_regs, result: u64, kind: Kind) {
     let Some(thread) = inflight::known_thread() else {
         return;
     };
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
+        cost::hit(thread, kind);
         let stack = (*regs).rsp;
         let in_flight = &(*thread).call;
-        if !call::ends_before(in_flight, stack, || user_word(stack)) {
-            return;
-        }
-        if let Some(function) = Function::from_number(u64::from(in_flight.function)) {
+        if call::ends_before(in_flight, stack, || user_word(stack))
+            && let Some(function) = Function::from_number(u64::from(in_flight.function))
+        {
             settle(thread, function, result);
         }
+        cost::done(thread);
     }
 }
 

@@ -171,11 +171,22 @@ pub struct WalkState {
     /// The hash until here.
     high: Volatile,
     low: Volatile,
+    /// The number of why it ended.
+    end: Volatile,
+}
+
+/// A frame, and how to go up from it.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// The frame's.
+    pub registers: Registers,
+    /// The way to its caller.
+    pub rule: Rule,
 }
 
 /// Frames of one part of a walk. The verifier follows each part on its own:
 /// what it knows of one frame grows with all those before.
-pub const PART: u32 = 32;
+pub const PART: u32 = 16;
 
 /// Walks of more parts than this are too deep.
 pub const MAX_PARTS: u32 = (MAX_FRAMES as u32).div_ceil(PART);
@@ -200,7 +211,17 @@ impl WalkState {
         self.add_frame(first);
         frames[0] = first;
         self.believed.set(0);
+        self.end.set(StackEnd::TooDeep as u64);
         self.depth.set(1);
+    }
+
+    /// Where the walk is, outside of the record.
+    #[inline(always)]
+    pub fn at(&self) -> At {
+        At {
+            registers: self.frame.registers(),
+            rule: self.frame.rule(),
+        }
     }
 
     /// Walks one part further: the probed instruction comes first in `frames`,
@@ -211,70 +232,95 @@ impl WalkState {
         target: &mut impl Target,
         frames: &mut [u64; MAX_FRAMES],
     ) -> Option<StackEnd> {
-        let mut from = self.frame.registers();
-        let mut rule = self.frame.rule();
+        let mut at = self.at();
         let mut round = 0;
         while round < PART {
-            if self.depth.get() >= MAX_FRAMES as u64 {
-                return Some(StackEnd::TooDeep);
-            }
-            match plain_step(rule, from, target) {
-                Some(caller) => {
-                    from = caller;
-                    self.exact.set(0);
-                }
-                None => {
-                    self.frame.begin(from, rule);
-                    self.exact.set(u64::from(rule.is_signal()));
-                    if rule.is_frame_pointer() {
-                        self.believed.set(1);
-                    }
-                    if let Err(reason) = self.frame.step(target) {
-                        return Some(reason);
-                    }
-                    from = self.frame.registers();
-                }
-            }
-            if may_be_trampoline(from.ip) {
-                // What a signal interrupted may be at such an address too,
-                // but the kernel has no return address for it.
-                if let Some(original) = target.original(from.sp.wrapping_sub(8)) {
-                    from.ip = original;
-                }
-            }
-            if from.ip.wrapping_sub(LOWEST_CODE) >= USER_END - LOWEST_CODE {
-                return Some(match from.ip {
-                    0 => StackEnd::Start,
-                    _ => StackEnd::BadReturn,
-                });
-            }
-            let exact = self.exact.get() & 1;
-            let (end, word) = match target.find(from, exact) {
-                Ok(found) => {
-                    rule = found.rule;
-                    (rule.end(), found.word)
-                }
-                Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
-                    return Some(reason);
-                }
-                Err(reason) => (Some(reason), target.place(from.ip, exact)),
-            };
-            self.add_frame(word);
-            // Right before it is used: kernels before 5.12 forget what they
-            // know of a number that was on the stack meanwhile.
-            let depth = opaque(self.depth.get() as usize);
-            if depth >= MAX_FRAMES {
-                return Some(StackEnd::TooDeep);
-            }
-            frames[depth] = word;
-            self.depth.set(self.depth.get() + 1);
-            if end.is_some() {
-                return end;
+            if let Some(end) = self.round(&mut at, target, frames) {
+                return Some(end);
             }
             round += 1;
         }
-        self.frame.begin(from, rule);
+        self.go_on(at);
         None
+    }
+
+    /// Notes where the walk goes on.
+    #[inline(always)]
+    pub fn go_on(&mut self, at: At) {
+        self.frame.begin(at.registers, at.rule);
+    }
+
+    /// Notes why the walk ended.
+    #[inline(always)]
+    pub fn end_with(&mut self, end: StackEnd) {
+        self.end.set(end as u64);
+    }
+
+    /// Why it ended: at first, since it is too deep.
+    #[inline(always)]
+    pub fn end(&self) -> StackEnd {
+        StackEnd::from_number(self.end.get())
+    }
+
+    /// Walks one frame further. `None` if there is more.
+    #[inline(always)]
+    pub fn round(
+        &mut self,
+        at: &mut At,
+        target: &mut impl Target,
+        frames: &mut [u64; MAX_FRAMES],
+    ) -> Option<StackEnd> {
+        if self.depth.get() >= MAX_FRAMES as u64 {
+            return Some(StackEnd::TooDeep);
+        }
+        if let Some(caller) = plain_step(at.rule, at.registers, target) {
+            at.registers = caller;
+            self.exact.set(0);
+        } else {
+            self.frame.begin(at.registers, at.rule);
+            self.exact.set(u64::from(at.rule.is_signal()));
+            if at.rule.is_frame_pointer() {
+                self.believed.set(1);
+            }
+            if let Err(reason) = self.frame.step(target) {
+                return Some(reason);
+            }
+            at.registers = self.frame.registers();
+        }
+        if may_be_trampoline(at.registers.ip) {
+            // What a signal interrupted may be at such an address too,
+            // but the kernel has no return address for it.
+            if let Some(original) = target.original(at.registers.sp.wrapping_sub(8)) {
+                at.registers.ip = original;
+            }
+        }
+        if at.registers.ip.wrapping_sub(LOWEST_CODE) >= USER_END - LOWEST_CODE {
+            return Some(match at.registers.ip {
+                0 => StackEnd::Start,
+                _ => StackEnd::BadReturn,
+            });
+        }
+        let exact = self.exact.get() & 1;
+        let (end, word) = match target.find(at.registers, exact) {
+            Ok(found) => {
+                at.rule = found.rule;
+                (found.rule.end(), found.word)
+            }
+            Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
+                return Some(reason);
+            }
+            Err(reason) => (Some(reason), target.place(at.registers.ip, exact)),
+        };
+        self.add_frame(word);
+        // Right before it is used: kernels before 5.12 forget what they
+        // know of a number that was on the stack meanwhile.
+        let depth = opaque(self.depth.get() as usize);
+        if depth >= MAX_FRAMES {
+            return Some(StackEnd::TooDeep);
+        }
+        frames[depth] = word;
+        self.depth.set(self.depth.get() + 1);
+        end
     }
 
     /// The whole walk, once it ended. `image` is the process image, and how

@@ -12,7 +12,7 @@ use tracer_ebpf::site::SiteKind;
 use crate::handle;
 use crate::inflight;
 use crate::maps;
-use crate::read::kernel;
+use crate::read::{kernel, kernel_or_zero};
 use crate::syscalls;
 
 /// `SIGNAL_GROUP_EXIT` of the kernel's `signal_struct`: the whole process ends.
@@ -91,7 +91,7 @@ pub(crate) fn ended() {
 fn process_ends() -> bool {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    let signal = kernel::<u64>(task + u64::from(maps::setting!(task_signal))).unwrap_or(0);
-    let flags = kernel::<u32>(signal + u64::from(maps::setting!(signal_flags))).unwrap_or(0);
+    let signal = kernel_or_zero::<u64>(task + u64::from(maps::setting!(task_signal)));
+    let flags = kernel_or_zero::<u32>(signal + u64::from(maps::setting!(signal_flags)));
     flags & GROUP_EXIT != 0
 }

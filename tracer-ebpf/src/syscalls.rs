@@ -24,7 +24,7 @@ use tracer_ebpf::thread::{Cloning, Thread};
 use crate::code;
 use crate::inflight::{self, full_or_busy, now};
 use crate::maps::{self, RESERVERS};
-use crate::read::{kernel, user_word};
+use crate::read::{kernel, kernel_or_zero, user_word};
 use crate::unwind::{self, Place};
 
 /// The largest error that the kernel returns, negated (`MAX_ERRNO`).
@@ -45,7 +45,7 @@ pub(crate) struct UserRegisters(pub(crate) u64);
 impl UserRegisters {
     #[inline(always)]
     fn at(&self, offset: usize) -> u64 {
-        kernel::<u64>(self.0 + offset as u64).unwrap_or(0)
+        kernel_or_zero::<u64>(self.0 + offset as u64)
     }
 
     /// An argument, by the convention of system calls.
@@ -90,6 +90,13 @@ fn outermost(call: &UserRegisters) -> Option<*mut Thread> {
     // A call that was left by longjmp is not believed.
     let is_active = user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word));
     (!is_active).then_some(thread)
+}
+
+/// The image of the current thread, if its call is not an allocator's.
+#[inline(always)]
+fn outermost_image(call: &UserRegisters) -> Option<u64> {
+    // SAFETY: the current thread's record.
+    outermost(call).map(|thread| unsafe { (*thread).image })
 }
 
 /// The site of a call of `length` bytes, in the thread whose record was just
@@ -241,9 +248,7 @@ fn note_reserver(image: u64) {
 /// `munmap` was entered.
 #[inline(always)]
 pub(crate) fn munmap_entered(call: &UserRegisters) {
-    if let Some(thread) = outermost(call) {
-        // SAFETY: the current thread's record.
-        let image = unsafe { (*thread).image };
+    if let Some(image) = outermost_image(call) {
         let range = (call.argument(0), call.argument(1), 0);
         send(EventKind::UnmapEnter, image, range, NO_SITE);
     }
@@ -252,9 +257,7 @@ pub(crate) fn munmap_entered(call: &UserRegisters) {
 /// `munmap` returned, or `shmdt`.
 #[inline(always)]
 pub(crate) fn munmap_returned(call: &UserRegisters, result: u64) {
-    if let Some(thread) = outermost(call) {
-        // SAFETY: the current thread's record.
-        let image = unsafe { (*thread).image };
+    if let Some(image) = outermost_image(call) {
         let status = result & 0xffff_ffff;
         send(EventKind::UnmapReturn, image, (status, 0, 0), NO_SITE);
     }
@@ -263,9 +266,7 @@ pub(crate) fn munmap_returned(call: &UserRegisters, result: u64) {
 /// `mremap` was entered.
 #[inline(always)]
 pub(crate) fn mremap_entered(call: &UserRegisters) {
-    if let Some(thread) = outermost(call) {
-        // SAFETY: the current thread's record.
-        let image = unsafe { (*thread).image };
+    if let Some(image) = outermost_image(call) {
         let range = (call.argument(0), call.argument(1), call.argument(3));
         send(EventKind::RemapEnter, image, range, NO_SITE);
     }
@@ -274,11 +275,9 @@ pub(crate) fn mremap_entered(call: &UserRegisters) {
 /// `mremap` returned.
 #[inline(always)]
 pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
-    let Some(thread) = outermost(call) else {
+    let Some(image) = outermost_image(call) else {
         return;
     };
-    // SAFETY: the current thread's record.
-    let image = unsafe { (*thread).image };
     let (length, flags) = (call.argument(2), call.argument(3) & 0xffff_ffff);
     if failed(result) {
         let range = (MAP_FAILED, length, flags);
@@ -296,7 +295,7 @@ pub(crate) fn brk_entered(call: &UserRegisters) {
     if let Some(thread) = outermost(call) {
         // SAFETY: the helper has no preconditions.
         let task = unsafe { bpf_get_current_task() };
-        let memory = kernel::<u64>(task + u64::from(maps::setting!(task_mm))).unwrap_or(0);
+        let memory = kernel_or_zero::<u64>(task + u64::from(maps::setting!(task_mm)));
         let end = kernel(memory + u64::from(maps::setting!(mm_brk)));
         // SAFETY: the current thread's record.
         unsafe { (*thread).brk = end.unwrap_or(0) };
@@ -331,11 +330,9 @@ pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) {
     if result != 0 || call.argument(2) & 7 == 0 {
         return;
     }
-    let Some(thread) = outermost(call) else {
+    let Some(image) = outermost_image(call) else {
         return;
     };
-    // SAFETY: the current thread's record.
-    let image = unsafe { (*thread).image };
     if RESERVERS.get_ptr(image).is_none() {
         return;
     }
@@ -350,9 +347,7 @@ pub(crate) fn shmat_returned(call: &UserRegisters, result: u64) {
     if failed(result) {
         return;
     }
-    if let Some(thread) = outermost(call) {
-        // SAFETY: the current thread's record.
-        let image = unsafe { (*thread).image };
+    if let Some(image) = outermost_image(call) {
         let site = any_site(call, 0, INSIDE);
         send(EventKind::Attach, image, (result, 0, 0), site);
     }
@@ -361,9 +356,7 @@ pub(crate) fn shmat_returned(call: &UserRegisters, result: u64) {
 /// `shmdt` was entered.
 #[inline(always)]
 pub(crate) fn shmdt_entered(call: &UserRegisters) {
-    if let Some(thread) = outermost(call) {
-        // SAFETY: the current thread's record.
-        let image = unsafe { (*thread).image };
+    if let Some(image) = outermost_image(call) {
         let range = (call.argument(0), 0, 0);
         send(EventKind::DetachEnter, image, range, NO_SITE);
     }
@@ -413,48 +406,27 @@ fn note_clone(call: &UserRegisters, flags: u64, stack: u64, cleared: u64) {
 #[inline(always)]
 pub(crate) fn thread_born(clone: &Cloning, id: u32, image: u64) {
     maps::send(&Event {
-        kind: EventKind::ThreadBorn as u32,
-        thread: id,
-        image,
-        time: now(),
         address: clone.stack,
-        length: 0,
-        flags: 0,
         other: clone.cleared,
         site: clone.site,
-        padding: 0,
+        ..Event::new(EventKind::ThreadBorn, id, image, now())
     });
 }
 
 /// A thread ends.
 #[inline(always)]
 pub(crate) fn thread_ended(id: u32, image: u64) {
-    maps::send(&Event {
-        kind: EventKind::ThreadEnded as u32,
-        thread: id,
-        image,
-        time: now(),
-        address: 0,
-        length: 0,
-        flags: 0,
-        other: 0,
-        site: NO_SITE,
-        padding: 0,
-    });
+    maps::send(&Event::new(EventKind::ThreadEnded, id, image, now()));
 }
 
 #[inline(always)]
 fn send(kind: EventKind, image: u64, (address, length, flags): (u64, u64, u64), site: u32) {
+    let thread = bpf_get_current_pid_tgid() as u32;
     maps::send(&Event {
-        kind: kind as u32,
-        thread: bpf_get_current_pid_tgid() as u32,
-        image,
-        time: now(),
         address,
         length,
         flags,
-        other: 0,
         site,
-        padding: 0,
+        ..Event::new(kind, thread, image, now())
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::block::{Block, BlockKey};
 use crate::call::Call;
+use crate::hits::{Counter, KINDS, Timing};
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
 use crate::site::NO_SITE;
@@ -80,6 +81,10 @@ pub struct Thread {
     pub start: Making,
     /// The start of a thread of any kind, until that is born.
     pub clone: Cloning,
+    /// Hits of its probes that are in no sum yet, by [`crate::hits::Kind`].
+    pub hits: [Counter; KINDS],
+    /// The hit that is timed.
+    pub timing: Timing,
     /// Where the heap that `brk` moves ended when `brk` was entered.
     pub brk: u64,
     /// Where the kernel has the registers of the system call that is looked at. Some
@@ -110,6 +115,9 @@ pub struct Thread {
     pub window_start: Volatile,
     /// How many bytes of it there are.
     pub window_length: Volatile,
+    /// The page from which a whole window could not be read last, a number: the last
+    /// of a stack. A read that faults costs a microsecond.
+    pub last_page: Volatile,
     /// The stack memory itself.
     pub window: [u64; WINDOW_BYTES / 8],
 }
@@ -130,22 +138,26 @@ pub struct InFlight {
     pub start: Making,
     /// The start of a thread of any kind, until that is born.
     pub clone: Cloning,
+    /// Hits of its probes that are in no sum yet, by [`crate::hits::Kind`].
+    pub hits: [Counter; KINDS],
     rest: [u8; size_of::<Thread>()
         - 16
         - size_of::<Call>()
         - 2 * size_of::<Making>()
-        - size_of::<Cloning>()],
+        - size_of::<Cloning>()
+        - KINDS * size_of::<Counter>()],
 }
 
-// SAFETY: repr(C), u64, a Call, two Makings, a Cloning and bytes, no padding, any bits
-// valid.
+// SAFETY: repr(C), u64, a Call, two Makings, a Cloning, Counters and bytes, no padding,
+// any bits valid.
 unsafe impl crate::Record for InFlight {}
 
 const _: () = assert!(
     size_of::<InFlight>() == size_of::<Thread>()
         && core::mem::offset_of!(InFlight, call) == core::mem::offset_of!(Thread, call)
         && core::mem::offset_of!(InFlight, start) == core::mem::offset_of!(Thread, start)
-        && core::mem::offset_of!(InFlight, clone) == core::mem::offset_of!(Thread, clone),
+        && core::mem::offset_of!(InFlight, clone) == core::mem::offset_of!(Thread, clone)
+        && core::mem::offset_of!(InFlight, hits) == core::mem::offset_of!(Thread, hits),
     "user space reads the beginning of a record"
 );
 
@@ -276,8 +288,9 @@ pub struct VmCode {
     pub freed: Volatile,
 }
 
-/// log2 of the size limit of hash elements in older kernels' slab caches.
+/// The kernel's allocator for hash maps has no caches beyond 4 KiB, and an element has
+/// a header of 48 bytes, its key of 8, and a list's word of 8 before it.
 const _: () = assert!(
-    size_of::<Thread>() <= 3584,
+    size_of::<Thread>() + 64 <= 4096,
     "a thread record fits the kernel's 4 KiB caches"
 );

@@ -7,7 +7,7 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::stack::{Found, MAX_PARTS, StackEnd, Target, Walk};
+use tracer_ebpf::stack::{Found, StackEnd, Target, Walk};
 use tracer_ebpf::step::{Memory, Registers};
 use tracer_ebpf::table::{RangeKind, cached};
 use tracer_ebpf::thread::Thread;
@@ -19,7 +19,10 @@ use crate::inflight;
 use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, rule_in, vm_of};
 use crate::mapped::{self, find_mapped, mapped_word};
 use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
-use crate::read::kernel;
+use crate::read::kernel_or_zero;
+
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,32 +110,95 @@ pub(crate) unsafe fn capture_at(
     if let Err(reason) = rule {
         return state.finish(reason, identity);
     }
-    let mut end = StackEnd::TooDeep;
-    let mut part = 0;
-    while part < MAX_PARTS {
-        if let Some(reason) = reason_of(walk_part()) {
-            end = reason;
-            break;
-        }
-        part += 1;
-    }
-    state.finish(end, identity)
+    state.finish(parts::to_the_end(thread), identity)
 }
 
-/// Walks the current thread's stack one part further; see [`reason_of`] for
-/// the result. Verified once, on its own.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_part() -> u64 {
-    let Some(thread) = inflight::record() else {
-        return failed(StackEnd::Unreadable);
-    };
-    // SAFETY: only this thread touches the record, and these are different
-    // fields of it.
-    let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
-    match state.part(&mut Current { thread }, frames) {
-        Some(end) => failed(end),
-        None => 0,
+/// One frame after the other, by a loop of the kernel's: its verifier goes through
+/// the step once, and not for each frame.
+#[cfg(feature = "find_vma")]
+mod parts {
+    use core::ffi::c_void;
+
+    use aya_ebpf::helpers::generated::bpf_loop;
+    use tracer_ebpf::limits::MAX_FRAMES;
+    use tracer_ebpf::stack::StackEnd;
+    use tracer_ebpf::thread::Thread;
+
+    use super::Current;
+
+    /// Walks to the stack's end, and says why there. The reason is in the record, of
+    /// which the verifier knows nothing: it would follow what comes next for each.
+    #[inline(always)]
+    pub(super) fn to_the_end(mut thread: *mut Thread) -> StackEnd {
+        let rounds = MAX_FRAMES as u32;
+        // SAFETY: a function that the helper calls before it returns, and a local.
+        unsafe {
+            bpf_loop(rounds, round as *mut c_void, (&raw mut thread).cast(), 0);
+        }
+        // SAFETY: only this thread touches its record.
+        unsafe { (*thread).walk.end() }
+    }
+
+    /// Whether to stop.
+    #[inline(never)]
+    extern "C" fn round(_index: u32, thread: *mut *mut Thread) -> u64 {
+        // SAFETY: the local of the function that asked, and a record that only this
+        // thread touches; these are different fields of it.
+        let (thread, frames, state) = unsafe {
+            let thread = *thread;
+            (thread, &mut (*thread).frames, &mut (*thread).walk)
+        };
+        let mut at = state.at();
+        match state.round(&mut at, &mut Current { thread }, frames) {
+            Some(end) => {
+                state.end_with(end);
+                1
+            }
+            None => {
+                state.go_on(at);
+                0
+            }
+        }
+    }
+}
+
+/// The same in parts, where kernels have no loop of their own.
+#[cfg(not(feature = "find_vma"))]
+mod parts {
+    use tracer_ebpf::stack::{MAX_PARTS, StackEnd};
+    use tracer_ebpf::thread::Thread;
+
+    use super::Current;
+    use crate::inflight;
+    use crate::lookup::{failed, reason_of};
+
+    #[inline(always)]
+    pub(super) fn to_the_end(_thread: *mut Thread) -> StackEnd {
+        let mut part = 0;
+        while part < MAX_PARTS {
+            if let Some(reason) = reason_of(walk_part()) {
+                return reason;
+            }
+            part += 1;
+        }
+        StackEnd::TooDeep
+    }
+
+    /// Walks the current thread's stack one part further; see [`reason_of`] for
+    /// the result. Verified once, on its own.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn walk_part() -> u64 {
+        let Some(thread) = inflight::record() else {
+            return failed(StackEnd::Unreadable);
+        };
+        // SAFETY: only this thread touches the record, and these are different
+        // fields of it.
+        let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
+        match state.part(&mut Current { thread }, frames) {
+            Some(end) => failed(end),
+            None => 0,
+        }
     }
 }
 
@@ -359,13 +425,15 @@ impl Current {
 
 /// Reads a window of the stack from `address` on. What is above has been in
 /// use, so all of it can be read, but for the stack's last page: a read that
-/// fails is tried again to the end of the page, since it fails as a whole.
+/// fails is tried again to the end of the page, since it fails as a whole. From the
+/// same page that is tried at once.
 #[inline(never)]
 fn refill(thread: &mut Thread, address: u64) {
+    let page = address / PAGE;
     let mut length = WINDOW_BYTES as u64;
-    if !read(thread, address, length) {
-        let to_page_end = 4096 - (address & 4095);
-        length = to_page_end.min(WINDOW_BYTES as u64);
+    if page == thread.last_page.get() || !read(thread, address, length) {
+        thread.last_page.set(page);
+        length = (PAGE - address % PAGE).min(WINDOW_BYTES as u64);
         if !read(thread, address, length) {
             length = 0;
         }
@@ -398,7 +466,7 @@ extern "C" fn original_return(slot: u64) -> u64 {
     if hijack.original == 0 {
         return 0;
     }
-    let pointer = |base: u64, offset: u32| kernel::<u64>(base + u64::from(offset)).unwrap_or(0);
+    let pointer = |base: u64, offset: u32| kernel_or_zero::<u64>(base + u64::from(offset));
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
     let utask = pointer(task, maps::setting!(task_utask));

@@ -32,13 +32,15 @@ const LONG: [&str; 8] = [
 ];
 
 /// Programs that run alone, after all others. A tracer that follows children
-/// (in `changes`, `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
-/// every process: valgrind's in `oracle` die of them, gdb's in `stacks` may take
-/// them for its own, and `robustness` finds code patched that should not be.
+/// (in `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
+/// every process: valgrind's in `oracle` die of them, gdb's in `stacks` and `changes`
+/// may take them for its own or find the kernel's trampolines for return addresses,
+/// and `robustness` finds code patched that should not be.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
 /// thousands of times, of which every tracer is told. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 8] = [
+const ALONE: [&str; 9] = [
+    "changes",
     "follow",
     "hooks",
     "kin",

@@ -87,7 +87,7 @@ impl Group {
                 "libvdeplug2",
                 "util-linux",
             ],
-            Self::Bench => &["bpftrace", "g++"],
+            Self::Bench => &["bpftrace", "g++", "postgresql", "redis-server"],
             Self::Dist => &["dpkg-dev"],
         }
     }

@@ -5,20 +5,29 @@ use std::arch::naked_asm;
 use std::fs::File;
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tracer_ebpf::call::Function;
+use tracer_ebpf::hits::Kind;
 
+use super::cost::Prices;
+use super::traps::{self, CALLS, Estimate, ROUNDS};
 use crate::kernel::link::{Link, Road};
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place, Programs};
 use crate::process::address::CodeAddress;
-use crate::process::clock::monotonic_ns;
+use crate::process::clock::{monotonic_ns, thread_cpu_ns};
 use crate::process::maps::read_executable;
 
-/// Calls measured. At some 3 us each this takes a millisecond or two.
-const CALLS: u32 = 500;
+/// Pairs of calls of [`in_thread`].
+pub const PAIRS: u32 = CALLS * (ROUNDS as u32 + 1);
+
+/// What takes longer than the mean run of a program by this factor was preempted, or
+/// interrupted. The deepest stack takes a tenth of that.
+const PREEMPTED: f64 = 32.0;
+
+/// But nothing shorter than this, nanoseconds.
+const SHORTEST_PREEMPTION: f64 = 30_000.0;
 
 /// Probe hits of one call pair: entry, return, free.
 const HITS: u32 = 3;
@@ -27,6 +36,8 @@ const HITS: u32 = 3;
 pub struct Calibration {
     /// Nanoseconds for one probe hit with a shallow stack.
     pub nanoseconds_per_hit: f64,
+    /// What hits of each kind cost, apart from our programs.
+    pub prices: Prices,
     /// The probes on ourselves, which are best taken away with all others.
     pub links: Vec<Link>,
 }
@@ -39,6 +50,13 @@ pub struct Plan {
     pub everyone: bool,
     /// The road to take, if there is no choice.
     pub forced: Option<Road>,
+}
+
+impl Plan {
+    /// In which process probes fire.
+    fn scope(&self) -> Option<u32> {
+        (!self.everyone).then(std::process::id)
+    }
 }
 
 type Malloc = extern "C" fn(u64) -> usize;
@@ -74,6 +92,21 @@ extern "C" fn quiet_free(_block: usize) {
 /// # Errors
 /// Fails if the kernel refuses the probes, or they miss calls.
 pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
+    let (pair, mut links) = on_some_road(object, plan)?;
+    let (traps, others) = traps::measure(object, plan.scope())?;
+    links.extend(others);
+    let programs = time_programs(object, plan)?;
+    let kernels = traps.emulated.plus(traps.emulated).plus(traps.returning);
+    let around = pair.minus(kernels).minus(programs);
+    Ok(Calibration {
+        nanoseconds_per_hit: pair.nanoseconds / f64::from(HITS),
+        prices: Prices::new(traps, around.share(f64::from(HITS)), object.costs()?),
+        links,
+    })
+}
+
+/// What probes add to a pair of calls, on a road that works.
+fn on_some_road(object: &mut Object, plan: &Plan) -> Result<(Estimate, Vec<Link>)> {
     if object.road() == Road::Multi {
         match prove_multi(object, plan) {
             Err(_) if plan.forced.is_none() => object.leave_multi(),
@@ -83,12 +116,40 @@ pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     measure(object, plan)
 }
 
-fn prove_multi(object: &mut Object, plan: &Plan) -> Result<Calibration> {
-    let calibration = measure(object, plan)?;
+fn prove_multi(object: &mut Object, plan: &Plan) -> Result<(Estimate, Vec<Link>)> {
+    let measured = measure(object, plan)?;
     if !plan.everyone {
         object.attach_child_watch()?;
     }
-    Ok(calibration)
+    Ok(measured)
+}
+
+/// How long our programs run in a pair of calls, by their own account; and has no times
+/// believed from now on that are much longer. [`measure`] has placed the probes.
+fn time_programs(object: &mut Object, plan: &Plan) -> Result<Estimate> {
+    let before = object.costs()?;
+    let image = object.admit(std::process::id(), monotonic_ns())?;
+    object.time_one_of(Some(1));
+    object.set_active(true)?;
+    let ran = in_thread(pretend_malloc, pretend_free, plan.min_size);
+    object.set_active(false)?;
+    object.time_one_of(None);
+    object.dismiss(std::process::id(), image);
+    ran?;
+    let after = object.costs()?;
+    let mean = |kind: Kind| {
+        let (after, before) = (after[kind as usize], before[kind as usize]);
+        let timed = after.timed.saturating_sub(before.timed).max(1);
+        after.nanoseconds.saturating_sub(before.nanoseconds) as f64 / timed as f64
+    };
+    let means = [Kind::Entry, Kind::Return, Kind::Free].map(mean);
+    let longest = means.into_iter().fold(0.0, f64::max);
+    let limit = (longest * PREEMPTED).max(SHORTEST_PREEMPTION);
+    object.limit_times(|_| limit as u64);
+    Ok(Estimate {
+        nanoseconds: means.iter().sum(),
+        spread: 0.0,
+    })
 }
 
 /// What a hit at a return instruction costs, nanoseconds, and the probes that
@@ -108,11 +169,11 @@ pub fn at_instructions(
     object.set_active(was_active)?;
     let (pair, links) = measured?;
     let others = f64::from(HITS - 1) * nanoseconds_per_hit;
-    Ok(((pair - others).max(nanoseconds_per_hit), links))
+    Ok(((pair.nanoseconds - others).max(nanoseconds_per_hit), links))
 }
 
-/// What probes add to a pair of calls, nanoseconds.
-fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<Link>)> {
+/// What probes add to a pair of calls.
+fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(Estimate, Vec<Link>)> {
     let pid = std::process::id();
     let size = certain(object, min_size);
     let plain = in_thread(quiet_malloc, quiet_free, size)?;
@@ -132,35 +193,25 @@ fn pair_at_instructions(object: &mut Object, min_size: u64) -> Result<(f64, Vec<
     let traced = in_thread(quiet_malloc, quiet_free, size);
     object.dismiss(pid, image);
     ensure_all_seen(object, image)?;
-    Ok(((traced? - plain) / f64::from(CALLS), links))
+    Ok((traced?.minus(plain), links))
 }
 
-/// What a hit costs: with sampling, one of a call that is not chosen, as most are.
-///
-/// # Errors
-/// Fails if a call is missed. They come from another than the first thread:
-/// for a link to one process, kernels before 6.10 let only the first thread
-/// run into probes.
-fn measure(object: &mut Object, plan: &Plan) -> Result<Calibration> {
+/// What probes add to a pair of calls. Fails if a call is missed. They come from another
+/// than the first thread: for a link to one process, kernels before 6.10 let only the
+/// first thread run into probes.
+fn measure(object: &mut Object, plan: &Plan) -> Result<(Estimate, Vec<Link>)> {
     let pid = std::process::id();
     let size = certain(object, plan.min_size);
     let plain = in_thread(pretend_malloc, pretend_free, size)?;
     let image = object.admit(pid, monotonic_ns())?;
-    let links = attach(object, (!plan.everyone).then_some(pid))?;
+    let links = attach(object, plan.scope())?;
     object.set_active(true)?;
-    let mut traced = in_thread(pretend_malloc, pretend_free, size);
-    let seen = ensure_all_seen(object, image);
-    if object.sampling.is_on() {
-        traced = in_thread(pretend_malloc, pretend_free, 1);
-    }
+    let traced = in_thread(pretend_malloc, pretend_free, size);
     object.set_active(false)?;
     object.dismiss(pid, image);
-    seen?;
+    ensure_all_seen(object, image)?;
     // Every block was freed, so nothing else is left to forget.
-    Ok(Calibration {
-        nanoseconds_per_hit: (traced? - plain).max(0.0) / f64::from(CALLS * HITS),
-        links,
-    })
+    Ok((traced?.minus(plain), links))
 }
 
 /// A size that is traced in any case.
@@ -175,11 +226,11 @@ fn ensure_all_seen(object: &Object, image: u64) -> Result<()> {
         .filter(|(_, site)| site.image == image)
         .map(|(_, site)| site.allocated_count.min(site.freed_count))
         .sum();
-    if seen != u64::from(2 * CALLS) {
+    if seen != u64::from(PAIRS) {
         bail!(
             "probes by {} saw {seen} of {} calls of unfreed itself",
             object.road(),
-            2 * CALLS
+            PAIRS
         );
     }
     Ok(())
@@ -208,25 +259,37 @@ fn places(malloc: Malloc, free: Free) -> Result<[Place; 2]> {
     ])
 }
 
-/// Nanoseconds for all calls in another thread, once they are warm. Blocks of
-/// `size` bytes are traced.
-fn in_thread(malloc: Malloc, free: Free, size: u64) -> Result<f64> {
-    let times = thread::spawn(move || [(); 2].map(|()| time_pairs(malloc, free, size)));
-    match times.join() {
-        Ok([_, warm]) => Ok(warm),
+/// What a pair of calls takes in another thread: [`PAIRS`] are made. Blocks of `size`
+/// bytes are traced.
+fn in_thread(malloc: Malloc, free: Free, size: u64) -> Result<Estimate> {
+    let rounds = move || {
+        (0..=ROUNDS)
+            .map(|_| time_pair(malloc, free, size))
+            .collect()
+    };
+    match thread::spawn(rounds).join() {
+        Ok(rounds) => {
+            let rounds: Vec<f64> = rounds;
+            // The first one warms up.
+            Ok(Estimate::of(rounds.into_iter().skip(1).collect()))
+        }
         Err(_) => bail!("a thread of unfreed panicked"),
     }
 }
 
-/// Nanoseconds for all calls.
-fn time_pairs(malloc: Malloc, free: Free, size: u64) -> f64 {
-    let begin = Instant::now();
+/// Nanoseconds of a pair of calls.
+fn time_pair(malloc: Malloc, free: Free, size: u64) -> f64 {
+    let begin = thread_cpu_ns();
     for _ in 0..CALLS {
         free(malloc(size));
     }
-    begin.elapsed().as_nanos() as f64
+    thread_cpu_ns().saturating_sub(begin) as f64 / f64::from(CALLS)
 }
 
+/// Where a function of ours is in our file.
+///
+/// # Errors
+/// Fails if our mappings cannot be read.
 pub fn file_offset(address: u64) -> Result<u64> {
     let ranges = read_executable(File::open("/proc/self/maps")?)?;
     let range = ranges

@@ -4,8 +4,10 @@
 //! It knows nothing of JVMs and of reports.
 
 pub mod calibrate;
+pub mod cost;
 mod options;
 pub mod preflight;
+pub mod traps;
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -15,6 +17,7 @@ use tracer_ebpf::sample::Sampling;
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
+use self::cost::Prices;
 pub use self::options::Options;
 use crate::attach::probes::{Described, Probes};
 use crate::kernel::btf::{self, Offsets};
@@ -60,6 +63,8 @@ pub struct Engine {
     pub losses: UserLosses,
     /// What a probe hit costs here, nanoseconds; an estimate.
     pub nanoseconds_per_hit: f64,
+    /// What hits of each kind cost here.
+    pub prices: Prices,
     /// The count of forks whose children were freed from the probes, and when.
     pub released: (u64, Instant),
     /// Files without an allocator: of a program's own, and as a library.
@@ -91,6 +96,7 @@ impl Engine {
         };
         let Calibration {
             nanoseconds_per_hit,
+            prices,
             links,
         } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
         let mut probes = Probes::default();
@@ -110,6 +116,7 @@ impl Engine {
             placed: Vec::new(),
             losses,
             nanoseconds_per_hit,
+            prices,
             released: (0, Instant::now()),
             without_allocator: HashMap::new(),
         })

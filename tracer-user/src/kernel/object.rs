@@ -1,6 +1,7 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
 mod attach;
+mod costs;
 mod misses;
 mod sites;
 
@@ -17,6 +18,7 @@ use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
 use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::held;
+use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
@@ -79,6 +81,8 @@ pub struct Object {
     pub inherited_frees: MappedArray<u64>,
     /// What processes have freed since they forked.
     pub freed_since: FreedSinceMap,
+    /// What hits of probes cost.
+    costs: MappedArray<Cost>,
     /// Forks whose children are not traced.
     pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
@@ -176,6 +180,7 @@ impl Object {
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             inherited_frees: mapped(&mut ebpf, "INHERITED_FREES", 2)?,
             freed_since: FreedSinceMap::new(take(&mut ebpf, "FREED_SINCE")?)?,
+            costs: writable(&mut ebpf, "COSTS", u32::try_from(KINDS)?)?,
             forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
             usdt: UsdtMaps {

@@ -147,6 +147,8 @@ pub struct Place {
     pub arguments: Arguments,
     /// Whether no other probed function runs within a call of it.
     pub is_last: bool,
+    /// Whether the kernel single-steps the instruction.
+    pub is_stepped: bool,
 }
 
 impl Place {
@@ -157,12 +159,13 @@ impl Place {
             offset,
             arguments: Arguments::AT_ENTRY,
             is_last: false,
+            is_stepped: false,
         }
     }
 
     /// What programs for any function read of a probe.
     pub fn cookie(&self) -> u64 {
-        let cookie = self.arguments.cookie(self.function);
+        let cookie = self.arguments.cookie(self.function, self.is_stepped);
         match self.is_last {
             true => Arguments::last(cookie),
             false => cookie,

@@ -342,7 +342,7 @@ pub struct Site {
     /// The part of `live_bytes` that processes held when they ended.
     #[serde(default)]
     pub left_bytes: u64,
-    /// Which of them hold most, largest first, 16 at most; empty if there are
+    /// Which of them hold most, largest first, 64 at most; empty if there are
     /// not several.
     #[serde(default, skip_serializing_if = "is_single")]
     pub shares: Vec<Share>,
@@ -417,7 +417,7 @@ impl SiteWindow {
 }
 
 /// How many processes are kept one by one for a call path, the largest.
-pub const MAX_SHARES: usize = 16;
+pub const MAX_SHARES: usize = 64;
 
 /// What one process holds of a call path that several have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -733,29 +733,59 @@ pub struct Loss {
     pub meaning: String,
 }
 
+/// Probe hits of one kind, and what one cost the thread that ran into it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HitCost {
+    /// `entry`, `free`, `return_probe`, `return_instruction` (which the kernel
+    /// single-steps) or `ending_jump`; `stepped_entry` and `stepped_free` are those at
+    /// instructions that the kernel single-steps.
+    pub kind: String,
+    /// How many there were.
+    pub count: u64,
+    /// How many of them were timed.
+    pub timed: u64,
+    /// What the kernel takes for one, nanoseconds, calibrated on this machine when the
+    /// run began.
+    pub trap_nanoseconds: f64,
+    /// What the tracer's program takes in it, nanoseconds: the mean of those that were
+    /// timed.
+    pub program_nanoseconds: f64,
+}
+
 /// What tracing cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Overhead {
-    /// Times a probe ran in a traced process (a lower bound: nested calls are
-    /// not counted).
+    /// Times a probe ran in a traced process. All of the allocators' are counted; of
+    /// JVMs' probes those whose events were.
     pub probe_hits: u64,
-    /// Time per probe hit in nanoseconds, calibrated on this machine at the
-    /// start of the run; an estimate.
+    /// Time of a probe hit that is none of `return_hits`, nanoseconds: the mean of the
+    /// kinds in `hits`.
     pub nanoseconds_per_hit: f64,
     /// Times a probe at a return instruction ran, which are among
-    /// `probe_hits` (a lower bound as well).
+    /// `probe_hits`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub return_hits: u64,
     /// Time per probe hit at a return instruction, nanoseconds.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub nanoseconds_per_return: f64,
+    /// The hits by kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hits: Vec<HitCost>,
     /// Whether every system call of every process of the machine had to be looked at,
     /// since the kernel takes no programs at its own functions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_system_calls: bool,
-    /// Hits times nanoseconds, of both kinds, as seconds of the targets'
+    /// Hits times nanoseconds, of all kinds, as seconds of the targets'
     /// threads' time; an estimate.
     pub target_seconds: f64,
+    /// What that is at least: less by how much calibration varied, and by two standard
+    /// errors of the timed hits.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub target_seconds_low: f64,
+    /// And at most: more by the same, and by what a target may lose because tracing
+    /// takes its place in the processor's caches.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub target_seconds_high: f64,
     /// Kernel memory of the tracer's maps, bytes (computed).
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.

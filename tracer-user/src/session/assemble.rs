@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use anyhow::Result;
 
 use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
-use crate::kernel::object::SystemCalls;
 use crate::model::{
-    Loss, MemoryKind, Overhead, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened,
-    Stacks, Totals,
+    Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks, Totals,
 };
 use crate::process::code::CodeSpace;
 use crate::targets::estimate::Estimates;
@@ -61,7 +59,7 @@ impl Session {
             untraced: self.untraced.clone(),
             left_alone: self.left_alone.clone(),
             modules: Vec::new(),
-            overhead: self.overhead(&totals, machine_hits),
+            overhead: self.overhead(machine_hits)?,
             stacks: Stacks::default(),
             jvm: self.machine_reports(&rows),
             sites: Vec::new(),
@@ -359,45 +357,6 @@ impl Session {
         }
     }
 
-    fn overhead(&self, totals: &Totals, machine_hits: u64) -> Overhead {
-        // A counted allocation is an entry and a return, a free one entry.
-        let probe_hits = 2 * totals.allocated_count
-            + totals.freed_count
-            + totals.untraced_frees
-            + totals.inherited_frees
-            + self.other_hits()
-            + machine_hits;
-        let (return_hits, nanoseconds_per_return) = self.return_hits();
-        let others = probe_hits.saturating_sub(return_hits);
-        let nanoseconds = others as f64 * self.engine.nanoseconds_per_hit
-            + return_hits as f64 * nanoseconds_per_return;
-        Overhead {
-            probe_hits,
-            nanoseconds_per_hit: self.engine.nanoseconds_per_hit,
-            return_hits,
-            nanoseconds_per_return,
-            all_system_calls: self.engine.object.system_calls() == SystemCalls::All,
-            target_seconds: nanoseconds / 1e9,
-            kernel_bytes: self.footprint().fixed,
-            tracer_seconds: own_cpu_time().as_secs_f64(),
-        }
-    }
-
-    /// Hits of the probes of JVMs' handles and threads that were followed. The
-    /// end of a thread is no hit.
-    fn other_hits(&self) -> u64 {
-        let handles = self.engine.object.handles();
-        let handles = handles.map(|(_, site)| 2 * site.allocated_count + site.freed_count);
-        let threads = self.engine.object.threads();
-        let threads = threads.map(|(_, site)| 2 * site.allocated_count);
-        let retired = self.retired.iter().map(|site| match site.kind {
-            MemoryKind::JniHandle => 2 * site.allocated.0 + site.freed.0,
-            MemoryKind::Thread => 2 * site.allocated.0,
-            _ => 0,
-        });
-        handles.chain(threads).chain(retired).sum()
-    }
-
     fn started(&self) -> String {
         let since_epoch = self.began.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
@@ -410,17 +369,4 @@ impl Session {
 
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
-}
-
-/// CPU time that this process has used.
-fn own_cpu_time() -> Duration {
-    // SAFETY: an all-zero rusage is valid, and the call fills it.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid pointer to a local.
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    let part = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs())
-            + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    part(usage.ru_utime) + part(usage.ru_stime)
 }

@@ -26,6 +26,7 @@ mod left_alone;
 mod mappings;
 pub mod names;
 mod orphans;
+mod overhead;
 pub mod paths;
 mod perf_maps;
 pub mod progress;

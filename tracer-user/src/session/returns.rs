@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Result, bail};
-use tracer_ebpf::site::Site;
+use tracer_ebpf::hits::Kind;
 
 use super::left_alone::Notice;
 use super::{Session, seccomp, shadow_stack};
@@ -19,12 +19,9 @@ use crate::attach::symbols::{self, Named};
 use crate::attach::walkers::{self, Seen, Walker};
 use crate::cli::args::ReturnsChoice;
 use crate::engine::calibrate;
-use crate::model::MemoryKind;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::FileId;
-use crate::targets::images::is_own;
-use crate::window::collect::CollectedSite;
 
 /// An environment is not read further: the kernel allows a quarter of the
 /// stack's limit, 2 MiB as a rule.
@@ -44,9 +41,6 @@ pub(super) struct ReturnsState {
     /// Whether return probes kill a process with a system call filter here, if
     /// that was tried.
     filter_kills: Option<bool>,
-    /// Allocations that were counted before return addresses were left alone.
-    before: u64,
-    nanoseconds_per_return: f64,
     /// What was found in running programs, by code space.
     programs: HashMap<u64, Signs>,
     /// The signs among the symbols of files.
@@ -202,7 +196,6 @@ impl Session {
         for (pid, error) in refused {
             self.give_up(pid, &error)?;
         }
-        self.returns.before = self.followed();
         let measured = calibrate::at_instructions(
             &mut self.engine.object,
             self.options.min_size,
@@ -212,15 +205,25 @@ impl Session {
             Err(_) if self.engine.object.is_active() => {
                 (self.engine.nanoseconds_per_hit, Vec::new())
             }
-            measured => measured?,
+            measured => {
+                self.forgive_calibration();
+                measured?
+            }
         };
         self.engine.probes.keep(links);
-        self.returns.nanoseconds_per_return = cost;
         self.notices.push(Notice::Remark(format!(
             "results are taken at return instructions ({cost:.0} ns each here): {reason}"
         )));
         self.returns.reason = Some(reason);
         Ok(())
+    }
+
+    /// The calls by which hits at return instructions were measured are none of a target.
+    fn forgive_calibration(&mut self) {
+        for kind in [Kind::Entry, Kind::End, Kind::Free] {
+            let hits = u64::from(calibrate::PAIRS);
+            self.engine.prices.forgive(kind, hits);
+        }
     }
 
     /// Why results are taken at return instructions, if they are.
@@ -250,32 +253,6 @@ impl Session {
     pub(super) fn unseen_functions(&self) -> usize {
         let unseen = self.engine.placed.iter().flat_map(|placed| &placed.unseen);
         unseen.filter(|unseen| !unseen.seen_elsewhere).count()
-    }
-
-    /// Hits at return instructions, of calls that were counted, and what one
-    /// costs, nanoseconds.
-    pub(super) fn return_hits(&self) -> (u64, f64) {
-        match self.returns.reason {
-            Some(_) => (
-                self.followed().saturating_sub(self.returns.before),
-                self.returns.nanoseconds_per_return,
-            ),
-            None => (0, 0.0),
-        }
-    }
-
-    /// Blocks, handles and threads of the processes that were counted.
-    fn followed(&self) -> u64 {
-        let is_known = |site: &Site| !is_own(site.image);
-        let sites = self.engine.object.followed_sites();
-        let is_mapping =
-            |site: &&CollectedSite| matches!(site.kind, MemoryKind::Mapping | MemoryKind::JavaHeap);
-        let retired = self.retired.iter().filter(|site| !is_mapping(site));
-        sites
-            .filter(|(_, site)| is_known(site))
-            .map(|(_, site)| site.allocated_count)
-            .chain(retired.map(|site| site.allocated.0))
-            .sum()
     }
 }
 

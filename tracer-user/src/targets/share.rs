@@ -202,7 +202,7 @@ mod tests {
         );
         assert_eq!(shares.age, 99);
         let pids: Vec<_> = shares.largest.iter().map(|share| share.pid).collect();
-        assert_eq!(pids, (84..100).rev().collect::<Vec<_>>());
+        assert_eq!(pids, (36..100).rev().collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,10 +9,12 @@ mod figures;
 mod java;
 mod kernel;
 mod modules;
+mod overhead;
 mod pairs;
 mod process;
 mod seen;
 mod server;
+mod services;
 mod stacks;
 mod start;
 mod target;
@@ -42,6 +44,8 @@ pub(crate) enum Part {
     Start,
     /// Java frames, and a Java server
     Java,
+    /// What tracing costs services, and what the report says of it
+    Overhead,
 }
 
 impl Part {
@@ -53,6 +57,7 @@ impl Part {
             Self::Tables => "tables",
             Self::Start => "start",
             Self::Java => "java",
+            Self::Overhead => "overhead",
         }
     }
 
@@ -69,6 +74,7 @@ impl Part {
                 java::measure(unfreed)?,
                 server::measure(unfreed)?
             )),
+            Self::Overhead => overhead::measure(unfreed, against),
         }
     }
 }

@@ -79,14 +79,18 @@ fn table(without: &[f64], with: &[f64], allocations: Vec<f64>) -> String {
 }
 
 /// A running server.
-struct Server {
+pub(super) struct Server {
     child: Child,
     pid: String,
     port: u16,
 }
 
 impl Server {
-    fn start() -> Result<Self> {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// Fails if the JVM does.
+    pub(super) fn start() -> Result<Self> {
         let mut command = Command::new("java");
         command.arg("-cp").arg(java::folder()).arg("Server");
         let mut child = command
@@ -107,6 +111,20 @@ impl Server {
             child,
         })
     }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> &str {
+        &self.pid
+    }
+
+    /// Asks so many requests, or a few more, and counts the answers.
+    ///
+    /// # Errors
+    /// Fails if it does not answer.
+    pub(super) fn answer(&self, requests: u64) -> Result<u64> {
+        let each = requests.div_ceil(CLIENTS as u64);
+        clients(self.port, |answered, _| answered < each)
+    }
 }
 
 impl Drop for Server {
@@ -119,9 +137,16 @@ impl Drop for Server {
 /// Requests a second that the server answers.
 fn load(port: u16, time: Duration) -> Result<f64> {
     let begin = Instant::now();
-    let answered = std::thread::scope(|scope| {
+    let answered = clients(port, |_, since| since < time)?;
+    Ok(answered as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// Has all clients ask, each as long as `goes_on` says so of how many answers it has and
+/// how long it has asked. Counts the answers.
+fn clients(port: u16, goes_on: impl Fn(u64, Duration) -> bool + Sync) -> Result<u64> {
+    std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| ask(port, time)))
+            .map(|_| scope.spawn(|| ask(port, &goes_on)))
             .collect();
         let mut answered = 0;
         for client in clients {
@@ -130,20 +155,19 @@ fn load(port: u16, time: Duration) -> Result<f64> {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        anyhow::Ok(answered)
-    })?;
-    Ok(f64::from(answered) / begin.elapsed().as_secs_f64())
+        Ok(answered)
+    })
 }
 
 /// Asks one request after the other, and counts the answers.
-fn ask(port: u16, time: Duration) -> Result<u32> {
+fn ask(port: u16, goes_on: impl Fn(u64, Duration) -> bool) -> Result<u64> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).context("cannot reach the server")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answers = BufReader::new(stream.try_clone()?);
     let begin = Instant::now();
     let mut count = 0;
-    while begin.elapsed() < time {
+    while goes_on(count, begin.elapsed()) {
         stream.write_all(b"GET /some/page HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         read_answer(&mut answers)?;
         count += 1;

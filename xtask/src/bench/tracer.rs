@@ -83,6 +83,15 @@ impl Tracer {
         );
     }
 
+    /// Has it end as on Ctrl-C.
+    ///
+    /// # Errors
+    /// Fails if it cannot be told.
+    pub(super) fn stop(&self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        shell::run(shell::as_root("kill").args(["-INT", &pid]))
+    }
+
     /// Waits until it has ended, as all do when their target has, and returns
     /// what it said since it was ready.
     ///

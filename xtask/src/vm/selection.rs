@@ -133,6 +133,12 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
+    // Hits are counted in the programs, and handed on where a thread ends. How long an
+    // emulated processor takes is nobody's measure.
+    (
+        "overhead",
+        Choice::Only(&["hits_of_threads_that_ended_are_counted"]),
+    ),
     // Which capabilities tracing takes is the kernel's to say, as is what is left of
     // root's rights in a program.
     (

@@ -19,7 +19,7 @@ use tracer_ebpf::call::Function;
 pub use self::api::Probed;
 pub use self::declared::Declared;
 use crate::attach::linkage::Linkage;
-use crate::attach::placement::{Needs, Placement, place};
+use crate::attach::placement::{Needs, Placement, Step, place};
 use crate::attach::plan::Returns;
 use crate::attach::returns::{Ends, Uncertain, ends};
 use crate::attach::stretch::Stretch;
@@ -108,6 +108,7 @@ impl AllocatorFunction {
             offset: self.start.0 + spot.displacement,
             arguments: spot.arguments,
             is_last: self.is_last,
+            is_stepped: spot.step == Step::OutOfLine,
         })
     }
 

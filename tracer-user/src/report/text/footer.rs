@@ -1,7 +1,7 @@
 //! Losses, how whole the stacks are, and what tracing cost.
 
 use super::layout::Layout;
-use crate::model::{Report, Shortened, Stacks};
+use crate::model::{HitCost, Report, Shortened, Stacks};
 use crate::report::{names, units};
 
 /// Adds an empty line, the losses that occurred, the stacks and the cost.
@@ -99,7 +99,7 @@ fn stacks(stacks: &Stacks) -> String {
 fn cost(report: &Report) -> String {
     let cost = &report.overhead;
     let mut line = format!(
-        "Cost: at least {} of about {:.0} ns",
+        "Cost: {} of about {:.0} ns",
         units::counted(
             cost.probe_hits.saturating_sub(cost.return_hits),
             "probe hit"
@@ -113,10 +113,29 @@ fn cost(report: &Report) -> String {
             cost.nanoseconds_per_return
         ));
     }
+    let stepped = cost.hits.iter().filter(|hits| is_stepped(hits));
+    let (stepped, nanoseconds) = stepped.fold((0, 0.0), |(count, sum), hits| {
+        let each = hits.trap_nanoseconds + hits.program_nanoseconds;
+        (count + hits.count, sum + hits.count as f64 * each)
+    });
+    if stepped > 0 {
+        line.push_str(&format!(
+            " ({} of them single-stepped, of about {:.0} ns)",
+            units::grouped(stepped),
+            nanoseconds / stepped as f64
+        ));
+    }
     line.push_str(&format!(
         ", together about {} of the target's time",
         units::seconds(cost.target_seconds)
     ));
+    if cost.target_seconds_high > 0.0 {
+        line.push_str(&format!(
+            ", at least {} and at most {}",
+            units::seconds(cost.target_seconds_low),
+            units::seconds(cost.target_seconds_high)
+        ));
+    }
     if report.duration > 0.0 {
         let share = 100.0 * cost.target_seconds / report.duration;
         line.push_str(&format!(" ({share:.1}% of one core during the run)"));
@@ -130,6 +149,12 @@ fn cost(report: &Report) -> String {
         line.push_str(ALL_SYSTEM_CALLS);
     }
     line
+}
+
+/// Whether the kernel single-stepped these, beside return instructions, which it always
+/// does.
+fn is_stepped(hits: &HitCost) -> bool {
+    hits.kind.starts_with("stepped_")
 }
 
 /// What it costs others that programs cannot be at the kernel's own functions; see

@@ -1,0 +1,100 @@
+// flags: -O2 -fomit-frame-pointer -fno-optimize-sibling-calls -pthread
+// Runs into probes exactly as often as it is told to, and says what processor time
+// that took.
+//
+// Prints `PID ready`; then for each line
+//   pairs N DEPTH   N pairs of malloc and free, DEPTH calls further down
+//   threads N       the same in two threads that were there before, at once
+//   end             those threads end
+// and prints `took NANOSECONDS` of the whole process. Nothing else is allocated.
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define THREADS 2
+
+static sem_t begin[THREADS], ended;
+static long wanted;
+
+static double processor_time(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+__attribute__((noinline)) static void pairs(long count) {
+    for (long i = 0; i < count; i++) {
+        void *volatile block = malloc(64 + (size_t)(i & 63));
+        free(block);
+    }
+}
+
+// Frames with room for something, as real ones have.
+__attribute__((noinline)) static void deeper(long count, int depth) {
+    volatile char room[40];
+    room[0] = 0;
+    if (depth > 0)
+        deeper(count, depth - 1);
+    else
+        pairs(count);
+    (void)room[0];
+}
+
+static void *thread(void *given) {
+    sem_t *mine = given;
+    // The first call of a thread makes its cache.
+    pairs(1);
+    for (;;) {
+        sem_post(&ended);
+        sem_wait(mine);
+        if (wanted == 0)
+            return NULL;
+        pairs(wanted);
+    }
+}
+
+static void in_threads(long count) {
+    wanted = count;
+    for (int i = 0; i < THREADS; i++)
+        sem_post(&begin[i]);
+}
+
+int main(void) {
+    static char input[256];
+    setvbuf(stdin, input, _IOFBF, sizeof input);
+    setvbuf(stdout, NULL, _IONBF, 0);
+    sem_init(&ended, 0, 0);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        sem_init(&begin[i], 0, 0);
+        pthread_create(&threads[i], NULL, thread, &begin[i]);
+        sem_wait(&ended);
+    }
+    printf("%d ready\n", getpid());
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        long count = 0;
+        int depth = 0;
+        double before = processor_time();
+        if (sscanf(line, "pairs %ld %d", &count, &depth) == 2) {
+            deeper(count, depth);
+        } else if (sscanf(line, "threads %ld", &count) == 1) {
+            in_threads(count);
+            for (int i = 0; i < THREADS; i++)
+                sem_wait(&ended);
+        } else if (strcmp(line, "end\n") == 0) {
+            in_threads(0);
+            for (int i = 0; i < THREADS; i++)
+                pthread_join(threads[i], NULL);
+        } else {
+            printf("no command\n");
+            continue;
+        }
+        printf("took %.0f\n", processor_time() - before);
+    }
+    return 0;
+}

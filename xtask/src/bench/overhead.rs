@@ -1,0 +1,131 @@
+//! Whether the cost that a report states is true: the processor time that an operation
+//! takes, traced and not, in turns, is compared with what the report says.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::figures::median;
+use super::seen;
+use super::services::{self, Service};
+use super::tracer::Tracer;
+use crate::shell;
+
+/// Rounds, each without and with a tracer.
+const ROUNDS: usize = 5;
+
+/// How long a tracer is there, seconds: longer than the load.
+const TRACED: u32 = 60;
+
+/// What was measured in one round.
+struct Round {
+    /// Processor time that an operation took without a tracer, seconds.
+    plain: f64,
+    /// And with one.
+    traced: f64,
+    /// Operations with one.
+    operations: f64,
+    /// What the report says that tracing took, seconds, and the least and the most.
+    said: [f64; 3],
+}
+
+impl Round {
+    /// What tracing really took, seconds.
+    fn truth(&self) -> f64 {
+        (self.traced - self.plain) * self.operations
+    }
+}
+
+/// Measures all, and makes the table.
+///
+/// # Errors
+/// Fails if a service or a tracer does.
+pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> {
+    let unfreed = against.unwrap_or(unfreed);
+    let mut table = format!(
+        "{ROUNDS} interleaved rounds, medians. Processor time of all of the service's processes.\n\n\
+         | | an operation without | traced | tracing took | the report says | that is |\n\
+         |---|---|---|---|---|---|\n"
+    );
+    for (name, start) in services::ALL {
+        let mut service = start()?;
+        service.work(service.warm_up())?;
+        let mut rounds = Vec::new();
+        for round in 1..=ROUNDS {
+            shell::say(format!("overhead: {name}, round {round} of {ROUNDS}"));
+            rounds.push(one(unfreed, &mut *service)?);
+        }
+        let _ = writeln!(table, "{}", row(name, &rounds));
+    }
+    Ok(table)
+}
+
+fn one(unfreed: &Path, service: &mut dyn Service) -> Result<Round> {
+    let plain = cost(service)?.0;
+    let file = seen::new_file("overhead.json")?;
+    let mut arguments = vec!["-o".into(), file.clone().into_os_string()];
+    arguments.extend(service.options().iter().map(Into::into));
+    let tracer = Tracer::unfreed(unfreed, &service.pid(), TRACED, arguments)?;
+    let (traced, operations) = cost(service)?;
+    tracer.stop()?;
+    let report = seen::report(tracer, &file)?;
+    Ok(Round {
+        plain,
+        traced,
+        operations,
+        said: said(&report).context("the report does not say what it cost")?,
+    })
+}
+
+/// Processor time of an operation, seconds, and how many there were.
+fn cost(service: &mut dyn Service) -> Result<(f64, f64)> {
+    let before = service.processor_time()?;
+    let operations = service.work(service.operations())? as f64;
+    Ok((
+        (service.processor_time()? - before) / operations,
+        operations,
+    ))
+}
+
+fn said(report: &Value) -> Option<[f64; 3]> {
+    let seconds = |key: &str| report["overhead"][key].as_f64();
+    let all = seconds("target_seconds")?;
+    let low = seconds("target_seconds_low").unwrap_or(all);
+    Some([all, low, seconds("target_seconds_high").unwrap_or(all)])
+}
+
+fn row(name: &str, rounds: &[Round]) -> String {
+    let middle = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
+    format!(
+        "| {name} | {:.2} µs | {:.2} µs | {:.2} s | {:.2} s ({:.2} to {:.2}) | {:.0}% |",
+        middle(|round| round.plain * 1e6),
+        middle(|round| round.traced * 1e6),
+        middle(Round::truth),
+        middle(|round| round.said[0]),
+        middle(|round| round.said[1]),
+        middle(|round| round.said[2]),
+        middle(|round| 100.0 * round.said[0] / round.truth()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_compared_within_a_round() {
+        let round = |scale: f64| Round {
+            plain: 1e-6,
+            traced: 3e-6,
+            operations: 1e6 * scale,
+            said: [1.9 * scale, 1.8 * scale, 2.0 * scale],
+        };
+        let row = row("a service", &[round(1.0), round(5.0), round(2.0)]);
+        assert_eq!(
+            row,
+            "| a service | 1.00 µs | 3.00 µs | 4.00 s | 3.80 s (3.60 to 4.00) | 95% |"
+        );
+    }
+}
