@@ -9,6 +9,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::{Freed, Thread};
 
+use crate::chosen;
 use crate::cost;
 use crate::entry::{argument, slot};
 use crate::inflight;
@@ -26,7 +27,10 @@ pub(crate) unsafe fn take_old(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     unsafe {
         let image = (*thread).image;
-        let taken = inherited::take(thread, BlockKey { address, image });
+        let taken = match chosen::may_be_live(address) {
+            true => inherited::take(thread, BlockKey { address, image }),
+            false => None,
+        };
         let call = &mut (*thread).call;
         match taken {
             Some(block) => call.old = block,
@@ -72,7 +76,8 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
             }
         }
         if outcome != 0 && call.site == LOST_SITE {
-            maps::lose(LossCause::SitesFull, 1, call.size);
+            let (events, bytes) = chosen::lost(call.size);
+            maps::lose(LossCause::SitesFull, events, bytes);
         } else if outcome != 0 && call.site != NO_SITE {
             count_allocation(thread, outcome);
         }
@@ -105,12 +110,17 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
         site: call.site,
         padding: 0,
     };
+    chosen::allocated(block.site, block.size);
     inflight::count_made(BlockKey { address, image }, &block);
 }
 
 /// `free` was entered.
 #[inline(always)]
 pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
+    if chosen::is_on() && !argument(context, arguments, 0).is_some_and(chosen::may_be_live) {
+        cost::hit_in_passing(Kind::Free, is_stepped);
+        return;
+    }
     let Some(thread) = inflight::thread() else {
         return;
     };

@@ -28,6 +28,10 @@ const WORD: u64 = 8;
 // pointer was moved, how many bytes of code were passed.
 const FUNCTION_BITS: u32 = 8;
 const STEPPED_AT: u32 = FUNCTION_BITS - 1;
+
+/// In a function's number: no other probed function runs within a call of it.
+const LAST: u64 = 1 << (STEPPED_AT - 1);
+
 const PLACE_BITS: u32 = 8;
 const STACK_BITS: u32 = 10;
 const CODE_BITS: u32 = 14;
@@ -123,7 +127,18 @@ impl Arguments {
     /// The function that a cookie names.
     #[inline(always)]
     pub const fn function(cookie: u64) -> Option<Function> {
-        Function::from_number(cookie & ((1 << STEPPED_AT) - 1))
+        Function::from_number(cookie & (LAST - 1))
+    }
+
+    /// The cookie of a function within whose calls no other probed function runs.
+    pub const fn last(cookie: u64) -> u64 {
+        cookie | LAST
+    }
+
+    /// Whether a cookie is of such a function.
+    #[inline(always)]
+    pub const fn is_last(cookie: u64) -> bool {
+        cookie & LAST != 0
     }
 
     /// 1 if a cookie's probe is on an instruction that the kernel single-steps, else 0.
@@ -241,6 +256,11 @@ mod tests {
             assert_eq!(Arguments::is_stepped(cookie), u64::from(is_stepped));
             let read = Arguments::of_cookie(cookie);
             assert_eq!(read, packed);
+            assert!(!Arguments::is_last(cookie));
+            let last = Arguments::last(cookie);
+            assert!(Arguments::is_last(last));
+            assert_eq!(Arguments::function(last), function);
+            assert_eq!(Arguments::of_cookie(last), read);
             for (index, place) in places.into_iter().enumerate() {
                 assert_eq!(read.place(index), place);
             }

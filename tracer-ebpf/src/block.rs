@@ -24,6 +24,9 @@ pub struct Caller {
 /// Callers that frees of unknown blocks are counted for, at most.
 pub const MAX_CALLERS: u32 = 1024;
 
+/// Words of what is no memory, and no address, are not below this.
+pub const OTHERS: u64 = 1 << 62;
+
 /// The word of a JVM's handle. No address of user space has the highest bit.
 #[inline(always)]
 pub const fn handle(handle: u64) -> u64 {

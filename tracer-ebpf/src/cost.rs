@@ -6,7 +6,7 @@ use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
 use crate::inflight::now;
-use crate::maps::{self, COSTS};
+use crate::maps::{self, COSTS, IN_PASSING};
 
 /// Counts a hit of the current thread; [`done`] comes when its program ends.
 ///
@@ -30,6 +30,20 @@ pub(crate) unsafe fn hit_at_entry(thread: *mut Thread, emulated: Kind, is_steppe
     // SAFETY: the caller's record.
     if unsafe { (*counter(thread, kind)).hit() } {
         begin(thread, kind as u64);
+    }
+}
+
+/// Counts a hit that ends before the thread's record is looked up: of a call or a block
+/// that no sample has. Programs of other threads may come in between.
+#[inline(always)]
+pub(crate) fn hit_in_passing(emulated: Kind, is_stepped: u64) {
+    if !maps::is_active() {
+        return;
+    }
+    let kind = emulated as u32 + is_stepped as u32;
+    if let Some(count) = IN_PASSING.get_ptr_mut(kind) {
+        // SAFETY: a live map value.
+        unsafe { maps::add(count, 1) };
     }
 }
 

@@ -12,7 +12,7 @@ use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, cost, mapping, maps, read};
+use crate::{allocation, chosen, cost, mapping, maps, read};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -183,17 +183,27 @@ pub(crate) fn in_session(context: &ProbeContext, cookie: u64) -> bool {
 }
 
 /// Follows a call to its end, if it is one that counts, and says so.
+///
+/// A call that is not chosen leaves nothing behind if it is `last`: no other probed
+/// function runs within it. The others are noted, so that what runs within them has
+/// no choice of its own. (If a chosen call was left by `longjmp`, and one that is not
+/// chosen then returns to the same place, that result counts as the chosen one's.)
 #[inline(always)]
 fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function: Function) -> bool {
+    let arguments = Arguments::of_cookie(cookie);
+    let is_chosen = is_chosen(context, function, arguments);
+    if !is_chosen && Arguments::is_last(cookie) {
+        cost::hit_in_passing(Kind::Entry, Arguments::is_stepped(cookie));
+        return false;
+    }
     let Some(thread) = inflight::thread() else {
         return false;
     };
-    let arguments = Arguments::of_cookie(cookie);
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
         let entered = enter::<IN_SESSION>(context, thread, function, arguments);
-        if matches!(entered, Entered::AtSite) {
+        if is_chosen && matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
         cost::done(thread);
@@ -205,6 +215,7 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
 /// call's site is to be found.
 #[inline(always)]
 pub(crate) fn by_program(context: &ProbeContext, function: Function) {
+    let is_chosen = is_chosen(context, function, Arguments::AT_ENTRY);
     let Some(thread) = inflight::thread() else {
         return;
     };
@@ -212,11 +223,20 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     unsafe {
         cost::hit(thread, Kind::Entry);
         let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY);
-        if matches!(entered, Entered::AtSite) {
+        if is_chosen && matches!(entered, Entered::AtSite) {
             go_on(context);
         }
         cost::done(thread);
     }
+}
+
+/// Whether a call counts. Without sampling all do, and nothing is looked at; one that
+/// changes nothing is no matter of choice.
+#[inline(always)]
+fn is_chosen(context: &ProbeContext, function: Function, arguments: Arguments) -> bool {
+    !chosen::is_on()
+        || Request::of(function, context, arguments)
+            .is_none_or(|request| chosen::is_chosen(function, request.size))
 }
 
 /// Finds the site of the call in flight, in a program of its own.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns};
 use tracer_ebpf::arguments::Arguments;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{self, Block, BlockKey};
 use tracer_ebpf::call::{self, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
@@ -16,6 +16,7 @@ use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
+use crate::chosen;
 use crate::lifecycle;
 use crate::mapped;
 use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
@@ -275,7 +276,10 @@ pub(crate) fn take(key: BlockKey) -> Option<Block> {
         return None;
     }
     match LIVE.remove(key) {
-        Ok(()) => Some(block),
+        Ok(()) => {
+            chosen::note_gone(key.address);
+            Some(block)
+        }
         // Another thread has taken it in between.
         Err(ENOENT) => None,
         Err(_) => {
@@ -289,6 +293,7 @@ pub(crate) fn take(key: BlockKey) -> Option<Block> {
 /// Enters a block into the live map, and settles the one that it replaces.
 #[inline(always)]
 pub(crate) fn keep(key: BlockKey, block: &Block) {
+    chosen::note_live(key.address);
     let Err(error) = LIVE.insert(key, block, BPF_NOEXIST) else {
         return;
     };
@@ -298,6 +303,8 @@ pub(crate) fn keep(key: BlockKey, block: &Block) {
 #[inline(never)]
 fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
     let mut error = error;
+    // The old entry was counted in the filter too, and stays so: it may be taken out
+    // meanwhile, and a count must not be too low.
     if error == EEXIST {
         if let Some(entry) = LIVE.get_ptr_mut(key) {
             // SAFETY: a live map value.
@@ -314,12 +321,18 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
             Err(again) => error = again,
         }
     }
-    maps::lose(full_or_busy(error, LossCause::LiveFull), 1, block.size);
+    chosen::note_gone(key.address);
+    let (events, bytes) = match key.address >= block::OTHERS {
+        true => (1, block.size),
+        false => chosen::lost(block.size),
+    };
+    maps::lose(full_or_busy(error, LossCause::LiveFull), events, bytes);
     if let Some(site) = SITES.get_ptr_mut(block.site) {
         // SAFETY: fields of a live map value.
         unsafe {
             maps::add(&raw mut (*site).untracked_count, 1);
             maps::add(&raw mut (*site).untracked_bytes, block.size);
+            chosen::untracked(site, block.site, block.size);
         }
     }
 }
@@ -338,6 +351,7 @@ pub(crate) fn count_free(block: &Block, time: u64) {
         if bucket < LIFETIME_BUCKETS {
             maps::add((&raw mut (*site).lifetimes).cast::<u64>().add(bucket), 1);
         }
+        chosen::freed(site, block.site, block.size, bucket);
     }
 }
 

@@ -6,6 +6,7 @@ use tracer_ebpf::kinship::{Ancestor, FreedSince};
 use tracer_ebpf::site::NO_SITE;
 use tracer_ebpf::thread::{Process, Thread};
 
+use crate::chosen;
 use crate::inflight::{self, now};
 use crate::maps::{self, FREED_BY, FREED_SINCE, INHERITED_FREES, LIVE, PROCESSES, UNTRACED_FREES};
 use crate::read::user_word;
@@ -20,7 +21,8 @@ use crate::read::user_word;
 pub(crate) unsafe fn take(thread: *const Thread, key: BlockKey) -> Option<Block> {
     // SAFETY: the caller's record.
     let forked = unsafe { (*thread).last_fork };
-    if forked != 0 {
+    // What was sampled tells nothing of a child's other frees.
+    if forked != 0 && !chosen::is_on() {
         remember(key, forked);
     }
     inflight::take(key)
@@ -61,6 +63,10 @@ fn insert(key: BlockKey, since: &FreedSince) {
 /// the call is at `stack`.
 #[inline(never)]
 pub(crate) fn count_unknown(key: BlockKey, stack: u64) {
+    // With sampling it is one that was not chosen.
+    if chosen::is_on() {
+        return;
+    }
     let process = PROCESSES.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32);
     match process {
         // SAFETY: a live map value.

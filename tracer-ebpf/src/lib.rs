@@ -23,6 +23,7 @@ pub mod limits;
 pub mod loss;
 pub mod operand;
 pub mod rule;
+pub mod sample;
 pub mod settings;
 pub mod site;
 pub mod stack;

@@ -16,6 +16,7 @@
 )]
 
 mod allocation;
+mod chosen;
 mod code;
 mod code_told;
 mod cost;

@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, ProgramArray, Queue, RingBuf, StackTrace};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf, StackTrace};
 use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
@@ -20,6 +20,7 @@ use tracer_ebpf::limits::{
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
+use tracer_ebpf::sample::{SampledSite, Sampling};
 use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, SESSIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
@@ -69,6 +70,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
         program: 0,
     },
     mm_brk: 0,
+    sampling: Sampling::OFF,
     task_ptrace: 0,
     task_parent: 0,
     task_blocked: 0,
@@ -105,6 +107,17 @@ pub(crate) static SITE_INDEX: HashMap<SiteKey, u32> = HashMap::with_max_entries(
 /// The sites themselves.
 #[map]
 pub(crate) static SITES: Array<Site> = Array::with_max_entries(1 << 14, BPF_F_MMAPABLE);
+
+/// What the chosen blocks of each site stand for. The loader sets the size, if
+/// allocations are sampled.
+#[map]
+pub(crate) static SAMPLED: Array<SampledSite> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many live blocks there may be of each [`tracer_ebpf::sample::filter_slot`]: as
+/// many as there are in [`LIVE`], or more. The loader sets the size, if allocations are
+/// sampled.
+#[map]
+pub(crate) static FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Indices not yet in use. Filled by the loader: a queue gives each index out
 /// once without the fetching atomics that kernels before 5.12 lack.
@@ -204,6 +217,10 @@ pub(crate) static FREED_BY: HashMap<Caller, u64> = HashMap::with_max_entries(MAX
 /// What hits of probes cost, by [`tracer_ebpf::hits::Kind`].
 #[map]
 pub(crate) static COSTS: Array<Cost> = Array::with_max_entries(KINDS as u32, BPF_F_MMAPABLE);
+
+/// Hits that ended before anybody asked whose they were, by the same, of each CPU.
+#[map]
+pub(crate) static IN_PASSING: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
 
 /// Forks whose children are not traced.
 #[map]
@@ -326,10 +343,10 @@ pub(crate) fn settings() -> *const Settings {
 
 /// One of the loader's settings. Reading all of them takes 48 loads.
 macro_rules! setting {
-    ($field:ident) => {
+    ($($field:ident).+) => {
         // SAFETY: the program's read-only data, which the loader has set. A
         // volatile read, or the compiler would take the zeros in the object.
-        unsafe { (&raw const (*$crate::maps::settings()).$field).read_volatile() }
+        unsafe { (&raw const (*$crate::maps::settings()).$($field).+).read_volatile() }
     };
 }
 pub(crate) use setting;

@@ -1,5 +1,7 @@
 //! What the loader tells the BPF programs before they are verified.
 
+use crate::sample::Sampling;
+
 /// Read-only data of the BPF object, set at load.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -51,6 +53,8 @@ pub struct Settings {
     /// Offset of `brk` (where the heap ends that it moves) in the kernel's
     /// `mm_struct`.
     pub mm_brk: u32,
+    /// Which allocations are chosen, if not all.
+    pub sampling: Sampling,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -99,7 +103,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 152 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 176 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

@@ -212,6 +212,7 @@ mod tests {
 
     fn function(probed: Probed, start: u64, ends: Result<Ends, Uncertain>) -> AllocatorFunction {
         AllocatorFunction {
+            is_last: false,
             probed,
             symbol: "f".into(),
             start: FileOffset(start),

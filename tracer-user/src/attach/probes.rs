@@ -76,6 +76,7 @@ struct Covered {
     guarded: Guarded,
     functions: Vec<AllocatorFunction>,
     offsets: Vec<u64>,
+    is_alone: bool,
 }
 
 impl Covered {
@@ -236,6 +237,16 @@ impl Probes {
         own.map(|covered| (&*covered.guarded.file, &covered.offsets[..]))
     }
 
+    /// Whether a return address in a file says that an allocator is at work.
+    pub fn allocate_at(&self, file: FileId, offset: FileOffset) -> bool {
+        let mut covered = self.covered.iter();
+        covered.any(|covered| {
+            let mut functions = covered.functions.iter();
+            covered.guarded.file.mapped == file
+                && (covered.is_alone || functions.any(|it| it.allocates_at(offset)))
+        })
+    }
+
     /// The allocators that are probed, with the functions that they have.
     pub fn allocators(&self) -> Vec<(Scope, Allocator)> {
         let covered = self.covered.iter();
@@ -245,6 +256,7 @@ impl Probes {
                     file: Arc::clone(&covered.guarded.file),
                     path: covered.guarded.path.clone(),
                     functions: covered.functions.clone(),
+                    is_alone: covered.is_alone,
                 };
                 (covered.guarded.scope, allocator)
             })
@@ -276,6 +288,7 @@ impl Probes {
             guarded,
             functions: allocator.functions.clone(),
             offsets: plan.offsets(),
+            is_alone: allocator.is_alone,
         };
         let described = covered.describe(self.returns);
         self.touch(scope);

@@ -125,6 +125,7 @@ mod tests {
     fn functions() -> Vec<AllocatorFunction> {
         let needs = Needs::of(Function::Malloc, true);
         let function = |symbol: &str, probed, start| AllocatorFunction {
+            is_last: false,
             probed,
             symbol: symbol.into(),
             start: FileOffset(start),

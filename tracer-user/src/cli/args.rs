@@ -7,6 +7,7 @@ use crate::attach::allocator::Declared;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tracer_ebpf::sample::{MAX_INTERVAL, MIN_INTERVAL};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -143,6 +144,10 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
+    /// Trace a sample: an allocation of SIZE bytes with probability 1 - 1/e, others in
+    /// proportion; numbers are estimates with their standard errors
+    #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
+    pub sample: Option<u64>,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
     #[arg(long)]
@@ -183,6 +188,18 @@ pub struct TraceArgs {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+const SAMPLE: &str = "\
+Trace a sample of the allocations, chosen by chance: one in so many bytes on average (512k is a \
+good start; 1k to 64M).
+
+An allocation of S bytes is chosen with probability 1 - e^(-S/SIZE), so large ones hardly escape \
+and small ones seldom count; each chosen one stands for as many as it was chosen from. All numbers \
+of blocks are then estimates without bias, with standard errors. Mappings, threads and JVMs' \
+handles are few, and are counted one by one.
+
+Calls that are not chosen cost little more than the probes' traps, which remain: the kernel stops \
+at each call of the allocator. Most of what a trace costs beyond them is saved.";
 
 const RETURNS: &str = "\
 How the results of calls are taken.
@@ -332,6 +349,15 @@ fn size(text: &str) -> Result<u64, String> {
         .with_binary()
         .parse_size(text)
         .map_err(|error| format!("{error}; write 4096, 64k or 10M"))
+}
+
+fn interval(text: &str) -> Result<u64, String> {
+    let value = size(text)?;
+    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&value) {
+        Ok(value)
+    } else {
+        Err("must be from 1k to 64M".into())
+    }
 }
 
 fn count(text: &str) -> Result<u64, String> {

@@ -23,6 +23,9 @@ pub struct Hits {
     pub kind: Kind,
     /// How many there were.
     pub count: u64,
+    /// How many of them ended before anybody asked whose they were: hardly more than
+    /// the kernel's part.
+    pub in_passing: u64,
     /// How many of them were timed.
     pub timed: u64,
     /// What one costs apart from our program.
@@ -32,14 +35,23 @@ pub struct Hits {
 }
 
 impl Hits {
+    /// Adds hits that ended before anybody asked whose they were.
+    pub fn add_in_passing(&mut self, hits: u64) {
+        self.count += hits;
+        self.in_passing += hits;
+    }
+
     /// All of them, seconds.
     pub fn seconds(&self) -> f64 {
-        self.count as f64 * (self.trap.nanoseconds + self.program.nanoseconds) / 1e9
+        let followed = (self.count - self.in_passing) as f64;
+        let traps = self.count as f64 * self.trap.nanoseconds;
+        (traps + followed * self.program.nanoseconds) / 1e9
     }
 
     /// How far that may be from the truth, seconds.
     pub fn spread(&self) -> f64 {
-        self.count as f64 * (self.trap.spread + self.program.spread) / 1e9
+        let followed = (self.count - self.in_passing) as f64;
+        (self.count as f64 * self.trap.spread + followed * self.program.spread) / 1e9
     }
 }
 
@@ -70,6 +82,7 @@ impl Prices {
             Hits {
                 kind,
                 count: now.hits.saturating_sub(before.hits),
+                in_passing: 0,
                 timed: now.timed.saturating_sub(before.timed),
                 trap: self.trap(kind),
                 program: program(now, before),
@@ -152,6 +165,20 @@ mod tests {
         assert!((free.seconds() - 9.14).abs() < 1e-9, "{}", free.seconds());
         assert!((free.spread() - 0.002).abs() < 1e-9, "{}", free.spread());
         assert!(hits.iter().filter(|hits| hits.count > 0).count() == 1);
+    }
+
+    #[test]
+    fn a_hit_in_passing_costs_its_trap_and_what_is_around() {
+        let mut costs = [Cost::default(); KINDS];
+        costs[Kind::Entry as usize] = cost(1_000, &[100; 40]);
+        let mut entry = prices([Cost::default(); KINDS]).of(&costs)[Kind::Entry as usize];
+        entry.add_in_passing(9_000);
+        assert_eq!(entry.count, 10_000);
+        assert!(
+            (entry.seconds() - 0.0055).abs() < 1e-9,
+            "{}",
+            entry.seconds()
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tracer_ebpf::sample::Sampling;
 use tracer_ebpf::settings::Settings;
 
 use self::calibrate::Calibration;
@@ -143,8 +144,9 @@ const SESSIONS: (u32, u32) = (6, 13);
 /// Whether session links are worth it: where each call is followed, its return is, too,
 /// and they cost what other links do.
 fn wants_sessions(options: &Options) -> Result<bool> {
-    let leaves_out = options.min_size > 0 && options.programs == Programs::Counting;
-    Ok(leaves_out && memory::release()? >= SESSIONS)
+    let leaves_out = options.min_size > 0 || options.sample > 0;
+    let counts = options.programs == Programs::Counting;
+    Ok(leaves_out && counts && memory::release()? >= SESSIONS)
 }
 
 /// What the programs are told before they are verified.
@@ -172,6 +174,7 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_parent: offsets.parent,
         task_blocked: offsets.blocked,
         mm_brk: offsets.brk,
+        sampling: Sampling::every(options.sample),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Options {
     pub command: String,
     /// Smallest allocation to trace.
     pub min_size: u64,
+    /// The interval at which allocations are sampled, bytes; 0 if all count.
+    pub sample: u64,
     /// Least age of what is reported.
     pub older_than: Duration,
     /// Least number of collections that what is reported of a JVM survived.
@@ -59,6 +61,7 @@ impl Options {
         Ok(Self {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
+            sample: args.sample.unwrap_or(0),
             older_than: args.older_than.unwrap_or_default(),
             survived: args.survived.unwrap_or(0),
             // Benchmarks compare the allocators' probes.
@@ -70,6 +73,7 @@ impl Options {
             threads: args.threads,
             allocators: args.allocators.clone(),
             sizes: Sizes {
+                is_sampled: args.sample.is_some(),
                 live: u32::try_from(args.max_live)?,
                 sites,
                 rows: u32::try_from(args.max_rows)?,
@@ -99,6 +103,7 @@ impl Options {
         Ok(Self {
             command: String::new(),
             min_size: 0,
+            sample: 0,
             older_than: Duration::ZERO,
             survived: 0,
             jvm_probes: false,
@@ -109,6 +114,7 @@ impl Options {
             threads: false,
             allocators: Vec::new(),
             sizes: Sizes {
+                is_sampled: false,
                 live: 1024,
                 sites: 16,
                 rows: 1 << 18,

@@ -10,6 +10,7 @@ use tracer_ebpf::limits::{
     PROBE_RING_BYTES,
 };
 use tracer_ebpf::rule::Rule;
+use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
@@ -18,6 +19,8 @@ use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
 /// The sizes that the user can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
+    /// Whether allocations are sampled.
+    pub is_sampled: bool,
     /// Live blocks.
     pub live: u32,
     /// Sites.
@@ -79,7 +82,7 @@ impl Sizes {
         let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let fixed = places() + reservers() + rings;
+        let fixed = places() + reservers() + rings + self.samples();
         let others = live + index + sites + self.tables() + fixed + buckets(freed);
         let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
         let on_demand = threads + class_names() + u64::from(freed) * entry;
@@ -99,6 +102,21 @@ impl Sizes {
 }
 
 impl Sizes {
+    /// What chosen blocks stand for, and the filter that frees go through.
+    fn samples(self) -> u64 {
+        let [sites, slots] = self.sampled().map(u64::from);
+        sites * size_of::<SampledSite>() as u64 + slots * 8
+    }
+
+    /// How many sites are sampled, and counters of the filter: one of each, which none
+    /// uses, if none are.
+    pub fn sampled(self) -> [u32; 2] {
+        match self.is_sampled {
+            true => [self.sites, FILTER_SLOTS],
+            false => [1, 1],
+        }
+    }
+
     /// Those that stacks are unwound by.
     fn tables(self) -> u64 {
         let bytes = |len: u32, size: usize| u64::from(len) * size as u64;
@@ -143,6 +161,7 @@ mod tests {
     #[test]
     fn the_default_sizes_stay_below_150_mib() {
         let sizes = Sizes {
+            is_sampled: false,
             live: 1 << 20,
             sites: 1 << 14,
             rows: 1 << 20,
@@ -154,6 +173,13 @@ mod tests {
         };
         let alone = sizes.footprint(false);
         assert!(alone.fixed < 150 << 20, "{alone:?}");
+        let is_sampled = true;
+        let sampled = Sizes {
+            is_sampled,
+            ..sizes
+        }
+        .footprint(false);
+        assert!(sampled.fixed < alone.fixed + (9 << 20), "{sampled:?}");
         // What children may free of their parents' blocks is kept too.
         let followed = sizes.footprint(true);
         assert!(followed.fixed < 155 << 20, "{followed:?}");

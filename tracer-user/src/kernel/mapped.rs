@@ -143,6 +143,13 @@ impl MappedArray<u64> {
             word.fetch_add(1, Ordering::Release);
         }
     }
+
+    /// Counts one less.
+    pub fn uncount(&self, index: u32) {
+        if let Some(word) = self.word(index).filter(|_| self.is_writable) {
+            word.fetch_sub(1, Ordering::Release);
+        }
+    }
 }
 
 impl<T> Drop for MappedArray<T> {

@@ -11,7 +11,9 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, Queue, RingBuf};
+use aya::maps::{
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, Queue, RingBuf,
+};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
@@ -22,6 +24,7 @@ use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
+use tracer_ebpf::sample::{SampledSite, Sampling, filter_slot};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, SESSIONS, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
 use tracer_ebpf::table::cached;
@@ -65,6 +68,12 @@ pub struct Object {
     pub ebpf: Ebpf,
     /// The sites.
     pub sites: MappedArray<Site>,
+    /// Which allocations are chosen, if not all.
+    pub sampling: Sampling,
+    /// What the chosen blocks of each site stand for, if they are.
+    pub sampled: Option<MappedArray<SampledSite>>,
+    /// The filter that frees go through.
+    filter: MappedArray<u64>,
     /// Lost events by cause.
     pub losses: MappedArray<LossCount>,
     /// Frees of blocks that were not traced.
@@ -76,6 +85,8 @@ pub struct Object {
     pub freed_since: FreedSinceMap,
     /// What hits of probes cost.
     costs: MappedArray<Cost>,
+    /// See [`Object::in_passing`].
+    in_passing: PerCpuArray<MapData, u64>,
     /// Forks whose children are not traced.
     pub forks: MappedArray<u64>,
     /// Mapping and lifecycle events.
@@ -131,6 +142,7 @@ impl Object {
             Cow::Borrowed(compiled()?)
         };
         let processes = MAX_PROCESSES.min(threads.most);
+        let [sampled, slots] = sizes.sampled();
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
@@ -138,6 +150,8 @@ impl Object {
             .map_max_entries("SITE_INDEX", sizes.sites)
             .map_max_entries("SITES", sizes.sites)
             .map_max_entries("FREE_SITES", sizes.sites)
+            .map_max_entries("SAMPLED", sampled)
+            .map_max_entries("FILTER", slots)
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
@@ -163,11 +177,18 @@ impl Object {
         Ok(Self {
             log,
             sites: writable(&mut ebpf, "SITES", sizes.sites)?,
+            sampling: settings.sampling,
+            sampled: match sizes.is_sampled {
+                true => Some(writable(&mut ebpf, "SAMPLED", sampled)?),
+                false => None,
+            },
+            filter: writable(&mut ebpf, "FILTER", slots)?,
             losses: mapped(&mut ebpf, "LOSSES", u32::try_from(LOSS_CAUSES)?)?,
             untraced_frees: mapped(&mut ebpf, "UNTRACED_FREES", 1)?,
             inherited_frees: mapped(&mut ebpf, "INHERITED_FREES", 2)?,
             freed_since: FreedSinceMap::new(take(&mut ebpf, "FREED_SINCE")?)?,
             costs: writable(&mut ebpf, "COSTS", u32::try_from(KINDS)?)?,
+            in_passing: take(&mut ebpf, "IN_PASSING")?.try_into()?,
             forks: mapped(&mut ebpf, "FORKS", 1)?,
             events: take(&mut ebpf, "EVENTS")?.try_into()?,
             usdt: UsdtMaps {
@@ -459,12 +480,17 @@ impl Object {
         batch::delete(self.freed_by.fd().as_fd(), callers)
     }
 
-    /// Forgets live blocks.
+    /// Forgets live blocks, of images that have ended: nobody else does.
     ///
     /// # Errors
     /// Fails when the kernel does.
     pub fn delete_live(&self, keys: &[BlockKey]) -> Result<()> {
-        batch::delete(self.live.fd().as_fd(), keys)
+        batch::delete(self.live.fd().as_fd(), keys)?;
+        if self.sampling.is_on() {
+            let slots = keys.iter().map(|key| filter_slot(key.address));
+            slots.for_each(|slot| self.filter.uncount(slot));
+        }
+        Ok(())
     }
 }
 
@@ -528,6 +554,7 @@ fn descriptor(map: &Map) -> Option<RawFd> {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::PerCpuArray(data)
         | Map::ProgramArray(data)
         | Map::Queue(data)
         | Map::RingBuf(data)

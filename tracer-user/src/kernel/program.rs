@@ -100,6 +100,9 @@ pub enum Programs {
     Counting,
     /// Empty ones, to learn what the kernel's traps cost alone.
     Empty,
+    /// The same without those where calls end: what is least for who sees allocations
+    /// and frees.
+    Entries,
     /// At entries those that walk the stack.
     Walk,
     /// At entries those that have the kernel walk the stack.
@@ -111,10 +114,15 @@ impl Programs {
     pub const fn at(self, moment: Moment) -> &'static str {
         match self {
             Self::Counting => moment.program(),
-            Self::Empty => moment.only("uf_empty"),
+            Self::Empty | Self::Entries => moment.only("uf_empty"),
             Self::Walk => moment.only("uf_walk"),
             Self::Stackid => moment.only("uf_stackid"),
         }
+    }
+
+    /// Whether there are none at a moment.
+    pub fn leave_out(self, moment: Moment) -> bool {
+        self == Self::Entries && !matches!(moment, Moment::Free | Moment::Entry)
     }
 
     /// The program for one function; see [`Moment::program_of`].
@@ -137,6 +145,8 @@ pub struct Place {
     pub offset: u64,
     /// Where the arguments of the call are there.
     pub arguments: Arguments,
+    /// Whether no other probed function runs within a call of it.
+    pub is_last: bool,
     /// Whether the kernel single-steps the instruction.
     pub is_stepped: bool,
 }
@@ -148,12 +158,17 @@ impl Place {
             function,
             offset,
             arguments: Arguments::AT_ENTRY,
+            is_last: false,
             is_stepped: false,
         }
     }
 
     /// What programs for any function read of a probe.
     pub fn cookie(&self) -> u64 {
-        self.arguments.cookie(self.function, self.is_stepped)
+        let cookie = self.arguments.cookie(self.function, self.is_stepped);
+        match self.is_last {
+            true => Arguments::last(cookie),
+            false => cookie,
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod left_alone;
 pub mod mapping;
 pub mod name;
 pub mod reading;
+pub mod sampling;
 pub mod untraced;
 
 use self::name::Name;
@@ -30,6 +31,7 @@ pub use java_native::JavaNative;
 pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
 pub use mapping::{MappedFile, Mappings, StackOwners};
+pub use sampling::{Errors, Sampling};
 pub use untraced::{Children, Untraced};
 
 /// The schema name that this version writes. Fields are only ever added
@@ -74,6 +76,10 @@ pub struct Report {
     /// What Java virtual machines among the processes told of themselves.
     #[serde(default)]
     pub jvm: Vec<Jvm>,
+    /// How the numbers of blocks were estimated (`--sample`); absent if every
+    /// allocation was counted. Mappings, handles and threads are exact in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// What is new since the report before, in reports of `--interval` while a run
@@ -120,6 +126,9 @@ pub struct Settings {
     /// this many garbage collections.
     #[serde(default)]
     pub survived: u32,
+    /// The interval at which allocations were sampled, bytes; 0 if all were counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sample: u64,
     /// Whether children were followed.
     pub follow: bool,
     /// Why results were taken at return instructions; empty if they were taken
@@ -319,6 +328,11 @@ pub struct Site {
     /// Whose its stacks are, if it is of threads' stacks.
     #[serde(default, skip_serializing_if = "StackOwners::is_empty")]
     pub stacks: StackOwners,
+    /// Present if the numbers are estimates from a sample (`--sample`): the whole
+    /// numbers nearest to them, and their standard errors. Lifetimes are estimated
+    /// alike, each bucket for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Errors>,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,
@@ -632,7 +646,8 @@ pub struct Totals {
     /// See [`Site::freed_count`].
     pub freed_count: u64,
     /// Frees of blocks that were not traced: allocated before the run, or
-    /// below `--min-size`. Normal, not an error.
+    /// below `--min-size`. Normal, not an error. Not counted with `--sample`: most
+    /// would be of blocks that were not chosen.
     pub untraced_frees: u64,
     /// Frees, by a child that is followed, of its copies of blocks that an
     /// ancestor had allocated during the run and still had at the fork. They

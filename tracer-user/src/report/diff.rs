@@ -37,7 +37,7 @@ pub struct Diff {
 }
 
 /// One call path in both snapshots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The process's name where that tells paths apart.
     pub process: Option<String>,
@@ -60,6 +60,18 @@ impl Change {
     /// How much it grew; negative when it shrank.
     pub fn growth(&self) -> i128 {
         i128::from(self.after.bytes) - i128::from(self.before.bytes)
+    }
+
+    /// The standard error of the growth in bytes; 0 if it is exact.
+    pub fn error(&self) -> f64 {
+        (self.before.variance + self.after.variance).sqrt()
+    }
+
+    /// Whether two samples of the same memory differ by as much in more than 5 of 100
+    /// cases.
+    pub fn is_chance(&self) -> bool {
+        let growth = self.growth().unsigned_abs() as f64;
+        growth > 0.0 && growth < 1.96 * self.error()
     }
 }
 
@@ -157,6 +169,27 @@ mod tests {
             diff.changes[0].after.count - diff.changes[0].before.count,
             1
         );
+    }
+
+    #[test]
+    fn what_may_be_chance_is_said() {
+        let before = sample::sampled_report();
+        let mut after = sample::sampled_report();
+        after.sites[0].live_bytes += 8 << 20;
+        after.sites[1].live_bytes += 1 << 20;
+        let diff = compare(
+            Snapshot::of_report("a", before),
+            Snapshot::of_report("b", after),
+        )
+        .unwrap();
+        let chance: Vec<_> = diff.changes.iter().map(Change::is_chance).collect();
+        assert_eq!(chance, [false, true, false]);
+        let text = render(&diff, &Layout::new(10, Some(200), false));
+        assert!(
+            text.contains("± 1.00 MiB (standard error) · may be chance"),
+            "{text}"
+        );
+        assert!(text.contains("estimates from 606 sampled blocks"), "{text}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub use draw::{Legend, Scene, draw};
 pub use tree::{Amount, Code, Node, Tree};
 
 use super::{java_growth, names, text, units};
+use crate::model::sampling::rounded;
 use crate::model::{Frame, Origin, Report};
 
 pub use colour::{GROWN, SAME, SHRUNK, change};
@@ -50,10 +51,7 @@ pub fn write_java(report: &Report, writer: &mut dyn Write) -> Result<()> {
     let paths = java_growth::paths(report);
     let mut tree = Tree::default();
     for path in &paths {
-        let grown = Amount {
-            bytes: path.bytes,
-            count: path.instances,
-        };
+        let grown = Amount::exact(path.bytes, path.instances);
         let roots = java_growth::roots(report, path);
         tree.add(&roots, &path.frames, Amount::default(), grown);
     }
@@ -93,10 +91,7 @@ fn live_frames(report: &Report) -> impl Iterator<Item = &Frame> {
 fn tree(report: &Report) -> Tree {
     let mut tree = Tree::default();
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
-        let live = Amount {
-            bytes: site.live_bytes,
-            count: site.live_count,
-        };
+        let live = Amount::live(site);
         let frames = names::drawn_frames(site);
         tree.add(
             &names::roots(report, site),
@@ -110,8 +105,9 @@ fn tree(report: &Report) -> Tree {
 
 fn tooltip(node: &Node, total: u64) -> String {
     let mut text = format!(
-        "{}, {} of live, {}",
+        "{}{}, {} of live, {}",
         units::counted(node.after.bytes, "byte"),
+        node.after.error(),
         units::percent(node.after.bytes, total),
         units::counted(node.after.count, "block")
     );
@@ -176,6 +172,13 @@ fn subtitle(report: &Report) -> String {
         text.push_str(&format!(
             ", survived {}",
             units::counted(report.settings.survived.into(), "garbage collection")
+        ));
+    }
+    if let Some(sampling) = &report.sampling {
+        text.push_str(&format!(
+            "; estimates by a sample (--sample {}), ± their standard errors: {} in all",
+            sampling.interval,
+            units::bytes(rounded(sampling.errors.live_bytes))
         ));
     }
     match report.lost_events() {
@@ -263,6 +266,18 @@ mod tests {
             "a site that holds nothing is not drawn"
         );
         assert_eq!(svg.matches("malloc (").count(), 3);
+    }
+
+    #[test]
+    fn boxes_of_a_sample_say_their_standard_errors() {
+        let svg = svg(&sample::sampled_report());
+        for title in [
+            "main (11,208,104 bytes ± 2.35 MiB, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90)",
+            "Cache::insert(Key const&amp;) (1,045,504 bytes ± 724 KiB, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13)",
+        ] {
+            assert!(svg.contains(&format!("<title>{title}</title>")), "{title}");
+        }
+        assert!(svg.contains("estimates by a sample (--sample 524288)"));
     }
 
     #[test]

@@ -25,6 +25,25 @@ pub enum Verdict {
         /// Lost events of all causes.
         lost: u64,
     },
+    /// Not more than the limit is live as far as a sample tells, but by chance it may
+    /// be more.
+    Chance {
+        /// Live bytes, estimated.
+        live: u64,
+        /// What more than may be live with a probability of 5 % at most, bytes.
+        upper: u64,
+        /// The limit, bytes.
+        limit: u64,
+    },
+    /// More than the limit is live as far as a sample tells.
+    AboveSampled {
+        /// Live bytes, estimated.
+        live: u64,
+        /// Where 95 % of such estimates have the truth above, bytes.
+        lower: u64,
+        /// The limit, bytes.
+        limit: u64,
+    },
     /// More than the limit is live.
     Above {
         /// Live bytes.
@@ -46,9 +65,9 @@ pub fn exit_code(report: &Report, fail_above: Option<u64>, growth_above: Option<
         eprintln!("unfreed: {problem}");
     }
     match verdict {
-        Verdict::Above { .. } => ExitCode::from(EXIT_ABOVE),
+        Verdict::Above { .. } | Verdict::AboveSampled { .. } => ExitCode::from(EXIT_ABOVE),
         _ if grown.is_some() => ExitCode::from(EXIT_ABOVE),
-        Verdict::Within | Verdict::Unsure { .. } => ExitCode::SUCCESS,
+        Verdict::Within | Verdict::Unsure { .. } | Verdict::Chance { .. } => ExitCode::SUCCESS,
     }
 }
 
@@ -58,10 +77,19 @@ impl Report {
     pub fn verdict(&self, limit: u64) -> Verdict {
         let live = self.held_bytes();
         let lost = self.lost_events();
-        match () {
+        let exact = match () {
             () if live > limit => Verdict::Above { live, limit },
             () if lost > 0 => Verdict::Unsure { live, limit, lost },
             () => Verdict::Within,
+        };
+        let Some(sampling) = &self.sampling else {
+            return exact;
+        };
+        let (lower, upper) = (sampling.lower(live), sampling.upper(live));
+        match exact {
+            Verdict::Above { .. } => Verdict::AboveSampled { live, lower, limit },
+            Verdict::Within if upper > limit => Verdict::Chance { live, upper, limit },
+            other => other,
         }
     }
 
@@ -106,6 +134,23 @@ impl fmt::Display for Verdict {
                 exact(limit),
                 units::counted(lost, "event")
             ),
+            Verdict::Chance { live, upper, limit } => write!(
+                f,
+                "about {} live by a sample, within --fail-above {}; but with a probability of some 5% more than {} is, so this is not certain: a smaller --sample, or none, tells",
+                exact(live),
+                exact(limit),
+                exact(upper)
+            ),
+            Verdict::AboveSampled { live, lower, limit } => write!(
+                f,
+                "about {} live by a sample, above --fail-above {}{}",
+                exact(live),
+                exact(limit),
+                match lower > limit {
+                    true => ", and not by chance (95%)",
+                    false => "; by chance it may be less: a smaller --sample, or none, tells",
+                }
+            ),
             Verdict::Above { live, limit } => {
                 write!(
                     f,
@@ -137,6 +182,29 @@ mod tests {
                 limit: live - 1
             }
         );
+    }
+
+    /// Nothing is said of a limit that the estimate alone does not tell.
+    #[test]
+    fn a_sample_says_what_chance_may_have_done() {
+        let report = sample::sampled_report();
+        let live = report.totals.live_bytes;
+        let sampling = report.sampling.unwrap();
+        let (lower, upper) = (sampling.lower(live), sampling.upper(live));
+        assert!(lower < live && live + sampling.unseen() < upper);
+        let limits = [
+            (lower - 1, "and not by chance (95%)"),
+            (live - 1, "by chance it may be less"),
+            (live, "within --fail-above"),
+            (upper - 1, "within --fail-above"),
+        ];
+        for (limit, said) in limits {
+            let verdict = report.verdict(limit);
+            assert!(verdict.to_string().contains(said), "{limit}: {verdict}");
+            let is_above = matches!(verdict, Verdict::AboveSampled { .. });
+            assert_eq!(is_above, live > limit);
+        }
+        assert_eq!(report.verdict(upper), Verdict::Within);
     }
 
     #[test]

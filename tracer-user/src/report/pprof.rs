@@ -13,12 +13,19 @@ pub use write::write;
 pub const INUSE_SPACE: &str = "inuse_space";
 /// Live blocks.
 pub const INUSE_OBJECTS: &str = "inuse_objects";
+/// How a comment begins that tells of estimates.
+pub const SAMPLED: &str = "sampled";
 /// Label of a sample: the process's name.
 pub const PROCESS: &str = "process";
 /// Label of a sample: the thread's name.
 const THREAD: &str = "thread";
 /// Label of a sample: the thread's id.
 const THREAD_ID: &str = "thread_id";
+
+/// Label of a sample: the standard error of a value.
+fn error_label(value: &str) -> String {
+    format!("{value}_standard_error")
+}
 
 #[cfg(test)]
 mod tests {
@@ -52,6 +59,20 @@ mod tests {
                     .eq(site.frames.iter().map(names::key))
             );
         }
+    }
+
+    #[test]
+    fn estimates_have_their_errors_as_labels() {
+        let report = sample::sampled_report();
+        let profile = round_trip(&report);
+        for (sample, site) in profile.samples.iter().zip(&report.sites) {
+            let error = site.errors.unwrap().live_bytes;
+            assert!((sample.error as f64 - error).abs() <= 1.0, "{sample:?}");
+        }
+        let said = |comment: &String| comment.starts_with("sampled: ");
+        assert!(profile.comments.iter().any(said), "{:?}", profile.comments);
+        let exact = round_trip(&sample::report());
+        assert!(exact.samples.iter().all(|sample| sample.error == 0));
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         resident_peak: None,
         files: Vec::new(),
         stacks: StackOwners::default(),
+        errors: None,
         lower_bound: false,
         processes: 1,
         left_bytes: 0,
@@ -189,6 +190,7 @@ pub fn report() -> Report {
         stacks: Stacks::of(&sites),
         jvm: vec![],
         sites,
+        sampling: None,
         timeline: vec![],
         window: None,
         losses: vec![Loss {
@@ -216,6 +218,43 @@ pub fn report() -> Report {
         balance: vec![],
         cgroups: vec![],
     }
+}
+
+/// The same by a sample: many blocks of the leak were chosen, one of the start-up's.
+pub fn sampled_report() -> Report {
+    let mut report = report();
+    let interval = 512 << 10;
+    let error = |site: &Site, samples: u64, live_samples: u64| {
+        let bytes = |samples: u64| interval as f64 * (samples as f64).sqrt();
+        let size = (site.allocated_bytes / site.allocated_count) as f64;
+        Errors {
+            samples,
+            live_samples,
+            live_bytes: bytes(live_samples),
+            live_count: bytes(live_samples) / size,
+            allocated_bytes: bytes(samples),
+            allocated_count: bytes(samples) / size,
+            freed_bytes: bytes(samples - live_samples),
+            freed_count: bytes(samples - live_samples) / size,
+        }
+    };
+    let mut all = Errors::default();
+    for (site, (samples, live)) in report
+        .sites
+        .iter_mut()
+        .zip([(19, 19), (585, 2), (1, 1), (1, 0)])
+    {
+        let errors = error(site, samples, live);
+        all.add(&errors);
+        site.errors = Some(errors);
+    }
+    report.settings.sample = interval;
+    report.totals.untraced_frees = 0;
+    report.sampling = Some(Sampling {
+        interval,
+        errors: all,
+    });
+    report
 }
 
 fn module(path: &str, start: u64, end: u64, build_id: Option<&str>) -> Module {

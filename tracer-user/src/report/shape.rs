@@ -22,7 +22,7 @@ impl Shape {
     pub fn of(site: &Site, report: &Report) -> Option<Self> {
         let duration = report.duration;
         let managed = site.kind == MemoryKind::JavaHeap;
-        if duration < LEAST_DURATION || site.live_count == 0 || managed {
+        if duration < LEAST_DURATION || site.live_count == 0 || managed || site.is_unsure() {
             return None;
         }
         let freed_share = site.freed_count as f64 / site.allocated_count as f64;
@@ -33,7 +33,8 @@ impl Shape {
         if freed_share > 0.5 && oldest < duration / 2.0 {
             return Some(Self::Steady);
         }
-        let several = site.live_count > 2;
+        let seen = site.errors.map_or(site.live_count, |it| it.live_samples);
+        let several = seen > 2;
         let through_the_run = site.last_seen > duration / 2.0 && oldest > duration / 2.0;
         (several && through_the_run && freed_share < 0.5).then_some(Self::Grows)
     }

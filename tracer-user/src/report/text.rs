@@ -1,6 +1,7 @@
 //! The table on standard output and in `.txt` files.
 
 mod balance;
+mod chance;
 mod footer;
 mod harm;
 mod header;
@@ -199,6 +200,41 @@ tracer's own CPU time.
         assert!(text.contains("~1,045,504 bytes live"), "{text}");
         assert!(text.contains("1,234 × live_map_full"), "{text}");
         assert!(text.contains("Raise --max-live."), "{text}");
+    }
+
+    #[test]
+    fn estimates_are_marked_with_their_errors() {
+        let text = plain(&sample::sampled_report(), 400);
+        for part in [
+            "Live: ~10.7 MiB ± 2.35 MiB in ~11,032 blocks ± 2,379 (~11,208,104 bytes)",
+            "Allocated: ~302 MiB ± 12.3 MiB in ~310,009 blocks",
+            "Sampled: a block of S bytes with probability 1 - e^(-S/512 KiB); 606 blocks chosen, 22 live.",
+            "~9.63 MiB ±23%",
+            "19 of 19 sampled blocks live",
+            // The score interval of 19.5 events of 505 KiB.
+            "95%: 6.20 MiB to 15.0 MiB live",
+            "~1,021 KiB ±71% ?",
+            "2 of 585 sampled blocks live",
+            "too few samples to rank it",
+            "all that were sampled within 268 ms",
+            "1 call path holds no sampled block that is live.",
+        ] {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+        let hints = text.matches("allocated once, early").count();
+        assert_eq!(hints, 0, "one sample has no shape");
+    }
+
+    #[test]
+    fn nothing_live_in_a_sample_is_not_nothing_live() {
+        let mut report = sample::sampled_report();
+        report.sites.retain(|site| site.live_count == 0);
+        report.totals.live_bytes = 0;
+        report.totals.live_count = 0;
+        let text = plain(&report, 300);
+        let said = "Nothing that was allocated during the run is still live. That is said of \
+            sampled blocks: with a probability of 95% less than 1.50 MiB of others is live.";
+        assert!(text.contains(said), "{text}");
     }
 
     #[test]

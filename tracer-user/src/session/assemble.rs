@@ -10,9 +10,10 @@ use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
 use crate::model::{
-    Loss, Process, ProcessEnd, Report, SCHEMA, Settings, Shortened, Stacks, Totals,
+    Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks, Totals,
 };
 use crate::process::code::CodeSpace;
+use crate::targets::estimate::Estimates;
 use crate::targets::images::Image;
 use crate::window::collect::{CollectedSite, Cutoff, collect};
 
@@ -32,6 +33,7 @@ impl Session {
         let mut collected = collect(&self.engine.object, &self.images, &self.cutoffs(now), now)?;
         collected.extend(self.retired.iter().cloned());
         let totals = self.sum(&collected);
+        let sampling = self.sampling(&collected);
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
         for site in collected {
             by_group.entry(site.group).or_default().push(site);
@@ -62,6 +64,7 @@ impl Session {
             jvm: self.machine_reports(&rows),
             sites: Vec::new(),
             totals,
+            sampling,
             timeline: self.timeline.points().to_vec(),
             window: None,
             losses: self.losses(),
@@ -130,6 +133,18 @@ impl Session {
             totals.freed_count += site.freed.0;
         }
         totals
+    }
+
+    /// The standard errors of these sums, if they are estimates.
+    fn sampling(&self, sites: &[CollectedSite]) -> Option<Sampling> {
+        let interval = self.options.sample;
+        let mut all = Estimates::default();
+        let estimates = sites.iter().filter_map(|site| site.estimates.as_ref());
+        estimates.for_each(|site| all.add(site));
+        (interval > 0).then(|| Sampling {
+            interval,
+            errors: all.errors(),
+        })
     }
 
     /// Which live blocks of each image count, at `now`.
@@ -332,6 +347,7 @@ impl Session {
         Settings {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
+            sample: self.options.sample,
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
             follow: self.options.follow,

@@ -307,7 +307,9 @@ impl Session {
             let item = self.engine.object.events.next()?;
             let event = tracer_ebpf::read_record::<Event>(&item);
             drop(item);
-            if let Some(event) = event {
+            if let Some(event) = event
+                && !self.is_by_allocator(&event)
+            {
                 return Some(self.without_loaders(event));
             }
         }

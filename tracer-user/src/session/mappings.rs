@@ -10,7 +10,7 @@ use tracer_ebpf::site::NO_SITE;
 
 use super::Session;
 use crate::model::Mappings;
-use crate::process::address::CodeAddress;
+use crate::process::address::{CodeAddress, FileOffset};
 use crate::process::handle::ProcessHandle;
 use crate::process::pagemap::PageMap;
 use crate::process::regions;
@@ -50,6 +50,30 @@ impl Session {
             };
         }
         event
+    }
+
+    /// Whether an allocator has mapped this for itself, in a call that was not chosen for
+    /// a sample: the kernel side forgets such calls at once, and so does not know.
+    pub(super) fn is_by_allocator(&self, event: &Event) -> bool {
+        let maps = [EventKind::Map, EventKind::Commit].map(|kind| kind as u32);
+        if !self.engine.object.sampling.is_on()
+            || !maps.contains(&event.kind)
+            || event.site == NO_SITE
+        {
+            return false;
+        }
+        let Some(site) = self.engine.object.sites.get(event.site) else {
+            return false;
+        };
+        let frames = site.frames.iter().take(site.depth as usize);
+        let mut places = frames.filter_map(|word| match Frame::of(*word) {
+            Frame::File { file, offset, .. } => {
+                let file = self.engine.tables.files().get(file)?;
+                Some((file.file.mapped, FileOffset(offset)))
+            }
+            _ => None,
+        });
+        places.any(|(file, offset)| self.engine.probes.allocate_at(file, offset))
     }
 
     fn is_by_loader(&self, event: &Event) -> bool {

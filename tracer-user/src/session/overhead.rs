@@ -24,6 +24,10 @@ impl Session {
     /// Fails if the kernel's maps cannot be read.
     pub(super) fn overhead(&self, machine_hits: u64) -> Result<Overhead> {
         let mut hits = self.engine.prices.of(&self.engine.object.costs()?);
+        let in_passing = self.engine.object.in_passing()?;
+        for (hits, in_passing) in hits.iter_mut().zip(in_passing) {
+            hits.add_in_passing(in_passing);
+        }
         let (entries, returns) = self.other_hits();
         hits[Kind::Entry as usize].count += entries + machine_hits;
         let at = match self.engine.probes.returns() {

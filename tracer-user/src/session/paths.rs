@@ -168,6 +168,9 @@ fn merge(sum: &mut Site, site: Site) {
     if site.live_bytes > sum.live_bytes {
         sum.frames = site.frames;
     }
+    if let Some(errors) = site.errors {
+        sum.errors.get_or_insert_default().add(&errors);
+    }
     sum.live_bytes += site.live_bytes;
     sum.live_count += site.live_count;
     sum.allocated_bytes += site.allocated_bytes;
@@ -235,6 +238,7 @@ mod tests {
             files: Vec::new(),
             stacks: Default::default(),
             lifetimes: lifetimes.iter().map(bucket).collect(),
+            errors: None,
             lower_bound: false,
             stack_end: StackEnd::Start,
             processes: 1,

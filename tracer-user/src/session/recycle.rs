@@ -130,7 +130,8 @@ impl Session {
         let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
         let seen = (site.first_seen, site.last_seen);
         let names = Some(self.java.names.of(index, words, seen));
-        for path in retired_sites(index, site, &self.images, cutoff) {
+        let object = &self.engine.object;
+        for path in retired_sites(object, (index, site), &self.images, cutoff) {
             let names = names.clone();
             self.retired.add(site.key, CollectedSite { names, ..path });
         }

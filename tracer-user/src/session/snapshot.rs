@@ -133,10 +133,11 @@ fn named(
         resident_peak: site.resident.map(|resident| resident.peak),
         files: site.files.clone(),
         stacks: site.stacks,
+        errors: site.estimates.map(|estimates| estimates.errors()),
         lower_bound: site.untracked > 0,
         stack_end,
         processes: site.shares.processes,
-        left_bytes: site.shares.ended_bytes,
+        left_bytes: left_bytes(&site.shares),
         shares: shares(&site.shares),
         window: site.window,
         thread: site.thread.as_ref().map(|thread| Thread {
@@ -199,13 +200,22 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
+/// What processes held when they ended.
+fn left_bytes(shares: &Shares) -> u64 {
+    let counted = (0, shares.ended_bytes);
+    shares.ended_estimate.or_counted(counted).1
+}
+
 /// What single processes hold.
 fn shares(shares: &Shares) -> Vec<Share> {
-    let share = |share: &share::Share| Share {
-        pid: share.pid,
-        live_bytes: share.bytes,
-        live_count: share.count,
-        ended: share.ended,
+    let share = |share: &share::Share| {
+        let (live_count, live_bytes) = share.estimate.or_counted((share.count, share.bytes));
+        Share {
+            pid: share.pid,
+            live_bytes,
+            live_count,
+            ended: share.ended,
+        }
     };
     shares.largest.iter().map(share).collect()
 }

@@ -5,22 +5,23 @@ use tracer_ebpf::loss::{LossCause, LossCount};
 use super::Session;
 use crate::model::{TimelinePoint, Totals};
 use crate::targets::images::is_own;
-use crate::window::collect::Cutoff;
+use crate::window::collect::{Counted, Cutoff};
 
 impl Session {
     /// Sums over all sites now.
     pub fn totals(&self) -> Totals {
         let mut totals = self.unknown_frees();
-        for (_, site) in self.engine.object.used_sites() {
+        for (index, site) in self.engine.object.used_sites() {
             if is_own(site.image) {
                 continue;
             }
-            totals.live_bytes += site.live_bytes();
-            totals.live_count += site.live_count();
-            totals.allocated_bytes += site.allocated_bytes;
-            totals.allocated_count += site.allocated_count;
-            totals.freed_bytes += site.freed_bytes;
-            totals.freed_count += site.freed_count;
+            let site = Counted::of(&self.engine.object, index, &site);
+            totals.live_bytes += site.live.1;
+            totals.live_count += site.live.0;
+            totals.allocated_bytes += site.allocated.1;
+            totals.allocated_count += site.allocated.0;
+            totals.freed_bytes += site.freed.1;
+            totals.freed_count += site.freed.0;
         }
         for site in self.retired.iter().filter(|site| site.kind.is_memory()) {
             totals.live_bytes += site.live.1;

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use tracer_ebpf::sample::Sampling;
+
+use super::estimate::Estimate;
 use crate::model::MAX_SHARES;
 
 /// Sums over live blocks of one site.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LiveSums {
     /// Blocks that are old enough.
     pub count: u64,
@@ -13,6 +16,8 @@ pub struct LiveSums {
     pub bytes: u64,
     /// When the oldest was allocated, nanoseconds of `CLOCK_MONOTONIC`.
     pub oldest: u64,
+    /// What they stand for, if they were sampled.
+    pub estimate: Estimate,
 }
 
 /// Live blocks of an image by site.
@@ -29,10 +34,16 @@ impl LiveSums {
         self.count += 1;
         self.bytes += bytes;
     }
+
+    /// Adds a block that was sampled.
+    pub fn add_sampled(&mut self, bytes: u64, time: u64, sampling: &Sampling) {
+        self.add(bytes, time);
+        self.estimate.add(&Estimate::of_block(bytes, sampling));
+    }
 }
 
 /// What one process holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share {
     /// The process.
     pub pid: u32,
@@ -44,9 +55,16 @@ pub struct Share {
     pub bytes: u64,
     /// Age of the oldest, at the process's end or now, nanoseconds.
     pub age: u64,
+    /// What they stand for, if they were sampled.
+    pub estimate: Estimate,
 }
 
 impl Share {
+    /// Bytes of all that it holds.
+    fn held(&self) -> u64 {
+        self.estimate.or_counted((self.count, self.bytes)).1
+    }
+
     /// The live blocks of a process at `end`.
     pub fn of(pid: u32, ended: bool, sums: LiveSums, end: u64) -> Self {
         Self {
@@ -58,12 +76,13 @@ impl Share {
                 0 => 0,
                 _ => end.saturating_sub(sums.oldest),
             },
+            estimate: sums.estimate,
         }
     }
 }
 
 /// What all processes of a group hold of a call path.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shares {
     /// How many processes hold something.
     pub processes: u64,
@@ -75,6 +94,10 @@ pub struct Shares {
     pub ended_bytes: u64,
     /// Age of the oldest block, nanoseconds.
     pub age: u64,
+    /// What all blocks stand for, if they were sampled.
+    pub estimate: Estimate,
+    /// What those of processes that ended stand for.
+    pub ended_estimate: Estimate,
     /// The largest of them, largest first.
     pub largest: Vec<Share>,
 }
@@ -90,6 +113,10 @@ impl Shares {
         self.bytes += share.bytes;
         self.ended_bytes += if share.ended { share.bytes } else { 0 };
         self.age = self.age.max(share.age);
+        self.estimate.add(&share.estimate);
+        if share.ended {
+            self.ended_estimate.add(&share.estimate);
+        }
         self.insert(share);
     }
 
@@ -101,6 +128,8 @@ impl Shares {
         self.bytes += other.bytes;
         self.ended_bytes += other.ended_bytes;
         self.age = self.age.max(other.age);
+        self.estimate.add(&other.estimate);
+        self.ended_estimate.add(&other.ended_estimate);
         for share in &other.largest {
             self.insert(*share);
         }
@@ -114,7 +143,10 @@ impl Shares {
             // A running process has the path twice.
             let known = self.largest.remove(at);
             self.processes -= 1;
+            let mut estimate = known.estimate;
+            estimate.add(&share.estimate);
             return self.place(Share {
+                estimate,
                 count: known.count + share.count,
                 bytes: known.bytes + share.bytes,
                 age: known.age.max(share.age),
@@ -127,7 +159,7 @@ impl Shares {
     fn place(&mut self, share: Share) {
         let at = self
             .largest
-            .partition_point(|known| known.bytes >= share.bytes);
+            .partition_point(|known| known.held() >= share.held());
         if at < MAX_SHARES {
             self.largest.insert(at, share);
             self.largest.truncate(MAX_SHARES);
@@ -146,6 +178,7 @@ mod tests {
             count: 1,
             bytes,
             age: bytes,
+            estimate: Estimate::default(),
         }
     }
 

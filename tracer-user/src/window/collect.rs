@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::{self, Block, BlockKey};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::sample::Sampling;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners};
+use crate::targets::estimate::Estimates;
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
 use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
@@ -63,6 +65,8 @@ pub struct CollectedSite {
     pub lifetimes: [u64; LIFETIME_BUCKETS],
     /// Blocks that could not be followed.
     pub untracked: u64,
+    /// What these numbers were rounded from, if they are estimates.
+    pub estimates: Option<Estimates>,
     /// The thread whose path this is, if threads are told apart.
     pub thread: Option<SiteThread>,
     /// Words of the frames, leaf first.
@@ -94,6 +98,14 @@ impl CollectedSite {
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
+        if let Some(estimates) = &site.estimates {
+            let sum = self.estimates.get_or_insert_default();
+            sum.add(estimates);
+            // Rounded once, not for each summand.
+            self.allocated = sum.allocated.whole();
+            self.freed = sum.freed.whole();
+            self.live = sum.live.whole();
+        }
         if let (Some(sum), Some(window)) = (&mut self.window, &site.window) {
             sum.add(window);
         }
@@ -123,6 +135,7 @@ impl CollectedSite {
             seen: (0, 0),
             lifetimes: [0; LIFETIME_BUCKETS],
             untracked: 0,
+            estimates: None,
             thread: None,
             frames: Vec::new(),
             end: 0,
@@ -175,17 +188,26 @@ pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastH
     object.for_each_live(|key, block| {
         if let Some(cutoff) = ended.get(&key.image) {
             heaps.blocks.push((key, block));
-            add_block(heaps.ages.entry(key.image).or_default(), &block, *cutoff);
+            let ages = heaps.ages.entry(key.image).or_default();
+            add_block(ages, (key, block), *cutoff, &object.sampling);
         }
     })?;
     Ok(heaps)
 }
 
-fn add_block(ages: &mut Ages, block: &Block, cutoff: Cutoff) {
-    if block.time <= cutoff.born_by {
-        ages.entry(block.site)
-            .or_default()
-            .add(block.size, block.time);
+fn add_block(
+    ages: &mut Ages,
+    (key, block): (BlockKey, Block),
+    cutoff: Cutoff,
+    sampling: &Sampling,
+) {
+    if block.time > cutoff.born_by {
+        return;
+    }
+    let sums = ages.entry(block.site).or_default();
+    match sampling.is_on() && key.address < block::OTHERS {
+        true => sums.add_sampled(block.size, block.time, sampling),
+        false => sums.add(block.size, block.time),
     }
 }
 
@@ -264,7 +286,7 @@ pub fn collect(
         if site.allocated_count > 0 {
             let mut held = blocks.remove(&index).unwrap_or_default();
             held.shares.merge(&group.held(index));
-            sites.push(block_site(index, &site, held, asked));
+            sites.push(block_site(object, index, &site, held, asked));
         }
         for kind in MAPPING_KINDS {
             if let Some(mapped) = mapped.remove(&(index, kind)) {
@@ -278,8 +300,8 @@ pub fn collect(
 /// What there is to keep of a site at which nothing is live but what images held
 /// when they ended.
 pub fn retired_sites(
-    index: u32,
-    site: &Site,
+    object: &Object,
+    (index, site): (u32, &Site),
     images: &Images,
     cutoff: Cutoff,
 ) -> Vec<CollectedSite> {
@@ -290,7 +312,7 @@ pub fn retired_sites(
             shares: group.map(|group| group.held(index)).unwrap_or_default(),
             oldest: None,
         };
-        sites.push(block_site(index, site, held, cutoff.asked));
+        sites.push(block_site(object, index, site, held, cutoff.asked));
     }
     let mut mapped: HashMap<Account, Mapped> = HashMap::new();
     for (account, ended) in group.iter().flat_map(|group| group.mappings_of(index)) {
@@ -321,7 +343,8 @@ fn held_blocks(
     let mut ages: HashMap<u64, Ages> = HashMap::new();
     let mut add = |key: BlockKey, block: Block| {
         if let Some(cutoff) = cutoffs.get(&key.image) {
-            add_block(ages.entry(key.image).or_default(), &block, *cutoff);
+            let ages = ages.entry(key.image).or_default();
+            add_block(ages, (key, block), *cutoff, &object.sampling);
         }
     };
     object.for_each_live(&mut add)?;
@@ -412,25 +435,88 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
         .collect()
 }
 
-fn block_site(index: u32, site: &Site, held: Held, asked: bool) -> CollectedSite {
-    let live = if asked {
-        (held.shares.count, held.shares.bytes)
-    } else {
-        (site.live_count(), site.live_bytes())
-    };
+/// What was counted at a site: what was allocated, freed and is live, each as blocks
+/// and their bytes, and what these numbers are rounded from if they are estimates.
+pub struct Counted {
+    pub allocated: (u64, u64),
+    pub freed: (u64, u64),
+    pub live: (u64, u64),
+    pub lifetimes: [u64; LIFETIME_BUCKETS],
+    pub estimates: Option<Estimates>,
+}
+
+impl Counted {
+    /// What the kernel has of a site.
+    pub fn of(object: &Object, index: u32, site: &Site) -> Self {
+        let exact = Self {
+            allocated: (site.allocated_count, site.allocated_bytes),
+            freed: (site.freed_count, site.freed_bytes),
+            live: (site.live_count(), site.live_bytes()),
+            lifetimes: site.lifetimes,
+            estimates: None,
+        };
+        if !site.is(SiteKind::Memory) {
+            return exact;
+        }
+        let Some(sampled) = object.sampled.as_ref().and_then(|it| it.get(index)) else {
+            return exact;
+        };
+        let samples = (exact.allocated.0, exact.live.0);
+        Self {
+            lifetimes: sampled.lifetimes.map(|count| (count + (1 << 15)) >> 16),
+            ..Self::estimated(Estimates::of(&sampled, samples, &object.sampling))
+        }
+    }
+
+    fn estimated(estimates: Estimates) -> Self {
+        Self {
+            allocated: estimates.allocated.whole(),
+            freed: estimates.freed.whole(),
+            live: estimates.live.whole(),
+            lifetimes: [0; LIFETIME_BUCKETS],
+            estimates: Some(estimates),
+        }
+    }
+
+    /// With other live blocks, such as are old enough.
+    fn with_live(self, shares: &Shares) -> Self {
+        match self.estimates {
+            None => Self {
+                live: (shares.count, shares.bytes),
+                ..self
+            },
+            Some(estimates) => Self {
+                live: shares.estimate.whole(),
+                estimates: Some(Estimates {
+                    live: shares.estimate,
+                    live_samples: shares.count,
+                    ..estimates
+                }),
+                ..self
+            },
+        }
+    }
+}
+
+fn block_site(object: &Object, index: u32, site: &Site, held: Held, asked: bool) -> CollectedSite {
+    let mut counted = Counted::of(object, index, site);
+    if asked {
+        counted = counted.with_live(&held.shares);
+    }
     CollectedSite {
         kind: match () {
             () if site.is(SiteKind::Handle) => MemoryKind::JniHandle,
             () if site.is(SiteKind::Thread) => MemoryKind::Thread,
             () => MemoryKind::Heap,
         },
-        allocated: (site.allocated_count, site.allocated_bytes),
-        freed: (site.freed_count, site.freed_bytes),
-        live,
+        allocated: counted.allocated,
+        freed: counted.freed,
+        live: counted.live,
+        estimates: counted.estimates,
         oldest: held.oldest,
         shares: held.shares,
         seen: (site.first_seen, site.last_seen),
-        lifetimes: site.lifetimes,
+        lifetimes: counted.lifetimes,
         untracked: site.untracked_count,
         ..bare(index, site)
     }

@@ -86,6 +86,7 @@ impl Retired {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::targets::estimate::{Estimate, Estimates};
 
     fn key(number: u64) -> SiteKey {
         SiteKey {
@@ -101,6 +102,38 @@ mod tests {
             frames: vec![1, 2, 3],
             ..CollectedSite::empty()
         }
+    }
+
+    /// What was estimated stays as sure as it was, wherever it is kept.
+    #[test]
+    fn estimates_are_kept_with_their_variances() {
+        let estimate = Estimate {
+            count: 10.5,
+            bytes: 1000.25,
+            count_variance: 90.0,
+            bytes_variance: 8000.0,
+        };
+        let sampled = |number| CollectedSite {
+            estimates: Some(Estimates {
+                samples: 1,
+                allocated: estimate,
+                freed: estimate,
+                ..Estimates::default()
+            }),
+            ..site(0, number)
+        };
+        let mut retired = Retired::new(1);
+        retired.add(key(1), sampled(10));
+        retired.add(key(1), sampled(10));
+        retired.add(key(2), sampled(10));
+        let mut all = Estimates::default();
+        retired
+            .iter()
+            .filter_map(|site| site.estimates.as_ref())
+            .for_each(|site| all.add(site));
+        assert_eq!(all.samples, 3);
+        assert_eq!(all.allocated.whole(), (32, 3001));
+        assert_eq!(all.freed.bytes_variance, 24_000.0);
     }
 
     #[test]

@@ -30,16 +30,22 @@ pub(super) enum Contestant {
     Nobody,
     Floor,
     Unfreed,
+    /// Empty probes where calls begin, and none where they end.
+    Entries,
+    /// A sample.
+    Sampled,
     /// An earlier `unfreed`.
     Earlier,
     Bpftrace,
 }
 
 /// All, in the order of a round; the second is what others are compared with.
-const CONTESTANTS: [Contestant; 5] = [
+const CONTESTANTS: [Contestant; 7] = [
     Contestant::Nobody,
     Contestant::Floor,
     Contestant::Unfreed,
+    Contestant::Entries,
+    Contestant::Sampled,
     Contestant::Earlier,
     Contestant::Bpftrace,
 ];
@@ -56,6 +62,8 @@ impl Contestant {
             Self::Nobody => "no tracer",
             Self::Floor => "empty probes at the same places (the floor)",
             Self::Unfreed => "`unfreed record`",
+            Self::Entries => "empty probes at `malloc` and `free`, none at the return",
+            Self::Sampled => "`unfreed record --sample 512k`",
             Self::Earlier => "the same of the version before",
             Self::Bpftrace => "bpftrace one-liner (memleak's job)",
         }
@@ -67,6 +75,8 @@ impl Contestant {
             Self::Nobody => return Ok(None),
             Self::Bpftrace => return Tracer::bpftrace(pid, &one_liner(pid)).map(Some),
             Self::Floor => &["--programs", "empty"],
+            Self::Entries => &["--programs", "entries"],
+            Self::Sampled => &["--sample", "512k"],
             Self::Unfreed | Self::Earlier => &[],
         };
         Tracer::unfreed(unfreed, pid, LIFETIME, programs).map(Some)
@@ -162,6 +172,8 @@ mod tests {
             vec![1.0, 2.0, 3.0],
             vec![10.0, 20.0, 30.0],
             vec![15.0, 30.0, 45.0],
+            vec![9.0, 18.0, 27.0],
+            vec![12.0, 24.0, 36.0],
             vec![100.0, 200.0, 300.0],
         ];
         let table = table(&contestants(None), &figures);

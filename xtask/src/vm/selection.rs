@@ -185,6 +185,15 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "missing_privileges_are_named",
         ]),
     ),
+    // Random numbers, division, and a filter of its own in the programs; with a few
+    // call paths.
+    (
+        "sampled",
+        Choice::Only(&[
+            "blocks_of_many_intervals_are_exact",
+            "dropped_samples_take_their_weight_with_them",
+        ]),
+    ),
     // Four starts for 37.
     (
         "semantics",

@@ -37,6 +37,11 @@ pub struct Choice {
     pub functions: Vec<Chosen>,
     /// Whether functions that are not exported have names.
     pub has_symbols: bool,
+    /// Whether no other probed function runs within a call of `malloc` or `new`, and
+    /// whoever looks at a stack within one sees that it is.
+    pub is_last: bool,
+    /// Whether the file is an allocator and nothing else.
+    pub is_alone: bool,
 }
 
 /// Chooses the functions of a file. `names` are such as somebody has declared.
@@ -51,6 +56,7 @@ pub fn functions(
 ) -> Result<Choice> {
     let Found { functions, names } = find(file, is_program, names)?;
     let (is_static, has_symbols) = (functions.is_static, functions.has_symbols);
+    let is_glibc = functions.is_glibc && !imports_allocator(&functions, &names);
     let candidates = functions.found.into_iter().filter_map(|symbol| {
         let known = api::known(symbol.name.as_bytes()).or_else(|| names.get(&symbol.name).copied());
         known.map(|known| Candidate { known, symbol })
@@ -60,6 +66,8 @@ pub fn functions(
     let nothing = Choice {
         functions: Vec::new(),
         has_symbols,
+        is_last: false,
+        is_alone: false,
     };
     if candidates.is_empty() {
         return Ok(nothing);
@@ -79,6 +87,8 @@ pub fn functions(
     let is_allocator = any(Probed::allocates) && any(|probed| probed == Probed::Free);
     Ok(match is_allocator {
         true => Choice {
+            is_last: is_glibc || is_alone(&chosen, is_program),
+            is_alone: is_alone(&chosen, is_program),
             functions: chosen,
             has_symbols,
         },
@@ -108,6 +118,28 @@ fn find(file: &RegularFile, is_program: bool, mut names: HashMap<String, Known>)
     names.extend(named.map(|(name, probed)| (name, Known::named(probed))));
     let functions = elf::functions(file, is_program, |name| is_named(name, &names))?;
     Ok(Found { functions, names })
+}
+
+/// Whether a file takes functions that allocate from others, or may look for them.
+fn imports_allocator(functions: &Functions, names: &HashMap<String, Known>) -> bool {
+    let allocates = |name: &String| {
+        let known = api::known(name.as_bytes()).or_else(|| names.get(name).copied());
+        known.is_none_or(|known| known.probed.allocates())
+    };
+    functions.imported.iter().any(allocates)
+}
+
+/// Whether a library is an allocator that stands in for C's, and nothing else: it has
+/// names that only one such library has, and exports `malloc`.
+fn is_alone(functions: &[Chosen], is_program: bool) -> bool {
+    let is_named = |one: &Chosen| {
+        let name = one.symbol.name.as_str();
+        let known = api::known(name.as_bytes());
+        known.is_some_and(|it| it.family == Family::Named) || name.ends_with(api::JEMALLOC)
+    };
+    let is_exported = |one: &Chosen| one.symbol.is_exported && one.symbol.name == "malloc";
+    let has = |is_it: &dyn Fn(&Chosen) -> bool| functions.iter().any(is_it);
+    !is_program && has(&is_named) && has(&is_exported)
 }
 
 fn is_named(symbol: &[u8], names: &HashMap<String, Known>) -> bool {

@@ -32,6 +32,13 @@ const MAX_FUNCTIONS: usize = 1024;
 /// Machine code read of a function, at most.
 const MAX_CODE: u64 = 16 << 10;
 
+/// Functions by which a file finds others by their names, and glibc's `malloc` by
+/// another name.
+const SEARCHERS: [&[u8]; 3] = [b"dlsym", b"dlvsym", b"__libc_malloc"];
+
+/// A function of malloc(3) that no other C library has.
+const GLIBC: &[u8] = b"malloc_info";
+
 /// A function that a file defines.
 #[derive(Debug)]
 pub struct FunctionSymbol {
@@ -52,6 +59,10 @@ pub struct FunctionSymbol {
 pub struct Functions {
     /// Those that were looked for.
     pub found: Vec<FunctionSymbol>,
+    /// Such names that it takes from other files, and by what it may look for more.
+    pub imported: HashSet<String>,
+    /// Whether it is glibc, or has it in it.
+    pub is_glibc: bool,
     /// Whether the file is a program that is linked statically.
     pub is_static: bool,
     /// Whether functions that are not exported have names.
@@ -86,6 +97,8 @@ pub fn functions(
         .sections(endian, data)
         .context("its section headers cannot be read")?;
     let mut found = Vec::new();
+    let mut imported = HashSet::new();
+    let mut is_glibc = false;
     for kind in [SHT_DYNSYM, SHT_SYMTAB] {
         let Some(section) = sections.iter().find(|s| s.sh_type(endian) == kind) else {
             continue;
@@ -99,7 +112,16 @@ pub fn functions(
         let mut take = |symbol: &Sym64<Endianness>| {
             let mut buffer = [0; MAX_NAME];
             let name = names.at(symbol.st_name(endian), &mut buffer);
-            if name.is_empty() || name.len() == MAX_NAME || !wanted(name) {
+            is_glibc |= name == GLIBC && !symbol.is_undefined(endian);
+            let is_searcher = SEARCHERS.contains(&name);
+            if name.is_empty() || name.len() == MAX_NAME || !(is_searcher || wanted(name)) {
+                return Ok(());
+            }
+            if symbol.is_undefined(endian) {
+                imported.insert(String::from_utf8_lossy(name).into_owned());
+                return Ok(());
+            }
+            if is_searcher || symbol.st_type() != STT_FUNC {
                 return Ok(());
             }
             let address = symbol.st_value(endian);
@@ -126,7 +148,7 @@ pub fn functions(
         };
         let mut result = Ok(());
         symtab::each(file, place(section, endian), |symbol| {
-            if symbol.st_type() != STT_FUNC || symbol.is_undefined(endian) {
+            if symbol.st_type() != STT_FUNC && !symbol.is_undefined(endian) {
                 return ControlFlow::Continue(());
             }
             result = take(symbol);
@@ -141,6 +163,8 @@ pub fn functions(
     let needs_loader = |s: &ProgramHeader64<Endianness>| s.p_type(endian) == PT_INTERP;
     Ok(Functions {
         found,
+        imported,
+        is_glibc,
         has_symbols: sections.iter().any(|s| s.sh_type(endian) == SHT_SYMTAB),
         is_static: is_program && !segments.iter().any(needs_loader),
     })

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
+use tracer_ebpf::call::Function;
 
 pub use self::api::Probed;
 pub use self::declared::Declared;
@@ -41,6 +42,8 @@ pub struct Allocator {
     pub path: String,
     /// Its functions, each place once.
     pub functions: Vec<AllocatorFunction>,
+    /// Whether the file is an allocator and nothing else.
+    pub is_alone: bool,
 }
 
 impl Allocator {
@@ -67,6 +70,8 @@ pub struct AllocatorFunction {
     pub size: u64,
     /// Where to probe it.
     pub placement: Placement,
+    /// Whether no other probed function runs within a call of it.
+    pub is_last: bool,
     /// Whether an exception may be thrown through it.
     pub may_throw: bool,
     /// Where its calls end, for probes there in place of a return probe.
@@ -85,6 +90,13 @@ impl AllocatorFunction {
         }
     }
 
+    /// Whether a return address in the file is one of a call that it made, and it
+    /// allocates.
+    pub fn allocates_at(&self, offset: FileOffset) -> bool {
+        let end = self.start.0.saturating_add(self.size);
+        self.probed.allocates() && self.start < offset && offset.0 <= end
+    }
+
     /// Where its entry is probed.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let function = match self.probed {
@@ -95,6 +107,7 @@ impl AllocatorFunction {
             function,
             offset: self.start.0 + spot.displacement,
             arguments: spot.arguments,
+            is_last: self.is_last,
             is_stepped: spot.step == Step::OutOfLine,
         })
     }
@@ -248,12 +261,14 @@ pub fn in_file(
         });
     }
     let linkage = linkage();
+    let (is_last, is_alone) = (chosen.is_last, chosen.is_alone);
     let functions = chosen.functions.into_iter().map(|one| {
         let start = FileOffset(one.symbol.file_offset);
         AllocatorFunction {
             probed: one.probed,
             size: one.symbol.code.len() as u64,
             placement: place(&one.symbol.code, needs(one.probed)),
+            is_last: is_last && is_plain(one.probed),
             may_throw: one.probed.may_throw(),
             ends: match one.probed {
                 Probed::Call(_) => ends(&file.content, &linkage, start.0),
@@ -267,7 +282,13 @@ pub fn in_file(
         file: Arc::clone(file),
         path: path.to_owned(),
         functions: functions.collect(),
+        is_alone,
     }))
+}
+
+/// Whether allocators make nothing of others for it, as `realloc` of null is `malloc`.
+fn is_plain(probed: Probed) -> bool {
+    matches!(probed, Probed::Call(Function::Malloc | Function::New))
 }
 
 /// What the probes at a function's entry need here.

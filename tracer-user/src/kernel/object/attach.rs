@@ -225,6 +225,9 @@ impl Object {
             moment != Moment::Return || !places.iter().any(may_throw),
             "a return probe on a function that may throw would end the program"
         );
+        if self.programs.leave_out(moment) {
+            return Ok(Vec::new());
+        }
         if let Some(multi) = &mut self.multi {
             let name = self.programs.at(moment);
             return Ok(vec![multi.attach(name, moment, places, file, pid)?]);

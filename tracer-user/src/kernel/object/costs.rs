@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 
 use anyhow::Result;
+use aya::maps::PerCpuValues;
+use aya::util::nr_cpus;
 use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::thread::InFlight;
 
@@ -34,6 +36,31 @@ impl Object {
             before = costs;
         }
         Ok(before)
+    }
+
+    /// Hits that ended before anybody asked whose they were, by kind.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn in_passing(&self) -> Result<[u64; KINDS]> {
+        let mut hits = [0; KINDS];
+        for (kind, sum) in (0..).zip(&mut hits) {
+            *sum = self.in_passing.get(&kind, 0)?.iter().sum();
+        }
+        Ok(hits)
+    }
+
+    /// Forgets those. To be called while nothing counts.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn forget_in_passing(&mut self) -> Result<()> {
+        for kind in 0..self.in_passing.len() {
+            let none = vec![0; nr_cpus().map_err(|(_, error)| error)?];
+            self.in_passing
+                .set(kind, PerCpuValues::try_from(none)?, 0)?;
+        }
+        Ok(())
     }
 
     /// Hits that are pending in threads' records.

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result};
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::limits::MAX_FRAMES;
+use tracer_ebpf::sample::SampledSite;
 use tracer_ebpf::site::{NO_SITE, Site, SiteHead, SiteKey};
 use tracer_ebpf::thread::InFlight;
 
@@ -73,6 +74,9 @@ impl Object {
     /// Fails if the kernel does.
     pub fn free_site(&mut self, index: u32) -> Result<()> {
         self.sites.set(index, EMPTY);
+        if let Some(sampled) = &mut self.sampled {
+            sampled.set(index, SampledSite::EMPTY);
+        }
         self.has_recycled = true;
         self.free_sites
             .push(index, 0)

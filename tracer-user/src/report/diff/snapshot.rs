@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::model::{Frame, Loss, Report, Site};
+use crate::model::sampling::rounded;
+use crate::model::{Frame, Loss, Report, Sampling, Site};
 use crate::report::flamegraph::Amount;
 use crate::report::input::{self, Input};
 use crate::report::{names, pprof, units};
@@ -55,17 +56,18 @@ impl Snapshot {
 
     /// The live memory of a report.
     pub fn of_report(name: &str, report: Report) -> Self {
-        let notes = report.occurred_losses().map(note).collect();
+        let sampled = report.sampling.as_ref().map(sampled);
+        let notes = sampled
+            .into_iter()
+            .chain(report.occurred_losses().map(note))
+            .collect();
         let processes = report.processes;
         let path = |site: Site| Path {
             process: processes
                 .get(site.process)
                 .map(|process| process.name.clone()),
+            live: Amount::live(&site),
             frames: site.frames.into(),
-            live: Amount {
-                bytes: site.live_bytes,
-                count: site.live_count,
-            },
         };
         let sites = report.sites.into_iter();
         let memory = sites.filter(|site| site.kind.is_memory());
@@ -86,14 +88,14 @@ impl Snapshot {
             process: sample.process,
             frames: sample.frames.into(),
             live: Amount {
-                bytes: sample.value,
-                count: sample.count.unwrap_or(0),
+                variance: (sample.error as f64).powi(2),
+                ..Amount::exact(sample.value, sample.count.unwrap_or(0))
             },
         };
         let lost = profile
             .comments
             .iter()
-            .filter(|comment| comment.starts_with("lost events"));
+            .filter(|comment| NOTES.iter().any(|note| comment.starts_with(note)));
         Self {
             name: name.into(),
             notes: lost
@@ -120,6 +122,18 @@ impl Snapshot {
         let first = names.next();
         names.any(|name| Some(name) != first)
     }
+}
+
+/// Comments of profiles that a reader must know.
+const NOTES: [&str; 2] = ["lost events", pprof::SAMPLED];
+
+fn sampled(sampling: &Sampling) -> String {
+    format!(
+        "estimates from {} (--sample {}): ± {} in all, a standard error",
+        units::counted(sampling.errors.samples, "sampled block"),
+        sampling.interval,
+        units::bytes(rounded(sampling.errors.live_bytes))
+    )
 }
 
 fn note(loss: &Loss) -> String {

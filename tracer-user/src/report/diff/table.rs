@@ -1,6 +1,7 @@
 //! The table of the most grown and the most shrunk call paths.
 
 use super::{Change, Diff, Snapshot};
+use crate::model::sampling::rounded;
 use crate::report::text::{Cell, Layout, PLAIN, Row, Stack, Table};
 use crate::report::{names, units};
 
@@ -119,6 +120,13 @@ fn row<'a>(diff: &Diff, path: &'a Change, number: usize) -> Row<'a> {
             units::grouped(after.bytes)
         ),
     ];
+    if path.error() > 0.0 {
+        let error = units::bytes(rounded(path.error().ceil()));
+        notes.push(format!("± {error} (standard error)"));
+    }
+    if path.is_chance() {
+        notes.push("may be chance".into());
+    }
     if before.bytes == 0 {
         notes.push("new".into());
     } else if after.bytes == 0 {

@@ -303,7 +303,7 @@ mod tests {
                 .map(|depth| sample::library(&format!("f{number}_{depth}"), 1))
                 .collect();
             let bytes = if number == 57 { 5 } else { 1 };
-            let live = Amount { bytes, count: 1 };
+            let live = Amount::exact(bytes, 1);
             tree.add(&[], &frames, Amount::default(), live);
         }
         for limit in [1, 11, 12, 500] {

@@ -3,24 +3,53 @@
 use std::collections::HashMap;
 
 use crate::model::name::{Name, Names};
-use crate::model::{Frame, Origin};
-use crate::report::names;
+use crate::model::sampling::rounded;
+use crate::model::{Frame, Origin, Site};
+use crate::report::{names, units};
 
 /// Live memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Amount {
     /// Bytes (or what a foreign profile counts).
     pub bytes: u64,
     /// Blocks.
     pub count: u64,
+    /// The variance of the bytes, if they are an estimate.
+    pub variance: f64,
 }
 
 impl Amount {
+    /// What is exact.
+    pub fn exact(bytes: u64, count: u64) -> Self {
+        Self {
+            bytes,
+            count,
+            variance: 0.0,
+        }
+    }
+
+    /// What is live of a site.
+    pub fn live(site: &Site) -> Self {
+        Self {
+            variance: site.errors.map_or(0.0, |errors| errors.live_bytes.powi(2)),
+            ..Self::exact(site.live_bytes, site.live_count)
+        }
+    }
+
+    /// ` ± 1.02 MiB`, the standard error; nothing if it is exact.
+    pub fn error(self) -> String {
+        match self.variance > 0.0 {
+            true => format!(" ± {}", units::bytes(rounded(self.variance.sqrt().ceil()))),
+            false => String::new(),
+        }
+    }
+
     /// The sum; saturates.
     pub fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
             count: self.count.saturating_add(other.count),
+            variance: self.variance + other.variance,
         }
     }
 }
@@ -231,7 +260,7 @@ mod tests {
         let main = sample::program("main", "main.cpp", 90, 1);
         let later = sample::program("main", "main.cpp", 95, 2);
         let leaf = |name| sample::program(name, "a.cpp", 1, 3);
-        let amount = |bytes| Amount { bytes, count: 1 };
+        let amount = |bytes| Amount::exact(bytes, 1);
         let mut tree = Tree::default();
         tree.add(&[], &[main, leaf("a")], amount(5), amount(7));
         tree.add(&[], &[later, leaf("b")], amount(9), amount(2));
@@ -260,7 +289,7 @@ mod tests {
         let mut add = |origin, inlined, bytes| {
             let mut frame = sample::java("com.acme.Cart.add", "Cart.java", 7, origin);
             frame.inlined = inlined;
-            tree.add(&[], &[frame], Amount::default(), Amount { bytes, count: 1 });
+            tree.add(&[], &[frame], Amount::default(), Amount::exact(bytes, 1));
         };
         add(Origin::Interpreted, false, 10);
         add(Origin::C1, false, 20);
@@ -280,7 +309,7 @@ mod tests {
     #[test]
     fn the_same_name_in_another_module_is_another_frame() {
         let mut tree = Tree::default();
-        let one = Amount { bytes: 1, count: 1 };
+        let one = Amount::exact(1, 1);
         tree.add(&[], &[sample::program("init", "a.cpp", 1, 1)], one, one);
         tree.add(&[], &[sample::library("init", 2)], one, one);
         assert_eq!(tree.children(0).len(), 2);

@@ -89,6 +89,9 @@ pub struct Label {
     /// The number, if `str` is 0.
     #[prost(int64, tag = "3")]
     pub num: i64,
+    /// Its unit, a string, or 0.
+    #[prost(int64, tag = "4")]
+    pub num_unit: i64,
 }
 
 /// A mapped file.

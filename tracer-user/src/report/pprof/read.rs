@@ -46,6 +46,8 @@ pub struct Sample {
     pub value: u64,
     /// How many blocks, if the profile counts them.
     pub count: Option<u64>,
+    /// The standard error of the value, if a label has it.
+    pub error: u64,
 }
 
 /// Reads a profile, compressed or not.
@@ -183,6 +185,7 @@ impl<'a> Reader<'a> {
             frames,
             value: value(self.value)?,
             count: self.count.map(value).transpose()?,
+            error: self.error(sample),
         })
     }
 
@@ -266,6 +269,15 @@ impl<'a> Reader<'a> {
         let is_process = |label: &&proto::Label| self.string(label.key) == super::PROCESS;
         let name = self.string(sample.label.iter().find(is_process)?.str);
         Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// The standard error of a sample's value; 0 if there is none.
+    fn error(&self, sample: &proto::Sample) -> u64 {
+        let kind = self.profile.sample_type.get(self.value);
+        let key = super::error_label(&kind.map_or_else(String::new, |it| self.string(it.r#type)));
+        let is_error = |label: &&proto::Label| self.string(label.key) == key;
+        let label = sample.label.iter().find(is_error);
+        label.map_or(0, |label| u64::try_from(label.num).unwrap_or(0))
     }
 
     fn sample_type(&self, name: &str) -> Option<usize> {

@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
 use prost::Message;
 
+use super::SAMPLED;
 use super::proto::{Function, Label, Line, Location, Mapping, Profile, Sample, ValueType};
 use crate::model::name::Name;
-use crate::model::{Frame, MemoryKind, Origin, Report, Site};
+use crate::model::sampling::rounded;
+use crate::model::{Errors, Frame, MemoryKind, Origin, Report, Site};
 use crate::report::{java, names, units};
 
 /// Sample types and units, in the order of Go's heap profiles.
@@ -119,7 +121,8 @@ impl<'a, W: Write> Writer<'a, W> {
             sample_type,
             default_sample_type: self.string(super::INUSE_SPACE)?,
             period_type: Some(self.value_type("space", "bytes")?),
-            period: 1,
+            // As Go's heap profiles have it: bytes from sample to sample.
+            period: self.report.sampling.map_or(1, |it| int(it.interval)),
             ..Profile::default()
         })
     }
@@ -204,6 +207,34 @@ impl<'a, W: Write> Writer<'a, W> {
             labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);
             labels.push(self.number_label(super::THREAD_ID, thread.id)?);
         }
+        if let Some(errors) = &site.errors {
+            labels.extend(self.error_labels(errors)?);
+        }
+        Ok(labels)
+    }
+
+    /// The standard errors of a sample's values, and how many blocks they are made of.
+    fn error_labels(&mut self, errors: &Errors) -> io::Result<Vec<Label>> {
+        let errors = [
+            (SAMPLE_TYPES[0], errors.allocated_count),
+            (SAMPLE_TYPES[1], errors.allocated_bytes),
+            (SAMPLE_TYPES[2], errors.live_count),
+            (SAMPLE_TYPES[3], errors.live_bytes),
+            (("sampled", "count"), errors.samples as f64),
+        ];
+        let mut labels = Vec::new();
+        for ((name, unit), error) in errors {
+            let key = match name {
+                "sampled" => name.to_owned(),
+                value => super::error_label(value),
+            };
+            labels.push(Label {
+                key: self.string(&key)?,
+                str: 0,
+                num: int(rounded(error.ceil())),
+                num_unit: self.string(unit)?,
+            });
+        }
         Ok(labels)
     }
 
@@ -212,6 +243,7 @@ impl<'a, W: Write> Writer<'a, W> {
             key: self.string(key)?,
             str: self.string(text)?,
             num: 0,
+            num_unit: 0,
         })
     }
 
@@ -220,6 +252,7 @@ impl<'a, W: Write> Writer<'a, W> {
             key: self.string(key)?,
             str: 0,
             num: number.into(),
+            num_unit: 0,
         })
     }
 
@@ -362,6 +395,15 @@ fn comments(report: &Report) -> Vec<String> {
         names::clean(&report.version),
         names::clean(&report.settings.command)
     )];
+    if let Some(sampling) = &report.sampling {
+        comments.push(format!(
+            "{SAMPLED}: values of heap samples are estimates from {} of which each was chosen with probability 1 - e^(-bytes/{}); *_standard_error labels have their standard errors; {} live in all, with a standard error of {}",
+            units::counted(sampling.errors.samples, "block"),
+            sampling.interval,
+            units::bytes(report.totals.live_bytes),
+            units::bytes(rounded(sampling.errors.live_bytes))
+        ));
+    }
     for loss in report.occurred_losses() {
         comments.push(format!(
             "lost events: {} × {}: {}",

@@ -2,6 +2,7 @@
 
 use super::layout::{Layout, PLAIN};
 use crate::model::balance::{Balance, CgroupBalance, GrownMapping, PartName, change};
+use crate::model::sampling::rounded;
 use crate::model::{MemoryKind, Report, Site};
 use crate::report::{names, units};
 
@@ -79,7 +80,8 @@ fn one(text: &mut String, report: &Report, balance: &Balance, layout: &Layout) {
         }
     }
     for (style, line) in [
-        (PLAIN, older(balance)),
+        (PLAIN, older(report, balance)),
+        (layout.faint, sampled(report, balance)),
         (layout.strong, retention(report, balance)),
         (layout.warning, grown(report, balance)),
         (layout.faint, problem(balance)),
@@ -120,7 +122,7 @@ fn rows(balance: &Balance) -> Vec<(&'static str, i64)> {
 }
 
 /// That most of what is in memory is older than the run, and what to do about it.
-fn older(balance: &Balance) -> Option<String> {
+fn older(report: &Report, balance: &Balance) -> Option<String> {
     let end = balance.resident_end;
     // Blocks of this run may lie in pages from before.
     let older = change(0, balance.older).saturating_add(balance.part(PartName::Reused));
@@ -133,12 +135,24 @@ fn older(balance: &Balance) -> Option<String> {
             growth => format!(" ({} during it)", signed(growth)),
         };
         format!(
-            "Of {} resident, the blocks of this run explain {}; {} is older than the run{growth}: start the program with `unfreed run`, or trace longer, to see who allocates it.",
+            "Of {} resident, the blocks of this run explain {}{}; {} is older than the run{growth}: start the program with `unfreed run`, or trace longer, to see who allocates it.",
             units::bytes(end),
+            if report.is_sampled() { "about " } else { "" },
             units::bytes(balance.live_resident),
             units::bytes(older),
         )
     })
+}
+
+/// That the part of the live blocks, and so the rest of the allocators' memory, is an
+/// estimate.
+fn sampled(report: &Report, balance: &Balance) -> Option<String> {
+    let is_told = balance.growth.unsigned_abs() >= NOTHING && !balance.parts.is_empty();
+    let sampling = report.sampling.filter(|_| is_told)?;
+    Some(format!(
+        "Live blocks are estimated by a sample (± {}), and so is what allocators keep beside them.",
+        units::bytes(rounded(sampling.errors.live_bytes))
+    ))
 }
 
 /// That an allocator keeps what was freed, if that is certain: all blocks were seen,
@@ -154,7 +168,8 @@ fn retention(report: &Report, balance: &Balance) -> Option<String> {
     let with_headers = |bytes: u64, count: u64| bytes.saturating_add(count.saturating_mul(HEADER));
     let freed = with_headers(sum(|site| site.freed_bytes), sum(|site| site.freed_count));
     let free = kept.saturating_sub(with_headers(0, sum(|site| site.live_count)));
-    let is_known = report.lost_events() == 0 && report.settings.min_size == 0;
+    let is_known =
+        report.lost_events() == 0 && report.settings.min_size == 0 && !report.is_sampled();
     let is_it = is_known && free >= MUCH && free > growth / 2 && freed >= free;
     is_it.then(|| {
         let (allocator, remedy) = remedy(report, balance.process);

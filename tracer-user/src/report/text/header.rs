@@ -1,7 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::{balance, window};
+use super::{balance, chance, window};
 use crate::model::{Process, ProcessEnd, Report};
 use crate::report::{names, units};
 
@@ -14,7 +14,8 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     balance::render(text, report, layout);
     let window = window::line(report);
     let lines = [live(report), allocated(report), freed(report)];
-    for line in lines.into_iter().chain(window) {
+    let sampled = chance::line(report);
+    for line in lines.into_iter().chain(window).chain(sampled) {
         layout.prose(text, PLAIN, 0, &line);
     }
     text.push('\n');
@@ -65,10 +66,13 @@ fn live(report: &Report) -> String {
     let totals = &report.totals;
     let about = marks(report).about;
     let sites = report.memory().filter(|site| site.live_count > 0).count() as u64;
+    let errors = report.sampling.map(|sampling| sampling.errors);
     let mut line = format!(
-        "Live: {about}{} in {about}{} ({about}{} bytes) from {}",
+        "Live: {about}{}{} in {about}{}{} ({about}{} bytes) from {}",
         units::bytes(report.held_bytes()),
+        chance::bytes(errors.map(|it| it.live_bytes)),
         units::counted(totals.live_count, "block"),
+        chance::count(errors.map(|it| it.live_count)),
         units::grouped(report.held_bytes()),
         units::counted(sites, "call path"),
     );
@@ -104,10 +108,13 @@ fn live(report: &Report) -> String {
 fn allocated(report: &Report) -> String {
     let totals = &report.totals;
     let at_least = marks(report).at_least;
+    let errors = report.sampling.map(|sampling| sampling.errors);
     format!(
-        "Allocated: {at_least}{} in {at_least}{}; {at_least}{}/s, {at_least}{} blocks/s",
+        "Allocated: {at_least}{}{} in {at_least}{}{}; {at_least}{}/s, {at_least}{} blocks/s",
         units::bytes(totals.allocated_bytes),
+        chance::bytes(errors.map(|it| it.allocated_bytes)),
         units::counted(totals.allocated_count, "block"),
+        chance::count(errors.map(|it| it.allocated_count)),
         units::bytes_per_second(rate(totals.allocated_bytes, report.duration)),
         units::per_second(rate(totals.allocated_count, report.duration)),
     )
@@ -116,10 +123,13 @@ fn allocated(report: &Report) -> String {
 fn freed(report: &Report) -> String {
     let totals = &report.totals;
     let Marks { at_least, about } = marks(report);
+    let errors = report.sampling.map(|sampling| sampling.errors);
     let mut line = format!(
-        "Freed: {at_least}{} in {at_least}{}, {about}{} of the blocks",
+        "Freed: {at_least}{}{} in {at_least}{}{}, {about}{} of the blocks",
         units::bytes(totals.freed_bytes),
+        chance::bytes(errors.map(|it| it.freed_bytes)),
         units::counted(totals.freed_count, "block"),
+        chance::count(errors.map(|it| it.freed_count)),
         units::percent(totals.freed_count, totals.allocated_count),
     );
     if totals.untraced_frees > 0 {
@@ -147,9 +157,10 @@ fn freed(report: &Report) -> String {
     line
 }
 
-/// The totals are inexact when anything was lost.
+/// The totals are inexact when anything was lost, or if they are estimates.
 fn marks(report: &Report) -> Marks {
     Marks::new(report.lost_events() > 0 || report.memory().any(|site| site.lower_bound))
+        .or_estimates(report.is_sampled())
 }
 
 /// `amount` a second; 0 for a run without duration.

@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::model::Site;
+
 /// Columns when the width is not known.
 const DEFAULT_WIDTH: usize = 100;
 /// Text is cut rather than laid out below this width.
@@ -107,6 +109,22 @@ impl Marks {
                 at_least: "",
                 about: "",
             }
+        }
+    }
+
+    /// Marks for a site's numbers.
+    pub fn of(site: &Site) -> Self {
+        Self::new(site.lower_bound).or_estimates(site.is_estimate())
+    }
+
+    /// The same, or marks for estimates.
+    pub fn or_estimates(self, are_estimates: bool) -> Self {
+        match are_estimates && self.about.is_empty() {
+            true => Self {
+                at_least: "~",
+                about: "~",
+            },
+            false => self,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::layout::{Layout, Marks, PLAIN};
 use super::mapping;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use super::{balance, window};
+use super::{balance, chance, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::{names, pool, units};
@@ -46,7 +46,9 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
             rest.iter()
                 .fold(0_u64, |sum, site| sum.saturating_add(value(site)))
         };
-        let about = Marks::new(rest.iter().any(|site| site.lower_bound)).about;
+        let about = Marks::new(rest.iter().any(|site| site.lower_bound))
+            .or_estimates(rest.iter().any(|site| site.errors.is_some()))
+            .about;
         lines.push(format!(
             "{}: {about}{} in {about}{} live.",
             units::counted(rest.len() as u64, "more call path"),
@@ -57,8 +59,12 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
     let idle = report.memory().count() - live.len();
     if idle > 0 {
         let verb = if idle == 1 { "holds" } else { "hold" };
+        let what = match report.is_sampled() {
+            true => "no sampled block that is live",
+            false => "nothing live",
+        };
         lines.push(format!(
-            "{} {verb} nothing live.",
+            "{} {verb} {what}.",
             units::counted(idle as u64, "call path")
         ));
     }
@@ -68,6 +74,14 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
 /// What to say when no block is live: with losses, or with `--older-than`, it
 /// is less than that nothing leaks; nor does it mean much if memory grew.
 pub fn nothing_live(report: &Report) -> String {
+    let said = nothing_seen(report);
+    match chance::nothing_live(report) {
+        None => said,
+        Some(chance) => format!("{said} {chance}"),
+    }
+}
+
+fn nothing_seen(report: &Report) -> String {
     match balance::growth_note(report) {
         None => nothing_seen_live(report),
         Some(note) if is_whole_truth(report) => {
@@ -80,7 +94,10 @@ pub fn nothing_live(report: &Report) -> String {
 /// Whether no block was left out by choice or by a loss.
 fn is_whole_truth(report: &Report) -> bool {
     let settings = &report.settings;
-    report.lost_events() == 0 && settings.survived == 0 && settings.older_than <= 0.0
+    report.lost_events() == 0
+        && settings.survived == 0
+        && settings.older_than <= 0.0
+        && !report.is_sampled()
 }
 
 fn nothing_seen_live(report: &Report) -> String {
@@ -132,7 +149,7 @@ fn row<'a>(report: &'a Report, site: &'a Site, number: usize) -> Row<'a> {
 }
 
 fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
-    let Marks { at_least, about } = Marks::new(site.lower_bound);
+    let Marks { at_least, about } = Marks::of(site);
     let oldest = site.oldest_age.map_or_else(
         || "–".into(),
         |age| format!("{about}{}", units::seconds(age)),
@@ -143,7 +160,11 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
         Cell::new("#", format!("{number:>2}")),
         Cell::new(
             "LIVE",
-            format!("{about}{}", units::bytes(site.held_bytes())),
+            format!(
+                "{about}{}{}",
+                units::bytes(site.held_bytes()),
+                chance::share(site)
+            ),
         ),
         Cell::new(
             "BLOCKS",
@@ -180,10 +201,14 @@ pub(super) fn last_allocation(report: &Report, site: &Site) -> String {
 }
 
 fn notes(report: &Report, site: &Site) -> Vec<String> {
-    let Marks { at_least, about } = Marks::new(site.lower_bound);
+    let Marks { at_least, about } = Marks::of(site);
     let mut notes = vec![
         match site.resident_bytes {
-            None => format!("{about}{} bytes live", units::grouped(site.live_bytes)),
+            None => format!(
+                "{about}{}{} bytes live",
+                units::grouped(site.live_bytes),
+                chance::count(site.errors.map(|it| it.live_bytes))
+            ),
             Some(resident) => format!(
                 "{} bytes in memory of {about}{} mapped",
                 units::grouped(resident),
@@ -191,12 +216,15 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             ),
         },
         format!(
-            "allocated {at_least}{} ({at_least}{} bytes)",
+            "allocated {at_least}{}{} ({at_least}{}{} bytes)",
             units::grouped(site.allocated_count),
-            units::grouped(site.allocated_bytes)
+            chance::count(site.errors.map(|it| it.allocated_count)),
+            units::grouped(site.allocated_bytes),
+            chance::count(site.errors.map(|it| it.allocated_bytes))
         ),
         freed(site, at_least),
     ];
+    notes.extend(chance::notes(site));
     if let Some(count) = site.oldest_survived {
         let collections = units::counted(count.into(), "garbage collection");
         notes.push(format!("the oldest survived {collections}"));
@@ -245,14 +273,20 @@ fn freed(site: &Site, at_least: &str) -> String {
         Some(LifetimeBucket {
             below: Some(limit), ..
         }) => {
-            format!(", all within {}", units::seconds(*limit))
+            let whose = match site.errors {
+                None => "all",
+                Some(_) => "all that were sampled",
+            };
+            format!(", {whose} within {}", units::seconds(*limit))
         }
         _ => String::new(),
     };
     format!(
-        "freed {at_least}{} ({at_least}{} bytes){within}",
+        "freed {at_least}{}{} ({at_least}{}{} bytes){within}",
         units::grouped(site.freed_count),
-        units::grouped(site.freed_bytes)
+        chance::count(site.errors.map(|it| it.freed_count)),
+        units::grouped(site.freed_bytes),
+        chance::count(site.errors.map(|it| it.freed_bytes))
     )
 }
 

@@ -15,8 +15,12 @@ pub fn line(report: &Report) -> Option<String> {
         (0, 0) => String::new(),
         (start, end) => format!("; resident set {}", balance::signed(change(start, end))),
     };
+    let estimated = match report.is_sampled() {
+        true => " (estimates)",
+        false => "",
+    };
     Some(format!(
-        "The last {}: {}; allocated {} in {}, freed {} in {}{resident}",
+        "The last {}{estimated}: {}; allocated {} in {}, freed {} in {}{resident}",
         units::seconds(window.ended - window.began),
         grown(sums),
         units::bytes(sums.allocated_bytes),

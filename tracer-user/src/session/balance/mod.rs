@@ -200,6 +200,7 @@ impl Session {
             java_heap: image.java_heap.clone(),
             java_code,
             blocks,
+            sampling: self.engine.object.sampling,
             is_forked: before.is_none() && image.parent != 0,
         }
     }

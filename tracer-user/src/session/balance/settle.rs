@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use tracer_ebpf::sample::Sampling;
+
 use super::look::Look;
 use crate::model::balance::{Balance, GrownMapping, Kinds, Part, PartName, change};
+use crate::model::sampling::rounded;
 use crate::process::account::Account;
 use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::pagemap::PAGE;
 use crate::process::resident::{PageSet, Residents};
+use crate::targets::estimate::Estimate;
 
 /// All addresses.
 const EVERYWHERE: Range<u64> = 0..u64::MAX;
@@ -35,6 +39,8 @@ pub struct Facts<'a> {
     pub java_code: Vec<Range<u64>>,
     /// Live blocks of this run, address and bytes, in order.
     pub blocks: Vec<(u64, u64)>,
+    /// How they were chosen, if they are a sample.
+    pub sampling: Sampling,
     /// Whether it was forked during the run, and has its parent's pages.
     pub is_forked: bool,
 }
@@ -261,6 +267,8 @@ impl Books<'_> {
                 }
                 () if in_order(&facts.mapped, region) => PartName::Mappings,
                 () if self.is_older(region) => PartName::OlderMappings,
+                // An allocator's, none of whose blocks was chosen.
+                () if facts.sampling.is_on() => PartName::KeptByAllocators,
                 () => PartName::UnseenMappings,
             },
         }
@@ -285,23 +293,38 @@ impl Books<'_> {
     }
 
     /// Bytes of live blocks that begin in a region: in pages that are new in memory,
-    /// and in those that were there before.
+    /// and in those that were there before. Of a sample, what it stands for.
     fn live_in(&self, region: &Range<u64>) -> (u64, u64) {
         let blocks = &self.facts.blocks;
         let first = blocks.partition_point(|(address, _)| *address < region.start);
         let end = blocks.partition_point(|(address, _)| *address < region.end);
         let blocks = blocks.get(first..end).unwrap_or_default();
         let mut live = (0, 0);
+        let mut estimate = (0.0, 0.0);
+        let sampling = &self.facts.sampling;
         for (address, size) in blocks {
             // It may go on in the next region, which is the allocator's too.
-            let end = address.saturating_add(*size);
-            add_live(
-                &mut live,
-                *address..end,
-                &self.before.present,
-                &self.after.present,
-            );
+            let block = *address..address.saturating_add(*size);
+            let own = self.parts_of(block);
+            live = (live.0 + own.0, live.1 + own.1);
+            if sampling.is_on() {
+                let weight = Estimate::of_block(*size, sampling).count;
+                estimate.0 += own.0 as f64 * weight;
+                estimate.1 += own.1 as f64 * weight;
+            }
         }
+        match sampling.is_on() {
+            true => (rounded(estimate.0), rounded(estimate.1)),
+            false => live,
+        }
+    }
+
+    /// Bytes of a block in pages that are new in memory, and in those that were there
+    /// before.
+    fn parts_of(&self, block: Range<u64>) -> (u64, u64) {
+        let mut live = (0, 0);
+        let (before, after) = (&self.before.present, &self.after.present);
+        add_live(&mut live, block, before, after);
         live
     }
 }

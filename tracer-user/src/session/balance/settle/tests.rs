@@ -57,6 +57,7 @@ fn facts<'a>(before: Option<&'a Look>, after: &'a Look) -> Facts<'a> {
         java_heap: None,
         java_code: Vec::new(),
         blocks: Vec::new(),
+        sampling: Sampling::OFF,
         is_forked: false,
     }
 }

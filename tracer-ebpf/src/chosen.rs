@@ -1,0 +1,178 @@
+//! Sampling (`--sample`): the choice, the filter that frees go through, and the sums of
+//! what chosen blocks stand for.
+//!
+//! All of it hangs on a setting that the verifier knows: where every allocation counts,
+//! it takes this out of the programs.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use tracer_ebpf::call::Function;
+use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::sample::{self, Sampling, Weight, Weighted, filter_slot};
+use tracer_ebpf::site::{Site, SiteKind};
+use tracer_ebpf::volatile::opaque;
+
+use crate::maps::{self, FILTER, SAMPLED};
+
+/// Whether allocations are sampled.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    sampling().is_on()
+}
+
+#[inline(always)]
+fn sampling() -> Sampling {
+    Sampling {
+        interval: maps::setting!(sampling.interval),
+        scale: maps::setting!(sampling.scale),
+        certain: maps::setting!(sampling.certain),
+    }
+}
+
+/// Whether a call is chosen that was just entered and asks for `size` bytes. All are
+/// without sampling, and so are those that change mappings.
+#[inline(always)]
+pub(crate) fn is_chosen(function: Function, size: u64) -> bool {
+    if !is_on()
+        || matches!(
+            function,
+            Function::Mmap | Function::Munmap | Function::Mremap
+        )
+    {
+        return true;
+    }
+    // SAFETY: the helper has no preconditions.
+    let random = unsafe { bpf_get_prandom_u32() };
+    sampling().chooses(size, random, |ratio| chosen_probability(ratio))
+}
+
+/// Verified once, on its own: it has 512 ways through it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn chosen_probability(ratio: u64) -> u64 {
+    sample::probability(ratio)
+}
+
+/// Whether a block at this address may be in the live map. Without sampling any may.
+#[inline(always)]
+pub(crate) fn may_be_live(address: u64) -> bool {
+    if !is_on() {
+        return true;
+    }
+    match FILTER.get_ptr(filter_slot(address)) {
+        // SAFETY: a live map value, which others write meanwhile.
+        Some(count) => unsafe { count.read_volatile() != 0 },
+        None => true,
+    }
+}
+
+/// An address is about to be entered into the live map.
+#[inline(always)]
+pub(crate) fn note_live(address: u64) {
+    if is_on() {
+        add_to_filter(address, 1);
+    }
+}
+
+/// An address has left the live map, or was not entered into it.
+#[inline(always)]
+pub(crate) fn note_gone(address: u64) {
+    if is_on() {
+        add_to_filter(address, u64::MAX);
+    }
+}
+
+#[inline(always)]
+fn add_to_filter(address: u64, amount: u64) {
+    if let Some(count) = FILTER.get_ptr_mut(filter_slot(address)) {
+        // SAFETY: a live map value.
+        unsafe { maps::add(count, amount) };
+    }
+}
+
+/// How many events, and bytes, a lost allocation of `size` bytes stands for. What
+/// tells of it has passed the choice.
+#[inline(always)]
+pub(crate) fn lost(size: u64) -> (u64, u64) {
+    if !is_on() {
+        return (1, size);
+    }
+    let weight = weigh(size);
+    ((weight.count + (1 << 15)) >> 16, weight.bytes >> 8)
+}
+
+/// A chosen block of a site was allocated.
+#[inline(always)]
+pub(crate) fn allocated(index: u32, size: u64) {
+    if is_on()
+        && let Some(site) = SAMPLED.get_ptr_mut(index)
+    {
+        // SAFETY: fields of a live map value.
+        unsafe { add(&raw mut (*site).allocated, &weigh(size)) };
+    }
+}
+
+/// A block of a site was freed, after a time of this bucket. Only blocks of memory are
+/// chosen.
+///
+/// # Safety
+/// `of` is a live map value, the site.
+#[inline(always)]
+pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize) {
+    // SAFETY: the caller's site.
+    if is_on()
+        && unsafe { (*of).is(SiteKind::Memory) }
+        && let Some(site) = SAMPLED.get_ptr_mut(index)
+    {
+        let weight = weigh(size);
+        let bucket = opaque(bucket);
+        // SAFETY: fields of a live map value.
+        unsafe {
+            add(&raw mut (*site).freed, &weight);
+            if bucket < LIFETIME_BUCKETS {
+                let lifetimes = (&raw mut (*site).lifetimes).cast::<u64>();
+                maps::add(lifetimes.add(bucket), weight.count);
+            }
+        }
+    }
+}
+
+/// A block of a site was allocated, and cannot be followed.
+///
+/// # Safety
+/// See [`freed`].
+#[inline(always)]
+pub(crate) unsafe fn untracked(of: *const Site, index: u32, size: u64) {
+    // SAFETY: the caller's site.
+    if is_on()
+        && unsafe { (*of).is(SiteKind::Memory) }
+        && let Some(site) = SAMPLED.get_ptr_mut(index)
+    {
+        // SAFETY: fields of a live map value.
+        unsafe { add(&raw mut (*site).untracked, &weigh(size)) };
+    }
+}
+
+/// What a chosen block stands for.
+#[inline(always)]
+fn weigh(size: u64) -> Weight {
+    let sampling = sampling();
+    sampling.weight_by(size, chosen_probability(sampling.ratio(size)))
+}
+
+/// Adds a weight to sums.
+///
+/// # Safety
+/// `sums` points into a live map value.
+#[inline(always)]
+unsafe fn add(sums: *mut Weighted, weight: &Weight) {
+    let sums = sums.cast::<u64>();
+    let [count, bytes, low, high, variance] = weight.words();
+    // SAFETY: the caller's value has these words.
+    unsafe {
+        maps::add(sums, count);
+        maps::add(sums.add(1), bytes);
+        maps::add(sums.add(2), low);
+        maps::add(sums.add(3), high);
+        maps::add(sums.add(4), variance);
+    }
+}
