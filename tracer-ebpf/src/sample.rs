@@ -321,7 +321,9 @@ mod tests {
             for size in sizes(interval) {
                 let p = sampling.probability(size);
                 assert!(p <= sampling.ratio(size).max(1), "{size} of {interval}");
-                let chosen = |random: u64| sampling.chooses(size, random as u32, probability);
+                let chosen = |random: u64| {
+                    sampling.chooses(size, u32::try_from(random).unwrap(), probability)
+                };
                 assert!(chosen(p - 1), "{size} of {interval}");
                 assert!(p == ONE || !chosen(p), "{size} of {interval}");
             }
