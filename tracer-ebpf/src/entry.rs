@@ -8,7 +8,7 @@ use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::SiteKind;
-use tracer_ebpf::thread::Thread;
+use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
@@ -162,33 +162,53 @@ fn product(count: u64, size: u64) -> u64 {
 
 /// A probed function other than `free` was entered, where the kernel has cookies:
 /// what `cookie` says.
+#[inline(always)]
+pub(crate) fn by_cookie(context: &ProbeContext, cookie: u64) {
+    let Some(function) = Arguments::function(cookie) else {
+        return;
+    };
+    if maps::sessions_tell() && !function.may_throw() {
+        return;
+    }
+    follow::<false>(context, cookie, function);
+}
+
+/// The same of a session link. Whether its return is to be told.
+#[inline(always)]
+pub(crate) fn in_session(context: &ProbeContext, cookie: u64) -> bool {
+    match Arguments::function(cookie) {
+        Some(function) if maps::sessions_tell() => follow::<true>(context, cookie, function),
+        _ => false,
+    }
+}
+
+/// Follows a call to its end, if it is one that counts, and says so.
 ///
 /// A call that is not chosen leaves nothing behind if it is `last`: no other probed
 /// function runs within it. The others are noted, so that what runs within them has
 /// no choice of its own. (If a chosen call was left by `longjmp`, and one that is not
 /// chosen then returns to the same place, that result counts as the chosen one's.)
 #[inline(always)]
-pub(crate) fn by_cookie(context: &ProbeContext, cookie: u64) {
-    let Some(function) = Arguments::function(cookie) else {
-        return;
-    };
+fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function: Function) -> bool {
     let arguments = Arguments::of_cookie(cookie);
     let Some(is_chosen) = is_chosen(context, function, arguments) else {
-        return;
+        return false;
     };
     if !is_chosen && Arguments::is_last(cookie) {
-        return;
+        return false;
     }
     let Some(thread) = inflight::thread() else {
-        return;
+        return false;
     };
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
-        if enter(context, thread, function, arguments) && is_chosen {
+        let entered = enter::<IN_SESSION>(context, thread, function, arguments, is_chosen);
+        if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
         cost::done(thread);
+        !matches!(entered, Entered::LeftOut)
     }
 }
 
@@ -205,7 +225,8 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        if enter(context, thread, function, Arguments::AT_ENTRY) && is_chosen {
+        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, is_chosen);
+        if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
         cost::done(thread);
@@ -235,28 +256,47 @@ pub(crate) fn last(context: &ProbeContext) {
     }
 }
 
-/// What a function was called for. Whether the site of the call is to be found
-/// ([`find_site`]).
+/// What becomes of a call that was entered.
+enum Entered {
+    /// Nothing: nobody needs to know when it returns.
+    LeftOut,
+    /// It is in flight.
+    Followed,
+    /// It is in flight, and its site is to be found ([`find_site`]).
+    AtSite,
+}
+
+/// What a function was called for.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-unsafe fn enter(
+unsafe fn enter<const IN_SESSION: bool>(
     context: &ProbeContext,
     thread: *mut Thread,
     function: Function,
     arguments: Arguments,
-) -> bool {
+    is_chosen: bool,
+) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
-        return false;
+        return Entered::LeftOut;
     };
     // SAFETY: the context's registers and the caller's record.
     unsafe {
         let slot = slot(context, arguments);
         if !inflight::is_outermost(thread, function, slot) {
-            return false;
+            return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
+        let is_large = request.size >= maps::setting!(min_size);
+        let has_site = is_chosen && is_large && request.allocates;
+        if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
+            let back = user_word(slot).unwrap_or(0);
+            if back != 0 {
+                (*thread).unheard = Unheard { slot, back };
+                return Entered::LeftOut;
+            }
+        }
         let call = &mut (*thread).call;
         let is_left_alone = function.may_throw() || maps::returns_are_left_alone();
         let back = if is_left_alone {
@@ -274,8 +314,12 @@ unsafe fn enter(
             _ if request.address != 0 => allocation::take_old(thread, request.address),
             _ => {}
         }
+        if has_site {
+            Entered::AtSite
+        } else {
+            Entered::Followed
+        }
     }
-    request.allocates && request.size >= maps::setting!(min_size)
 }
 
 /// Goes on with the program that finds the call's site.

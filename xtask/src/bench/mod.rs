@@ -74,7 +74,7 @@ impl Part {
                 java::measure(unfreed)?,
                 server::measure(unfreed)?
             )),
-            Self::Overhead => overhead::measure(unfreed, against),
+            Self::Overhead => overhead::measure(unfreed),
         }
     }
 }
