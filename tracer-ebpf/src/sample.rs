@@ -230,6 +230,10 @@ unsafe impl crate::Record for SampledSite {}
 /// frees of blocks that were not chosen end at a 0. Neighbours have counters beside
 /// each other; large blocks, which begin alike in their pages, are told apart by the
 /// upper bits.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "less than the number of slots"
+)]
 #[inline(always)]
 pub const fn filter_slot(address: u64) -> u32 {
     (((address >> 4) ^ (address >> 21)) & (FILTER_SLOTS as u64 - 1)) as u32
