@@ -202,8 +202,8 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
-        let entered = enter::<IN_SESSION>(context, thread, function, arguments);
-        if is_chosen && matches!(entered, Entered::AtSite) {
+        let entered = enter::<IN_SESSION>(context, thread, function, arguments, is_chosen);
+        if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
         cost::done(thread);
@@ -222,8 +222,8 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY);
-        if is_chosen && matches!(entered, Entered::AtSite) {
+        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, is_chosen);
+        if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
         cost::done(thread);
@@ -271,6 +271,7 @@ unsafe fn enter<const IN_SESSION: bool>(
     thread: *mut Thread,
     function: Function,
     arguments: Arguments,
+    is_chosen: bool,
 ) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
         return Entered::LeftOut;
@@ -282,7 +283,8 @@ unsafe fn enter<const IN_SESSION: bool>(
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
-        let has_site = request.allocates && request.size >= maps::setting!(min_size);
+        let is_large = request.size >= maps::setting!(min_size);
+        let has_site = is_chosen && is_large && request.allocates;
         if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
             let back = user_word(slot).unwrap_or(0);
             if back != 0 {

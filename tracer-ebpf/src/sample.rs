@@ -230,6 +230,10 @@ unsafe impl crate::Record for SampledSite {}
 /// frees of blocks that were not chosen end at a 0. Neighbours have counters beside
 /// each other; large blocks, which begin alike in their pages, are told apart by the
 /// upper bits.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "less than the number of slots"
+)]
 #[inline(always)]
 pub const fn filter_slot(address: u64) -> u32 {
     (((address >> 4) ^ (address >> 21)) & (FILTER_SLOTS as u64 - 1)) as u32
@@ -321,7 +325,9 @@ mod tests {
             for size in sizes(interval) {
                 let p = sampling.probability(size);
                 assert!(p <= sampling.ratio(size).max(1), "{size} of {interval}");
-                let chosen = |random: u64| sampling.chooses(size, random as u32, probability);
+                let chosen = |random: u64| {
+                    sampling.chooses(size, u32::try_from(random).unwrap(), probability)
+                };
                 assert!(chosen(p - 1), "{size} of {interval}");
                 assert!(p == ONE || !chosen(p), "{size} of {interval}");
             }

@@ -438,10 +438,15 @@ pub fn lifetime_buckets(counts: &[u64; LIFETIME_BUCKETS]) -> Vec<LifetimeBucket>
 /// What was counted at a site: what was allocated, freed and is live, each as blocks
 /// and their bytes, and what these numbers are rounded from if they are estimates.
 pub struct Counted {
+    /// Blocks allocated.
     pub allocated: (u64, u64),
+    /// Blocks freed.
     pub freed: (u64, u64),
+    /// Live blocks.
     pub live: (u64, u64),
+    /// Freed blocks by lifetime.
     pub lifetimes: [u64; LIFETIME_BUCKETS],
+    /// What the others are rounded from.
     pub estimates: Option<Estimates>,
 }
 
