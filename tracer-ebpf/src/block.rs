@@ -24,6 +24,10 @@ pub struct Caller {
 /// Callers that frees of unknown blocks are counted for, at most.
 pub const MAX_CALLERS: u32 = 1024;
 
+/// Addresses of unknown blocks that are remembered when they are freed, those freed
+/// last.
+pub const MAX_FREED_UNKNOWN: u32 = 1 << 15;
+
 /// The word of a JVM's handle. No address of user space has the highest bit.
 #[inline(always)]
 pub const fn handle(handle: u64) -> u64 {

@@ -89,7 +89,7 @@ impl AllocatorFunction {
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let function = match self.probed {
             Probed::Call(function) => Some(function),
-            Probed::Free => None,
+            Probed::Free | Probed::PoolFree | Probed::ChainFree => None,
         };
         self.placement.spots().map(move |spot| Place {
             function,
@@ -257,7 +257,7 @@ pub fn in_file(
             may_throw: one.probed.may_throw(),
             ends: match one.probed {
                 Probed::Call(_) => ends(&file.content, &linkage, start.0),
-                Probed::Free => Err(Uncertain::NeverReturns),
+                _ => Err(Uncertain::NeverReturns),
             },
             symbol: one.symbol.name.into(),
             start,
@@ -274,7 +274,9 @@ pub fn in_file(
 fn needs(probed: Probed) -> Needs<'static> {
     match probed {
         Probed::Call(function) => Needs::of(function, cookies()),
-        Probed::Free => Needs::of_free(cookies()),
+        Probed::Free => Needs::of_free(&[0], cookies()),
+        Probed::PoolFree => Needs::of_free(&[1], cookies()),
+        Probed::ChainFree => Needs::of_free(&[1, 2], cookies()),
     }
 }
 
