@@ -417,13 +417,23 @@ fn a_backtrace_from_within_a_call_has_its_caller() -> Result<()> {
 /// An agent that is loaded during the run.
 #[test]
 fn an_agent_that_comes_later_finds_return_addresses_too() -> Result<()> {
+    agent_comes_later(&[])
+}
+
+/// The same where the kernel's session links tell of entries and returns until then.
+#[test]
+fn an_agent_that_comes_later_ends_session_links() -> Result<()> {
+    agent_comes_later(&["--min-size", "2"])
+}
+
+fn agent_comes_later(options: &[&str]) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let agent = folder.path().join("libasyncProfiler.so");
     fs::copy(targets().join("libplugin.so"), &agent)?;
     let mut command = private("walks", folder.path(), &[LIBC])?;
     command.env("LIBRARY", &agent);
     let mut target = Target::start_with(&mut command)?;
-    let mut tracer = Tracer::record(target.pid, &[])?;
+    let mut tracer = Tracer::record(target.pid, options)?;
     let (said, before) = target.command_saying("walk", "met ")?;
     assert_eq!(said, "0", "return probes first");
     target.command("churn_begins")?;

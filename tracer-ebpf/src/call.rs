@@ -115,6 +115,13 @@ impl Function {
         number_may_throw(self as u32)
     }
 
+    /// Whether a call of it that is too small to be followed may be left out whole.
+    /// What it calls itself is asked for as much, so that is left out too.
+    #[inline(always)]
+    pub const fn may_go_unheard(self) -> bool {
+        matches!(self, Self::Malloc | Self::Calloc | Self::Realloc)
+    }
+
     /// Whether it is given a block that it may move or free.
     pub const fn takes_old(self) -> bool {
         matches!(

@@ -8,7 +8,7 @@ use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::SiteKind;
-use tracer_ebpf::thread::Thread;
+use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
@@ -167,17 +167,37 @@ pub(crate) fn by_cookie(context: &ProbeContext, cookie: u64) {
     let Some(function) = Arguments::function(cookie) else {
         return;
     };
-    let Some(thread) = inflight::thread() else {
+    if maps::sessions_tell() && !function.may_throw() {
         return;
+    }
+    follow::<false>(context, cookie, function);
+}
+
+/// The same of a session link. Whether its return is to be told.
+#[inline(always)]
+pub(crate) fn in_session(context: &ProbeContext, cookie: u64) -> bool {
+    match Arguments::function(cookie) {
+        Some(function) if maps::sessions_tell() => follow::<true>(context, cookie, function),
+        _ => false,
+    }
+}
+
+/// Follows a call to its end, if it is one that counts, and says so.
+#[inline(always)]
+fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function: Function) -> bool {
+    let Some(thread) = inflight::thread() else {
+        return false;
     };
     let arguments = Arguments::of_cookie(cookie);
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
-        if enter(context, thread, function, arguments) {
+        let entered = enter::<IN_SESSION>(context, thread, function, arguments);
+        if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
         cost::done(thread);
+        !matches!(entered, Entered::LeftOut)
     }
 }
 
@@ -191,7 +211,8 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        if enter(context, thread, function, Arguments::AT_ENTRY) {
+        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY);
+        if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
         cost::done(thread);
@@ -210,28 +231,45 @@ pub(crate) fn last(context: &ProbeContext) {
     }
 }
 
-/// What a function was called for. Whether the site of the call is to be found
-/// ([`find_site`]).
+/// What becomes of a call that was entered.
+enum Entered {
+    /// Nothing: nobody needs to know when it returns.
+    LeftOut,
+    /// It is in flight.
+    Followed,
+    /// It is in flight, and its site is to be found ([`find_site`]).
+    AtSite,
+}
+
+/// What a function was called for.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-unsafe fn enter(
+unsafe fn enter<const IN_SESSION: bool>(
     context: &ProbeContext,
     thread: *mut Thread,
     function: Function,
     arguments: Arguments,
-) -> bool {
+) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
-        return false;
+        return Entered::LeftOut;
     };
     // SAFETY: the context's registers and the caller's record.
     unsafe {
         let slot = slot(context, arguments);
         if !inflight::is_outermost(thread, function, slot) {
-            return false;
+            return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
+        let has_site = request.allocates && request.size >= maps::setting!(min_size);
+        if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
+            let back = user_word(slot).unwrap_or(0);
+            if back != 0 {
+                (*thread).unheard = Unheard { slot, back };
+                return Entered::LeftOut;
+            }
+        }
         let call = &mut (*thread).call;
         let is_left_alone = function.may_throw() || maps::returns_are_left_alone();
         let back = if is_left_alone {
@@ -249,8 +287,12 @@ unsafe fn enter(
             _ if request.address != 0 => allocation::take_old(thread, request.address),
             _ => {}
         }
+        if has_site {
+            Entered::AtSite
+        } else {
+            Entered::Followed
+        }
     }
-    request.allocates && request.size >= maps::setting!(min_size)
 }
 
 /// Goes on with the program that finds the call's site.

@@ -130,6 +130,7 @@ pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
     // SAFETY: the caller's record.
     unsafe {
         (*thread).call.function = 0;
+        (*thread).unheard.slot = 0;
         (*thread).handle.slot = 0;
         (*thread).start.slot = 0;
         (*thread).clone.stack = 0;

@@ -35,9 +35,12 @@ mod maps;
 mod pool;
 mod read;
 mod returned;
+mod session;
 mod started;
 mod syscalls;
 mod unwind;
+
+use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
@@ -95,7 +98,7 @@ macro_rules! follows {
         #[uretprobe]
         fn $leave(context: RetProbeContext) -> u32 {
             on_task_stack(&context);
-            returned::at_probe(&context, Function::$function);
+            returned::at_probe(context.regs, Function::$function);
             0
         }
     };
@@ -202,12 +205,23 @@ fn uf_site(context: ProbeContext) -> u32 {
     0
 }
 
+/// The entry of any function but `free`, and its return: the program of session links.
+/// What it returns tells the kernel whether the return is wanted, which aya's macro
+/// does not let through.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn uf_session(context: *mut c_void) -> u32 {
+    let context = ProbeContext::new(context);
+    on_task_stack(&context);
+    session::hit(&context)
+}
+
 /// The return from any function but `free`, where the kernel has cookies.
 #[uretprobe]
 fn uf_leave(context: RetProbeContext) -> u32 {
     on_task_stack(&context);
     if let Some(function) = Arguments::function(cookie(&context)) {
-        returned::at_probe(&context, function);
+        returned::at_probe(context.regs, function);
     }
     0
 }

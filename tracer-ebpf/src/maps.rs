@@ -20,7 +20,7 @@ use tracer_ebpf::limits::{
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::rule::Rule;
-use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, Settings};
+use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, SESSIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
@@ -228,7 +228,7 @@ pub(crate) static HOLDER: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static HELD: Array<u64> = Array::with_max_entries(held::PLACES, BPF_F_MMAPABLE);
 
-/// Not 0 while events count: `RETURN_PROBES` or `RETURN_INSTRUCTIONS`. Probes come and go one by one, over some tenths of a
+/// Not 0 while events count: `RETURN_PROBES`, `RETURN_INSTRUCTIONS` or `SESSIONS`. Probes come and go one by one, over some tenths of a
 /// second; this makes all of them begin, and end, at one moment.
 #[map]
 pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
@@ -248,6 +248,10 @@ pub(crate) static TASK_STACK: ProgramArray = ProgramArray::with_max_entries(1, 0
 /// all users of such a map attach in the same way.
 #[map]
 static TASK_STACK_MULTI: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for those of session links.
+#[map]
+static TASK_STACK_PAIR: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// The kernel's own stacks, for benchmarks; otherwise it has one element.
 #[map]
@@ -283,15 +287,24 @@ pub(crate) static RESERVERS: HashMap<u64, u64> = HashMap::with_max_entries(MAX_R
 /// Whether events count now.
 #[inline(always)]
 pub(crate) fn is_active() -> bool {
-    ACTIVE.get(0).is_some_and(|active| *active != 0)
+    active() != 0
 }
 
 /// Whether calls end at return instructions now.
 #[inline(always)]
 pub(crate) fn returns_are_left_alone() -> bool {
-    ACTIVE
-        .get(0)
-        .is_some_and(|active| *active == RETURN_INSTRUCTIONS)
+    active() == RETURN_INSTRUCTIONS
+}
+
+/// Whether session links tell of entries and returns now.
+#[inline(always)]
+pub(crate) fn sessions_tell() -> bool {
+    active() == SESSIONS
+}
+
+#[inline(always)]
+fn active() -> u64 {
+    ACTIVE.get(0).map_or(0, |active| *active)
 }
 
 /// How often [`PROCESSES`] has changed; read before it is looked into, since

@@ -2,7 +2,6 @@
 //! themselves, where no return address is replaced.
 
 use aya_ebpf::bindings::pt_regs;
-use aya_ebpf::programs::RetProbeContext;
 use tracer_ebpf::call::{self, Function};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::thread::Thread;
@@ -12,14 +11,13 @@ use crate::{allocation, cost, inflight, mapping};
 
 /// A return probe of `function` was hit.
 #[inline(always)]
-pub(crate) fn at_probe(context: &RetProbeContext, function: Function) {
+pub(crate) fn at_probe(regs: *const pt_regs, function: Function) {
     let Some(thread) = inflight::known_thread() else {
         return;
     };
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Return);
-        let regs = context.regs;
         if call::ends(&(*thread).call, function, (*regs).rsp) {
             settle(thread, function, (*regs).rax);
         }

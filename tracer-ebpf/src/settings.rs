@@ -107,3 +107,7 @@ pub const RETURN_PROBES: u64 = 1;
 
 /// In the map `ACTIVE`: events count, and calls end at return instructions.
 pub const RETURN_INSTRUCTIONS: u64 = 2;
+
+/// In the map `ACTIVE`: events count, and entries and returns are told by session links,
+/// but for functions that may throw.
+pub const SESSIONS: u64 = 3;

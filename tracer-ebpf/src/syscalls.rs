@@ -16,8 +16,10 @@ use tracer_ebpf::event::{
     Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
     PROT_EXEC,
 };
+use tracer_ebpf::limits::MAX_FRAMES;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
+use tracer_ebpf::stack::StackEnd;
 use tracer_ebpf::step::Registers;
 use tracer_ebpf::thread::{Cloning, Thread};
 
@@ -87,14 +89,62 @@ fn outermost(call: &UserRegisters) -> Option<*mut Thread> {
 
 /// Whether a call is made within a probed call of an allocator.
 #[inline(always)]
-fn is_allocators(call: &UserRegisters, thread: *const Thread) -> bool {
+fn is_allocators(call: &UserRegisters, thread: *mut Thread) -> bool {
     // SAFETY: the current thread's record.
-    let in_flight = unsafe { &(*thread).call };
-    if in_flight.function == 0 || call.stack() > in_flight.slot {
-        return false;
+    let (in_flight, unheard) = unsafe { (&(*thread).call, (*thread).unheard) };
+    if in_flight.function != 0 && call.stack() <= in_flight.slot {
+        // A call that was left by longjmp is not believed.
+        let is_active = |word| in_flight.is_active_with(word);
+        if user_word(in_flight.slot).is_some_and(is_active) {
+            return true;
+        }
     }
-    // A call that was left by longjmp is not believed.
-    user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word))
+    if unheard.may_run(call.stack(), || user_word(unheard.slot)) {
+        // SAFETY: the current thread's record.
+        unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
+        if leads_back(unheard.back) != 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// 1 if the call whose registers the thread's record tells of came from within the call
+/// that returns to `back`: that address is among its frames then, since the call before
+/// it runs. A stack that is cut does not show that; then the word at the call's slot is
+/// believed. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn leads_back(back: u64) -> u64 {
+    let Some(thread) = inflight::record() else {
+        return 0;
+    };
+    // SAFETY: the current thread's record.
+    let call = UserRegisters(unsafe { (&raw const (*thread).caller).read_volatile() });
+    // SAFETY: the current thread's record.
+    let walk = unsafe { unwind::capture_at(call.registers(), Place::Inside, 0, thread) };
+    if walk.end != StackEnd::Start {
+        return 1;
+    }
+    let word = unwind::word_of(thread, back);
+    let mut index = 0;
+    while index < MAX_FRAMES {
+        if index >= walk.depth as usize {
+            return 0;
+        }
+        // SAFETY: the index is within the frames of the current thread's record.
+        let frame = unsafe {
+            (&raw const (*thread).frames)
+                .cast::<u64>()
+                .add(index)
+                .read_volatile()
+        };
+        if frame == word {
+            return 1;
+        }
+        index += 1;
+    }
+    0
 }
 
 /// The image of the current thread, if its call is not an allocator's.

@@ -1,7 +1,7 @@
 //! Processes and threads as the kernel side knows them.
 
 use crate::block::{Block, BlockKey};
-use crate::call::Call;
+use crate::call::{Call, is_trampoline};
 use crate::hits::{Counter, KINDS, Timing};
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
@@ -85,6 +85,8 @@ pub struct Thread {
     pub hits: [Counter; KINDS],
     /// The hit that is timed.
     pub timing: Timing,
+    /// The call that was left out last, and whose return nobody will tell.
+    pub unheard: Unheard,
     /// Where the heap that `brk` moves ended when `brk` was entered.
     pub brk: u64,
     /// Where the kernel has the registers of the system call that is looked at. Some
@@ -187,6 +189,28 @@ impl InFlight {
             (self.clone.stack != 0).then_some(self.clone.site),
         ];
         calls.into_iter().flatten().filter(|site| *site != NO_SITE)
+    }
+}
+
+/// A call that is too small to be followed, so that nobody tells of its return.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Unheard {
+    /// Address of the return-address slot; 0 if there is none.
+    pub slot: u64,
+    /// The return address.
+    pub back: u64,
+}
+
+impl Unheard {
+    /// Whether it may still run, at the stack pointer `stack`. `saved` reads the word
+    /// at its slot, which stays there after the return until something is written over
+    /// it: so this is no proof.
+    #[inline(always)]
+    pub fn may_run(&self, stack: u64, saved: impl FnOnce() -> Option<u64>) -> bool {
+        self.slot != 0
+            && stack <= self.slot
+            && saved().is_some_and(|word| word == self.back || is_trampoline(word))
     }
 }
 

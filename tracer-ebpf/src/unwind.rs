@@ -202,6 +202,12 @@ mod parts {
     }
 }
 
+/// The word of the frame that returns to `address`, in the stack that was walked last.
+#[inline(always)]
+pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
+    Current { thread }.place(address, 0)
+}
+
 /// The current thread: its record has the part of its stack that was read
 /// last.
 pub(crate) struct Current {

@@ -37,14 +37,16 @@ const LONG: [&str; 8] = [
 /// may take them for its own or find the kernel's trampolines for return addresses,
 /// and `robustness` finds code patched that should not be.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
-/// thousands of times, of which every tracer is told. A tracer that
+/// thousands of times, of which every tracer is told. What others trace costs the targets
+/// of `overhead`, too. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 9] = [
+const ALONE: [&str; 10] = [
     "changes",
     "follow",
     "hooks",
     "kin",
     "oracle",
+    "overhead",
     "roads",
     "robustness",
     "stacks",

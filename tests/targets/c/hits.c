@@ -6,12 +6,17 @@
 //   pairs N DEPTH   N pairs of malloc and free, DEPTH calls further down
 //   threads N       the same in two threads that were there before, at once
 //   end             those threads end
-// and prints `took NANOSECONDS` of the whole process. Nothing else is allocated.
+//   maps            blocks of 50,000 bytes make the allocator take memory, in a new
+//                   thread and here; then three mappings of 1 MiB are made, from where
+//                   the stack still has words of those calls; nothing is given back
+// and prints `took NANOSECONDS` of the whole process. Nothing else is allocated, but
+// for the new thread.
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,6 +68,34 @@ static void in_threads(long count) {
         sem_post(&begin[i]);
 }
 
+// More than the first arena and the heap have.
+__attribute__((noinline)) static void *blocks(void *unused) {
+    for (int i = 0; i < 50; i++) {
+        void *volatile block = malloc(50000);
+        memset(block, 1, 50000);
+    }
+    return unused;
+}
+
+// Calls from further down, over what other calls left behind.
+__attribute__((noinline)) static void mapping(void) {
+    volatile char left[64];
+    char *made = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(made, 1, 1 << 20);
+    (void)left[0];
+}
+
+__attribute__((noinline)) static void maps(void) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, blocks, NULL);
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 3; i++) {
+        blocks(NULL);
+        mapping();
+    }
+}
+
 int main(void) {
     static char input[256];
     setvbuf(stdin, input, _IOFBF, sizeof input);
@@ -86,6 +119,8 @@ int main(void) {
             in_threads(count);
             for (int i = 0; i < THREADS; i++)
                 sem_wait(&ended);
+        } else if (strcmp(line, "maps\n") == 0) {
+            maps();
         } else if (strcmp(line, "end\n") == 0) {
             in_threads(0);
             for (int i = 0; i < THREADS; i++)

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
+use tracer_ebpf::call::Function;
 
 use super::guarded::Guarded;
 use super::library::LibraryCall;
@@ -328,6 +329,12 @@ impl Probes {
                 }
             }
         }
+        if object.has_sessions() {
+            // They tell of entries, too. Until there are none, other links do not count.
+            for (covered, plan) in self.covered.iter_mut().zip(&plans) {
+                enter_without_sessions(object, plan, &mut covered.guarded)?;
+            }
+        }
         let mut gone = self.end_library_calls_at_instructions(object);
         self.returns = returns;
         object.leave_returns_alone()?;
@@ -390,10 +397,55 @@ impl Drop for Probes {
 }
 
 fn place(object: &mut Object, step: &Step, guarded: &mut Guarded) -> Result<()> {
-    let file = guarded.file.descriptor_path();
-    let links = object.attach(step.moment, &step.places, &file, guarded.scope.pid())?;
+    let (file, pid) = (guarded.file.descriptor_path(), guarded.scope.pid());
+    let links = match step.moment {
+        Moment::Return if object.has_sessions() => {
+            vec![object.attach_session(&step.places, &file, pid)?]
+        }
+        // Those of the other functions are in session links.
+        Moment::Entry if object.has_sessions() => {
+            let thrown = only(&step.places, Function::may_throw);
+            attach_any(object, &thrown, &file, pid)?
+        }
+        moment => object.attach(moment, &step.places, &file, pid)?,
+    };
     guarded.hold_as(step.stays, links);
     Ok(())
+}
+
+/// Probes the entries that session links have told of. A process that is gone needs none.
+fn enter_without_sessions(object: &mut Object, plan: &Plan, guarded: &mut Guarded) -> Result<()> {
+    let (file, scope) = (guarded.file.descriptor_path(), guarded.scope);
+    let entries = plan
+        .steps
+        .iter()
+        .filter(|step| step.moment == Moment::Entry);
+    for step in entries {
+        let others = only(&step.places, |function| !function.may_throw());
+        match attach_any(object, &others, &file, scope.pid()) {
+            Ok(links) => guarded.hold_as(step.stays, links),
+            Err(error) if scope.is_alive() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn only(places: &[Place], is_wanted: impl Fn(Function) -> bool) -> Vec<Place> {
+    let is_wanted = |place: &&Place| place.function.is_some_and(&is_wanted);
+    places.iter().filter(is_wanted).copied().collect()
+}
+
+fn attach_any(
+    object: &mut Object,
+    entries: &[Place],
+    file: &Path,
+    pid: Option<u32>,
+) -> Result<Vec<Link>> {
+    match entries {
+        [] => Ok(Vec::new()),
+        entries => object.attach(Moment::Entry, entries, file, pid),
+    }
 }
 
 /// Empty probes of ours at all places.

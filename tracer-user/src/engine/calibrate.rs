@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::hits::Kind;
 
@@ -20,14 +20,14 @@ use crate::process::clock::{monotonic_ns, thread_cpu_ns};
 use crate::process::maps::read_executable;
 
 /// Pairs of calls of [`in_thread`].
-pub const PAIRS: u32 = CALLS * (ROUNDS as u32 + 1);
+pub const PAIRS: u32 = CALLS * (ROUNDS + 1);
 
 /// What takes longer than the mean run of a program by this factor was preempted, or
 /// interrupted. The deepest stack takes a tenth of that.
-const PREEMPTED: f64 = 32.0;
+const PREEMPTED: u64 = 32;
 
 /// But nothing shorter than this, nanoseconds.
-const SHORTEST_PREEMPTION: f64 = 30_000.0;
+const SHORTEST_PREEMPTION: u64 = 30_000;
 
 /// Probe hits of one call pair: entry, return, free.
 const HITS: u32 = 3;
@@ -87,6 +87,23 @@ extern "C" fn quiet_free(_block: usize) {
     naked_asm!("push rbp", "nop", "pop rbp", "ret")
 }
 
+/// A third pair, for session links.
+#[unsafe(naked)]
+extern "C" fn paired_malloc(_size: u64) -> usize {
+    naked_asm!("push rbp", "pop rbp", "lea rax, [rdi + 12288]", "ret")
+}
+
+#[unsafe(naked)]
+extern "C" fn paired_free(_block: usize) {
+    naked_asm!("push rbp", "nop", "nop", "pop rbp", "ret")
+}
+
+/// Nobody has to know of frees of blocks that were left out.
+#[unsafe(naked)]
+extern "C" fn unprobed_free(_block: usize) {
+    naked_asm!("nop", "nop", "ret")
+}
+
 /// Leaves the object on a road that works, and measures it.
 ///
 /// # Errors
@@ -96,6 +113,13 @@ pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
     let (traps, others) = traps::measure(object, plan.scope())?;
     links.extend(others);
     let programs = time_programs(object, plan)?;
+    object.begin_sessions();
+    if object.has_sessions() {
+        match prove_sessions(object, plan) {
+            Ok(others) => links.extend(others),
+            Err(_) => object.leave_sessions(),
+        }
+    }
     let kernels = traps.emulated.plus(traps.emulated).plus(traps.returning);
     let around = pair.minus(kernels).minus(programs);
     Ok(Calibration {
@@ -103,6 +127,44 @@ pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
         prices: Prices::new(traps, around.share(f64::from(HITS)), object.costs()?),
         links,
     })
+}
+
+/// Fails if a call is missed that a session link should tell of, or the return of one is
+/// told that is too small to be followed.
+fn prove_sessions(object: &mut Object, plan: &Plan) -> Result<Vec<Link>> {
+    let executable = Path::new("/proc/self/exe");
+    let [malloc, free] = places(paired_malloc, paired_free)?;
+    let mut links = object.attach(Moment::Free, &[free], executable, plan.scope())?;
+    links.push(object.attach_session(&[malloc], executable, plan.scope())?);
+    let pid = std::process::id();
+    let image = object.admit(pid, monotonic_ns())?;
+    object.set_active(true)?;
+    let calls = || -> Result<[u64; 3]> {
+        let before = returns(object)?;
+        in_thread(paired_malloc, paired_free, plan.min_size)?;
+        let followed = returns(object)?;
+        in_thread(
+            paired_malloc,
+            unprobed_free,
+            plan.min_size.saturating_sub(1),
+        )?;
+        Ok([before, followed, returns(object)?])
+    };
+    let told = calls();
+    object.set_active(false)?;
+    object.dismiss(pid, image);
+    let [before, followed, left_out] = told?;
+    ensure_all_seen(object, image)?;
+    ensure!(
+        followed - before == u64::from(PAIRS) && left_out == followed,
+        "session links tell of other returns than they should"
+    );
+    Ok(links)
+}
+
+/// Returns that were told until now.
+fn returns(object: &Object) -> Result<u64> {
+    Ok(object.costs()?[Kind::Return as usize].hits)
 }
 
 /// What probes add to a pair of calls, on a road that works.
@@ -140,14 +202,13 @@ fn time_programs(object: &mut Object, plan: &Plan) -> Result<Estimate> {
     let mean = |kind: Kind| {
         let (after, before) = (after[kind as usize], before[kind as usize]);
         let timed = after.timed.saturating_sub(before.timed).max(1);
-        after.nanoseconds.saturating_sub(before.nanoseconds) as f64 / timed as f64
+        after.nanoseconds.saturating_sub(before.nanoseconds) / timed
     };
     let means = [Kind::Entry, Kind::Return, Kind::Free].map(mean);
-    let longest = means.into_iter().fold(0.0, f64::max);
-    let limit = (longest * PREEMPTED).max(SHORTEST_PREEMPTION);
-    object.limit_times(|_| limit as u64);
+    let longest = means.into_iter().fold(0, u64::max);
+    object.limit_times((longest * PREEMPTED).max(SHORTEST_PREEMPTION));
     Ok(Estimate {
-        nanoseconds: means.iter().sum(),
+        nanoseconds: means.iter().sum::<u64>() as f64,
         spread: 0.0,
     })
 }

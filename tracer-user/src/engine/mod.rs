@@ -22,7 +22,9 @@ use crate::attach::probes::{Described, Probes};
 use crate::kernel::btf::{self, Offsets};
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
+use crate::kernel::memory;
 use crate::kernel::object::Object;
+use crate::kernel::program::Programs;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
 use crate::tables::{Builder, Tables};
@@ -86,7 +88,10 @@ impl Engine {
             &settings(options, &btf::offsets()?),
             options.sizes,
             options.verbose > 1,
-            forced.unwrap_or(Road::Multi),
+            (
+                forced.unwrap_or(Road::Multi),
+                forced.is_none() && wants_sessions(options)?,
+            ),
         )?;
         let plan = calibrate::Plan {
             min_size: options.min_size,
@@ -130,6 +135,16 @@ impl Engine {
             ..maps
         }
     }
+}
+
+/// The first kernel with session links.
+const SESSIONS: (u32, u32) = (6, 13);
+
+/// Whether session links are worth it: where each call is followed, its return is, too,
+/// and they cost what other links do.
+fn wants_sessions(options: &Options) -> Result<bool> {
+    let leaves_out = options.min_size > 0 && options.programs == Programs::Counting;
+    Ok(leaves_out && memory::release()? >= SESSIONS)
 }
 
 /// What the programs are told before they are verified.

@@ -18,7 +18,7 @@ use crate::process::clock::thread_cpu_ns;
 pub(super) const CALLS: u32 = 100;
 
 /// Measurements, of which the median counts; the first of all only warms up.
-pub(super) const ROUNDS: usize = 8;
+pub(super) const ROUNDS: u32 = 8;
 
 /// Something that was measured several times.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

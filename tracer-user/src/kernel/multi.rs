@@ -1,6 +1,6 @@
-//! Programs for `uprobe_multi` links (`BPF_TRACE_UPROBE_MULTI`, kernel 6.6),
-//! which aya 0.14 can neither load nor attach. They work on the maps that aya
-//! made from the same object.
+//! Programs for `uprobe_multi` links (`BPF_TRACE_UPROBE_MULTI`, kernel 6.6) and
+//! session links (`BPF_TRACE_UPROBE_SESSION`, kernel 6.13), which aya 0.14 can neither
+//! load nor attach. They work on the maps that aya made from the same object.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -22,6 +22,7 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
+const BPF_TRACE_UPROBE_SESSION: u32 = 57;
 const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
 
 /// The verifier's brief log, with statistics.
@@ -31,20 +32,50 @@ const LOG_BYTES: u32 = 1 << 20;
 /// Its last lines say why.
 const LOG_LINES: usize = 12;
 
+/// What the programs' links are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// A program at entries, or at returns.
+    Multi,
+    /// A program at entries, and at those returns that it wants to be told of.
+    Session,
+}
+
+impl Links {
+    /// The name that the kernel has for it (`enum bpf_attach_type` in `linux/bpf.h`).
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::Multi => BPF_TRACE_UPROBE_MULTI,
+            Self::Session => BPF_TRACE_UPROBE_SESSION,
+        }
+    }
+
+    /// The map of this name whose users all attach in this way: from 6.18 on those of
+    /// a program array have to.
+    const fn map(self, name: &str) -> &str {
+        match (self, name.as_bytes()) {
+            (Self::Multi, b"TASK_STACK") => "TASK_STACK_MULTI",
+            (Self::Session, b"TASK_STACK") => "TASK_STACK_PAIR",
+            _ => name,
+        }
+    }
+}
+
 /// The programs, loaded when they are first attached.
 pub struct MultiPrograms {
+    links: Links,
     object: Object,
     types: Option<OwnedFd>,
     loaded: HashMap<&'static str, OwnedFd>,
 }
 
 impl MultiPrograms {
-    /// Prepares the programs of an object for maps that are there already:
-    /// `map` gives the descriptor of one. They must stay open.
+    /// Prepares the programs of an object, for links of a kind, for maps that are there
+    /// already: `map` gives the descriptor of one. They must stay open.
     ///
     /// # Errors
     /// Fails if the object has a map that is not given.
-    pub fn new(object: &[u8], map: impl Fn(&str) -> Option<RawFd>) -> Result<Self> {
+    pub fn new(links: Links, object: &[u8], map: impl Fn(&str) -> Option<RawFd>) -> Result<Self> {
         let mut object = Object::parse(object)?;
         // Types are wanted for functions that are verified on their own; the
         // kernel takes programs without.
@@ -63,7 +94,8 @@ impl MultiPrograms {
         let maps = definitions
             .iter()
             .map(|(name, definition)| {
-                let map = map(name).with_context(|| format!("the map {name} is not open"))?;
+                let map =
+                    map(links.map(name)).with_context(|| format!("the map {name} is not open"))?;
                 Ok((name.as_str(), map, definition))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -71,6 +103,7 @@ impl MultiPrograms {
         object.relocate_calls(&code)?;
         object.sanitize_functions(aya::features());
         Ok(Self {
+            links,
             object,
             types,
             loaded: HashMap::new(),
@@ -106,6 +139,7 @@ impl MultiPrograms {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
+        let attach_type = self.links.attach_type();
         let program = self.load(name)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
@@ -113,7 +147,7 @@ impl MultiPrograms {
         let mut attributes = LinkAttributes {
             program: program.as_raw_fd().cast_unsigned(),
             target: 0,
-            attach_type: BPF_TRACE_UPROBE_MULTI,
+            attach_type,
             link_flags: 0,
             path: path.as_ptr() as u64,
             offsets: offsets.as_ptr() as u64,
@@ -152,7 +186,7 @@ impl MultiPrograms {
             instructions: function.instructions.as_ptr() as u64,
             license: program.license.as_ptr() as u64,
             name: kernel_name(name),
-            expected_attach_type: BPF_TRACE_UPROBE_MULTI,
+            expected_attach_type: self.links.attach_type(),
             ..ProgramAttributes::default()
         };
         if let Some(types) = &self.types {

@@ -22,7 +22,7 @@ use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
-use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, Settings};
+use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, SESSIONS, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{InFlight, Process, image_id};
@@ -34,7 +34,7 @@ use super::freed_since::FreedSinceMap;
 use super::link::Road;
 use super::mapped::MappedArray;
 use super::memory::{ON_DEMAND, preallocate};
-use super::multi::MultiPrograms;
+use super::multi::{Links, MultiPrograms};
 use super::program::Programs;
 use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
@@ -107,6 +107,8 @@ pub struct Object {
     process_changes: MappedArray<u64>,
     /// Programs for `uprobe_multi` links, if that road is taken.
     multi: Option<MultiPrograms>,
+    /// The program for session links, where they are used.
+    sessions: Option<MultiPrograms>,
     system_calls: SystemCalls,
 }
 
@@ -116,7 +118,12 @@ impl Object {
     ///
     /// # Errors
     /// Fails when the kernel refuses a map.
-    pub fn load(settings: &Settings, sizes: Sizes, log: bool, road: Road) -> Result<Self> {
+    pub fn load(
+        settings: &Settings,
+        sizes: Sizes,
+        log: bool,
+        (road, sessions): (Road, bool),
+    ) -> Result<Self> {
         let level: u8 = if log { 4 } else { 0 };
         let threads = sizes.threads;
         let object = if threads.in_advance {
@@ -141,17 +148,13 @@ impl Object {
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
-        let multi = match road {
-            Road::PerfEvents => None,
-            Road::Multi => Some(MultiPrograms::new(&object, |name| {
-                let name = match name {
-                    // Its users have to attach in one way; see there.
-                    "TASK_STACK" => "TASK_STACK_MULTI",
-                    other => other,
-                };
-                ebpf.map(name).and_then(descriptor)
-            })?),
+        let programs_for = |links: Links, wanted: bool| {
+            let programs =
+                || MultiPrograms::new(links, &object, |name| ebpf.map(name).and_then(descriptor));
+            wanted.then(programs).transpose()
         };
+        let multi = programs_for(Links::Multi, road == Road::Multi)?;
+        let sessions = programs_for(Links::Session, road == Road::Multi && sessions)?;
         fill_free_sites(&mut ebpf, sizes.sites)?;
         let log = if log {
             Some(EbpfLogger::init_with_logger(&mut ebpf, StderrLog)?)
@@ -188,6 +191,7 @@ impl Object {
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
             multi,
+            sessions,
             system_calls: SystemCalls::None,
             programs: Programs::Counting,
             next: take(&mut ebpf, "NEXT")?.try_into()?,
@@ -265,6 +269,27 @@ impl Object {
     /// Attaches probes by perf events from now on.
     pub fn leave_multi(&mut self) {
         self.multi = None;
+        self.leave_sessions();
+    }
+
+    /// Whether session links tell of entries and returns.
+    pub fn has_sessions(&self) -> bool {
+        self.sessions.is_some() && self.counting == SESSIONS
+    }
+
+    /// Has session links tell of entries and returns from now on, if there are to be
+    /// any. To be called while nothing counts.
+    pub fn begin_sessions(&mut self) {
+        if self.sessions.is_some() {
+            self.counting = SESSIONS;
+        }
+    }
+
+    /// Goes back to links for entries and others for returns. To be called while nothing
+    /// counts.
+    pub fn leave_sessions(&mut self) {
+        self.sessions = None;
+        self.counting = RETURN_PROBES;
     }
 
     /// Prints what the programs logged.
@@ -614,9 +639,12 @@ mod tests {
 
     #[test]
     fn programs_for_multi_links_find_their_maps() {
-        let prepare =
-            |missing| MultiPrograms::new(OBJECT, |name| (name != missing).then_some(1)).map(|_| ());
-        prepare("none").unwrap();
-        assert!(prepare("LIVE").is_err());
+        let prepare = |links, missing| {
+            MultiPrograms::new(links, OBJECT, |name| (name != missing).then_some(1)).map(|_| ())
+        };
+        prepare(Links::Multi, "none").unwrap();
+        assert!(prepare(Links::Multi, "LIVE").is_err());
+        prepare(Links::Session, "TASK_STACK").unwrap();
+        assert!(prepare(Links::Session, "TASK_STACK_PAIR").is_err());
     }
 }

@@ -79,7 +79,7 @@ impl Part {
                 server::measure(unfreed)?
             )),
             Self::Accuracy => accuracy::measure(unfreed),
-            Self::Overhead => overhead::measure(unfreed, against),
+            Self::Overhead => overhead::measure(unfreed),
         }
     }
 }

@@ -42,8 +42,7 @@ impl Round {
 ///
 /// # Errors
 /// Fails if a service or a tracer does.
-pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> {
-    let unfreed = against.unwrap_or(unfreed);
+pub(super) fn measure(unfreed: &Path) -> Result<String> {
     let mut table = format!(
         "{ROUNDS} interleaved rounds, medians. Processor time of all of the service's processes.\n\n\
          | | an operation without | traced | tracing took | the report says | that is |\n\

@@ -139,6 +139,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "overhead",
         Choice::Only(&["hits_of_threads_that_ended_are_counted"]),
     ),
+    // Session links, and what there is in their place before 6.13.
+    ("sessions", Choice::All),
     // Which capabilities tracing takes is the kernel's to say, as is what is left of
     // root's rights in a program.
     (

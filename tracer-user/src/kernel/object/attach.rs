@@ -18,6 +18,9 @@ use crate::process::address::FileOffset;
 /// The program at all places of USDT probes.
 const USDT: &str = "uf_usdt";
 
+/// The program of session links.
+const SESSION: &str = "uf_session";
+
 /// The program that does nothing.
 const EMPTY: &str = "uf_empty";
 
@@ -187,6 +190,12 @@ impl Object {
     /// # Errors
     /// Fails when the kernel refuses a program.
     pub fn load_programs(&mut self, moment: Moment, places: &[Place]) -> Result<()> {
+        if moment == Moment::Return
+            && self.has_sessions()
+            && let Some(sessions) = &mut self.sessions
+        {
+            sessions.load(SESSION)?;
+        }
         if let Some(multi) = &mut self.multi {
             multi.load(self.programs.at(moment))?;
             return Ok(());
@@ -225,6 +234,26 @@ impl Object {
             .iter()
             .map(|place| self.attach_event(moment, *place, file, pid))
             .collect()
+    }
+
+    /// Attaches the program that tells of entries and returns, by a session link.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses the program or a place.
+    pub fn attach_session(
+        &mut self,
+        places: &[Place],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
+        let may_throw = |place: &Place| place.function.is_some_and(Function::may_throw);
+        ensure!(
+            !places.iter().any(may_throw),
+            "a return probe on a function that may throw would end the program"
+        );
+        let sessions = self.sessions.as_mut();
+        let sessions = sessions.context("there are no session links")?;
+        sessions.attach(SESSION, Moment::Entry, places, file, pid)
     }
 
     fn attach_event(

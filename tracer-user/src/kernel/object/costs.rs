@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::Result;
-use tracer_ebpf::hits::{Cost, KINDS, Kind};
+use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::thread::InFlight;
 
 use super::Object;
@@ -13,7 +13,7 @@ use crate::kernel::batch;
 const LOOKS: u32 = 5;
 
 impl Object {
-    /// All hits until now, by [`Kind`]. While nothing counts they are exact; else a few
+    /// All hits until now, by [`tracer_ebpf::hits::Kind`]. While nothing counts they are exact; else a few
     /// of threads that end at this moment may be counted twice or not.
     ///
     /// # Errors
@@ -25,7 +25,7 @@ impl Object {
             let mut costs = self.handed_over();
             // What was pending when a thread ended is in the sums from then on.
             let is_same = before.map(|cost| cost.hits) == costs.map(|cost| cost.hits);
-            if is_same || look == LOOKS {
+            if is_same || self.is_active || look == LOOKS {
                 for (cost, pending) in costs.iter_mut().zip(pending) {
                     cost.hits += pending;
                 }
@@ -58,19 +58,19 @@ impl Object {
     /// Has one of so many hits timed, or with `None` one in 64 on average. To be called
     /// while nothing counts.
     pub fn time_one_of(&mut self, every: Option<u32>) {
-        self.change_costs(|_, cost| cost.every = u64::from(every.unwrap_or(0)));
+        self.change_costs(|cost| cost.every = u64::from(every.unwrap_or(0)));
     }
 
-    /// Does not believe times of hits of a kind that are longer, nanoseconds. To be
-    /// called while nothing counts.
-    pub fn limit_times(&mut self, limit: impl Fn(Kind) -> u64) {
-        self.change_costs(|kind, cost| cost.limit = limit(kind));
+    /// Does not believe times of hits that are longer, nanoseconds. To be called while
+    /// nothing counts.
+    pub fn limit_times(&mut self, limit: u64) {
+        self.change_costs(|cost| cost.limit = limit);
     }
 
-    fn change_costs(&mut self, change: impl Fn(Kind, &mut Cost)) {
-        for (index, kind) in (0..).zip(Kind::ALL) {
+    fn change_costs(&mut self, change: impl Fn(&mut Cost)) {
+        for index in 0..self.costs.len() {
             if let Some(mut cost) = self.costs.get(index) {
-                change(kind, &mut cost);
+                change(&mut cost);
                 self.costs.set(index, cost);
             }
         }

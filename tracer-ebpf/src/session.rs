@@ -1,0 +1,38 @@
+//! Session links (Linux 6.13): one program at the entry of a function and, unless it
+//! says at the entry that nobody needs that, at its return. A call that is left out so
+//! pays for no return, and its return address is not replaced.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_func_ip};
+use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::arguments::Arguments;
+
+use crate::{entry, returned};
+
+/// What tells the kernel that the return is of no interest.
+const IGNORE: u32 = 1;
+const FOLLOW: u32 = 0;
+
+/// An entry or a return.
+#[inline(always)]
+pub(crate) fn hit(context: &ProbeContext) -> u32 {
+    // SAFETY: the helpers read the context of the running program.
+    let (cookie, probed) = unsafe {
+        let context = context.as_ptr();
+        (bpf_get_attach_cookie(context), bpf_get_func_ip(context))
+    };
+    // At a return the program counter is where the function returns to, which is no
+    // probed instruction: no call stands between a function's first instruction and its
+    // probe.
+    // SAFETY: the context's registers.
+    if unsafe { (*context.regs).rip } == probed {
+        if entry::in_session(context, cookie) {
+            return FOLLOW;
+        }
+        return IGNORE;
+    }
+    if let Some(function) = Arguments::function(cookie) {
+        returned::at_probe(context.regs, function);
+    }
+    FOLLOW
+}
