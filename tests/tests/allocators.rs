@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
-use unfreed_tests::{Target, Tracer, target_path, unfreed};
+use unfreed_tests::{Target, Tracer, Truth, target_path, unfreed};
 
 /// C++'s operators, which each of them has.
 const OPERATORS: [&str; 12] = [
@@ -87,7 +87,36 @@ fn agrees(program: &str, library: Option<&str>, options: &[&str], commands: &[&s
         context(),
         report.processes
     );
+    tell(program, library, options, commands, &truths);
     Ok(())
+}
+
+/// A line for the table of `cargo xtask bench accuracy`.
+fn tell(
+    program: &str,
+    library: Option<&str>,
+    options: &[&str],
+    commands: &[&str],
+    truths: &[(&str, Truth)],
+) {
+    let preloaded = library.map_or("its own, or glibc", |path| {
+        path.rsplit('/').next().unwrap_or(path)
+    });
+    let results = match options {
+        ["--returns", place] => place,
+        _ => "return probes",
+    };
+    let entries = truths.iter().flat_map(|(_, truth)| &truth.sites);
+    let (blocks, bytes) = entries.fold((0, 0), |(blocks, bytes), entry| {
+        (
+            blocks + entry.allocated_count,
+            bytes + entry.allocated_bytes,
+        )
+    });
+    println!(
+        "exact: | {program} | {preloaded} | {results} | {} | {blocks} | {bytes} |",
+        commands.join(" ")
+    );
 }
 
 /// By return probes and by return instructions.

@@ -2,11 +2,13 @@
 //! know what they did.
 
 use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::model::balance::{Balance, PartName};
-use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline};
+use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline, target_path};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -35,7 +37,19 @@ impl Traced {
     /// A target traced while it runs commands; the last one says something if a
     /// prefix is given. The balance is checked against the kernel's account.
     fn of(commands: &[&str], prefix: Option<&str>, options: &[&str]) -> Result<Self> {
-        let mut target = Target::start("balance")?;
+        Self::under(None, commands, prefix, options)
+    }
+
+    /// The same under another allocator.
+    fn under(
+        library: Option<&str>,
+        commands: &[&str],
+        prefix: Option<&str>,
+        options: &[&str],
+    ) -> Result<Self> {
+        let mut command = Command::new(target_path("balance")?);
+        command.envs(library.map(|library| ("LD_PRELOAD", library)));
+        let mut target = Target::start_with(&mut command)?;
         let before = resident(target.pid)?;
         let tracer = Tracer::record(target.pid, options)?;
         let mut said = String::new();
@@ -175,6 +189,68 @@ fn what_arenas_keep_is_retention() -> Result<()> {
     Ok(())
 }
 
+/// What they mapped themselves is theirs, with a block in it or without.
+#[test]
+fn what_other_allocators_keep_is_theirs() -> Result<()> {
+    for library in [JEMALLOC, TCMALLOC, MIMALLOC] {
+        let traced = Traced::under(Some(library), &["peak_alone"], None, &[])?;
+        let known = [
+            PartName::KeptByAllocators,
+            PartName::Files,
+            PartName::OlderMappings,
+        ];
+        let known: i64 = known.map(|name| traced.balance.part(name)).iter().sum();
+        let left = traced.balance.growth - known;
+        ensure!(
+            left.unsigned_abs() <= MIB / 4,
+            "{library}: {:?}",
+            traced.balance
+        );
+        if library == JEMALLOC {
+            // Its dirty pages stay for some seconds.
+            traced.has(PartName::KeptByAllocators, traced.grown.cast_unsigned())?;
+            traced.says("This is retention, not a leak: ")?;
+        }
+    }
+    Ok(())
+}
+
+/// What a child has in memory is its parent's, or its own.
+#[test]
+fn what_a_forked_child_has_from_its_parent_is_told_apart() -> Result<()> {
+    let mut target = Target::start("balance")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    let (child, _) = target.command_saying("fork_child", "child ")?;
+    let child: u32 = child.trim().parse()?;
+    let truth = resident(child)?;
+    let report = tracer.stop()?.report_of_any_end()?;
+    let mut balances = report.balance.iter();
+    let balance = balances.find(|balance| balance.pid == child);
+    let balance = balance.context("no balance of the child")?;
+    ensure!(
+        balance.adds_up() && balance.resident_start == 0,
+        "{balance:?}"
+    );
+    ensure!(
+        balance.growth.abs_diff(truth.cast_signed()) <= truth / 20,
+        "{balance:?}"
+    );
+    ensure!(
+        balance.unexplained.unsigned_abs() <= truth / 20,
+        "{balance:?}"
+    );
+    let inherited = balance.part(PartName::Inherited).cast_unsigned();
+    ensure!((48 * MIB..50 * MIB).contains(&inherited), "{balance:?}");
+    let own = balance.part(PartName::LiveBlocks).cast_unsigned();
+    let truth = 5003 * 1019;
+    ensure!(
+        (truth / 20 * 19..truth + MIB / 4).contains(&own),
+        "{balance:?}"
+    );
+    ensure!(balance.problem.is_none(), "{balance:?}");
+    Ok(())
+}
+
 #[test]
 fn growth_in_an_older_mapping_is_no_silence() -> Result<()> {
     let traced = Traced::of(&["touch_older"], Some("mapping "), &[])?;
@@ -196,8 +272,10 @@ fn growth_in_an_older_mapping_is_no_silence() -> Result<()> {
 
 #[test]
 fn mappings_count_by_what_was_written_to() -> Result<()> {
-    let commands = ["map_and_touch", "map_shared_and_touch"];
+    let commands = ["map_and_touch", "new_arena", "map_shared_and_touch"];
     let traced = Traced::of(&commands, None, &[])?;
+    // The kernel may have joined the two.
+    traced.has(PartName::Pools, 2003 * PAGE)?;
     traced.has(PartName::Mappings, 4001 * PAGE)?;
     traced.has(PartName::SharedMemory, 4003 * PAGE)?;
     // Old kernels count kinds in batches, for each thread.
@@ -231,7 +309,7 @@ fn what_was_freed_from_before_the_run_is_negative() -> Result<()> {
 fn a_program_that_begins_in_the_run_grows_from_nothing() -> Result<()> {
     // It waits for commands, which never come.
     let (commands, tell) = std::io::pipe()?;
-    let target = unfreed_tests::target_path("balance")?;
+    let target = target_path("balance")?;
     let mut tracer = Tracer::run_with(&[], &[target], |command| {
         command.stdin(commands);
     })?;

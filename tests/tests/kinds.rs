@@ -18,6 +18,7 @@ static KINDS: LazyLock<Result<Recording>> = LazyLock::new(|| {
         "remap_raw",
         "grow_by_brk",
         "protect_reserved",
+        "protect_by_key",
         "map_memfd",
         "attach_segments",
         "map_private_file",
@@ -70,7 +71,8 @@ fn what_brk_grows_and_shrinks_is_counted() -> Result<()> {
 
 #[test]
 fn reserved_addresses_count_from_when_they_can_be_used() -> Result<()> {
-    agrees("protect_reserved").map(drop)
+    agrees("protect_reserved")?;
+    agrees("protect_by_key").map(drop)
 }
 
 #[test]

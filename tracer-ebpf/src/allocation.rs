@@ -69,8 +69,10 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
                 inflight::restore_old(thread);
             } else if call.old.site == NO_SITE {
                 let (address, image) = (call.old_address, (*thread).image);
-                // Nobody but programs calls realloc.
-                inherited::count_unknown(BlockKey { address, image }, 0);
+                // Nobody but programs calls realloc; and no instruction is at such a
+                // low address.
+                let key = BlockKey { address, image };
+                inherited::count_unknown(key, 0, u64::from(call.function));
             } else {
                 inflight::count_free(&call.old, call.time);
             }
@@ -130,18 +132,20 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
         if let Some(address) = argument(context, arguments, 0)
             && address != 0
         {
-            freed(thread, address, slot(context, arguments));
+            let probed = (*context.regs).rip;
+            freed(thread, address, slot(context, arguments), probed);
         }
         cost::done(thread);
     }
 }
 
-/// The block at `address` is freed by a call whose return address is at `stack`.
+/// The block at `address` is freed by a call whose return address is at `stack`;
+/// `probed` is the instruction that was hit.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-unsafe fn freed(thread: *mut Thread, address: u64, stack: u64) {
+unsafe fn freed(thread: *mut Thread, address: u64, stack: u64, probed: u64) {
     // SAFETY: the caller's record.
     unsafe {
         let call = &(*thread).call;
@@ -159,15 +163,29 @@ unsafe fn freed(thread: *mut Thread, address: u64, stack: u64) {
             // The same call, if it goes on with itself, or with what is below it:
             // `operator delete` with `free`.
             None if (*thread).freed.address == address && freed.stack <= (*thread).freed.stack => {}
-            None => inherited::count_unknown(key, freed.stack),
+            // What a pool gives back below, of what it was never seen to take.
+            None if is_pools(thread, stack) => {}
+            None => inherited::count_unknown(key, freed.stack, probed),
         }
     }
+}
+
+/// Whether a `free` at stack pointer `stack` is part of a call by which a pool takes
+/// objects back.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+unsafe fn is_pools(thread: *const Thread, stack: u64) -> bool {
+    // SAFETY: the caller's record.
+    let pool = unsafe { &(*thread).pool };
+    pool.slot != 0 && pool.has_within(stack, || read::user_word(pool.slot))
 }
 
 /// Whether a `free` at stack pointer `stack` is part of the call in flight:
 /// musl's realloc, for example, ends in one.
 #[inline(always)]
-fn is_inside(in_flight: &Call, stack: u64) -> bool {
+pub(crate) fn is_inside(in_flight: &Call, stack: u64) -> bool {
     stack <= in_flight.slot
         && read::user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word))
 }

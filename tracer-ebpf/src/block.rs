@@ -27,6 +27,10 @@ pub const MAX_CALLERS: u32 = 1024;
 /// Words of what is no memory, and no address, are not below this.
 pub const OTHERS: u64 = 1 << 62;
 
+/// Addresses of unknown blocks that are remembered when they are freed, those freed
+/// last.
+pub const MAX_FREED_UNKNOWN: u32 = 1 << 15;
+
 /// The word of a JVM's handle. No address of user space has the highest bit.
 #[inline(always)]
 pub const fn handle(handle: u64) -> u64 {

@@ -51,6 +51,10 @@ pub enum EventKind {
     ThreadBorn = 15,
     /// The thread `thread` ends, and its process does not end with it.
     ThreadEnded = 16,
+    /// An allocator has mapped memory, within a call of it: `address`, `length`.
+    AllocatorMap = 17,
+    /// An allocator has unmapped memory, within a call of it: `address`, `length`.
+    AllocatorUnmap = 18,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.

@@ -135,6 +135,7 @@ pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
         (*thread).handle.slot = 0;
         (*thread).start.slot = 0;
         (*thread).clone.stack = 0;
+        (*thread).pool.slot = 0;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Frees of blocks that a process inherited from one that it was forked from.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::maps::HashMap;
 use tracer_ebpf::block::{Block, BlockKey, Caller};
 use tracer_ebpf::kinship::{Ancestor, FreedSince};
 use tracer_ebpf::site::NO_SITE;
@@ -8,7 +9,10 @@ use tracer_ebpf::thread::{Process, Thread};
 
 use crate::chosen;
 use crate::inflight::{self, now};
-use crate::maps::{self, FREED_BY, FREED_SINCE, INHERITED_FREES, LIVE, PROCESSES, UNTRACED_FREES};
+use crate::maps::{
+    self, FREED_BY, FREED_SINCE, FREED_UNKNOWN, FREED_UNSEEN, INHERITED_FREES, LIVE, PROCESSES,
+    UNTRACED_FREES,
+};
 use crate::read::user_word;
 
 /// Takes a block of the current thread's process out of the live map. If the
@@ -60,9 +64,9 @@ fn insert(key: BlockKey, since: &FreedSince) {
 }
 
 /// Counts a free of a block that is not in the live map. The return address of
-/// the call is at `stack`.
+/// the call is at `stack`; `probed` is the instruction that was hit.
 #[inline(never)]
-pub(crate) fn count_unknown(key: BlockKey, stack: u64) {
+pub(crate) fn count_unknown(key: BlockKey, stack: u64, probed: u64) {
     // With sampling it is one that was not chosen.
     if chosen::is_on() {
         return;
@@ -80,30 +84,55 @@ pub(crate) fn count_unknown(key: BlockKey, stack: u64) {
         }
         Some(process) => {
             maps::count(&UNTRACED_FREES);
+            let address = user_word(stack).unwrap_or(0);
+            let caller = Caller {
+                image: key.image,
+                address,
+            };
+            // Of a process that is traced from its start there should be none but
+            // what its allocator and its loader free for themselves.
             // SAFETY: as above.
-            if unsafe { (*process).from_start } != 0 {
-                count_caller(key.image, stack);
+            if unsafe { (*process).from_start } != 0 && address != 0 {
+                count_caller(&FREED_BY, caller);
+            }
+            if is_freed_again(key, probed) {
+                count_caller(&FREED_UNSEEN, caller);
             }
         }
         None => maps::count(&UNTRACED_FREES),
     }
 }
 
-/// Counts a free of an unknown block for whoever called: of a process that is
-/// traced from its start there should be none but what its allocator and its
-/// loader free for themselves.
+/// Whether an unknown block was freed where another one had been before: that one may
+/// be older than the run, but this one was allocated during it, and not seen. A call
+/// that goes on with another probed function is one free, and hits two instructions.
 #[inline(always)]
-fn count_caller(image: u64, stack: u64) {
-    let Some(address) = user_word(stack) else {
-        return;
-    };
-    let caller = Caller { image, address };
-    match FREED_BY.get_ptr_mut(caller) {
+fn is_freed_again(key: BlockKey, probed: u64) -> bool {
+    if maps::setting!(min_size) != 0 {
+        return false;
+    }
+    if let Some(before) = FREED_UNKNOWN.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        unsafe {
+            let is_same = *before == probed;
+            *before = probed;
+            return is_same;
+        }
+    }
+    // If the kernel refuses it, less is known.
+    let _ = FREED_UNKNOWN.insert(key, probed, 0);
+    false
+}
+
+/// Counts a free of an unknown block for whoever called.
+#[inline(always)]
+fn count_caller(callers: &HashMap<Caller, u64>, caller: Caller) {
+    match callers.get_ptr_mut(caller) {
         // SAFETY: a live map value.
         Some(count) => unsafe { maps::add(count, 1) },
         // If there is no room it stays a free of an unknown block.
         None => {
-            let _ = FREED_BY.insert(caller, 1, 0);
+            let _ = callers.insert(caller, 1, 0);
         }
     }
 }

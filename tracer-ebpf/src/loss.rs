@@ -36,10 +36,13 @@ pub enum LossCause {
     ProbeRingFull,
     /// The ring of what JVMs tell of compiled code was full.
     CodeRingFull,
+    /// A chain of objects that was given back to a pool at once is longer than is
+    /// looked at, or could not be read: the rest of it counts as live.
+    ChainCut,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 12;
+pub const LOSS_CAUSES: usize = 13;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -56,6 +59,7 @@ impl LossCause {
         Self::UnseenChild,
         Self::ProbeRingFull,
         Self::CodeRingFull,
+        Self::ChainCut,
     ];
 
     /// The stable name in reports.
@@ -73,6 +77,7 @@ impl LossCause {
             Self::UnseenChild => "unseen_child",
             Self::ProbeRingFull => "probe_ring_full",
             Self::CodeRingFull => "code_ring_full",
+            Self::ChainCut => "chain_cut",
         }
     }
 
@@ -114,6 +119,9 @@ impl LossCause {
             }
             Self::CodeRingFull => {
                 "events of a JVM's compiled code lost, in a full ring or in memory that was swapped out: Java frames whose code was thrown away at once may have no name; numbers are not concerned"
+            }
+            Self::ChainCut => {
+                "chains of more than 16,384 objects that were given back to a pool at once, or could not be read: the objects behind that count as live"
             }
         }
     }

@@ -33,6 +33,7 @@ mod lookup;
 mod mapped;
 mod mapping;
 mod maps;
+mod pool;
 mod read;
 mod returned;
 mod session;
@@ -142,6 +143,42 @@ fn uf_free_at(context: ProbeContext) -> u32 {
     let cookie = cookie(&context);
     let is_stepped = Arguments::is_stepped(cookie);
     allocation::free(&context, Arguments::of_cookie(cookie), is_stepped);
+    0
+}
+
+/// An object is given back to a pool.
+#[uprobe]
+fn uf_pool_free(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    pool::free(&context, Arguments::AT_ENTRY, 0);
+    0
+}
+
+/// The same where its cookie says where the arguments are.
+#[uprobe]
+fn uf_pool_free_at(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    let cookie = cookie(&context);
+    let is_stepped = Arguments::is_stepped(cookie);
+    pool::free(&context, Arguments::of_cookie(cookie), is_stepped);
+    0
+}
+
+/// A chain of objects is given back to a pool.
+#[uprobe]
+fn uf_chain(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    pool::free_chain(&context, Arguments::AT_ENTRY, 0);
+    0
+}
+
+/// The same where its cookie says where the arguments are.
+#[uprobe]
+fn uf_chain_at(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    let cookie = cookie(&context);
+    let is_stepped = Arguments::is_stepped(cookie);
+    pool::free_chain(&context, Arguments::of_cookie(cookie), is_stepped);
     0
 }
 
@@ -421,6 +458,7 @@ system_call!(uf_mremap_x, mremap_returned, result);
 system_call!(uf_brk_e, brk_entered);
 system_call!(uf_brk_x, brk_returned, result);
 system_call!(uf_mprotect_x, mprotect_returned, result);
+system_call!(uf_pkey_x, mprotect_returned, result);
 system_call!(uf_shmat_x, shmat_returned, result);
 system_call!(uf_shmdt_e, shmdt_entered);
 system_call!(uf_shmdt_x, munmap_returned, result);

@@ -5,8 +5,10 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf, StackTrace};
-use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS};
+use aya_ebpf::maps::{
+    Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf, StackTrace,
+};
+use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS, MAX_FREED_UNKNOWN};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
@@ -213,6 +215,16 @@ pub(crate) static UNTRACED_FREES: Array<u64> = Array::with_max_entries(1, BPF_F_
 /// for are in the sum alone.
 #[map]
 pub(crate) static FREED_BY: HashMap<Caller, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
+
+/// Where unknown blocks were freed of late, and by which probed instruction. Only if
+/// something was allocated there since, unseen, can it be freed once more.
+#[map]
+pub(crate) static FREED_UNKNOWN: LruHashMap<BlockKey, u64> =
+    LruHashMap::with_max_entries(MAX_FREED_UNKNOWN, 0);
+
+/// Frees of blocks that were allocated during the run, and not seen, by who called.
+#[map]
+pub(crate) static FREED_UNSEEN: HashMap<Caller, u64> = HashMap::with_max_entries(MAX_CALLERS, 0);
 
 /// What hits of probes cost, by [`tracer_ebpf::hits::Kind`].
 #[map]

@@ -4,7 +4,7 @@
 //!
 //! What they do to ranges is sent to user space, which keeps the ledger: one call
 //! can touch many mappings. Calls within a probed call of an allocator are the
-//! allocator's: they are not sent.
+//! allocator's: of these is sent what they mapped, for nobody's account.
 
 use core::mem::offset_of;
 
@@ -84,23 +84,29 @@ impl UserRegisters {
 #[inline(always)]
 fn outermost(call: &UserRegisters) -> Option<*mut Thread> {
     let thread = inflight::thread()?;
+    (!is_allocators(call, thread)).then_some(thread)
+}
+
+/// Whether a call is made within a probed call of an allocator.
+#[inline(always)]
+fn is_allocators(call: &UserRegisters, thread: *mut Thread) -> bool {
     // SAFETY: the current thread's record.
     let (in_flight, unheard) = unsafe { (&(*thread).call, (*thread).unheard) };
     if in_flight.function != 0 && call.stack() <= in_flight.slot {
         // A call that was left by longjmp is not believed.
         let is_active = |word| in_flight.is_active_with(word);
         if user_word(in_flight.slot).is_some_and(is_active) {
-            return None;
+            return true;
         }
     }
     if unheard.may_run(call.stack(), || user_word(unheard.slot)) {
         // SAFETY: the current thread's record.
         unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
         if leads_back(unheard.back) != 0 {
-            return None;
+            return true;
         }
     }
-    Some(thread)
+    false
 }
 
 /// 1 if the call whose registers the thread's record tells of came from within the call
@@ -215,6 +221,7 @@ mod number {
     pub(super) const SHMAT: u64 = 30;
     pub(super) const CLONE: u64 = 56;
     pub(super) const SHMDT: u64 = 67;
+    pub(super) const PKEY_MPROTECT: u64 = 329;
     pub(super) const CLONE3: u64 = 435;
 }
 
@@ -238,7 +245,7 @@ pub(crate) fn entered(call: &UserRegisters, number: u64) {
 pub(crate) fn returned(call: &UserRegisters, result: u64) {
     match call.at(offset_of!(pt_regs, orig_rax)) {
         number::MMAP => mmap_returned(call, result),
-        number::MPROTECT => mprotect_returned(call, result),
+        number::MPROTECT | number::PKEY_MPROTECT => mprotect_returned(call, result),
         number::MUNMAP | number::SHMDT => munmap_returned(call, result),
         number::BRK => brk_returned(call, result),
         number::MREMAP => mremap_returned(call, result),
@@ -264,10 +271,13 @@ pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
     if wanted != 0 || flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
         code::replaced(image, result, length);
     }
-    if outermost(call).is_none() {
+    let is_anonymous = flags & MAP_ANONYMOUS != 0;
+    if is_allocators(call, thread) {
+        if is_anonymous {
+            send(EventKind::AllocatorMap, image, (result, length, 0), NO_SITE);
+        }
         return;
     }
-    let is_anonymous = flags & MAP_ANONYMOUS != 0;
     if is_anonymous && protection & 7 == 0 && flags & MAP_NORESERVE != 0 {
         note_reserver(image);
         send(EventKind::Reserve, image, (result, length, flags), NO_SITE);
@@ -306,9 +316,17 @@ pub(crate) fn munmap_entered(call: &UserRegisters) {
 /// `munmap` returned, or `shmdt`.
 #[inline(always)]
 pub(crate) fn munmap_returned(call: &UserRegisters, result: u64) {
-    if let Some(image) = outermost_image(call) {
-        let status = result & 0xffff_ffff;
+    let Some(thread) = inflight::thread() else {
+        return;
+    };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
+    let status = result & 0xffff_ffff;
+    if !is_allocators(call, thread) {
         send(EventKind::UnmapReturn, image, (status, 0, 0), NO_SITE);
+    } else if status == 0 {
+        let range = (call.argument(0), call.argument(1), 0);
+        send(EventKind::AllocatorUnmap, image, range, NO_SITE);
     }
 }
 
@@ -324,10 +342,20 @@ pub(crate) fn mremap_entered(call: &UserRegisters) {
 /// `mremap` returned.
 #[inline(always)]
 pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
-    let Some(image) = outermost_image(call) else {
+    let Some(thread) = inflight::thread() else {
         return;
     };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
     let (length, flags) = (call.argument(2), call.argument(3) & 0xffff_ffff);
+    if is_allocators(call, thread) {
+        if !failed(result) {
+            let old = (call.argument(0), call.argument(1), 0);
+            send(EventKind::AllocatorUnmap, image, old, NO_SITE);
+            send(EventKind::AllocatorMap, image, (result, length, 0), NO_SITE);
+        }
+        return;
+    }
     if failed(result) {
         let range = (MAP_FAILED, length, flags);
         send(EventKind::RemapReturn, image, range, NO_SITE);
@@ -373,7 +401,7 @@ pub(crate) fn brk_returned(call: &UserRegisters, result: u64) {
     send(EventKind::Map, image, (old, new - old, MAP_ANONYMOUS), site);
 }
 
-/// `mprotect` returned. Where nothing was reserved, it makes no memory.
+/// `mprotect` returned, or `pkey_mprotect`, whose first arguments are the same. Where nothing was reserved, it makes no memory.
 #[inline(always)]
 pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) {
     if result != 0 || call.argument(2) & 7 == 0 {

@@ -98,6 +98,8 @@ pub struct Thread {
     pub last_fork: u64,
     /// The block that it freed last, unless it has allocated since.
     pub freed: Freed,
+    /// The pool to which it gave something back last.
+    pub pool: PoolFree,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -221,6 +223,30 @@ pub struct Freed {
     pub address: u64,
     /// The stack pointer at its entry.
     pub stack: u64,
+}
+
+/// A call by which objects are given back to a pool. What the pool gives back below
+/// meanwhile is its own, and in no number: neither were the pieces that it took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PoolFree {
+    /// Address of the return-address slot; 0 if there was no such call.
+    pub slot: u64,
+    /// The word that stood there.
+    pub back: u64,
+    /// Of a chain of objects the first that was not looked at yet, or 0.
+    pub next: u64,
+    /// Where in each object the address of the next one is, bytes.
+    pub link: u64,
+}
+
+impl PoolFree {
+    /// Whether a call whose return address is at `stack` is made within this one,
+    /// while `word` stands at its slot.
+    #[inline(always)]
+    pub fn has_within(&self, stack: u64, word: impl FnOnce() -> Option<u64>) -> bool {
+        stack < self.slot && word() == Some(self.back)
+    }
 }
 
 /// A call that makes a handle or a thread, from its entry to its return. It is

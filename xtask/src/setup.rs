@@ -30,6 +30,9 @@ pub(crate) enum Group {
     Vm,
     /// `cargo xtask bench`
     Bench,
+    /// `cargo xtask bench accuracy`: services that are traced, which their packages may
+    /// start
+    Services,
     /// `cargo xtask dist`
     Dist,
 }
@@ -50,6 +53,7 @@ impl Group {
                 "golang-1.19-go",
                 "jq",
                 "libc6-dbg",
+                "libglib2.0-0",
                 "libjemalloc-dev",
                 "libjemalloc2",
                 "libmimalloc2.0",
@@ -88,6 +92,13 @@ impl Group {
                 "util-linux",
             ],
             Self::Bench => &["bpftrace", "g++", "postgresql", "redis-server"],
+            Self::Services => &[
+                "nginx-light",
+                "nodejs",
+                "postgresql",
+                "redis-server",
+                "redis-tools",
+            ],
             Self::Dist => &["dpkg-dev"],
         }
     }

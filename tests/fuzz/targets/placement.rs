@@ -15,7 +15,7 @@ const LONGEST_WAY: u32 = 14;
 
 fuzz_target!(|code: &[u8]| {
     for cookies in [false, true] {
-        check(code, Needs::of_free(cookies));
+        check(code, Needs::of_free(&[0], cookies));
         for function in Function::ALL {
             check(code, Needs::of(function, cookies));
         }

@@ -44,6 +44,43 @@ SITE static void keep_few(void) {
     truth("keep_few", 1409, 503, 0);
 }
 
+/* All of it is freed again: what an allocator keeps has no block in it. */
+SITE static void peak_alone(void) {
+    enum { COUNT = 60013 };
+    static char *blocks[COUNT];
+    for (int index = 0; index < COUNT; index++) {
+        blocks[index] = opaque(malloc(1021));
+        memset(blocks[index], 1, 1021);
+    }
+    for (int index = 0; index < COUNT; index++)
+        free(blocks[index]);
+    truth("peak_alone", 1021, COUNT, COUNT);
+}
+
+/* --- a child that stays --- */
+
+static void fork_child(void) {
+    int ready[2], life[2];
+    if (pipe(ready) || pipe(life))
+        abort();
+    pid_t child = fork();
+    if (child < 0)
+        abort();
+    char byte;
+    if (child == 0) {
+        close(life[1]);
+        for (int index = 0; index < 5003; index++)
+            memset(opaque(malloc(1019)), 1, 1019);
+        if (write(ready[1], "x", 1) != 1)
+            _exit(1);
+        /* Until its parent has ended. */
+        _exit(read(life[0], &byte, 1) != 0);
+    }
+    if (read(ready[0], &byte, 1) != 1)
+        abort();
+    say("child %d\n", child);
+}
+
 /* --- threads that reach a peak, and keep little of it --- */
 
 #define THREADS 8
@@ -113,6 +150,16 @@ SITE static void map_and_touch(void) {
     truth_whole_mapping("map_and_touch", PAGES(8009), 1, 0);
 }
 
+/* A pool's, by the name of Python's function. */
+SITE static void new_arena(void) {
+    char *arena = mmap(NULL, PAGES(2003), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (arena == MAP_FAILED)
+        abort();
+    madvise(arena, PAGES(2003), MADV_NOHUGEPAGE);
+    memset(opaque(arena), 1, PAGES(2003));
+    truth_whole_mapping("new_arena", PAGES(2003), 1, 0);
+}
+
 SITE static void map_shared_and_touch(void) {
     char *mapping = mmap(NULL, PAGES(4003), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (mapping == MAP_FAILED)
@@ -131,11 +178,14 @@ static const Command commands[] = {
     COMMAND(keep_untouched),
     COMMAND(keep_few),
     COMMAND(keep_arenas),
+    COMMAND(peak_alone),
+    COMMAND(fork_child),
     COMMAND(tell_free),
     COMMAND(trim),
     COMMAND(touch_older),
     COMMAND(map_and_touch),
     COMMAND(map_shared_and_touch),
+    COMMAND(new_arena),
     COMMAND(free_old),
     {NULL, NULL},
 };

@@ -73,6 +73,14 @@ SITE static void protect_reserved(void) {
     truth_whole_mapping("protect_reserved", PAGES(19), 1, 0);
 }
 
+/* Without a key: as mprotect does. */
+SITE static void protect_by_key(void) {
+    char *at = must(mmap(NULL, PAGES(64), PROT_NONE, FLAGS | MAP_NORESERVE, -1, 0));
+    if (syscall(SYS_pkey_mprotect, at + PAGES(1), PAGES(23), ACCESS, -1))
+        abort();
+    truth_whole_mapping("protect_by_key", PAGES(23), 1, 0);
+}
+
 /* --- files and shared memory --- */
 
 SITE static void map_memfd(void) {
@@ -184,7 +192,7 @@ static const Command commands[] = {
     COMMAND(map_raw),          COMMAND(map_by_syscall),   COMMAND(remap_raw),
     COMMAND(grow_by_brk),      COMMAND(protect_reserved), COMMAND(map_memfd),
     COMMAND(attach_segments),  COMMAND(map_private_file), COMMAND(touch_little),
-    COMMAND(touch_and_give_back), COMMAND(unjoined),      COMMAND(keep_running),
+    COMMAND(protect_by_key),   COMMAND(touch_and_give_back), COMMAND(unjoined),      COMMAND(keep_running),
     {NULL, NULL},
 };
 

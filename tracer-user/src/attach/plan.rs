@@ -126,15 +126,26 @@ enum End<'a> {
 /// meet the trampoline. Where it is not certain where a function's calls end,
 /// it gets either a return probe or none at all.
 pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
-    let mut frees = Vec::new();
+    let [mut frees, mut pools, mut chains] = [Vec::new(), Vec::new(), Vec::new()];
     // Those whose ends are known come first: they stay in a switch.
     let [mut probed, mut entered] = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
     let [mut ends, mut jumps] = [BTreeSet::new(), BTreeSet::new()];
     let mut unseen = Vec::new();
     for function in functions {
-        let Probed::Call(called) = function.probed else {
-            frees.extend(function.places());
-            continue;
+        let called = match function.probed {
+            Probed::Call(called) => called,
+            Probed::Free => {
+                frees.extend(function.places());
+                continue;
+            }
+            Probed::PoolFree => {
+                pools.extend(function.places());
+                continue;
+            }
+            Probed::ChainFree => {
+                chains.extend(function.places());
+                continue;
+            }
         };
         let known = ends_of(function, called);
         let group = usize::from(known.is_err());
@@ -159,6 +170,8 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
     let [entered, others_entered] = entered;
     let steps = [
         (Moment::Free, frees, true),
+        (Moment::PoolFree, pools, true),
+        (Moment::ChainFree, chains, true),
         (Moment::Return, probed, false),
         (Moment::Return, others_probed, false),
         (Moment::End, anywhere(ends), true),

@@ -16,7 +16,7 @@ use tracer_ebpf::call::Function;
 use super::guarded::Guarded;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
-use crate::attach::allocator::{Allocator, AllocatorFunction, Probed};
+use crate::attach::allocator::{Allocator, AllocatorFunction};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
 use crate::kernel::program::{Moment, Place};
@@ -87,6 +87,10 @@ impl Covered {
         Described {
             scope: self.guarded.scope,
             file: self.guarded.file.mapped,
+            is_pool: self
+                .functions
+                .iter()
+                .any(|function| function.probed.is_pools()),
             probes: probed
                 .map(|function| describe(function, path, returns))
                 .collect(),
@@ -114,6 +118,8 @@ pub struct Described {
     pub scope: Scope,
     /// The file.
     pub file: FileId,
+    /// Whether it is a pool, which frees for others below.
+    pub is_pool: bool,
     /// Its functions.
     pub probes: Vec<Probe>,
     /// Its functions that are not probed.
@@ -485,9 +491,9 @@ fn describe(function: &AllocatorFunction, path: &str, returns: Returns) -> Probe
         displacement: function.placement.first.displacement,
         placement: function.placement.to_string(),
         result: match (function.probed, returns) {
-            (Probed::Free, _) => String::new(),
-            (Probed::Call(_), Returns::Replaced) if !function.may_throw => "return probe".into(),
-            (Probed::Call(_), _) => function.ends_described(),
+            (probed, _) if probed.frees() => String::new(),
+            (_, Returns::Replaced) if !function.may_throw => "return probe".into(),
+            _ => function.ends_described(),
         },
     }
 }

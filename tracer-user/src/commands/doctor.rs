@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::attach::allocator::{
-    self, Allocator, AllocatorFunction, Declared, Probed, describe_stripped,
-};
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, Declared, describe_stripped};
 use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
@@ -67,12 +65,12 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     }
     let held = Holding::find();
     show("privileges while attaching", held.attaching);
-    let (accepted, filter_kills) = match held.load {
-        Ok((detail, kills)) => (Ok(detail), kills),
-        Err(problem) => (Err(problem), false),
+    let (accepted, machine) = match held.load {
+        Ok((detail, machine)) => (Ok(detail), machine),
+        Err(problem) => (Err(problem), Machine::default()),
     };
     show("kernel accepts the programs", accepted);
-    if filter_kills {
+    if machine.filter_kills {
         let detail = "they would kill; results are taken at return instructions";
         show(
             "return probes in processes with a seccomp filter",
@@ -84,7 +82,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     show("privileges of threads that read files", held.parsing);
     if let Some(pid) = args.pid {
         Phase::Looking.start()?;
-        for (what, result) in target(pid, &args.allocators, filter_kills) {
+        for (what, result) in target(pid, &args.allocators, machine) {
             show(&what, result);
         }
     }
@@ -102,11 +100,20 @@ fn kernel_release() -> String {
         .into_owned()
 }
 
+/// What a run would find out of this kernel.
+#[derive(Debug, Clone, Copy, Default)]
+struct Machine {
+    /// Whether return probes kill processes with a filter.
+    filter_kills: bool,
+    /// Whether mappings are seen in the kernel, and no function of libc is probed for
+    /// them.
+    sees_mappings: bool,
+}
+
 /// What a run holds, phase by phase, as the kernel tells it.
 struct Holding {
     attaching: Result<String, String>,
-    /// With whether return probes kill processes with a filter.
-    load: Result<(String, bool), String>,
+    load: Result<(String, Machine), String>,
     tracing: Result<String, String>,
     reporting: Result<String, String>,
     parsing: Result<String, String>,
@@ -150,13 +157,16 @@ fn in_phase(phase: Phase) -> Result<String, String> {
 /// Loads everything once, on the smallest maps, and traces this process for a
 /// moment: its stacks must be whole. And whether return probes kill processes
 /// with a filter.
-fn load() -> Result<(String, bool), String> {
+fn load() -> Result<(String, Machine), String> {
     let text = |error| format!("{error:#}");
     let options = Options::smallest().map_err(text)?;
     let builder = Builder::start().map_err(text)?;
     let mut session = Session::load(options, builder).map_err(text)?;
     // While perf events can be opened yet.
-    let filter_kills = session.filter_kills();
+    let machine = Machine {
+        filter_kills: session.filter_kills(),
+        sees_mappings: session.sees_mappings(),
+    };
     let stacks = own_stacks(&mut session).map_err(text)?;
     if stacks.whole < stacks.allocations || stacks.allocations == 0 {
         return Err(format!(
@@ -171,7 +181,7 @@ fn load() -> Result<(String, bool), String> {
         stacks.whole,
         stacks.allocations
     );
-    Ok((detail, filter_kills))
+    Ok((detail, machine))
 }
 
 /// How the stacks of this process end.
@@ -213,7 +223,7 @@ fn why_instructions(code: &CodeSpace, filter_kills: bool) -> Option<String> {
 }
 
 /// What a target offers.
-fn target(pid: u32, declared: &[Declared], filter_kills: bool) -> Vec<Line> {
+fn target(pid: u32, declared: &[Declared], machine: Machine) -> Vec<Line> {
     let found = Target::find(pid);
     let mut results = vec![(
         format!("process {pid}"),
@@ -250,7 +260,7 @@ fn target(pid: u32, declared: &[Declared], filter_kills: bool) -> Vec<Line> {
             Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
         ));
     }
-    let why = why_instructions(&code, filter_kills);
+    let why = why_instructions(&code, machine.filter_kills);
     let returns = match why {
         Some(_) => Returns::Instructions,
         None => Returns::Replaced,
@@ -259,10 +269,14 @@ fn target(pid: u32, declared: &[Declared], filter_kills: bool) -> Vec<Line> {
     results.push(("results of calls".into(), Ok(clean(&detail).into_owned())));
     results.extend(hooked_vm(pid, &code));
     for allocator in &allocators {
-        let (hooked, rest) = hooked(pid, allocator, returns);
+        let probed = match machine.sees_mappings {
+            true => &allocator.without_mappings(),
+            false => allocator,
+        };
+        let (hooked, rest) = hooked(pid, probed, returns);
         results.extend(hooked);
         let functions: Vec<_> = rest.functions.iter().map(placed).collect();
-        let endless = plan(&allocator.functions, returns).unseen;
+        let endless = plan(&probed.functions, returns).unseen;
         let endless: Vec<_> = endless.iter().map(not_probed).collect();
         let functions = functions.concat() + &endless.concat();
         let heap = match rest.has_heap {
@@ -277,8 +291,8 @@ fn target(pid: u32, declared: &[Declared], filter_kills: bool) -> Vec<Line> {
 /// Where a function would be probed, on a line of its own.
 fn placed(function: &AllocatorFunction) -> String {
     let ends = match function.probed {
-        Probed::Free => String::new(),
-        Probed::Call(_) => format!(", ends at {}", function.ends_described()),
+        probed if probed.frees() => String::new(),
+        _ => format!(", ends at {}", function.ends_described()),
     };
     format!(
         "\n             {}+{:#x} {}{ends}",

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
-use crate::report::text;
+use crate::report::{pool, text};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::window::windows::Windows;
@@ -107,10 +107,15 @@ fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report
     for job in jobs {
         match job {
             Job::Window(snapshot) => {
-                let report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                let mut report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                pool::tell_apart(&mut report);
                 destination.publish(&report)?;
             }
-            Job::Last(snapshot) => return Ok(Some(snapshot.report(&mut symbolizer, None))),
+            Job::Last(snapshot) => {
+                let mut report = snapshot.report(&mut symbolizer, None);
+                pool::tell_apart(&mut report);
+                return Ok(Some(report));
+            }
         }
     }
     Ok(None)

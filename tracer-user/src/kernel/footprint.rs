@@ -1,6 +1,6 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
-use tracer_ebpf::block::{Block, BlockKey, hash_entry_bytes};
+use tracer_ebpf::block::{Block, BlockKey, MAX_FREED_UNKNOWN, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
@@ -82,7 +82,7 @@ impl Sizes {
         let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let fixed = places() + reservers() + rings + self.samples();
+        let fixed = places() + reservers() + unknown_frees() + rings + self.samples();
         let others = live + index + sites + self.tables() + fixed + buckets(freed);
         let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
         let on_demand = threads + class_names() + u64::from(freed) * entry;
@@ -129,6 +129,12 @@ impl Sizes {
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }
+}
+
+/// Where unknown blocks were freed.
+fn unknown_frees() -> u64 {
+    let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<u64>()) as u64;
+    u64::from(MAX_FREED_UNKNOWN) * entry + buckets(MAX_FREED_UNKNOWN)
 }
 
 /// The places of USDT probes.

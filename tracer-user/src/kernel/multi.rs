@@ -156,7 +156,7 @@ impl MultiPrograms {
             count: u32::try_from(places.len())?,
             flags: match moment {
                 Moment::Return => BPF_F_UPROBE_MULTI_RETURN,
-                Moment::Free | Moment::End | Moment::EndJump | Moment::Entry => 0,
+                _ => 0,
             },
             pid: pid.unwrap_or(0),
             padding: 0,

@@ -112,6 +112,7 @@ pub struct Object {
     /// Whether places of sites were used again.
     pub has_recycled: bool,
     freed_by: MapData,
+    freed_unseen: MapData,
     threads: MapData,
     processes: HashMap<MapData, u32, [u64; PROCESS_WORDS]>,
     process_changes: MappedArray<u64>,
@@ -206,6 +207,7 @@ impl Object {
             free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
             has_recycled: false,
             freed_by: map_data(take(&mut ebpf, "FREED_BY")?)?,
+            freed_unseen: map_data(take(&mut ebpf, "FREED_UNSEEN")?)?,
             threads: map_data(take(&mut ebpf, "THREADS")?)?,
             processes: take(&mut ebpf, "PROCESSES")?.try_into()?,
             process_changes: writable(&mut ebpf, "PROCESS_CHANGES", 1)?,
@@ -480,6 +482,23 @@ impl Object {
         batch::delete(self.freed_by.fd().as_fd(), callers)
     }
 
+    /// Calls `each` with every caller that freed blocks which were allocated during
+    /// the run, unseen, and how many.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_unseen_block(&self, each: impl FnMut(Caller, u64)) -> Result<()> {
+        batch::for_each(self.freed_unseen.fd().as_fd(), each)
+    }
+
+    /// Forgets such callers.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn forget_unseen_callers(&self, callers: &[Caller]) -> Result<()> {
+        batch::delete(self.freed_unseen.fd().as_fd(), callers)
+    }
+
     /// Forgets live blocks, of images that have ended: nobody else does.
     ///
     /// # Errors
@@ -555,6 +574,7 @@ fn descriptor(map: &Map) -> Option<RawFd> {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::PerCpuArray(data)
+        | Map::LruHashMap(data)
         | Map::ProgramArray(data)
         | Map::Queue(data)
         | Map::RingBuf(data)

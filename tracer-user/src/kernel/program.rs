@@ -8,6 +8,10 @@ use tracer_ebpf::call::Function;
 pub enum Moment {
     /// At the entry of `free`.
     Free,
+    /// At the entry of a function by which a pool takes back its second argument.
+    PoolFree,
+    /// At the entry of one that takes back a chain of objects.
+    ChainFree,
     /// At the return from a [`Function`], whose return address is replaced.
     Return,
     /// At a return instruction of a [`Function`], which it may share.
@@ -22,8 +26,10 @@ pub enum Moment {
 impl Moment {
     /// All, in order.
     #[cfg(test)]
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Free,
+        Self::PoolFree,
+        Self::ChainFree,
         Self::Return,
         Self::End,
         Self::EndJump,
@@ -33,7 +39,7 @@ impl Moment {
     /// A program that does one thing at entries, and otherwise nothing.
     const fn only(self, entry: &'static str) -> &'static str {
         match self {
-            Self::Free | Self::End | Self::EndJump => "uf_empty",
+            Self::Free | Self::PoolFree | Self::ChainFree | Self::End | Self::EndJump => "uf_empty",
             Self::Entry => entry,
             Self::Return => "uf_empty_ret",
         }
@@ -44,6 +50,8 @@ impl Moment {
     const fn program(self) -> &'static str {
         match self {
             Self::Free => "uf_free_at",
+            Self::PoolFree => "uf_pool_free_at",
+            Self::ChainFree => "uf_chain_at",
             Self::End => "uf_end",
             Self::EndJump => "uf_end_jump",
             Self::Return => "uf_leave",
@@ -56,6 +64,8 @@ impl Moment {
         let Some(function) = function else {
             return match self {
                 Self::Free => "uf_free",
+                Self::PoolFree => "uf_pool_free",
+                Self::ChainFree => "uf_chain",
                 _ => self.program(),
             };
         };
@@ -85,6 +95,8 @@ impl Moment {
         };
         match self {
             Self::Free => "uf_free",
+            Self::PoolFree => "uf_pool_free",
+            Self::ChainFree => "uf_chain",
             Self::End | Self::EndJump => self.program(),
             Self::Return => leave,
             Self::Entry => entry,
@@ -137,8 +149,8 @@ impl Programs {
 /// Where a probe goes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// The function there, where the moment asks for it: `None` is `free`, or
-    /// any function's end; and at [`Moment::Entry`], with a cookie, a probe that
+    /// The function there, where the moment asks for it: `None` is one that frees,
+    /// or any function's end; and at [`Moment::Entry`], with a cookie, a probe that
     /// does nothing.
     pub function: Option<Function>,
     /// The instruction's offset in the file.

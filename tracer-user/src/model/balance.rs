@@ -79,6 +79,9 @@ pub struct Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartName {
+    /// What a process that was forked during the run has in memory where its parent had
+    /// memory when the run began.
+    Inherited,
     /// Live blocks of this run, as far as they are in memory.
     LiveBlocks,
     /// Negative: the part of the live blocks that lies in pages which were in
@@ -114,7 +117,8 @@ pub enum PartName {
 impl PartName {
     /// All, in the order in which they are told.
     #[cfg(test)]
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::Inherited,
         Self::LiveBlocks,
         Self::Reused,
         Self::Pools,
@@ -134,6 +138,7 @@ impl PartName {
     /// For people.
     pub const fn text(self) -> &'static str {
         match self {
+            Self::Inherited => "had by its parent at the start",
             Self::LiveBlocks => "live blocks of this run",
             Self::Reused => "  less what reuses older memory",
             Self::Pools => "held by pools",
@@ -207,6 +212,23 @@ impl Balance {
         self.unexplained = self.growth.saturating_sub(self.sum());
     }
 
+    /// Takes bytes of a part for another one's, as far as the part has as many.
+    pub fn hand_over(&mut self, from: PartName, to: PartName, bytes: u64) {
+        let had = self.part(from);
+        let bytes = change(0, bytes).min(had);
+        if bytes <= 0 {
+            return;
+        }
+        let moved = [(from, had - bytes), (to, self.part(to) + bytes)];
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.retain(|part| part.name != from && part.name != to);
+        self.explain(
+            parts
+                .into_iter()
+                .chain(moved.map(|(name, bytes)| Part { name, bytes })),
+        );
+    }
+
     /// Whether it adds up.
     pub fn adds_up(&self) -> bool {
         let growth = change(self.resident_start, self.resident_end);
@@ -257,6 +279,27 @@ mod tests {
         assert!(balance.adds_up());
         balance.parts[0].bytes += 1;
         assert!(!balance.adds_up());
+    }
+
+    #[test]
+    fn a_part_gives_what_it_has() {
+        let mut balance = Balance {
+            growth: 100,
+            resident_end: 100,
+            ..Balance::default()
+        };
+        let part = |name, bytes| Part { name, bytes };
+        balance.explain([part(PartName::Mappings, 70), part(PartName::Stacks, 20)]);
+        let (from, to) = (PartName::Mappings, PartName::Pools);
+        balance.hand_over(from, to, 30);
+        assert_eq!((balance.part(from), balance.part(to)), (40, 30));
+        balance.hand_over(from, to, 50);
+        assert_eq!((balance.part(from), balance.part(to)), (0, 70));
+        assert_eq!(
+            (balance.part(PartName::Stacks), balance.unexplained),
+            (20, 10)
+        );
+        assert!(balance.adds_up());
     }
 
     #[test]

@@ -733,6 +733,11 @@ pub struct Loss {
     pub meaning: String,
 }
 
+impl Loss {
+    /// The cause of blocks that were freed, and allocated during the run unseen.
+    pub const UNSEEN_ALLOCATION: &str = "unseen_allocation";
+}
+
 /// Probe hits of one kind, and what one cost the thread that ran into it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HitCost {

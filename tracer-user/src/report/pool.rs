@@ -1,12 +1,12 @@
 //! Pools: they take memory from an allocator in large pieces, and give it away in
 //! small ones that nobody sees.
 
-use crate::model::{MemoryKind, Site};
+use crate::model::balance::PartName;
+use crate::model::{MemoryKind, Report, Site};
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &str); 26] = [
-    ("g_slice_alloc", "GLib's slices"),
+const REFILLS: [(&str, &str); 25] = [
     ("AllocSetAlloc", "a memory context of PostgreSQL"),
     ("GenerationAlloc", "a memory context of PostgreSQL"),
     ("SlabAlloc", "a memory context of PostgreSQL"),
@@ -59,6 +59,25 @@ pub fn refilled(site: &Site) -> Option<&'static str> {
     functions.find_map(|function| pool_of(function))
 }
 
+/// Tells what pools have mapped apart from what others have, in the balance of each
+/// process whose call paths are its own.
+pub fn tell_apart(report: &mut Report) {
+    for balance in &mut report.balance {
+        let process = report.processes.get(balance.process);
+        if process.is_none_or(|process| process.processes > 1) {
+            continue;
+        }
+        let own = report
+            .sites
+            .iter()
+            .filter(|site| site.process == balance.process && site.kind == MemoryKind::Mapping);
+        let pools = own.filter(|site| refilled(site).is_some());
+        let held = pools.filter_map(|site| site.resident_bytes);
+        let held = held.fold(0, u64::saturating_add);
+        balance.hand_over(PartName::Mappings, PartName::Pools, held);
+    }
+}
+
 fn pool_of(function: &str) -> Option<&'static str> {
     let mut refills = REFILLS.iter();
     let found = refills.find(|(name, _)| matches(name, function));
@@ -81,12 +100,44 @@ fn matches(name: &str, function: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::balance::{Balance, Part};
+    use crate::report::sample;
+
+    #[test]
+    fn what_a_pool_has_mapped_is_the_pools() {
+        let mut report = sample::report();
+        let site = &mut report.sites[0];
+        site.kind = MemoryKind::Mapping;
+        site.resident_bytes = Some(70);
+        // The frame above the allocator's own.
+        let caller = site.frames.len() - 2;
+        site.frames[caller].function = Some("new_arena".into());
+        let mut balance = Balance {
+            growth: 100,
+            resident_end: 100,
+            ..Balance::default()
+        };
+        balance.explain([Part {
+            name: PartName::Mappings,
+            bytes: 100,
+        }]);
+        report.balance = vec![balance];
+        let mut others = report.clone();
+        tell_apart(&mut report);
+        let balance = &report.balance[0];
+        assert_eq!(balance.part(PartName::Pools), 70);
+        assert!(balance.adds_up());
+        // Of a row that several processes share it is not known whose the pages are.
+        others.processes[0].processes = 2;
+        tell_apart(&mut others);
+        assert_eq!(others.balance[0].part(PartName::Pools), 0);
+    }
 
     #[test]
     fn refills_are_known_by_their_functions() {
         for (function, pool) in [
-            ("g_slice_alloc", Some("GLib's slices")),
-            ("g_slice_alloc0", None),
+            ("apr_palloc", Some("an APR pool")),
+            ("apr_palloc0", None),
             ("erts_alcu_alloc_thr_pref", Some("a carrier of Erlang")),
             (
                 "google::protobuf::internal::ThreadSafeArena::AllocateAlignedFallback(unsigned long)",

@@ -309,6 +309,7 @@ impl Session {
             count: self.unseen_functions() as u64,
             meaning: "functions of allocators that are not probed, for the reasons that are told of each: what they allocate and free is in no number".to_owned(),
         });
+        losses.push(self.unseen_blocks());
         losses.push(Loss {
             cause: "code_events".to_owned(),
             count: self.engine.losses.code_events,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::Session;
 use super::left_alone::Sound;
 use super::target::Target;
-use crate::attach::allocator::{self, Allocator, AllocatorFunction, Probed, describe_stripped};
+use crate::attach::allocator::{self, Allocator, AllocatorFunction, describe_stripped};
 use crate::attach::probes::{Described, Scope};
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
@@ -187,6 +187,7 @@ impl Session {
         }
         let (function, reason) = describe_stripped(name);
         self.engine.placed.push(Described {
+            is_pool: false,
             scope,
             file,
             probes: Vec::new(),
@@ -205,7 +206,7 @@ impl Session {
     pub(super) fn probe(&mut self, pid: u32, allocator: &Allocator) -> Result<bool> {
         let scope = self.scope(pid);
         if self.engine.probes.cover(scope, allocator.file.mapped) {
-            let heap = |function: &AllocatorFunction| function.probed == Probed::Free;
+            let heap = |function: &AllocatorFunction| function.probed.frees();
             let free = allocator.functions.iter().find(|function| heap(function));
             let mut places = self.engine.probes.places(scope);
             return Ok(places.any(|(file, offsets)| {

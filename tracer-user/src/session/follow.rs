@@ -453,7 +453,9 @@ impl Session {
             .filter_map(|index| Some(self.images.get(*index)?.id))
             .collect();
         self.forget_the_childless(&ids)?;
-        self.settle_internal_frees(&ids.iter().copied().collect())?;
+        let ended = ids.iter().copied().collect();
+        self.settle_internal_frees(&ended)?;
+        self.settle_unseen_blocks(&ended)?;
         let makers: HashSet<u64> = self.engine.object.local_makers().collect();
         leaving.extend(std::mem::take(&mut self.leaving.kept));
         for index in leaving {

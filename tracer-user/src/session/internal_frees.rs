@@ -7,6 +7,8 @@ use tracer_ebpf::block::Caller;
 
 use super::Session;
 use crate::process::address::CodeAddress;
+use crate::process::code::CodeMapping;
+use crate::process::maps::FileId;
 
 impl Session {
     /// Frees of blocks from before the run, or below `--min-size`.
@@ -46,17 +48,25 @@ impl Session {
     fn is_internal(&self, caller: Caller) -> bool {
         let index = self.images.index_of(caller.image);
         let image = index.and_then(|index| self.images.get(index));
-        let Some(image) = image.filter(|image| image.from_start) else {
-            return false;
-        };
+        image.is_some_and(|image| image.from_start)
+            && self
+                .code_of_caller(caller)
+                .is_some_and(|mapping| self.frees_for_itself(mapping.range.file))
+    }
+
+    /// Whether a file's code may free blocks that nobody has asked it for.
+    pub(super) fn frees_for_itself(&self, file: FileId) -> bool {
+        // A pool's file has functions that free what others ask them to.
+        let mut placed = self.engine.placed.iter();
+        placed.any(|placed| placed.file == file && !placed.is_pool) || self.is_loader(file)
+    }
+
+    /// The code from which a block was freed.
+    pub(super) fn code_of_caller(&self, caller: Caller) -> Option<&CodeMapping> {
+        let image = self.images.get(self.images.index_of(caller.image)?)?;
         // The call stands before the address that it returns to.
         let address = CodeAddress(caller.address.wrapping_sub(1));
         let end = image.ended.map_or(u64::MAX, |(time, _)| time);
-        let code = self.images.code(image);
-        let Some(mapping) = code.and_then(|code| code.find(address, end)) else {
-            return false;
-        };
-        let file = mapping.range.file;
-        self.engine.placed.iter().any(|placed| placed.file == file) || self.is_loader(file)
+        self.images.code(image)?.find(address, end)
     }
 }

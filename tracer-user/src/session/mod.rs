@@ -41,6 +41,7 @@ pub mod target;
 mod threads;
 mod timeline;
 mod told_codes;
+mod unseen_blocks;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -62,10 +63,12 @@ use self::target::Target;
 use self::threads::ThreadNames;
 use self::timeline::Timeline;
 use self::told_codes::ToldCodes;
+use self::unseen_blocks::UnseenBlocks;
 use crate::engine::{Engine, Options};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
+use crate::kernel::object::SystemCalls;
 use crate::model::{LeftAlone, Untraced};
 use crate::process::clock::monotonic_ns;
 use crate::tables::Builder;
@@ -107,6 +110,7 @@ pub struct Session {
     balance: BalanceState,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
+    unseen_blocks: UnseenBlocks,
     /// How many ends of children were said.
     ends_said: u64,
     /// What was not said yet on standard error.
@@ -187,6 +191,7 @@ impl Session {
             children: ChildrenState::default(),
             balance: BalanceState::default(),
             internal_frees: 0,
+            unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,
             notices: Vec::new(),
             looks: Looks::default(),
@@ -229,6 +234,11 @@ impl Session {
     /// What a probe hit costs here, nanoseconds; an estimate.
     pub fn nanoseconds_per_hit(&self) -> f64 {
         self.engine.nanoseconds_per_hit
+    }
+
+    /// Whether the kernel itself tells of mappings, whoever makes them.
+    pub fn sees_mappings(&self) -> bool {
+        self.engine.object.system_calls() != SystemCalls::None
     }
 
     /// How the probes are attached.

@@ -16,6 +16,7 @@ use tracer_ebpf::site::NO_SITE;
 use super::mapped_files::MappedFiles;
 use super::pieces::{Piece, Pieces};
 use super::thread_stacks::ThreadStacks;
+use super::uncharged::Uncharged;
 use crate::process::regions::Region;
 
 const PAGE: u64 = 4096;
@@ -113,6 +114,7 @@ pub struct Ledger {
     taken: HashMap<u32, Taken>,
     files: MappedFiles,
     stacks: ThreadStacks,
+    uncharged: Uncharged,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +186,11 @@ impl Ledger {
                 self.take_for(event, start, end);
             }
             kind if kind == EventKind::RemapReturn as u32 => self.remapped(event),
+            kind if kind == EventKind::AllocatorMap as u32 => {
+                self.replace(start, end, event.time);
+                self.uncharged.allocators_mapped(start, end);
+            }
+            kind if kind == EventKind::AllocatorUnmap as u32 => self.uncharged.forget(start, end),
             kind if kind == EventKind::ThreadBorn as u32 => self.thread_born(event),
             kind if kind == EventKind::ThreadEnded as u32 => self.stacks.ended(event.thread),
             _ => {}
@@ -226,6 +233,11 @@ impl Ledger {
     /// What is mapped, in order.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.pieces.iter().map(|(range, _)| range)
+    }
+
+    /// What is mapped and charged to nobody: by allocators, and by others.
+    pub fn uncharged(&self) -> &Uncharged {
+        &self.uncharged
     }
 
     /// What was in memory of an account at the last look; `None` if nobody has
@@ -317,7 +329,11 @@ impl Ledger {
     }
 
     fn enter(&mut self, (start, end): (u64, u64), kind: MappingKind, event: &Event) {
-        if event.site == NO_SITE || start >= end {
+        if start >= end {
+            return;
+        }
+        if event.site == NO_SITE {
+            self.uncharged.others_mapped(start, end);
             return;
         }
         let id = self.next;
@@ -435,6 +451,7 @@ impl Ledger {
     /// Something else is mapped there now.
     fn replace(&mut self, start: u64, end: u64, time: u64) {
         self.reserved.take(start, end);
+        self.uncharged.forget(start, end);
         let replaced = self.pieces.take(start, end);
         self.settle(replaced, time);
     }
@@ -442,6 +459,7 @@ impl Ledger {
     /// Takes a range away until the thread's call has returned.
     fn take_for(&mut self, event: &Event, start: u64, end: u64) {
         self.reserved.take(start, end);
+        self.uncharged.forget(start, end);
         let taken = Taken {
             pieces: self.pieces.take(start, end),
             time: event.time,

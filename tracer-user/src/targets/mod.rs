@@ -10,3 +10,4 @@ mod pieces;
 pub mod share;
 pub mod status;
 mod thread_stacks;
+pub mod uncharged;

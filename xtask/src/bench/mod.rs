@@ -1,8 +1,9 @@
 //! What tracing costs, measured and written into BENCHMARKS.md: a pair of
 //! malloc and free beside others' tracers, taking a stack beside the kernel's
 //! own, Java frames, a Java server, unwind tables, and the time until tracing
-//! begins. Every wait has an end, and every tracer ends by itself.
+//! begins; and how exact what it says is. Every wait has an end, and every tracer ends by itself.
 
+mod accuracy;
 mod allocators;
 mod document;
 mod figures;
@@ -44,6 +45,8 @@ pub(crate) enum Part {
     Start,
     /// Java frames, and a Java server
     Java,
+    /// How exact and how whole the numbers are
+    Accuracy,
     /// What tracing costs services, and what the report says of it
     Overhead,
 }
@@ -57,6 +60,7 @@ impl Part {
             Self::Tables => "tables",
             Self::Start => "start",
             Self::Java => "java",
+            Self::Accuracy => "accuracy",
             Self::Overhead => "overhead",
         }
     }
@@ -74,6 +78,7 @@ impl Part {
                 java::measure(unfreed)?,
                 server::measure(unfreed)?
             )),
+            Self::Accuracy => accuracy::measure(unfreed),
             Self::Overhead => overhead::measure(unfreed),
         }
     }
@@ -87,11 +92,16 @@ impl Part {
 /// Fails if something cannot be built, started, measured or written.
 pub(crate) fn run(parts: &[Part], against: Option<&Path>) -> Result<()> {
     setup::ensure(&[Group::Test, Group::Bench])?;
-    let unfreed = build::unfreed(Profile::Release)?;
     let parts = match parts {
         [] => Part::value_variants(),
         _ => parts,
     };
+    // What takes no time need not be quick.
+    let profile = match parts {
+        [Part::Accuracy] => Profile::Dev,
+        _ => Profile::Release,
+    };
+    let unfreed = build::unfreed(profile)?;
     let mut measured = Vec::new();
     for part in parts {
         let machine = document::machine();

@@ -17,6 +17,11 @@ pub enum Probed {
     Call(Function),
     /// One that frees its first argument.
     Free,
+    /// One by which a pool takes back its second argument.
+    PoolFree,
+    /// One by which a pool takes back its second argument, and all that this leads to;
+    /// its third says where in each the address of the next one is.
+    ChainFree,
 }
 
 impl Probed {
@@ -25,8 +30,18 @@ impl Probed {
     pub const fn may_throw(self) -> bool {
         match self {
             Self::Call(function) => function.may_throw(),
-            Self::Free => false,
+            Self::Free | Self::PoolFree | Self::ChainFree => false,
         }
+    }
+
+    /// Whether it frees.
+    pub const fn frees(self) -> bool {
+        !matches!(self, Self::Call(_))
+    }
+
+    /// Whether it is a pool's, of which others' blocks are made.
+    pub const fn is_pools(self) -> bool {
+        matches!(self, Self::PoolFree | Self::ChainFree)
     }
 
     /// Whether it changes mappings, and allocates no blocks.
@@ -259,6 +274,15 @@ const RPMALLOC: [(&str, Probed); 3] = [
     ("rpaligned_realloc", Call(F::HeapRealloc)),
 ];
 
+/// GLib's slices (`glib/gslice.h`). A list is freed as one chain.
+const SLICES: [(&str, Probed); 5] = [
+    ("g_slice_alloc", Call(F::Malloc)),
+    ("g_slice_alloc0", Call(F::Malloc)),
+    ("g_slice_copy", Call(F::Malloc)),
+    ("g_slice_free1", Probed::PoolFree),
+    ("g_slice_free_chain_with_offset", Probed::ChainFree),
+];
+
 /// What Rust code calls, and the compiler makes of the program's global
 /// allocator.
 const RUST: [(&str, Probed); 4] = [
@@ -291,6 +315,7 @@ static KNOWN: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
         add(name.to_owned(), probed, Family::Operators);
     }
     let named = NAMED.iter().chain(&SNMALLOC).chain(&RPMALLOC);
+    let named = named.chain(&SLICES);
     for (name, probed) in named {
         add((*name).to_owned(), *probed, Family::Named);
     }
@@ -361,6 +386,7 @@ mod tests {
             ("tc_memalign", Call(F::Memalign), Of::Named),
             ("mi_heap_malloc_aligned", Call(F::Memalign), Of::Named),
             ("rpaligned_alloc", Call(F::AlignedAlloc), Of::Named),
+            ("g_slice_free1", Probed::PoolFree, Of::Named),
             ("__rust_dealloc", Free, Of::Rust),
             (
                 "_RNvCsZ1_7___rustc12___rust_alloc",

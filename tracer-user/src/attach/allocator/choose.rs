@@ -84,7 +84,7 @@ pub fn functions(
         })
         .collect();
     let any = |is_it: fn(Probed) -> bool| chosen.iter().any(|one| is_it(one.probed));
-    let is_allocator = any(Probed::allocates) && any(|probed| probed == Probed::Free);
+    let is_allocator = any(Probed::allocates) && any(Probed::frees);
     Ok(match is_allocator {
         true => Choice {
             is_last: is_glibc || is_alone(&chosen, is_program),
@@ -170,7 +170,7 @@ fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool) {
         });
     }
     let is_family = |one: &Candidate, family| one.known.family == family;
-    let frees = |one: &Candidate| one.known.probed == Probed::Free;
+    let frees = |one: &Candidate| one.known.probed.frees();
     let allocates = |one: &Candidate| one.known.probed.allocates();
     let named = candidates
         .iter()
@@ -203,12 +203,14 @@ fn forget_passing(
 ) {
     let mut at = 0;
     while let Some(one) = candidates.get(at) {
-        let frees = one.known.probed == Probed::Free;
+        let (probed, frees) = (one.known.probed, one.known.probed.frees());
         let is_mapping = one.known.family == Family::Mappings;
         let is_door = matches!(one.known.family, Family::Operators | Family::Rust);
         let is_c = one.known.family == Family::C;
         let others = candidates.iter().enumerate().filter(|(other, it)| {
-            let is_other = *other != at && (it.known.probed == Probed::Free) == frees;
+            // Those that free find their block in another argument each.
+            let is_alike = it.known.probed == probed || (!frees && !it.known.probed.frees());
+            let is_other = *other != at && is_alike;
             // C's functions are probed all, as the libraries define them.
             is_other && (!is_c || it.known.family == Family::Named)
         });

@@ -101,7 +101,7 @@ impl AllocatorFunction {
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let function = match self.probed {
             Probed::Call(function) => Some(function),
-            Probed::Free => None,
+            Probed::Free | Probed::PoolFree | Probed::ChainFree => None,
         };
         self.placement.spots().map(move |spot| Place {
             function,
@@ -272,7 +272,7 @@ pub fn in_file(
             may_throw: one.probed.may_throw(),
             ends: match one.probed {
                 Probed::Call(_) => ends(&file.content, &linkage, start.0),
-                Probed::Free => Err(Uncertain::NeverReturns),
+                _ => Err(Uncertain::NeverReturns),
             },
             symbol: one.symbol.name.into(),
             start,
@@ -295,7 +295,9 @@ fn is_plain(probed: Probed) -> bool {
 fn needs(probed: Probed) -> Needs<'static> {
     match probed {
         Probed::Call(function) => Needs::of(function, cookies()),
-        Probed::Free => Needs::of_free(cookies()),
+        Probed::Free => Needs::of_free(&[0], cookies()),
+        Probed::PoolFree => Needs::of_free(&[1], cookies()),
+        Probed::ChainFree => Needs::of_free(&[1, 2], cookies()),
     }
 }
 

@@ -60,10 +60,10 @@ impl Needs<'static> {
         }
     }
 
-    /// Of one that frees its first argument.
-    pub const fn of_free(cookies: bool) -> Self {
+    /// Of one that frees, which reads these arguments.
+    pub const fn of_free(arguments: &'static [usize], cookies: bool) -> Self {
         Self {
-            arguments: &[0],
+            arguments,
             fixed_stack: false,
             cookies,
         }

@@ -77,7 +77,7 @@ const MREMAP_DEBIAN: &[u8] = &[
 ];
 
 /// One argument, and no return probe.
-const FREES: Needs<'static> = Needs::of_free(true);
+const FREES: Needs<'static> = Needs::of_free(&[0], true);
 /// Two arguments, and a return probe.
 const CALLOCS: Needs<'static> = Needs {
     arguments: &[0, 1],

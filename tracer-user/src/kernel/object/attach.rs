@@ -62,7 +62,7 @@ const fn exit(program: &'static str, function: &'static str) -> SystemCall {
 }
 
 /// Ends of mappings first, so that none seems to stay that is gone.
-const SYSTEM_CALLS: [SystemCall; 13] = [
+const SYSTEM_CALLS: [SystemCall; 14] = [
     exit("uf_munmap_x", "__x64_sys_munmap"),
     entry("uf_munmap_e", "__x64_sys_munmap"),
     exit("uf_shmdt_x", "__x64_sys_shmdt"),
@@ -73,6 +73,7 @@ const SYSTEM_CALLS: [SystemCall; 13] = [
     entry("uf_brk_e", "__x64_sys_brk"),
     exit("uf_mmap_x", "__x64_sys_mmap"),
     exit("uf_mprotect_x", "__x64_sys_mprotect"),
+    exit("uf_pkey_x", "__x64_sys_pkey_mprotect"),
     exit("uf_shmat_x", "__x64_sys_shmat"),
     entry("uf_clone_e", "__x64_sys_clone"),
     entry("uf_clone3_e", "__x64_sys_clone3"),

@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, Marks, PLAIN};
 use super::{balance, chance, window};
-use crate::model::{Process, ProcessEnd, Report};
+use crate::model::{Loss, Process, ProcessEnd, Report};
 use crate::report::{names, units};
 
 /// Processes named before the rest is only counted.
@@ -139,9 +139,14 @@ fn freed(report: &Report) -> String {
         } else {
             ""
         };
-        line.push_str(&format!(
-            "; and {frees} of blocks from before the run{small}"
-        ));
+        // Unless it is certain that not all of them are that old.
+        let mut losses = report.occurred_losses();
+        let unseen = losses.any(|loss| loss.cause == Loss::UNSEEN_ALLOCATION);
+        let whose = match unseen {
+            true => "whose allocation was not seen",
+            false => "from before the run",
+        };
+        line.push_str(&format!("; and {frees} of blocks {whose}{small}"));
     }
     if totals.inherited_frees > 0 {
         let frees = units::counted(totals.inherited_frees, "free");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::kinship::MAX_ANCESTORS;
 
 use self::look::Look;
 use self::settle::{Facts, settle};
@@ -193,16 +194,36 @@ impl Session {
             heaps.map(|heap| heap.reserved.clone()).collect()
         });
         let before = self.balance.before.get(&image.id);
+        let uncharged = image.ledger.uncharged();
+        let mut mapped: Vec<_> = image.ledger.ranges().chain(uncharged.others()).collect();
+        mapped.sort_unstable_by_key(|range| range.start);
+        let is_forked = before.is_none() && image.parent != 0;
         Facts {
             before,
             after,
-            mapped: image.ledger.ranges().collect(),
+            mapped,
+            allocators: uncharged.allocators().collect(),
+            parent: is_forked.then(|| self.parent_before(image)).flatten(),
             java_heap: image.java_heap.clone(),
             java_code,
             blocks,
             sampling: self.engine.object.sampling,
-            is_forked: before.is_none() && image.parent != 0,
+            is_forked,
         }
+    }
+
+    /// The look at the start at the process that an image was forked from, maybe
+    /// through others that began during the run too.
+    fn parent_before(&self, image: &Image) -> Option<&Look> {
+        let mut parent = image.parent;
+        for _ in 0..MAX_ANCESTORS {
+            if let Some(look) = self.balance.before.get(&parent) {
+                return look.pages.as_ref().map(|_| look);
+            }
+            let index = self.images.index_of(parent)?;
+            parent = self.images.get(index)?.parent;
+        }
+        None
     }
 
     /// The live blocks of processes whose pages were looked at, in order.

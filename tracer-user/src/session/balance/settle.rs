@@ -3,11 +3,14 @@
 //! Each page that came into memory or left it belongs to one region, and each region
 //! to one part, so the parts of a whole look are exact.
 
+mod grown;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use tracer_ebpf::sample::Sampling;
 
+use self::grown::{Grown, variables_of};
 use super::look::Look;
 use crate::model::balance::{Balance, GrownMapping, Kinds, Part, PartName, change};
 use crate::model::sampling::rounded;
@@ -19,9 +22,8 @@ use crate::targets::estimate::Estimate;
 
 /// All addresses.
 const EVERYWHERE: Range<u64> = 0..u64::MAX;
-/// Mappings that are told, at most, and how much they must have grown, bytes.
+/// Mappings that are told, at most.
 const MAX_GROWN: usize = 4;
-const MIN_GROWN: u64 = 64 << 10;
 /// Names that allocators give to their memory (`PR_SET_VMA_ANON_NAME`).
 const ALLOCATORS: [&str; 3] = ["malloc", "mimalloc", "scudo"];
 
@@ -33,6 +35,8 @@ pub struct Facts<'a> {
     pub after: &'a Look,
     /// What the program mapped during the run, in order.
     pub mapped: Vec<Range<u64>>,
+    /// What allocators mapped during the run, in order.
+    pub allocators: Vec<Range<u64>>,
     /// Where a JVM keeps its Java heap.
     pub java_heap: Option<Range<u64>>,
     /// Where a JVM keeps compiled code.
@@ -41,7 +45,10 @@ pub struct Facts<'a> {
     pub blocks: Vec<(u64, u64)>,
     /// How they were chosen, if they are a sample.
     pub sampling: Sampling,
-    /// Whether it was forked during the run, and has its parent's pages.
+    /// The look at the start at the process that it was forked from during the run,
+    /// whose pages it has.
+    pub parent: Option<&'a Look>,
+    /// Whether it was forked during the run.
     pub is_forked: bool,
 }
 
@@ -75,7 +82,7 @@ pub fn settle(facts: &Facts<'_>) -> Balance {
         is_whole: true,
         ..Residents::default()
     };
-    let before = match facts.before {
+    let before = match facts.before.or(facts.parent) {
         Some(look) => look.pages.as_ref(),
         None => Some(&nothing),
     };
@@ -124,7 +131,7 @@ impl Books<'_> {
         balance.free_in_arenas = free.map(|lists| lists.free);
         balance.trimmable = free.map(|lists| lists.trimmable);
         let mut sums = Sums::default();
-        let live = if self.facts.is_forked {
+        let live = if self.facts.is_forked && self.facts.parent.is_none() {
             let problem = "it was forked during the run: what it has from its parent, and shares with it, is in its resident set too";
             balance.problem = Some(problem.to_owned());
             let live = self.live_in(&EVERYWHERE);
@@ -136,7 +143,11 @@ impl Books<'_> {
             grown.sort_by_key(|mapping: &GrownMapping| std::cmp::Reverse(mapping.growth));
             grown.truncate(MAX_GROWN);
             balance.grown = grown;
-            self.unmapped(&mut sums);
+            if self.facts.is_forked {
+                sums.add(PartName::Inherited, signed(balance.older));
+            } else {
+                self.unmapped(&mut sums);
+            }
             live
         };
         balance.live_resident = live.0 + live.1;
@@ -156,35 +167,38 @@ impl Books<'_> {
             let inner = edges.get(inner).unwrap_or_default();
             let starts = [range.start].into_iter().chain(inner.iter().copied());
             let ends = inner.iter().copied().chain([range.end]);
-            let mut growth = 0;
-            let mut is_older = false;
+            let mut current: Option<Grown> = None;
             for region in starts.zip(ends).map(|(start, end)| start..end) {
                 if mapping.kind == MappingKind::Kernel {
                     continue;
                 }
-                let name = self.part_of(mapping, &region);
-                let grown = self.region(sums, name, &region);
+                let name = self.part_of(mapping, last, &region);
+                let change = self.region(sums, name, &region);
                 if name == PartName::KeptByAllocators {
                     let live = self.live_in(&region);
                     all_live = (all_live.0 + live.0, all_live.1 + live.1);
                     sums.add(PartName::LiveBlocks, signed(live.0 + live.1));
                     sums.add(PartName::Reused, -signed(live.1));
                     sums.add(PartName::KeptByAllocators, -signed(live.0));
-                } else if !matches!(name, PartName::JavaHeap | PartName::JavaCode) {
-                    growth += grown;
-                    is_older |= self.is_older(&region);
+                }
+                // The kernel joins mappings: what is older, and what is not, are two.
+                match &mut current {
+                    Some(one) if one.name == name => {
+                        one.range.end = region.end;
+                        one.bytes += change;
+                    }
+                    _ => {
+                        grown.extend(current.and_then(|one| one.mapping(mapping, last)));
+                        current = Some(Grown {
+                            name,
+                            is_older: self.is_older(&region),
+                            range: region,
+                            bytes: change,
+                        });
+                    }
                 }
             }
-            if let Ok(growth @ MIN_GROWN..) = u64::try_from(growth) {
-                grown.push(GrownMapping {
-                    start: range.start,
-                    end: range.end,
-                    growth,
-                    name: name_of(mapping, last),
-                    is_older,
-                    owner: None,
-                });
-            }
+            grown.extend(current.and_then(|one| one.mapping(mapping, last)));
             last = Some(mapping);
         }
         all_live
@@ -193,6 +207,11 @@ impl Books<'_> {
     /// Enters what changed in a region; returns by how much it grew.
     fn region(&self, sums: &mut Sums, name: PartName, region: &Range<u64>) -> i64 {
         let gained = self.after.present.without(&self.before.present, region);
+        if self.facts.is_forked {
+            // What its parent had is no loss of its own.
+            sums.add(name, signed(gained));
+            return signed(gained);
+        }
         let lost = self.before.present.without(&self.after.present, region);
         let swapped = self.after.swapped.with(&self.before.present, region);
         let swapped = swapped.min(lost);
@@ -231,11 +250,12 @@ impl Books<'_> {
     /// Where one region ends and another begins.
     fn edges(&self) -> Vec<u64> {
         let facts = self.facts;
-        let before = facts.before.map(|look| look.mappings.as_slice());
-        let before = before.unwrap_or_default().iter();
-        let ranges = before
+        let ranges = self
+            .mappings_before()
+            .iter()
             .map(|mapping| &mapping.range)
             .chain(&facts.mapped)
+            .chain(&facts.allocators)
             .chain(&facts.java_heap)
             .chain(&facts.java_code)
             .chain(&facts.after.arenas.heaps);
@@ -245,7 +265,15 @@ impl Books<'_> {
         edges
     }
 
-    fn part_of(&self, mapping: &Mapping, region: &Range<u64>) -> PartName {
+    /// What was mapped at the start, by the process or by the one that it was forked
+    /// from.
+    fn mappings_before(&self) -> &[Mapping] {
+        let before = self.facts.before.or(self.facts.parent);
+        before.map_or(&[], |look| look.mappings.as_slice())
+    }
+
+    /// `last` is the mapping below this one.
+    fn part_of(&self, mapping: &Mapping, last: Option<&Mapping>, region: &Range<u64>) -> PartName {
         let facts = self.facts;
         let is_in = |ranges: &[Range<u64>]| {
             let mut ranges = ranges.iter();
@@ -265,8 +293,11 @@ impl Books<'_> {
                 () if self.has_block(region) || ALLOCATORS.iter().any(has_name) => {
                     PartName::KeptByAllocators
                 }
+                () if in_order(&facts.allocators, region) => PartName::KeptByAllocators,
                 () if in_order(&facts.mapped, region) => PartName::Mappings,
                 () if self.is_older(region) => PartName::OlderMappings,
+                // Variables of a file that begin as zeros.
+                () if variables_of(mapping, last).is_some() => PartName::Files,
                 // An allocator's, none of whose blocks was chosen.
                 () if facts.sampling.is_on() => PartName::KeptByAllocators,
                 () => PartName::UnseenMappings,
@@ -284,8 +315,7 @@ impl Books<'_> {
 
     /// Whether something was mapped there at the start.
     fn is_older(&self, region: &Range<u64>) -> bool {
-        let before = self.facts.before.map(|look| look.mappings.as_slice());
-        let before = before.unwrap_or_default();
+        let before = self.mappings_before();
         let next = before.partition_point(|mapping| mapping.range.end <= region.start);
         before
             .get(next)
@@ -351,17 +381,6 @@ fn in_order(ranges: &[Range<u64>], region: &Range<u64>) -> bool {
     ranges
         .get(next)
         .is_some_and(|range| range.start <= region.start)
-}
-
-/// The kernel's name; that of the file whose variables it has, if it has none.
-fn name_of(mapping: &Mapping, last: Option<&Mapping>) -> String {
-    let before = last.filter(|last| {
-        last.kind == MappingKind::File && last.is_writable && last.range.end == mapping.range.start
-    });
-    match before {
-        Some(file) if mapping.name.is_empty() => format!("variables of {}", file.name),
-        _ => mapping.name.clone(),
-    }
 }
 
 fn signed(bytes: u64) -> i64 {

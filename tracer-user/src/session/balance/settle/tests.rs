@@ -54,10 +54,12 @@ fn facts<'a>(before: Option<&'a Look>, after: &'a Look) -> Facts<'a> {
         before,
         after,
         mapped: Vec::new(),
+        allocators: Vec::new(),
         java_heap: None,
         java_code: Vec::new(),
         blocks: Vec::new(),
         sampling: Sampling::OFF,
+        parent: None,
         is_forked: false,
     }
 }
@@ -136,8 +138,11 @@ fn mappings_are_told_by_who_made_them_and_when() {
         .iter()
         .map(|it| (it.start, it.growth))
         .collect();
-    assert_eq!(grown[..2], [(OLD, 3 * MIB), (NEW, 3 * MIB)]);
+    assert_eq!(grown[..2], [(OLD, 2 * MIB), (NEW, 2 * MIB)]);
     assert!(balance.grown[0].is_older && !balance.grown[1].is_older);
+    // What the program mapped right behind the older one is no part of that.
+    assert_eq!(grown[2], (OLD + 4 * MIB, MIB));
+    assert!(!balance.grown[2].is_older && balance.grown[0].end == OLD + 4 * MIB);
 }
 
 #[test]
@@ -195,6 +200,58 @@ fn a_forked_process_has_its_parents_pages_too() {
     let balance = settle(&facts);
     assert_eq!(parts(&balance), [(PartName::LiveBlocks, 1000)]);
     assert!(balance.problem.is_some());
+}
+
+#[test]
+fn what_a_forked_process_has_from_its_parent_is_a_part() {
+    let heap = mapping(HEAP, 8 * MIB, MappingKind::Heap);
+    // It freed some of that, which is no loss of its own.
+    let parent = look(vec![heap.clone()], &[HEAP..HEAP + 3 * MIB]);
+    let after = look(vec![heap], &[HEAP + MIB..HEAP + 4 * MIB]);
+    let mut facts = facts(None, &after);
+    facts.blocks = vec![(HEAP + 3 * MIB + 16, 1000)];
+    facts.is_forked = true;
+    facts.parent = Some(&parent);
+    let balance = settle(&facts);
+    let mib = MIB as i64;
+    assert_eq!(
+        parts(&balance),
+        [
+            (PartName::Inherited, 2 * mib),
+            (PartName::LiveBlocks, 1000),
+            (PartName::KeptByAllocators, mib - 1000),
+        ]
+    );
+    assert_eq!((balance.unexplained, balance.problem), (0, None));
+}
+
+#[test]
+fn what_allocators_mapped_is_theirs_without_a_block_in_it() {
+    let file = Mapping {
+        name: "/lib/x.so".into(),
+        ..mapping(OLD, MIB, MappingKind::File)
+    };
+    let after = look(
+        vec![
+            file,
+            mapping(OLD + MIB, MIB, MappingKind::Anonymous),
+            mapping(NEW, 4 * MIB, MappingKind::Anonymous),
+        ],
+        &[OLD + MIB..OLD + 2 * MIB, NEW..NEW + 4 * MIB],
+    );
+    let mut facts = facts(None, &after);
+    // The kernel joined what the program mapped to it.
+    facts.allocators = vec![NEW..NEW + 3 * MIB];
+    facts.mapped = vec![NEW + 3 * MIB..NEW + 4 * MIB];
+    let mib = MIB as i64;
+    assert_eq!(
+        parts(&settle(&facts)),
+        [
+            (PartName::KeptByAllocators, 3 * mib),
+            (PartName::Mappings, mib),
+            (PartName::Files, mib),
+        ]
+    );
 }
 
 #[test]
