@@ -255,6 +255,7 @@ unsafe fn enter<const IN_SESSION: bool>(
     let Some(request) = Request::of(function, context, arguments) else {
         return Entered::LeftOut;
     };
+    let has_site = request.allocates && request.size >= maps::setting!(min_size);
     // SAFETY: the context's registers and the caller's record.
     unsafe {
         let slot = slot(context, arguments);
@@ -262,7 +263,6 @@ unsafe fn enter<const IN_SESSION: bool>(
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
-        let has_site = request.allocates && request.size >= maps::setting!(min_size);
         if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
             let back = user_word(slot).unwrap_or(0);
             if back != 0 {
