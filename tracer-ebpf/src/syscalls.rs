@@ -117,9 +117,6 @@ fn is_unheard(_call: &UserRegisters, _thread: *mut Thread) -> bool {
 #[cfg(feature = "find_vma")]
 #[inline(always)]
 fn is_unheard(call: &UserRegisters, thread: *mut Thread) -> bool {
-    if maps::setting!(min_size) == 0 {
-        return false;
-    }
     // SAFETY: the current thread's record.
     let unheard = unsafe { (*thread).unheard };
     if !unheard.may_run(call.stack(), || user_word(unheard.slot)) {
