@@ -90,7 +90,7 @@ fn compare(depth: u32, options: &[&str]) -> Result<(f64, f64)> {
     let load = format!("pairs {PAIRS} {depth}");
     let mut target = Target::start("hits")?;
     take(&mut target, &load)?;
-    let mut rounds = |target: &mut Target| -> Result<Vec<f64>> {
+    let rounds = |target: &mut Target| -> Result<Vec<f64>> {
         (0..ROUNDS).map(|_| take(target, &load)).collect()
     };
     let plain = rounds(&mut target)?;

@@ -276,6 +276,8 @@ unsafe fn enter<const IN_SESSION: bool>(
     let Some(request) = Request::of(function, context, arguments) else {
         return Entered::LeftOut;
     };
+    let is_large = request.size >= maps::setting!(min_size);
+    let has_site = is_chosen && is_large && request.allocates;
     // SAFETY: the context's registers and the caller's record.
     unsafe {
         let slot = slot(context, arguments);
@@ -283,8 +285,6 @@ unsafe fn enter<const IN_SESSION: bool>(
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
-        let is_large = request.size >= maps::setting!(min_size);
-        let has_site = is_chosen && is_large && request.allocates;
         if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
             let back = user_word(slot).unwrap_or(0);
             if back != 0 {

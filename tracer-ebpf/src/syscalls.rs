@@ -16,9 +16,11 @@ use tracer_ebpf::event::{
     Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
     PROT_EXEC,
 };
+#[cfg(feature = "find_vma")]
 use tracer_ebpf::limits::MAX_FRAMES;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
+#[cfg(feature = "find_vma")]
 use tracer_ebpf::stack::StackEnd;
 use tracer_ebpf::step::Registers;
 use tracer_ebpf::thread::{Cloning, Thread};
@@ -91,28 +93,51 @@ fn outermost(call: &UserRegisters) -> Option<*mut Thread> {
 #[inline(always)]
 fn is_allocators(call: &UserRegisters, thread: *mut Thread) -> bool {
     // SAFETY: the current thread's record.
-    let (in_flight, unheard) = unsafe { (&(*thread).call, (*thread).unheard) };
-    if in_flight.function != 0 && call.stack() <= in_flight.slot {
-        // A call that was left by longjmp is not believed.
-        let is_active = |word| in_flight.is_active_with(word);
-        if user_word(in_flight.slot).is_some_and(is_active) {
-            return true;
-        }
+    let in_flight = unsafe { &(*thread).call };
+    if in_flight.function == 0 || call.stack() > in_flight.slot {
+        return false;
     }
-    if unheard.may_run(call.stack(), || user_word(unheard.slot)) {
-        // SAFETY: the current thread's record.
-        unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
-        if leads_back(unheard.back) != 0 {
-            return true;
-        }
-    }
+    // A call that was left by longjmp is not believed.
+    user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word))
+}
+
+/// The record of the current thread, if its call, which makes memory, is not an
+/// allocator's: it may also come from within a call that was
+/// too small to be followed. Those give nothing back but what they have just mapped, of
+/// which user space has not been told.
+#[inline(always)]
+fn outermost_maker(call: &UserRegisters) -> Option<*mut Thread> {
+    let thread = outermost(call)?;
+    (!is_unheard(call, thread)).then_some(thread)
+}
+
+/// There are no session links where the kernel has no `bpf_find_vma`.
+#[cfg(not(feature = "find_vma"))]
+#[inline(always)]
+fn is_unheard(_call: &UserRegisters, _thread: *mut Thread) -> bool {
     false
+}
+
+/// Whether a system call comes from within the thread's last call that was too small to
+/// be followed.
+#[cfg(feature = "find_vma")]
+#[inline(always)]
+fn is_unheard(call: &UserRegisters, thread: *mut Thread) -> bool {
+    // SAFETY: the current thread's record.
+    let unheard = unsafe { (*thread).unheard };
+    if !unheard.may_run(call.stack(), || user_word(unheard.slot)) {
+        return false;
+    }
+    // SAFETY: the current thread's record.
+    unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
+    leads_back(unheard.back) != 0
 }
 
 /// 1 if the call whose registers the thread's record tells of came from within the call
 /// that returns to `back`: that address is among its frames then, since the call before
 /// it runs. A stack that is cut does not show that; then the word at the call's slot is
 /// believed. Verified once, on its own.
+#[cfg(feature = "find_vma")]
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn leads_back(back: u64) -> u64 {
@@ -272,7 +297,7 @@ pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
         code::replaced(image, result, length);
     }
     let is_anonymous = flags & MAP_ANONYMOUS != 0;
-    if is_allocators(call, thread) {
+    if is_allocators(call, thread) || is_unheard(call, thread) {
         if is_anonymous {
             send(EventKind::AllocatorMap, image, (result, length, 0), NO_SITE);
         }
@@ -382,7 +407,7 @@ pub(crate) fn brk_entered(call: &UserRegisters) {
 /// `brk` returned where the heap ends now.
 #[inline(always)]
 pub(crate) fn brk_returned(call: &UserRegisters, result: u64) {
-    let Some(thread) = outermost(call) else {
+    let Some(thread) = outermost_maker(call) else {
         return;
     };
     // SAFETY: the current thread's record.
@@ -407,9 +432,11 @@ pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) {
     if result != 0 || call.argument(2) & 7 == 0 {
         return;
     }
-    let Some(image) = outermost_image(call) else {
+    let Some(thread) = outermost_maker(call) else {
         return;
     };
+    // SAFETY: the current thread's record.
+    let image = unsafe { (*thread).image };
     if RESERVERS.get_ptr(image).is_none() {
         return;
     }

@@ -203,6 +203,7 @@ mod parts {
 }
 
 /// The word of the frame that returns to `address`, in the stack that was walked last.
+#[cfg(feature = "find_vma")]
 #[inline(always)]
 pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
     Current { thread }.place(address, 0)
