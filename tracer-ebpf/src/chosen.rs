@@ -118,8 +118,8 @@ pub(crate) fn allocated(index: u32, size: u64) {
 /// `of` is a live map value, the site.
 #[inline(always)]
 pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize) {
-    // SAFETY: the caller's site.
     if is_on()
+        // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
         && let Some(site) = SAMPLED.get_ptr_mut(index)
     {
@@ -142,8 +142,8 @@ pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize
 /// See [`freed`].
 #[inline(always)]
 pub(crate) unsafe fn untracked(of: *const Site, index: u32, size: u64) {
-    // SAFETY: the caller's site.
     if is_on()
+        // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
         && let Some(site) = SAMPLED.get_ptr_mut(index)
     {

@@ -9,7 +9,7 @@ pub fn line(report: &Report) -> Option<String> {
     let sampling = report.sampling.as_ref()?;
     let errors = &sampling.errors;
     Some(format!(
-        "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {} chosen, {} live. Their numbers (~) are estimates, with their standard errors (±); mappings are exact; call paths of which no block was chosen are not seen. The cost is that of calls that were looked up, without the traps of all others.",
+        "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {} chosen, {} live. Their numbers (~) are estimates, with their standard errors (±); mappings are exact; call paths of which no block was chosen are not seen.",
         units::bytes(sampling.interval),
         units::counted(errors.samples, "block"),
         units::grouped(errors.live_samples),
