@@ -13,8 +13,8 @@ use crate::kernel::object::SystemCalls;
 use crate::model::{HitCost, MemoryKind, Overhead};
 
 /// What the target loses beyond the hits themselves, as a part of their time and at most:
-/// tracing takes its place in caches and branch predictors. Measured by `cargo xtask bench
-/// overhead`.
+/// tracing takes its place in caches and branch predictors. From a few rounds by hand, see
+/// BENCHMARKS.md: on a busy machine it may lose more.
 const UNSEEN: f64 = 0.15;
 
 impl Session {
