@@ -121,7 +121,7 @@ fn the_table_tells_inherited_frees() -> Result<()> {
     let text = words.join(" ");
     let expected = "and 3 frees by children of blocks that they inherited";
     assert!(text.contains(expected), "{text}");
-    assert!(!text.contains("from before the run"), "{text}");
+    assert!(!text.contains("of blocks from before the run"), "{text}");
     Ok(())
 }
 

@@ -285,7 +285,10 @@ unsafe fn enter<const IN_SESSION: bool>(
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
-        if IN_SESSION && !has_site && request.address == 0 && function.may_go_unheard() {
+        // What is too small is no matter to anybody; within what was not chosen nothing
+        // may have a choice of its own.
+        let is_unheard = is_chosen && !is_large && request.address == 0;
+        if IN_SESSION && is_unheard && function.may_go_unheard() {
             let back = user_word(slot).unwrap_or(0);
             if back != 0 {
                 (*thread).unheard = Unheard { slot, back };
