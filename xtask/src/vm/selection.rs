@@ -174,7 +174,12 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // Where kernels have no cookies, probes stand elsewhere.
     (
         "placement",
-        Choice::Only(&["every_function_of_mimalloc_is_exact_and_cheap"]),
+        Choice::Only(&["every_function_of_musl_is_exact_and_cheap"]),
+    ),
+    // Chains are followed by a loop that each verifier must take.
+    (
+        "pools",
+        Choice::Only(&["slices_of_pages", "a_chain_that_is_too_long_is_a_loss"]),
     ),
     ("roads", Choice::All),
     (
