@@ -119,7 +119,8 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
 /// `free` was entered.
 #[inline(always)]
 pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
-    if chosen::is_on() && !argument(context, arguments, 0).is_some_and(chosen::may_be_live) {
+    let address = argument(context, arguments, 0);
+    if chosen::is_on() && !address.is_some_and(chosen::may_be_live) {
         cost::hit_in_passing(Kind::Free, is_stepped);
         return;
     }
@@ -129,7 +130,7 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Free, is_stepped);
-        if let Some(address) = argument(context, arguments, 0)
+        if let Some(address) = address
             && address != 0
         {
             let probed = (*context.regs).rip;
@@ -154,20 +155,39 @@ unsafe fn freed(thread: *mut Thread, address: u64, stack: u64, probed: u64) {
         }
         let image = (*thread).image;
         let key = BlockKey { address, image };
-        let freed = Freed { address, stack };
-        match inherited::take(thread, key) {
-            Some(block) => {
-                inflight::count_free(&block, inflight::now());
-                (*thread).freed = freed;
-            }
-            // The same call, if it goes on with itself, or with what is below it:
-            // `operator delete` with `free`.
-            None if (*thread).freed.address == address && freed.stack <= (*thread).freed.stack => {}
-            // What a pool gives back below, of what it was never seen to take.
-            None if is_pools(thread, stack) => {}
-            None => inherited::count_unknown(key, freed.stack, probed),
+        if end(thread, key, stack) {
+            return;
+        }
+        // The same call, if it goes on with itself, or with what is below it:
+        // `operator delete` with `free`.
+        let last = &(*thread).freed;
+        let is_same = last.address == address && stack <= last.stack;
+        // What a pool gives back below, of what it was never seen to take.
+        if !is_same && !is_pools(thread, stack) {
+            inherited::count_unknown(key, stack, probed);
         }
     }
+}
+
+/// Counts a block as freed by a call whose return address is at `stack`. Whether it was
+/// followed.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn end(thread: *mut Thread, key: BlockKey, stack: u64) -> bool {
+    // SAFETY: the caller's record.
+    unsafe {
+        let Some(block) = inherited::take(thread, key) else {
+            return false;
+        };
+        inflight::count_free(&block, inflight::now());
+        (*thread).freed = Freed {
+            address: key.address,
+            stack,
+        };
+    }
+    true
 }
 
 /// Whether a `free` at stack pointer `stack` is part of a call by which a pool takes

@@ -23,15 +23,13 @@ pub const MAX_STACK: u64 = WORD << STACK_BITS;
 /// Bytes of a word of the stack.
 const WORD: u64 = 8;
 
-// A cookie, from its lowest bit: the function's number, whether the kernel
-// single-steps the instruction, a place for each argument, how many words the stack
-// pointer was moved, how many bytes of code were passed.
+// A cookie, from its lowest bit: the function's number, whether no other probed
+// function runs within a call of it, whether the kernel single-steps the instruction, a
+// place for each argument, how many words the stack pointer was moved, how many bytes
+// of code were passed.
 const FUNCTION_BITS: u32 = 8;
+const LAST_AT: u32 = FUNCTION_BITS - 2;
 const STEPPED_AT: u32 = FUNCTION_BITS - 1;
-
-/// In a function's number: no other probed function runs within a call of it.
-const LAST: u64 = 1 << (STEPPED_AT - 1);
-
 const PLACE_BITS: u32 = 8;
 const STACK_BITS: u32 = 10;
 const CODE_BITS: u32 = 14;
@@ -111,10 +109,12 @@ impl Arguments {
         Some(Self(places | (stack / WORD) << STACK_AT | code << CODE_AT))
     }
 
-    /// As a probe's cookie. `None` stands for `free`.
-    pub fn cookie(self, function: Option<Function>, is_stepped: bool) -> u64 {
+    /// As a probe's cookie. `None` stands for `free`; see [`Self::is_last`] and
+    /// [`Self::is_stepped`].
+    pub fn cookie(self, function: Option<Function>, is_last: bool, is_stepped: bool) -> u64 {
         self.0
             | function.map_or(0, |function| function as u64)
+            | u64::from(is_last) << LAST_AT
             | u64::from(is_stepped) << STEPPED_AT
     }
 
@@ -127,18 +127,14 @@ impl Arguments {
     /// The function that a cookie names.
     #[inline(always)]
     pub const fn function(cookie: u64) -> Option<Function> {
-        Function::from_number(cookie & (LAST - 1))
+        Function::from_number(cookie & ((1 << LAST_AT) - 1))
     }
 
-    /// The cookie of a function within whose calls no other probed function runs.
-    pub const fn last(cookie: u64) -> u64 {
-        cookie | LAST
-    }
-
-    /// Whether a cookie is of such a function.
+    /// Whether a cookie is of a function within whose calls no other probed function
+    /// runs.
     #[inline(always)]
     pub const fn is_last(cookie: u64) -> bool {
-        cookie & LAST != 0
+        cookie >> LAST_AT & 1 != 0
     }
 
     /// 1 if a cookie's probe is on an instruction that the kernel single-steps, else 0.
@@ -251,14 +247,15 @@ mod tests {
             (Some(Function::Malloc), false),
             (Some(Function::HeapReallocarray), true),
         ] {
-            let cookie = packed.cookie(function, is_stepped);
+            let cookie = packed.cookie(function, false, is_stepped);
             assert_eq!(Arguments::function(cookie), function);
             assert_eq!(Arguments::is_stepped(cookie), u64::from(is_stepped));
             let read = Arguments::of_cookie(cookie);
             assert_eq!(read, packed);
             assert!(!Arguments::is_last(cookie));
-            let last = Arguments::last(cookie);
+            let last = packed.cookie(function, true, is_stepped);
             assert!(Arguments::is_last(last));
+            assert_eq!(Arguments::is_stepped(last), u64::from(is_stepped));
             assert_eq!(Arguments::function(last), function);
             assert_eq!(Arguments::of_cookie(last), read);
             for (index, place) in places.into_iter().enumerate() {

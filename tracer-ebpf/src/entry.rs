@@ -192,10 +192,10 @@ pub(crate) fn in_session(context: &ProbeContext, cookie: u64) -> bool {
 fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function: Function) -> bool {
     let arguments = Arguments::of_cookie(cookie);
     let is_chosen = is_chosen(context, function, arguments);
-    if !is_chosen && Arguments::is_last(cookie) {
+    let Some(is_chosen) = is_chosen.filter(|it| *it || !Arguments::is_last(cookie)) else {
         cost::hit_in_passing(Kind::Entry, Arguments::is_stepped(cookie));
         return false;
-    }
+    };
     let Some(thread) = inflight::thread() else {
         return false;
     };
@@ -215,7 +215,10 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
 /// call's site is to be found.
 #[inline(always)]
 pub(crate) fn by_program(context: &ProbeContext, function: Function) {
-    let is_chosen = is_chosen(context, function, Arguments::AT_ENTRY);
+    let Some(is_chosen) = is_chosen(context, function, Arguments::AT_ENTRY) else {
+        cost::hit_in_passing(Kind::Entry, 0);
+        return;
+    };
     let Some(thread) = inflight::thread() else {
         return;
     };
@@ -230,13 +233,15 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     }
 }
 
-/// Whether a call counts. Without sampling all do, and nothing is looked at; one that
-/// changes nothing is no matter of choice.
+/// Whether a call counts; `None` for one that changes nothing, or whose arguments cannot
+/// be read (which is a loss, once). Without sampling all do, and nothing is looked at.
 #[inline(always)]
-fn is_chosen(context: &ProbeContext, function: Function, arguments: Arguments) -> bool {
-    !chosen::is_on()
-        || Request::of(function, context, arguments)
-            .is_none_or(|request| chosen::is_chosen(function, request.size))
+fn is_chosen(context: &ProbeContext, function: Function, arguments: Arguments) -> Option<bool> {
+    if !chosen::is_on() {
+        return Some(true);
+    }
+    let request = Request::of(function, context, arguments)?;
+    Some(chosen::is_chosen(function, request.size))
 }
 
 /// Finds the site of the call in flight, in a program of its own.

@@ -129,58 +129,32 @@ enters!(uf_new, New);
 enters!(uf_new_count, NewCount);
 enters!(uf_new_realloc, NewRealloc);
 
-#[uprobe]
-fn uf_free(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    allocation::free(&context, Arguments::AT_ENTRY, 0);
-    0
+/// Defines the entry probe of a function that frees, where there are no cookies, and
+/// where its cookie says where the arguments are.
+macro_rules! frees {
+    ($free:ident, $free_at:ident, $freed:path) => {
+        #[uprobe]
+        fn $free(context: ProbeContext) -> u32 {
+            on_task_stack(&context);
+            $freed(&context, Arguments::AT_ENTRY, 0);
+            0
+        }
+
+        #[uprobe]
+        fn $free_at(context: ProbeContext) -> u32 {
+            on_task_stack(&context);
+            let cookie = cookie(&context);
+            let is_stepped = Arguments::is_stepped(cookie);
+            $freed(&context, Arguments::of_cookie(cookie), is_stepped);
+            0
+        }
+    };
 }
 
-/// The same where its cookie says where the argument is.
-#[uprobe]
-fn uf_free_at(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    let cookie = cookie(&context);
-    let is_stepped = Arguments::is_stepped(cookie);
-    allocation::free(&context, Arguments::of_cookie(cookie), is_stepped);
-    0
-}
-
-/// An object is given back to a pool.
-#[uprobe]
-fn uf_pool_free(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    pool::free(&context, Arguments::AT_ENTRY, 0);
-    0
-}
-
-/// The same where its cookie says where the arguments are.
-#[uprobe]
-fn uf_pool_free_at(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    let cookie = cookie(&context);
-    let is_stepped = Arguments::is_stepped(cookie);
-    pool::free(&context, Arguments::of_cookie(cookie), is_stepped);
-    0
-}
-
-/// A chain of objects is given back to a pool.
-#[uprobe]
-fn uf_chain(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    pool::free_chain(&context, Arguments::AT_ENTRY, 0);
-    0
-}
-
-/// The same where its cookie says where the arguments are.
-#[uprobe]
-fn uf_chain_at(context: ProbeContext) -> u32 {
-    on_task_stack(&context);
-    let cookie = cookie(&context);
-    let is_stepped = Arguments::is_stepped(cookie);
-    pool::free_chain(&context, Arguments::of_cookie(cookie), is_stepped);
-    0
-}
+frees!(uf_free, uf_free_at, allocation::free);
+// An object, or a chain of them, is given back to a pool.
+frees!(uf_pool_free, uf_pool_free_at, pool::free);
+frees!(uf_chain, uf_chain_at, pool::free_chain);
 
 /// The probe's attach cookie: a function, and where its arguments are.
 #[inline(always)]

@@ -9,9 +9,9 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::BlockKey;
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::thread::{Freed, PoolFree, Thread};
+use tracer_ebpf::thread::{PoolFree, Thread};
 
-use crate::allocation::is_inside;
+use crate::allocation::{end, is_inside};
 use crate::cost;
 use crate::entry::{argument, slot};
 use crate::inflight;
@@ -60,7 +60,7 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
             && address != 0
             && begin(thread, stack)
         {
-            free_object(address, stack, (*context.regs).rip);
+            free_object(thread, address, stack, (*context.regs).rip);
         }
         cost::done(thread);
     }
@@ -136,27 +136,25 @@ extern "C" fn free_next(stack: u64, probed: u64) -> u64 {
         return 0;
     };
     // SAFETY: as above.
-    unsafe { (*thread).pool.next = next };
-    free_object(address, stack, probed);
+    unsafe {
+        (*thread).pool.next = next;
+        free_object(thread, address, stack, probed);
+    }
     u64::from(next != 0)
 }
 
 /// An object is given back.
+///
+/// # Safety
+/// `thread` is the current thread's record.
 #[inline(always)]
-fn free_object(address: u64, stack: u64, probed: u64) {
-    let Some(thread) = inflight::record() else {
-        return;
-    };
-    // SAFETY: the current thread's record.
+unsafe fn free_object(thread: *mut Thread, address: u64, stack: u64, probed: u64) {
+    // SAFETY: the caller's record.
     unsafe {
         let image = (*thread).image;
         let key = BlockKey { address, image };
-        match inherited::take(thread, key) {
-            Some(block) => {
-                inflight::count_free(&block, inflight::now());
-                (*thread).freed = Freed { address, stack };
-            }
-            None => inherited::count_unknown(key, stack, probed),
+        if !end(thread, key, stack) {
+            inherited::count_unknown(key, stack, probed);
         }
     }
 }

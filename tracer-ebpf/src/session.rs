@@ -3,11 +3,11 @@
 //! pays for no return, and its return address is not replaced.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_get_func_ip};
+use aya_ebpf::helpers::generated::bpf_get_func_ip;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::arguments::Arguments;
 
-use crate::{entry, returned};
+use crate::{cookie, entry, returned};
 
 /// What tells the kernel that the return is of no interest.
 const IGNORE: u32 = 1;
@@ -16,11 +16,9 @@ const FOLLOW: u32 = 0;
 /// An entry or a return.
 #[inline(always)]
 pub(crate) fn hit(context: &ProbeContext) -> u32 {
-    // SAFETY: the helpers read the context of the running program.
-    let (cookie, probed) = unsafe {
-        let context = context.as_ptr();
-        (bpf_get_attach_cookie(context), bpf_get_func_ip(context))
-    };
+    let cookie = cookie(context);
+    // SAFETY: the helper reads the context of the running program.
+    let probed = unsafe { bpf_get_func_ip(context.as_ptr()) };
     // At a return the program counter is where the function returns to, which is no
     // probed instruction: no call stands between a function's first instruction and its
     // probe.

@@ -177,10 +177,7 @@ impl Place {
 
     /// What programs for any function read of a probe.
     pub fn cookie(&self) -> u64 {
-        let cookie = self.arguments.cookie(self.function, self.is_stepped);
-        match self.is_last {
-            true => Arguments::last(cookie),
-            false => cookie,
-        }
+        self.arguments
+            .cookie(self.function, self.is_last, self.is_stepped)
     }
 }
