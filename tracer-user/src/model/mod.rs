@@ -661,6 +661,19 @@ pub struct Totals {
     pub inherited_forgotten: u64,
 }
 
+impl Totals {
+    /// Adds what was allocated, freed and is live somewhere, each as blocks and their
+    /// bytes.
+    pub fn count(&mut self, allocated: (u64, u64), freed: (u64, u64), live: (u64, u64)) {
+        self.allocated_count += allocated.0;
+        self.allocated_bytes += allocated.1;
+        self.freed_count += freed.0;
+        self.freed_bytes += freed.1;
+        self.live_count += live.0;
+        self.live_bytes += live.1;
+    }
+}
+
 /// How stacks end, over all allocations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stacks {

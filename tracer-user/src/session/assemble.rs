@@ -125,12 +125,7 @@ impl Session {
     fn sum(&self, sites: &[CollectedSite]) -> Totals {
         let mut totals = self.unknown_frees();
         for site in sites.iter().filter(|site| site.kind.is_memory()) {
-            totals.live_bytes += site.live.1;
-            totals.live_count += site.live.0;
-            totals.allocated_bytes += site.allocated.1;
-            totals.allocated_count += site.allocated.0;
-            totals.freed_bytes += site.freed.1;
-            totals.freed_count += site.freed.0;
+            totals.count(site.allocated, site.freed, site.live);
         }
         totals
     }

@@ -16,32 +16,20 @@ impl Session {
                 continue;
             }
             let site = Counted::of(&self.engine.object, index, &site);
-            totals.live_bytes += site.live.1;
-            totals.live_count += site.live.0;
-            totals.allocated_bytes += site.allocated.1;
-            totals.allocated_count += site.allocated.0;
-            totals.freed_bytes += site.freed.1;
-            totals.freed_count += site.freed.0;
+            totals.count(site.allocated, site.freed, site.live);
         }
         for site in self.retired.iter().filter(|site| site.kind.is_memory()) {
-            totals.live_bytes += site.live.1;
-            totals.live_count += site.live.0;
-            totals.allocated_bytes += site.allocated.1;
-            totals.allocated_count += site.allocated.0;
-            totals.freed_bytes += site.freed.1;
-            totals.freed_count += site.freed.0;
+            totals.count(site.allocated, site.freed, site.live);
         }
         let running = self.images.iter().flat_map(|image| image.ledger.sums());
         let groups = self.images.groups();
         let ended = groups.flat_map(|(_, group)| group.mappings());
         let ended = ended.map(|(site, ended)| (site, &ended.sums));
         for (_, sums) in running.chain(ended) {
-            totals.live_bytes += sums.allocated_bytes - sums.freed_bytes;
-            totals.live_count += sums.allocated_count - sums.freed_count;
-            totals.allocated_bytes += sums.allocated_bytes;
-            totals.allocated_count += sums.allocated_count;
-            totals.freed_bytes += sums.freed_bytes;
-            totals.freed_count += sums.freed_count;
+            let allocated = (sums.allocated_count, sums.allocated_bytes);
+            let freed = (sums.freed_count, sums.freed_bytes);
+            let live = (allocated.0 - freed.0, allocated.1 - freed.1);
+            totals.count(allocated, freed, live);
         }
         totals
     }

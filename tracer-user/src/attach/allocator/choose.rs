@@ -85,14 +85,15 @@ pub fn functions(
         .collect();
     let any = |is_it: fn(Probed) -> bool| chosen.iter().any(|one| is_it(one.probed));
     let is_allocator = any(Probed::allocates) && any(Probed::frees);
-    Ok(match is_allocator {
-        true => Choice {
-            is_last: is_glibc || is_alone(&chosen, is_program),
-            is_alone: is_alone(&chosen, is_program),
-            functions: chosen,
-            has_symbols,
-        },
-        false => nothing,
+    if !is_allocator {
+        return Ok(nothing);
+    }
+    let is_alone = is_alone(&chosen, is_program);
+    Ok(Choice {
+        functions: chosen,
+        has_symbols,
+        is_last: is_glibc || is_alone,
+        is_alone,
     })
 }
 
