@@ -217,6 +217,19 @@ fn what_other_allocators_keep_is_theirs() -> Result<()> {
     Ok(())
 }
 
+/// Growth is the kernel's within 5 %, and all but 5 % of it is explained.
+fn is_explained(balance: &Balance, grown: u64) -> Result<()> {
+    ensure!(
+        balance.growth.abs_diff(grown.cast_signed()) <= grown / 20,
+        "{grown} {balance:?}"
+    );
+    ensure!(
+        balance.unexplained.unsigned_abs() <= grown / 20,
+        "{balance:?}"
+    );
+    Ok(())
+}
+
 /// What a child has in memory is its parent's, or its own.
 #[test]
 fn what_a_forked_child_has_from_its_parent_is_told_apart() -> Result<()> {
@@ -233,14 +246,7 @@ fn what_a_forked_child_has_from_its_parent_is_told_apart() -> Result<()> {
         balance.adds_up() && balance.resident_start == 0,
         "{balance:?}"
     );
-    ensure!(
-        balance.growth.abs_diff(truth.cast_signed()) <= truth / 20,
-        "{balance:?}"
-    );
-    ensure!(
-        balance.unexplained.unsigned_abs() <= truth / 20,
-        "{balance:?}"
-    );
+    is_explained(balance, truth)?;
     let inherited = balance.part(PartName::Inherited).cast_unsigned();
     ensure!((48 * MIB..50 * MIB).contains(&inherited), "{balance:?}");
     let own = balance.part(PartName::LiveBlocks).cast_unsigned();
@@ -367,14 +373,7 @@ fn a_jvms_growth_is_told_by_java_heap_and_blocks() -> Result<()> {
     let balance = report.balance.first().context("no balance")?;
     ensure!(balance.adds_up(), "{balance:?}");
     let grown = after - before;
-    ensure!(
-        balance.growth.abs_diff(grown.cast_signed()) <= grown / 20,
-        "{grown} {balance:?}"
-    );
-    ensure!(
-        balance.unexplained.unsigned_abs() <= grown / 20,
-        "{balance:?}"
-    );
+    is_explained(balance, grown)?;
     // The JVM writes zeros to all of a buffer.
     let blocks = balance.part(PartName::LiveBlocks);
     ensure!((20_000_003..22_000_000).contains(&blocks), "{balance:?}");

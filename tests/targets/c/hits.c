@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pairs.h"
+
 #define THREADS 2
 
 static sem_t begin[THREADS], ended;
@@ -29,24 +31,6 @@ static double processor_time(void) {
     struct timespec time;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
-}
-
-__attribute__((noinline)) static void pairs(long count) {
-    for (long i = 0; i < count; i++) {
-        void *volatile block = malloc(64 + (size_t)(i & 63));
-        free(block);
-    }
-}
-
-// Frames with room for something, as real ones have.
-__attribute__((noinline)) static void deeper(long count, int depth) {
-    volatile char room[40];
-    room[0] = 0;
-    if (depth > 0)
-        deeper(count, depth - 1);
-    else
-        pairs(count);
-    (void)room[0];
 }
 
 static void *thread(void *given) {

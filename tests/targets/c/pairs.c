@@ -9,28 +9,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pairs.h"
+
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
-}
-
-__attribute__((noinline)) static void pairs(long count) {
-    for (long i = 0; i < count; i++) {
-        void *volatile block = malloc(64 + (size_t)(i & 63));
-        free(block);
-    }
-}
-
-// Frames with room for something, as real ones have.
-__attribute__((noinline)) static void deeper(long count, int depth) {
-    volatile char room[40];
-    room[0] = 0;
-    if (depth > 0)
-        deeper(count, depth - 1);
-    else
-        pairs(count);
-    (void)room[0];
 }
 
 int main(void) {
