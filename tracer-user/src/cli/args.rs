@@ -163,6 +163,9 @@ pub struct TraceArgs {
     /// of the argument that is the size, and the one that frees its first argument (repeatable)
     #[arg(long = "allocator", value_name = "FILE:ALLOC[=size@N],FREE")]
     pub allocators: Vec<Declared>,
+    /// Count the objects that pools hand out: APR's pools, all that Erlang allocates
+    #[arg(long, long_help = POOLS)]
+    pub pools: bool,
     /// Tell call paths apart by thread, and name the threads
     #[arg(long)]
     pub threads: bool,
@@ -200,6 +203,16 @@ handles are few, and are counted one by one.
 
 Calls that are not chosen cost little more than the probes' traps, which remain: the kernel stops \
 at each call of the allocator. Most of what a trace costs beyond them is saved.";
+
+const POOLS: &str = "\
+Count the objects that pools hand out, at the paths that ask for them: those of APR's pools \
+(Apache httpd, Subversion), which are freed when their pool is cleared or destroyed, and all that \
+Erlang's runtime allocates (its erts_alcu functions).
+
+Without it, a path by which a pool takes more memory stands for all objects in it, and the report \
+says so. A program asks a pool far more often than the pool asks for memory, and each time costs as \
+much as a malloc under trace; so this is not done unasked. GLib's slices, and what native code gets \
+of Erlang's runtime (enif_alloc, driver_alloc), are counted anyway.";
 
 const RETURNS: &str = "\
 How the results of calls are taken.

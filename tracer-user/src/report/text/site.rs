@@ -241,9 +241,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
         );
     }
-    notes.extend(pool::refilled(site).map(|pool| {
-        format!("more memory for {pool}: whoever makes it grow need not be who leaks from it")
-    }));
+    notes.extend(pool::note(report, site));
     notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
