@@ -10,6 +10,7 @@
 use std::env;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -87,6 +88,19 @@ pub fn target_path(name: &str) -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// A target in Erlang's runtime: its native code serves commands.
+///
+/// # Errors
+/// It was not built.
+pub fn erlang() -> Result<Command> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/targets/erlang/native.escript");
+    let library = target_path("libnative.so")?;
+    let mut command = Command::new("escript");
+    // The runtime adds the ending.
+    command.arg(script).arg(library.with_extension(""));
+    Ok(command)
 }
 
 /// Path of the tracer.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::model::balance::{Balance, PartName};
-use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline, target_path};
+use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline, erlang, target_path};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -49,6 +49,16 @@ impl Traced {
     ) -> Result<Self> {
         let mut command = Command::new(target_path("balance")?);
         command.envs(library.map(|library| ("LD_PRELOAD", library)));
+        Self::by(command, commands, prefix, options)
+    }
+
+    /// The same by another program.
+    fn by(
+        mut command: Command,
+        commands: &[&str],
+        prefix: Option<&str>,
+        options: &[&str],
+    ) -> Result<Self> {
         let mut target = Target::start_with(&mut command)?;
         let before = resident(target.pid)?;
         let tracer = Tracer::record(target.pid, options)?;
@@ -141,6 +151,35 @@ fn live_blocks_explain_what_a_leaking_program_grew_by() -> Result<()> {
     let code = traced.finished.status.code();
     ensure!(code == Some(3), "the gate: {code:?}");
     ensure!(traced.finished.stderr.contains("--fail-growth-above"));
+    Ok(())
+}
+
+/// Objects of a pool are live blocks, whatever the pool has made them of; and what it
+/// keeps of freed ones is kept by an allocator.
+#[test]
+fn objects_of_pools_explain_what_a_program_grew_by() -> Result<()> {
+    let apr = || Ok::<_, anyhow::Error>(Command::new(target_path("apr")?));
+    let bytes = 20_011 * 1009;
+    let pools = ["--pools"];
+    let grown = Traced::by(apr()?, &["grown"], None, &pools)?;
+    grown.has(PartName::LiveBlocks, bytes)?;
+    grown.has(PartName::Mappings, 0)?;
+    let shrunk = Traced::by(apr()?, &["shrunk"], None, &pools)?;
+    shrunk.has(PartName::LiveBlocks, 0)?;
+    shrunk.has(PartName::KeptByAllocators, bytes)?;
+    // Not looked into, all of it is the pool's.
+    let closed = Traced::by(apr()?, &["grown"], None, &[])?;
+    closed.has(PartName::LiveBlocks, 0)?;
+    closed.has(PartName::Pools, bytes)
+}
+
+#[test]
+fn what_native_code_gets_of_erlang_explains_what_it_grew_by() -> Result<()> {
+    for options in [&[][..], &["--pools"]] {
+        let traced = Traced::by(erlang()?, &["written"], None, options)?;
+        traced.has(PartName::LiveBlocks, 20_011 * 1009)?;
+        traced.has(PartName::Mappings, 0)?;
+    }
     Ok(())
 }
 

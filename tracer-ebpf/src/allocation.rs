@@ -158,15 +158,23 @@ unsafe fn freed(thread: *mut Thread, address: u64, stack: u64, probed: u64) {
         if end(thread, key, stack) {
             return;
         }
-        // The same call, if it goes on with itself, or with what is below it:
-        // `operator delete` with `free`.
-        let last = &(*thread).freed;
-        let is_same = last.address == address && stack <= last.stack;
         // What a pool gives back below, of what it was never seen to take.
-        if !is_same && !is_pools(thread, stack) {
+        if !is_same(thread, address, stack) && !is_pools(thread, stack) {
             inherited::count_unknown(key, stack, probed);
         }
     }
+}
+
+/// Whether the block at `address` was freed last, and by the same call, which goes on with
+/// itself, or with what is below it: `operator delete` with `free`.
+///
+/// # Safety
+/// `thread` is the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn is_same(thread: *const Thread, address: u64, stack: u64) -> bool {
+    // SAFETY: the caller's record.
+    let last = unsafe { &(*thread).freed };
+    last.address == address && stack <= last.stack
 }
 
 /// Counts a block as freed by a call whose return address is at `stack`. Whether it was

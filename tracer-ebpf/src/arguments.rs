@@ -193,6 +193,10 @@ pub const fn read_at_entry(function: Function) -> &'static [usize] {
         Function::RustRealloc => &[0, 3],
         Function::Reallocarray => &[0, 1, 2],
         Function::HeapReallocarray => &[1, 2, 3],
+        Function::ArenaAlloc => &[0, 1],
+        Function::ArenaString | Function::ArenaMake => &[0],
+        Function::CarrierAlloc => &[2],
+        Function::CarrierRealloc => &[2, 3],
         Function::PosixMemalign => &[0, 2],
         Function::AlignedAlloc | Function::Memalign => &[1],
         Function::Mmap | Function::Mremap => &[0, 1, 2, 3],
@@ -245,7 +249,7 @@ mod tests {
             (None, false),
             (None, true),
             (Some(Function::Malloc), false),
-            (Some(Function::HeapReallocarray), true),
+            (Some(Function::CarrierRealloc), true),
         ] {
             let cookie = packed.cookie(function, false, is_stepped);
             assert_eq!(Arguments::function(cookie), function);

@@ -78,6 +78,20 @@ pub struct Block {
     pub padding: u32,
 }
 
+/// A live object of an arena, which lets all its objects go at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Object {
+    /// The object as a block.
+    pub block: Block,
+    /// The arena that it is of.
+    pub arena: u64,
+    /// The object that the arena had handed out before, or 0.
+    pub next: u64,
+}
+
+// SAFETY: repr(C), a Block and two u64, no padding, any bit pattern is valid.
+unsafe impl crate::Record for Object {}
 // SAFETY: repr(C), two u64, no padding.
 unsafe impl crate::Record for BlockKey {}
 // SAFETY: repr(C), two u64, no padding.

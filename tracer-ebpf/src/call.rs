@@ -51,11 +51,22 @@ pub enum Function {
     HeapRealloc = 20,
     /// `mi_heap_recalloc(heap, old, count, size)`
     HeapReallocarray = 21,
+    /// `apr_palloc(arena, size)`: the object is freed with its arena
+    ArenaAlloc = 22,
+    /// `apr_pvsprintf(arena, format, arguments)`, whose result is a string: its size is
+    /// known when it returns
+    ArenaString = 23,
+    /// `apr_pool_create_ex(result, …)`, which allocates nothing but the arena
+    ArenaMake = 24,
+    /// `erts_alcu_alloc(kind, allocator, size)`
+    CarrierAlloc = 25,
+    /// `erts_alcu_realloc(kind, allocator, old, size)`
+    CarrierRealloc = 26,
 }
 
 impl Function {
     /// All functions, in the order of their numbers, which start at 1.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -77,6 +88,11 @@ impl Function {
         Self::HeapCalloc,
         Self::HeapRealloc,
         Self::HeapReallocarray,
+        Self::ArenaAlloc,
+        Self::ArenaString,
+        Self::ArenaMake,
+        Self::CarrierAlloc,
+        Self::CarrierRealloc,
     ];
 
     /// The function of a number, as attach cookies carry it.
@@ -104,6 +120,11 @@ impl Function {
             19 => Self::HeapCalloc,
             20 => Self::HeapRealloc,
             21 => Self::HeapReallocarray,
+            22 => Self::ArenaAlloc,
+            23 => Self::ArenaString,
+            24 => Self::ArenaMake,
+            25 => Self::CarrierAlloc,
+            26 => Self::CarrierRealloc,
             _ => return None,
         })
     }
@@ -133,7 +154,13 @@ impl Function {
                 | Self::RustRealloc
                 | Self::HeapRealloc
                 | Self::HeapReallocarray
+                | Self::CarrierRealloc
         )
+    }
+
+    /// Whether it hands out an object of an arena, which is freed with the arena.
+    pub const fn is_arenas(self) -> bool {
+        matches!(self, Self::ArenaAlloc | Self::ArenaString)
     }
 
     /// Whether this function may end in a jump to `inner`, or in one to a
@@ -175,7 +202,8 @@ pub struct Call {
     pub back: u64,
     /// Bytes asked for.
     pub size: u64,
-    /// posix_memalign's result pointer; mmap's and mremap's flags.
+    /// posix_memalign's result pointer, and that of a call that makes an arena; the arena
+    /// that an object is of; mmap's and mremap's flags.
     pub argument: u64,
     /// Time of the entry, nanoseconds of `CLOCK_MONOTONIC`.
     pub time: u64,

@@ -29,17 +29,28 @@ fn sampling() -> Sampling {
 }
 
 /// Whether a call is chosen that was just entered and asks for `size` bytes. All are
-/// without sampling, and so are those that change mappings.
+/// without sampling, and so are those that change mappings, and such whose size is not
+/// known yet ([`chooses`] decides when it is).
 #[inline(always)]
 pub(crate) fn is_chosen(function: Function, size: u64) -> bool {
     if !is_on()
         || matches!(
             function,
-            Function::Mmap | Function::Munmap | Function::Mremap
+            Function::Mmap
+                | Function::Munmap
+                | Function::Mremap
+                | Function::ArenaString
+                | Function::ArenaMake
         )
     {
         return true;
     }
+    chooses(size)
+}
+
+/// Whether a block of `size` bytes is chosen, by chance; see [`is_chosen`].
+#[inline(always)]
+pub(crate) fn chooses(size: u64) -> bool {
     // SAFETY: the helper has no preconditions.
     let random = unsafe { bpf_get_prandom_u32() };
     sampling().chooses(size, random, |ratio| chosen_probability(ratio))

@@ -23,7 +23,7 @@ pub(crate) struct Request {
     pub(crate) address: u64,
     /// mremap's size of it.
     pub(crate) old_size: u64,
-    /// posix_memalign's result pointer; mmap's and mremap's flags.
+    /// See [`tracer_ebpf::call::Call::argument`].
     pub(crate) argument: u64,
     /// Whether it may allocate.
     allocates: bool,
@@ -71,6 +71,20 @@ impl Request {
                 request.size = argument(2)?;
             }
             Function::AlignedAlloc | Function::Memalign => request.size = argument(1)?,
+            Function::ArenaAlloc => {
+                request.argument = argument(0)?;
+                request.size = argument(1)?;
+            }
+            Function::ArenaString => request.argument = argument(0)?,
+            Function::ArenaMake => {
+                request.argument = argument(0)?;
+                request.allocates = false;
+            }
+            Function::CarrierAlloc => request.size = argument(2)?,
+            Function::CarrierRealloc => {
+                request.address = argument(2)?;
+                request.size = argument(3)?;
+            }
             Function::Mmap => {
                 request.address = argument(0)?;
                 request.size = argument(1)?;
@@ -281,7 +295,8 @@ unsafe fn enter<const IN_SESSION: bool>(
     let Some(request) = Request::of(function, context, arguments) else {
         return Entered::LeftOut;
     };
-    let is_large = request.size >= maps::setting!(min_size);
+    // How large a string is shows when it is there.
+    let is_large = function == Function::ArenaString || request.size >= maps::setting!(min_size);
     let has_site = is_chosen && is_large && request.allocates;
     // SAFETY: the context's registers and the caller's record.
     unsafe {

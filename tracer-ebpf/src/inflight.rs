@@ -237,8 +237,16 @@ pub(crate) unsafe fn abandon(thread: *mut Thread) {
 /// Counts a block as allocated at its site, and follows it.
 #[inline(always)]
 pub(crate) fn count_made(key: BlockKey, block: &Block) {
+    if count_allocated(block) {
+        keep(key, block);
+    }
+}
+
+/// Counts a block as allocated at its site. Whether there is one.
+#[inline(always)]
+pub(crate) fn count_allocated(block: &Block) -> bool {
     let Some(site) = SITES.get_ptr_mut(block.site) else {
-        return;
+        return false;
     };
     // SAFETY: fields of a live map value.
     unsafe {
@@ -246,7 +254,7 @@ pub(crate) fn count_made(key: BlockKey, block: &Block) {
         maps::add(&raw mut (*site).allocated_bytes, block.size);
         (*site).last_seen = block.time;
     }
-    keep(key, block);
+    true
 }
 
 /// Takes a block out of the live map and counts it as freed. Whether it was
@@ -326,10 +334,17 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
         }
     }
     chosen::note_gone(key.address);
-    let (events, bytes) = match key.address >= block::OTHERS {
+    let lost = match key.address >= block::OTHERS {
         true => (1, block.size),
         false => chosen::lost(block.size),
     };
+    count_untracked(block, lost, error);
+}
+
+/// Counts a block, which stands for so many events and bytes, as one that could not be
+/// entered into a map.
+#[inline(always)]
+pub(crate) fn count_untracked(block: &Block, (events, bytes): (u64, u64), error: i32) {
     maps::lose(full_or_busy(error, LossCause::LiveFull), events, bytes);
     if let Some(site) = SITES.get_ptr_mut(block.site) {
         // SAFETY: fields of a live map value.

@@ -16,6 +16,7 @@
 )]
 
 mod allocation;
+mod arena;
 mod chosen;
 mod code;
 mod code_told;
@@ -121,6 +122,11 @@ follows!(uf_rust, uf_rust_ret, RustRealloc);
 follows!(uf_heap_calloc, uf_heap_callo_r, HeapCalloc);
 follows!(uf_heap_real, uf_heap_real_r, HeapRealloc);
 follows!(uf_heap_array, uf_heap_array_r, HeapReallocarray);
+follows!(uf_arena_alloc, uf_arena_all_r, ArenaAlloc);
+follows!(uf_arena_str, uf_arena_str_r, ArenaString);
+follows!(uf_arena_make, uf_arena_make_r, ArenaMake);
+follows!(uf_carrier, uf_carrier_r, CarrierAlloc);
+follows!(uf_carrier_re, uf_carrier_re_r, CarrierRealloc);
 follows!(uf_mmap, uf_mmap_ret, Mmap);
 follows!(uf_munmap, uf_munmap_ret, Munmap);
 follows!(uf_mremap, uf_mremap_ret, Mremap);
@@ -133,11 +139,11 @@ enters!(uf_new_realloc, NewRealloc);
 /// Defines the entry probe of a function that frees, where there are no cookies, and
 /// where its cookie says where the arguments are.
 macro_rules! frees {
-    ($free:ident, $free_at:ident, $freed:path) => {
+    ($free:ident, $free_at:ident, $freed:expr) => {
         #[uprobe]
         fn $free(context: ProbeContext) -> u32 {
             on_task_stack(&context);
-            $freed(&context, Arguments::AT_ENTRY, 0);
+            ($freed)(&context, Arguments::AT_ENTRY, 0);
             0
         }
 
@@ -146,7 +152,7 @@ macro_rules! frees {
             on_task_stack(&context);
             let cookie = cookie(&context);
             let is_stepped = Arguments::is_stepped(cookie);
-            $freed(&context, Arguments::of_cookie(cookie), is_stepped);
+            ($freed)(&context, Arguments::of_cookie(cookie), is_stepped);
             0
         }
     };
@@ -154,8 +160,13 @@ macro_rules! frees {
 
 frees!(uf_free, uf_free_at, allocation::free);
 // An object, or a chain of them, is given back to a pool.
-frees!(uf_pool_free, uf_pool_free_at, pool::free);
+frees!(uf_pool_1, uf_pool_1_at, pool::free::<0>);
+frees!(uf_pool_2, uf_pool_2_at, pool::free::<1>);
+frees!(uf_pool_3, uf_pool_3_at, pool::free::<2>);
 frees!(uf_chain, uf_chain_at, pool::free_chain);
+frees!(uf_list, uf_list_at, pool::free_list);
+// An arena lets all objects go.
+frees!(uf_arena_end, uf_arena_end_at, arena::ended);
 
 /// The probe's attach cookie: a function, and where its arguments are.
 #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{
     Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf, StackTrace,
 };
-use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS, MAX_FREED_UNKNOWN};
+use tracer_ebpf::block::{Block, BlockKey, Caller, MAX_CALLERS, MAX_FREED_UNKNOWN, Object};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::event::Event;
 use tracer_ebpf::file::{FileKey, FileTable};
@@ -105,6 +105,16 @@ pub(crate) static NEW_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
 /// Live blocks.
 #[map]
 pub(crate) static LIVE: HashMap<BlockKey, Block> = HashMap::with_max_entries(1 << 20, 0);
+
+/// Live objects of arenas. The loader sets the size of this and the next, if pools are
+/// looked into.
+#[map]
+pub(crate) static OBJECTS: HashMap<BlockKey, Object> =
+    HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The object that each arena has handed out last, by the arena's address.
+#[map]
+pub(crate) static ARENAS: HashMap<BlockKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Indices of sites.
 #[map]

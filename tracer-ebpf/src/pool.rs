@@ -11,7 +11,7 @@ use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::thread::{PoolFree, Thread};
 
-use crate::allocation::{end, is_inside};
+use crate::allocation::{end, is_inside, is_same};
 use crate::cost;
 use crate::entry::{argument, slot};
 use crate::inflight;
@@ -24,19 +24,24 @@ const PARTS: u32 = 128;
 const PART: u32 = 128;
 
 /// Notes a call at `stack` by which a pool takes objects back, unless it is part of an
-/// allocating one. Whether it is not.
+/// allocating one, whether it is not, or of another such call: what is freed below after
+/// it has returned is the pool's, too.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-unsafe fn begin(thread: *mut Thread, stack: u64) -> bool {
+pub(crate) unsafe fn begin(thread: *mut Thread, stack: u64) -> bool {
     // SAFETY: the caller's record.
     unsafe {
         let call = &(*thread).call;
         if call.function != 0 && is_inside(call, stack) {
             return false;
         }
-        (*thread).pool = PoolFree {
+        let pool = &mut (*thread).pool;
+        if pool.slot != 0 && pool.has_within(stack, || user_word(pool.slot)) {
+            return true;
+        }
+        *pool = PoolFree {
             slot: stack,
             back: user_word(stack).unwrap_or(0),
             next: 0,
@@ -46,9 +51,14 @@ unsafe fn begin(thread: *mut Thread, stack: u64) -> bool {
     true
 }
 
-/// A function was entered that frees its second argument: `g_slice_free1(size, block)`.
+/// A function was entered that frees one of its arguments, whose number counts from 0:
+/// `g_slice_free1(size, block)` the second, which is 1.
 #[inline(always)]
-pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
+pub(crate) fn free<const BLOCK: usize>(
+    context: &ProbeContext,
+    arguments: Arguments,
+    is_stepped: u64,
+) {
     let Some(thread) = inflight::thread() else {
         return;
     };
@@ -56,7 +66,7 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
     // SAFETY: the context's registers and the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Free, is_stepped);
-        if let Some(address) = argument(context, arguments, 1)
+        if let Some(address) = argument(context, arguments, BLOCK)
             && address != 0
             && begin(thread, stack)
         {
@@ -71,6 +81,18 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
 /// (`g_slice_free_chain_with_offset`).
 #[inline(always)]
 pub(crate) fn free_chain(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
+    free_linked::<true>(context, arguments, is_stepped);
+}
+
+/// The same of objects that begin with the next one's address
+/// (`apr_allocator_free(allocator, nodes)`).
+#[inline(always)]
+pub(crate) fn free_list(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
+    free_linked::<false>(context, arguments, is_stepped);
+}
+
+#[inline(always)]
+fn free_linked<const IS_TOLD: bool>(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
     let Some(thread) = inflight::thread() else {
         return;
     };
@@ -79,7 +101,7 @@ pub(crate) fn free_chain(context: &ProbeContext, arguments: Arguments, is_steppe
     unsafe {
         cost::hit_at_entry(thread, Kind::Free, is_stepped);
         if let Some(first) = argument(context, arguments, 1)
-            && let Some(link) = argument(context, arguments, 2)
+            && let Some(link) = link::<IS_TOLD>(context, arguments)
             && first != 0
             && begin(thread, stack)
         {
@@ -88,6 +110,15 @@ pub(crate) fn free_chain(context: &ProbeContext, arguments: Arguments, is_steppe
             free_parts(stack, (*context.regs).rip);
         }
         cost::done(thread);
+    }
+}
+
+/// Where in each object of a chain the next one's address is.
+#[inline(always)]
+fn link<const IS_TOLD: bool>(context: &ProbeContext, arguments: Arguments) -> Option<u64> {
+    match IS_TOLD {
+        true => argument(context, arguments, 2),
+        false => Some(0),
     }
 }
 
@@ -153,7 +184,7 @@ unsafe fn free_object(thread: *mut Thread, address: u64, stack: u64, probed: u64
     unsafe {
         let image = (*thread).image;
         let key = BlockKey { address, image };
-        if !end(thread, key, stack) {
+        if !end(thread, key, stack) && !is_same(thread, address, stack) {
             inherited::count_unknown(key, stack, probed);
         }
     }

@@ -7,7 +7,7 @@ use tracer_ebpf::hits::Kind;
 use tracer_ebpf::thread::Thread;
 
 use crate::read::user_word;
-use crate::{allocation, cost, inflight, mapping};
+use crate::{allocation, arena, cost, inflight, mapping};
 
 /// A return probe of `function` was hit.
 #[inline(always)]
@@ -59,6 +59,10 @@ unsafe fn settle(thread: *mut Thread, function: Function, result: u64) {
             Function::Mmap => mapping::mmap_returned(thread, result),
             Function::Munmap => mapping::munmap_returned(thread, result),
             Function::Mremap => mapping::mremap_returned(thread, result),
+            Function::ArenaAlloc | Function::ArenaString => {
+                arena::returned(thread, function, result);
+            }
+            Function::ArenaMake => arena::made(thread),
             _ => allocation::returned(thread, function, result),
         }
     }

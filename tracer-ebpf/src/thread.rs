@@ -236,7 +236,8 @@ pub struct PoolFree {
     pub back: u64,
     /// Of a chain of objects the first that was not looked at yet, or 0.
     pub next: u64,
-    /// Where in each object the address of the next one is, bytes.
+    /// Where in each object the address of the next one is, bytes. Of an arena: when it
+    /// ends, nanoseconds of `CLOCK_MONOTONIC`.
     pub link: u64,
 }
 

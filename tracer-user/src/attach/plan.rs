@@ -126,26 +126,18 @@ enum End<'a> {
 /// meet the trampoline. Where it is not certain where a function's calls end,
 /// it gets either a return probe or none at all.
 pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
-    let [mut frees, mut pools, mut chains] = [Vec::new(), Vec::new(), Vec::new()];
+    let mut frees: Vec<(Moment, Vec<Place>)> = FREES.map(|moment| (moment, Vec::new())).into();
     // Those whose ends are known come first: they stay in a switch.
     let [mut probed, mut entered] = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
     let [mut ends, mut jumps] = [BTreeSet::new(), BTreeSet::new()];
     let mut unseen = Vec::new();
     for function in functions {
-        let called = match function.probed {
-            Probed::Call(called) => called,
-            Probed::Free => {
-                frees.extend(function.places());
-                continue;
+        let Probed::Call(called) = function.probed else {
+            let moment = moment(function.probed);
+            if let Some((_, places)) = frees.iter_mut().find(|(of, _)| Some(*of) == moment) {
+                places.extend(function.places());
             }
-            Probed::PoolFree => {
-                pools.extend(function.places());
-                continue;
-            }
-            Probed::ChainFree => {
-                chains.extend(function.places());
-                continue;
-            }
+            continue;
         };
         let known = ends_of(function, called);
         let group = usize::from(known.is_err());
@@ -168,10 +160,10 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
     }
     let [probed, others_probed] = probed;
     let [entered, others_entered] = entered;
+    let frees = frees
+        .into_iter()
+        .map(|(moment, places)| (moment, places, true));
     let steps = [
-        (Moment::Free, frees, true),
-        (Moment::PoolFree, pools, true),
-        (Moment::ChainFree, chains, true),
         (Moment::Return, probed, false),
         (Moment::Return, others_probed, false),
         (Moment::End, anywhere(ends), true),
@@ -179,7 +171,7 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
         (Moment::Entry, entered, true),
         (Moment::Entry, others_entered, false),
     ];
-    let steps = steps.into_iter().map(|(moment, places, stays)| Step {
+    let steps = frees.chain(steps).map(|(moment, places, stays)| Step {
         moment,
         places,
         stays,
@@ -188,6 +180,31 @@ pub fn plan(functions: &[AllocatorFunction], returns: Returns) -> Plan {
         steps: steps.filter(|step| !step.places.is_empty()).collect(),
         unseen,
     }
+}
+
+/// When programs run at functions that free, in the order in which they are placed.
+const FREES: [Moment; 7] = [
+    Moment::Free,
+    Moment::PoolFree1,
+    Moment::PoolFree2,
+    Moment::PoolFree3,
+    Moment::ChainFree,
+    Moment::ListFree,
+    Moment::ArenaEnd,
+];
+
+/// When the program of a function that frees runs.
+fn moment(probed: Probed) -> Option<Moment> {
+    Some(match probed {
+        Probed::Call(_) => return None,
+        Probed::Free => Moment::Free,
+        Probed::PoolFree1 => Moment::PoolFree1,
+        Probed::PoolFree2 => Moment::PoolFree2,
+        Probed::PoolFree3 => Moment::PoolFree3,
+        Probed::ChainFree => Moment::ChainFree,
+        Probed::ListFree => Moment::ListFree,
+        Probed::ArenaEnd => Moment::ArenaEnd,
+    })
 }
 
 fn end(
@@ -205,7 +222,13 @@ fn end(
 fn ends_of(function: &AllocatorFunction, called: Function) -> Result<&Ends, Uncertain> {
     let ends = function.ends.as_ref().map_err(|reason| *reason)?;
     match ends.jumps.first() {
-        Some(jump) if matches!(called, Function::PosixMemalign | Function::Munmap) => {
+        // So does none of what the others return.
+        Some(jump)
+            if matches!(
+                called,
+                Function::PosixMemalign | Function::Munmap | Function::ArenaMake
+            ) =>
+        {
             Err(Uncertain::OtherFile(*jump))
         }
         _ => Ok(ends),

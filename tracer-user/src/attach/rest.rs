@@ -106,11 +106,11 @@ enum Kind {
 
 fn kind(function: &AllocatorFunction) -> Kind {
     match function.probed {
-        Probed::Free | Probed::PoolFree | Probed::ChainFree => Kind::Essential,
         Probed::Call(Function::Mmap | Function::Munmap | Function::Mremap) => Kind::Mapping,
         Probed::Call(called) if called.takes_old() => Kind::Essential,
         Probed::Call(Function::Malloc) if function.symbol.ends_with("malloc") => Kind::Essential,
         Probed::Call(_) => Kind::Other,
+        _ => Kind::Essential,
     }
 }
 

@@ -153,7 +153,7 @@ pub struct TraceArgs {
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
-          "survived", "returns", "allocators", "programs"])]
+          "survived", "returns", "allocators", "pools", "programs"])]
     pub growth: bool,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
@@ -170,6 +170,9 @@ pub struct TraceArgs {
     /// of the argument that is the size, and the one that frees its first argument (repeatable)
     #[arg(long = "allocator", value_name = "FILE:ALLOC[=size@N],FREE")]
     pub allocators: Vec<Declared>,
+    /// Count the objects that pools hand out: APR's pools, all that Erlang allocates
+    #[arg(long, long_help = POOLS)]
+    pub pools: bool,
     /// Tell call paths apart by thread, and name the threads
     #[arg(long)]
     pub threads: bool,
@@ -217,6 +220,16 @@ long as it is in memory. So a process that does not grow pays nothing, and one t
 4 KiB, not per allocation. The answer is where memory was first touched, not who keeps it: if an \
 allocator hands out again what was freed, the path that made it grow is shown. Trace that service \
 without --growth to see who never frees.";
+
+const POOLS: &str = "\
+Count the objects that pools hand out, at the paths that ask for them: those of APR's pools \
+(Apache httpd, Subversion), which are freed when their pool is cleared or destroyed, and all that \
+Erlang's runtime allocates (its erts_alcu functions).
+
+Without it, a path by which a pool takes more memory stands for all objects in it, and the report \
+says so. A program asks a pool far more often than the pool asks for memory, and each time costs as \
+much as a malloc under trace; so this is not done unasked. GLib's slices, and what native code gets \
+of Erlang's runtime (enif_alloc, driver_alloc), are counted anyway.";
 
 const RETURNS: &str = "\
 How the results of calls are taken.

@@ -62,7 +62,7 @@ pub(super) fn calibrate(object: &mut Object) -> Result<Calibration> {
 /// Takes our own pages out of the kernel's map.
 fn forget_pages(object: &Object, image: u64) -> Result<()> {
     let mut own: Vec<BlockKey> = Vec::new();
-    object.for_each_live(|key, _| {
+    object.for_each_block(|key, _| {
         if key.image == image && page_of(key.address).is_some() {
             own.push(key);
         }

@@ -74,9 +74,10 @@ impl Options {
             per_process: args.per_process,
             returns: args.returns,
             threads: args.threads,
-            allocators: args.allocators.clone(),
+            allocators: allocators(args),
             sizes: Sizes {
                 is_sampled: args.sample.is_some(),
+                has_arenas: args.pools,
                 live: u32::try_from(args.max_live)?,
                 sites,
                 rows: u32::try_from(args.max_rows)?,
@@ -119,6 +120,7 @@ impl Options {
             allocators: Vec::new(),
             sizes: Sizes {
                 is_sampled: false,
+                has_arenas: false,
                 live: 1024,
                 sites: 16,
                 rows: 1 << 18,
@@ -129,4 +131,10 @@ impl Options {
             programs: Programs::Counting,
         })
     }
+}
+
+/// Allocators that are probed beside those that always are.
+fn allocators(args: &TraceArgs) -> Vec<Declared> {
+    let pools = args.pools.then(Declared::pools);
+    args.allocators.iter().cloned().chain(pools).collect()
 }

@@ -1,6 +1,6 @@
 //! How much kernel memory the maps take, computed from their sizes.
 
-use tracer_ebpf::block::{Block, BlockKey, MAX_FREED_UNKNOWN, hash_entry_bytes};
+use tracer_ebpf::block::{Block, BlockKey, MAX_FREED_UNKNOWN, Object, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
 use tracer_ebpf::file::FileTable;
 use tracer_ebpf::java::{self, Freed, Vm};
@@ -21,6 +21,8 @@ use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
 pub struct Sizes {
     /// Whether allocations are sampled.
     pub is_sampled: bool,
+    /// Whether objects of arenas are counted.
+    pub has_arenas: bool,
     /// Live blocks.
     pub live: u32,
     /// Sites.
@@ -58,6 +60,9 @@ pub struct Footprint {
 const FREED_SINCE: u32 = 1 << 18;
 const FREED_SINCE_IN_ADVANCE: u32 = 1 << 16;
 
+/// Arenas, at most.
+const ARENAS: u32 = 1 << 18;
+
 impl Sizes {
     /// How many blocks are remembered that processes have freed since they
     /// forked. Without `--follow` no child is asked about them.
@@ -66,6 +71,14 @@ impl Sizes {
             (false, _) => 1,
             (true, false) => self.live.min(FREED_SINCE),
             (true, true) => self.live.min(FREED_SINCE_IN_ADVANCE),
+        }
+    }
+
+    /// How many objects of arenas are remembered, and arenas.
+    pub fn arenas(self) -> [u32; 2] {
+        match self.has_arenas {
+            true => [self.live, self.live.min(ARENAS)],
+            false => [1, 1],
         }
     }
 
@@ -83,9 +96,14 @@ impl Sizes {
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
         let fixed = places() + reservers() + unknown_frees() + rings + self.samples();
-        let others = live + index + sites + self.tables() + fixed + buckets(freed);
+        let [objects, arenas] = self.arenas();
+        let chains = buckets(objects) + buckets(arenas);
+        let others = live + index + sites + self.tables() + fixed + buckets(freed) + chains;
         let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
-        let on_demand = threads + class_names() + u64::from(freed) * entry;
+        let object = hash_entry_bytes(size_of::<BlockKey>(), size_of::<Object>()) as u64;
+        let arena = hash_entry_bytes(size_of::<BlockKey>(), 8) as u64;
+        let chains = u64::from(objects) * object + u64::from(arenas) * arena;
+        let on_demand = threads + class_names() + u64::from(freed) * entry + chains;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,
@@ -168,6 +186,7 @@ mod tests {
     fn the_default_sizes_stay_below_150_mib() {
         let sizes = Sizes {
             is_sampled: false,
+            has_arenas: false,
             live: 1 << 20,
             sites: 1 << 14,
             rows: 1 << 20,
@@ -186,6 +205,15 @@ mod tests {
         }
         .footprint(false);
         assert!(sampled.fixed < alone.fixed + (9 << 20), "{sampled:?}");
+        // Objects of arenas take memory when they are made.
+        let has_arenas = true;
+        let looking = Sizes {
+            has_arenas,
+            ..sizes
+        }
+        .footprint(false);
+        assert!(looking.fixed < alone.fixed + (24 << 20), "{looking:?}");
+        assert!(looking.bound > alone.bound + (100 << 20), "{looking:?}");
         // What children may free of their parents' blocks is kept too.
         let followed = sizes.footprint(true);
         assert!(followed.fixed < 155 << 20, "{followed:?}");

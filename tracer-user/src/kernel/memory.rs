@@ -12,10 +12,12 @@ use tracer_ebpf::limits::MAX_THREADS;
 use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 7] = [
+pub const ON_DEMAND: [&str; 9] = [
+    "ARENAS",
     "CLASS_NAMES",
     "CODE_OF",
     "FREED_SINCE",
+    "OBJECTS",
     "PROCESSES",
     "REPLACED",
     "THREADS",

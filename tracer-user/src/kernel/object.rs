@@ -1,11 +1,13 @@
 //! The loaded BPF object: its programs, and typed access to its maps.
 
+mod arenas;
 mod attach;
 mod costs;
 mod misses;
 mod pages;
 mod sites;
 
+use self::arenas::ArenaMaps;
 pub use self::attach::SystemCalls;
 
 use std::borrow::Cow;
@@ -106,6 +108,7 @@ pub struct Object {
     next: ProgramArray<MapData>,
     rows: u32,
     live: MapData,
+    arenas: ArenaMaps,
     /// Indices of sites by their keys.
     index: MapData,
     /// Indices that no site has.
@@ -145,10 +148,13 @@ impl Object {
         };
         let processes = MAX_PROCESSES.min(threads.most);
         let [sampled, slots] = sizes.sampled();
+        let [objects, arenas] = sizes.arenas();
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
             .map_max_entries("LIVE", sizes.live)
+            .map_max_entries("OBJECTS", objects)
+            .map_max_entries("ARENAS", arenas)
             .map_max_entries("SITE_INDEX", sizes.sites)
             .map_max_entries("SITES", sizes.sites)
             .map_max_entries("FREE_SITES", sizes.sites)
@@ -204,6 +210,7 @@ impl Object {
             is_active: false,
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
+            arenas: ArenaMaps::new(&mut ebpf)?,
             index: map_data(take(&mut ebpf, "SITE_INDEX")?)?,
             free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
             has_recycled: false,
@@ -446,11 +453,20 @@ impl Object {
             .filter_map(|(index, _)| Some((index, self.sites.get(index)?)))
     }
 
-    /// Calls `each` with every live block.
+    /// Calls `each` with every live block, objects of arenas too.
     ///
     /// # Errors
     /// Fails when the kernel does.
     pub fn for_each_live(&self, mut each: impl FnMut(BlockKey, Block)) -> Result<()> {
+        self.for_each_block(&mut each)?;
+        self.arenas.for_each_object(each)
+    }
+
+    /// The same of blocks that are freed one by one.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn for_each_block(&self, mut each: impl FnMut(BlockKey, Block)) -> Result<()> {
         batch::for_each(self.live.fd().as_fd(), |key, block: Block| {
             // What the kernel refused to remove has no site.
             if block.site != NO_SITE {

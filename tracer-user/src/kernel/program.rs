@@ -8,10 +8,18 @@ use tracer_ebpf::call::Function;
 pub enum Moment {
     /// At the entry of `free`.
     Free,
-    /// At the entry of a function by which a pool takes back its second argument.
-    PoolFree,
+    /// At the entry of a function by which a pool takes back its first argument.
+    PoolFree1,
+    /// The same of its second argument.
+    PoolFree2,
+    /// The same of its third argument.
+    PoolFree3,
     /// At the entry of one that takes back a chain of objects.
     ChainFree,
+    /// The same of objects that begin with the next one's address.
+    ListFree,
+    /// At the entry of one by which an arena lets all its objects go.
+    ArenaEnd,
     /// At the return from a [`Function`], whose return address is replaced.
     Return,
     /// At a return instruction of a [`Function`], which it may share.
@@ -26,10 +34,14 @@ pub enum Moment {
 impl Moment {
     /// All, in order.
     #[cfg(test)]
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Free,
-        Self::PoolFree,
+        Self::PoolFree1,
+        Self::PoolFree2,
+        Self::PoolFree3,
         Self::ChainFree,
+        Self::ListFree,
+        Self::ArenaEnd,
         Self::Return,
         Self::End,
         Self::EndJump,
@@ -39,9 +51,9 @@ impl Moment {
     /// A program that does one thing at entries, and otherwise nothing.
     const fn only(self, entry: &'static str) -> &'static str {
         match self {
-            Self::Free | Self::PoolFree | Self::ChainFree | Self::End | Self::EndJump => "uf_empty",
             Self::Entry => entry,
             Self::Return => "uf_empty_ret",
+            _ => "uf_empty",
         }
     }
 
@@ -50,8 +62,12 @@ impl Moment {
     const fn program(self) -> &'static str {
         match self {
             Self::Free => "uf_free_at",
-            Self::PoolFree => "uf_pool_free_at",
+            Self::PoolFree1 => "uf_pool_1_at",
+            Self::PoolFree2 => "uf_pool_2_at",
+            Self::PoolFree3 => "uf_pool_3_at",
             Self::ChainFree => "uf_chain_at",
+            Self::ListFree => "uf_list_at",
+            Self::ArenaEnd => "uf_arena_end_at",
             Self::End => "uf_end",
             Self::EndJump => "uf_end_jump",
             Self::Return => "uf_leave",
@@ -61,13 +77,18 @@ impl Moment {
 
     /// The program for one function, without a cookie.
     const fn program_of(self, function: Option<Function>) -> &'static str {
+        match self {
+            Self::Free => return "uf_free",
+            Self::PoolFree1 => return "uf_pool_1",
+            Self::PoolFree2 => return "uf_pool_2",
+            Self::PoolFree3 => return "uf_pool_3",
+            Self::ChainFree => return "uf_chain",
+            Self::ListFree => return "uf_list",
+            Self::ArenaEnd => return "uf_arena_end",
+            _ => {}
+        }
         let Some(function) = function else {
-            return match self {
-                Self::Free => "uf_free",
-                Self::PoolFree => "uf_pool_free",
-                Self::ChainFree => "uf_chain",
-                _ => self.program(),
-            };
+            return self.program();
         };
         let (entry, leave) = match function {
             Function::Malloc => ("uf_malloc", "uf_malloc_ret"),
@@ -92,14 +113,16 @@ impl Moment {
             Function::HeapCalloc => ("uf_heap_calloc", "uf_heap_callo_r"),
             Function::HeapRealloc => ("uf_heap_real", "uf_heap_real_r"),
             Function::HeapReallocarray => ("uf_heap_array", "uf_heap_array_r"),
+            Function::ArenaAlloc => ("uf_arena_alloc", "uf_arena_all_r"),
+            Function::ArenaString => ("uf_arena_str", "uf_arena_str_r"),
+            Function::ArenaMake => ("uf_arena_make", "uf_arena_make_r"),
+            Function::CarrierAlloc => ("uf_carrier", "uf_carrier_r"),
+            Function::CarrierRealloc => ("uf_carrier_re", "uf_carrier_re_r"),
         };
         match self {
-            Self::Free => "uf_free",
-            Self::PoolFree => "uf_pool_free",
-            Self::ChainFree => "uf_chain",
-            Self::End | Self::EndJump => self.program(),
             Self::Return => leave,
             Self::Entry => entry,
+            _ => self.program(),
         }
     }
 }

@@ -6,13 +6,14 @@ use crate::model::{MemoryKind, Report, Site};
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &str); 25] = [
+const REFILLS: [(&str, &str); 26] = [
     ("AllocSetAlloc", "a memory context of PostgreSQL"),
     ("GenerationAlloc", "a memory context of PostgreSQL"),
     ("SlabAlloc", "a memory context of PostgreSQL"),
     ("BumpAlloc", "a memory context of PostgreSQL"),
     ("MemoryContextAlloc*", "a memory context of PostgreSQL"),
     ("apr_palloc", "an APR pool"),
+    ("apr_pvsprintf", "an APR pool"),
     ("apr_pcalloc*", "an APR pool"),
     ("ngx_palloc*", "a pool of nginx"),
     ("ngx_pnalloc", "a pool of nginx"),
@@ -46,12 +47,41 @@ const REFILLS: [(&str, &str); 25] = [
     ("xmlDictAddString", "a dictionary of libxml2"),
 ];
 
+/// Pools of which `--pools` counts the objects, and a function that is probed then.
+const LOOKED_INTO: [(&str, &str); 2] = [
+    ("an APR pool", "apr_palloc"),
+    ("a carrier of Erlang", "erts_alcu_alloc_thr_pref"),
+];
+
 /// Callers of the allocator among which a pool's function is looked for.
 const NEAR: usize = 6;
+
+/// What a path says by which a pool takes more memory: of it, and how to see more. Not
+/// all that a pool takes is within calls that are counted.
+pub fn note(report: &Report, site: &Site) -> Option<String> {
+    let pool = refilled(site)?;
+    let process = report.processes.get(site.process);
+    let is_probed = |function: &str| {
+        let mut probes = process.into_iter().flat_map(|process| &process.probes);
+        probes.any(|probe| probe.function == function)
+    };
+    let looked_into = LOOKED_INTO.iter().find(|(of, _)| *of == pool);
+    Some(match looked_into {
+        Some((_, function)) if !is_probed(function) => {
+            format!("more memory for {pool}: perhaps not for who leaks; --pools counts its objects")
+        }
+        _ => format!("more memory for {pool}: whoever makes it grow need not be who leaks from it"),
+    })
+}
 
 /// The pool that a site refills, if it does.
 pub fn refilled(site: &Site) -> Option<&'static str> {
     if !matches!(site.kind, MemoryKind::Heap | MemoryKind::Mapping) {
+        return None;
+    }
+    // Where its objects are counted, the block is one.
+    let counted = site.frames.last().and_then(|frame| frame.function.as_ref());
+    if site.kind == MemoryKind::Heap && counted.is_some_and(|function| is_pools(function)) {
         return None;
     }
     let callers = site.frames.iter().rev().skip(1).take(NEAR);
@@ -84,6 +114,11 @@ fn pool_of(function: &str) -> Option<&'static str> {
     found.map(|(_, pool)| *pool)
 }
 
+/// Whether a function is a pool's.
+fn is_pools(function: &str) -> bool {
+    pool_of(function).is_some()
+}
+
 /// Whether a function has a name in which each `*` stands for anything.
 fn matches(name: &str, function: &str) -> bool {
     match name.split_once('*') {
@@ -100,6 +135,7 @@ fn matches(name: &str, function: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Probe;
     use crate::model::balance::{Balance, Part};
     use crate::report::sample;
 
@@ -131,6 +167,40 @@ mod tests {
         others.processes[0].processes = 2;
         tell_apart(&mut others);
         assert_eq!(others.balance[0].part(PartName::Pools), 0);
+    }
+
+    #[test]
+    fn an_option_is_named_if_it_would_tell_more() {
+        let mut report = sample::report();
+        let leaf = report.sites[0].frames.len() - 1;
+        let name = |site: &mut Site, at: usize, function: &str| {
+            site.frames[at].function = Some(function.into());
+        };
+        let hint = "--pools";
+        // What PostgreSQL's contexts hand out is not counted.
+        for (function, names_option) in [("apr_palloc", true), ("AllocSetAlloc", false)] {
+            name(&mut report.sites[0], leaf - 1, function);
+            let note = note(&report, &report.sites[0]).unwrap();
+            assert_eq!(note.contains(hint), names_option, "{note}");
+        }
+        // An object, not a refill.
+        name(&mut report.sites[0], leaf, "apr_palloc");
+        name(&mut report.sites[0], leaf - 1, "apr_pcalloc");
+        assert_eq!(note(&report, &report.sites[0]), None);
+        // A refill of what is counted.
+        name(&mut report.sites[0], leaf, "malloc");
+        let process = report.sites[0].process;
+        let probe = Probe {
+            function: "apr_palloc".to_owned(),
+            module: String::new(),
+            file_offset: 0,
+            displacement: 0,
+            placement: String::new(),
+            result: String::new(),
+        };
+        report.processes[process].probes.push(probe);
+        let note = note(&report, &report.sites[0]).unwrap();
+        assert!(!note.contains(hint), "{note}");
     }
 
     #[test]

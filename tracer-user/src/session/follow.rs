@@ -491,6 +491,8 @@ impl Session {
         self.leave_to_children(&heaps.blocks)?;
         let keys: Vec<_> = heaps.blocks.iter().map(|(key, _)| *key).collect();
         self.engine.object.delete_live(&keys)?;
+        let ended = ended.keys().copied().collect();
+        self.engine.object.forget_arenas(&ended)?;
         Ok(heaps.ages)
     }
 

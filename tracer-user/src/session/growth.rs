@@ -102,7 +102,7 @@ impl Session {
     /// What was touched, by image.
     fn touches(&self) -> Result<HashMap<u64, Vec<Touch>>> {
         let mut touches: HashMap<u64, Vec<Touch>> = HashMap::new();
-        self.engine.object.for_each_live(|key, block| {
+        self.engine.object.for_each_block(|key, block| {
             if let Some(address) = page_of(key.address) {
                 touches.entry(key.image).or_default().push(Touch {
                     address,

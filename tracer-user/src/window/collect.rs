@@ -183,7 +183,7 @@ impl SiteThread {
 pub struct LastHeaps {
     /// The ages at each image's end.
     pub ages: HashMap<u64, Ages>,
-    /// The blocks of all.
+    /// The blocks of all that are freed one by one.
     pub blocks: Vec<(BlockKey, Block)>,
 }
 
@@ -192,19 +192,22 @@ pub struct LastHeaps {
 /// # Errors
 /// Fails if the kernel does.
 pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastHeaps> {
-    let mut heaps = LastHeaps::default();
-    object.for_each_live(|key, block| {
-        if let Some(cutoff) = ended.get(&key.image) {
-            heaps.blocks.push((key, block));
-            // With its end a process has given back its pages.
-            if block::page_of(key.address).is_some() {
-                return;
-            }
-            let ages = heaps.ages.entry(key.image).or_default();
+    let mut blocks = Vec::new();
+    let mut ages: HashMap<u64, Ages> = HashMap::new();
+    let mut add = |key: BlockKey, block| {
+        let cutoff = ended.get(&key.image)?;
+        // With its end a process has given back its pages.
+        if block::page_of(key.address).is_none() {
+            let ages = ages.entry(key.image).or_default();
             add_block(ages, (key, block), *cutoff, &object.sampling);
         }
+        Some((key, block))
+    };
+    object.for_each_block(|key, block| blocks.extend(add(key, block)))?;
+    object.for_each_object(|key, block| {
+        add(key, block);
     })?;
-    Ok(heaps)
+    Ok(LastHeaps { ages, blocks })
 }
 
 fn add_block(

@@ -187,7 +187,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // Chains are followed by a loop that each verifier must take.
     (
         "pools",
-        Choice::Only(&["slices_of_pages", "a_chain_that_is_too_long_is_a_loss"]),
+        Choice::Only(&[
+            "slices_of_pages",
+            "a_chain_that_is_too_long_is_a_loss",
+            "apr_pools",
+        ]),
     ),
     ("roads", Choice::All),
     (

@@ -17,11 +17,19 @@ pub enum Probed {
     Call(Function),
     /// One that frees its first argument.
     Free,
-    /// One by which a pool takes back its second argument.
-    PoolFree,
+    /// One by which a pool takes back its first argument.
+    PoolFree1,
+    /// The same of its second argument.
+    PoolFree2,
+    /// The same of its third argument.
+    PoolFree3,
     /// One by which a pool takes back its second argument, and all that this leads to;
     /// its third says where in each the address of the next one is.
     ChainFree,
+    /// The same of objects that begin with the next one's address.
+    ListFree,
+    /// One by which an arena, its first argument, lets all its objects go.
+    ArenaEnd,
 }
 
 impl Probed {
@@ -30,7 +38,7 @@ impl Probed {
     pub const fn may_throw(self) -> bool {
         match self {
             Self::Call(function) => function.may_throw(),
-            Self::Free | Self::PoolFree | Self::ChainFree => false,
+            _ => false,
         }
     }
 
@@ -41,7 +49,7 @@ impl Probed {
 
     /// Whether it is a pool's, of which others' blocks are made.
     pub const fn is_pools(self) -> bool {
-        matches!(self, Self::PoolFree | Self::ChainFree)
+        self.frees() && !matches!(self, Self::Free)
     }
 
     /// Whether it changes mappings, and allocates no blocks.
@@ -279,9 +287,68 @@ const SLICES: [(&str, Probed); 5] = [
     ("g_slice_alloc", Call(F::Malloc)),
     ("g_slice_alloc0", Call(F::Malloc)),
     ("g_slice_copy", Call(F::Malloc)),
-    ("g_slice_free1", Probed::PoolFree),
+    ("g_slice_free1", Probed::PoolFree2),
     ("g_slice_free_chain_with_offset", Probed::ChainFree),
 ];
+
+/// What native code gets of Erlang's runtime (`erts/emulator/beam/erl_nif.h`,
+/// `erl_driver.h`).
+const ERLANG: [(&str, Probed); 6] = [
+    ("enif_alloc", Call(F::Malloc)),
+    ("enif_realloc", Call(F::Realloc)),
+    ("enif_free", Probed::PoolFree1),
+    ("driver_alloc", Call(F::Malloc)),
+    ("driver_realloc", Call(F::Realloc)),
+    ("driver_free", Probed::PoolFree1),
+];
+
+/// All else that Erlang's runtime allocates goes through these: its allocators in their
+/// kinds (`erts/emulator/beam/erl_alloc_util.h`).
+const CARRIERS: [(&str, Probed); 16] = [
+    ("erts_alcu_alloc", Call(F::CarrierAlloc)),
+    ("erts_alcu_alloc_ts", Call(F::CarrierAlloc)),
+    ("erts_alcu_alloc_thr_spec", Call(F::CarrierAlloc)),
+    ("erts_alcu_alloc_thr_pref", Call(F::CarrierAlloc)),
+    ("erts_alcu_realloc", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_mv", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_ts", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_mv_ts", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_thr_spec", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_mv_thr_spec", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_thr_pref", Call(F::CarrierRealloc)),
+    ("erts_alcu_realloc_mv_thr_pref", Call(F::CarrierRealloc)),
+    ("erts_alcu_free", Probed::PoolFree3),
+    ("erts_alcu_free_ts", Probed::PoolFree3),
+    ("erts_alcu_free_thr_spec", Probed::PoolFree3),
+    ("erts_alcu_free_thr_pref", Probed::PoolFree3),
+];
+
+/// APR's pools (`apr_pools.h`, `apr_allocator.h`). What else allocates from a pool calls
+/// one of these.
+const APR: [(&str, Probed); 10] = [
+    ("apr_palloc", Call(F::ArenaAlloc)),
+    ("apr_pvsprintf", Call(F::ArenaString)),
+    ("apr_pool_create_ex", Call(F::ArenaMake)),
+    ("apr_pool_create_core_ex", Call(F::ArenaMake)),
+    ("apr_pool_create_unmanaged_ex", Call(F::ArenaMake)),
+    ("apr_pool_clear", Probed::ArenaEnd),
+    ("apr_pool_destroy", Probed::ArenaEnd),
+    ("apr_allocator_alloc", Call(F::Memalign)),
+    ("apr_allocator_free", Probed::ListFree),
+    // What it gives back was never seen to be taken.
+    ("apr_allocator_destroy", Probed::ArenaEnd),
+];
+
+/// Whether a function is a door to [`CARRIERS`], by way of a pointer.
+pub fn leads_to_carriers(symbol: &str) -> bool {
+    ERLANG.iter().any(|(name, _)| *name == symbol)
+}
+
+/// Functions of pools that are called far more often than those of allocators.
+pub fn pools() -> impl Iterator<Item = (&'static str, Known)> {
+    let all = APR.into_iter().chain(CARRIERS);
+    all.map(|(name, probed)| (name, Known::named(probed)))
+}
 
 /// What Rust code calls, and the compiler makes of the program's global
 /// allocator.
@@ -315,7 +382,7 @@ static KNOWN: LazyLock<HashMap<String, Known>> = LazyLock::new(|| {
         add(name.to_owned(), probed, Family::Operators);
     }
     let named = NAMED.iter().chain(&SNMALLOC).chain(&RPMALLOC);
-    let named = named.chain(&SLICES);
+    let named = named.chain(&SLICES).chain(&ERLANG);
     for (name, probed) in named {
         add((*name).to_owned(), *probed, Family::Named);
     }
@@ -386,7 +453,7 @@ mod tests {
             ("tc_memalign", Call(F::Memalign), Of::Named),
             ("mi_heap_malloc_aligned", Call(F::Memalign), Of::Named),
             ("rpaligned_alloc", Call(F::AlignedAlloc), Of::Named),
-            ("g_slice_free1", Probed::PoolFree, Of::Named),
+            ("g_slice_free1", Probed::PoolFree2, Of::Named),
             ("__rust_dealloc", Free, Of::Rust),
             (
                 "_RNvCsZ1_7___rustc12___rust_alloc",

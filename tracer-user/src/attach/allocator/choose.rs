@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use anyhow::Result;
+use tracer_ebpf::call::Function;
 
 use super::api::{self, Family, Known, Probed};
 use super::elf::{self, FunctionSymbol, Functions};
@@ -169,6 +170,11 @@ fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool) {
             Family::Mappings => is_whole && is_static,
             _ => true,
         });
+    }
+    // A call that is seen behind a door costs half as much as one that is seen twice.
+    let carrier = Probed::Call(Function::CarrierAlloc);
+    if candidates.iter().any(|one| one.known.probed == carrier) {
+        candidates.retain(|one| !api::leads_to_carriers(&one.symbol.name));
     }
     let is_family = |one: &Candidate, family| one.known.family == family;
     let frees = |one: &Candidate| one.known.probed.frees();

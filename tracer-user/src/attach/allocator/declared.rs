@@ -5,34 +5,41 @@ use std::str::FromStr;
 
 use tracer_ebpf::call::Function;
 
-use super::api::{Known, Probed};
+use super::api::{self, Known, Probed};
 
 /// How it is written.
 const FORM: &str = "FILE:ALLOC[=size@N],FREE, for example libpool.so:pool_get=size@1,pool_put";
 
-/// Functions of one file.
+/// Functions of one file, or of any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// The file's path as the process sees it, or its last part.
-    file: String,
-    allocate: String,
-    allocates: Function,
-    free: String,
+    /// The file's path as the process sees it, or its last part; `None` if it is any file.
+    file: Option<String>,
+    functions: Vec<(String, Known)>,
 }
 
 impl Declared {
+    /// The functions of pools that are probed if somebody asks for it (`--pools`).
+    pub fn pools() -> Self {
+        let functions = api::pools().map(|(name, known)| (name.to_owned(), known));
+        Self {
+            file: None,
+            functions: functions.collect(),
+        }
+    }
+
     /// Whether it is of the file at `path`.
     pub fn is_of(&self, path: &str) -> bool {
         let name = Path::new(path).file_name();
-        self.file == path || name.is_some_and(|name| name == self.file.as_str())
+        self.file
+            .as_ref()
+            .is_none_or(|file| file == path || name.is_some_and(|name| name == file.as_str()))
     }
 
     /// Its functions.
-    pub fn names(&self) -> [(&str, Known); 2] {
-        [
-            (&self.allocate, Known::named(Probed::Call(self.allocates))),
-            (&self.free, Known::named(Probed::Free)),
-        ]
+    pub fn names(&self) -> impl Iterator<Item = (&str, Known)> {
+        let functions = self.functions.iter();
+        functions.map(|(name, known)| (name.as_str(), *known))
     }
 }
 
@@ -52,10 +59,11 @@ impl FromStr for Declared {
             return Err(FORM.into());
         }
         Ok(Self {
-            file: file.into(),
-            allocate: allocate.into(),
-            allocates,
-            free: free.into(),
+            file: Some(file.into()),
+            functions: vec![
+                (allocate.into(), Known::named(Probed::Call(allocates))),
+                (free.into(), Known::named(Probed::Free)),
+            ],
         })
     }
 }
@@ -69,12 +77,16 @@ mod tests {
         let declared: Declared = "libpool.so:pool_get=size@1,pool_put".parse().unwrap();
         assert!(declared.is_of("/opt/lib/libpool.so") && declared.is_of("libpool.so"));
         assert!(!declared.is_of("/opt/lib/libpool.so.2"));
-        let [(get, allocates), (put, frees)] = declared.names();
+        let names: Vec<_> = declared.names().collect();
+        let [(get, allocates), (put, frees)] = names[..] else {
+            panic!("{names:?}");
+        };
         assert_eq!((get, put), ("pool_get", "pool_put"));
         assert_eq!(allocates.probed, Probed::Call(Function::Memalign));
         assert_eq!(frees.probed, Probed::Free);
         let plain: Declared = "/bin/app:get,put".parse().unwrap();
-        assert_eq!(plain.allocates, Function::Malloc);
+        let first = plain.names().next().map(|(_, known)| known.probed);
+        assert_eq!(first, Some(Probed::Call(Function::Malloc)));
         for wrong in [
             "",
             "app",

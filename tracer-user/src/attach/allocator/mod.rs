@@ -101,7 +101,7 @@ impl AllocatorFunction {
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let function = match self.probed {
             Probed::Call(function) => Some(function),
-            Probed::Free | Probed::PoolFree | Probed::ChainFree => None,
+            _ => None,
         };
         self.placement.spots().map(move |spot| Place {
             function,
@@ -295,8 +295,9 @@ fn is_plain(probed: Probed) -> bool {
 fn needs(probed: Probed) -> Needs<'static> {
     match probed {
         Probed::Call(function) => Needs::of(function, cookies()),
-        Probed::Free => Needs::of_free(&[0], cookies()),
-        Probed::PoolFree => Needs::of_free(&[1], cookies()),
+        Probed::Free | Probed::PoolFree1 | Probed::ArenaEnd => Needs::of_free(&[0], cookies()),
+        Probed::PoolFree2 | Probed::ListFree => Needs::of_free(&[1], cookies()),
+        Probed::PoolFree3 => Needs::of_free(&[2], cookies()),
         Probed::ChainFree => Needs::of_free(&[1, 2], cookies()),
     }
 }

@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::limits::MAX_FRAMES;
 use tracer_ebpf::sample::SampledSite;
-use tracer_ebpf::site::{NO_SITE, Site, SiteHead, SiteKey};
+use tracer_ebpf::site::{Site, SiteHead, SiteKey};
 use tracer_ebpf::thread::InFlight;
 
 use super::Object;
@@ -44,10 +43,8 @@ impl Object {
         batch::for_each(self.threads.fd().as_fd(), |_: u64, thread: InFlight| {
             busy.extend(thread.sites());
         })?;
-        batch::for_each(self.live.fd().as_fd(), |_: BlockKey, block: Block| {
-            if block.site != NO_SITE {
-                busy.insert(block.site);
-            }
+        self.for_each_live(|_, block| {
+            busy.insert(block.site);
         })?;
         let mut hidden = Vec::new();
         for (index, key) in sites {

@@ -208,6 +208,10 @@ fn remedy(report: &Report, process: usize) -> (&'static str, &'static str) {
             "tcmalloc",
             "TCMALLOC_RELEASE_RATE=10 has it give back sooner; MallocExtension::ReleaseFreeMemory() gives back what is free.",
         ),
+        () if has("libapr-1.so") => (
+            "APR's pools, or glibc",
+            "apr_allocator_max_free_set (httpd: MaxMemFree) has APR keep less; malloc_trim(0) gives back what glibc keeps.",
+        ),
         () if has("libc.so") || has("libc-") => ("glibc", GLIBC),
         () => (
             "its allocator",

@@ -262,9 +262,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
         );
     }
-    notes.extend(pool::refilled(site).map(|pool| {
-        format!("more memory for {pool}: whoever makes it grow need not be who leaks from it")
-    }));
+    notes.extend(pool::note(report, site));
     notes.extend(Shape::of(site, report).map(|shape| match site.kind {
         MemoryKind::Page => shape.of_pages().to_owned(),
         _ => shape.describe().to_owned(),
