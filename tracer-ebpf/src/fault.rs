@@ -68,7 +68,7 @@ fn saved_registers(_task: u64) -> u64 {
     use aya_ebpf::bindings::task_struct;
     use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
     // SAFETY: the current task.
-    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf().cast::<task_struct>()) as u64 }
+    unsafe { bpf_task_pt_regs(bpf_get_current_task_btf().cast::<task_struct>()).cast_unsigned() }
 }
 
 /// The same before there was a helper: at the top of its stack in the kernel, of four
