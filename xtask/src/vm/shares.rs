@@ -49,6 +49,13 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
         ],
     ),
     ("changes", &["a_table_ends_with_its_library"]),
+    // Says what this kernel lacks; what newer ones have, it says on the host.
+    ("commands", &["doctor_looks_at_the_machine_and_a_target"]),
+    // Where the kernel keeps how a process ends is looked up in its types, as on the host.
+    (
+        "endings",
+        &["an_exit_status_is_told_whichever_thread_gives_it"],
+    ),
     ("goroutines", &["callbacks_within_callbacks"]),
     ("held", &["signals_and_children_are_as_without_a_tracer"]),
     ("java_heap", &["each_object_of_one_jvm_is_counted"]),
@@ -112,12 +119,20 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ("held", &["stacks_are_whole_after_an_exec"]),
     ("hooks", &["a_breakpoint_that_is_put_back_is_still_known"]),
     ("kin", &["a_child_frees_what_its_parent_keeps"]),
-    // Threads begin at the function for `clone3`, and `mmap` at its own.
+    // Each system call at a function of its own; the oldest has the host's tracepoints.
     (
         "kinds",
         &[
             "a_mapping_is_as_large_as_what_of_it_is_in_memory",
+            "private_mappings_of_files_have_the_files_name",
+            "reserved_addresses_count_from_when_they_can_be_used",
+            "segments_are_as_long_as_the_kernel_says",
+            "shared_memory_without_a_name_is_a_file_with_one",
             "stacks_are_of_who_started_the_thread_that_was_never_joined",
+            "what_brk_grows_and_shrinks_is_counted",
+            "what_is_mapped_by_the_function_syscall_is_counted",
+            "what_is_mapped_without_libc_is_counted_with_its_path",
+            "what_is_remapped_without_libc_is_counted",
         ],
     ),
     (
