@@ -146,6 +146,30 @@ fn processes_of_one_program_are_one_row() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn each_running_process_has_its_share() -> Result<()> {
+    const CROWD: u64 = 100;
+    let _alone = alone();
+    let mut target = Target::start("offspring")?;
+    let tracer = Tracer::record(target.pid, &["--follow"])?;
+    target.command("crowd")?;
+    let report = tracer.stop()?.report()?;
+    let site = report.sites_with("child_keeps").next().context("no site")?;
+    ensure!(site.processes == CROWD, "{}", site.processes);
+    let held: Vec<_> = site
+        .shares
+        .iter()
+        .map(|share| (share.ended, share.live_count, share.live_bytes))
+        .collect();
+    let all: Vec<_> = (1..=CROWD)
+        .rev()
+        .map(|blocks| (false, blocks, 613 * blocks))
+        .collect();
+    ensure!(held == all, "{held:?}");
+    ensure!(report.lost() == 0, "{:?}", report.occurred());
+    Ok(())
+}
+
 // --- stacks ---
 
 /// Parts of the allocations whose stacks are whole.

@@ -1,6 +1,8 @@
-/* Many children that live for a moment, all by one path. */
+/* Many children, all by one path. */
 #include "target.h"
 #include <errno.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 enum { BATCH = 1000, BLOCKS = 7, SIZE = 613 };
@@ -32,6 +34,41 @@ static void batch(void) {
     truth_others = 1; /* what fork itself does to the heap */
 }
 
-static Command commands[] = {COMMAND(batch), {NULL, NULL}};
+enum { CROWD = 100 };
+
+SITE static void child_keeps(int blocks) {
+    for (int index = 0; index < blocks; index++)
+        opaque(malloc(SIZE));
+}
+
+/* Children that stay for as long as their parent does, the nth with n blocks. */
+static void crowd(void) {
+    pid_t parent = getpid();
+    int ready[2];
+    if (pipe(ready))
+        abort();
+    for (int blocks = 1; blocks <= CROWD; blocks++) {
+        pid_t child = fork();
+        if (child < 0)
+            abort();
+        if (child > 0)
+            continue;
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent)
+            _exit(1);
+        child_keeps(blocks);
+        if (write(ready[1], "", 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    for (int child = 0; child < CROWD; child++)
+        if (read(ready[0], &byte, 1) != 1)
+            abort();
+    truth("child_keeps", SIZE, CROWD * (CROWD + 1) / 2, 0);
+    truth_others = 1; /* what fork itself does to the heap */
+}
+
+static Command commands[] = {COMMAND(batch), COMMAND(crowd), {NULL, NULL}};
 
 int main(int count, char **arguments) { return serve(count, arguments, commands); }

@@ -4,6 +4,8 @@
 //! JSON renders exactly as it did when it was made. Times are seconds since
 //! the run began unless a field says otherwise; sizes are bytes.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub mod balance;
@@ -342,8 +344,9 @@ pub struct Site {
     /// The part of `live_bytes` that processes held when they ended.
     #[serde(default)]
     pub left_bytes: u64,
-    /// Which of them hold most, largest first, 64 at most; empty if there are
-    /// not several.
+    /// What they hold, largest first: each process that runs, and of those that have
+    /// ended the largest 64 (`live_bytes` less their sum is what the others left);
+    /// empty if there are not several.
     #[serde(default, skip_serializing_if = "is_single")]
     pub shares: Vec<Share>,
     /// What is new of it in the report's window.
@@ -416,8 +419,8 @@ impl SiteWindow {
     }
 }
 
-/// How many processes are kept one by one for a call path, the largest.
-pub const MAX_SHARES: usize = 64;
+/// How many processes that have ended are kept one by one for a call path, the largest.
+pub const MAX_ENDED_SHARES: usize = 64;
 
 /// What one process holds of a call path that several have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -443,23 +446,26 @@ impl Site {
     /// has both is one.
     pub fn merge_shares(&mut self, other: &Self) {
         self.left_bytes += other.left_bytes;
-        for share in &other.shares {
-            let same = |known: &&mut Share| known.pid == share.pid && known.ended == share.ended;
-            match self.shares.iter_mut().find(same) {
-                Some(known) => {
-                    known.live_bytes += share.live_bytes;
-                    known.live_count += share.live_count;
-                }
-                None => self.shares.push(*share),
-            }
+        let mut shares = BTreeMap::new();
+        for share in self.shares.drain(..).chain(other.shares.iter().copied()) {
+            let known = shares.entry((share.ended, share.pid)).or_insert(Share {
+                live_bytes: 0,
+                live_count: 0,
+                ..share
+            });
+            known.live_bytes += share.live_bytes;
+            known.live_count += share.live_count;
         }
+        let all = shares.len() as u64;
+        self.processes = self.processes.max(other.processes).max(all);
+        self.shares = shares.into_values().collect();
         self.shares
             .sort_by_key(|share| std::cmp::Reverse(share.live_bytes));
-        self.processes = self
-            .processes
-            .max(other.processes)
-            .max(self.shares.len() as u64);
-        self.shares.truncate(MAX_SHARES);
+        let mut ended = 0;
+        self.shares.retain(|share| {
+            ended += usize::from(share.ended);
+            !share.ended || ended <= MAX_ENDED_SHARES
+        });
     }
 }
 

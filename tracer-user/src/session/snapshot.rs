@@ -217,7 +217,7 @@ fn shares(shares: &Shares) -> Vec<Share> {
             ended: share.ended,
         }
     };
-    shares.largest.iter().map(share).collect()
+    shares.singly().iter().map(share).collect()
 }
 
 pub fn stack_end(end: u32) -> StackEnd {

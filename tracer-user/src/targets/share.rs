@@ -1,11 +1,12 @@
 //! What single processes hold of a call path that several have.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use tracer_ebpf::sample::Sampling;
 
 use super::estimate::Estimate;
-use crate::model::MAX_SHARES;
+use crate::model::MAX_ENDED_SHARES;
 
 /// Sums over live blocks of one site.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -65,6 +66,14 @@ impl Share {
         self.estimate.or_counted((self.count, self.bytes)).1
     }
 
+    /// Adds what the same process holds by the same path in other words.
+    fn join(&mut self, other: &Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+        self.age = self.age.max(other.age);
+        self.estimate.add(&other.estimate);
+    }
+
     /// The live blocks of a process at `end`.
     pub fn of(pid: u32, ended: bool, sums: LiveSums, end: u64) -> Self {
         Self {
@@ -98,8 +107,10 @@ pub struct Shares {
     pub estimate: Estimate,
     /// What those of processes that ended stand for.
     pub ended_estimate: Estimate,
-    /// The largest of them, largest first.
-    pub largest: Vec<Share>,
+    /// Those that run, by process: as many as the kernel's map of live blocks tells of.
+    running: BTreeMap<u32, Share>,
+    /// Of those that have ended, whose number nothing bounds, the largest; largest first.
+    ended: Vec<Share>,
 }
 
 impl Shares {
@@ -130,39 +141,41 @@ impl Shares {
         self.age = self.age.max(other.age);
         self.estimate.add(&other.estimate);
         self.ended_estimate.add(&other.ended_estimate);
-        for share in &other.largest {
+        for share in other.running.values().chain(&other.ended) {
             self.insert(*share);
         }
     }
 
-    fn insert(&mut self, share: Share) {
-        let same = |known: &Share| known.pid == share.pid && known.ended == share.ended;
-        if let Some(at) = self.largest.iter().position(same)
-            && !share.ended
-        {
-            // A running process has the path twice.
-            let known = self.largest.remove(at);
-            self.processes -= 1;
-            let mut estimate = known.estimate;
-            estimate.add(&share.estimate);
-            return self.place(Share {
-                estimate,
-                count: known.count + share.count,
-                bytes: known.bytes + share.bytes,
-                age: known.age.max(share.age),
-                ..share
-            });
-        }
-        self.place(share);
+    /// Each that runs, and of those that have ended the largest 64; largest first.
+    pub fn singly(&self) -> Vec<Share> {
+        let mut singly: Vec<_> = self.running.values().chain(&self.ended).copied().collect();
+        singly.sort_by_key(|share| std::cmp::Reverse(share.held()));
+        singly
     }
 
-    fn place(&mut self, share: Share) {
+    fn insert(&mut self, share: Share) {
+        if share.ended {
+            return self.insert_ended(share);
+        }
+        match self.running.entry(share.pid) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(share);
+            }
+            // A running process has the path twice.
+            Entry::Occupied(mut known) => {
+                known.get_mut().join(&share);
+                self.processes -= 1;
+            }
+        }
+    }
+
+    fn insert_ended(&mut self, share: Share) {
         let at = self
-            .largest
+            .ended
             .partition_point(|known| known.held() >= share.held());
-        if at < MAX_SHARES {
-            self.largest.insert(at, share);
-            self.largest.truncate(MAX_SHARES);
+        if at < MAX_ENDED_SHARES {
+            self.ended.insert(at, share);
+            self.ended.truncate(MAX_ENDED_SHARES);
         }
     }
 }
@@ -183,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_are_kept_and_all_are_counted() {
+    fn each_that_runs_is_kept_and_all_are_counted() {
         let mut shares = Shares::default();
-        for pid in 0..100 {
+        for pid in 0..1000 {
             shares.add(share(pid, u64::from(pid)));
         }
         shares.add(Share {
@@ -194,15 +207,23 @@ mod tests {
         });
         assert_eq!(
             (shares.processes, shares.count, shares.bytes),
-            (100, 100, 4950)
+            (1000, 1000, 499_500)
         );
         assert_eq!(
             shares.ended_bytes,
-            (0..50).map(|half| half * 2).sum::<u64>()
+            (0..500).map(|half| half * 2).sum::<u64>()
         );
-        assert_eq!(shares.age, 99);
-        let pids: Vec<_> = shares.largest.iter().map(|share| share.pid).collect();
-        assert_eq!(pids, (36..100).rev().collect::<Vec<_>>());
+        assert_eq!(shares.age, 999);
+        let singly = shares.singly();
+        assert!(singly.is_sorted_by_key(|share| std::cmp::Reverse(share.bytes)));
+        let (ended, running): (Vec<Share>, Vec<_>) =
+            singly.into_iter().partition(|share| share.ended);
+        assert_eq!(running.len(), 500);
+        let ended: Vec<_> = ended.iter().map(|share| share.pid).collect();
+        assert_eq!(
+            ended,
+            (436..500).rev().map(|half| half * 2).collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -214,6 +235,6 @@ mod tests {
         others.add(share(5, 1));
         shares.merge(&others);
         assert_eq!((shares.processes, shares.bytes), (2, 16));
-        assert_eq!(shares.largest[0].bytes, 15);
+        assert_eq!(shares.singly()[0].bytes, 15);
     }
 }
