@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct BlockKey {
-    /// The address that the allocator returned, or the word of a [`handle`] or
-    /// of a [`thread`].
+    /// The address that the allocator returned, or the word of a [`handle`], of a
+    /// [`thread`] or of a [`page`].
     pub address: u64,
     /// The process image; see [`crate::thread::Process`].
     pub image: u64,
@@ -43,8 +43,28 @@ pub const fn thread(id: u32) -> u64 {
     id as u64 | 1 << 62
 }
 
-/// A block that was allocated, a handle that was made or a thread that was
-/// started, and not yet freed, deleted or ended.
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// The bits of the word of a page that no address of user space has.
+const PAGE_BITS: u64 = 3 << 61;
+
+/// The word of the page that has an address of user space.
+#[inline(always)]
+pub const fn page(address: u64) -> u64 {
+    address & !(PAGE - 1) | PAGE_BITS
+}
+
+/// The address of the page that a word is of, if it is the word of one.
+pub const fn page_of(word: u64) -> Option<u64> {
+    match word >> 61 {
+        3 => Some(word & !PAGE_BITS),
+        _ => None,
+    }
+}
+
+/// A block that was allocated, a handle that was made, a thread that was started, or a
+/// page that was touched, and not yet freed, deleted, ended or given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Block {
@@ -70,4 +90,22 @@ unsafe impl crate::Record for Block {}
 /// entry rounded up to a power of two.
 pub const fn hash_entry_bytes(key: usize, value: usize) -> usize {
     48 + key.next_multiple_of(8) + value.next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_page_is_nothing_elses() {
+        // The highest address with five levels of page tables.
+        let highest = (1 << 56) - PAGE;
+        for address in [PAGE, 0x7fff_ffff_f000, highest] {
+            assert_eq!(page_of(page(address + 17)), Some(address));
+            assert!(page(address) >= OTHERS);
+        }
+        for other in [highest, handle(highest), thread(u32::MAX)] {
+            assert_eq!(page_of(other), None);
+        }
+    }
 }

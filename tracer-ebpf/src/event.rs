@@ -55,6 +55,9 @@ pub enum EventKind {
     AllocatorMap = 17,
     /// An allocator has unmapped memory, within a call of it: `address`, `length`.
     AllocatorUnmap = 18,
+    /// `mremap` is about to move pages: `address`, `length` of the old range, and
+    /// `other`, the new address. It may fail yet.
+    PagesMove = 19,
 }
 
 /// The address that a failed `mmap` or `mremap` returns.

@@ -23,6 +23,9 @@ pub enum Kind {
     End = 5,
     /// A jump that ends a call, which is emulated.
     JumpEnd = 6,
+    /// A page was not in memory when it was touched. There is no trap but the target's
+    /// own.
+    Fault = 7,
 }
 
 /// Counters of a thread: one for each kind, and the rest unused.
@@ -30,7 +33,7 @@ pub const KINDS: usize = 8;
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Entry,
         Self::SteppedEntry,
         Self::Free,
@@ -38,6 +41,7 @@ impl Kind {
         Self::Return,
         Self::End,
         Self::JumpEnd,
+        Self::Fault,
     ];
 
     /// Its name in reports.
@@ -50,6 +54,7 @@ impl Kind {
             Self::Return => "return_probe",
             Self::End => "return_instruction",
             Self::JumpEnd => "ending_jump",
+            Self::Fault => "page_fault",
         }
     }
 }

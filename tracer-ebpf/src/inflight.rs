@@ -311,7 +311,10 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
             // SAFETY: a live map value.
             let old = unsafe { *entry };
             if old.site != NO_SITE {
-                maps::lose(LossCause::MissedFree, 1, old.size);
+                // Two threads may touch a page at once.
+                if block::page_of(key.address).is_none() {
+                    maps::lose(LossCause::MissedFree, 1, old.size);
+                }
                 count_free(&old, block.time);
             }
             // SAFETY: as above. It is counted; see `take`.

@@ -21,6 +21,7 @@ mod code;
 mod code_told;
 mod cost;
 mod entry;
+mod fault;
 mod handle;
 mod hit;
 mod hold;
@@ -403,6 +404,27 @@ fn uf_exit(_context: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 fn uf_unmapped(context: RawTracePointContext) -> i32 {
     code::unmapped_area(&context);
+    0
+}
+
+/// A thread touched a page that was not in memory, or that it must not write to yet.
+#[raw_tracepoint]
+fn uf_user_fault(context: RawTracePointContext) -> i32 {
+    fault::by_user(&context);
+    0
+}
+
+/// The kernel did, for a thread.
+#[raw_tracepoint]
+fn uf_kernel_fault(context: RawTracePointContext) -> i32 {
+    fault::by_kernel(&context);
+    0
+}
+
+/// The kernel chose where pages go that `mremap` moves.
+#[raw_tracepoint]
+fn uf_pages_move(context: RawTracePointContext) -> i32 {
+    fault::moves(&context);
     0
 }
 

@@ -76,6 +76,10 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_ptrace: 0,
     task_parent: 0,
     task_blocked: 0,
+    task_no_faults: 0,
+    task_stack: 0,
+    growth: 0,
+    padding: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it

@@ -55,6 +55,15 @@ pub struct Settings {
     pub mm_brk: u32,
     /// Which allocations are chosen, if not all.
     pub sampling: Sampling,
+    /// Offset of `pagefault_disabled` (whether it must not bring pages in now) in the
+    /// kernel's `task_struct`.
+    pub task_no_faults: u32,
+    /// Offset of `stack` (the kernel's own, for the thread) in it.
+    pub task_stack: u32,
+    /// 1 if pages are followed, and no allocations.
+    pub growth: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -103,7 +112,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 176 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 192 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

@@ -38,6 +38,8 @@ pub enum SiteKind {
     Handle = 2,
     /// Threads that a JVM starts, which have no bytes either.
     Thread = 3,
+    /// Pages that were not in memory when they were touched.
+    Page = 4,
 }
 
 /// The sums of one site. In a memory-mapped array, so that user space reads

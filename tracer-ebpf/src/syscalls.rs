@@ -190,14 +190,16 @@ fn site(call: &UserRegisters, length: u64) -> u32 {
 }
 
 /// A table tells how the caller's frame looks at the call.
-const INSIDE: u32 = 0;
+pub(crate) const INSIDE: u32 = 0;
 /// There is none for the C libraries' functions that make threads, since what follows
 /// the call runs on two stacks: they push nothing before it.
 const AT_ENTRY: u32 = 1;
+/// It is no call, but an instruction that touched a page: anywhere, in Java code too.
+pub(crate) const TOUCH: u32 = 2;
 
 /// The same, however much it takes.
 #[inline(always)]
-fn any_site(call: &UserRegisters, length: u64, place: u32) -> u32 {
+pub(crate) fn any_site(call: &UserRegisters, length: u64, place: u32) -> u32 {
     let Some(thread) = inflight::record() else {
         return NO_SITE;
     };
@@ -220,16 +222,26 @@ extern "C" fn site_of_call(length: u64, place: u32) -> u64 {
     let site = unsafe {
         let place = match place {
             AT_ENTRY => Place::Entry(Arguments::AT_ENTRY),
+            TOUCH => Place::Touch,
             _ => Place::Inside,
         };
         let walk = unwind::capture_at(call.registers(), place, 0, thread);
-        inflight::site_of(&walk, SiteKind::Memory, thread, now(), length)
+        inflight::site_of(&walk, kind(), thread, now(), length)
     };
     if site == LOST_SITE {
         maps::lose(LossCause::SitesFull, 1, length);
         return u64::from(NO_SITE);
     }
     u64::from(site)
+}
+
+/// What sites are made of here: pages alone, if growth is traced, and else memory.
+#[inline(always)]
+fn kind() -> SiteKind {
+    match maps::setting!(growth) {
+        0 => SiteKind::Memory,
+        _ => SiteKind::Page,
+    }
 }
 
 const fn failed(result: u64) -> bool {

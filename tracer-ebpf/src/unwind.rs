@@ -32,6 +32,9 @@ pub(crate) enum Place {
     Entry(Arguments),
     /// Anywhere: a table tells how its frame looks there.
     Inside,
+    /// The same, of any code: it is no probe of ours, but an instruction that touched
+    /// memory.
+    Touch,
 }
 
 /// Walks the current thread's stack into its record. `first` is the word of
@@ -49,7 +52,7 @@ pub(crate) unsafe fn capture(
 ) -> Walk {
     let (code, stack) = match place {
         Place::Entry(arguments) => (arguments.code(), arguments.stack()),
-        Place::Inside => (0, 0),
+        Place::Inside | Place::Touch => (0, 0),
     };
     // SAFETY: regs is the program's context.
     let registers = unsafe {
@@ -96,11 +99,15 @@ pub(crate) unsafe fn capture_at(
         (*thread).mapping.length.set(0);
     }
     let mut current = Current { thread };
-    let rule = match place {
-        Place::Entry(_) => Ok(Rule::ENTRY),
-        Place::Inside => current.known(registers.ip, 1).map(|found| found.rule),
+    let (rule, own) = match place {
+        Place::Entry(_) => (Ok(Rule::ENTRY), 0),
+        Place::Inside => (current.known(registers.ip, 1).map(|found| found.rule), 0),
+        Place::Touch => match current.find(registers, 1) {
+            Ok(found) => (Ok(found.rule), found.word),
+            Err(reason) => (Err(reason), 0),
+        },
     };
-    let first = match first {
+    let first = match first | own {
         0 => current.probed(registers.ip),
         word => word,
     };

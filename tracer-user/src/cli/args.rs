@@ -17,6 +17,8 @@ Examples:
       sudo unfreed record -p 1234 --duration 60s -o leak.svg -o leak.pb.gz
   Every minute a table of what is new, until Ctrl-C; then one of the whole run:
       sudo unfreed record -p 1234 --interval 1m
+  Where does it grow, at no cost to the calls of its allocator?
+      sudo unfreed record -p 1234 --growth --duration 10m
   A server with its workers, one row for each call path of a program:
       sudo unfreed record -p 1234 --follow --duration 60s
   Run a program from its first allocation, and fail CI when it leaks:
@@ -94,7 +96,7 @@ pub struct RecordArgs {
 #[command(next_help_heading = "Java")]
 pub struct JavaArgs {
     /// Show which classes grow in a JVM's heap (stops it for each count: some 60 ms a million objects)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "growth")]
     pub java_heap: bool,
     /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
@@ -148,6 +150,11 @@ pub struct TraceArgs {
     /// proportion; numbers are estimates with their standard errors
     #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
     pub sample: Option<u64>,
+    /// Place no probes in allocators: show where the resident set grows, by the paths that
+    /// touch new memory
+    #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
+          "survived", "returns", "allocators", "programs"])]
+    pub growth: bool,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
     #[arg(long)]
@@ -200,6 +207,16 @@ handles are few, and are counted one by one.
 
 Calls that are not chosen cost little more than the probes' traps, which remain: the kernel stops \
 at each call of the allocator. Most of what a trace costs beyond them is saved.";
+
+const GROWTH: &str = "\
+Place no probes in allocators: show where the resident set grows, by the paths that touch new \
+memory.
+
+The kernel tells of page faults; each page is charged to the path that touched it first, for as \
+long as it is in memory. So a process that does not grow pays nothing, and one that does pays per \
+4 KiB, not per allocation. The answer is where memory was first touched, not who keeps it: if an \
+allocator hands out again what was freed, the path that made it grow is shown. Trace that service \
+without --growth to see who never frees.";
 
 const RETURNS: &str = "\
 How the results of calls are taken.

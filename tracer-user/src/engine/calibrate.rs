@@ -209,11 +209,17 @@ fn time_programs(object: &mut Object, plan: &Plan) -> Result<Estimate> {
     };
     let means = [Kind::Entry, Kind::Return, Kind::Free].map(mean);
     let longest = means.into_iter().fold(0, u64::max);
-    object.limit_times((longest * PREEMPTED).max(SHORTEST_PREEMPTION));
+    object.limit_times(limit_of(longest));
     Ok(Estimate {
         nanoseconds: means.iter().sum::<u64>() as f64,
         spread: 0.0,
     })
+}
+
+/// The time, nanoseconds, beyond which a run of a program whose mean is known was
+/// preempted, or interrupted.
+pub fn limit_of(mean: u64) -> u64 {
+    (mean * PREEMPTED).max(SHORTEST_PREEMPTION)
 }
 
 /// What a hit at a return instruction costs, nanoseconds, and the probes that

@@ -97,6 +97,7 @@ impl Prices {
             Kind::SteppedEntry | Kind::SteppedFree => self.traps.stepped,
             Kind::Return => self.traps.returning,
             Kind::End => self.traps.end,
+            Kind::Fault => self.traps.fault,
         };
         trap.plus(self.around)
     }
@@ -152,6 +153,7 @@ mod tests {
             stepped: exactly(9_000.0),
             end: exactly(9_500.0),
             returning: exactly(300.0),
+            fault: exactly(60.0),
         };
         Prices::new(traps, exactly(40.0), before)
     }

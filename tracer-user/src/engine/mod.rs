@@ -5,6 +5,7 @@
 
 pub mod calibrate;
 pub mod cost;
+mod faults;
 mod options;
 pub mod preflight;
 pub mod traps;
@@ -85,31 +86,35 @@ impl Engine {
         let watch = CodeWatch::open().context("cannot watch for new code")?;
         watch.also_of(builder.news())?;
         let forced = Road::forced()?;
+        // Of pages the kernel tells by itself; few probes are placed, if any.
+        let road = match options.growth {
+            true => Road::PerfEvents,
+            false => Road::Multi,
+        };
         let mut object = Object::load(
             &settings(options, &btf::offsets()?),
             options.sizes,
             options.verbose > 1,
             (
-                forced.unwrap_or(Road::Multi),
+                forced.unwrap_or(road),
                 forced.is_none() && wants_sessions(options)?,
             ),
         )?;
-        let plan = calibrate::Plan {
-            min_size: options.min_size,
-            everyone: options.follow,
-            forced,
-        };
         let Calibration {
             nanoseconds_per_hit,
             prices,
             links,
-        } = calibrate::calibrate(&mut object, &plan).context("cannot calibrate")?;
+        } = match options.growth {
+            true => faults::calibrate(&mut object),
+            false => calibrate::calibrate(&mut object, &plan(options, forced)),
+        }
+        .context("cannot calibrate")?;
         let mut probes = Probes::default();
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
         object.attach_lifecycle()?;
         let mut losses = UserLosses::default();
-        if object.attach_system_calls().is_err() {
+        if !options.growth && object.attach_system_calls().is_err() {
             losses.system_calls = 1;
         }
         object.replace_programs(options.programs);
@@ -149,6 +154,15 @@ fn wants_sessions(options: &Options) -> Result<bool> {
     Ok(leaves_out && counts && memory::release()? >= SESSIONS)
 }
 
+/// How the run will trace allocations.
+fn plan(options: &Options, forced: Option<Road>) -> calibrate::Plan {
+    calibrate::Plan {
+        min_size: options.min_size,
+        everyone: options.follow,
+        forced,
+    }
+}
+
 /// What the programs are told before they are verified.
 fn settings(options: &Options, offsets: &Offsets) -> Settings {
     Settings {
@@ -175,6 +189,10 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_blocked: offsets.blocked,
         mm_brk: offsets.brk,
         sampling: Sampling::every(options.sample),
+        task_no_faults: offsets.no_faults,
+        task_stack: offsets.stack,
+        growth: u32::from(options.growth),
+        padding: 0,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub jvm_probes: bool,
     /// Whether JVMs are asked for the names of their code.
     pub jvm_attach: bool,
+    /// Whether pages are followed, and no allocations.
+    pub growth: bool,
     /// Whether children are traced.
     pub follow: bool,
     /// Whether each process has call paths of its own, also with `follow`.
@@ -65,8 +67,9 @@ impl Options {
             older_than: args.older_than.unwrap_or_default(),
             survived: args.survived.unwrap_or(0),
             // Benchmarks compare the allocators' probes.
-            jvm_probes: !args.no_jvm_probes && args.programs == Programs::Counting,
+            jvm_probes: !args.no_jvm_probes && !args.growth && args.programs == Programs::Counting,
             jvm_attach: args.jvm_attach,
+            growth: args.growth,
             follow: args.follow,
             per_process: args.per_process,
             returns: args.returns,
@@ -108,6 +111,7 @@ impl Options {
             survived: 0,
             jvm_probes: false,
             jvm_attach: false,
+            growth: false,
             follow: false,
             per_process: false,
             returns: ReturnsChoice::Auto,

@@ -78,6 +78,8 @@ pub struct Traps {
     pub end: Estimate,
     /// A return probe, without the entry that belongs to it.
     pub returning: Estimate,
+    /// To tell of a page fault; nothing if nobody is told.
+    pub fault: Estimate,
 }
 
 type Nothing = extern "C" fn();
@@ -130,6 +132,7 @@ pub(super) fn measure(object: &mut Object, pid: Option<u32>) -> Result<(Traps, V
         stepped: stepped.minus(plain),
         end: end.minus(plain),
         returning: returning.minus(plain).minus(emulated),
+        fault: Estimate::default(),
     };
     Ok((traps, links))
 }

@@ -9,7 +9,9 @@ use tracer_ebpf::Record;
 
 use super::syscall;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
@@ -162,6 +164,52 @@ pub fn insert<K: Record, V: Record>(
     };
     // SAFETY: the attributes are of the kernel's layout and point to locals.
     unsafe { syscall::bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
+}
+
+/// The value of a key, if it is there.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn find<K: Record, V: Record + Default>(map: BorrowedFd<'_>, key: &K) -> Result<Option<V>> {
+    let mut value = V::default();
+    let mut attributes = ElementAttributes {
+        map: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: (&raw mut value) as u64,
+        flags: 0,
+    };
+    // SAFETY: the attributes are of the kernel's layout and point to a record each, which
+    // are what the map has.
+    let found = unsafe { syscall::bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) };
+    is_there(found)
+        .map(|found| found.then_some(value))
+        .context("cannot look into a map")
+}
+
+/// Removes a key. Whether it was there.
+///
+/// # Errors
+/// Fails if the kernel does.
+pub fn remove<K: Record>(map: BorrowedFd<'_>, key: &K) -> Result<bool> {
+    let mut attributes = ElementAttributes {
+        map: map.as_raw_fd().cast_unsigned(),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: as above, without a value.
+    let removed = unsafe { syscall::bpf(BPF_MAP_DELETE_ELEM, &mut attributes) };
+    is_there(removed).context("cannot remove an entry of a map")
+}
+
+fn is_there(status: io::Result<i32>) -> io::Result<bool> {
+    match status {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The part of `union bpf_attr` that commands on single elements use.

@@ -56,6 +56,10 @@ pub struct Offsets {
     pub parent: u32,
     /// `task_struct.blocked`: signals that have to wait.
     pub blocked: u32,
+    /// `task_struct.pagefault_disabled`: whether it must not bring pages in now.
+    pub no_faults: u32,
+    /// `task_struct.stack`: the kernel's own stack, for the thread.
+    pub stack: u32,
 }
 
 /// Reads the running kernel's offsets.
@@ -112,6 +116,8 @@ pub fn offsets() -> Result<Offsets> {
         ptrace: offset("task_struct", "ptrace")?,
         parent: offset("task_struct", "parent")?,
         blocked: offset("task_struct", "blocked")?,
+        no_faults: offset("task_struct", "pagefault_disabled")?,
+        stack: offset("task_struct", "stack")?,
         mapped: Mapped {
             start: offset("vm_area_struct", "vm_start")?,
             end: offset("vm_area_struct", "vm_end")?,

@@ -117,6 +117,21 @@ impl<T: Record> MappedArray<T> {
         Some(unsafe { AtomicU64::from_ptr(element.as_ptr()) })
     }
 
+    /// Adds to a word of an element, as programs do in the same place; `field` is its
+    /// offset in bytes. Does nothing beyond the element.
+    pub fn add(&self, index: u32, field: usize, amount: u64) {
+        let is_within = field.is_multiple_of(8) && field + 8 <= size_of::<T>();
+        if !self.is_writable || !is_within {
+            return;
+        }
+        if let Some(element) = self.element(index) {
+            // SAFETY: a word of the element, which lies within the mapping, is aligned
+            // to 8 bytes and lives as long as self.
+            let word = unsafe { AtomicU64::from_ptr(element.as_ptr().byte_add(field).cast()) };
+            word.fetch_add(amount, Ordering::Release);
+        }
+    }
+
     /// Writes one element, word by word; does nothing beyond the array's end
     /// or if it was mapped for reading only.
     pub fn set(&mut self, index: u32, value: T) {

@@ -3,6 +3,7 @@
 mod attach;
 mod costs;
 mod misses;
+mod pages;
 mod sites;
 
 pub use self::attach::SystemCalls;
@@ -393,9 +394,9 @@ impl Object {
         }
     }
 
-    /// The sites of native memory in use.
+    /// The sites of native memory in use: of allocations, or of pages.
     pub fn used_sites(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
-        self.sites_of(SiteKind::Memory)
+        self.sites_of(SiteKind::Memory).chain(self.pages())
     }
 
     /// The sites of samples of the Java heap.
@@ -411,6 +412,11 @@ impl Object {
     /// The sites of JVMs' threads.
     pub fn threads(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
         self.sites_of(SiteKind::Thread)
+    }
+
+    /// The sites of pages.
+    pub fn pages(&self) -> impl Iterator<Item = (u32, Site)> + '_ {
+        self.sites_of(SiteKind::Page)
     }
 
     /// The sites of all that is followed until it is freed: all but samples.

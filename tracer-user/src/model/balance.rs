@@ -82,6 +82,16 @@ pub enum PartName {
     /// What a process that was forked during the run has in memory where its parent had
     /// memory when the run began.
     Inherited,
+    /// Pages that came into memory when they were touched (`--growth`).
+    FirstTouched,
+    /// Pages that came in around such a page: of a huge page, or of a file
+    /// (`--growth`).
+    BroughtAlong,
+    /// Pages whose coming into memory was not told of: those that a program asked for
+    /// ahead, or that the kernel wrote to without a fault (`--growth`).
+    Untold,
+    /// Negative: pages that were in memory when the run began, and are not (`--growth`).
+    GivenBack,
     /// Live blocks of this run, as far as they are in memory.
     LiveBlocks,
     /// Negative: the part of the live blocks that lies in pages which were in
@@ -117,8 +127,12 @@ pub enum PartName {
 impl PartName {
     /// All, in the order in which they are told.
     #[cfg(test)]
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Inherited,
+        Self::FirstTouched,
+        Self::BroughtAlong,
+        Self::Untold,
+        Self::GivenBack,
         Self::LiveBlocks,
         Self::Reused,
         Self::Pools,
@@ -139,6 +153,10 @@ impl PartName {
     pub const fn text(self) -> &'static str {
         match self {
             Self::Inherited => "had by its parent at the start",
+            Self::FirstTouched => "first touched during the run",
+            Self::BroughtAlong => "brought in around what was touched",
+            Self::Untold => "brought in without a page fault",
+            Self::GivenBack => "given back since the start",
             Self::LiveBlocks => "live blocks of this run",
             Self::Reused => "  less what reuses older memory",
             Self::Pools => "held by pools",

@@ -17,6 +17,7 @@ pub mod jvm;
 pub mod left_alone;
 pub mod mapping;
 pub mod name;
+pub mod pages;
 pub mod reading;
 pub mod sampling;
 pub mod untraced;
@@ -33,6 +34,7 @@ pub use java_native::JavaNative;
 pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
 pub use mapping::{MappedFile, Mappings, StackOwners};
+pub use pages::TouchedPages;
 pub use sampling::{Errors, Sampling};
 pub use untraced::{Children, Untraced};
 
@@ -131,6 +133,9 @@ pub struct Settings {
     /// The interval at which allocations were sampled, bytes; 0 if all were counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sample: u64,
+    /// Whether pages were followed, and no allocations (`--growth`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub growth: bool,
     /// Whether children were followed.
     pub follow: bool,
     /// Why results were taken at return instructions; empty if they were taken
@@ -275,6 +280,10 @@ pub enum MemoryKind {
     /// No memory that is counted here either: Java threads, from their start
     /// to their end. One that ends with its process counts as alive.
     Thread,
+    /// Pages that came into memory (`--growth`): "allocated" is touched for the first
+    /// time, "live" is in memory at the end, "freed" is given back. A block is a page of
+    /// 4 KiB.
+    Page,
 }
 
 impl MemoryKind {
@@ -327,6 +336,9 @@ pub struct Site {
     /// The files that it maps, at most 4, those with most bytes first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<MappedFile>,
+    /// Its pages, if it is of pages (`--growth`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<TouchedPages>,
     /// Whose its stacks are, if it is of threads' stacks.
     #[serde(default, skip_serializing_if = "StackOwners::is_empty")]
     pub stacks: StackOwners,
@@ -814,6 +826,11 @@ pub struct Overhead {
     pub kernel_bytes: u64,
     /// CPU time of the tracer itself, seconds.
     pub tracer_seconds: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -51,6 +51,23 @@ impl PageSet {
         })
     }
 
+    /// The pages that are in it and not in `other`.
+    pub fn minus(&self, other: &Self) -> Self {
+        let chunks = self.chunks.iter().filter_map(|(chunk, words)| {
+            let others = other.chunks.get(chunk).copied().unwrap_or_default();
+            let left: [u64; WORDS] = std::array::from_fn(|at| words[at] & !others[at]);
+            left.iter().any(|word| *word != 0).then_some((*chunk, left))
+        });
+        Self {
+            chunks: chunks.collect(),
+        }
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> u64 {
+        self.without(&Self::default(), &(0..u64::MAX))
+    }
+
     /// Bytes of a range that are in it and not in `other`, whole pages.
     pub fn without(&self, other: &Self, range: &Range<u64>) -> u64 {
         self.count(range, |chunk, words| match other.chunks.get(&chunk) {

@@ -15,6 +15,7 @@ use anyhow::Result;
 pub use draw::{Legend, Scene, draw};
 pub use tree::{Amount, Code, Node, Tree};
 
+use super::words::Words;
 use super::{java_growth, names, text, units};
 use crate::model::sampling::rounded;
 use crate::model::{Frame, Origin, Report};
@@ -29,10 +30,14 @@ pub use colour::{GROWN, SAME, SHRUNK, change};
 pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
     let tree = tree(report);
     let total = tree.root().after.bytes;
-    let live = |node: &Node| tooltip(node, total);
+    let words = Words::of(report);
+    let live = |node: &Node| tooltip(node, total, words);
     let colour = |node: &Node| colour::origin(node);
     let svg = draw(&Scene {
-        title: format!("Live memory of {}", who(report)),
+        title: match report.settings.growth {
+            true => format!("Growth of {}", who(report)),
+            false => format!("Live memory of {}", who(report)),
+        },
         subtitle: subtitle(report),
         empty: text::nothing_live(report),
         legend: legend(live_frames(report)),
@@ -103,13 +108,14 @@ fn tree(report: &Report) -> Tree {
     tree
 }
 
-fn tooltip(node: &Node, total: u64) -> String {
+fn tooltip(node: &Node, total: u64, words: Words) -> String {
     let mut text = format!(
-        "{}{}, {} of live, {}",
+        "{}{}, {} of {}, {}",
         units::counted(node.after.bytes, "byte"),
         node.after.error(),
         units::percent(node.after.bytes, total),
-        units::counted(node.after.count, "block")
+        words.live,
+        units::counted(node.after.count, words.unit)
     );
     if let Some(place) = node.place() {
         text.push_str(&format!(", {place}"));
@@ -156,10 +162,14 @@ fn who(report: &Report) -> String {
 
 fn subtitle(report: &Report) -> String {
     let totals = &report.totals;
+    let what = match report.settings.growth {
+        true => "first touched, and in memory, after",
+        false => "allocated and not freed during",
+    };
     let mut text = format!(
-        "{} in {} allocated and not freed during {}",
+        "{} in {} {what} {}",
         units::bytes(totals.live_bytes),
-        units::counted(totals.live_count, "block"),
+        units::counted(totals.live_count, Words::of(report).unit),
         units::seconds(report.duration)
     );
     if report.settings.older_than > 0.0 {

@@ -17,6 +17,7 @@ pub mod pprof;
 pub mod shape;
 pub mod text;
 pub mod units;
+pub mod words;
 
 #[cfg(test)]
 mod huge;

@@ -74,6 +74,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         resident_bytes: None,
         resident_peak: None,
         files: Vec::new(),
+        pages: None,
         stacks: StackOwners::default(),
         errors: None,
         lower_bound: false,

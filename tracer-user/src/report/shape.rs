@@ -39,6 +39,15 @@ impl Shape {
         (several && through_the_run && freed_share < 0.5).then_some(Self::Grows)
     }
 
+    /// In words, of pages: that they come is no leak yet.
+    pub fn of_pages(self) -> &'static str {
+        match self {
+            Self::Grows => "grows through the run",
+            Self::Steady => "given back and touched anew",
+            Self::Once => "touched early in the run",
+        }
+    }
+
     /// In words.
     pub fn describe(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ mod java_native;
 mod jvm;
 mod layout;
 mod mapping;
+mod pages;
 mod resources;
 mod site;
 mod stack;

@@ -30,7 +30,15 @@ impl Session {
         if self.options.threads {
             self.threads.read_all(&self.images, &self.java.jvms);
         }
-        let mut collected = collect(&self.engine.object, &self.images, &self.cutoffs(now), now)?;
+        let grown = self.grown_until_now()?;
+        let cutoffs = self.cutoffs(now);
+        let mut collected = collect(
+            &self.engine.object,
+            &self.images,
+            &cutoffs,
+            &grown.sites,
+            now,
+        )?;
         collected.extend(self.retired.iter().cloned());
         let totals = self.sum(&collected);
         let sampling = self.sampling(&collected);
@@ -40,7 +48,10 @@ impl Session {
         }
         let (processes, index_of) = self.processes(&by_group, now);
         let rows = self.rows_of_images(&index_of);
-        let balance = self.balances(&rows, &processes, totals.live_count)?;
+        let balance = match self.options.growth {
+            true => self.balances_of_pages(grown, &rows, &processes),
+            false => self.balances(&rows, &processes, totals.live_count)?,
+        };
         let mut groups = Vec::new();
         for (group, process) in index_of {
             let own = by_group.remove(&group).unwrap_or_default();
@@ -346,6 +357,7 @@ impl Session {
             sample: self.options.sample,
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
+            growth: self.options.growth,
             follow: self.options.follow,
             return_instructions: self.why_instructions().unwrap_or_default().to_owned(),
             max_live: u64::from(self.options.sizes.live),

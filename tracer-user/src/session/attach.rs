@@ -84,6 +84,9 @@ impl Session {
     /// Says why it cannot be traced; for one without an allocator, what was
     /// looked for and where.
     fn probe_process(&mut self, pid: u32) -> Result<()> {
+        if self.options.growth {
+            return Ok(());
+        }
         let code = self
             .images
             .current_code(pid)
@@ -139,6 +142,9 @@ impl Session {
         let pid = target.pid;
         self.admit(target)?;
         self.images.rename(pid, name);
+        if self.options.growth {
+            return Ok(());
+        }
         self.reconsider_returns(pid)?;
         let mut heaps = 0;
         for allocator in allocators {

@@ -15,6 +15,9 @@ impl Session {
             let mut modules: Vec<_> = probes.iter().map(|probe| probe.module.as_str()).collect();
             modules.dedup();
             let name = clean(self.images.name(image));
+            if self.options.growth {
+                return format!("{} ({name}): its page faults", image.pid);
+            }
             if probes.is_empty() {
                 return format!(
                     "{} ({name}): its allocator is probed when it is mapped",

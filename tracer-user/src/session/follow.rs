@@ -70,6 +70,7 @@ impl Session {
         }
         self.settle_ended(false)?;
         self.look_at_mappings(false);
+        self.make_room_for_pages()?;
         self.make_room()
     }
 
@@ -248,7 +249,7 @@ impl Session {
 
     /// Probes allocators that a process mapped after it was attached.
     fn probe_new_code(&mut self, pid: u32) -> Result<()> {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.options.growth {
             return Ok(());
         }
         let scope = self.scope(pid);
@@ -320,6 +321,9 @@ impl Session {
         let mut orphaned = Vec::new();
         let mut fresh = Vec::new();
         while let Some(event) = self.next_event() {
+            if self.move_pages(&event)? {
+                continue;
+            }
             match self.images.apply(&event) {
                 Change::Replaced { index, by_thread } => {
                     replaced.push(index);
@@ -493,6 +497,9 @@ impl Session {
     /// Whether an image ended before its files could be looked at, and none of
     /// those that could is probed.
     fn may_have_hidden_allocator(&self, index: usize) -> bool {
+        if self.options.growth {
+            return false;
+        }
         let Some(image) = self.images.get(index) else {
             return false;
         };

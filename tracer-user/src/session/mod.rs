@@ -9,6 +9,7 @@ mod endings;
 mod family;
 mod follow;
 pub mod giving_up;
+mod growth;
 mod guard;
 mod held;
 pub mod hold;
@@ -49,6 +50,7 @@ use std::time::{Duration, Instant};
 
 use self::balance::BalanceState;
 use self::children::ChildrenState;
+use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
 use self::java_native::NativeViews;
@@ -108,6 +110,7 @@ pub struct Session {
     untraced: Vec<Untraced>,
     children: ChildrenState,
     balance: BalanceState,
+    growth: GrowthState,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -190,6 +193,7 @@ impl Session {
             untraced: Vec::new(),
             children: ChildrenState::default(),
             balance: BalanceState::default(),
+            growth: GrowthState::default(),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,

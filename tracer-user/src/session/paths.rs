@@ -132,9 +132,32 @@ impl NamedPath {
             kind: site.kind,
             end: site.stack_end,
             thread: site.thread.as_ref().map(|thread| thread.id),
-            frames: site.frames.iter().map(NamedFrame::of).collect(),
+            frames: match site.kind {
+                MemoryKind::Page => of_touch(&site.frames),
+                _ => site.frames.iter().map(NamedFrame::of).collect(),
+            },
         }
     }
+}
+
+/// The path to a function that touches memory, whichever of its instructions does: one
+/// that copies has many.
+fn of_touch(frames: &[Frame]) -> Vec<NamedFrame> {
+    let inlined = frames.iter().rev().take_while(|frame| frame.inlined);
+    let callers = frames.len().saturating_sub(1 + inlined.count());
+    let named = frames.iter().enumerate().map(|(at, frame)| {
+        let named = NamedFrame::of(frame);
+        if at < callers || named.function.is_none() {
+            return named;
+        }
+        NamedFrame {
+            file: None,
+            line: None,
+            address: 0,
+            ..named
+        }
+    });
+    named.collect()
 }
 
 impl NamedFrame {
@@ -194,6 +217,9 @@ fn merge(sum: &mut Site, site: Site) {
     sum.resident_peak = bytes(sum.resident_peak, site.resident_peak);
     MappedFile::merge(&mut sum.files, &site.files);
     sum.stacks.add(site.stacks);
+    if let Some(pages) = &site.pages {
+        sum.pages.get_or_insert_default().add(pages);
+    }
     for bucket in site.lifetimes {
         add_bucket(&mut sum.lifetimes, bucket);
     }
@@ -235,6 +261,7 @@ mod tests {
             last_seen: bytes as f64,
             resident_bytes: None,
             resident_peak: None,
+            pages: None,
             files: Vec::new(),
             stacks: Default::default(),
             lifetimes: lifetimes.iter().map(bucket).collect(),
@@ -257,6 +284,33 @@ mod tests {
             address,
             ..Frame::default()
         }
+    }
+
+    #[test]
+    fn a_function_that_touches_memory_is_one_by_whichever_instruction() {
+        let copy = |address| frame(Some("memcpy"), Origin::Library, address);
+        let caller = |address| frame(Some("main"), Origin::Program, address);
+        let pages = |live, frames| Site {
+            kind: MemoryKind::Page,
+            ..site(live, frames, &[])
+        };
+        let inlined = |address| Frame {
+            inlined: true,
+            ..frame(Some("fill"), Origin::Program, address)
+        };
+        let unknown = |address| frame(None, Origin::Library, address);
+        let sites = vec![
+            pages(10, vec![caller(1), copy(5)]),
+            pages(20, vec![caller(1), copy(6)]),
+            pages(30, vec![caller(2), copy(6)]),
+            pages(40, vec![caller(1), caller(7), inlined(7)]),
+            pages(50, vec![caller(1), caller(8), inlined(8)]),
+            pages(60, vec![caller(1), unknown(9)]),
+            pages(70, vec![caller(1), unknown(10)]),
+        ];
+        let merged = one_for_each_name(sites);
+        let bytes: Vec<_> = merged.iter().map(|site| site.live_bytes).collect();
+        assert_eq!(bytes, [30, 30, 90, 60, 70]);
     }
 
     #[test]

@@ -66,6 +66,9 @@ struct Signs {
 impl Session {
     /// What is decided before any target is known.
     pub(super) fn begin_returns(&mut self) -> Result<()> {
+        if self.options.growth {
+            return Ok(());
+        }
         let reason = match self.options.returns {
             ReturnsChoice::Instructions => "asked for by --returns instructions",
             // A target may set up a filter at any time, and would be dead before
@@ -81,7 +84,7 @@ impl Session {
 
     /// Decides anew for a process with new code.
     pub(super) fn reconsider_returns(&mut self, pid: u32) -> Result<()> {
-        if self.engine.probes.returns() == Returns::Instructions {
+        if self.options.growth || self.engine.probes.returns() == Returns::Instructions {
             return Ok(());
         }
         let Some(code) = self.images.current_code(pid) else {

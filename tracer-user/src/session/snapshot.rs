@@ -132,6 +132,7 @@ fn named(
         resident_bytes: site.resident.map(|resident| resident.now),
         resident_peak: site.resident.map(|resident| resident.peak),
         files: site.files.clone(),
+        pages: site.pages.clone(),
         stacks: site.stacks,
         errors: site.estimates.map(|estimates| estimates.errors()),
         lower_bound: site.untracked > 0,

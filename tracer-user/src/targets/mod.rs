@@ -10,4 +10,5 @@ mod pieces;
 pub mod share;
 pub mod status;
 mod thread_stacks;
+pub mod touched;
 pub mod uncharged;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use tracer_ebpf::block::{self, Block, BlockKey};
+use tracer_ebpf::block::{self, Block, BlockKey, PAGE};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::sample::Sampling;
@@ -12,12 +12,14 @@ use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners};
+use crate::model::pages::KindOfPages;
+use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, TouchedPages};
 use crate::targets::estimate::Estimates;
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
 use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
 use crate::targets::share::{Ages, LiveSums, Share, Shares};
+use crate::targets::touched::TouchedSums;
 
 /// What a path may map.
 const MAPPING_KINDS: [MappingKind; 3] = [
@@ -85,6 +87,8 @@ pub struct CollectedSite {
     pub files: Vec<MappedFile>,
     /// Whose its threads' stacks are.
     pub stacks: StackOwners,
+    /// Its pages, if it is of pages.
+    pub pages: Option<TouchedPages>,
 }
 
 impl CollectedSite {
@@ -117,6 +121,9 @@ impl CollectedSite {
         }
         MappedFile::merge(&mut self.files, &site.files);
         self.stacks.add(site.stacks);
+        if let Some(pages) = &site.pages {
+            self.pages.get_or_insert_default().add(pages);
+        }
     }
 
     /// A site without anything.
@@ -145,6 +152,7 @@ impl CollectedSite {
             resident: None,
             files: Vec::new(),
             stacks: StackOwners::default(),
+            pages: None,
         }
     }
 }
@@ -188,6 +196,10 @@ pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastH
     object.for_each_live(|key, block| {
         if let Some(cutoff) = ended.get(&key.image) {
             heaps.blocks.push((key, block));
+            // With its end a process has given back its pages.
+            if block::page_of(key.address).is_some() {
+                return;
+            }
             let ages = heaps.ages.entry(key.image).or_default();
             add_block(ages, (key, block), *cutoff, &object.sampling);
         }
@@ -265,6 +277,9 @@ impl Mapped {
     }
 }
 
+/// What each image has brought into memory, by site.
+pub type PagesOfImages = HashMap<u64, HashMap<u32, TouchedSums>>;
+
 /// Every site that allocated anything, at `now`.
 ///
 /// # Errors
@@ -273,8 +288,10 @@ pub fn collect(
     object: &Object,
     images: &Images,
     cutoffs: &HashMap<u64, Cutoff>,
+    pages: &PagesOfImages,
     now: u64,
 ) -> Result<Vec<CollectedSite>> {
+    let mut touched = touched(images, pages, now);
     let mut blocks = held_blocks(object, images, cutoffs, now)?;
     let mut mapped = mapped(images, cutoffs, now);
     let asked = cutoffs.values().any(|cutoff| cutoff.asked);
@@ -283,7 +300,10 @@ pub fn collect(
         let Some(group) = images.group(site.group) else {
             continue;
         };
-        if site.allocated_count > 0 {
+        if site.is(SiteKind::Page) {
+            let held = touched.remove(&index).unwrap_or_default();
+            sites.push(page_site(index, &site, held));
+        } else if site.allocated_count > 0 {
             let mut held = blocks.remove(&index).unwrap_or_default();
             held.shares.merge(&group.held(index));
             sites.push(block_site(object, index, &site, held, asked));
@@ -307,6 +327,9 @@ pub fn retired_sites(
 ) -> Vec<CollectedSite> {
     let group = images.group(site.group);
     let mut sites = Vec::new();
+    if site.is(SiteKind::Page) {
+        return vec![page_site(index, site, HeldPages::default())];
+    }
     if site.allocated_count > 0 {
         let held = Held {
             shares: group.map(|group| group.held(index)).unwrap_or_default(),
@@ -342,7 +365,9 @@ fn held_blocks(
 ) -> Result<HashMap<u32, Held>> {
     let mut ages: HashMap<u64, Ages> = HashMap::new();
     let mut add = |key: BlockKey, block: Block| {
-        if let Some(cutoff) = cutoffs.get(&key.image) {
+        if let Some(cutoff) = cutoffs.get(&key.image)
+            && block::page_of(key.address).is_none()
+        {
             let ages = ages.entry(key.image).or_default();
             add_block(ages, (key, block), *cutoff, &object.sampling);
         }
@@ -359,6 +384,44 @@ fn held_blocks(
         }
     }
     Ok(held)
+}
+
+/// What images that run have brought into memory, by site.
+fn touched(images: &Images, pages: &PagesOfImages, now: u64) -> HashMap<u32, HeldPages> {
+    let mut all: HashMap<u32, HeldPages> = HashMap::new();
+    for (image, sites) in pages {
+        let Some(image) = images.index_of(*image).and_then(|at| images.get(at)) else {
+            continue;
+        };
+        for (site, sums) in sites {
+            let live = LiveSums {
+                count: sums.bytes() / PAGE,
+                bytes: sums.bytes(),
+                oldest: sums.oldest,
+                ..LiveSums::default()
+            };
+            let held = all.entry(*site).or_default();
+            held.held.add(image, live, now);
+            let kinds = sums.kinds.iter();
+            held.pages.add(&TouchedPages {
+                kinds: kinds
+                    .map(|(kind, bytes)| KindOfPages {
+                        kind: *kind,
+                        bytes: *bytes,
+                    })
+                    .collect(),
+                around_bytes: sums.around,
+            });
+        }
+    }
+    all
+}
+
+/// Pages of a site that running images have in memory.
+#[derive(Default)]
+struct HeldPages {
+    held: Held,
+    pages: TouchedPages,
 }
 
 /// The mappings of each account.
@@ -523,6 +586,31 @@ fn block_site(object: &Object, index: u32, site: &Site, held: Held, asked: bool)
         seen: (site.first_seen, site.last_seen),
         lifetimes: counted.lifetimes,
         untracked: site.untracked_count,
+        ..bare(index, site)
+    }
+}
+
+/// A site of pages: what was touched and is not in memory any more was given back.
+fn page_site(index: u32, site: &Site, HeldPages { held, pages }: HeldPages) -> CollectedSite {
+    let live = (held.shares.count, held.shares.bytes);
+    let around = pages.around_bytes;
+    let allocated = (
+        site.allocated_count + around / PAGE,
+        site.allocated_bytes + around,
+    );
+    CollectedSite {
+        kind: MemoryKind::Page,
+        allocated,
+        freed: (
+            allocated.0.saturating_sub(live.0),
+            allocated.1.saturating_sub(live.1),
+        ),
+        live,
+        oldest: held.oldest,
+        shares: held.shares,
+        seen: (site.first_seen, site.last_seen),
+        untracked: site.untracked_count,
+        pages: Some(pages),
         ..bare(index, site)
     }
 }

@@ -74,6 +74,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "follow",
         Choice::Only(&["processes_of_one_program_are_one_row"]),
     ),
+    // Where the kernel has a thread's registers, and what it tells of faults.
+    (
+        "growth",
+        Choice::Only(&[
+            "each_page_is_of_who_touched_it",
+            "what_is_moved_is_still_of_who_touched_it",
+        ]),
+    ),
     // ptrace, and a signal that a program sends from within the kernel.
     (
         "held",

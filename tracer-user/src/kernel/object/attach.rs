@@ -125,6 +125,16 @@ impl Object {
         Ok(())
     }
 
+    /// Attaches the programs that are told of page faults, and of pages that are moved.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn attach_faults(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_pages_move", "vm_unmapped_area")?;
+        self.attach_tracepoint("uf_kernel_fault", "page_fault_kernel")?;
+        self.attach_tracepoint("uf_user_fault", "page_fault_user")
+    }
+
     /// The same at the kernel's own functions, which costs nothing to those who do
     /// not call them.
     fn attach_to_functions(&mut self) -> Result<()> {

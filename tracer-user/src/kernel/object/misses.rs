@@ -7,13 +7,19 @@ use aya::programs::Program;
 
 use super::Object;
 
+/// The program at page faults within the kernel.
+const KERNEL_FAULT: &str = "uf_kernel_fault";
+
 impl Object {
     /// How often the kernel left out a program at a tracepoint, because another
     /// thread was in the middle of the same program on that CPU. Kernels that
-    /// preempt programs at tracepoints do so, of whatever process.
+    /// preempt programs at tracepoints do so, of whatever process. Faults within the
+    /// kernel do not count: what such a program reads may not be there, which is a
+    /// fault that it is left out for.
     pub fn left_out(&self) -> u64 {
         self.ebpf
             .programs()
+            .filter(|(name, _)| *name != KERNEL_FAULT)
             .filter_map(|(_, program)| match program {
                 Program::RawTracePoint(program) => program.fd().ok(),
                 Program::FEntry(program) => program.fd().ok(),

@@ -190,6 +190,7 @@ impl<'a, W: Write> Writer<'a, W> {
             MemoryKind::JavaHeap => "java_heap",
             MemoryKind::JniHandle => "jni_handle",
             MemoryKind::Thread => "thread",
+            MemoryKind::Page => "page",
         };
         let mut labels = vec![self.text_label("kind", kind)?];
         if let Some(process) = self.report.processes.get(site.process) {

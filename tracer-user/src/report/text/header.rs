@@ -1,8 +1,9 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::{balance, chance, window};
+use super::{balance, chance, pages, window};
 use crate::model::{Loss, Process, ProcessEnd, Report};
+use crate::report::words::Words;
 use crate::report::{names, units};
 
 /// Processes named before the rest is only counted.
@@ -15,7 +16,9 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     let window = window::line(report);
     let lines = [live(report), allocated(report), freed(report)];
     let sampled = chance::line(report);
-    for line in lines.into_iter().chain(window).chain(sampled) {
+    let growth = report.settings.growth.then(|| pages::NOT_WHO_KEEPS.into());
+    let others = window.into_iter().chain(sampled).chain(growth);
+    for line in lines.into_iter().chain(others) {
         layout.prose(text, PLAIN, 0, &line);
     }
     text.push('\n');
@@ -64,14 +67,16 @@ fn process(process: &Process) -> String {
 
 fn live(report: &Report) -> String {
     let totals = &report.totals;
+    let words = Words::of(report);
     let about = marks(report).about;
     let sites = report.memory().filter(|site| site.live_count > 0).count() as u64;
     let errors = report.sampling.map(|sampling| sampling.errors);
     let mut line = format!(
-        "Live: {about}{}{} in {about}{}{} ({about}{} bytes) from {}",
+        "{}: {about}{}{} in {about}{}{} ({about}{} bytes) from {}",
+        Words::capital(words.live),
         units::bytes(report.held_bytes()),
         chance::bytes(errors.map(|it| it.live_bytes)),
-        units::counted(totals.live_count, "block"),
+        units::counted(totals.live_count, words.unit),
         chance::count(errors.map(|it| it.live_count)),
         units::grouped(report.held_bytes()),
         units::counted(sites, "call path"),
@@ -107,30 +112,36 @@ fn live(report: &Report) -> String {
 
 fn allocated(report: &Report) -> String {
     let totals = &report.totals;
+    let words = Words::of(report);
     let at_least = marks(report).at_least;
     let errors = report.sampling.map(|sampling| sampling.errors);
     format!(
-        "Allocated: {at_least}{}{} in {at_least}{}{}; {at_least}{}/s, {at_least}{} blocks/s",
+        "{}: {at_least}{}{} in {at_least}{}{}; {at_least}{}/s, {at_least}{} {}/s",
+        Words::capital(words.came),
         units::bytes(totals.allocated_bytes),
         chance::bytes(errors.map(|it| it.allocated_bytes)),
-        units::counted(totals.allocated_count, "block"),
+        units::counted(totals.allocated_count, words.unit),
         chance::count(errors.map(|it| it.allocated_count)),
         units::bytes_per_second(rate(totals.allocated_bytes, report.duration)),
         units::per_second(rate(totals.allocated_count, report.duration)),
+        words.units,
     )
 }
 
 fn freed(report: &Report) -> String {
     let totals = &report.totals;
+    let words = Words::of(report);
     let Marks { at_least, about } = marks(report);
     let errors = report.sampling.map(|sampling| sampling.errors);
     let mut line = format!(
-        "Freed: {at_least}{}{} in {at_least}{}{}, {about}{} of the blocks",
+        "{}: {at_least}{}{} in {at_least}{}{}, {about}{} of the {}",
+        Words::capital(words.went),
         units::bytes(totals.freed_bytes),
         chance::bytes(errors.map(|it| it.freed_bytes)),
-        units::counted(totals.freed_count, "block"),
+        units::counted(totals.freed_count, words.unit),
         chance::count(errors.map(|it| it.freed_count)),
         units::percent(totals.freed_count, totals.allocated_count),
+        words.units,
     );
     if totals.untraced_frees > 0 {
         let frees = units::counted(totals.untraced_frees, "free");

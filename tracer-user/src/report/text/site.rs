@@ -5,9 +5,10 @@ use super::layout::{Layout, Marks, PLAIN};
 use super::mapping;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use super::{balance, chance, window};
+use super::{balance, chance, pages, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
+use crate::report::words::Words;
 use crate::report::{names, pool, units};
 
 /// Adds the top rows and what they leave out.
@@ -37,6 +38,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
 }
 
 fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
+    let words = Words::of(report);
     let mut lines = Vec::new();
     if live.is_empty() {
         lines.push(nothing_live(report));
@@ -50,18 +52,19 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
             .or_estimates(rest.iter().any(|site| site.errors.is_some()))
             .about;
         lines.push(format!(
-            "{}: {about}{} in {about}{} live.",
+            "{}: {about}{} in {about}{} {}.",
             units::counted(rest.len() as u64, "more call path"),
             units::bytes(total(Site::held_bytes)),
-            units::counted(total(|site| site.live_count), "block"),
+            units::counted(total(|site| site.live_count), words.unit),
+            words.live,
         ));
     }
     let idle = report.memory().count() - live.len();
     if idle > 0 {
         let verb = if idle == 1 { "holds" } else { "hold" };
         let what = match report.is_sampled() {
-            true => "no sampled block that is live",
-            false => "nothing live",
+            true => "no sampled block that is live".to_owned(),
+            false => format!("nothing {}", words.live),
         };
         lines.push(format!(
             "{} {verb} {what}.",
@@ -74,6 +77,9 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
 /// What to say when no block is live: with losses, or with `--older-than`, it
 /// is less than that nothing leaks; nor does it mean much if memory grew.
 pub fn nothing_live(report: &Report) -> String {
+    if report.settings.growth {
+        return pages::nothing_new(report);
+    }
     let said = nothing_seen(report);
     match chance::nothing_live(report) {
         None => said,
@@ -156,10 +162,14 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
     );
     let allocations = rate(site.allocated_count, report.duration);
     let bytes = rate(site.allocated_bytes, report.duration);
-    vec![
+    let [live, blocks, last, rate, freed] = match site.kind {
+        MemoryKind::Page => ["IN MEMORY", "PAGES", "LAST TOUCH", "PAGES/S", "GIVEN BACK"],
+        _ => ["LIVE", "BLOCKS", "LAST ALLOC", "ALLOCS/S", "FREED"],
+    };
+    let mut cells = vec![
         Cell::new("#", format!("{number:>2}")),
         Cell::new(
-            "LIVE",
+            live,
             format!(
                 "{about}{}{}",
                 units::bytes(site.held_bytes()),
@@ -167,7 +177,7 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
             ),
         ),
         Cell::new(
-            "BLOCKS",
+            blocks,
             format!("{about}{}", units::grouped(site.live_count)),
         ),
         Cell::new(
@@ -175,9 +185,9 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
             units::percent(site.held_bytes(), report.held_bytes()),
         ),
         Cell::new("OLDEST", oldest),
-        Cell::new("LAST ALLOC", last_allocation(report, site)),
+        Cell::new(last, last_allocation(report, site)),
         Cell::new(
-            "ALLOCS/S",
+            rate,
             format!("{at_least}{}", units::per_second(allocations)),
         ),
         Cell::new(
@@ -185,14 +195,17 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
             format!("{at_least}{}", units::bytes_per_second(bytes)),
         ),
         Cell::new(
-            "FREED",
+            freed,
             format!(
                 "{about}{}",
                 units::percent(site.freed_count, site.allocated_count)
             ),
         ),
-        Cell::new("LIFETIME OF FREED", median(&site.lifetimes)),
-    ]
+    ];
+    if site.kind != MemoryKind::Page {
+        cells.push(Cell::new("LIFETIME OF FREED", median(&site.lifetimes)));
+    }
+    cells
 }
 
 /// How long before the end of the run the site last allocated.
@@ -202,12 +215,14 @@ pub(super) fn last_allocation(report: &Report, site: &Site) -> String {
 
 fn notes(report: &Report, site: &Site) -> Vec<String> {
     let Marks { at_least, about } = Marks::of(site);
+    let words = Words::of(report);
     let mut notes = vec![
         match site.resident_bytes {
             None => format!(
-                "{about}{}{} bytes live",
+                "{about}{}{} bytes {}",
                 units::grouped(site.live_bytes),
-                chance::count(site.errors.map(|it| it.live_bytes))
+                chance::count(site.errors.map(|it| it.live_bytes)),
+                words.live
             ),
             Some(resident) => format!(
                 "{} bytes in memory of {about}{} mapped",
@@ -216,26 +231,32 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             ),
         },
         format!(
-            "allocated {at_least}{}{} ({at_least}{}{} bytes)",
+            "{} {at_least}{}{} ({at_least}{}{} bytes)",
+            words.came,
             units::grouped(site.allocated_count),
             chance::count(site.errors.map(|it| it.allocated_count)),
             units::grouped(site.allocated_bytes),
             chance::count(site.errors.map(|it| it.allocated_bytes))
         ),
-        freed(site, at_least),
+        freed(site, words, at_least),
     ];
     notes.extend(chance::notes(site));
     if let Some(count) = site.oldest_survived {
         let collections = units::counted(count.into(), "garbage collection");
         notes.push(format!("the oldest survived {collections}"));
     }
-    notes.extend(site.window.as_ref().map(window::note));
+    notes.extend(site.window.as_ref().map(|it| window::note(it, words)));
     if let Some(allocator) = site.frames.last() {
-        notes.push(format!("by {}", names::label(allocator)));
+        let place = match site.kind {
+            MemoryKind::Page => "at",
+            _ => "by",
+        };
+        notes.push(format!("{place} {}", names::label(allocator)));
     } else if site.kind == MemoryKind::Mapping {
         notes.push("a mapping".into());
     }
     mapping::notes(&mut notes, report, site);
+    pages::notes(&mut notes, site);
     if site.kind == MemoryKind::JavaHeap {
         notes.push(
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
@@ -244,7 +265,10 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
     notes.extend(pool::refilled(site).map(|pool| {
         format!("more memory for {pool}: whoever makes it grow need not be who leaks from it")
     }));
-    notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
+    notes.extend(Shape::of(site, report).map(|shape| match site.kind {
+        MemoryKind::Page => shape.of_pages().to_owned(),
+        _ => shape.describe().to_owned(),
+    }));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
@@ -265,9 +289,9 @@ fn holders(site: &Site) -> Option<String> {
     ))
 }
 
-fn freed(site: &Site, at_least: &str) -> String {
+fn freed(site: &Site, words: Words, at_least: &str) -> String {
     if site.freed_count == 0 {
-        return "freed 0".into();
+        return format!("{} 0", words.went);
     }
     let within = match site.lifetimes.last() {
         Some(LifetimeBucket {
@@ -282,7 +306,8 @@ fn freed(site: &Site, at_least: &str) -> String {
         _ => String::new(),
     };
     format!(
-        "freed {at_least}{}{} ({at_least}{}{} bytes){within}",
+        "{} {at_least}{}{} ({at_least}{}{} bytes){within}",
+        words.went,
         units::grouped(site.freed_count),
         chance::count(site.errors.map(|it| it.freed_count)),
         units::grouped(site.freed_bytes),

@@ -6,11 +6,13 @@ use super::balance;
 use crate::model::balance::change;
 use crate::model::{Report, Site, SiteWindow};
 use crate::report::units;
+use crate::report::words::Words;
 
 /// One line on what is new, of a report that has a window.
 pub fn line(report: &Report) -> Option<String> {
     let window = report.window.as_ref()?;
     let sums = &window.sums;
+    let words = Words::of(report);
     let resident = match (window.resident_start, window.resident_end) {
         (0, 0) => String::new(),
         (start, end) => format!("; resident set {}", balance::signed(change(start, end))),
@@ -20,13 +22,15 @@ pub fn line(report: &Report) -> Option<String> {
         false => "",
     };
     Some(format!(
-        "The last {}{estimated}: {}; allocated {} in {}, freed {} in {}{resident}",
+        "The last {}{estimated}: {}; {} {} in {}, {} {} in {}{resident}",
         units::seconds(window.ended - window.began),
-        grown(sums),
+        grown(sums, words),
+        words.came,
         units::bytes(sums.allocated_bytes),
-        units::counted(sums.allocated_count, "block"),
+        units::counted(sums.allocated_count, words.unit),
+        words.went,
         units::bytes(sums.freed_bytes),
-        units::counted(sums.freed_count, "block"),
+        units::counted(sums.freed_count, words.unit),
     ))
 }
 
@@ -41,9 +45,10 @@ pub fn busy(report: &Report) -> Vec<&Site> {
 
 /// What a table of the busy sites leaves out.
 pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String> {
+    let words = Words::of(report);
     let mut lines = Vec::new();
     if busy.is_empty() {
-        lines.push("Nothing was allocated or freed.".to_owned());
+        lines.push(format!("Nothing was {} or {}.", words.came, words.went));
     }
     if !rest.is_empty() {
         let mut sums = SiteWindow::default();
@@ -51,7 +56,7 @@ pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String>
             sums.add(&window);
         }
         let paths = units::counted(rest.len() as u64, "more call path");
-        lines.push(format!("{paths}: {}.", grown(&sums)));
+        lines.push(format!("{paths}: {}.", grown(&sums, words)));
     }
     let idle = report.memory().count() - busy.len();
     if idle > 0 {
@@ -62,23 +67,27 @@ pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String>
 }
 
 /// What is new of one site.
-pub fn note(window: &SiteWindow) -> String {
+pub fn note(window: &SiteWindow, words: Words) -> String {
     format!(
-        "new: {}, {} allocated, {} freed",
-        grown(window),
+        "new: {}, {} {}, {} {}",
+        grown(window, words),
         units::grouped(window.allocated_count),
-        units::grouped(window.freed_count)
+        words.came,
+        units::grouped(window.freed_count),
+        words.went
     )
 }
 
-fn grown(window: &SiteWindow) -> String {
+fn grown(window: &SiteWindow, words: Words) -> String {
     let sign = |amount: i64| if amount < 0 { "-" } else { "+" };
     format!(
-        "{}{} in {}{} blocks live",
+        "{}{} in {}{} {} {}",
         sign(window.live_bytes),
         units::bytes(window.live_bytes.unsigned_abs()),
         sign(window.live_count),
-        units::grouped(window.live_count.unsigned_abs())
+        units::grouped(window.live_count.unsigned_abs()),
+        words.units,
+        words.live
     )
 }
 
@@ -123,7 +132,7 @@ mod tests {
         );
         assert!(text.ends_with("; resident set -1.00 MiB"), "{text}");
         assert_eq!(
-            note(&shrunk),
+            note(&shrunk, Words::of(&report)),
             "new: -2.00 KiB in -1 blocks live, 0 allocated, 1 freed"
         );
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::account::Account;
 use crate::process::arenas::Arenas;
+use crate::process::clock::monotonic_ns;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{self, Mapping};
 use crate::process::pagemap::PageMap;
@@ -27,6 +28,8 @@ pub struct Look {
     pub stacks: Vec<u64>,
     /// glibc's arenas.
     pub arenas: Arenas,
+    /// When its pages were looked at, nanoseconds of `CLOCK_MONOTONIC`.
+    pub began: u64,
     /// How long it took.
     pub took: Duration,
 }
@@ -53,11 +56,13 @@ impl Look {
         let mappings = mappings::read(process)?;
         let map = PageMap::open(process)?;
         let account = Account::read(process)?;
+        let time = monotonic_ns();
         let pages = Residents::read(&map, &mappings, deadline, room)?;
         Ok(Self {
             account,
             pages: Some(pages),
             mappings,
+            began: time,
             took: began.elapsed(),
             ..Self::default()
         })

@@ -1,10 +1,11 @@
 //! How the resident sets of traced processes grow, and what explains it.
 
-mod look;
-mod settle;
+pub(super) mod look;
+pub(super) mod settle;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -44,9 +45,9 @@ const ADDRESSES: u64 = 1 << 62;
 #[derive(Default)]
 pub(super) struct BalanceState {
     /// At the start, by image.
-    before: HashMap<u64, Look>,
+    pub(super) before: HashMap<u64, Look>,
     /// At the end, by image.
-    after: Option<HashMap<u64, Look>>,
+    pub(super) after: Option<HashMap<u64, Look>>,
     /// What control groups were charged at the start, and at the end.
     cgroups: BTreeMap<String, (Cgroup, Charged, Option<Charged>)>,
 }
@@ -104,14 +105,7 @@ impl Session {
             let Some(look) = after.get(&image.id) else {
                 continue;
             };
-            let row = rows.iter().find(|(id, _)| *id == image.id);
-            let row = row.map(|(_, row)| *row);
-            let alone = || {
-                processes
-                    .iter()
-                    .position(|process| process.pid == image.pid)
-            };
-            let Some(process) = row.or_else(alone) else {
+            let Some(process) = row_of(image, rows, processes) else {
                 continue;
             };
             let blocks = blocks.remove(&image.id).unwrap_or_default();
@@ -141,6 +135,11 @@ impl Session {
             })
         };
         self.balance.cgroups.values().filter_map(balance).collect()
+    }
+
+    /// Looks at all processes that run, while the run goes on.
+    pub(super) fn looks_now(&self) -> HashMap<u64, Look> {
+        self.look_at_all(Some(START), true)
     }
 
     /// A look at each process that runs: with its pages if there is a time for that,
@@ -176,7 +175,7 @@ impl Session {
         looks
     }
 
-    fn running_images(&self) -> impl Iterator<Item = &Image> {
+    pub(super) fn running_images(&self) -> impl Iterator<Item = &Image> {
         let images = self.images.iter();
         images.filter(|image| image.ended.is_none())
     }
@@ -186,13 +185,17 @@ impl Session {
         Some(code.process().clone())
     }
 
-    fn facts<'a>(&'a self, image: &Image, after: &'a Look, blocks: Vec<(u64, u64)>) -> Facts<'a> {
+    /// Where a JVM keeps compiled code.
+    pub(super) fn java_code_ranges(&self, image: &Image) -> Vec<Range<u64>> {
         let mut machines = self.java.jvms.readable();
         let machine = machines.find(|(id, _)| *id == image.id);
-        let java_code = machine.map_or(Vec::new(), |(_, jvm)| {
+        machine.map_or(Vec::new(), |(_, jvm)| {
             let heaps = jvm.places.heaps.iter();
             heaps.map(|heap| heap.reserved.clone()).collect()
-        });
+        })
+    }
+
+    fn facts<'a>(&'a self, image: &Image, after: &'a Look, blocks: Vec<(u64, u64)>) -> Facts<'a> {
         let before = self.balance.before.get(&image.id);
         let uncharged = image.ledger.uncharged();
         let mut mapped: Vec<_> = image.ledger.ranges().chain(uncharged.others()).collect();
@@ -205,7 +208,7 @@ impl Session {
             allocators: uncharged.allocators().collect(),
             parent: is_forked.then(|| self.parent_before(image)).flatten(),
             java_heap: image.java_heap.clone(),
-            java_code,
+            java_code: self.java_code_ranges(image),
             blocks,
             sampling: self.engine.object.sampling,
             is_forked,
@@ -214,7 +217,7 @@ impl Session {
 
     /// The look at the start at the process that an image was forked from, maybe
     /// through others that began during the run too.
-    fn parent_before(&self, image: &Image) -> Option<&Look> {
+    pub(super) fn parent_before(&self, image: &Image) -> Option<&Look> {
         let mut parent = image.parent;
         for _ in 0..MAX_ANCESTORS {
             if let Some(look) = self.balance.before.get(&parent) {
@@ -270,4 +273,14 @@ impl Session {
             mapping.owner = owner;
         }
     }
+}
+
+/// The process of a report that an image is one of, or the one that it is itself.
+pub(super) fn row_of(image: &Image, rows: &[(u64, usize)], processes: &[Process]) -> Option<usize> {
+    let row = rows.iter().find(|(id, _)| *id == image.id);
+    let alone = || {
+        let mut processes = processes.iter();
+        processes.position(|process| process.pid == image.pid)
+    };
+    row.map(|(_, row)| *row).or_else(alone)
 }

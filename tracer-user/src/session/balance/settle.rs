@@ -68,16 +68,7 @@ impl Sums {
 
 /// The balance, without its process.
 pub fn settle(facts: &Facts<'_>) -> Balance {
-    let start = facts.before.map(|look| look.account).unwrap_or_default();
-    let end = facts.after.account;
-    let mut balance = Balance {
-        resident_start: start.resident,
-        resident_end: end.resident,
-        growth: change(start.resident, end.resident),
-        kinds_start: kinds(&start),
-        kinds_end: kinds(&end),
-        ..Balance::default()
-    };
+    let mut balance = of_accounts(facts.before, facts.after);
     let nothing = Residents {
         is_whole: true,
         ..Residents::default()
@@ -104,6 +95,20 @@ pub fn settle(facts: &Facts<'_>) -> Balance {
     };
     balance.explain(parts.into_iter().map(|(name, bytes)| Part { name, bytes }));
     balance
+}
+
+/// A balance with the kernel's accounts, and no parts.
+pub fn of_accounts(before: Option<&Look>, after: &Look) -> Balance {
+    let start = before.map(|look| look.account).unwrap_or_default();
+    let end = after.account;
+    Balance {
+        resident_start: start.resident,
+        resident_end: end.resident,
+        growth: change(start.resident, end.resident),
+        kinds_start: kinds(&start),
+        kinds_end: kinds(&end),
+        ..Balance::default()
+    }
 }
 
 fn kinds(account: &Account) -> Kinds {
