@@ -1,5 +1,5 @@
 //! Each incident is diagnosed and its healthy twin is quiet: native leaks on
-//! all JDKs, classes that grow on one each, since those take longer.
+//! some JDKs, classes that grow on one each, since those take longer.
 //! `cargo xtask incidents` runs all on all.
 
 use anyhow::{Context, Result, ensure};
@@ -82,15 +82,15 @@ fn channels_that_gauges_keep() -> Result<()> {
 
 #[test]
 fn a_class_that_the_boot_loader_cannot_link() -> Result<()> {
-    is_told_from_its_twin("BootLoaderAgent", &Jdk::all()?)
+    is_told_from_its_twin("BootLoaderAgent", &Jdk::some()?)
 }
 
 #[test]
 fn deflaters_that_are_never_ended() -> Result<()> {
-    is_told_from_its_twin("DeflaterNeverEnded", &Jdk::all()?)
+    is_told_from_its_twin("DeflaterNeverEnded", &Jdk::some()?)
 }
 
 #[test]
 fn memory_of_a_jni_library() -> Result<()> {
-    is_told_from_its_twin("JniMalloc", &Jdk::all()?)
+    is_told_from_its_twin("JniMalloc", &Jdk::some()?)
 }

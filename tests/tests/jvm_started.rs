@@ -71,7 +71,7 @@ fn is_exact(jdk: &Jdk) -> Result<()> {
 
 #[test]
 fn threads_are_alive_where_they_were_started() -> Result<()> {
-    for jdk in &Jdk::all()? {
+    for jdk in &Jdk::some()? {
         is_exact(jdk).with_context(|| jdk.name.clone())?;
     }
     Ok(())

@@ -37,8 +37,19 @@ const LIBRARY: (&str, &str) = (
 /// Where code is built for.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// Seconds for each target in `cargo xtask test`.
-const SHORT: u32 = 3;
+/// What each target takes in `cargo xtask test`: so many inputs, or seconds if it is
+/// slow.
+const SHORT: Limit = Limit {
+    inputs: Some(20_000),
+    seconds: 2,
+};
+
+/// When fuzzing ends, if nothing is found.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    inputs: Option<u32>,
+    seconds: u32,
+}
 
 /// What an input may cost: seconds, MiB (of which libFuzzer itself takes some
 /// 50), and how many bytes it may have.
@@ -95,14 +106,18 @@ impl Target {
 /// Fails if a target does not build, or with the first that finds something.
 pub(crate) fn run_for(targets: &[Target], seconds: u32) -> Result<()> {
     build()?;
+    let limit = Limit {
+        inputs: None,
+        seconds,
+    };
     let all = Target::value_variants();
     for target in if targets.is_empty() { all } else { targets } {
-        fuzz(*target, seconds)?;
+        fuzz(*target, limit)?;
     }
     Ok(())
 }
 
-/// A few seconds for every target.
+/// A few inputs for every target, and two seconds at most.
 ///
 /// # Errors
 /// Fails if a target does not build.
@@ -155,7 +170,7 @@ fn library() -> Result<PathBuf> {
     Ok(folder.join(path))
 }
 
-fn fuzz(target: Target, seconds: u32) -> Result<()> {
+fn fuzz(target: Target, limit: Limit) -> Result<()> {
     let name = target.name();
     let learned = folder().join("corpus").join(&name);
     let findings = folder().join("findings");
@@ -170,7 +185,8 @@ fn fuzz(target: Target, seconds: u32) -> Result<()> {
         .arg(&learned)
         .arg(target.seeds())
         .args(LIMITS)
-        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-max_total_time={}", limit.seconds))
+        .args(limit.inputs.map(|inputs| format!("-runs={inputs}")))
         .args(["-print_final_stats=1", "-verbosity=0"])
         .arg(artifacts))
     .with_context(|| format!("{name} found an input, in {}", findings.display()))

@@ -92,11 +92,11 @@ impl Fleet {
         Ok(Self { emulator, vms })
     }
 
-    /// Runs a script on every kernel, and hands on what is heard with the
-    /// kernel's index. The ends are in the kernels' order.
+    /// Runs on every kernel the script for its index, and hands on what is heard with
+    /// that index. The ends are in the kernels' order.
     pub(super) fn run(
         &self,
-        script: &str,
+        script: &(dyn Fn(usize) -> String + Sync),
         limits: Limits,
         on_heard: &(dyn Fn(usize, Heard) + Sync),
     ) -> Vec<Ended> {
@@ -108,8 +108,9 @@ impl Fleet {
                 let began = Instant::now();
                 let mut restarts = Vec::new();
                 let hear = |heard: Heard| on_heard(index, heard);
-                let (end, cpu) =
-                    cpu::measured(|| self.run_one(vm, script, limits, &mut restarts, &hear));
+                let (end, cpu) = cpu::measured(|| {
+                    self.run_one(vm, &script(index), limits, &mut restarts, &hear)
+                });
                 let ended = Ended {
                     end,
                     restarts,
@@ -220,14 +221,15 @@ mod tests {
     fn run(script: &str, limits: Limits) -> (Ended, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let lines = Mutex::new(Vec::new());
-        let mut ends = fleet(folder.path(), script).run("", limits, &|index, heard| {
-            assert_eq!(index, 0);
-            let mut lines = lines.lock().unwrap();
-            match heard {
-                Heard::Line(line) => lines.push(line.to_owned()),
-                Heard::Anew(_) => lines.clear(),
-            }
-        });
+        let mut ends =
+            fleet(folder.path(), script).run(&|_| String::new(), limits, &|index, heard| {
+                assert_eq!(index, 0);
+                let mut lines = lines.lock().unwrap();
+                match heard {
+                    Heard::Line(line) => lines.push(line.to_owned()),
+                    Heard::Anew(_) => lines.clear(),
+                }
+            });
         (ends.pop().unwrap(), lines.into_inner().unwrap())
     }
 

@@ -9,6 +9,7 @@ mod machine;
 mod outcome;
 mod selection;
 mod shared_files;
+mod shares;
 mod suite;
 mod table;
 
@@ -27,6 +28,7 @@ pub(crate) use fleet::Fleet;
 use fleet::Heard;
 use machine::{End, Limits};
 use outcome::{Transcript, WARNING};
+use shares::Extent;
 use suite::Suite;
 use table::Row;
 pub(crate) use table::Table;
@@ -60,7 +62,12 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
     };
     let timeline = Timeline::new();
     let fleet = timeline.phase("kernels fetched", || Fleet::prepare(&series))?;
-    let table = run_tests(&fleet, &end_to_end, &series, full, &timeline)?;
+    let extent = match full {
+        true => Extent::Full,
+        false => Extent::Choice,
+    };
+    let kernels: Vec<_> = series.iter().map(|series| (*series, extent)).collect();
+    let table = run_tests(&fleet, &end_to_end, &kernels, &timeline)?;
     println!("{timeline}\n{table}{}", table.tally());
     Ok(if table.tally().is_good() {
         ExitCode::SUCCESS
@@ -77,7 +84,7 @@ pub(crate) fn fetch_ends() -> Result<Fleet> {
     Fleet::prepare(&ENDS)
 }
 
-/// Runs the choice of tests on the kernels of [`fetch_ends`].
+/// Runs the choice of tests on the kernels of [`fetch_ends`], shared out between them.
 ///
 /// # Errors
 /// A test program does not tell its tests, or a VM cannot be started.
@@ -86,7 +93,9 @@ pub(crate) fn run_choice(
     end_to_end: &EndToEnd,
     timeline: &Timeline,
 ) -> Result<Table> {
-    run_tests(fleet, end_to_end, &ENDS, false, timeline)
+    let [oldest, newest] = ENDS;
+    let kernels = [(oldest, Extent::Oldest), (newest, Extent::Newest)];
+    run_tests(fleet, end_to_end, &kernels, timeline)
 }
 
 /// Runs one shell command on each of the series, as root under the host's
@@ -99,11 +108,15 @@ pub(crate) fn command(series: &[String], command: &str) -> Result<ExitCode> {
     let series = distinct(series);
     let script = format!("{}{command}\n", preamble()?);
     let fleet = Fleet::prepare(&series)?;
-    let ends = fleet.run(&script, limits(PATIENCE), &|index, heard| match heard {
-        Heard::Line(line) if series.len() == 1 => println!("{line}"),
-        Heard::Line(line) => println!("{:>5} | {line}", series[index]),
-        Heard::Anew(why) => say_anew(series[index], why),
-    });
+    let ends = fleet.run(
+        &|_| script.clone(),
+        limits(PATIENCE),
+        &|index, heard| match heard {
+            Heard::Line(line) if series.len() == 1 => println!("{line}"),
+            Heard::Line(line) => println!("{:>5} | {line}", series[index]),
+            Heard::Anew(why) => say_anew(series[index], why),
+        },
+    );
     let mut worst = ExitCode::SUCCESS;
     for (series, ended) in series.iter().zip(ends) {
         let why = match ended.end? {
@@ -142,43 +155,49 @@ fn say_anew(series: &str, why: &str) {
 fn run_tests(
     fleet: &Fleet,
     end_to_end: &EndToEnd,
-    series: &[&str],
-    full: bool,
+    kernels: &[(&str, Extent)],
     timeline: &Timeline,
 ) -> Result<Table> {
-    let suite = Suite::new(&end_to_end.programs, full)?;
+    let full = kernels.iter().any(|(_, extent)| *extent == Extent::Full);
     let patience = if full { FULL_PATIENCE } else { PATIENCE };
-    let script = format!(
-        "{}dmesg --clear\n{}{}",
-        preamble()?,
-        suite.script(patience.as_secs() / 2, end_to_end.timed)?,
-        complaints()
+    let suites: Vec<Suite> = kernels
+        .iter()
+        .map(|(_, extent)| Suite::new(&end_to_end.programs, *extent))
+        .collect::<Result<_>>()?;
+    let scripts: Vec<String> = suites
+        .iter()
+        .map(|suite| script(suite, patience, end_to_end.timed))
+        .collect::<Result<_>>()?;
+    let transcripts: Vec<Mutex<Transcript>> = kernels.iter().map(|_| Mutex::default()).collect();
+    let ends = fleet.run(
+        &|index| scripts[index].clone(),
+        limits(patience),
+        &|index, heard| {
+            let mut transcript = transcripts[index]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match heard {
+                Heard::Line(line) => {
+                    say(format_args!("{:>5} | {line}", kernels[index].0));
+                    transcript.add(line);
+                }
+                Heard::Anew(why) => {
+                    say_anew(kernels[index].0, why);
+                    *transcript = Transcript::default();
+                }
+            }
+        },
     );
-    let transcripts: Vec<Mutex<Transcript>> = series.iter().map(|_| Mutex::default()).collect();
-    let ends = fleet.run(&script, limits(patience), &|index, heard| {
-        let mut transcript = transcripts[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match heard {
-            Heard::Line(line) => {
-                say(format_args!("{:>5} | {line}", series[index]));
-                transcript.add(line);
-            }
-            Heard::Anew(why) => {
-                say_anew(series[index], why);
-                *transcript = Transcript::default();
-            }
-        }
-    });
     let mut rows = Vec::new();
-    for ((series, transcript), ended) in series.iter().zip(transcripts).zip(ends) {
+    let known = kernels.iter().map(|(series, _)| series).zip(&suites);
+    for (((series, suite), transcript), ended) in known.zip(transcripts).zip(ends) {
         let transcript = transcript
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         let mut row = Row {
             release: (*series).to_owned(),
             boot: None,
-            outcome: transcript.outcome(&suite),
+            outcome: transcript.outcome(suite),
             restarts: ended.restarts,
             total: ended.total,
             broken: None,
@@ -204,9 +223,19 @@ fn run_tests(
     }
     Ok(Table {
         rows,
-        tests: suite.count(),
+        tests: suites.first().map_or(0, Suite::count),
         full,
     })
+}
+
+/// What a VM runs.
+fn script(suite: &Suite, patience: Duration, timed: bool) -> Result<String> {
+    Ok(format!(
+        "{}dmesg --clear\n{}{}",
+        preamble()?,
+        suite.script(patience.as_secs() / 2, timed)?,
+        complaints()
+    ))
 }
 
 /// What every script begins with: the environment of the end-to-end tests.

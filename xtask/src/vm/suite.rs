@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::selection::{CHOSEN, Choice, EXCLUDED, Exclusion};
+use super::shares::{Extent, NEWEST_ALONE, OLDEST_ALONE};
 use crate::libtest;
 use crate::pool::name_of;
 use crate::shell::capture;
@@ -42,13 +43,13 @@ impl Suite {
     /// # Errors
     /// A program does not tell, or a test that should be chosen or left out is
     /// not there.
-    pub(super) fn new(programs: &[PathBuf], full: bool) -> Result<Self> {
+    pub(super) fn new(programs: &[PathBuf], extent: Extent) -> Result<Self> {
         let programs = programs
             .iter()
             .map(|path| {
                 let name = name_of(path);
                 let listing = capture(Command::new(path).args(["--list", "--format=terse"]))?;
-                Program::choose(&name, path, &listing, full)
+                Program::choose(&name, path, &listing, extent)
             })
             .collect::<Result<Vec<_>>>()?;
         for name in CHOSEN
@@ -107,7 +108,7 @@ pub(super) const BEGIN: &str = "unfreed-vm-tests: ";
 pub(super) const AGAIN: &str = "unfreed-vm-again: ";
 
 impl Program {
-    fn choose(name: &str, path: &Path, listing: &str, full: bool) -> Result<Self> {
+    fn choose(name: &str, path: &Path, listing: &str, extent: Extent) -> Result<Self> {
         let tests: Vec<String> = listing
             .lines()
             .filter_map(|line| line.strip_suffix(": test"))
@@ -121,13 +122,21 @@ impl Program {
             .iter()
             .filter(|exclusion| exclusion.program == name)
             .collect();
-        for test in excluded.iter().map(|one| &one.test).chain(choice.names()) {
+        let shared_out = OLDEST_ALONE.iter().chain(NEWEST_ALONE);
+        let alone = shared_out.filter(|(of, _)| *of == name);
+        for test in excluded
+            .iter()
+            .map(|one| &one.test)
+            .chain(choice.names())
+            .chain(alone.flat_map(|(_, tests)| *tests))
+        {
             tests.iter().find(|one| one == test).with_context(|| {
-                format!("{name} has no test {test}: see xtask/src/vm/selection.rs")
+                format!("{name} has no test {test}: see selection.rs and shares.rs in xtask/src/vm")
             })?;
         }
-        let is_chosen =
-            |test: &str| (full || choice.has(test)) && !excluded.iter().any(|one| one.test == test);
+        let is_chosen = |test: &str| {
+            extent.has(name, choice, test) && !excluded.iter().any(|one| one.test == test)
+        };
         Ok(Self {
             name: name.to_owned(),
             path: path.to_owned(),
@@ -158,24 +167,24 @@ mod tests {
     fn a_choice_is_made_unless_all_are_wanted() {
         let path = Path::new("/t/deps/robustness-12ab");
         assert_eq!(name_of(path), "robustness");
-        let some = Program::choose("robustness", path, LISTING, false).unwrap();
+        let some = Program::choose("robustness", path, LISTING, Extent::Choice).unwrap();
         assert_eq!((some.chosen.len(), some.tests.len()), (3, 4));
-        let all = Program::choose("robustness", path, LISTING, true).unwrap();
+        let all = Program::choose("robustness", path, LISTING, Extent::Full).unwrap();
         assert_eq!(all.chosen, all.tests);
-        let new = Program::choose("new", path, LISTING, false).unwrap();
+        let new = Program::choose("new", path, LISTING, Extent::Choice).unwrap();
         assert_eq!(new.chosen, new.tests);
     }
 
     #[test]
     fn a_choice_of_what_is_not_there_is_an_error() {
-        let error = Program::choose("robustness", Path::new("/t"), "", false).unwrap_err();
+        let error = Program::choose("robustness", Path::new("/t"), "", Extent::Choice).unwrap_err();
         assert!(error.to_string().contains("selection.rs"), "{error}");
     }
 
     #[test]
     fn every_program_is_announced_and_ended_in_time() {
         let path = Path::new("/t/deps/robustness-12ab");
-        let program = Program::choose("robustness", path, LISTING, false).unwrap();
+        let program = Program::choose("robustness", path, LISTING, Extent::Choice).unwrap();
         let suite = Suite {
             programs: vec![program],
         };
