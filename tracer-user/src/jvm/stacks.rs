@@ -6,6 +6,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -17,6 +19,10 @@ use super::threads::{MAX_THREADS, Namespace, ThreadsLayout};
 use crate::model::java_native::{StackMemory, ThreadStacks};
 use crate::process::pagemap::PageMap;
 use crate::process::stack::{self, Writable};
+
+/// How often threads that do not tell where their stacks are are asked, and when again.
+const ROUNDS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A larger stack is not believed, bytes.
 const MAX_STACK: u64 = 64 << 30;
@@ -35,15 +41,7 @@ pub fn read(jvm: &Jvm) -> Result<ThreadStacks> {
     let own = reader.non_java()?;
     let own = reader.of_threads(&own, &mut left);
     let known = [&*java, &*own].concat();
-    let writable = Writable::read(&jvm.process)?;
-    let (mut others, mut unknown) = (Vec::new(), 0);
-    for tid in left {
-        let pointer = stack::pointer(&jvm.process, tid);
-        match pointer.and_then(|pointer| writable.around(pointer, &known)) {
-            Some(range) => others.push(range),
-            None => unknown += 1,
-        }
-    }
+    let (others, unknown) = others(jvm, left, &known)?;
     let all = known.iter().chain(&others);
     let total = all.map(length).fold(0, u64::saturating_add);
     if total > MAX_TOTAL {
@@ -56,6 +54,35 @@ pub fn read(jvm: &Jvm) -> Result<ThreadStacks> {
         other: memory_of(&others, &pages)?,
         unknown,
     })
+}
+
+/// The stacks of threads that are not the VM's, and how many do not tell. One that runs
+/// does not, nor one that is about to end; so they are asked again after a while.
+fn others(
+    jvm: &Jvm,
+    threads: HashSet<u32>,
+    known: &[Range<u64>],
+) -> Result<(Vec<Range<u64>>, u64)> {
+    let (mut found, mut silent) = (Vec::new(), threads);
+    for round in 0..ROUNDS {
+        if round > 0 {
+            thread::sleep(PAUSE);
+            let living: HashSet<u32> = jvm.process.tasks()?.into_iter().collect();
+            silent.retain(|tid| living.contains(tid));
+        }
+        let writable = Writable::read(&jvm.process)?;
+        silent.retain(|tid| {
+            let pointer = stack::pointer(&jvm.process, *tid);
+            let range = pointer.and_then(|pointer| writable.around(pointer, known));
+            let is_silent = range.is_none();
+            found.extend(range);
+            is_silent
+        });
+        if silent.is_empty() {
+            break;
+        }
+    }
+    Ok((found, silent.len() as u64))
 }
 
 struct Reader<'a> {

@@ -59,7 +59,17 @@ pub(super) fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
+
+    #[test]
+    fn every_part_has_its_place() {
+        let text = fs::read_to_string(workspace().join("BENCHMARKS.md")).unwrap();
+        for part in crate::bench::Part::value_variants() {
+            assert!(replace(&text, part.name(), "").is_ok(), "{part:?}");
+        }
+    }
 
     #[test]
     fn only_what_is_between_the_marks_changes() {

@@ -9,6 +9,7 @@ mod document;
 mod figures;
 mod java;
 mod kernel;
+mod modes;
 mod modules;
 mod overhead;
 mod pairs;
@@ -49,6 +50,8 @@ pub(crate) enum Part {
     Accuracy,
     /// What tracing costs services, and what the report says of it
     Overhead,
+    /// What each way to trace leaves of services' throughput
+    Modes,
 }
 
 impl Part {
@@ -62,6 +65,7 @@ impl Part {
             Self::Java => "java",
             Self::Accuracy => "accuracy",
             Self::Overhead => "overhead",
+            Self::Modes => "modes",
         }
     }
 
@@ -80,6 +84,7 @@ impl Part {
             )),
             Self::Accuracy => accuracy::measure(unfreed),
             Self::Overhead => overhead::measure(unfreed),
+            Self::Modes => modes::measure(unfreed),
         }
     }
 }
