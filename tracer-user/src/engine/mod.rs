@@ -100,6 +100,11 @@ impl Engine {
                 forced.is_none() && wants_sessions(options)?,
             ),
         )?;
+        let mut losses = UserLosses::default();
+        // Before anything is measured: a return probe may be a system call.
+        if !options.growth && object.attach_system_calls().is_err() {
+            losses.system_calls = 1;
+        }
         let Calibration {
             nanoseconds_per_hit,
             prices,
@@ -113,10 +118,6 @@ impl Engine {
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
         object.attach_lifecycle()?;
-        let mut losses = UserLosses::default();
-        if !options.growth && object.attach_system_calls().is_err() {
-            losses.system_calls = 1;
-        }
         object.replace_programs(options.programs);
         Ok(Self {
             probes,
