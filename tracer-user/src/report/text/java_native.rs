@@ -92,6 +92,10 @@ fn direct(report: &Report, process: usize, before: Option<Buffers>, after: &Buff
     if let Some(limit) = after.direct.limit.filter(|limit| *limit > 0) {
         line.push_str(&format!(", at most {}", units::bytes(limit)));
     }
+    if report.settings.growth {
+        // Nobody has looked at blocks.
+        return line;
+    }
     let sites = report.sites.iter().filter(|site| {
         site.process == process && site.kind == MemoryKind::Heap && is_direct(&site.frames)
     });
@@ -240,6 +244,16 @@ Buffers and stacks of leaky (1234), from its memory at 3.0 s
   Changes are those since 0 s
 ";
         assert_eq!(text(view(0.0, 1), Some(view(3.0, 3))), expected);
+    }
+
+    #[test]
+    fn of_pages_nothing_is_said_of_blocks() {
+        let mut report = sample::report();
+        let after = view(3.0, 3).buffers.unwrap();
+        assert!(direct(&report, 0, None, &after).contains("by ours"));
+        report.settings.growth = true;
+        let line = direct(&report, 0, None, &after);
+        assert!(line.ends_with("at most 64.0 MiB"), "{line}");
     }
 
     #[test]
