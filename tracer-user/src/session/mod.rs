@@ -103,7 +103,7 @@ pub struct Session {
     /// Call paths whose places in the kernel were given to others.
     retired: Retired,
     /// When room for call paths was looked for, and little was found.
-    room_at: Instant,
+    room_at: Option<Instant>,
     held: Held,
     left_alone: Vec<LeftAlone>,
     /// Processes that could not be traced, or had to be given up.
@@ -187,7 +187,7 @@ impl Session {
                 kept: HashSet::new(),
             },
             retired: Retired::new(options.sizes.sites as usize),
-            room_at: Instant::now(),
+            room_at: None,
             held: Held::default(),
             left_alone: Vec::new(),
             untraced: Vec::new(),

@@ -41,14 +41,14 @@ impl Session {
             return Ok(());
         }
         let wanted = (total / 2).saturating_sub(free);
-        if self.room_at.elapsed() < PAUSE {
+        if self.room_at.is_some_and(|at| at.elapsed() < PAUSE) {
             return Ok(());
         }
         self.settle_ended(true)?;
         let candidates = self.dispensable(wanted);
         if candidates.len() < wanted as usize / 2 {
             // There is little to gain: not at every look.
-            self.room_at = Instant::now();
+            self.room_at = Some(Instant::now());
         }
         if candidates.is_empty() {
             return Ok(());
