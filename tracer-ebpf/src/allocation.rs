@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::arguments::Arguments;
-use tracer_ebpf::block::{Block, BlockKey};
+use tracer_ebpf::block::BlockKey;
 use tracer_ebpf::call::{Call, Function};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
@@ -106,12 +106,7 @@ fn aligned_result(status: u32, result: u64, size: u64) -> u64 {
 unsafe fn count_allocation(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
-    let block = Block {
-        size: call.size,
-        time: call.time,
-        site: call.site,
-        padding: 0,
-    };
+    let block = call.block();
     chosen::allocated(block.site, block.size);
     inflight::count_made(BlockKey { address, image }, &block);
 }

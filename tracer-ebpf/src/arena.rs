@@ -115,12 +115,7 @@ fn is_counted(size: u64) -> bool {
 unsafe fn count(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
-    let block = Block {
-        size: call.size,
-        time: call.time,
-        site: call.site,
-        padding: 0,
-    };
+    let block = call.block();
     chosen::allocated(block.site, block.size);
     if inflight::count_allocated(&block)
         && let Err(error) = keep(call.argument, BlockKey { address, image }, &block)

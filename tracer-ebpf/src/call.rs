@@ -218,6 +218,17 @@ pub struct Call {
 }
 
 impl Call {
+    /// The block that it is asked for.
+    #[inline(always)]
+    pub const fn block(&self) -> Block {
+        Block {
+            size: self.size,
+            time: self.time,
+            site: self.site,
+            padding: 0,
+        }
+    }
+
     /// Notes a call that was just entered, in place of the one before. Its
     /// site is not known yet.
     #[inline(always)]

@@ -15,7 +15,7 @@ use crate::read::kernel;
 const MAX_MARKED: u32 = 16;
 
 /// Highest address that is no error code.
-const MAX_ADDRESS: u64 = 0x7fff_ffff_ffff;
+pub(crate) const MAX_ADDRESS: u64 = 0x7fff_ffff_ffff;
 
 /// `vm_unmapped_area(address, info)`: the kernel chose where new memory of the
 /// current process goes. Where there is room, no code is mapped any more. Where

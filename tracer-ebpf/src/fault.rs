@@ -16,11 +16,12 @@ use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::site::NO_SITE;
 
+use crate::code::MAX_ADDRESS;
 use crate::cost;
 use crate::inflight::{self, now};
 use crate::maps::{self, LIVE, PROCESSES};
-use crate::read::{kernel, kernel_or_zero};
-use crate::syscalls::{self, UserRegisters};
+use crate::read::kernel_or_zero;
+use crate::syscalls::{self, UserRegisters, number};
 
 /// In a fault's error code: the page is there, and it is the access that is not allowed
 /// (`X86_PF_PROT` in the kernel's `trap_pf.h`).
@@ -28,12 +29,6 @@ const PROTECTION: u64 = 1;
 
 /// No address of user space has one of these bits.
 const KERNEL: u64 = 0xff << 56;
-
-/// The number of `mremap` (`asm/unistd_64.h`).
-const MREMAP: u64 = 25;
-
-/// Highest address that is no error code.
-const MAX_ADDRESS: u64 = 0x7fff_ffff_ffff;
 
 /// `page_fault_user(address, regs, error_code)`.
 #[inline(always)]
@@ -164,14 +159,13 @@ pub(crate) fn moves(context: &RawTracePointContext) {
         return;
     };
     // SAFETY: the helper has no preconditions.
-    let registers = saved_registers(unsafe { bpf_get_current_task() });
-    let word = |offset: usize| kernel::<u64>(registers + offset as u64).unwrap_or(0);
-    if word(offset_of!(pt_regs, orig_rax)) != MREMAP {
+    let call = UserRegisters(saved_registers(unsafe { bpf_get_current_task() }));
+    if call.at(offset_of!(pt_regs, orig_rax)) != number::MREMAP {
         return;
     }
     maps::send(&Event {
-        address: word(offset_of!(pt_regs, rdi)),
-        length: word(offset_of!(pt_regs, rsi)),
+        address: call.argument(0),
+        length: call.argument(1),
         other: address,
         ..Event::new(EventKind::PagesMove, pid_tgid as u32, process.image, now())
     });

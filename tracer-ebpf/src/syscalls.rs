@@ -12,6 +12,7 @@ use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use tracer_ebpf::arguments::Arguments;
+use tracer_ebpf::block::PAGE;
 use tracer_ebpf::event::{
     Event, EventKind, MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
     PROT_EXEC,
@@ -40,7 +41,6 @@ const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 /// Of `struct clone_args` (`linux/sched.h`): flags, where the id is cleared, and
 /// the stack with its size; offsets in bytes.
 const CLONE_ARGS: [u64; 4] = [0, 16, 40, 48];
-const PAGE: u64 = 4096;
 
 /// The registers of the caller of a system call, which the kernel has saved: an
 /// address in the kernel.
@@ -48,13 +48,13 @@ pub(crate) struct UserRegisters(pub(crate) u64);
 
 impl UserRegisters {
     #[inline(always)]
-    fn at(&self, offset: usize) -> u64 {
+    pub(crate) fn at(&self, offset: usize) -> u64 {
         kernel_or_zero::<u64>(self.0 + offset as u64)
     }
 
     /// An argument, by the convention of system calls.
     #[inline(always)]
-    fn argument(&self, index: usize) -> u64 {
+    pub(crate) fn argument(&self, index: usize) -> u64 {
         self.at(match index {
             0 => offset_of!(pt_regs, rdi),
             1 => offset_of!(pt_regs, rsi),
@@ -249,17 +249,17 @@ const fn failed(result: u64) -> bool {
 }
 
 /// Numbers of system calls (`asm/unistd_64.h`).
-mod number {
-    pub(super) const MMAP: u64 = 9;
-    pub(super) const MPROTECT: u64 = 10;
-    pub(super) const MUNMAP: u64 = 11;
-    pub(super) const BRK: u64 = 12;
-    pub(super) const MREMAP: u64 = 25;
-    pub(super) const SHMAT: u64 = 30;
-    pub(super) const CLONE: u64 = 56;
-    pub(super) const SHMDT: u64 = 67;
-    pub(super) const PKEY_MPROTECT: u64 = 329;
-    pub(super) const CLONE3: u64 = 435;
+pub(crate) mod number {
+    pub(crate) const MMAP: u64 = 9;
+    pub(crate) const MPROTECT: u64 = 10;
+    pub(crate) const MUNMAP: u64 = 11;
+    pub(crate) const BRK: u64 = 12;
+    pub(crate) const MREMAP: u64 = 25;
+    pub(crate) const SHMAT: u64 = 30;
+    pub(crate) const CLONE: u64 = 56;
+    pub(crate) const SHMDT: u64 = 67;
+    pub(crate) const PKEY_MPROTECT: u64 = 329;
+    pub(crate) const CLONE3: u64 = 435;
 }
 
 /// Any system call was entered, where programs cannot be at the kernel's own

@@ -4,6 +4,7 @@
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use tracer_ebpf::arguments::Arguments;
+use tracer_ebpf::block::PAGE;
 use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
 use tracer_ebpf::rule::Rule;
@@ -20,9 +21,6 @@ use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, r
 use crate::mapped::{self, find_mapped, mapped_word};
 use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
 use crate::read::kernel_or_zero;
-
-/// Bytes of a page.
-const PAGE: u64 = 4096;
 
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -155,13 +155,8 @@ pub fn insert<K: Record, V: Record>(
     value: V,
     flags: u32,
 ) -> io::Result<()> {
-    let mut attributes = ElementAttributes {
-        map: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: (&raw const key) as u64,
-        value: (&raw const value) as u64,
-        flags: u64::from(flags),
-    };
+    let mut attributes =
+        ElementAttributes::of(map, &key, (&raw const value) as u64, u64::from(flags));
     // SAFETY: the attributes are of the kernel's layout and point to locals.
     unsafe { syscall::bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
@@ -172,13 +167,7 @@ pub fn insert<K: Record, V: Record>(
 /// Fails if the kernel does.
 pub fn find<K: Record, V: Record + Default>(map: BorrowedFd<'_>, key: &K) -> Result<Option<V>> {
     let mut value = V::default();
-    let mut attributes = ElementAttributes {
-        map: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: std::ptr::from_ref(key) as u64,
-        value: (&raw mut value) as u64,
-        flags: 0,
-    };
+    let mut attributes = ElementAttributes::of(map, key, (&raw mut value) as u64, 0);
     // SAFETY: the attributes are of the kernel's layout and point to a record each, which
     // are what the map has.
     let found = unsafe { syscall::bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) };
@@ -192,13 +181,7 @@ pub fn find<K: Record, V: Record + Default>(map: BorrowedFd<'_>, key: &K) -> Res
 /// # Errors
 /// Fails if the kernel does.
 pub fn remove<K: Record>(map: BorrowedFd<'_>, key: &K) -> Result<bool> {
-    let mut attributes = ElementAttributes {
-        map: map.as_raw_fd().cast_unsigned(),
-        padding: 0,
-        key: std::ptr::from_ref(key) as u64,
-        value: 0,
-        flags: 0,
-    };
+    let mut attributes = ElementAttributes::of(map, key, 0, 0);
     // SAFETY: as above, without a value.
     let removed = unsafe { syscall::bpf(BPF_MAP_DELETE_ELEM, &mut attributes) };
     is_there(removed).context("cannot remove an entry of a map")
@@ -220,6 +203,19 @@ struct ElementAttributes {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+impl ElementAttributes {
+    /// `value` is the address of one, or 0 where there is none.
+    fn of<K: Record>(map: BorrowedFd<'_>, key: &K, value: u64, flags: u64) -> Self {
+        Self {
+            map: map.as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: std::ptr::from_ref(key) as u64,
+            value,
+            flags,
+        }
+    }
 }
 
 fn call(command: libc::c_long, attributes: &mut BatchAttributes) -> io::Result<()> {

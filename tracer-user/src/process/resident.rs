@@ -141,6 +141,14 @@ pub struct Residents {
 }
 
 impl Residents {
+    /// A whole look at a process without memory.
+    pub fn nothing() -> Self {
+        Self {
+            is_whole: true,
+            ..Self::default()
+        }
+    }
+
     /// Reads those of all mappings that are in a resident set, until the `deadline`, and
     /// while there is `room` for chunks, of which it takes what it needs.
     ///

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tracer_ebpf::block::{Block, BlockKey, PAGE, page, page_of};
+use tracer_ebpf::block::{PAGE, page_of};
 use tracer_ebpf::event::{Event, EventKind};
 
 use super::Session;
@@ -120,10 +120,7 @@ impl Session {
         look: &Look,
         touches: &HashMap<u64, Vec<Touch>>,
     ) -> (Balance, Touched) {
-        let nothing = Residents {
-            is_whole: true,
-            ..Residents::default()
-        };
+        let nothing = Residents::nothing();
         let own = self.balance.before.get(&image.id);
         let is_forked = own.is_none() && image.parent != 0;
         let before = own.or_else(|| is_forked.then(|| self.parent_before(image)).flatten());
@@ -141,7 +138,7 @@ impl Session {
             after,
             as_of: look.began,
             mapped: self.kinds_of(image, look),
-            touches: touches.get(&image.id).cloned().unwrap_or_default(),
+            touches: touches.get(&image.id).map_or(&[], Vec::as_slice),
             inherited: of_parent.map_or(Vec::new(), |all| inherited(all, image.began)),
         };
         let touched = settle(&pages);
@@ -213,23 +210,11 @@ impl Session {
         }
         self.growth.looked = Some(Instant::now());
         let grown = self.grown_pages(&self.looks_now())?;
-        for (image, touch) in grown.gone {
-            let key = BlockKey {
-                address: page(touch.address),
-                image,
-            };
-            self.engine.object.give_back(&key, &block_of(&touch))?;
-        }
-        Ok(())
-    }
-}
-
-fn block_of(touch: &Touch) -> Block {
-    Block {
-        size: PAGE,
-        time: touch.time,
-        site: touch.site,
-        padding: 0,
+        let gone = grown.gone.iter();
+        gone.map(|(image, touch)| (*image, touch.address, touch.site))
+            .try_for_each(|(image, address, site)| {
+                self.engine.object.give_back(image, address, site)
+            })
     }
 }
 

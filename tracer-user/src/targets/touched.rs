@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use crate::model::pages::PageKind;
+use crate::model::pages::{KindOfPages, PageKind, TouchedPages};
 use crate::process::pagemap::PAGE;
 use crate::process::resident::Residents;
 
@@ -40,6 +40,19 @@ impl TouchedSums {
         self.kinds.values().sum()
     }
 
+    /// The same for a report.
+    pub fn pages(&self) -> TouchedPages {
+        let kinds = self.kinds.iter();
+        let kinds = kinds.map(|(kind, bytes)| KindOfPages {
+            kind: *kind,
+            bytes: *bytes,
+        });
+        TouchedPages {
+            kinds: kinds.collect(),
+            around_bytes: self.around,
+        }
+    }
+
     fn add(&mut self, kind: PageKind, time: u64) {
         self.oldest = match self.bytes() {
             0 => time,
@@ -60,7 +73,7 @@ pub struct Pages<'a> {
     /// What is mapped, in order.
     pub mapped: Vec<(Range<u64>, PageKind)>,
     /// What was touched, in order.
-    pub touches: Vec<Touch>,
+    pub touches: &'a [Touch],
     /// What its parent had touched when it was forked from it, in order.
     pub inherited: Vec<Touch>,
 }
@@ -83,7 +96,7 @@ pub struct Touched {
 pub fn settle(pages: &Pages<'_>) -> Touched {
     let mut touched = Touched::default();
     let mut there = Vec::new();
-    for touch in &pages.touches {
+    for touch in pages.touches {
         let is_there = pages.after.present.has(touch.address);
         if is_there || !pages.after.is_whole {
             there.push(*touch);
@@ -210,10 +223,7 @@ mod tests {
     use super::*;
 
     fn residents(ranges: &[(u64, u64)]) -> Residents {
-        let mut residents = Residents {
-            is_whole: true,
-            ..Residents::default()
-        };
+        let mut residents = Residents::nothing();
         for (start, end) in ranges {
             assert!(residents.present.insert(&(start * PAGE..end * PAGE)));
         }
@@ -246,7 +256,7 @@ mod tests {
                 (2000 * PAGE..2010 * PAGE, PageKind::File),
             ],
             // 15 was there before, 40 is gone.
-            touches: vec![
+            touches: &[
                 touch(15, 1),
                 touch(22, 1),
                 touch(28, 2),
@@ -278,7 +288,7 @@ mod tests {
             after: &after,
             as_of: u64::MAX,
             mapped: vec![(0..100 * PAGE, PageKind::Anonymous)],
-            touches: vec![touch(1, 1), touch(50, 2)],
+            touches: &[touch(1, 1), touch(50, 2)],
             inherited: vec![],
         };
         assert!(settle(&pages).gone.is_empty());
@@ -294,7 +304,7 @@ mod tests {
             after: &after,
             as_of: u64::MAX,
             mapped: vec![(0..100 * PAGE, PageKind::Anonymous)],
-            touches: vec![touch(3, 1)],
+            touches: &[touch(3, 1)],
             inherited: inherited(&parents, 103),
         };
         let touched = settle(&pages);

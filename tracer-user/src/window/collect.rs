@@ -12,7 +12,6 @@ use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::model::pages::KindOfPages;
 use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, TouchedPages};
 use crate::targets::estimate::Estimates;
 use crate::targets::groups::EndedMappings;
@@ -405,16 +404,7 @@ fn touched(images: &Images, pages: &PagesOfImages, now: u64) -> HashMap<u32, Hel
             };
             let held = all.entry(*site).or_default();
             held.held.add(image, live, now);
-            let kinds = sums.kinds.iter();
-            held.pages.add(&TouchedPages {
-                kinds: kinds
-                    .map(|(kind, bytes)| KindOfPages {
-                        kind: *kind,
-                        bytes: *bytes,
-                    })
-                    .collect(),
-                around_bytes: sums.around,
-            });
+            held.pages.add(&sums.pages());
         }
     }
     all

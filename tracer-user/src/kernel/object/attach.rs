@@ -125,16 +125,6 @@ impl Object {
         Ok(())
     }
 
-    /// Attaches the programs that are told of page faults, and of pages that are moved.
-    ///
-    /// # Errors
-    /// Fails when the kernel does.
-    pub fn attach_faults(&mut self) -> Result<()> {
-        self.attach_tracepoint("uf_pages_move", "vm_unmapped_area")?;
-        self.attach_tracepoint("uf_kernel_fault", "page_fault_kernel")?;
-        self.attach_tracepoint("uf_user_fault", "page_fault_user")
-    }
-
     /// The same at the kernel's own functions, which costs nothing to those who do
     /// not call them.
     fn attach_to_functions(&mut self) -> Result<()> {
@@ -179,6 +169,16 @@ impl Object {
     /// How mappings are seen in the kernel, whoever calls it.
     pub fn system_calls(&self) -> SystemCalls {
         self.system_calls
+    }
+
+    /// Attaches the programs that are told of page faults, and of pages that are moved.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn attach_faults(&mut self) -> Result<()> {
+        self.attach_tracepoint("uf_pages_move", "vm_unmapped_area")?;
+        self.attach_tracepoint("uf_kernel_fault", "page_fault_kernel")?;
+        self.attach_tracepoint("uf_user_fault", "page_fault_user")
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {

@@ -5,13 +5,21 @@ use std::mem::offset_of;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use tracer_ebpf::block::{Block, BlockKey, page};
+use tracer_ebpf::block::{Block, BlockKey, PAGE, page};
 use tracer_ebpf::site::Site;
 
 use super::Object;
 use crate::kernel::batch;
 
 const BPF_NOEXIST: u32 = 1;
+
+/// The key of an image's page.
+const fn key_of(image: u64, address: u64) -> BlockKey {
+    BlockKey {
+        address: page(address),
+        image,
+    }
+}
 
 impl Object {
     /// How many pages are followed.
@@ -25,47 +33,39 @@ impl Object {
     /// # Errors
     /// Fails if the kernel does.
     pub fn move_page(&self, image: u64, from: u64, to: u64, moved: u64) -> Result<()> {
-        let key = |address| BlockKey {
-            address: page(address),
-            image,
-        };
-        let (from, to) = (key(from), key(to));
         let live = self.live.fd().as_fd();
-        let Some(block) = batch::find::<_, Block>(live, &from)? else {
+        let Some(block) = batch::find::<_, Block>(live, &key_of(image, from))? else {
             return Ok(());
         };
         // It was touched anew since.
-        if block.time > moved || !batch::remove(live, &from)? {
+        if block.time > moved || !batch::remove(live, &key_of(image, from))? {
             return Ok(());
         }
-        if let Some(stale) = batch::find::<_, Block>(live, &to)? {
+        if let Some(other) = batch::find::<_, Block>(live, &key_of(image, to))? {
             // One that was touched at its new place already is another's.
-            let gone = if stale.time < moved { &stale } else { &block };
-            if stale.time < moved {
-                batch::remove(live, &to)?;
-            }
-            self.count_given_back(gone);
-            if stale.time >= moved {
+            if other.time >= moved {
+                self.count_given_back(block.site);
                 return Ok(());
             }
+            self.give_back(image, to, other.site)?;
         }
-        batch::insert(live, to, block, BPF_NOEXIST).context("cannot move a page")
+        batch::insert(live, key_of(image, to), block, BPF_NOEXIST).context("cannot move a page")
     }
 
-    /// Takes out a page that is not in memory any more.
+    /// Takes out a page of a site that is not in memory any more.
     ///
     /// # Errors
     /// Fails if the kernel does.
-    pub fn give_back(&self, key: &BlockKey, block: &Block) -> Result<()> {
-        if batch::remove(self.live.fd().as_fd(), key)? {
-            self.count_given_back(block);
+    pub fn give_back(&self, image: u64, address: u64, site: u32) -> Result<()> {
+        if batch::remove(self.live.fd().as_fd(), &key_of(image, address))? {
+            self.count_given_back(site);
         }
         Ok(())
     }
 
-    fn count_given_back(&self, block: &Block) {
-        let count = |field, amount| self.sites.add(block.site, field, amount);
+    fn count_given_back(&self, site: u32) {
+        let count = |field, amount| self.sites.add(site, field, amount);
         count(offset_of!(Site, freed_count), 1);
-        count(offset_of!(Site, freed_bytes), block.size);
+        count(offset_of!(Site, freed_bytes), PAGE);
     }
 }

@@ -69,10 +69,7 @@ impl Sums {
 /// The balance, without its process.
 pub fn settle(facts: &Facts<'_>) -> Balance {
     let mut balance = of_accounts(facts.before, facts.after);
-    let nothing = Residents {
-        is_whole: true,
-        ..Residents::default()
-    };
+    let nothing = Residents::nothing();
     let before = match facts.before.or(facts.parent) {
         Some(look) => look.pages.as_ref(),
         None => Some(&nothing),
