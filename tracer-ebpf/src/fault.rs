@@ -5,8 +5,6 @@
 //! (neighbours, pages that are asked for ahead), what leaves memory, and what a fault
 //! was not about a page at all, user space learns from the page map.
 
-use core::mem::offset_of;
-
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
@@ -160,7 +158,7 @@ pub(crate) fn moves(context: &RawTracePointContext) {
     };
     // SAFETY: the helper has no preconditions.
     let call = UserRegisters(saved_registers(unsafe { bpf_get_current_task() }));
-    if call.at(offset_of!(pt_regs, orig_rax)) != number::MREMAP {
+    if call.number() != number::MREMAP {
         return;
     }
     maps::send(&Event {

@@ -14,7 +14,6 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOCAL, LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
 use tracer_ebpf::thread::Thread;
-use tracer_ebpf::volatile::opaque;
 
 use crate::chosen;
 use crate::lifecycle;
@@ -356,13 +355,21 @@ pub(crate) fn count_untracked(block: &Block, (events, bytes): (u64, u64), error:
     }
 }
 
+/// See [`lifetime::bucket`]. Verified once, on its own: it has many ways, and what comes
+/// after would be verified for each.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bucket_of(lifetime: u64) -> u64 {
+    lifetime::bucket(lifetime) as u64
+}
+
 /// Counts a block as freed at its site.
 #[inline(always)]
 pub(crate) fn count_free(block: &Block, time: u64) {
     let Some(site) = SITES.get_ptr_mut(block.site) else {
         return;
     };
-    let bucket = opaque(lifetime::bucket(time.saturating_sub(block.time)));
+    let bucket = bucket_of(time.saturating_sub(block.time)) as usize;
     // SAFETY: fields of a live map value.
     unsafe {
         maps::add(&raw mut (*site).freed_count, 1);

@@ -48,6 +48,7 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{fentry, fexit, raw_tracepoint, uprobe, uretprobe};
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
@@ -56,9 +57,10 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::held;
 use tracer_ebpf::hits::Kind;
+use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::volatile::opaque;
 
-use crate::syscalls::UserRegisters;
+use crate::syscalls::{Next, UserRegisters};
 
 /// Asks for the stack of the program, not of the kernel.
 const BPF_F_USER_STACK: u64 = 1 << 8;
@@ -439,50 +441,132 @@ fn uf_pages_move(context: RawTracePointContext) -> i32 {
     0
 }
 
-/// Defines a program at the entry of a system call in the kernel.
+/// Defines a program at the entry of a system call in the kernel, or at its return.
 macro_rules! system_call {
-    ($name:ident, $entered:ident) => {
+    ($name:ident, enters, $entered:expr) => {
         #[fentry]
         fn $name(context: FEntryContext) -> i32 {
-            syscalls::$entered(&UserRegisters(context.arg(0)));
+            ($entered)(&UserRegisters(context.arg(0)));
             0
         }
     };
-    ($name:ident, $returned:ident, result) => {
+    ($name:ident, returns, $returned:expr) => {
         #[fexit]
         fn $name(context: FExitContext) -> i32 {
-            syscalls::$returned(&UserRegisters(context.arg(0)), context.arg(1));
+            ($returned)(&UserRegisters(context.arg(0)), context.arg(1));
             0
         }
     };
 }
 
-system_call!(uf_mmap_x, mmap_returned, result);
-system_call!(uf_munmap_e, munmap_entered);
-system_call!(uf_munmap_x, munmap_returned, result);
-system_call!(uf_mremap_e, mremap_entered);
-system_call!(uf_mremap_x, mremap_returned, result);
-system_call!(uf_brk_e, brk_entered);
-system_call!(uf_brk_x, brk_returned, result);
-system_call!(uf_mprotect_x, mprotect_returned, result);
-system_call!(uf_pkey_x, mprotect_returned, result);
-system_call!(uf_shmat_x, shmat_returned, result);
-system_call!(uf_shmdt_e, shmdt_entered);
-system_call!(uf_shmdt_x, munmap_returned, result);
-system_call!(uf_clone_e, clone_entered);
-system_call!(uf_clone3_e, clone3_entered);
+/// The same of one that may have something left to do, twice. The kernel lets it go on
+/// only with a program for a function of the same type; and as it compares types, names
+/// of parameters count, of which these functions have two.
+macro_rules! goes_on {
+    ($name:ident, $other:ident, starts_thread) => {
+        goes_on!(fentry, $name, FEntryContext, |_| syscalls::made(), ENTERED);
+        goes_on!(
+            fentry,
+            $other,
+            FEntryContext,
+            |_| syscalls::made(),
+            ENTERED_2
+        );
+    };
+    ($name:ident, $other:ident, maps) => {
+        goes_on!(fexit, $name, FExitContext, |_| syscalls::made(), RETURNED);
+        goes_on!(
+            fexit,
+            $other,
+            FExitContext,
+            |_| syscalls::made(),
+            RETURNED_2
+        );
+    };
+    ($name:ident, $other:ident, commits) => {
+        goes_on!(fexit, $name, FExitContext, committed, RETURNED);
+        goes_on!(fexit, $other, FExitContext, committed, RETURNED_2);
+    };
+    ($at:ident, $name:ident, $context:ident, $next:expr, $programs:ident) => {
+        #[$at]
+        fn $name(context: $context) -> i32 {
+            go_on(&context, ($next)(&context), &maps::$programs);
+            0
+        }
+    };
+}
+
+/// Defines the programs that those go on with.
+macro_rules! rest {
+    ($at_entry:ident, $at_return:ident) => {
+        #[fentry]
+        fn $at_entry(context: FEntryContext) -> i32 {
+            syscalls::rest_at_entry(&UserRegisters(context.arg(0)));
+            0
+        }
+
+        #[fexit]
+        fn $at_return(context: FExitContext) -> i32 {
+            syscalls::rest_at_return(&UserRegisters(context.arg(0)), context.arg(1));
+            0
+        }
+    };
+}
+
+system_call!(uf_munmap_e, enters, syscalls::munmap_entered);
+system_call!(uf_munmap_x, returns, syscalls::munmap_returned);
+system_call!(uf_mremap_e, enters, syscalls::mremap_entered);
+system_call!(uf_brk_e, enters, syscalls::brk_entered);
+system_call!(uf_shmdt_e, enters, syscalls::shmdt_entered);
+system_call!(uf_shmdt_x, returns, syscalls::munmap_returned);
+goes_on!(uf_mmap_x, uf_mmap_x2, maps);
+goes_on!(uf_mremap_x, uf_mremap_x2, maps);
+goes_on!(uf_brk_x, uf_brk_x2, maps);
+goes_on!(uf_shmat_x, uf_shmat_x2, maps);
+goes_on!(uf_mprotect_x, uf_mprotect_x2, commits);
+goes_on!(uf_pkey_x, uf_pkey_x2, commits);
+goes_on!(uf_clone_e, uf_clone_e2, starts_thread);
+goes_on!(uf_clone3_e, uf_clone3_e2, starts_thread);
+rest!(uf_call_e, uf_call_x);
+rest!(uf_call_e2, uf_call_x2);
+
+#[inline(always)]
+fn committed(context: &FExitContext) -> Next {
+    syscalls::mprotect_returned(&UserRegisters(context.arg(0)), context.arg(1))
+}
+
+/// Goes on with the program that finds the site of a system call, if there is something
+/// left to do.
+#[inline(always)]
+fn go_on(context: &impl EbpfContext, next: Next, programs: &ProgramArray) {
+    if next == Next::Rest {
+        // SAFETY: a program of the same type, which takes the same context.
+        unsafe { programs.tail_call(context, 0) };
+        // Only if there is no such program: the call is in no number.
+        maps::lose(LossCause::MapBusy, 1, 0);
+    }
+}
 
 /// Any system call of any process, where programs cannot be at the kernel's own
 /// functions.
 #[raw_tracepoint]
 fn uf_sys_enter(context: RawTracePointContext) -> i32 {
-    syscalls::entered(&UserRegisters(context.arg(0)), context.arg(1));
+    let next = syscalls::entered(&UserRegisters(context.arg(0)), context.arg(1));
+    go_on(&context, next, &maps::PASSED);
     0
 }
 
 #[raw_tracepoint]
 fn uf_sys_exit(context: RawTracePointContext) -> i32 {
-    syscalls::returned(&UserRegisters(context.arg(0)), context.arg(1));
+    let next = syscalls::returned(&UserRegisters(context.arg(0)), context.arg(1));
+    go_on(&context, next, &maps::PASSED);
+    0
+}
+
+/// What is left to do at either of them.
+#[raw_tracepoint]
+fn uf_sys_rest(context: RawTracePointContext) -> i32 {
+    syscalls::rest(&UserRegisters(context.arg(0)), context.arg(1));
     0
 }
 

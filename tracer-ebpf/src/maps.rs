@@ -272,6 +272,21 @@ pub(crate) static ACTIVE: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// The programs that find the sites of system calls, for those at the kernel's own
+/// functions: at the entry and at the return, for functions of two types.
+#[map]
+pub(crate) static ENTERED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static ENTERED_2: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static RETURNED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static RETURNED_2: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for those at the tracepoints that every system call passes.
+#[map]
+pub(crate) static PASSED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// Always empty: its programs never make the tail call that keeps them on the
 /// stack of the task that runs them.
 #[map]

@@ -23,6 +23,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
 #[cfg(feature = "find_vma")]
 use tracer_ebpf::stack::StackEnd;
+use tracer_ebpf::stack::Walk;
 use tracer_ebpf::step::Registers;
 use tracer_ebpf::thread::{Cloning, Thread};
 
@@ -70,6 +71,12 @@ impl UserRegisters {
         self.at(offset_of!(pt_regs, rsp))
     }
 
+    /// The system call's number. Those of x32 differ from the others by a bit.
+    #[inline(always)]
+    pub(crate) fn number(&self) -> u64 {
+        self.at(offset_of!(pt_regs, orig_rax)) & !number::X32
+    }
+
     /// What a walk starts with.
     #[inline(always)]
     fn registers(&self) -> Registers {
@@ -101,61 +108,37 @@ fn is_allocators(call: &UserRegisters, thread: *mut Thread) -> bool {
     user_word(in_flight.slot).is_some_and(|word| in_flight.is_active_with(word))
 }
 
-/// The record of the current thread, if its call, which makes memory, is not an
-/// allocator's: it may also come from within a call that was
-/// too small to be followed. Those give nothing back but what they have just mapped, of
-/// which user space has not been told.
+/// Where the thread's last call returns to that was too small to be followed, if a
+/// system call may come from within it, or else 0. Such calls give nothing back but
+/// what they have just mapped, of which user space has not been told. There are no
+/// session links where the kernel has no `bpf_find_vma`.
 #[inline(always)]
-fn outermost_maker(call: &UserRegisters) -> Option<*mut Thread> {
-    let thread = outermost(call)?;
-    (!is_unheard(call, thread)).then_some(thread)
-}
-
-/// There are no session links where the kernel has no `bpf_find_vma`.
-#[cfg(not(feature = "find_vma"))]
-#[inline(always)]
-fn is_unheard(_call: &UserRegisters, _thread: *mut Thread) -> bool {
-    false
-}
-
-/// Whether a system call comes from within the thread's last call that was too small to
-/// be followed.
-#[cfg(feature = "find_vma")]
-#[inline(always)]
-fn is_unheard(call: &UserRegisters, thread: *mut Thread) -> bool {
-    // SAFETY: the current thread's record.
-    let unheard = unsafe { (*thread).unheard };
-    if !unheard.may_run(call.stack(), || user_word(unheard.slot)) {
-        return false;
+fn unheard(call: &UserRegisters, thread: *mut Thread) -> u64 {
+    if cfg!(not(feature = "find_vma")) {
+        return 0;
     }
     // SAFETY: the current thread's record.
-    unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
-    leads_back(unheard.back) != 0
+    let unheard = unsafe { (*thread).unheard };
+    match unheard.may_run(call.stack(), || user_word(unheard.slot)) {
+        true => unheard.back,
+        false => 0,
+    }
 }
 
-/// 1 if the call whose registers the thread's record tells of came from within the call
-/// that returns to `back`: that address is among its frames then, since the call before
-/// it runs. A stack that is cut does not show that; then the word at the call's slot is
-/// believed. Verified once, on its own.
+/// Whether the call whose stack was just walked came from within the one that returns
+/// to `back`: that address is among its frames then, since the call before it runs. A
+/// stack that is cut does not show that; then the word at the call's slot is believed.
 #[cfg(feature = "find_vma")]
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn leads_back(back: u64) -> u64 {
-    let Some(thread) = inflight::record() else {
-        return 0;
-    };
-    // SAFETY: the current thread's record.
-    let call = UserRegisters(unsafe { (&raw const (*thread).caller).read_volatile() });
-    // SAFETY: the current thread's record.
-    let walk = unsafe { unwind::capture_at(call.registers(), Place::Inside, 0, thread) };
+#[inline(always)]
+fn leads_back(walk: &Walk, back: u64, thread: *mut Thread) -> bool {
     if walk.end != StackEnd::Start {
-        return 1;
+        return true;
     }
     let word = unwind::word_of(thread, back);
     let mut index = 0;
     while index < MAX_FRAMES {
         if index >= walk.depth as usize {
-            return 0;
+            return false;
         }
         // SAFETY: the index is within the frames of the current thread's record.
         let frame = unsafe {
@@ -165,11 +148,19 @@ extern "C" fn leads_back(back: u64) -> u64 {
                 .read_volatile()
         };
         if frame == word {
-            return 1;
+            return true;
         }
         index += 1;
     }
-    0
+    false
+}
+
+/// There are no such calls. If it were never so, the compiler would leave out the
+/// argument that says so, which the verifier wants.
+#[cfg(not(feature = "find_vma"))]
+#[inline(always)]
+fn leads_back(_walk: &Walk, _back: u64, _thread: *mut Thread) -> bool {
+    true
 }
 
 /// The image of the current thread, if its call is not an allocator's.
@@ -179,16 +170,6 @@ fn outermost_image(call: &UserRegisters) -> Option<u64> {
     outermost(call).map(|thread| unsafe { (*thread).image })
 }
 
-/// The site of a call of `length` bytes, in the thread whose record was just
-/// believed.
-#[inline(always)]
-fn site(call: &UserRegisters, length: u64) -> u32 {
-    if length < maps::setting!(min_size) {
-        return NO_SITE;
-    }
-    any_site(call, length, INSIDE)
-}
-
 /// A table tells how the caller's frame looks at the call.
 pub(crate) const INSIDE: u32 = 0;
 /// There is none for the C libraries' functions that make threads, since what follows
@@ -196,38 +177,68 @@ pub(crate) const INSIDE: u32 = 0;
 const AT_ENTRY: u32 = 1;
 /// It is no call, but an instruction that touched a page: anywhere, in Java code too.
 pub(crate) const TOUCH: u32 = 2;
+/// It has no site. The stack is walked for what else it tells.
+const NOWHERE: u32 = 3;
+
+/// In place of a site: the call came from within one that was too small to be followed.
+const UNHEARD: u64 = u64::MAX;
+
+/// The site of a call of `length` bytes, in the thread whose record was just believed;
+/// `None` if it came from within the call that returns to `back`.
+#[inline(always)]
+fn site(call: &UserRegisters, length: u64, has_site: bool, back: u64) -> Option<u32> {
+    let has_site = has_site && length >= maps::setting!(min_size);
+    let place = if has_site { INSIDE } else { NOWHERE };
+    if !has_site && back == 0 {
+        return Some(NO_SITE);
+    }
+    match walked(call, length, place, back) {
+        UNHEARD => None,
+        site => Some(site as u32),
+    }
+}
 
 /// The same, however much it takes.
 #[inline(always)]
 pub(crate) fn any_site(call: &UserRegisters, length: u64, place: u32) -> u32 {
+    walked(call, length, place, 0) as u32
+}
+
+#[inline(always)]
+fn walked(call: &UserRegisters, length: u64, place: u32, back: u64) -> u64 {
     let Some(thread) = inflight::record() else {
-        return NO_SITE;
+        return u64::from(NO_SITE);
     };
     // SAFETY: the current thread's record.
     unsafe { (&raw mut (*thread).caller).write_volatile(call.0) };
-    site_of_call(length, place) as u32
+    site_of_call(length, place, back)
 }
 
-/// The site of the call whose registers the thread's record tells of. Verified once,
-/// on its own.
+/// The site of the call whose registers the thread's record tells of, or [`UNHEARD`].
+/// Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn site_of_call(length: u64, place: u32) -> u64 {
+extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
     let Some(thread) = inflight::record() else {
         return u64::from(NO_SITE);
     };
     // SAFETY: the current thread's record.
     let call = UserRegisters(unsafe { (&raw const (*thread).caller).read_volatile() });
-    // SAFETY: the current thread's record.
-    let site = unsafe {
-        let place = match place {
-            AT_ENTRY => Place::Entry(Arguments::AT_ENTRY),
-            TOUCH => Place::Touch,
-            _ => Place::Inside,
-        };
-        let walk = unwind::capture_at(call.registers(), place, 0, thread);
-        inflight::site_of(&walk, kind(), thread, now(), length)
+    let from = match place {
+        AT_ENTRY => Place::Entry(Arguments::AT_ENTRY),
+        TOUCH => Place::Touch,
+        _ => Place::Inside,
     };
+    // SAFETY: the current thread's record.
+    let walk = unsafe { unwind::capture_at(call.registers(), from, 0, thread) };
+    if back != 0 && leads_back(&walk, back, thread) {
+        return UNHEARD;
+    }
+    if cfg!(feature = "find_vma") && place == NOWHERE {
+        return u64::from(NO_SITE);
+    }
+    // SAFETY: the current thread's record.
+    let site = unsafe { inflight::site_of(&walk, kind(), thread, now(), length) };
     if site == LOST_SITE {
         maps::lose(LossCause::SitesFull, 1, length);
         return u64::from(NO_SITE);
@@ -260,40 +271,106 @@ pub(crate) mod number {
     pub(crate) const SHMDT: u64 = 67;
     pub(crate) const PKEY_MPROTECT: u64 = 329;
     pub(crate) const CLONE3: u64 = 435;
+    /// `__X32_SYSCALL_BIT`.
+    pub(crate) const X32: u64 = 1 << 30;
+}
+
+/// What a program at a system call leaves to another: the site of the call is to be
+/// found. Then the walk need not be verified with each of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing.
+    Nothing,
+    /// The rest: [`rest_at_entry`], [`rest_at_return`] or [`rest`].
+    Rest,
 }
 
 /// Any system call was entered, where programs cannot be at the kernel's own
 /// functions.
 #[inline(always)]
-pub(crate) fn entered(call: &UserRegisters, number: u64) {
+pub(crate) fn entered(call: &UserRegisters, number: u64) -> Next {
     match number {
         number::MUNMAP => munmap_entered(call),
         number::MREMAP => mremap_entered(call),
         number::BRK => brk_entered(call),
         number::SHMDT => shmdt_entered(call),
-        number::CLONE => clone_entered(call),
-        number::CLONE3 => clone3_entered(call),
+        number::CLONE | number::CLONE3 => return made(),
         _ => {}
     }
+    Next::Nothing
 }
 
 /// Any system call returned.
 #[inline(always)]
-pub(crate) fn returned(call: &UserRegisters, result: u64) {
-    match call.at(offset_of!(pt_regs, orig_rax)) {
-        number::MMAP => mmap_returned(call, result),
-        number::MPROTECT | number::PKEY_MPROTECT => mprotect_returned(call, result),
+pub(crate) fn returned(call: &UserRegisters, result: u64) -> Next {
+    match call.number() {
         number::MUNMAP | number::SHMDT => munmap_returned(call, result),
-        number::BRK => brk_returned(call, result),
-        number::MREMAP => mremap_returned(call, result),
-        number::SHMAT => shmat_returned(call, result),
+        number::MPROTECT | number::PKEY_MPROTECT => return mprotect_returned(call, result),
+        number::MMAP | number::BRK | number::MREMAP | number::SHMAT => return made(),
         _ => {}
+    }
+    Next::Nothing
+}
+
+/// A call may start a thread, or has made a mapping.
+#[inline(always)]
+pub(crate) fn made() -> Next {
+    match inflight::thread() {
+        Some(_) => Next::Rest,
+        None => Next::Nothing,
+    }
+}
+
+/// `mprotect` returned, or `pkey_mprotect`, whose first arguments are the same. Where
+/// nothing was reserved, it makes no memory.
+#[inline(always)]
+pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) -> Next {
+    if result != 0 || call.argument(2) & 7 == 0 {
+        return Next::Nothing;
+    }
+    let Some(image) = outermost_image(call) else {
+        return Next::Nothing;
+    };
+    match RESERVERS.get_ptr(image) {
+        Some(_) => Next::Rest,
+        None => Next::Nothing,
+    }
+}
+
+/// What is left to do of a system call that was entered.
+#[inline(always)]
+pub(crate) fn rest_at_entry(call: &UserRegisters) {
+    match call.number() {
+        number::CLONE3 => clone3_entered(call),
+        _ => clone_entered(call),
+    }
+}
+
+/// What is left to do of one that returned.
+#[inline(always)]
+pub(crate) fn rest_at_return(call: &UserRegisters, result: u64) {
+    match call.number() {
+        number::MMAP => mmap_returned(call, result),
+        number::MREMAP => mremap_returned(call, result),
+        number::BRK => brk_returned(call, result),
+        number::SHMAT => shmat_returned(call, result),
+        _ => made_accessible(call),
+    }
+}
+
+/// The same of any, in one program for both moments: no call has something left at
+/// both.
+#[inline(always)]
+pub(crate) fn rest(call: &UserRegisters, result: u64) {
+    match call.number() {
+        number::CLONE | number::CLONE3 => rest_at_entry(call),
+        _ => rest_at_return(call, result),
     }
 }
 
 /// `mmap` returned.
 #[inline(always)]
-pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
+fn mmap_returned(call: &UserRegisters, result: u64) {
     if failed(result) {
         return;
     }
@@ -309,15 +386,10 @@ pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
         code::replaced(image, result, length);
     }
     let is_anonymous = flags & MAP_ANONYMOUS != 0;
-    if is_allocators(call, thread) || is_unheard(call, thread) {
+    if is_allocators(call, thread) {
         if is_anonymous {
             send(EventKind::AllocatorMap, image, (result, length, 0), NO_SITE);
         }
-        return;
-    }
-    if is_anonymous && protection & 7 == 0 && flags & MAP_NORESERVE != 0 {
-        note_reserver(image);
-        send(EventKind::Reserve, image, (result, length, flags), NO_SITE);
         return;
     }
     // Code of a file is the loader's business; what it replaces is ours.
@@ -325,11 +397,22 @@ pub(crate) fn mmap_returned(call: &UserRegisters, result: u64) {
     if is_code && flags & MAP_FIXED == 0 {
         return;
     }
-    let site = match is_code {
-        true => NO_SITE,
-        false => site(call, length),
+    let is_reserved = is_anonymous && protection & 7 == 0 && flags & MAP_NORESERVE != 0;
+    let has_site = !is_code && !is_reserved;
+    let Some(site) = site(call, length, has_site, unheard(call, thread)) else {
+        if is_anonymous {
+            send(EventKind::AllocatorMap, image, (result, length, 0), NO_SITE);
+        }
+        return;
     };
-    send(EventKind::Map, image, (result, length, flags), site);
+    let kind = match is_reserved {
+        true => EventKind::Reserve,
+        false => EventKind::Map,
+    };
+    if is_reserved {
+        note_reserver(image);
+    }
+    send(kind, image, (result, length, flags), site);
 }
 
 #[inline(always)]
@@ -378,7 +461,7 @@ pub(crate) fn mremap_entered(call: &UserRegisters) {
 
 /// `mremap` returned.
 #[inline(always)]
-pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
+fn mremap_returned(call: &UserRegisters, result: u64) {
     let Some(thread) = inflight::thread() else {
         return;
     };
@@ -399,7 +482,7 @@ pub(crate) fn mremap_returned(call: &UserRegisters, result: u64) {
         return;
     }
     code::replaced(image, result, length);
-    let site = site(call, length);
+    let site = site(call, length, true, 0).unwrap_or(NO_SITE);
     send(EventKind::RemapReturn, image, (result, length, flags), site);
 }
 
@@ -418,8 +501,8 @@ pub(crate) fn brk_entered(call: &UserRegisters) {
 
 /// `brk` returned where the heap ends now.
 #[inline(always)]
-pub(crate) fn brk_returned(call: &UserRegisters, result: u64) {
-    let Some(thread) = outermost_maker(call) else {
+fn brk_returned(call: &UserRegisters, result: u64) {
+    let Some(thread) = outermost(call) else {
         return;
     };
     // SAFETY: the current thread's record.
@@ -429,37 +512,35 @@ pub(crate) fn brk_returned(call: &UserRegisters, result: u64) {
     if before == 0 || old == new {
         return;
     }
+    let length = new.abs_diff(old);
+    let Some(site) = site(call, length, new > old, unheard(call, thread)) else {
+        return;
+    };
     if new < old {
-        send(EventKind::UnmapEnter, image, (new, old - new, 0), NO_SITE);
+        send(EventKind::UnmapEnter, image, (new, length, 0), NO_SITE);
         send(EventKind::UnmapReturn, image, (0, 0, 0), NO_SITE);
         return;
     }
-    let site = site(call, new - old);
-    send(EventKind::Map, image, (old, new - old, MAP_ANONYMOUS), site);
+    send(EventKind::Map, image, (old, length, MAP_ANONYMOUS), site);
 }
 
-/// `mprotect` returned, or `pkey_mprotect`, whose first arguments are the same. Where nothing was reserved, it makes no memory.
+/// `mprotect` made accessible what may have been reserved.
 #[inline(always)]
-pub(crate) fn mprotect_returned(call: &UserRegisters, result: u64) {
-    if result != 0 || call.argument(2) & 7 == 0 {
-        return;
-    }
-    let Some(thread) = outermost_maker(call) else {
+fn made_accessible(call: &UserRegisters) {
+    let Some(thread) = outermost(call) else {
         return;
     };
-    // SAFETY: the current thread's record.
-    let image = unsafe { (*thread).image };
-    if RESERVERS.get_ptr(image).is_none() {
-        return;
-    }
     let (address, length) = (call.argument(0), call.argument(1));
-    let site = site(call, length);
-    send(EventKind::Commit, image, (address, length, 0), site);
+    if let Some(site) = site(call, length, true, unheard(call, thread)) {
+        // SAFETY: the current thread's record.
+        let image = unsafe { (*thread).image };
+        send(EventKind::Commit, image, (address, length, 0), site);
+    }
 }
 
 /// `shmat` returned.
 #[inline(always)]
-pub(crate) fn shmat_returned(call: &UserRegisters, result: u64) {
+fn shmat_returned(call: &UserRegisters, result: u64) {
     if failed(result) {
         return;
     }
@@ -480,14 +561,14 @@ pub(crate) fn shmdt_entered(call: &UserRegisters) {
 
 /// `clone` was entered.
 #[inline(always)]
-pub(crate) fn clone_entered(call: &UserRegisters) {
+fn clone_entered(call: &UserRegisters) {
     let (flags, stack) = (call.argument(0), call.argument(1));
     note_clone(call, flags, stack, call.argument(3));
 }
 
 /// `clone3` was entered.
 #[inline(always)]
-pub(crate) fn clone3_entered(call: &UserRegisters) {
+fn clone3_entered(call: &UserRegisters) {
     let given = call.argument(0);
     let word = |index: usize| user_word(given.wrapping_add(CLONE_ARGS[index])).unwrap_or(0);
     let stack = word(2).wrapping_add(word(3));

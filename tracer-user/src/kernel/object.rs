@@ -14,9 +14,7 @@ use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::{
-    Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, Queue, RingBuf,
-};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, Queue, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
@@ -104,8 +102,6 @@ pub struct Object {
     is_active: bool,
     counting: u64,
     programs: Programs,
-    /// The program that others go on with.
-    next: ProgramArray<MapData>,
     rows: u32,
     live: MapData,
     arenas: ArenaMaps,
@@ -223,7 +219,6 @@ impl Object {
             sessions,
             system_calls: SystemCalls::None,
             programs: Programs::Counting,
-            next: take(&mut ebpf, "NEXT")?.try_into()?,
             rows: sizes.rows,
             ebpf,
         })

@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use aya::Btf;
+use aya::maps::{MapData, ProgramArray};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::{FEntry, FExit, Program, RawTracePoint, UProbe};
+use aya::programs::{FEntry, FExit, Program, ProgramFd, RawTracePoint, UProbe};
 use tracer_ebpf::call::Function;
 
 use super::{Object, program};
@@ -40,44 +41,120 @@ pub enum SystemCalls {
 
 /// A program at a system call in the kernel.
 struct SystemCall {
-    program: &'static str,
     function: &'static str,
     at_return: bool,
+    /// The first that the kernel takes is attached.
+    programs: &'static [Variant],
 }
 
-const fn entry(program: &'static str, function: &'static str) -> SystemCall {
+/// One that there are two of, if another goes on where it ends: the kernel compares the
+/// types of the functions that both were made for, with the names of parameters.
+struct Variant {
+    program: &'static str,
+    /// The other program, and the map that it is put into.
+    rest: Option<[&'static str; 2]>,
+}
+
+macro_rules! alone {
+    ($program:literal) => {
+        &[Variant {
+            program: $program,
+            rest: None,
+        }]
+    };
+}
+
+macro_rules! goes_on {
+    ($first:literal, $second:literal, [$rest:literal, $other:literal], [$map:literal, $into:literal]) => {
+        &[
+            Variant {
+                program: $first,
+                rest: Some([$rest, $map]),
+            },
+            Variant {
+                program: $second,
+                rest: Some([$other, $into]),
+            },
+        ]
+    };
+    ($first:literal, $second:literal, at_entry) => {
+        goes_on!(
+            $first,
+            $second,
+            ["uf_call_e", "uf_call_e2"],
+            ["ENTERED", "ENTERED_2"]
+        )
+    };
+    ($first:literal, $second:literal, at_return) => {
+        goes_on!(
+            $first,
+            $second,
+            ["uf_call_x", "uf_call_x2"],
+            ["RETURNED", "RETURNED_2"]
+        )
+    };
+}
+
+const fn entry(function: &'static str, programs: &'static [Variant]) -> SystemCall {
     SystemCall {
-        program,
         function,
         at_return: false,
+        programs,
     }
 }
 
-const fn exit(program: &'static str, function: &'static str) -> SystemCall {
+const fn exit(function: &'static str, programs: &'static [Variant]) -> SystemCall {
     SystemCall {
-        program,
         function,
         at_return: true,
+        programs,
     }
 }
 
 /// Ends of mappings first, so that none seems to stay that is gone.
 const SYSTEM_CALLS: [SystemCall; 14] = [
-    exit("uf_munmap_x", "__x64_sys_munmap"),
-    entry("uf_munmap_e", "__x64_sys_munmap"),
-    exit("uf_shmdt_x", "__x64_sys_shmdt"),
-    entry("uf_shmdt_e", "__x64_sys_shmdt"),
-    exit("uf_mremap_x", "__x64_sys_mremap"),
-    entry("uf_mremap_e", "__x64_sys_mremap"),
-    exit("uf_brk_x", "__x64_sys_brk"),
-    entry("uf_brk_e", "__x64_sys_brk"),
-    exit("uf_mmap_x", "__x64_sys_mmap"),
-    exit("uf_mprotect_x", "__x64_sys_mprotect"),
-    exit("uf_pkey_x", "__x64_sys_pkey_mprotect"),
-    exit("uf_shmat_x", "__x64_sys_shmat"),
-    entry("uf_clone_e", "__x64_sys_clone"),
-    entry("uf_clone3_e", "__x64_sys_clone3"),
+    exit("__x64_sys_munmap", alone!("uf_munmap_x")),
+    entry("__x64_sys_munmap", alone!("uf_munmap_e")),
+    exit("__x64_sys_shmdt", alone!("uf_shmdt_x")),
+    entry("__x64_sys_shmdt", alone!("uf_shmdt_e")),
+    exit(
+        "__x64_sys_mremap",
+        goes_on!("uf_mremap_x", "uf_mremap_x2", at_return),
+    ),
+    entry("__x64_sys_mremap", alone!("uf_mremap_e")),
+    exit(
+        "__x64_sys_brk",
+        goes_on!("uf_brk_x", "uf_brk_x2", at_return),
+    ),
+    entry("__x64_sys_brk", alone!("uf_brk_e")),
+    exit(
+        "__x64_sys_mmap",
+        goes_on!("uf_mmap_x", "uf_mmap_x2", at_return),
+    ),
+    exit(
+        "__x64_sys_mprotect",
+        goes_on!("uf_mprotect_x", "uf_mprotect_x2", at_return),
+    ),
+    exit(
+        "__x64_sys_pkey_mprotect",
+        goes_on!("uf_pkey_x", "uf_pkey_x2", at_return),
+    ),
+    exit(
+        "__x64_sys_shmat",
+        goes_on!("uf_shmat_x", "uf_shmat_x2", at_return),
+    ),
+    entry(
+        "__x64_sys_clone",
+        goes_on!("uf_clone_e", "uf_clone_e2", at_entry),
+    ),
+    entry(
+        "__x64_sys_clone3",
+        goes_on!("uf_clone3_e", "uf_clone3_e2", at_entry),
+    ),
 ];
+
+/// The program that those at tracepoints go on with, and its map.
+const REST: [&str; 2] = ["uf_sys_rest", "PASSED"];
 
 impl Object {
     /// Attaches the probes on the birth and death of processes and threads.
@@ -114,56 +191,133 @@ impl Object {
                 self.system_calls = SystemCalls::Own;
                 return Ok(());
             }
-            Err(error) if self.log.is_some() => {
-                eprintln!("unfreed: system calls are seen at tracepoints: {error:#}");
-            }
-            Err(_) => {}
+            Err(error) => self.explain("system calls are seen at tracepoints", &error),
         }
+        match self.attach_to_tracepoints() {
+            Ok(()) => {
+                self.system_calls = SystemCalls::All;
+                Ok(())
+            }
+            Err(error) => {
+                self.explain("system calls are not seen in the kernel", &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Says why a road is not taken, if the programs' log was asked for.
+    fn explain(&self, what: &str, error: &anyhow::Error) {
+        if self.log.is_some() {
+            eprintln!("unfreed: {what}: {error:#}");
+        }
+    }
+
+    /// At tracepoints that every system call of every process passes.
+    fn attach_to_tracepoints(&mut self) -> Result<()> {
+        let [rest, map] = REST;
+        self.load_tracepoint(rest)?;
+        let program: &mut RawTracePoint = program(&mut self.ebpf, rest)?;
+        let loaded = program.fd()?.try_clone()?;
+        self.chain(map, &loaded)?;
         self.attach_tracepoint("uf_sys_exit", "sys_exit")?;
-        self.attach_tracepoint("uf_sys_enter", "sys_enter")?;
-        self.system_calls = SystemCalls::All;
-        Ok(())
+        self.attach_tracepoint("uf_sys_enter", "sys_enter")
     }
 
     /// The same at the kernel's own functions, which costs nothing to those who do
     /// not call them.
     fn attach_to_functions(&mut self) -> Result<()> {
         let types = Btf::from_sys_fs()?;
-        let attached = SYSTEM_CALLS.iter().try_for_each(|call| {
+        let mut calls = SYSTEM_CALLS.iter();
+        let attached = calls.try_for_each(|call| {
             self.attach_system_call(call, &types)
                 .with_context(|| format!("cannot attach to {}", call.function))
         });
         if attached.is_err() {
-            SYSTEM_CALLS.iter().for_each(|call| self.unload(call));
+            self.unload_system_calls();
         }
         attached
     }
 
     fn attach_system_call(&mut self, call: &SystemCall, types: &Btf) -> Result<()> {
-        let SystemCall {
-            program: name,
-            function,
-            at_return,
-        } = call;
-        if *at_return {
-            let program: &mut FExit = program(&mut self.ebpf, name)?;
-            program.load(function, types)?;
-            program.attach()?;
+        let mut refused = None;
+        for variant in call.programs {
+            match self.attach_variant(call, variant, types) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn attach_variant(&mut self, call: &SystemCall, variant: &Variant, types: &Btf) -> Result<()> {
+        let (function, at_return) = (call.function, call.at_return);
+        if let Some([rest, map]) = variant.rest
+            && self.load_at(function, at_return, rest, types)?
+        {
+            let loaded = match self.ebpf.program(rest) {
+                Some(Program::FEntry(program)) => program.fd()?.try_clone()?,
+                Some(Program::FExit(program)) => program.fd()?.try_clone()?,
+                _ => return Err(anyhow!("the BPF object has no program {rest}")),
+            };
+            self.chain(map, &loaded)?;
+        }
+        self.load_at(function, at_return, variant.program, types)?;
+        if at_return {
+            program::<FExit>(&mut self.ebpf, variant.program)?.attach()?;
         } else {
-            let program: &mut FEntry = program(&mut self.ebpf, name)?;
-            program.load(function, types)?;
-            program.attach()?;
+            program::<FEntry>(&mut self.ebpf, variant.program)?.attach()?;
         }
         Ok(())
     }
 
-    /// Takes one away again, if it is there.
-    fn unload(&mut self, call: &SystemCall) {
-        let _ = match self.ebpf.program_mut(call.program) {
-            Some(Program::FEntry(program)) => program.unload(),
-            Some(Program::FExit(program)) => program.unload(),
-            _ => Ok(()),
-        };
+    /// Loads a program for a function of the kernel's. Whether it was not there yet.
+    fn load_at(
+        &mut self,
+        function: &str,
+        at_return: bool,
+        name: &str,
+        types: &Btf,
+    ) -> Result<bool> {
+        if at_return {
+            let program: &mut FExit = program(&mut self.ebpf, name)?;
+            let is_new = program.fd().is_err();
+            if is_new {
+                program.load(function, types)?;
+            }
+            return Ok(is_new);
+        }
+        let program: &mut FEntry = program(&mut self.ebpf, name)?;
+        let is_new = program.fd().is_err();
+        if is_new {
+            program.load(function, types)?;
+        }
+        Ok(is_new)
+    }
+
+    /// Has the programs that use a map go on with another.
+    fn chain(&mut self, map: &str, next: &ProgramFd) -> Result<()> {
+        let map = self.ebpf.map_mut(map);
+        let map = map.with_context(|| format!("the BPF object has no such map"))?;
+        let mut programs: ProgramArray<&mut MapData> = map.try_into()?;
+        programs
+            .set(0, next, 0)
+            .context("the kernel refused to chain the BPF programs")
+    }
+
+    /// Takes the programs at system calls away again.
+    fn unload_system_calls(&mut self) {
+        let variants = SYSTEM_CALLS.iter().flat_map(|call| call.programs);
+        for variant in variants {
+            let rest = variant.rest.map(|[program, _]| program);
+            for name in [Some(variant.program), rest].into_iter().flatten() {
+                // One that was not loaded is no matter.
+                let _ = match self.ebpf.program_mut(name) {
+                    Some(Program::FEntry(program)) => program.unload(),
+                    Some(Program::FExit(program)) => program.unload(),
+                    _ => Ok(()),
+                };
+            }
+        }
     }
 
     /// How mappings are seen in the kernel, whoever calls it.
@@ -182,15 +336,21 @@ impl Object {
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
+        self.load_tracepoint(name)?;
+        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        program
+            .attach(tracepoint)
+            .with_context(|| format!("cannot attach to {tracepoint}"))?;
+        Ok(())
+    }
+
+    fn load_tracepoint(&mut self, name: &str) -> Result<()> {
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program
                 .load()
                 .with_context(|| format!("the kernel refused the BPF program {name}"))?;
         }
-        program
-            .attach(tracepoint)
-            .with_context(|| format!("cannot attach to {tracepoint}"))?;
         Ok(())
     }
 
@@ -336,9 +496,8 @@ impl Object {
         if site.fd().is_err() {
             self.load_alone("uf_site")?;
             let site: &mut UProbe = program(&mut self.ebpf, "uf_site")?;
-            self.next
-                .set(0, site.fd()?, 0)
-                .context("the kernel refused to chain the BPF programs")?;
+            let site = site.fd()?.try_clone()?;
+            self.chain("NEXT", &site)?;
         }
         Ok(())
     }
