@@ -63,6 +63,19 @@ impl Jdk {
         Ok(found)
     }
 
+    /// One of each version, for what does not depend on who compiled it and how:
+    /// Debian's 17 stands for both of that version.
+    ///
+    /// # Errors
+    /// See [`Jdk::all`].
+    pub fn versions() -> Result<Vec<Self>> {
+        let mut versions = Self::all()?;
+        let full = versions.remove(0);
+        versions.retain(|jdk| jdk.major != full.major);
+        versions.insert(0, full);
+        Ok(versions)
+    }
+
     /// Four of them, for what hardly depends on the version: Debian's 17, the
     /// newest and the two oldest, of which one has no symbols.
     ///
@@ -160,6 +173,15 @@ impl Jdk {
         Ok(all.filter(|jdk| !jdk.is_stripped()).collect())
     }
 
+    /// Those of [`Jdk::versions`] that have.
+    ///
+    /// # Errors
+    /// See [`Jdk::all`].
+    pub fn versions_with_symbols() -> Result<Vec<Self>> {
+        let versions = Self::versions()?.into_iter();
+        Ok(versions.filter(|jdk| !jdk.is_stripped()).collect())
+    }
+
     /// Those of [`Jdk::some`] that have.
     ///
     /// # Errors
@@ -248,6 +270,17 @@ mod tests {
     fn some_are_of_the_oldest_versions_and_the_newest() {
         let majors: Vec<_> = Jdk::some().unwrap().iter().map(|jdk| jdk.major).collect();
         assert_eq!(majors, [17, 8, 11, 25]);
+    }
+
+    #[test]
+    fn each_version_is_there_once() {
+        let majors: Vec<_> = Jdk::versions()
+            .unwrap()
+            .iter()
+            .map(|jdk| jdk.major)
+            .collect();
+        assert_eq!(majors, [17, 8, 11, 21, 25]);
+        assert_eq!(Jdk::versions().unwrap().first(), Jdk::full().ok().as_ref());
     }
 
     #[test]

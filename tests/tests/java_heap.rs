@@ -81,7 +81,7 @@ fn traced(
 #[test]
 fn a_class_that_grows_is_told_from_churn() -> Result<()> {
     let program = Program::copy("Heap")?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         let (heap, _) = traced(&jdk, &program, &[], |target| {
             target.command("grow 7")?;
             target.command("churn 100003").map(drop)
@@ -103,7 +103,7 @@ fn a_class_that_grows_is_told_from_churn() -> Result<()> {
 fn the_counts_are_exact() -> Result<()> {
     let program = Program::copy("Heap")?;
     let some = Jdk::some()?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         for options in [&["--java-heap"][..], &["--java-heap", "--live"]] {
             if options.len() == 2 && !some.contains(&jdk) {
                 continue;

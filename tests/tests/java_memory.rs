@@ -97,7 +97,7 @@ fn printed(text: &str, name: &str) -> Option<(u64, u64)> {
 fn categories_are_those_of_jcmd() -> Result<()> {
     let program = Program::copy("Heap")?;
     let jcmd = Jdk::full()?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         one_of_some(|| compare_categories(&jdk, &program, &jcmd))?;
     }
     Ok(())
@@ -160,7 +160,7 @@ fn compare_categories(jdk: &Jdk, program: &Program, jcmd: &Jdk) -> Result<()> {
 #[test]
 fn direct_buffers_are_exact() -> Result<()> {
     let program = Program::copy("Heap")?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         let on = ["-XX:NativeMemoryTracking=summary"];
         let (_target, memory, _) = traced(&jdk, &program, &on)?;
         let of_buffers = |account: &JvmAccount| {
@@ -188,7 +188,7 @@ fn direct_buffers_are_exact() -> Result<()> {
 fn a_jvm_without_tracking_tells_what_it_can() -> Result<()> {
     let program = Program::copy("Heap")?;
     let jcmd = Jdk::full()?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         one_of_some(|| compare_account(&jdk, &program, &jcmd))?;
     }
     Ok(())

@@ -75,8 +75,13 @@ fn words(finished: &Finished) -> String {
 #[test]
 fn buffers_are_those_of_the_beans() -> Result<()> {
     let program = Program::copy("Native")?;
-    for jdk in Jdk::all()? {
-        for (index, form) in FORMS.into_iter().enumerate() {
+    for jdk in Jdk::versions()? {
+        // Without compact headers the third is the first with another collector.
+        let forms = match jdk.major {
+            17 | 24.. => FORMS.len(),
+            _ => 2,
+        };
+        for (index, form) in FORMS.into_iter().enumerate().take(forms) {
             let mut target = Target::start_with(&mut jdk.command(form, &program))?;
             // One of each, but for the first form: there the classes that
             // count are not initialised yet.
@@ -132,7 +137,7 @@ fn buffers_are_those_of_the_beans() -> Result<()> {
 fn collectors_that_move_objects_beside_the_program_are_known() -> Result<()> {
     let program = Program::copy("Native")?;
     let (mut shenandoah, mut zgc) = (0, 0);
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         for (option, name) in [
             ("-XX:+UseShenandoahGC", "Shenandoah"),
             ("-XX:+UseZGC", "ZGC"),
@@ -202,7 +207,7 @@ fn tracked(jdk: &Jdk, pid: u32) -> Result<(u64, u64)> {
 fn stacks_are_those_of_the_jvms_tracking() -> Result<()> {
     let program = Program::copy("Native")?;
     let jcmd = Jdk::full()?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         let size = format!("-Xss{STACK}k");
         let options = [
             "-XX:NativeMemoryTracking=summary",

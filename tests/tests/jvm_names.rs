@@ -131,7 +131,7 @@ const WAYS: [&[&str]; 4] = [
 #[test]
 fn of_blocked_threads() -> Result<()> {
     let full = Jdk::full()?;
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         let ways = if jdk == full { &WAYS[..] } else { &WAYS[..2] };
         for options in ways {
             blocked(&jdk, options).with_context(|| format!("{} {options:?}", jdk.name))?;
@@ -209,7 +209,7 @@ fn stack_traces(jdk: &Jdk) -> Result<()> {
 
 #[test]
 fn of_stack_traces_that_the_program_takes_itself() -> Result<()> {
-    for jdk in Jdk::all()? {
+    for jdk in Jdk::versions()? {
         stack_traces(&jdk).with_context(|| jdk.name.clone())?;
     }
     Ok(())

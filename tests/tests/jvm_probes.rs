@@ -108,7 +108,7 @@ fn agrees(jdk: &Jdk, options: &[&str]) -> Result<()> {
 
 #[test]
 fn counts_agree_with_the_program_and_its_beans() -> Result<()> {
-    for jdk in &Jdk::with_symbols()? {
+    for jdk in &Jdk::versions_with_symbols()? {
         agrees(jdk, &[])?;
     }
     Ok(())
@@ -149,7 +149,7 @@ fn collections_beside_the_program_are_counted() -> Result<()> {
 
 #[test]
 fn classes_that_go_are_counted() -> Result<()> {
-    for jdk in &Jdk::with_symbols()? {
+    for jdk in &Jdk::versions_with_symbols()? {
         let mut target = jdk.start(&[], "Probes", &[])?;
         target.ask("classes 9", "done ")?;
         let tracer = Tracer::record(target.pid, &[])?;

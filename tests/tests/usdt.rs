@@ -89,7 +89,7 @@ fn a_process_that_is_none_is_named() -> Result<()> {
 
 #[test]
 fn a_jvm_offers_its_probes() -> Result<()> {
-    for jdk in Jdk::with_symbols()? {
+    for jdk in Jdk::versions_with_symbols()? {
         let target = jdk.start(&[], "Heap", &[])?;
         let probes = listed(target.pid, &["--provider", "hotspot"])?;
         let loaded = &probe(&probes, "class__loaded")?["sites"][0];

@@ -23,7 +23,7 @@ pub use self::options::Options;
 use crate::attach::probes::{Described, Probes};
 use crate::kernel::btf::{self, Offsets};
 use crate::kernel::footprint::Footprint;
-use crate::kernel::link::Road;
+use crate::kernel::link::{Road, cookies};
 use crate::kernel::memory;
 use crate::kernel::object::Object;
 use crate::kernel::program::Programs;
@@ -86,8 +86,9 @@ impl Engine {
         let watch = CodeWatch::open().context("cannot watch for new code")?;
         watch.also_of(builder.news())?;
         let forced = Road::forced()?;
-        // Of pages the kernel tells by itself; few probes are placed, if any.
-        let road = match options.growth {
+        // Of pages the kernel tells by itself; few probes are placed, if any. Kernels
+        // without cookies have no links either.
+        let road = match options.growth || !cookies() {
             true => Road::PerfEvents,
             false => Road::Multi,
         };

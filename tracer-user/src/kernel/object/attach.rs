@@ -297,7 +297,7 @@ impl Object {
     /// Has the programs that use a map go on with another.
     fn chain(&mut self, map: &str, next: &ProgramFd) -> Result<()> {
         let map = self.ebpf.map_mut(map);
-        let map = map.with_context(|| format!("the BPF object has no such map"))?;
+        let map = map.context("the BPF object has no such map")?;
         let mut programs: ProgramArray<&mut MapData> = map.try_into()?;
         programs
             .set(0, next, 0)
