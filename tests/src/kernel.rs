@@ -1,6 +1,6 @@
 //! Signals, and what a tracer leaves in the kernel and in a target's memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -16,6 +16,32 @@ pub struct KernelObjects {
     pub maps: BTreeSet<u32>,
     /// Link ids.
     pub links: BTreeSet<u32>,
+}
+
+/// How many instructions the kernel went through to verify each of the BPF programs that
+/// a process holds at the kernel's own places: tracepoints and functions. Kernels before
+/// 5.16 do not tell.
+///
+/// # Errors
+/// The process is gone or not ours.
+pub fn verified_instructions(pid: u32) -> Result<Vec<u64>> {
+    /// `BPF_PROG_TYPE_RAW_TRACEPOINT` and `BPF_PROG_TYPE_TRACING`.
+    const TYPES: [u64; 2] = [17, 26];
+    let mut of_program = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let number = |key: &str| -> Option<u64> {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+        };
+        if number("prog_type:").is_some_and(|kind| TYPES.contains(&kind))
+            && let Some(id) = number("prog_id:")
+            && let Some(instructions) = number("verified_insns:")
+        {
+            of_program.insert(id, instructions);
+        }
+    }
+    Ok(of_program.into_values().collect())
 }
 
 /// `bpf(2)` commands that open an object by its id.

@@ -49,7 +49,9 @@ pub use entries::{Entries, Happened};
 pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
-pub use kernel::{KernelObjects, kernel_version, patched_bytes, send_signal};
+pub use kernel::{
+    KernelObjects, kernel_version, patched_bytes, send_signal, verified_instructions,
+};
 pub use kernel_map::KernelMap;
 pub use known_code::wait_known;
 pub use missed::unless_missed;

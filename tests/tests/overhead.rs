@@ -2,7 +2,7 @@
 //! and the time is that which the target's processor time grew by.
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::{Target, Tracer, View};
+use unfreed_tests::{Target, Tracer, View, kernel_version, verified_instructions};
 
 /// Hits of a kind in a report.
 fn hits(report: &View, kind: &str) -> u64 {
@@ -109,4 +109,26 @@ fn compare(depth: u32, options: &[&str]) -> Result<(f64, f64)> {
     };
     let truth = (median(traced)? - median(plain)?) * ROUNDS as f64;
     Ok((truth, cost.target_seconds))
+}
+
+/// A walk of the stack takes the kernel's verifier some 35,000 instructions, which is
+/// most of a tracer's start. Programs at system calls share it: one has it at entries,
+/// and two have it at returns, where functions are of two types; or one has it for all
+/// at the tracepoints.
+#[test]
+fn the_walk_is_verified_once_for_all_system_calls() -> Result<()> {
+    const WALK: u64 = 15_000;
+    let target = Target::start("hits")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let verified = verified_instructions(tracer.pid())?;
+    let walks = verified.iter().filter(|each| **each >= WALK).count();
+    // Since this kernel it is told.
+    if kernel_version()? < (5, 16) {
+        ensure!(verified.is_empty(), "{verified:?}");
+    } else {
+        ensure!((1..=3).contains(&walks), "{walks}: {verified:?}");
+        let all: u64 = verified.iter().sum();
+        ensure!(all < 150_000 && (walks > 1 || all < 75_000), "{verified:?}");
+    }
+    Ok(())
 }

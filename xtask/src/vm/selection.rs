@@ -146,7 +146,10 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // emulated processor takes is nobody's measure.
     (
         "overhead",
-        Choice::Only(&["hits_of_threads_that_ended_are_counted"]),
+        Choice::Only(&[
+            "hits_of_threads_that_ended_are_counted",
+            "the_walk_is_verified_once_for_all_system_calls",
+        ]),
     ),
     // Session links, and what there is in their place before 6.13.
     ("sessions", Choice::All),

@@ -121,6 +121,10 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ("kin", &["a_child_frees_what_its_parent_keeps"]),
     // Each system call at a function of its own; the oldest has the host's tracepoints.
     (
+        "overhead",
+        &["the_walk_is_verified_once_for_all_system_calls"],
+    ),
+    (
         "kinds",
         &[
             "a_mapping_is_as_large_as_what_of_it_is_in_memory",

@@ -3,11 +3,9 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use aya::Btf;
-use aya::maps::{MapData, ProgramArray};
+use anyhow::{Context, Result, ensure};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
-use aya::programs::{FEntry, FExit, Program, ProgramFd, RawTracePoint, UProbe};
+use aya::programs::{RawTracePoint, UProbe};
 use tracer_ebpf::call::Function;
 
 use super::{Object, program};
@@ -27,134 +25,6 @@ const EMPTY: &str = "uf_empty";
 
 /// The program at the probe that a JVM hits for each object.
 const OBJECTS: &str = "uf_java_new";
-
-/// How the kernel tells of system calls that change mappings or start threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SystemCalls {
-    /// Not at all.
-    None,
-    /// At its functions for these calls.
-    Own,
-    /// At tracepoints that every system call of every process passes.
-    All,
-}
-
-/// A program at a system call in the kernel.
-struct SystemCall {
-    function: &'static str,
-    at_return: bool,
-    /// The first that the kernel takes is attached.
-    programs: &'static [Variant],
-}
-
-/// One that there are two of, if another goes on where it ends: the kernel compares the
-/// types of the functions that both were made for, with the names of parameters.
-struct Variant {
-    program: &'static str,
-    /// The other program, and the map that it is put into.
-    rest: Option<[&'static str; 2]>,
-}
-
-macro_rules! alone {
-    ($program:literal) => {
-        &[Variant {
-            program: $program,
-            rest: None,
-        }]
-    };
-}
-
-macro_rules! goes_on {
-    ($first:literal, $second:literal, [$rest:literal, $other:literal], [$map:literal, $into:literal]) => {
-        &[
-            Variant {
-                program: $first,
-                rest: Some([$rest, $map]),
-            },
-            Variant {
-                program: $second,
-                rest: Some([$other, $into]),
-            },
-        ]
-    };
-    ($first:literal, $second:literal, at_entry) => {
-        goes_on!(
-            $first,
-            $second,
-            ["uf_call_e", "uf_call_e2"],
-            ["ENTERED", "ENTERED_2"]
-        )
-    };
-    ($first:literal, $second:literal, at_return) => {
-        goes_on!(
-            $first,
-            $second,
-            ["uf_call_x", "uf_call_x2"],
-            ["RETURNED", "RETURNED_2"]
-        )
-    };
-}
-
-const fn entry(function: &'static str, programs: &'static [Variant]) -> SystemCall {
-    SystemCall {
-        function,
-        at_return: false,
-        programs,
-    }
-}
-
-const fn exit(function: &'static str, programs: &'static [Variant]) -> SystemCall {
-    SystemCall {
-        function,
-        at_return: true,
-        programs,
-    }
-}
-
-/// Ends of mappings first, so that none seems to stay that is gone.
-const SYSTEM_CALLS: [SystemCall; 14] = [
-    exit("__x64_sys_munmap", alone!("uf_munmap_x")),
-    entry("__x64_sys_munmap", alone!("uf_munmap_e")),
-    exit("__x64_sys_shmdt", alone!("uf_shmdt_x")),
-    entry("__x64_sys_shmdt", alone!("uf_shmdt_e")),
-    exit(
-        "__x64_sys_mremap",
-        goes_on!("uf_mremap_x", "uf_mremap_x2", at_return),
-    ),
-    entry("__x64_sys_mremap", alone!("uf_mremap_e")),
-    exit(
-        "__x64_sys_brk",
-        goes_on!("uf_brk_x", "uf_brk_x2", at_return),
-    ),
-    entry("__x64_sys_brk", alone!("uf_brk_e")),
-    exit(
-        "__x64_sys_mmap",
-        goes_on!("uf_mmap_x", "uf_mmap_x2", at_return),
-    ),
-    exit(
-        "__x64_sys_mprotect",
-        goes_on!("uf_mprotect_x", "uf_mprotect_x2", at_return),
-    ),
-    exit(
-        "__x64_sys_pkey_mprotect",
-        goes_on!("uf_pkey_x", "uf_pkey_x2", at_return),
-    ),
-    exit(
-        "__x64_sys_shmat",
-        goes_on!("uf_shmat_x", "uf_shmat_x2", at_return),
-    ),
-    entry(
-        "__x64_sys_clone",
-        goes_on!("uf_clone_e", "uf_clone_e2", at_entry),
-    ),
-    entry(
-        "__x64_sys_clone3",
-        goes_on!("uf_clone3_e", "uf_clone3_e2", at_entry),
-    ),
-];
-
-/// The program that those at tracepoints go on with, and its map.
-const REST: [&str; 2] = ["uf_sys_rest", "PASSED"];
 
 impl Object {
     /// Attaches the probes on the birth and death of processes and threads.
@@ -180,151 +50,6 @@ impl Object {
         self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
     }
 
-    /// Attaches the programs at the system calls that change mappings or start
-    /// threads. All of them or none.
-    ///
-    /// # Errors
-    /// Fails on a kernel that cannot trace its own functions.
-    pub fn attach_system_calls(&mut self) -> Result<()> {
-        match self.attach_to_functions() {
-            Ok(()) => {
-                self.system_calls = SystemCalls::Own;
-                return Ok(());
-            }
-            Err(error) => self.explain("system calls are seen at tracepoints", &error),
-        }
-        match self.attach_to_tracepoints() {
-            Ok(()) => {
-                self.system_calls = SystemCalls::All;
-                Ok(())
-            }
-            Err(error) => {
-                self.explain("system calls are not seen in the kernel", &error);
-                Err(error)
-            }
-        }
-    }
-
-    /// Says why a road is not taken, if the programs' log was asked for.
-    fn explain(&self, what: &str, error: &anyhow::Error) {
-        if self.log.is_some() {
-            eprintln!("unfreed: {what}: {error:#}");
-        }
-    }
-
-    /// At tracepoints that every system call of every process passes.
-    fn attach_to_tracepoints(&mut self) -> Result<()> {
-        let [rest, map] = REST;
-        self.load_tracepoint(rest)?;
-        let program: &mut RawTracePoint = program(&mut self.ebpf, rest)?;
-        let loaded = program.fd()?.try_clone()?;
-        self.chain(map, &loaded)?;
-        self.attach_tracepoint("uf_sys_exit", "sys_exit")?;
-        self.attach_tracepoint("uf_sys_enter", "sys_enter")
-    }
-
-    /// The same at the kernel's own functions, which costs nothing to those who do
-    /// not call them.
-    fn attach_to_functions(&mut self) -> Result<()> {
-        let types = Btf::from_sys_fs()?;
-        let mut calls = SYSTEM_CALLS.iter();
-        let attached = calls.try_for_each(|call| {
-            self.attach_system_call(call, &types)
-                .with_context(|| format!("cannot attach to {}", call.function))
-        });
-        if attached.is_err() {
-            self.unload_system_calls();
-        }
-        attached
-    }
-
-    fn attach_system_call(&mut self, call: &SystemCall, types: &Btf) -> Result<()> {
-        let mut refused = None;
-        for variant in call.programs {
-            match self.attach_variant(call, variant, types) {
-                Ok(()) => return Ok(()),
-                Err(error) => refused = Some(error),
-            }
-        }
-        refused.map_or(Ok(()), Err)
-    }
-
-    fn attach_variant(&mut self, call: &SystemCall, variant: &Variant, types: &Btf) -> Result<()> {
-        let (function, at_return) = (call.function, call.at_return);
-        if let Some([rest, map]) = variant.rest
-            && self.load_at(function, at_return, rest, types)?
-        {
-            let loaded = match self.ebpf.program(rest) {
-                Some(Program::FEntry(program)) => program.fd()?.try_clone()?,
-                Some(Program::FExit(program)) => program.fd()?.try_clone()?,
-                _ => return Err(anyhow!("the BPF object has no program {rest}")),
-            };
-            self.chain(map, &loaded)?;
-        }
-        self.load_at(function, at_return, variant.program, types)?;
-        if at_return {
-            program::<FExit>(&mut self.ebpf, variant.program)?.attach()?;
-        } else {
-            program::<FEntry>(&mut self.ebpf, variant.program)?.attach()?;
-        }
-        Ok(())
-    }
-
-    /// Loads a program for a function of the kernel's. Whether it was not there yet.
-    fn load_at(
-        &mut self,
-        function: &str,
-        at_return: bool,
-        name: &str,
-        types: &Btf,
-    ) -> Result<bool> {
-        if at_return {
-            let program: &mut FExit = program(&mut self.ebpf, name)?;
-            let is_new = program.fd().is_err();
-            if is_new {
-                program.load(function, types)?;
-            }
-            return Ok(is_new);
-        }
-        let program: &mut FEntry = program(&mut self.ebpf, name)?;
-        let is_new = program.fd().is_err();
-        if is_new {
-            program.load(function, types)?;
-        }
-        Ok(is_new)
-    }
-
-    /// Has the programs that use a map go on with another.
-    fn chain(&mut self, map: &str, next: &ProgramFd) -> Result<()> {
-        let map = self.ebpf.map_mut(map);
-        let map = map.context("the BPF object has no such map")?;
-        let mut programs: ProgramArray<&mut MapData> = map.try_into()?;
-        programs
-            .set(0, next, 0)
-            .context("the kernel refused to chain the BPF programs")
-    }
-
-    /// Takes the programs at system calls away again.
-    fn unload_system_calls(&mut self) {
-        let variants = SYSTEM_CALLS.iter().flat_map(|call| call.programs);
-        for variant in variants {
-            let rest = variant.rest.map(|[program, _]| program);
-            for name in [Some(variant.program), rest].into_iter().flatten() {
-                // One that was not loaded is no matter.
-                let _ = match self.ebpf.program_mut(name) {
-                    Some(Program::FEntry(program)) => program.unload(),
-                    Some(Program::FExit(program)) => program.unload(),
-                    _ => Ok(()),
-                };
-            }
-        }
-    }
-
-    /// How mappings are seen in the kernel, whoever calls it.
-    pub fn system_calls(&self) -> SystemCalls {
-        self.system_calls
-    }
-
     /// Attaches the programs that are told of page faults, and of pages that are moved.
     ///
     /// # Errors
@@ -335,7 +60,7 @@ impl Object {
         self.attach_tracepoint("uf_user_fault", "page_fault_user")
     }
 
-    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
+    pub(super) fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
         self.load_tracepoint(name)?;
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
         program
@@ -344,7 +69,7 @@ impl Object {
         Ok(())
     }
 
-    fn load_tracepoint(&mut self, name: &str) -> Result<()> {
+    pub(super) fn load_tracepoint(&mut self, name: &str) -> Result<()> {
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program
