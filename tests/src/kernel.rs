@@ -18,15 +18,17 @@ pub struct KernelObjects {
     pub links: BTreeSet<u32>,
 }
 
-/// How many instructions the kernel went through to verify each of the BPF programs that
-/// a process holds at the kernel's own places: tracepoints and functions. Kernels before
-/// 5.16 do not tell.
+/// `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+pub const RAW_TRACEPOINT: u64 = 17;
+/// `BPF_PROG_TYPE_TRACING`: at the kernel's own functions.
+pub const TRACING: u64 = 26;
+
+/// How many instructions the kernel went through to verify each of the BPF programs of a
+/// type that a process holds. Kernels before 5.16 do not tell.
 ///
 /// # Errors
 /// The process is gone or not ours.
-pub fn verified_instructions(pid: u32) -> Result<Vec<u64>> {
-    /// `BPF_PROG_TYPE_RAW_TRACEPOINT` and `BPF_PROG_TYPE_TRACING`.
-    const TYPES: [u64; 2] = [17, 26];
+pub fn verified_instructions(pid: u32, kind: u64) -> Result<Vec<u64>> {
     let mut of_program = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
@@ -34,7 +36,7 @@ pub fn verified_instructions(pid: u32) -> Result<Vec<u64>> {
             let mut lines = text.lines();
             lines.find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
         };
-        if number("prog_type:").is_some_and(|kind| TYPES.contains(&kind))
+        if number("prog_type:") == Some(kind)
             && let Some(id) = number("prog_id:")
             && let Some(instructions) = number("verified_insns:")
         {

@@ -50,7 +50,8 @@ pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
 pub use kernel::{
-    KernelObjects, kernel_version, patched_bytes, send_signal, verified_instructions,
+    KernelObjects, RAW_TRACEPOINT, TRACING, kernel_version, patched_bytes, send_signal,
+    verified_instructions,
 };
 pub use kernel_map::KernelMap;
 pub use known_code::wait_known;

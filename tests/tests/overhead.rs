@@ -2,7 +2,9 @@
 //! and the time is that which the target's processor time grew by.
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::{Target, Tracer, View, kernel_version, verified_instructions};
+use unfreed_tests::{
+    RAW_TRACEPOINT, TRACING, Target, Tracer, View, kernel_version, verified_instructions,
+};
 
 /// Hits of a kind in a report.
 fn hits(report: &View, kind: &str) -> u64 {
@@ -120,15 +122,16 @@ fn the_walk_is_verified_once_for_all_system_calls() -> Result<()> {
     const WALK: u64 = 15_000;
     let target = Target::start("hits")?;
     let tracer = Tracer::record(target.pid, &[])?;
-    let verified = verified_instructions(tracer.pid())?;
-    let walks = verified.iter().filter(|each| **each >= WALK).count();
-    // Since this kernel it is told.
-    if kernel_version()? < (5, 16) {
-        ensure!(verified.is_empty(), "{verified:?}");
-    } else {
-        ensure!((1..=3).contains(&walks), "{walks}: {verified:?}");
-        let all: u64 = verified.iter().sum();
-        ensure!(all < 150_000 && (walks > 1 || all < 75_000), "{verified:?}");
-    }
+    let all = verified_instructions(tracer.pid(), RAW_TRACEPOINT)?;
+    let own = verified_instructions(tracer.pid(), TRACING)?;
+    let walks = |verified: &[u64]| verified.iter().filter(|each| **each >= WALK).count();
+    let found = (walks(&all), walks(&own));
+    let is_right = match own.is_empty() {
+        // Before this kernel it is not told.
+        true if kernel_version()? < (5, 16) => all.is_empty(),
+        true => found == (1, 0),
+        false => found.0 == 0 && (2..=3).contains(&found.1),
+    };
+    ensure!(is_right, "{all:?} {own:?}");
     Ok(())
 }

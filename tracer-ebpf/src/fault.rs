@@ -5,7 +5,6 @@
 //! (neighbours, pages that are asked for ahead), what leaves memory, and what a fault
 //! was not about a page at all, user space learns from the page map.
 
-use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::programs::RawTracePointContext;
@@ -69,6 +68,7 @@ fn saved_registers(_task: u64) -> u64 {
 #[cfg(not(feature = "find_vma"))]
 #[inline(always)]
 fn saved_registers(task: u64) -> u64 {
+    use aya_ebpf::bindings::pt_regs;
     const STACK: u64 = 4 * PAGE;
     let stack = kernel_or_zero::<u64>(task + u64::from(maps::setting!(task_stack)));
     stack + STACK - size_of::<pt_regs>() as u64
