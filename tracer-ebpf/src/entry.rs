@@ -2,17 +2,17 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::programs::ProbeContext;
-use tracer_ebpf::arguments::{Arguments, Place};
+use tracer_ebpf::arguments::{self, Arguments};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
-use tracer_ebpf::site::SiteKind;
 use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, chosen, cost, mapping, maps, read};
+use crate::unwind::{self, Place};
+use crate::{allocation, chosen, cost, mapping, maps, read, recall};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -119,7 +119,7 @@ impl Request {
 /// loss.
 #[inline(always)]
 pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usize) -> Option<u64> {
-    if let Place::Own = arguments.place(index) {
+    if let arguments::Place::Own = arguments.place(index) {
         return context.arg(index);
     }
     let mut value = 0;
@@ -131,10 +131,10 @@ pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usiz
 fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument: &mut u64) -> bool {
     let value = match arguments.place(index) {
         // Nobody asks for it here.
-        Place::Own => None,
-        Place::Register(register) => read::register(regs, register),
+        arguments::Place::Own => None,
+        arguments::Place::Register(register) => read::register(regs, register),
         // SAFETY: the context's registers.
-        Place::Stack(bytes) => user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes)),
+        arguments::Place::Stack(bytes) => user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes)),
     };
     let Some(value) = value else {
         if inflight::thread().is_some() {
@@ -357,8 +357,7 @@ fn go_on(context: &ProbeContext) {
 unsafe fn find_site(context: &ProbeContext, thread: *mut Thread, arguments: Arguments) {
     // SAFETY: the context's registers and the caller's record.
     unsafe {
-        let (time, size) = ((*thread).call.time, (*thread).call.size);
-        let first = (SiteKind::Memory, 0);
-        (*thread).call.site = inflight::site((context.regs, arguments), first, thread, time, size);
+        let at = unwind::registers(context.regs, Place::Entry(arguments));
+        (*thread).call.site = recall::site(thread, at);
     }
 }

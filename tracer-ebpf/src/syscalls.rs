@@ -147,7 +147,7 @@ extern "C" fn leads_back(back: u64) -> u64 {
     // SAFETY: the current thread's record.
     let call = UserRegisters(unsafe { (&raw const (*thread).caller).read_volatile() });
     // SAFETY: the current thread's record.
-    let walk = unsafe { unwind::capture_at(call.registers(), Place::Inside, 0, thread) };
+    let walk = unsafe { unwind::capture_at(call.registers(), Place::Inside, 0, thread, false) };
     if walk.end != StackEnd::Start {
         return 1;
     }
@@ -225,7 +225,7 @@ extern "C" fn site_of_call(length: u64, place: u32) -> u64 {
             TOUCH => Place::Touch,
             _ => Place::Inside,
         };
-        let walk = unwind::capture_at(call.registers(), place, 0, thread);
+        let walk = unwind::capture_at(call.registers(), place, 0, thread, false);
         inflight::site_of(&walk, kind(), thread, now(), length)
     };
     if site == LOST_SITE {

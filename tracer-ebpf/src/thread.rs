@@ -113,6 +113,8 @@ pub struct Thread {
     pub vm: VmCode,
     /// The probed instruction that was met last.
     pub probed: Probed,
+    /// What is remembered of its stacks.
+    pub recall: Recall,
     /// The mapping of a file that the walk was in last.
     pub mapping: Mapping,
     /// Address of the stack memory that was read last.
@@ -301,6 +303,30 @@ pub struct Probed {
     pub address: Volatile,
     /// The word.
     pub word: Volatile,
+}
+
+/// Where a thread's memos are, and the one that is at work; see [`crate::memo`].
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Recall {
+    /// The number of its set of memos and 1; 0 if it has none.
+    pub set: u64,
+    /// The number of the memo that the walk is noted in and 1; 0 if in none.
+    pub at: Volatile,
+    /// The epoch at which the walk began.
+    pub epoch: Volatile,
+    /// The registers that a walk is to begin with.
+    pub ip: Volatile,
+    /// See above.
+    pub sp: Volatile,
+    /// See above.
+    pub bp: Volatile,
+    /// See above.
+    pub bx: Volatile,
+    /// How many bytes of the stack walks went by at most that are remembered.
+    pub reach: Volatile,
+    /// How many words of a memo were compared.
+    pub compared: Volatile,
 }
 
 /// A mapping of a file, as the kernel told during a walk: it may be gone right
