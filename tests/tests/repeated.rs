@@ -63,8 +63,11 @@ fn a_child_knows_nothing_of_its_parent() -> Result<()> {
     let tracer = Tracer::record(target.pid, &["--follow", "--per-process"])?;
     target.command("fork_child")?;
     let report = tracer.stop()?.report()?;
-    let counts = (0..report.processes.len())
-        .map(|process| report.heap_of_process(process, "first_caller").allocated_count);
+    let counts = (0..report.processes.len()).map(|process| {
+        report
+            .heap_of_process(process, "first_caller")
+            .allocated_count
+    });
     let mut counts: Vec<u64> = counts.filter(|count| *count > 0).collect();
     counts.sort_unstable();
     assert_eq!(counts, [5, 8], "{}", report.table());

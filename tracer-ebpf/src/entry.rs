@@ -134,7 +134,9 @@ fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument:
         arguments::Place::Own => None,
         arguments::Place::Register(register) => read::register(regs, register),
         // SAFETY: the context's registers.
-        arguments::Place::Stack(bytes) => user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes)),
+        arguments::Place::Stack(bytes) => {
+            user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes))
+        }
     };
     let Some(value) = value else {
         if inflight::thread().is_some() {
@@ -216,7 +218,10 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
-        let entered = enter::<IN_SESSION>(context, thread, function, arguments, is_chosen);
+        // Read anew after the request: the verifier would follow the rest for each function.
+        (*thread).entered.set(function as u64);
+        let again = || Function::from_number((*thread).entered.get());
+        let entered = enter::<IN_SESSION>(context, thread, (function, again), arguments, is_chosen);
         if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
@@ -239,7 +244,14 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, is_chosen);
+        let again = || Some(function);
+        let entered = enter::<false>(
+            context,
+            thread,
+            (function, again),
+            Arguments::AT_ENTRY,
+            is_chosen,
+        );
         if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
@@ -288,11 +300,14 @@ enum Entered {
 unsafe fn enter<const IN_SESSION: bool>(
     context: &ProbeContext,
     thread: *mut Thread,
-    function: Function,
+    (function, again): (Function, impl FnOnce() -> Option<Function>),
     arguments: Arguments,
     is_chosen: bool,
 ) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
+        return Entered::LeftOut;
+    };
+    let Some(function) = again() else {
         return Entered::LeftOut;
     };
     // How large a string is shows when it is there.

@@ -51,37 +51,22 @@ pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
         return unsafe { walk(thread, at) };
     }
     // SAFETY: as above.
-    let recall = unsafe { &mut (*thread).recall };
-    recall.ip.set(at.ip);
-    recall.sp.set(at.sp);
-    recall.bp.set(at.bp);
-    recall.bx.set(at.bx);
-    site_of_entry()
+    let thread = unsafe { &mut *thread };
+    match recalled(thread, at.ip, at.sp, at.bp, at.bx) {
+        NO_SITE => walk_on(at.ip, at.sp, at.bp, at.bx) as u32,
+        known => known,
+    }
 }
 
-/// The same by the registers in the current thread's record. Verified once, on its own:
-/// that costs a look-up of the record, and without it the verifier would go through it all
-/// for each way that leads here.
+/// The site of the current thread's stack, which has to be walked. Verified once, on its
+/// own: the verifier would go through the walk for each way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn site_of_entry() -> u32 {
-    let Some(thread) = inflight::record() else {
-        return NO_SITE;
-    };
-    // SAFETY: the current thread's record.
-    unsafe {
-        let recall = &(*thread).recall;
-        let at = Registers {
-            ip: recall.ip.get(),
-            sp: recall.sp.get(),
-            bp: recall.bp.get(),
-            bx: recall.bx.get(),
-        };
-        let known = recalled(&mut *thread, at);
-        if known != NO_SITE {
-            return known;
-        }
-        walk(thread, at)
+extern "C" fn walk_on(ip: u64, sp: u64, bp: u64, bx: u64) -> u64 {
+    match inflight::record() {
+        // SAFETY: the current thread's record.
+        Some(thread) => u64::from(unsafe { walk(thread, Registers { ip, sp, bp, bx }) }),
+        None => u64::from(NO_SITE),
     }
 }
 
@@ -104,8 +89,9 @@ unsafe fn walk(thread: *mut Thread, at: Registers) -> u32 {
 
 /// The site of a stack that was walked before and is the same; otherwise [`NO_SITE`], and
 /// what the walk goes by is to be noted, until [`remember`].
-#[inline(always)]
-fn recalled(thread: &mut Thread, at: Registers) -> u32 {
+#[inline(never)]
+fn recalled(thread: &mut Thread, ip: u64, sp: u64, bp: u64, bx: u64) -> u32 {
+    let at = Registers { ip, sp, bp, bx };
     // Before anything that a walk goes by is looked at.
     let epoch = maps::epoch();
     thread.recall.epoch.set(epoch);
@@ -135,7 +121,7 @@ fn recalled(thread: &mut Thread, at: Registers) -> u32 {
     if memo.is_of(walker, at, epoch) {
         let is_same = match memo.reach() <= thread.window_length.get() {
             true => memo.is_same(&thread.window),
-            false => are_same(memo, thread),
+            false => is_same_far(number) != 0,
         };
         if is_same {
             return memo.site();
@@ -146,11 +132,17 @@ fn recalled(thread: &mut Thread, at: Registers) -> u32 {
     NO_SITE
 }
 
-/// Whether the words of the stack are what they were, where they lie farther up than was
-/// read. How far it is stands in the record: the verifier follows one round, and not each
-/// for what it knows of the number.
+/// Whether the words of the stack are what they were in the memo of this number, where they
+/// lie farther up than was read: 1 or 0. Verified once, on its own. How far it is stands in
+/// the record, of which the verifier knows nothing.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn are_same(memo: &Memo, thread: &mut Thread) -> bool {
+extern "C" fn is_same_far(number: u32) -> u32 {
+    let (Some(thread), Some(memo)) = (inflight::record(), MEMO.get_ptr(number)) else {
+        return 0;
+    };
+    // SAFETY: the current thread's record, and a memo of its own.
+    let (thread, memo) = unsafe { (&mut *thread, &*memo) };
     thread.recall.compared.set(0);
     let mut round = 0;
     while round < WORDS as u32 + MAX_WINDOWS {
@@ -159,12 +151,12 @@ fn are_same(memo: &Memo, thread: &mut Thread) -> bool {
         match memo.compare(index, window, &thread.window) {
             Compared::Same => thread.recall.compared.set(index + 1),
             Compared::Elsewhere => unwind::refill(thread, memo.address(index)),
-            Compared::Differs => return false,
-            Compared::All => return true,
+            Compared::Differs => return 0,
+            Compared::All => return 1,
         }
         round += 1;
     }
-    false
+    0
 }
 
 /// The memo that a walk is noted in.

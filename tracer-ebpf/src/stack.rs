@@ -353,13 +353,7 @@ impl WalkState {
 
     /// Tells what a plain step has gone by.
     #[inline(always)]
-    fn note_plain(
-        &mut self,
-        rule: Rule,
-        from: Registers,
-        to: Registers,
-        target: &mut impl Target,
-    ) {
+    fn note_plain(&mut self, rule: Rule, from: Registers, to: Registers, target: &mut impl Target) {
         if rule.register() == Base::Bp as usize {
             self.note_bp(from.bp, target);
         }

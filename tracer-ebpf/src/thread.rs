@@ -100,6 +100,8 @@ pub struct Thread {
     pub freed: Freed,
     /// The pool to which it gave something back last.
     pub pool: PoolFree,
+    /// The number of the function that is entered.
+    pub entered: Volatile,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -315,14 +317,6 @@ pub struct Recall {
     pub at: Volatile,
     /// The epoch at which the walk began.
     pub epoch: Volatile,
-    /// The registers that a walk is to begin with.
-    pub ip: Volatile,
-    /// See above.
-    pub sp: Volatile,
-    /// See above.
-    pub bp: Volatile,
-    /// See above.
-    pub bx: Volatile,
     /// How many bytes of the stack walks went by at most that are remembered.
     pub reach: Volatile,
     /// How many words of a memo were compared.

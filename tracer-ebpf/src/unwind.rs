@@ -541,11 +541,7 @@ pub(crate) fn refill(thread: &mut Thread, address: u64) {
 pub(crate) fn read_first(thread: &mut Thread, address: u64, wanted: u64) {
     let is_within = address % PAGE + wanted <= PAGE;
     let length = opaque(wanted as usize);
-    if is_within
-        && length != 0
-        && length <= WINDOW_BYTES
-        && read(thread, address, length as u64)
-    {
+    if is_within && length != 0 && length <= WINDOW_BYTES && read(thread, address, length as u64) {
         thread.window_start.set(address);
         thread.window_length.set(wanted);
     } else {

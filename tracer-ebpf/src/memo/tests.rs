@@ -4,8 +4,8 @@ use super::*;
 use crate::frame;
 use crate::limits::MAX_FRAMES;
 use crate::rule::{Base, Kind, Rule, Saved};
-use crate::stack::{Found, MAX_PARTS, StackEnd, Target, Walk, WalkState};
 use crate::site::SiteKey;
+use crate::stack::{Found, MAX_PARTS, StackEnd, Target, Walk, WalkState};
 use crate::step::Memory;
 
 const STACK: u64 = 0x7ffd_1000_0000;
@@ -176,7 +176,10 @@ impl Stack<'_> {
             let length = (words.len() - first).min(WINDOW_BYTES / 8);
             let mut window = [0; WINDOW_BYTES / 8];
             window[..length].copy_from_slice(&words[first..first + length]);
-            match self.memo.compare(index, (start, 8 * length as u64), &window) {
+            match self
+                .memo
+                .compare(index, (start, 8 * length as u64), &window)
+            {
                 Compared::Same => index += 1,
                 Compared::Elsewhere => start = self.memo.address(index),
                 Compared::Differs => return None,
@@ -189,7 +192,9 @@ impl Stack<'_> {
     fn used(&self) -> Vec<usize> {
         let words = &self.memo.words[..self.memo.count.get() as usize];
         let from = (self.memo.sp.get() - STACK) / 8;
-        let places = words.iter().map(|word| (from + (word >> VALUE_BITS)) as usize);
+        let places = words
+            .iter()
+            .map(|word| (from + (word >> VALUE_BITS)) as usize);
         places.collect()
     }
 }
@@ -307,7 +312,10 @@ fn try_stack(random: &mut Random, tally: &mut Tally) {
         let is_used = used.contains(&place) && changed[place] != words[place];
         let before = tally.changed_and_right;
         try_changed(&stack, changed, at, walk.key, tally);
-        assert!(!is_used || tally.changed_and_right == before, "word {place}");
+        assert!(
+            !is_used || tally.changed_and_right == before,
+            "word {place}"
+        );
         assert!(used.contains(&place) || tally.changed_and_right > before);
     }
     for _ in 0..16 {
@@ -326,12 +334,33 @@ fn try_stack(random: &mut Random, tally: &mut Tally) {
         try_changed(&stack, changed, at, walk.key, tally);
     }
     let elsewhere = [
-        (WALKER, Registers { ip: at.ip + 1, ..at }, EPOCH),
-        (WALKER, Registers { sp: at.sp + 8, ..at }, EPOCH),
+        (
+            WALKER,
+            Registers {
+                ip: at.ip + 1,
+                ..at
+            },
+            EPOCH,
+        ),
+        (
+            WALKER,
+            Registers {
+                sp: at.sp + 8,
+                ..at
+            },
+            EPOCH,
+        ),
         (WALKER, at, EPOCH + 1),
         (Walker { image: 1, ..WALKER }, at, EPOCH),
         (Walker { group: 1, ..WALKER }, at, EPOCH),
-        (Walker { thread: 1, ..WALKER }, at, EPOCH),
+        (
+            Walker {
+                thread: 1,
+                ..WALKER
+            },
+            at,
+            EPOCH,
+        ),
     ];
     for changed in elsewhere {
         assert_eq!(stack.recall(&words, changed), None);
