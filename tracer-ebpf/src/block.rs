@@ -74,8 +74,9 @@ pub struct Block {
     pub time: u64,
     /// Index of the site.
     pub site: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if it was followed when all were (`--overhead`), so that it stands for itself
+    /// also where others were chosen for a sample; else 0.
+    pub certain: u32,
 }
 
 /// A live object of an arena, which lets all its objects go at once.

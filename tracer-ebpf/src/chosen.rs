@@ -1,12 +1,14 @@
-//! Sampling (`--sample`): the choice, the filter that frees go through, and the sums of
-//! what chosen blocks stand for.
+//! Sampling (`--sample`, `--overhead`): the choice, the filter that frees go through, and
+//! the sums of what chosen blocks stand for.
 //!
 //! All of it hangs on a setting that the verifier knows: where every allocation counts,
 //! it takes this out of the programs.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
+use tracer_ebpf::block::Block;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::phase::Choice;
 use tracer_ebpf::sample::{self, Sampling, Weight, Weighted, filter_slot};
 use tracer_ebpf::site::{Site, SiteKind};
 use tracer_ebpf::volatile::opaque;
@@ -28,29 +30,30 @@ fn sampling() -> Sampling {
     }
 }
 
+/// Whether a block that is followed by a choice stands for itself.
+#[inline(always)]
+pub(crate) fn is_certain(choice: u64) -> u32 {
+    u32::from(choice == Choice::All as u64)
+}
+
 /// Whether a call is chosen that was just entered and asks for `size` bytes. All are
 /// without sampling, and so are those that change mappings, and such whose size is not
 /// known yet ([`chooses`] decides when it is).
 #[inline(always)]
-pub(crate) fn is_chosen(function: Function, size: u64) -> bool {
-    if !is_on()
-        || matches!(
-            function,
-            Function::Mmap
-                | Function::Munmap
-                | Function::Mremap
-                | Function::ArenaString
-                | Function::ArenaMake
-        )
-    {
+pub(crate) fn is_chosen(function: Function, size: u64, choice: u64) -> bool {
+    let is_known_later = matches!(function, Function::ArenaString | Function::ArenaMake);
+    if !is_on() || is_known_later || function.changes_mappings() {
         return true;
     }
-    chooses(size)
+    chooses(size, choice)
 }
 
-/// Whether a block of `size` bytes is chosen, by chance; see [`is_chosen`].
+/// Whether a block of `size` bytes is chosen; see [`is_chosen`].
 #[inline(always)]
-pub(crate) fn chooses(size: u64) -> bool {
+pub(crate) fn chooses(size: u64, choice: u64) -> bool {
+    if choice != Choice::Sample as u64 {
+        return choice == Choice::All as u64;
+    }
     // SAFETY: the helper has no preconditions.
     let random = unsafe { bpf_get_prandom_u32() };
     sampling().chooses(size, random, |ratio| chosen_probability(ratio))
@@ -103,22 +106,25 @@ fn add_to_filter(address: u64, amount: u64) {
 /// How many events, and bytes, a lost allocation of `size` bytes stands for. What
 /// tells of it has passed the choice.
 #[inline(always)]
-pub(crate) fn lost(size: u64) -> (u64, u64) {
-    if !is_on() {
+pub(crate) fn lost(size: u64, certain: u32) -> (u64, u64) {
+    if !is_on() || certain != 0 {
         return (1, size);
     }
-    let weight = weigh(size);
+    let weight = weigh(size, certain);
     ((weight.count + (1 << 15)) >> 16, weight.bytes >> 8)
 }
 
-/// A chosen block of a site was allocated.
+/// A chosen block was allocated.
 #[inline(always)]
-pub(crate) fn allocated(index: u32, size: u64) {
+pub(crate) fn allocated(block: &Block) {
     if is_on()
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
         // SAFETY: fields of a live map value.
-        unsafe { add(&raw mut (*site).allocated, &weigh(size)) };
+        unsafe {
+            let weight = weigh(block.size, block.certain);
+            add(&raw mut (*site).allocated, &weight);
+        }
     }
 }
 
@@ -128,13 +134,13 @@ pub(crate) fn allocated(index: u32, size: u64) {
 /// # Safety
 /// `of` is a live map value, the site.
 #[inline(always)]
-pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize) {
+pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
-        let weight = weigh(size);
+        let weight = weigh(block.size, block.certain);
         let bucket = opaque(bucket);
         // SAFETY: fields of a live map value.
         unsafe {
@@ -152,20 +158,26 @@ pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize
 /// # Safety
 /// See [`freed`].
 #[inline(always)]
-pub(crate) unsafe fn untracked(of: *const Site, index: u32, size: u64) {
+pub(crate) unsafe fn untracked(of: *const Site, block: &Block) {
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
         // SAFETY: fields of a live map value.
-        unsafe { add(&raw mut (*site).untracked, &weigh(size)) };
+        unsafe {
+            let weight = weigh(block.size, block.certain);
+            add(&raw mut (*site).untracked, &weight);
+        }
     }
 }
 
 /// What a chosen block stands for.
 #[inline(always)]
-fn weigh(size: u64) -> Weight {
+fn weigh(size: u64, certain: u32) -> Weight {
+    if certain != 0 {
+        return Weight::of_one(size);
+    }
     let sampling = sampling();
     sampling.weight_by(size, chosen_probability(sampling.ratio(size)))
 }

@@ -140,7 +140,7 @@ extern "C" fn note(address: u64, site: u32) -> u64 {
         size: PAGE,
         time: now(),
         site,
-        padding: 0,
+        certain: 0,
     };
     inflight::count_made(key, &block);
     0

@@ -76,7 +76,7 @@ pub(crate) fn made_at(making: &Making, key: BlockKey) {
         size: 0,
         time: making.time,
         site: making.site,
-        padding: 0,
+        certain: 0,
     };
     inflight::count_made(key, &block);
 }

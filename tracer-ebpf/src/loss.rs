@@ -39,10 +39,12 @@ pub enum LossCause {
     /// A chain of objects that was given back to a pool at once is longer than is
     /// looked at, or could not be read: the rest of it counts as live.
     ChainCut,
+    /// The ring of deaths was full: blocks that died count as live.
+    DeathRingFull,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 13;
+pub const LOSS_CAUSES: usize = 14;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -60,6 +62,7 @@ impl LossCause {
         Self::ProbeRingFull,
         Self::CodeRingFull,
         Self::ChainCut,
+        Self::DeathRingFull,
     ];
 
     /// The stable name in reports.
@@ -78,6 +81,7 @@ impl LossCause {
             Self::ProbeRingFull => "probe_ring_full",
             Self::CodeRingFull => "code_ring_full",
             Self::ChainCut => "chain_cut",
+            Self::DeathRingFull => "death_ring_full",
         }
     }
 
@@ -122,6 +126,9 @@ impl LossCause {
             }
             Self::ChainCut => {
                 "chains of more than 16,384 objects that were given back to a pool at once, or could not be read: the objects behind that count as live"
+            }
+            Self::DeathRingFull => {
+                "frees of older blocks lost in a full ring: estimates of what is live are too high by what these stand for"
             }
         }
     }

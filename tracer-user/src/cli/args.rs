@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::attach::allocator::Declared;
+use crate::budget::Budget;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -150,6 +151,11 @@ pub struct TraceArgs {
     /// proportion; numbers are estimates with their standard errors
     #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
     pub sample: Option<u64>,
+    /// Keep what tracing costs below this part of the targets' processor time (1%), or below a
+    /// time a second (5ms/s): follow all allocations, a sample, or short bursts
+    #[arg(long, value_name = "BUDGET", long_help = OVERHEAD, conflicts_with_all = ["sample",
+          "growth", "older_than", "survived", "pools", "programs"])]
+    pub overhead: Option<Budget>,
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
@@ -210,6 +216,21 @@ handles are few, and are counted one by one.
 
 Calls that are not chosen cost little more than the probes' traps, which remain: the kernel stops \
 at each call of the allocator. Most of what a trace costs beyond them is saved.";
+
+const OVERHEAD: &str = "\
+Keep what tracing costs below this part of the targets' processor time (1%), or below a time a \
+second (5ms/s). What it costs is measured all the time: the targets' calls that are stopped, times \
+what one costs on this machine, and the tracer's own time; never less than 5ms/s is allowed, which \
+the tracer itself needs.
+
+As much is followed as the budget allows: all allocations; or a sample (as with --sample 512k); or \
+all of them in short bursts at random moments, with no probes in between. What that says of the \
+whole run are estimates with their standard errors. For a path whose blocks outlive their burst \
+the report says how many of them were followed, how many were seen to be freed later, and how many \
+would have been if they lived as long as the run. Mappings, threads and JVMs' handles are counted \
+one by one. If not even bursts are within the budget, probing ends, and the report says so.
+
+Example: unfreed record -p 1234 --overhead 1% --duration 10m";
 
 const GROWTH: &str = "\
 Place no probes in allocators: show where the resident set grows, by the paths that touch new \

@@ -12,7 +12,9 @@ use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, TouchedPages};
+use crate::model::{
+    LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, Survival, TouchedPages,
+};
 use crate::targets::estimate::Estimates;
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
@@ -68,6 +70,8 @@ pub struct CollectedSite {
     pub untracked: u64,
     /// What these numbers were rounded from, if they are estimates.
     pub estimates: Option<Estimates>,
+    /// What became of its blocks that were followed in bursts.
+    pub survival: Option<Survival>,
     /// The thread whose path this is, if threads are told apart.
     pub thread: Option<SiteThread>,
     /// Words of the frames, leaf first.
@@ -109,6 +113,9 @@ impl CollectedSite {
             self.freed = sum.freed.whole();
             self.live = sum.live.whole();
         }
+        if let Some(survival) = &site.survival {
+            self.survival.get_or_insert_default().add(survival);
+        }
         if let (Some(sum), Some(window)) = (&mut self.window, &site.window) {
             sum.add(window);
         }
@@ -142,6 +149,7 @@ impl CollectedSite {
             lifetimes: [0; LIFETIME_BUCKETS],
             untracked: 0,
             estimates: None,
+            survival: None,
             thread: None,
             frames: Vec::new(),
             end: 0,
@@ -220,7 +228,7 @@ fn add_block(
     }
     let sums = ages.entry(block.site).or_default();
     match sampling.is_on() && key.address < block::OTHERS {
-        true => sums.add_sampled(block.size, block.time, sampling),
+        true => sums.add_sampled(&block, sampling),
         false => sums.add(block.size, block.time),
     }
 }

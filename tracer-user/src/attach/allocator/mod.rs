@@ -55,6 +55,13 @@ impl Allocator {
         rest.functions.retain(|it| !it.probed.changes_mappings());
         rest
     }
+
+    /// The same with those alone.
+    pub fn with_mappings_only(&self) -> Self {
+        let mut rest = self.clone();
+        rest.functions.retain(|it| it.probed.changes_mappings());
+        rest
+    }
 }
 
 /// One function of an allocator.
