@@ -134,8 +134,8 @@ fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument:
         // Nobody asks for it here.
         arguments::Place::Own => None,
         arguments::Place::Register(register) => read::register(regs, register),
-        // SAFETY: the context's registers.
         arguments::Place::Stack(bytes) => {
+            // SAFETY: the context's registers.
             user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes))
         }
     };

@@ -139,7 +139,7 @@ impl Memo {
         self.count.set(index as u64 + 1);
         let farthest = self.farthest.get();
         // The greater of both, without a branch.
-        let is_less = (farthest.wrapping_sub(place) as i64 >> 63) as u64;
+        let is_less = (farthest.wrapping_sub(place) >> 63).wrapping_neg();
         self.farthest.set(farthest ^ ((farthest ^ place) & is_less));
         true
     }
