@@ -52,8 +52,14 @@ pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
     }
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
-    match recalled(thread, at.ip, at.sp, at.bp, at.bx) {
-        NO_SITE => walk_on(at.ip, at.sp, at.bp, at.bx) as u32,
+    // In the record, since the stacks of all functions that lead on to the walk's last
+    // have 512 bytes together.
+    thread.recall.ip.set(at.ip);
+    thread.recall.sp.set(at.sp);
+    thread.recall.bp.set(at.bp);
+    thread.recall.bx.set(at.bx);
+    match recalled(thread) {
+        NO_SITE => walk_on(),
         known => known,
     }
 }
@@ -62,11 +68,23 @@ pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
 /// own: the verifier would go through the walk for each way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn walk_on(ip: u64, sp: u64, bp: u64, bx: u64) -> u64 {
+extern "C" fn walk_on() -> u32 {
     match inflight::record() {
         // SAFETY: the current thread's record.
-        Some(thread) => u64::from(unsafe { walk(thread, Registers { ip, sp, bp, bx }) }),
-        None => u64::from(NO_SITE),
+        Some(thread) => unsafe { walk(thread, registers(&*thread)) },
+        None => NO_SITE,
+    }
+}
+
+/// The registers that are in the record.
+#[inline(always)]
+fn registers(thread: &Thread) -> Registers {
+    let recall = &thread.recall;
+    Registers {
+        ip: recall.ip.get(),
+        sp: recall.sp.get(),
+        bp: recall.bp.get(),
+        bx: recall.bx.get(),
     }
 }
 
@@ -90,8 +108,8 @@ unsafe fn walk(thread: *mut Thread, at: Registers) -> u32 {
 /// The site of a stack that was walked before and is the same; otherwise [`NO_SITE`], and
 /// what the walk goes by is to be noted, until [`remember`].
 #[inline(never)]
-fn recalled(thread: &mut Thread, ip: u64, sp: u64, bp: u64, bx: u64) -> u32 {
-    let at = Registers { ip, sp, bp, bx };
+fn recalled(thread: &mut Thread) -> u32 {
+    let at = registers(thread);
     // Before anything that a walk goes by is looked at.
     let epoch = maps::epoch();
     thread.recall.epoch.set(epoch);

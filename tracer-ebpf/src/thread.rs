@@ -317,6 +317,15 @@ pub struct Recall {
     pub at: Volatile,
     /// The epoch at which the walk began.
     pub epoch: Volatile,
+    /// The registers at the entry that is looked at: rip, as before the function's first
+    /// instruction.
+    pub ip: Volatile,
+    /// rsp.
+    pub sp: Volatile,
+    /// rbp.
+    pub bp: Volatile,
+    /// rbx.
+    pub bx: Volatile,
     /// How many bytes of the stack walks went by at most that are remembered.
     pub reach: Volatile,
     /// How many words of a memo were compared.
