@@ -3,6 +3,7 @@
 
 use crate::block::Block;
 use crate::site::NO_SITE;
+use crate::volatile::opaque;
 
 /// The probed functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -248,7 +249,8 @@ impl Call {
         self.slot = slot;
         self.back = back;
         self.time = time;
-        self.old_address = 0;
+        // Of two zeros in a row the compiler would make a call of memset, byte by byte.
+        self.old_address = opaque(0) as u64;
         self.inner = 0;
     }
 

@@ -8,7 +8,7 @@ use tracer_ebpf::limits::RANGE_ROUNDS;
 use tracer_ebpf::table::{RangeKind, Replaced, search};
 
 use crate::inflight::now;
-use crate::maps::{self, ANY_REPLACED, CODE_OF, RANGES, REPLACED, SPACES};
+use crate::maps::{self, ANY_REPLACED, CODE_CHANGES, CODE_OF, RANGES, REPLACED, SPACES};
 use crate::read::kernel;
 
 /// Ranges that are replaced at once, at most, while the others stay known.
@@ -64,7 +64,9 @@ pub(crate) fn replaced(image: u64, address: u64, length: u64) {
     match forget_code(space, address, length) {
         0 => return,
         // From two on nothing is known of the space at all.
-        marked => note_replaced(image, space, if marked <= MAX_MARKED { 1 } else { 2 }),
+        marked => {
+            note_replaced(image, space, if marked <= MAX_MARKED { 1 } else { 2 });
+        }
     }
     let thread = bpf_get_current_pid_tgid() as u32;
     maps::send(&Event {
@@ -74,8 +76,10 @@ pub(crate) fn replaced(image: u64, address: u64, length: u64) {
     });
 }
 
-#[inline(always)]
-fn note_replaced(image: u64, space: u32, times: u64) {
+/// Counts that code of an image was replaced. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_replaced(image: u64, space: u32, times: u64) -> u32 {
     const BPF_NOEXIST: u64 = 1;
     maps::count(&ANY_REPLACED);
     // That it is there already is fine.
@@ -94,6 +98,8 @@ fn note_replaced(image: u64, space: u32, times: u64) {
             }
         }
     }
+    maps::count(&CODE_CHANGES);
+    0
 }
 
 /// Marks the ranges of an address space that reach into `length` bytes from

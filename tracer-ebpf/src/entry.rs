@@ -2,18 +2,18 @@
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::programs::ProbeContext;
-use tracer_ebpf::arguments::{Arguments, Place};
+use tracer_ebpf::arguments::{self, Arguments};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::phase::Choice;
-use tracer_ebpf::site::SiteKind;
 use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, burst, chosen, cost, mapping, maps, read};
+use crate::unwind::{self, Place};
+use crate::{allocation, burst, chosen, cost, mapping, maps, read, recall};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -120,7 +120,7 @@ impl Request {
 /// loss.
 #[inline(always)]
 pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usize) -> Option<u64> {
-    if let Place::Own = arguments.place(index) {
+    if let arguments::Place::Own = arguments.place(index) {
         return context.arg(index);
     }
     let mut value = 0;
@@ -132,10 +132,12 @@ pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usiz
 fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument: &mut u64) -> bool {
     let value = match arguments.place(index) {
         // Nobody asks for it here.
-        Place::Own => None,
-        Place::Register(register) => read::register(regs, register),
-        // SAFETY: the context's registers.
-        Place::Stack(bytes) => user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes)),
+        arguments::Place::Own => None,
+        arguments::Place::Register(register) => read::register(regs, register),
+        arguments::Place::Stack(bytes) => {
+            // SAFETY: the context's registers.
+            user_word(unsafe { (*regs).rsp }.wrapping_add_signed(bytes))
+        }
     };
     let Some(value) = value else {
         if inflight::thread().is_some() {
@@ -222,8 +224,11 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
+        // Read anew after the request: the verifier would follow the rest for each function.
+        (*thread).entered.set(function as u64);
+        let again = || Function::from_number((*thread).entered.get());
         let chosen = (is_chosen, choice);
-        let entered = enter::<IN_SESSION>(context, thread, function, arguments, chosen);
+        let entered = enter::<IN_SESSION>(context, thread, (function, again), arguments, chosen);
         if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
@@ -251,8 +256,9 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        let chosen = (is_chosen, choice);
-        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, chosen);
+        let again = || Some(function);
+        let (at, chosen) = (Arguments::AT_ENTRY, (is_chosen, choice));
+        let entered = enter::<false>(context, thread, (function, again), at, chosen);
         if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
@@ -306,11 +312,14 @@ enum Entered {
 unsafe fn enter<const IN_SESSION: bool>(
     context: &ProbeContext,
     thread: *mut Thread,
-    function: Function,
+    (function, again): (Function, impl FnOnce() -> Option<Function>),
     arguments: Arguments,
     (is_chosen, choice): (bool, u64),
 ) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
+        return Entered::LeftOut;
+    };
+    let Some(function) = again() else {
         return Entered::LeftOut;
     };
     // How large a string is shows when it is there.
@@ -376,8 +385,7 @@ fn go_on(context: &ProbeContext) {
 unsafe fn find_site(context: &ProbeContext, thread: *mut Thread, arguments: Arguments) {
     // SAFETY: the context's registers and the caller's record.
     unsafe {
-        let (time, size) = ((*thread).call.time, (*thread).call.size);
-        let first = (SiteKind::Memory, 0);
-        (*thread).call.site = inflight::site((context.regs, arguments), first, thread, time, size);
+        let at = unwind::registers(context.regs, Place::Entry(arguments));
+        (*thread).call.site = recall::site(thread, at);
     }
 }

@@ -21,6 +21,7 @@ use crate::lifecycle;
 use crate::mapped;
 use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
 use crate::read::user_word;
+use crate::recall;
 use crate::unwind::{self, Place};
 
 const BPF_ANY: u64 = 0;
@@ -156,6 +157,7 @@ fn make_thread() -> Option<*mut Thread> {
         (*thread).group = group_of(process.image);
         (*thread).last_fork = process.last_fork;
         (*thread).as_of = changes;
+        recall::equip(thread);
     }
     Some(thread)
 }

@@ -21,6 +21,7 @@ pub mod kinship;
 pub mod lifetime;
 pub mod limits;
 pub mod loss;
+pub mod memo;
 pub mod operand;
 pub mod phase;
 pub mod rule;

@@ -14,6 +14,7 @@ use crate::cost;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
 use crate::read::{kernel, kernel_or_zero};
+use crate::recall;
 use crate::started::{self, GROUP_EXIT};
 
 const CLONE_VM: u64 = 0x100;
@@ -136,8 +137,11 @@ fn forget_thread(id: u64) {
         unsafe {
             inflight::forget_calls(thread);
             cost::hand_over(thread);
+            let set = (*thread).recall.set;
+            if THREADS.remove(id).is_ok() {
+                recall::give_back(set);
+            }
         }
-        let _ = THREADS.remove(id);
     }
 }
 

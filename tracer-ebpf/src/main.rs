@@ -38,6 +38,7 @@ mod mapping;
 mod maps;
 mod pool;
 mod read;
+mod recall;
 mod returned;
 mod session;
 mod started;

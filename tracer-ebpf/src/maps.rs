@@ -21,6 +21,7 @@ use tracer_ebpf::limits::{
     MAX_RULES, MAX_SPACES, MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
+use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
 use tracer_ebpf::phase::Phase;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{SampledSite, Sampling};
@@ -214,6 +215,24 @@ pub(crate) static VM_OF: HashMap<u64, u32> = HashMap::with_max_entries(MAX_VMS, 
 pub(crate) static JAVA_CACHE: Array<u64> =
     Array::with_max_entries(java::cached::ENTRIES, BPF_F_MMAPABLE);
 
+/// What threads remember of their stacks: so many ([`MEMOS`]) of each set, one after the other.
+/// Only the thread that has a set touches it.
+#[map]
+pub(crate) static MEMO: Array<Memo> = Array::with_max_entries(MEMO_THREADS * MEMOS, 0);
+
+/// Sets of memos that no thread has. Filled by the loader.
+#[map]
+pub(crate) static FREE_MEMOS: Queue<u32> = Queue::with_max_entries(MEMO_THREADS, 0);
+
+/// How often what is known of code has changed; each change is counted after it was
+/// made. See [`epoch`].
+#[map]
+pub(crate) static CODE_CHANGES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How often sites were hidden; counted after that.
+#[map]
+pub(crate) static SITE_CHANGES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// One counter for each cause of loss.
 #[map]
 pub(crate) static LOSSES: Array<LossCount> =
@@ -369,7 +388,23 @@ fn active() -> u64 {
 /// each change is counted after it was made.
 #[inline(always)]
 pub(crate) fn process_changes() -> u64 {
-    match PROCESS_CHANGES.get_ptr(0) {
+    changes(&PROCESS_CHANGES)
+}
+
+/// A number that is another one, and never 0, once anything has changed by which a stack
+/// that was walked before would be found to be another one, or to have another site. It is
+/// read before a walk begins. Neither of both counts ever falls, so while the sum is the
+/// same, both are.
+#[inline(always)]
+pub(crate) fn epoch() -> u64 {
+    changes(&CODE_CHANGES)
+        .wrapping_add(changes(&SITE_CHANGES))
+        .wrapping_add(1)
+}
+
+#[inline(always)]
+fn changes(of: &Array<u64>) -> u64 {
+    match of.get_ptr(0) {
         // SAFETY: a live map value; a program must not use what it read once
         // for two looks.
         Some(changes) => unsafe { changes.read_volatile() },

@@ -78,6 +78,9 @@ const FRAME_POINTER: u8 = 3 << 6;
 /// From one stack to another.
 const CROSSING: u8 = PLT | DEREF;
 
+/// The number of rbx in a rule.
+pub const BX: usize = 2;
+
 /// What saved registers' offsets count from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -224,6 +227,14 @@ impl Rule {
         const MASK: u64 = 0xfe;
         const PLAIN: u64 = (Base::Cfa as u64) << 4 | GO as u64;
         self.0 & MASK == PLAIN
+    }
+
+    /// Whether what it goes by can be told in words of one stack and registers: it is no
+    /// signal's frame or interpreter's, leads to no other stack, and is no guess.
+    #[inline(always)]
+    pub const fn is_local(self) -> bool {
+        let form = self.0 & FORM as u64;
+        form == 0 || (form == PLT as u64 && !self.is_in_memory())
     }
 
     /// Whether it leads to a caller.

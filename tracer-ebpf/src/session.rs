@@ -3,9 +3,11 @@
 //! pays for no return, and its return address is not replaced.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::bpf_get_func_ip;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::arguments::Arguments;
+use tracer_ebpf::call::Function;
 
 use crate::{cookie, entry, returned};
 
@@ -30,7 +32,14 @@ pub(crate) fn hit(context: &ProbeContext) -> u32 {
         return IGNORE;
     }
     if let Some(function) = Arguments::function(cookie) {
-        returned::at_probe(context.regs, function);
+        leave(context.regs, function);
     }
     FOLLOW
+}
+
+/// A return, with a stack of its own: that of the entry has to leave room for the walk's
+/// (512 bytes for all functions that call one another).
+#[inline(never)]
+fn leave(regs: *const pt_regs, function: Function) {
+    returned::at_probe(regs, function);
 }

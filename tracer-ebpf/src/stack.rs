@@ -10,7 +10,7 @@
 
 use crate::frame;
 use crate::limits::{MAX_FRAMES, USER_END};
-use crate::rule::{Kind, Rule};
+use crate::rule::{BX, Base, Kind, Rule};
 use crate::site::SiteKey;
 use crate::step::{Frame, Memory, Registers, plain_step};
 use crate::volatile::{Volatile, opaque};
@@ -138,6 +138,21 @@ pub trait Target: Memory {
     /// The return address that a return probe replaced in the word at `slot`,
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
+
+    /// Whether it wants to know what the walk goes by; see [`crate::memo`].
+    fn is_noted(&self) -> bool;
+
+    /// The walk goes by this word of memory.
+    fn uses_word(&mut self, address: u64, value: u64);
+
+    /// It goes by rbp as it was at the beginning.
+    fn uses_bp(&mut self);
+
+    /// It goes by rbx as it was at the beginning.
+    fn uses_bx(&mut self);
+
+    /// It depends on something else.
+    fn depends(&mut self);
 }
 
 /// A stack's length, end and identity; the frames themselves are in the
@@ -173,6 +188,9 @@ pub struct WalkState {
     low: Volatile,
     /// The number of why it ended.
     end: Volatile,
+    /// Where the frame's rbp and rbx were read; 0 if they are those of the beginning.
+    bp_at: Volatile,
+    bx_at: Volatile,
 }
 
 /// A frame, and how to go up from it.
@@ -211,6 +229,8 @@ impl WalkState {
         self.add_frame(first);
         frames[0] = first;
         self.believed.set(0);
+        self.bp_at.set(0);
+        self.bx_at.set(0);
         self.end.set(StackEnd::TooDeep as u64);
         self.depth.set(1);
     }
@@ -274,6 +294,9 @@ impl WalkState {
             return Some(StackEnd::TooDeep);
         }
         if let Some(caller) = plain_step(at.rule, at.registers, target) {
+            if target.is_noted() {
+                self.note_plain(at.rule, at.registers, caller, target);
+            }
             at.registers = caller;
             self.exact.set(0);
         } else {
@@ -285,9 +308,14 @@ impl WalkState {
             if let Err(reason) = self.frame.step(target) {
                 return Some(reason);
             }
-            at.registers = self.frame.registers();
+            let caller = self.frame.registers();
+            if target.is_noted() {
+                self.note(at.rule, at.registers, caller, target);
+            }
+            at.registers = caller;
         }
         if may_be_trampoline(at.registers.ip) {
+            target.depends();
             // What a signal interrupted may be at such an address too,
             // but the kernel has no return address for it.
             if let Some(original) = target.original(at.registers.sp.wrapping_sub(8)) {
@@ -321,6 +349,63 @@ impl WalkState {
         frames[depth] = word;
         self.depth.set(self.depth.get() + 1);
         end
+    }
+
+    /// Tells what a plain step has gone by.
+    #[inline(always)]
+    fn note_plain(&mut self, rule: Rule, from: Registers, to: Registers, target: &mut impl Target) {
+        if rule.register() == Base::Bp as usize {
+            self.note_bp(from.bp, target);
+        }
+        target.uses_word(to.sp.wrapping_sub(8), to.ip);
+        if !rule.bp().is_same() {
+            self.bp_at.set(to.sp.wrapping_add(rule.bp().offset()));
+        }
+        if !rule.bx().is_same() {
+            self.bx_at.set(to.sp.wrapping_add(rule.bx().offset()));
+        }
+    }
+
+    /// Tells what any other step has gone by.
+    #[inline(always)]
+    fn note(&mut self, rule: Rule, from: Registers, to: Registers, target: &mut impl Target) {
+        if !rule.is_local() {
+            return target.depends();
+        }
+        let by_bp = rule.register() == Base::Bp as usize;
+        if by_bp || rule.base() == Base::Bp as usize {
+            self.note_bp(from.bp, target);
+        }
+        if rule.register() == BX {
+            match self.bx_at.get() {
+                0 => target.uses_bx(),
+                address => target.uses_word(address, from.bx),
+            }
+        }
+        if rule.is_in_memory() {
+            let register = if by_bp { from.bp } else { from.sp };
+            target.uses_word(register.wrapping_add(rule.offset()), to.sp);
+        }
+        target.uses_word(to.sp.wrapping_sub(8), to.ip);
+        let base = match rule.base() {
+            0 => from.sp,
+            1 => from.bp,
+            _ => to.sp,
+        };
+        if !rule.bp().is_same() {
+            self.bp_at.set(base.wrapping_add(rule.bp().offset()));
+        }
+        if !rule.bx().is_same() {
+            self.bx_at.set(base.wrapping_add(rule.bx().offset()));
+        }
+    }
+
+    #[inline(always)]
+    fn note_bp(&mut self, value: u64, target: &mut impl Target) {
+        match self.bp_at.get() {
+            0 => target.uses_bp(),
+            address => target.uses_word(address, value),
+        }
     }
 
     /// The whole walk, once it ended. `image` is the process image, and how
@@ -378,7 +463,7 @@ const fn may_be_trampoline(address: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::{Base, Saved};
+    use crate::rule::Saved;
 
     const STACK: u64 = 0x7_0000;
     const CODE: u64 = 0x40_0000;
@@ -427,6 +512,15 @@ mod tests {
             let known = self.hijacked.iter().find(|(at, _)| *at == slot)?;
             Some(known.1)
         }
+
+        fn is_noted(&self) -> bool {
+            false
+        }
+
+        fn uses_word(&mut self, _: u64, _: u64) {}
+        fn uses_bp(&mut self) {}
+        fn uses_bx(&mut self) {}
+        fn depends(&mut self) {}
     }
 
     fn two_words() -> Rule {

@@ -2,7 +2,7 @@
 //! the caller's registers. Pure, so that tests and the kernel run the same.
 
 use crate::limits::USER_END;
-use crate::rule::{Base, Rule, Slot};
+use crate::rule::{BX, Base, Rule, Slot};
 use crate::stack::StackEnd;
 use crate::volatile::Volatile;
 
@@ -92,7 +92,7 @@ pub struct Frame {
 
 const SP: usize = Base::Sp as usize;
 const BP: usize = Base::Bp as usize;
-const BX: usize = 2;
+
 const CFA: usize = Base::Cfa as usize;
 
 impl Frame {

@@ -230,7 +230,7 @@ extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
         _ => Place::Inside,
     };
     // SAFETY: the current thread's record.
-    let walk = unsafe { unwind::capture_at(call.registers(), from, 0, thread) };
+    let walk = unsafe { unwind::capture_at(call.registers(), from, 0, thread, false) };
     if back != 0 && leads_back(&walk, back, thread) {
         return UNHEARD;
     }

@@ -100,6 +100,8 @@ pub struct Thread {
     pub freed: Freed,
     /// The pool to which it gave something back last.
     pub pool: PoolFree,
+    /// The number of the function that is entered.
+    pub entered: Volatile,
     /// The stack of the call that was entered last, the allocator's own frame first.
     pub frames: [u64; MAX_FRAMES],
     /// The walk of that stack.
@@ -113,6 +115,8 @@ pub struct Thread {
     pub vm: VmCode,
     /// The probed instruction that was met last.
     pub probed: Probed,
+    /// What is remembered of its stacks.
+    pub recall: Recall,
     /// The mapping of a file that the walk was in last.
     pub mapping: Mapping,
     /// Address of the stack memory that was read last.
@@ -301,6 +305,31 @@ pub struct Probed {
     pub address: Volatile,
     /// The word.
     pub word: Volatile,
+}
+
+/// Where a thread's memos are, and the one that is at work; see [`crate::memo`].
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Recall {
+    /// The number of its set of memos and 1; 0 if it has none.
+    pub set: u64,
+    /// The number of the memo that the walk is noted in and 1; 0 if in none.
+    pub at: Volatile,
+    /// The epoch at which the walk began.
+    pub epoch: Volatile,
+    /// The registers at the entry that is looked at: rip, as before the function's first
+    /// instruction.
+    pub ip: Volatile,
+    /// rsp.
+    pub sp: Volatile,
+    /// rbp.
+    pub bp: Volatile,
+    /// rbx.
+    pub bx: Volatile,
+    /// How many bytes of the stack walks went by at most that are remembered.
+    pub reach: Volatile,
+    /// How many words of a memo were compared.
+    pub compared: Volatile,
 }
 
 /// A mapping of a file, as the kernel told during a walk: it may be gone right

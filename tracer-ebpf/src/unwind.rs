@@ -21,6 +21,7 @@ use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, r
 use crate::mapped::{self, find_mapped, mapped_word};
 use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
 use crate::read::kernel_or_zero;
+use crate::recall;
 
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,24 +49,34 @@ pub(crate) unsafe fn capture(
     first: u64,
     thread: *mut Thread,
 ) -> Walk {
+    // SAFETY: regs is the program's context, and the caller's record.
+    unsafe { capture_at(registers(regs, place), place, first, thread, false) }
+}
+
+/// The registers that a walk begins with: at an entry those before the function's first
+/// instruction.
+///
+/// # Safety
+/// `regs` is the program's context.
+#[inline(always)]
+pub(crate) unsafe fn registers(regs: *const pt_regs, place: Place) -> Registers {
     let (code, stack) = match place {
         Place::Entry(arguments) => (arguments.code(), arguments.stack()),
         Place::Inside | Place::Touch => (0, 0),
     };
-    // SAFETY: regs is the program's context.
-    let registers = unsafe {
+    // SAFETY: the caller's context.
+    unsafe {
         Registers {
             ip: (*regs).rip.wrapping_sub(code),
             sp: (*regs).rsp.wrapping_add(stack),
             bp: (*regs).rbp,
             bx: (*regs).rbx,
         }
-    };
-    // SAFETY: the caller's record.
-    unsafe { capture_at(registers, place, first, thread) }
+    }
 }
 
-/// The same by registers that were read.
+/// The same by registers that were read. What the walk goes by `is_noted` for a memo, or
+/// not.
 ///
 /// # Safety
 /// `thread` is the current thread's record.
@@ -75,6 +86,7 @@ pub(crate) unsafe fn capture_at(
     place: Place,
     first: u64,
     thread: *mut Thread,
+    is_noted: bool,
 ) -> Walk {
     // SAFETY: the caller's record.
     let (image, group) = unsafe { ((*thread).image, (*thread).group) };
@@ -92,11 +104,14 @@ pub(crate) unsafe fn capture_at(
     // SAFETY: the caller's record.
     unsafe {
         (*thread).space.set(u64::from(space));
-        (*thread).window_length.set(0);
+        // What a memo was compared with was read a moment ago.
+        if !is_noted || (*thread).recall.at.get() == 0 {
+            (*thread).window_length.set(0);
+        }
         (*thread).vm.length.set(0);
         (*thread).mapping.length.set(0);
     }
-    let mut current = Current { thread };
+    let mut current = Current { thread, is_noted };
     let (rule, own) = match place {
         Place::Entry(_) => (Ok(Rule::ENTRY), 0),
         Place::Inside => (current.known(registers.ip, 1).map(|found| found.rule), 0),
@@ -115,7 +130,7 @@ pub(crate) unsafe fn capture_at(
     if let Err(reason) = rule {
         return state.finish(reason, identity);
     }
-    state.finish(parts::to_the_end(thread), identity)
+    state.finish(parts::to_the_end(thread, is_noted), identity)
 }
 
 /// One frame after the other, by a loop of the kernel's: its verifier goes through
@@ -134,19 +149,34 @@ mod parts {
     /// Walks to the stack's end, and says why there. The reason is in the record, of
     /// which the verifier knows nothing: it would follow what comes next for each.
     #[inline(always)]
-    pub(super) fn to_the_end(mut thread: *mut Thread) -> StackEnd {
+    pub(super) fn to_the_end(mut thread: *mut Thread, is_noted: bool) -> StackEnd {
         let rounds = MAX_FRAMES as u32;
+        let round = if is_noted {
+            noted_round as *mut c_void
+        } else {
+            plain_round as *mut c_void
+        };
         // SAFETY: a function that the helper calls before it returns, and a local.
         unsafe {
-            bpf_loop(rounds, round as *mut c_void, (&raw mut thread).cast(), 0);
+            bpf_loop(rounds, round, (&raw mut thread).cast(), 0);
         }
         // SAFETY: only this thread touches its record.
         unsafe { (*thread).walk.end() }
     }
 
-    /// Whether to stop.
     #[inline(never)]
-    extern "C" fn round(_index: u32, thread: *mut *mut Thread) -> u64 {
+    extern "C" fn plain_round(_index: u32, thread: *mut *mut Thread) -> u64 {
+        round(thread, false)
+    }
+
+    #[inline(never)]
+    extern "C" fn noted_round(_index: u32, thread: *mut *mut Thread) -> u64 {
+        round(thread, true)
+    }
+
+    /// Whether to stop.
+    #[inline(always)]
+    fn round(thread: *mut *mut Thread, is_noted: bool) -> u64 {
         // SAFETY: the local of the function that asked, and a record that only this
         // thread touches; these are different fields of it.
         let (thread, frames, state) = unsafe {
@@ -154,7 +184,7 @@ mod parts {
             (thread, &mut (*thread).frames, &mut (*thread).walk)
         };
         let mut at = state.at();
-        match state.round(&mut at, &mut Current { thread }, frames) {
+        match state.round(&mut at, &mut Current { thread, is_noted }, frames) {
             Some(end) => {
                 state.end_with(end);
                 1
@@ -178,7 +208,7 @@ mod parts {
     use crate::lookup::{failed, reason_of};
 
     #[inline(always)]
-    pub(super) fn to_the_end(_thread: *mut Thread) -> StackEnd {
+    pub(super) fn to_the_end(_thread: *mut Thread, _is_noted: bool) -> StackEnd {
         let mut part = 0;
         while part < MAX_PARTS {
             if let Some(reason) = reason_of(walk_part()) {
@@ -200,7 +230,8 @@ mod parts {
         // SAFETY: only this thread touches the record, and these are different
         // fields of it.
         let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
-        match state.part(&mut Current { thread }, frames) {
+        let is_noted = false;
+        match state.part(&mut Current { thread, is_noted }, frames) {
             Some(end) => failed(end),
             None => 0,
         }
@@ -211,13 +242,16 @@ mod parts {
 #[cfg(feature = "find_vma")]
 #[inline(always)]
 pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
-    Current { thread }.place(address, 0)
+    let is_noted = false;
+    Current { thread, is_noted }.place(address, 0)
 }
 
 /// The current thread: its record has the part of its stack that was read
 /// last.
 pub(crate) struct Current {
     pub(crate) thread: *mut Thread,
+    /// Whether what the walk goes by is noted for a memo.
+    pub(crate) is_noted: bool,
 }
 
 impl Memory for Current {
@@ -263,6 +297,7 @@ impl Target for Current {
                 return self.found(number, frame.ip, exact);
             }
         }
+        self.depends();
         hotspot::find(frame, self)
     }
 
@@ -275,6 +310,7 @@ impl Target for Current {
         {
             return range.word(address, exact);
         }
+        self.depends();
         match mapped_word(address, exact as u32) {
             0 => frame::native(address, exact),
             word => word,
@@ -286,6 +322,50 @@ impl Target for Current {
         match original_return(slot) {
             0 => None,
             address => Some(address),
+        }
+    }
+
+    #[inline(always)]
+    fn is_noted(&self) -> bool {
+        self.is_noted
+    }
+
+    #[inline(always)]
+    fn uses_word(&mut self, address: u64, value: u64) {
+        // SAFETY: only this thread touches its record, and its memos.
+        unsafe {
+            let thread = &mut *self.thread;
+            if let Some(memo) = recall::current(thread)
+                && !(*memo).add_word(address, value)
+            {
+                recall::give_up(thread);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn uses_bp(&mut self) {
+        // SAFETY: as above.
+        if let Some(memo) = unsafe { recall::current(&*self.thread) } {
+            // SAFETY: as above.
+            unsafe { (*memo).add_bp() };
+        }
+    }
+
+    #[inline(always)]
+    fn uses_bx(&mut self) {
+        // SAFETY: as above.
+        if let Some(memo) = unsafe { recall::current(&*self.thread) } {
+            // SAFETY: as above.
+            unsafe { (*memo).add_bx() };
+        }
+    }
+
+    #[inline(always)]
+    fn depends(&mut self) {
+        if self.is_noted {
+            // SAFETY: only this thread touches its record.
+            recall::give_up(unsafe { &mut *self.thread });
         }
     }
 }
@@ -352,6 +432,7 @@ impl Current {
                 (number, range.word(address, exact))
             }
             Some(known @ (StackEnd::NoMapping | StackEnd::NoRowYet)) => {
+                self.depends();
                 let number = find_mapped(address, exact as u32);
                 match reason_of(number) {
                     None => {}
@@ -440,7 +521,7 @@ impl Current {
 /// fails is tried again to the end of the page, since it fails as a whole. From the
 /// same page that is tried at once.
 #[inline(never)]
-fn refill(thread: &mut Thread, address: u64) {
+pub(crate) fn refill(thread: &mut Thread, address: u64) {
     let page = address / PAGE;
     let mut length = WINDOW_BYTES as u64;
     if page == thread.last_page.get() || !read(thread, address, length) {
@@ -452,6 +533,20 @@ fn refill(thread: &mut Thread, address: u64) {
     }
     thread.window_start.set(address);
     thread.window_length.set(length);
+}
+
+/// Reads the first `wanted` bytes of a window alone, if that is within a page, or as much
+/// as there is.
+#[inline(always)]
+pub(crate) fn read_first(thread: &mut Thread, address: u64, wanted: u64) {
+    let is_within = address % PAGE + wanted <= PAGE;
+    let length = opaque(wanted as usize);
+    if is_within && length != 0 && length <= WINDOW_BYTES && read(thread, address, length as u64) {
+        thread.window_start.set(address);
+        thread.window_length.set(wanted);
+    } else {
+        refill(thread, address);
+    }
 }
 
 /// Reads at most a window.

@@ -9,6 +9,7 @@ use tracer_ebpf::limits::{
     CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RESERVERS, MAX_RULES, MAX_SPACES,
     PROBE_RING_BYTES,
 };
+use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
 use tracer_ebpf::phase::DEATH_RING_BYTES;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
@@ -98,7 +99,7 @@ impl Sizes {
         let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let fixed = places() + reservers() + unknown_frees() + rings + self.samples();
+        let fixed = places() + reservers() + unknown_frees() + memos() + rings + self.samples();
         let [objects, arenas] = self.arenas();
         let chains = buckets(objects) + buckets(arenas);
         let others = live + index + sites + self.tables() + fixed + buckets(freed) + chains;
@@ -170,6 +171,11 @@ fn unknown_frees() -> u64 {
 fn places() -> u64 {
     let entry = hash_entry_bytes(size_of::<PlaceKey>(), size_of::<Place>()) as u64;
     u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
+}
+
+/// What threads remember of their stacks, and which of that nobody has.
+fn memos() -> u64 {
+    u64::from(MEMO_THREADS) * (u64::from(MEMOS) * size_of::<Memo>() as u64 + 4)
 }
 
 /// The images that have reserved addresses.

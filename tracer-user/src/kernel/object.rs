@@ -28,6 +28,7 @@ use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
+use tracer_ebpf::memo::MEMO_THREADS;
 use tracer_ebpf::sample::{SampledSite, Sampling, filter_slot};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, SESSIONS, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
@@ -111,6 +112,8 @@ pub struct Object {
     phase: PhaseMaps,
     /// Indices of sites by their keys.
     index: MapData,
+    /// How often sites were hidden from programs.
+    site_changes: MappedArray<u64>,
     /// Indices that no site has.
     free_sites: Queue<MapData, u32>,
     /// Whether places of sites were used again.
@@ -177,7 +180,8 @@ impl Object {
         };
         let multi = programs_for(Links::Multi, road == Road::Multi)?;
         let sessions = programs_for(Links::Session, road == Road::Multi && sessions)?;
-        fill_free_sites(&mut ebpf, sizes.sites)?;
+        fill(&mut ebpf, "FREE_SITES", sizes.sites)?;
+        fill(&mut ebpf, "FREE_MEMOS", MEMO_THREADS)?;
         let log = if log {
             Some(EbpfLogger::init_with_logger(&mut ebpf, StderrLog)?)
         } else {
@@ -214,6 +218,7 @@ impl Object {
             arenas: ArenaMaps::new(&mut ebpf)?,
             phase: PhaseMaps::new(&mut ebpf)?,
             index: map_data(take(&mut ebpf, "SITE_INDEX")?)?,
+            site_changes: writable(&mut ebpf, "SITE_CHANGES", 1)?,
             free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
             has_recycled: false,
             freed_by: map_data(take(&mut ebpf, "FREED_BY")?)?,
@@ -243,6 +248,7 @@ impl Object {
             spaces: writable(ebpf, "SPACES", MAX_SPACES)?,
             cache: writable(ebpf, "CACHE", cached::ENTRIES)?,
             code_of: take(ebpf, "CODE_OF")?.try_into()?,
+            code_changes: writable(ebpf, "CODE_CHANGES", 1)?,
             replaced: take(ebpf, "REPLACED")?.try_into()?,
             files: take(ebpf, "FILES")?.try_into()?,
             file_tables: writable(ebpf, "FILE_TABLES", MAX_FILES)?,
@@ -625,15 +631,16 @@ fn writable<T: tracer_ebpf::Record>(
     MappedArray::writable(map_data(take(ebpf, name)?)?, len)
 }
 
-fn fill_free_sites(ebpf: &mut Ebpf, sites: u32) -> Result<()> {
+/// Fills a queue with the numbers below `count`.
+fn fill(ebpf: &mut Ebpf, name: &str, count: u32) -> Result<()> {
     let map = ebpf
-        .map_mut("FREE_SITES")
-        .context("the BPF object has no map FREE_SITES")?;
+        .map_mut(name)
+        .with_context(|| format!("the BPF object has no map {name}"))?;
     let mut queue: Queue<&mut MapData, u32> = map.try_into()?;
-    for index in 0..sites {
+    for index in 0..count {
         queue
             .push(index, 0)
-            .context("cannot fill the queue of sites")?;
+            .with_context(|| format!("cannot fill the queue {name}"))?;
     }
     Ok(())
 }

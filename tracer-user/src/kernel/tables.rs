@@ -32,6 +32,8 @@ pub struct TableMaps {
     pub file_tables: MappedArray<FileTable>,
     /// Images' code: a [`Code`] as plain words.
     pub code_of: HashMap<MapData, u64, [u32; 2]>,
+    /// How often any of this has changed: what programs remember is as of one number.
+    pub code_changes: MappedArray<u64>,
     /// What was replaced of it: a [`Replaced`] as plain words.
     pub replaced: HashMap<MapData, u64, [u64; 2]>,
 }
@@ -57,7 +59,9 @@ impl TableMaps {
     pub fn assign(&mut self, image: u64, space: u32, as_of: u32) -> Result<()> {
         self.code_of
             .insert(image, [space, as_of], 0)
-            .context("cannot tell the kernel side of an address space")
+            .context("cannot tell the kernel side of an address space")?;
+        self.code_changes.count(0);
+        Ok(())
     }
 
     /// Takes an image's address space away.
@@ -65,6 +69,7 @@ impl TableMaps {
         // Gone already is fine.
         let _ = self.code_of.remove(&image);
         let _ = self.replaced.remove(&image);
+        self.code_changes.count(0);
     }
 
     /// What code an image has.

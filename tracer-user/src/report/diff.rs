@@ -189,7 +189,7 @@ mod tests {
             text.contains("± 1.00 MiB (standard error) · may be chance"),
             "{text}"
         );
-        assert!(text.contains("estimates from 606 sampled blocks"), "{text}");
+        assert!(text.contains("of 606 sampled blocks: ±"), "{text}");
     }
 
     #[test]

@@ -208,6 +208,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "missing_privileges_are_named",
         ]),
     ),
+    // What is remembered of stacks, where the kernel has loops of its own.
+    (
+        "repeated",
+        Choice::Only(&["paths_that_take_turns_are_told_apart"]),
+    ),
     // Random numbers, division, and a filter of its own in the programs; with a few
     // call paths.
     (

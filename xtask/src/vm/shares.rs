@@ -143,6 +143,8 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
         "lifecycle",
         &["a_followed_child_that_execs_is_traced_from_its_start"],
     ),
+    // The oldest remembers nothing.
+    ("repeated", &["paths_that_take_turns_are_told_apart"]),
     ("returns", &["a_program_with_a_seccomp_filter_lives"]),
     (
         "robustness",

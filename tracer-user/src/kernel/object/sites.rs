@@ -37,6 +37,8 @@ impl Object {
     pub fn hide_sites(&mut self, sites: &[(u32, SiteKey)]) -> Result<Vec<u32>> {
         let keys: Vec<SiteKey> = sites.iter().map(|(_, key)| *key).collect();
         batch::delete(self.index.fd().as_fd(), &keys)?;
+        // What threads remember of their stacks leads to sites too.
+        self.site_changes.count(0);
         wait_for_programs();
         // First what is on its way: when it has arrived it is in the map.
         let mut busy = HashSet::new();

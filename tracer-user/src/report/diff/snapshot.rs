@@ -131,7 +131,7 @@ fn sampled(sampling: &Sampling) -> String {
     format!(
         "estimates {}, of {}: ± {} in all, a standard error",
         sampling.how(),
-        units::counted(sampling.errors.samples, "block"),
+        units::counted(sampling.errors.samples, "sampled block"),
         units::bytes(rounded(sampling.errors.live_bytes))
     )
 }
