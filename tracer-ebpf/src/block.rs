@@ -74,8 +74,9 @@ pub struct Block {
     pub time: u64,
     /// Index of the site.
     pub site: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// What it stands for, if it is a sample that the process took itself: a
+    /// [`crate::stated::word`]. Otherwise [`crate::stated::NOT_STATED`].
+    pub stated: u32,
 }
 
 /// A live object of an arena, which lets all its objects go at once.

@@ -3,6 +3,7 @@
 
 use crate::block::Block;
 use crate::site::NO_SITE;
+use crate::stated::NOT_STATED;
 
 /// The probed functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -225,7 +226,7 @@ impl Call {
             size: self.size,
             time: self.time,
             site: self.site,
-            padding: 0,
+            stated: NOT_STATED,
         }
     }
 

@@ -5,13 +5,16 @@
 //! it takes this out of the programs.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
+use tracer_ebpf::block::Block;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::sample::{self, Sampling, Weight, Weighted, filter_slot};
 use tracer_ebpf::site::{Site, SiteKind};
+use tracer_ebpf::stated::NOT_STATED;
 use tracer_ebpf::volatile::opaque;
 
 use crate::maps::{self, FILTER, SAMPLED};
+use crate::sampler;
 
 /// Whether allocations are sampled.
 #[inline(always)]
@@ -111,6 +114,15 @@ pub(crate) fn lost(size: u64) -> (u64, u64) {
     ((weight.count + (1 << 15)) >> 16, weight.bytes >> 8)
 }
 
+/// The same of a block that cannot be followed.
+#[inline(always)]
+pub(crate) fn lost_block(block: &Block) -> (u64, u64) {
+    match block.stated {
+        NOT_STATED => lost(block.size),
+        word => sampler::lost(block.size, word),
+    }
+}
+
 /// A chosen block of a site was allocated.
 #[inline(always)]
 pub(crate) fn allocated(index: u32, size: u64) {
@@ -128,7 +140,12 @@ pub(crate) fn allocated(index: u32, size: u64) {
 /// # Safety
 /// `of` is a live map value, the site.
 #[inline(always)]
-pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize) {
+pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
+    let (index, size) = (block.site, block.size);
+    if block.stated != NOT_STATED {
+        sampler::count(index, size, block.stated, sampler::FREED, bucket as u32);
+        return;
+    }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
@@ -152,7 +169,12 @@ pub(crate) unsafe fn freed(of: *const Site, index: u32, size: u64, bucket: usize
 /// # Safety
 /// See [`freed`].
 #[inline(always)]
-pub(crate) unsafe fn untracked(of: *const Site, index: u32, size: u64) {
+pub(crate) unsafe fn untracked(of: *const Site, block: &Block) {
+    let (index, size) = (block.site, block.size);
+    if block.stated != NOT_STATED {
+        sampler::count(index, size, block.stated, sampler::UNTRACKED, 0);
+        return;
+    }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod probes;
 pub mod rest;
 pub mod returns;
+pub mod sampler;
 pub mod stretch;
 pub mod symbols;
 pub mod walkers;

@@ -140,6 +140,10 @@ pub struct TraceArgs {
     /// Leave a JVM's own probes alone: no collections, classes and threads
     #[arg(long)]
     pub no_jvm_probes: bool,
+    /// Probe allocators also of processes that take samples of their allocations themselves
+    /// and tell of them (otel_memory, ddheap)
+    #[arg(long)]
+    pub no_samplers: bool,
     /// Ask a JVM (17 and later) for a perf map, for names of code that has none
     #[arg(long)]
     pub jvm_attach: bool,

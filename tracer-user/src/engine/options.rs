@@ -27,6 +27,10 @@ pub struct Options {
     pub jvm_probes: bool,
     /// Whether JVMs are asked for the names of their code.
     pub jvm_attach: bool,
+    /// Whether samplers in processes are left alone, and allocators are probed.
+    pub no_samplers: bool,
+    /// Whether programs are started with a sampler of ours.
+    pub sampler: bool,
     /// Whether pages are followed, and no allocations.
     pub growth: bool,
     /// Whether children are traced.
@@ -69,6 +73,8 @@ impl Options {
             // Benchmarks compare the allocators' probes.
             jvm_probes: !args.no_jvm_probes && !args.growth && args.programs == Programs::Counting,
             jvm_attach: args.jvm_attach,
+            no_samplers: args.no_samplers,
+            sampler: false,
             growth: args.growth,
             follow: args.follow,
             per_process: args.per_process,
@@ -112,6 +118,8 @@ impl Options {
             survived: 0,
             jvm_probes: false,
             jvm_attach: false,
+            no_samplers: false,
+            sampler: false,
             growth: false,
             follow: false,
             per_process: false,

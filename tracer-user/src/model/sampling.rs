@@ -14,10 +14,30 @@ const TOO_LARGE: f64 = 0.5;
 /// How a run was sampled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// An allocation of S bytes was chosen with probability 1 - e^(-S/interval), bytes.
+    /// An allocation of S bytes was chosen with probability 1 - e^(-S/interval), bytes. Of
+    /// samplers in processes it is what their samples tell of it, the largest; 0 if they
+    /// told of none.
     pub interval: u64,
     /// The standard errors of the totals.
     pub errors: Errors,
+}
+
+/// A sampler in a process: code that chooses allocations by chance, and tells of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampler {
+    /// Who offers its probes: `otel_memory`, or `ddheap`.
+    pub provider: String,
+    /// The file that has them, as the process sees it.
+    pub module: String,
+    /// Samples that it told of, in all traced processes that have the file.
+    pub samples: u64,
+    /// Frees of samples, in the same way.
+    pub frees: u64,
+    /// The mean interval of its samples, as they tell it, bytes; 0 if they do not.
+    pub interval: u64,
+    /// Other samplers that the process has, which were not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 /// The standard errors of estimates, and how many blocks they are made of.
@@ -63,9 +83,12 @@ impl Errors {
 impl Sampling {
     /// What more than may be live if nothing that was chosen is, with a probability of
     /// 5 % at most, bytes: none of L bytes is chosen with probability e^(-L/interval),
-    /// whatever the sizes of the blocks are.
+    /// whatever the sizes of the blocks are. Without an interval nobody knows.
     pub fn unseen(&self) -> u64 {
-        rounded(self.interval as f64 * 20_f64.ln())
+        match self.interval {
+            0 => u64::MAX,
+            interval => rounded(interval as f64 * 20_f64.ln()),
+        }
     }
 
     /// What more than may be live, with a probability of about 5 %, bytes. A few

@@ -109,6 +109,7 @@ impl Session {
             if site.names.is_none() {
                 site.names = Some(self.java.names.of(site.index, &site.frames, site.seen));
             }
+            self.leave_sampler(&mut site);
             if let Some(thread) = &mut site.thread {
                 thread.name = self.threads.name(site.image, thread).to_owned();
             }
@@ -147,8 +148,8 @@ impl Session {
         let mut all = Estimates::default();
         let estimates = sites.iter().filter_map(|site| site.estimates.as_ref());
         estimates.for_each(|site| all.add(site));
-        (interval > 0).then(|| Sampling {
-            interval,
+        (interval > 0 || self.has_any_sampler()).then(|| Sampling {
+            interval: interval.max(self.stated_interval()),
             errors: all.errors(),
         })
     }
@@ -269,6 +270,7 @@ impl Session {
             began: self.since_start(image.began),
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),
+            sampler: self.sampler_of(image),
             unseen: self.unseen_in(image.pid, is_mapped),
             processes: 1,
             running: u64::from(image.ended.is_none()),
@@ -309,6 +311,11 @@ impl Session {
             cause: "hooked_while_traced".to_owned(),
             count: self.engine.losses.withdrawn,
             meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
+        });
+        losses.push(Loss {
+            cause: "sampler_took_over".to_owned(),
+            count: self.engine.losses.taken_over,
+            meaning: "blocks that were live when a sampler was found in a process, whose allocators were probed until then: they are counted as allocated, and are followed no more".to_owned(),
         });
         losses.push(Loss {
             cause: "unseen_function".to_owned(),

@@ -41,6 +41,12 @@ impl LiveSums {
         self.add(bytes, time);
         self.estimate.add(&Estimate::of_block(bytes, sampling));
     }
+
+    /// The same of a block for which `estimate` stands.
+    pub fn add_estimate(&mut self, bytes: u64, time: u64, estimate: &Estimate) {
+        self.add(bytes, time);
+        self.estimate.add(estimate);
+    }
 }
 
 /// What one process holds.

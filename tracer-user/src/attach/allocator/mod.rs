@@ -55,6 +55,14 @@ impl Allocator {
         rest.functions.retain(|it| !it.probed.changes_mappings());
         rest
     }
+
+    /// Its functions that change mappings, and no others.
+    #[must_use]
+    pub fn mappings_alone(&self) -> Self {
+        let mut rest = self.clone();
+        rest.functions.retain(|it| it.probed.changes_mappings());
+        rest
+    }
 }
 
 /// One function of an allocator.

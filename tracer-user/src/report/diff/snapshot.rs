@@ -129,9 +129,9 @@ const NOTES: [&str; 2] = ["lost events", pprof::SAMPLED];
 
 fn sampled(sampling: &Sampling) -> String {
     format!(
-        "estimates from {} (--sample {}): ± {} in all, a standard error",
+        "estimates from {} (one in {}): ± {} in all, a standard error",
         units::counted(sampling.errors.samples, "sampled block"),
-        sampling.interval,
+        units::bytes(sampling.interval),
         units::bytes(rounded(sampling.errors.live_bytes))
     )
 }

@@ -210,7 +210,7 @@ impl Session {
             java_heap: image.java_heap.clone(),
             java_code: self.java_code_ranges(image),
             blocks,
-            sampling: self.engine.object.sampling,
+            sampling: self.sampling_of(image),
             is_forked,
         }
     }
