@@ -5,7 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{Errors, MemoryKind, Sampler};
-use unfreed_tests::{Sums, Target, Tracer, View, send_signal, target_path, unfreed, wait_until};
+use unfreed_tests::{
+    Sums, Target, Tracer, View, kernel_version, send_signal, target_path, unfreed, wait_until,
+};
 
 /// What samples stand for: how many were taken and how many of these are live, of what
 /// size, and for how many bytes each stands.
@@ -193,7 +195,11 @@ fn a_semaphore_is_the_kernels_to_count() -> Result<()> {
     let wanted = |target: &mut Target| -> Result<String> {
         Ok(target.command_saying("wanted", "wanted ")?.0)
     };
-    for road in ["multi", "perf"] {
+    let roads: &[&str] = match kernel_version()? >= (6, 6) {
+        true => &["multi", "perf"],
+        false => &["perf"],
+    };
+    for road in roads {
         let mut target = Target::start("samples")?;
         assert_eq!(wanted(&mut target)?, "0 0", "{road}");
         let tracer = Tracer::record_with(target.pid, &[], |command| {

@@ -4,6 +4,7 @@ pub mod allocator;
 pub mod guarded;
 pub mod inspect;
 pub mod jump;
+pub mod known;
 pub mod library;
 pub mod linkage;
 pub mod loader;

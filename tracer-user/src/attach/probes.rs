@@ -14,6 +14,7 @@ use anyhow::{Context, Error, Result};
 use tracer_ebpf::call::Function;
 
 use super::guarded::Guarded;
+use super::known::Known;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
 use crate::attach::allocator::{Allocator, AllocatorFunction};
@@ -68,7 +69,7 @@ pub struct Probes {
     /// Files that are left alone.
     refused: Vec<(Scope, FileId)>,
     /// Allocators of processes whose samplers tell what they allocate.
-    known: Vec<Allocator>,
+    known: Vec<Known>,
     /// When probes last came or went, nanoseconds of `CLOCK_MONOTONIC`.
     touched: HashMap<Scope, u64>,
 }
@@ -247,30 +248,28 @@ impl Probes {
 
     /// Whether a return address in a file says that an allocator is at work.
     pub fn allocate_at(&self, file: FileId, offset: FileOffset) -> bool {
-        let allocates = |functions: &[AllocatorFunction]| {
-            let mut functions = functions.iter();
-            functions.any(|it| it.allocates_at(offset))
-        };
         let mut covered = self.covered.iter();
         covered.any(|covered| {
+            let mut functions = covered.functions.iter();
             covered.guarded.file.mapped == file
-                && (covered.is_alone || allocates(&covered.functions))
-        }) || self.known.iter().any(|known| {
-            known.file.mapped == file && (known.is_alone || allocates(&known.functions))
-        })
+                && (covered.is_alone || functions.any(|it| it.allocates_at(offset)))
+        }) || self
+            .known
+            .iter()
+            .any(|known| known.allocator.file.mapped == file && known.allocates_at(offset))
     }
 
     /// Keeps in mind where an allocator is that gets no probes.
     pub fn know(&mut self, allocator: &Allocator) {
         if !self.knows(allocator.file.mapped) {
-            self.known.push(allocator.clone());
+            self.known.push(Known::of(allocator));
         }
     }
 
     /// Whether it is in mind; see [`Probes::know`].
     pub fn knows(&self, file: FileId) -> bool {
         let mut known = self.known.iter();
-        known.any(|known| known.file.mapped == file)
+        known.any(|known| known.allocator.file.mapped == file)
     }
 
     /// Takes the probes of all allocators of a scope away, and keeps in mind where they

@@ -99,6 +99,13 @@ impl Options {
         })
     }
 
+    /// Leaves it to a sampler in the program to choose which allocations count.
+    pub fn leave_to_sampler(&mut self) {
+        self.sampler = true;
+        self.sample = 0;
+        self.sizes.is_sampled = false;
+    }
+
     /// Whether processes that run the same program share their call paths. Where
     /// threads are told apart there is nothing to share.
     pub fn by_program(&self) -> bool {
