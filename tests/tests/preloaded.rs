@@ -231,6 +231,30 @@ fn a_program_behind_a_shell_is_sampled() -> Result<()> {
     check(&report, "leak", 1009, COUNT)
 }
 
+/// A child that has closed the sampler's descriptor executes others without a word of it;
+/// one that keeps it is sampled.
+#[test]
+fn children_that_close_descriptors_are_not_troubled() -> Result<()> {
+    let leaks = target_path("leaks")?;
+    let script = format!(
+        "import os, subprocess\nfor keep in [True, False]:\n    print(keep, subprocess.run(['/usr/bin/env'], close_fds=not keep, capture_output=True).stdout.count(b'LD_PRELOAD'))\n    done = subprocess.run([{leaks:?}, 'leak'], close_fds=not keep, capture_output=True)\n    print('said', done.stderr, done.returncode, flush=True)\nos._exit(0)\n"
+    );
+    let command = ["/usr/bin/python3".into(), "-c".into(), script.into()];
+    let finished = run(&["--sample", "32k", "--follow"], &command, &[])?;
+    let report = finished.report()?;
+    for part in ["True 1", "False 0", "said b'' 0"] {
+        ensure!(finished.stdout.contains(part), "{}", finished.stdout);
+    }
+    ensure!(!finished.stdout.contains("said b'E"), "{}", finished.stdout);
+    // One of the two by its sampler, the other by probes.
+    let found = report.heap("leak").live_bytes as f64;
+    let truth = (2 * 1009 * COUNT) as f64;
+    ensure!((found - truth).abs() < 0.15 * truth, "{found} of {truth}");
+    let exact = report.processes.iter().filter(|it| !it.probes.is_empty());
+    ensure!(exact.count() > 0, "{:?}", report.processes);
+    Ok(())
+}
+
 #[test]
 fn python_is_sampled() -> Result<()> {
     let script = "import os\nkept = []\ndef leak():\n    for i in range(2000):\n        kept.append(bytearray(100003))\n        len(bytes(20011))\nleak()\nos._exit(0)\n";
