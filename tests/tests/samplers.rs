@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::sampling::rounded;
 use unfreed_tests::model::{Errors, MemoryKind, Sampler};
 use unfreed_tests::{
     Sums, Target, Tracer, View, kernel_version, send_signal, target_path, unfreed, wait_until,
@@ -65,9 +66,9 @@ fn check(report: &View, function: &str, samples: &[Samples]) -> Result<()> {
     ensure!(
         (found.allocated_bytes, found.freed_bytes, found.live_bytes)
             == (
-                allocated.bytes as u64,
-                freed.bytes as u64,
-                live.bytes as u64
+                rounded(allocated.bytes),
+                rounded(freed.bytes),
+                rounded(live.bytes)
             ),
         "{function}: {found:?}"
     );

@@ -78,10 +78,9 @@ impl Stated {
         let size = size & (MAX_SIZE - 1);
         let excess = excess(word);
         let bytes = (size.cast_signed() + excess).cast_unsigned();
-        let count = if size == 0 {
-            1 << 16
-        } else {
-            ((bytes << 16) + size / 2) / size
+        let count = match ((bytes << 16) + size / 2).checked_div(size) {
+            Some(count) => count,
+            None => 1 << 16,
         };
         // Blocks of 8 GiB are not chosen by chance.
         let is_small = -(1 << 16) < excess && excess < 1 << 16;
