@@ -9,6 +9,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE};
 use tracer_ebpf::thread::{Freed, Thread};
 
+use crate::burst;
 use crate::chosen;
 use crate::cost;
 use crate::entry::{argument, slot};
@@ -78,7 +79,7 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
             }
         }
         if outcome != 0 && call.site == LOST_SITE {
-            let (events, bytes) = chosen::lost(call.size);
+            let (events, bytes) = chosen::lost(call.size, call.certain);
             maps::lose(LossCause::SitesFull, events, bytes);
         } else if outcome != 0 && call.site != NO_SITE {
             count_allocation(thread, outcome);
@@ -107,7 +108,7 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
     let block = call.block();
-    chosen::allocated(block.site, block.size);
+    chosen::allocated(&block);
     inflight::count_made(BlockKey { address, image }, &block);
 }
 
@@ -115,7 +116,8 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
 #[inline(always)]
 pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
     let address = argument(context, arguments, 0);
-    if chosen::is_on() && !address.is_some_and(chosen::may_be_live) {
+    let is_passed_over = burst::is_pause() || !address.is_some_and(chosen::may_be_live);
+    if chosen::is_on() && is_passed_over {
         cost::hit_in_passing(Kind::Free, is_stepped);
         return;
     }

@@ -19,7 +19,7 @@ use crate::entry::{argument, slot};
 use crate::inflight::{self, now};
 use crate::maps::{self, ARENAS, OBJECTS};
 use crate::read::user_word;
-use crate::{chosen, cost, pool};
+use crate::{burst, chosen, cost, pool};
 
 const BPF_ANY: u64 = 0;
 const BPF_NOEXIST: u64 = 1;
@@ -44,7 +44,7 @@ pub(crate) unsafe fn returned(thread: *mut Thread, function: Function, result: u
         }
         let (site, size) = ((*thread).call.site, (*thread).call.size);
         if site == LOST_SITE {
-            let (events, bytes) = chosen::lost(size);
+            let (events, bytes) = chosen::lost(size, 0);
             maps::lose(LossCause::SitesFull, events, bytes);
         } else if site != NO_SITE {
             count(thread, result);
@@ -104,7 +104,7 @@ extern "C" fn string_size(string: u64) -> u64 {
 /// Whether an object of this size counts, by the options and by chance.
 #[inline(always)]
 fn is_counted(size: u64) -> bool {
-    size >= maps::setting!(min_size) && (!chosen::is_on() || chosen::chooses(size))
+    size >= maps::setting!(min_size) && (!chosen::is_on() || chosen::chooses(size, burst::choice()))
 }
 
 /// Counts an object at its site, and follows it.
@@ -116,11 +116,11 @@ unsafe fn count(thread: *mut Thread, address: u64) {
     // SAFETY: the caller's record.
     let (call, image) = unsafe { (&(*thread).call, (*thread).image) };
     let block = call.block();
-    chosen::allocated(block.site, block.size);
+    chosen::allocated(&block);
     if inflight::count_allocated(&block)
         && let Err(error) = keep(call.argument, BlockKey { address, image }, &block)
     {
-        inflight::count_untracked(&block, chosen::lost(block.size), error);
+        inflight::count_untracked(&block, chosen::lost(block.size, block.certain), error);
     }
 }
 

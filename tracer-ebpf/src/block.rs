@@ -74,9 +74,10 @@ pub struct Block {
     pub time: u64,
     /// Index of the site.
     pub site: u32,
-    /// What it stands for, if it is a sample that the process took itself: a
-    /// [`crate::stated::word`]. Otherwise [`crate::stated::NOT_STATED`].
-    pub stated: u32,
+    /// 1 if it was followed when all were (`--overhead`), so that it stands for itself
+    /// also where others were chosen for a sample; a [`crate::stated::word`] of a sample
+    /// that the process took itself; else 0.
+    pub certain: u32,
 }
 
 /// A live object of an arena, which lets all its objects go at once.

@@ -3,7 +3,6 @@
 
 use crate::block::Block;
 use crate::site::NO_SITE;
-use crate::stated::NOT_STATED;
 
 /// The probed functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +65,12 @@ pub enum Function {
 }
 
 impl Function {
+    /// Whether it maps or unmaps memory, which is no block.
+    #[inline(always)]
+    pub const fn changes_mappings(self) -> bool {
+        matches!(self, Self::Mmap | Self::Munmap | Self::Mremap)
+    }
+
     /// All functions, in the order of their numbers, which start at 1.
     pub const ALL: [Self; 26] = [
         Self::Malloc,
@@ -216,6 +221,10 @@ pub struct Call {
     pub old_address: u64,
     /// How many inner calls were left out because of this one.
     pub inner: u64,
+    /// See [`Block::certain`].
+    pub certain: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 impl Call {
@@ -226,7 +235,7 @@ impl Call {
             size: self.size,
             time: self.time,
             site: self.site,
-            stated: NOT_STATED,
+            certain: self.certain,
         }
     }
 
@@ -365,6 +374,8 @@ mod tests {
             old: Block::default(),
             old_address: 0,
             inner: 0,
+            certain: 0,
+            padding: 0,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Sampling (`--sample`): the choice, the filter that frees go through, and the sums of
-//! what chosen blocks stand for.
+//! Sampling (`--sample`, `--overhead`): the choice, the filter that frees go through, and
+//! the sums of what chosen blocks stand for.
 //!
 //! All of it hangs on a setting that the verifier knows: where every allocation counts,
 //! it takes this out of the programs.
@@ -8,9 +8,10 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use tracer_ebpf::block::Block;
 use tracer_ebpf::call::Function;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
+use tracer_ebpf::phase::Choice;
 use tracer_ebpf::sample::{self, Sampling, Weight, Weighted, filter_slot};
 use tracer_ebpf::site::{Site, SiteKind};
-use tracer_ebpf::stated::NOT_STATED;
+use tracer_ebpf::stated;
 use tracer_ebpf::volatile::opaque;
 
 use crate::maps::{self, FILTER, SAMPLED};
@@ -31,29 +32,30 @@ fn sampling() -> Sampling {
     }
 }
 
+/// Whether a block that is followed by a choice stands for itself.
+#[inline(always)]
+pub(crate) fn is_certain(choice: u64) -> u32 {
+    u32::from(choice == Choice::All as u64)
+}
+
 /// Whether a call is chosen that was just entered and asks for `size` bytes. All are
 /// without sampling, and so are those that change mappings, and such whose size is not
 /// known yet ([`chooses`] decides when it is).
 #[inline(always)]
-pub(crate) fn is_chosen(function: Function, size: u64) -> bool {
-    if !is_on()
-        || matches!(
-            function,
-            Function::Mmap
-                | Function::Munmap
-                | Function::Mremap
-                | Function::ArenaString
-                | Function::ArenaMake
-        )
-    {
+pub(crate) fn is_chosen(function: Function, size: u64, choice: u64) -> bool {
+    let is_known_later = matches!(function, Function::ArenaString | Function::ArenaMake);
+    if !is_on() || is_known_later || function.changes_mappings() {
         return true;
     }
-    chooses(size)
+    chooses(size, choice)
 }
 
-/// Whether a block of `size` bytes is chosen, by chance; see [`is_chosen`].
+/// Whether a block of `size` bytes is chosen; see [`is_chosen`].
 #[inline(always)]
-pub(crate) fn chooses(size: u64) -> bool {
+pub(crate) fn chooses(size: u64, choice: u64) -> bool {
+    if choice != Choice::Sample as u64 {
+        return choice == Choice::All as u64;
+    }
     // SAFETY: the helper has no preconditions.
     let random = unsafe { bpf_get_prandom_u32() };
     sampling().chooses(size, random, |ratio| chosen_probability(ratio))
@@ -106,31 +108,34 @@ fn add_to_filter(address: u64, amount: u64) {
 /// How many events, and bytes, a lost allocation of `size` bytes stands for. What
 /// tells of it has passed the choice.
 #[inline(always)]
-pub(crate) fn lost(size: u64) -> (u64, u64) {
-    if !is_on() {
+pub(crate) fn lost(size: u64, certain: u32) -> (u64, u64) {
+    if !is_on() || certain != 0 {
         return (1, size);
     }
-    let weight = weigh(size);
+    let weight = weigh(size, certain);
     ((weight.count + (1 << 15)) >> 16, weight.bytes >> 8)
 }
 
 /// The same of a block that cannot be followed.
 #[inline(always)]
 pub(crate) fn lost_block(block: &Block) -> (u64, u64) {
-    match block.stated {
-        NOT_STATED => lost(block.size),
-        word => sampler::lost(block.size, word),
+    match stated::is_word(block.certain) {
+        true => sampler::lost(block.size, block.certain),
+        false => lost(block.size, block.certain),
     }
 }
 
-/// A chosen block of a site was allocated.
+/// A chosen block was allocated.
 #[inline(always)]
-pub(crate) fn allocated(index: u32, size: u64) {
+pub(crate) fn allocated(block: &Block) {
     if is_on()
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
         // SAFETY: fields of a live map value.
-        unsafe { add(&raw mut (*site).allocated, &weigh(size)) };
+        unsafe {
+            let weight = weigh(block.size, block.certain);
+            add(&raw mut (*site).allocated, &weight);
+        }
     }
 }
 
@@ -141,17 +146,22 @@ pub(crate) fn allocated(index: u32, size: u64) {
 /// `of` is a live map value, the site.
 #[inline(always)]
 pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
-    let (index, size) = (block.site, block.size);
-    if block.stated != NOT_STATED {
-        sampler::count(index, size, block.stated, sampler::FREED, bucket as u32);
+    if stated::is_word(block.certain) {
+        sampler::count(
+            block.site,
+            block.size,
+            block.certain,
+            sampler::FREED,
+            bucket as u32,
+        );
         return;
     }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
-        let weight = weigh(size);
+        let weight = weigh(block.size, block.certain);
         let bucket = opaque(bucket);
         // SAFETY: fields of a live map value.
         unsafe {
@@ -170,24 +180,29 @@ pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
 /// See [`freed`].
 #[inline(always)]
 pub(crate) unsafe fn untracked(of: *const Site, block: &Block) {
-    let (index, size) = (block.site, block.size);
-    if block.stated != NOT_STATED {
-        sampler::count(index, size, block.stated, sampler::UNTRACKED, 0);
+    if stated::is_word(block.certain) {
+        sampler::count(block.site, block.size, block.certain, sampler::UNTRACKED, 0);
         return;
     }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
-        && let Some(site) = SAMPLED.get_ptr_mut(index)
+        && let Some(site) = SAMPLED.get_ptr_mut(block.site)
     {
         // SAFETY: fields of a live map value.
-        unsafe { add(&raw mut (*site).untracked, &weigh(size)) };
+        unsafe {
+            let weight = weigh(block.size, block.certain);
+            add(&raw mut (*site).untracked, &weight);
+        }
     }
 }
 
 /// What a chosen block stands for.
 #[inline(always)]
-fn weigh(size: u64) -> Weight {
+fn weigh(size: u64, certain: u32) -> Weight {
+    if certain != 0 {
+        return Weight::of_one(size);
+    }
     let sampling = sampling();
     sampling.weight_by(size, chosen_probability(sampling.ratio(size)))
 }

@@ -7,12 +7,13 @@ use tracer_ebpf::call::Function;
 use tracer_ebpf::event::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::loss::LossCause;
+use tracer_ebpf::phase::Choice;
 use tracer_ebpf::site::SiteKind;
 use tracer_ebpf::thread::{Thread, Unheard};
 
 use crate::inflight::{self, now};
 use crate::read::user_word;
-use crate::{allocation, chosen, cost, mapping, maps, read};
+use crate::{allocation, burst, chosen, cost, mapping, maps, read};
 
 /// What a function was asked for.
 pub(crate) struct Request {
@@ -214,7 +215,12 @@ fn calling_thread(function: Function) -> Option<*mut Thread> {
 #[inline(always)]
 fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function: Function) -> bool {
     let arguments = Arguments::of_cookie(cookie);
-    let is_chosen = is_chosen(context, function, arguments);
+    let choice = burst::choice();
+    if choice == Choice::Pause as u64 && !function.changes_mappings() {
+        cost::hit_in_passing(Kind::Entry, Arguments::is_stepped(cookie));
+        return false;
+    }
+    let is_chosen = is_chosen(context, function, arguments, choice);
     let Some(is_chosen) = is_chosen.filter(|it| *it || !Arguments::is_last(cookie)) else {
         cost::hit_in_passing(Kind::Entry, Arguments::is_stepped(cookie));
         return false;
@@ -225,7 +231,8 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit_at_entry(thread, Kind::Entry, Arguments::is_stepped(cookie));
-        let entered = enter::<IN_SESSION>(context, thread, function, arguments, is_chosen);
+        let chosen = (is_chosen, choice);
+        let entered = enter::<IN_SESSION>(context, thread, function, arguments, chosen);
         if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
@@ -238,7 +245,8 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
 /// call's site is to be found.
 #[inline(always)]
 pub(crate) fn by_program(context: &ProbeContext, function: Function) {
-    let Some(is_chosen) = is_chosen(context, function, Arguments::AT_ENTRY) else {
+    let choice = burst::choice();
+    let Some(is_chosen) = is_chosen(context, function, Arguments::AT_ENTRY, choice) else {
         cost::hit_in_passing(Kind::Entry, 0);
         return;
     };
@@ -248,7 +256,8 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     // SAFETY: the thread's own record.
     unsafe {
         cost::hit(thread, Kind::Entry);
-        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, is_chosen);
+        let chosen = (is_chosen, choice);
+        let entered = enter::<false>(context, thread, function, Arguments::AT_ENTRY, chosen);
         if matches!(entered, Entered::AtSite) {
             go_on(context);
         }
@@ -259,12 +268,17 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
 /// Whether a call counts; `None` for one that changes nothing, or whose arguments cannot
 /// be read (which is a loss, once). Without sampling all do, and nothing is looked at.
 #[inline(always)]
-fn is_chosen(context: &ProbeContext, function: Function, arguments: Arguments) -> Option<bool> {
+fn is_chosen(
+    context: &ProbeContext,
+    function: Function,
+    arguments: Arguments,
+    choice: u64,
+) -> Option<bool> {
     if !chosen::is_on() {
         return Some(true);
     }
     let request = Request::of(function, context, arguments)?;
-    Some(chosen::is_chosen(function, request.size))
+    Some(chosen::is_chosen(function, request.size, choice))
 }
 
 /// Finds the site of the call in flight, in a program of its own.
@@ -299,7 +313,7 @@ unsafe fn enter<const IN_SESSION: bool>(
     thread: *mut Thread,
     function: Function,
     arguments: Arguments,
-    is_chosen: bool,
+    (is_chosen, choice): (bool, u64),
 ) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
         return Entered::LeftOut;
@@ -334,6 +348,7 @@ unsafe fn enter<const IN_SESSION: bool>(
         call.begin(function, slot, back, now());
         call.size = request.size;
         call.argument = request.argument;
+        call.certain = chosen::is_certain(choice);
         match function {
             Function::Mmap | Function::Munmap | Function::Mremap => {
                 mapping::entered(thread, function, &request);

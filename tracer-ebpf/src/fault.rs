@@ -15,7 +15,6 @@ use tracer_ebpf::block::{self, Block, BlockKey, PAGE};
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::site::NO_SITE;
-use tracer_ebpf::stated::NOT_STATED;
 
 use crate::code::MAX_ADDRESS;
 use crate::cost;
@@ -141,7 +140,7 @@ extern "C" fn note(address: u64, site: u32) -> u64 {
         size: PAGE,
         time: now(),
         site,
-        stated: NOT_STATED,
+        certain: 0,
     };
     inflight::count_made(key, &block);
     0

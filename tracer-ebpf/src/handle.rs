@@ -9,7 +9,6 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{Block, BlockKey, handle};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
-use tracer_ebpf::stated::NOT_STATED;
 use tracer_ebpf::thread::{Making, Thread};
 
 use crate::inflight::{self, now};
@@ -77,7 +76,7 @@ pub(crate) fn made_at(making: &Making, key: BlockKey) {
         size: 0,
         time: making.time,
         site: making.site,
-        stated: NOT_STATED,
+        certain: 0,
     };
     inflight::count_made(key, &block);
 }

@@ -44,6 +44,11 @@ impl Kind {
         Self::Fault,
     ];
 
+    /// Whether it is at the end of a call.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Return | Self::End | Self::JumpEnd)
+    }
+
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
         match self {

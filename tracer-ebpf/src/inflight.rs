@@ -7,16 +7,17 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_ns};
 use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{self, Block, BlockKey};
-use tracer_ebpf::call::{self, Entry, Function};
+use tracer_ebpf::call::{self, Call, Entry, Function};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOCAL, LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
-use tracer_ebpf::stated::NOT_STATED;
+use tracer_ebpf::stated;
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
+use crate::burst;
 use crate::chosen;
 use crate::lifecycle;
 use crate::mapped;
@@ -201,6 +202,9 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
+    if is_forgotten(in_flight) {
+        return true;
+    }
     let lost = match call::entry(in_flight, function, slot, || user_word(saved_at)) {
         Entry::Outermost => return true,
         Entry::Nested => {
@@ -218,6 +222,33 @@ pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot:
     unsafe { restore_old(thread) };
     in_flight.function = 0;
     true
+}
+
+/// Whether the call in flight began in an earlier phase, whose probes were taken away
+/// before it returned; then it is none any more. What it was to free is gone.
+#[inline(always)]
+fn is_forgotten(in_flight: &mut Call) -> bool {
+    if in_flight.function == 0 || !burst::is_over(in_flight.time) {
+        return false;
+    }
+    forget_call();
+    in_flight.function = 0;
+    true
+}
+
+/// Counts what the current thread's call in flight was to free. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn forget_call() -> u64 {
+    if let Some(thread) = record() {
+        // SAFETY: the thread's own record.
+        let call = unsafe { &mut (*thread).call };
+        if call.old_address != 0 && call.old.site != NO_SITE {
+            count_free(&call.old, call.time);
+        }
+        call.old_address = 0;
+    }
+    0
 }
 
 /// Puts the block that realloc took out back into the live map.
@@ -340,11 +371,12 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
             // SAFETY: a live map value.
             let old = unsafe { *entry };
             if old.site != NO_SITE {
-                // Two threads may touch a page at once.
-                if block::page_of(key.address).is_none() {
+                // Two threads may touch a page at once; and between bursts nobody looks.
+                let is_expected = block::page_of(key.address).is_some() || burst::is_over(old.time);
+                if !is_expected {
                     maps::lose(LossCause::MissedFree, 1, old.size);
                 }
-                count_free(&old, block.time);
+                count_end(&old, block.time, 1);
             }
             // SAFETY: as above. It is counted; see `take`.
             unsafe { (*entry).site = NO_SITE };
@@ -380,18 +412,53 @@ pub(crate) fn count_untracked(block: &Block, (events, bytes): (u64, u64), error:
 /// Counts a block as freed at its site.
 #[inline(always)]
 pub(crate) fn count_free(block: &Block, time: u64) {
-    let Some(site) = SITES.get_ptr_mut(block.site) else {
+    count_end(block, time, 0);
+}
+
+/// Counts a block as freed at its site; `unseen` is 1 if that was some time before.
+#[inline(always)]
+fn count_end(block: &Block, time: u64, unseen: u64) {
+    if burst::may_be() {
+        let flags = u64::from(block.certain) << 1 | unseen;
+        end_within_budget(block.site, block.size, block.time, time, flags);
         return;
+    }
+    add_end(block, time);
+}
+
+/// The same where a budget decides what is followed: verified once, on its own, or the
+/// programs would be too long.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn end_within_budget(site: u32, size: u64, born: u64, died: u64, flags: u64) -> u64 {
+    let block = Block {
+        size,
+        time: born,
+        site,
+        certain: (flags >> 1) as u32,
+    };
+    if add_end(&block, died) {
+        burst::tell(&block, died, flags & 1);
+    }
+    0
+}
+
+/// Adds a block's end to the sums of its site. Whether it is one of memory.
+#[inline(always)]
+fn add_end(block: &Block, time: u64) -> bool {
+    let Some(site) = SITES.get_ptr_mut(block.site) else {
+        return false;
     };
     let bucket = opaque(lifetime::bucket(time.saturating_sub(block.time)));
     // SAFETY: fields of a live map value.
     unsafe {
         maps::add(&raw mut (*site).freed_count, 1);
         maps::add(&raw mut (*site).freed_bytes, block.size);
-        if bucket < LIFETIME_BUCKETS && block.stated == NOT_STATED {
+        if bucket < LIFETIME_BUCKETS && !stated::is_word(block.certain) {
             maps::add((&raw mut (*site).lifetimes).cast::<u64>().add(bucket), 1);
         }
         chosen::freed(site, block, bucket);
+        (*site).is(SiteKind::Memory)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod lifetime;
 pub mod limits;
 pub mod loss;
 pub mod operand;
+pub mod phase;
 pub mod rule;
 pub mod sample;
 pub mod settings;

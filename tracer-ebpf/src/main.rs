@@ -17,6 +17,7 @@
 
 mod allocation;
 mod arena;
+mod burst;
 mod chosen;
 mod code;
 mod code_told;

@@ -21,6 +21,7 @@ use tracer_ebpf::limits::{
     MAX_RULES, MAX_SPACES, MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
+use tracer_ebpf::phase::Phase;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{SampledSite, Sampling};
 use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, SESSIONS, Settings};
@@ -80,7 +81,7 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_no_faults: 0,
     task_stack: 0,
     growth: 0,
-    padding: 0,
+    budget: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it
@@ -135,6 +136,15 @@ pub(crate) static SAMPLED: Array<SampledSite> = Array::with_max_entries(1, BPF_F
 /// sampled.
 #[map]
 pub(crate) static FILTER: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What is followed now, if a budget decides that during the run; written by user space.
+#[map]
+pub(crate) static PHASE: Array<Phase> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Deaths that a budget's estimates are made of. The loader sets the size, if there is
+/// one.
+#[map]
+pub(crate) static DEATHS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Indices not yet in use. Filled by the loader: a queue gives each index out
 /// once without the fetching atomics that kernels before 5.12 lack.

@@ -146,6 +146,17 @@ pub struct Weight {
 }
 
 impl Weight {
+    /// That of a block which stands for itself alone.
+    #[inline(always)]
+    pub const fn of_one(size: u64) -> Self {
+        Self {
+            count: 1 << 16,
+            bytes: size << 8,
+            count_variance: 0,
+            bytes_variance: 0,
+        }
+    }
+
     /// What is to be added to each word of a [`Weighted`].
     #[inline(always)]
     pub const fn words(&self) -> [u64; 5] {

@@ -7,7 +7,7 @@ use tracer_ebpf::hits::Kind;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
-use tracer_ebpf::stated::{self, NOT_STATED, SamplerPlace, Stated, StatedSums};
+use tracer_ebpf::stated::{self, SamplerPlace, Stated, StatedSums};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::usdt::PlaceKey;
 use tracer_ebpf::volatile::opaque;
@@ -120,8 +120,8 @@ unsafe fn sampled(context: &ProbeContext, thread: *mut Thread, place: *mut Sampl
             & operands[1].evaluate_into(&here, &mut size)
             & operands[2].evaluate_into(&here, &mut weighted)
     };
-    let word = stated::word(size, weighted).unwrap_or(NOT_STATED);
-    if !is_known || word == NOT_STATED {
+    let word = stated::word(size, weighted).unwrap_or(0);
+    if !is_known || !stated::is_word(word) {
         maps::lose(LossCause::SampleUnusable, 1, 0);
         return;
     }
@@ -145,7 +145,7 @@ unsafe fn sampled(context: &ProbeContext, thread: *mut Thread, place: *mut Sampl
             size,
             time,
             site,
-            stated: word,
+            certain: word,
         };
         enter(BlockKey { address, image }, &block);
     }
@@ -158,9 +158,9 @@ fn enter(key: BlockKey, block: &Block) {
         return;
     }
     let is_counted =
-        block.site != LOST_SITE && count(block.site, block.size, block.stated, ALLOCATED, 0) != 0;
+        block.site != LOST_SITE && count(block.site, block.size, block.certain, ALLOCATED, 0) != 0;
     if !is_counted {
-        let (events, bytes) = lost(block.size, block.stated);
+        let (events, bytes) = lost(block.size, block.certain);
         maps::lose(LossCause::SitesFull, events, bytes);
         return;
     }
@@ -168,7 +168,7 @@ fn enter(key: BlockKey, block: &Block) {
         inflight::count_made(key, block);
     } else if inflight::count_allocated(block) {
         // Ours had no room to follow it.
-        inflight::count_untracked(block, lost(block.size, block.stated), E2BIG);
+        inflight::count_untracked(block, lost(block.size, block.certain), E2BIG);
     }
 }
 

@@ -62,8 +62,8 @@ pub struct Settings {
     pub task_stack: u32,
     /// 1 if pages are followed, and no allocations.
     pub growth: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if a budget changes during the run what is followed; see [`crate::phase`].
+    pub budget: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.

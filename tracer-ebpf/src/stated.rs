@@ -16,17 +16,14 @@
 use crate::limits::LIFETIME_BUCKETS;
 use crate::operand::Operand;
 
-/// A block that is no sample of a process's own.
-pub const NOT_STATED: u32 = 0;
-
 /// Places of samplers' probes in all files together.
 pub const MAX_SAMPLERS: u32 = 128;
 
 /// Arguments of `alloc`; `free` has the first.
 pub const ARGUMENTS: usize = 3;
 
-/// How far W may be from S: no sampler has a mean interval of 1 GiB.
-const MAX_EXCESS: i64 = (1 << 30) - 1;
+/// How far W may be from S: no sampler has a mean interval of 512 MiB.
+const MAX_EXCESS: i64 = (1 << 29) - 1;
 
 /// No block is that large.
 const MAX_SIZE: u64 = 1 << 46;
@@ -38,7 +35,7 @@ const MAX_WHOLE: i64 = 1 << 27;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "the difference has 31 bits, and all of them are kept"
+    reason = "the difference has 30 bits, and all of them are kept"
 )]
 #[inline(always)]
 pub const fn word(size: u64, weighted: u64) -> Option<u32> {
@@ -49,13 +46,22 @@ pub const fn word(size: u64, weighted: u64) -> Option<u32> {
     if excess > MAX_EXCESS || excess < -MAX_EXCESS {
         return None;
     }
-    Some(((excess as i32 as u32) << 1) | 1)
+    Some(((excess as i32 as u32) << 2) | STATED)
+}
+
+/// In a word: what the sampler said.
+const STATED: u32 = 2;
+
+/// Whether a block's word is one of these.
+#[inline(always)]
+pub const fn is_word(word: u32) -> bool {
+    word & STATED != 0
 }
 
 /// W - S of such a word, bytes.
 #[inline(always)]
 pub const fn excess(word: u32) -> i64 {
-    (word.cast_signed() >> 1) as i64
+    (word.cast_signed() >> 2) as i64
 }
 
 /// What a sample stands for.
@@ -231,11 +237,11 @@ mod tests {
             (MAX_SIZE - 1, MAX_SIZE + 7),
         ] {
             let word = word(size, weighted).unwrap();
-            assert_ne!(word, NOT_STATED);
+            assert!(is_word(word) && !is_word(0) && !is_word(1));
             assert_eq!(Stated::of(size, word).bytes, weighted, "{size}");
         }
-        assert_eq!(word(1, 2 << 30), None);
-        assert_eq!(word(2 << 30, 1), None);
+        assert_eq!(word(1, 1 << 30), None);
+        assert_eq!(word(1 << 30, 1), None);
         assert_eq!(word(u64::MAX, u64::MAX), None);
         assert_eq!(word(8, u64::MAX), None);
     }
@@ -263,9 +269,9 @@ mod tests {
         // Without bytes it is one block at least.
         assert_eq!((of(0, 9).count, of(0, 9).bytes), (1 << 16, 9));
         // The largest have room.
-        assert!(of(1, 1 << 30).count_variance > 1 << 61);
-        assert!(of(MAX_SIZE - 1, MAX_SIZE + (1 << 29)).bytes_variance > 0);
-        assert!(of((1 << 33) - 1, (1 << 33) - 1 - (1 << 29)).bytes_variance < 0);
+        assert!(of(1, 1 << 29).count_variance > 1 << 61);
+        assert!(of(MAX_SIZE - 1, MAX_SIZE + (1 << 28)).bytes_variance > 0);
+        assert!(of((1 << 33) - 1, (1 << 33) - 1 - (1 << 28)).bytes_variance < 0);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 #[cfg(test)]
 mod alone;
 mod attach;
+mod budget;
 mod cli;
 mod commands;
+mod duty;
 mod engine;
 mod jvm;
 mod kernel;

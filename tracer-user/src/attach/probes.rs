@@ -72,6 +72,8 @@ pub struct Probes {
     known: Vec<Known>,
     /// When probes last came or went, nanoseconds of `CLOCK_MONOTONIC`.
     touched: HashMap<Scope, u64>,
+    /// Whether probes that follow blocks are away for some time.
+    are_away: bool,
 }
 
 /// An allocator that is probed.
@@ -83,6 +85,12 @@ struct Covered {
 }
 
 impl Covered {
+    /// Whether its probes follow mappings alone.
+    fn maps_only(&self) -> bool {
+        let mut functions = self.functions.iter();
+        functions.all(|function| function.probed.changes_mappings())
+    }
+
     fn describe(&self, returns: Returns) -> Described {
         let plan = plan(&self.functions, returns);
         let probed = plan.probed(&self.functions);
@@ -321,21 +329,56 @@ impl Probes {
             object.load_programs(step.moment, &step.places)?;
         }
         let stretches = plan.stretches(&allocator.functions, self.returns);
-        let mut guarded = Guarded::new(scope, &allocator.file, &allocator.path, stretches);
-        for step in &plan.steps {
-            place(object, step, &mut guarded)
-                .with_context(|| format!("cannot probe {}", allocator.path))?;
-        }
-        let covered = Covered {
+        let guarded = Guarded::new(scope, &allocator.file, &allocator.path, stretches);
+        let mut covered = Covered {
             guarded,
             functions: allocator.functions.clone(),
             offsets: plan.offsets(),
             is_alone: allocator.is_alone,
         };
+        if !self.are_away || covered.maps_only() {
+            for step in &plan.steps {
+                place(object, step, &mut covered.guarded)
+                    .with_context(|| format!("cannot probe {}", allocator.path))?;
+            }
+        }
         let described = covered.describe(self.returns);
         self.touch(scope);
         self.covered.push(covered);
         Ok(described)
+    }
+
+    /// Gives up the probes that follow blocks for some time; they go when they are
+    /// dropped. What comes meanwhile is probed by [`Self::bring_back`].
+    pub fn take_away(&mut self) -> Vec<Link> {
+        self.are_away = true;
+        let covered = self.covered.iter_mut().filter(|it| !it.maps_only());
+        covered.flat_map(|it| it.guarded.take()).collect()
+    }
+
+    /// Places those probes again. Returns processes in which the kernel refuses one.
+    pub fn bring_back(&mut self, object: &mut Object) -> Vec<Refused> {
+        self.are_away = false;
+        let mut refused = Vec::new();
+        let returns = self.returns;
+        for covered in self.covered.iter_mut().filter(|it| !it.maps_only()) {
+            let steps = plan(&covered.functions, returns).steps;
+            let placed = steps
+                .iter()
+                .try_for_each(|step| place(object, step, &mut covered.guarded));
+            let scope = covered.guarded.scope;
+            if let (Err(error), Some(pid)) = (placed, scope.pid())
+                && scope.is_alive()
+            {
+                refused.push((pid, error));
+            }
+        }
+        refused
+    }
+
+    /// Whether probes that follow blocks are away for some time.
+    pub fn are_away(&self) -> bool {
+        self.are_away
     }
 
     /// How the results of calls are taken.
@@ -365,7 +408,12 @@ impl Probes {
             .iter()
             .map(|covered| plan(&covered.functions, returns))
             .collect();
+        let are_away = self.are_away;
+        let is_here = |covered: &Covered| !are_away || covered.maps_only();
         for (covered, plan) in self.covered.iter_mut().zip(&plans) {
+            if !is_here(covered) {
+                continue;
+            }
             for step in plan.ends() {
                 let placed = place(object, step, &mut covered.guarded);
                 match (placed, covered.guarded.scope) {
@@ -380,7 +428,8 @@ impl Probes {
         }
         if object.has_sessions() {
             // They tell of entries, too. Until there are none, other links do not count.
-            for (covered, plan) in self.covered.iter_mut().zip(&plans) {
+            let plans = self.covered.iter_mut().zip(&plans);
+            for (covered, plan) in plans.filter(|(covered, _)| is_here(covered)) {
                 enter_without_sessions(object, plan, &mut covered.guarded)?;
             }
         }
@@ -407,7 +456,8 @@ impl Probes {
     /// But when any probe of a place goes, the kernel looks into all processes
     /// for breakpoints there that nobody wants: so one comes and goes.
     pub fn release_children(&self, object: &mut Object) {
-        for covered in &self.covered {
+        let is_here = |covered: &&Covered| !self.are_away || covered.maps_only();
+        for covered in self.covered.iter().filter(is_here) {
             let places: Vec<_> = covered
                 .offsets
                 .iter()
@@ -518,7 +568,7 @@ fn known_to_us(object: &mut Object, guarded: &Guarded) -> Result<Vec<Link>> {
 
 /// Takes probes away. The kernel takes 0.1 s over each, but over all at once if
 /// they are asked for at once.
-pub(super) fn drop_all(links: Vec<Link>) {
+pub fn drop_all(links: Vec<Link>) {
     std::thread::scope(|scope| {
         for link in links {
             scope.spawn(move || drop(link));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::attach::allocator::Declared;
+use crate::budget::Budget;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -116,7 +117,7 @@ pub struct RunArgs {
     pub output: OutputArgs,
     /// Preload a sampler of ours into the program, which tells of chosen allocations: no
     /// probes in allocators, a few ns a call
-    #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "no_samplers", "pools",
+    #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
           "programs"])]
     pub sampler: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
@@ -161,6 +162,11 @@ pub struct TraceArgs {
     /// proportion; numbers are estimates with their standard errors
     #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
     pub sample: Option<u64>,
+    /// Keep what tracing costs below this part of the targets' processor time (1%), or below a
+    /// time a second (5ms/s): follow all allocations, a sample, or short bursts
+    #[arg(long, value_name = "BUDGET", long_help = OVERHEAD, conflicts_with_all = ["sample",
+          "growth", "older_than", "survived", "pools", "programs"])]
+    pub overhead: Option<Budget>,
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
@@ -237,6 +243,20 @@ not know; with --follow they are traced, those without it by probes.
 It needs a program with a loader and glibc 2.34 or later, or musl, whose allocator is a library: \
 one that is linked statically, has an allocator of its own in it, or gets other rights than its \
 caller's is refused before it is started, and can be traced without --sampler.";
+const OVERHEAD: &str = "\
+Keep what tracing costs below this part of the targets' processor time (1%), or below a time a \
+second (5ms/s). What it costs is measured all the time: the targets' calls that are stopped, times \
+what one costs on this machine, and the tracer's own time; never less than 5ms/s is allowed, which \
+the tracer itself needs.
+
+As much is followed as the budget allows: all allocations; or a sample (as with --sample 512k); or \
+all of them in short bursts at random moments, with no probes in between. What that says of the \
+whole run are estimates with their standard errors. For a path whose blocks outlive their burst \
+the report says how many of them were followed, how many were seen to be freed later, and how many \
+would have been if they lived as long as the run. Mappings, threads and JVMs' handles are counted \
+one by one. If not even bursts are within the budget, probing ends, and the report says so.
+
+Example: unfreed record -p 1234 --overhead 1% --duration 10m";
 
 const GROWTH: &str = "\
 Place no probes in allocators: show where the resident set grows, by the paths that touch new \

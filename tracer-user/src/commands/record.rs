@@ -31,9 +31,13 @@ use crate::tables::Builder;
 
 /// The kernel is not asked more often what happened.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
+/// The same if what tracing costs is bounded.
+const POLL_WITHIN_BUDGET: Duration = Duration::from_secs(1);
 
 /// News of mapped code, of any process, are read at most this often.
 const GAP: Duration = Duration::from_millis(1);
+/// The same while nothing is followed, within a budget.
+const GAP_AT_REST: Duration = Duration::from_secs(1);
 
 /// Said when reports are written slower than they are asked for.
 const BEHIND: &str = "the report of this interval is left out: those before it are not written yet; the next one has all that is new since";
@@ -221,7 +225,12 @@ pub async fn trace(
     let mut progress = Progress::new(plan.trace.quiet);
     let begin = Instant::now();
     let deadline = plan.trace.duration.map(|duration| begin + duration);
-    let mut poll = interval(plan.trace.poll.max(SHORTEST_POLL));
+    let shortest = match plan.trace.overhead {
+        // Each look costs some of the budget.
+        Some(_) => POLL_WITHIN_BUDGET,
+        None => SHORTEST_POLL,
+    };
+    let mut poll = interval(plan.trace.poll.max(shortest));
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let period = plan
         .trace
@@ -237,6 +246,9 @@ pub async fn trace(
             biased;
             number = signals.next() => break End::Signal(number),
             () = sleep_until(deadline.unwrap_or(begin)), if deadline.is_some() => break End::Done,
+            () = sleep_until(budget_due(session, begin)), if session.budget_due().is_some() => {
+                session.step_budget()?;
+            }
             _ = periodic.tick(), if plan.trace.interval.is_some() => {
                 session.poll()?;
                 session.mark(false);
@@ -257,7 +269,8 @@ pub async fn trace(
                 ready?.clear_ready();
                 session.poll_code()?;
                 progress.say(session.take_notices(plan.trace.quiet));
-                next_look = Instant::now() + GAP;
+                let gap = if session.is_resting() { GAP_AT_REST } else { GAP };
+                next_look = Instant::now() + gap;
             }
             _ = poll.tick() => {
                 session.poll()?;
@@ -276,6 +289,11 @@ pub async fn trace(
     progress.clear();
     say_notices(session, plan.trace.quiet);
     Ok((end, publisher))
+}
+
+/// When the budget is to be looked at.
+fn budget_due(session: &Session, otherwise: Instant) -> Instant {
+    session.budget_due().map_or(otherwise, Instant::from_std)
 }
 
 /// Waits for programs that wait.

@@ -56,6 +56,29 @@ impl Hits {
 }
 
 impl Prices {
+    /// What these hits would take if every call were followed to its end, and if none
+    /// were, seconds.
+    pub fn forecast(&self, hits: &[Hits]) -> (f64, f64) {
+        let at_entry = |hits: &&Hits| !hits.kind.is_end();
+        let calls = |hits: &&Hits| matches!(hits.kind, Kind::Entry | Kind::SteppedEntry);
+        let entered = hits.iter().filter(at_entry);
+        let traps = |hits: &Hits| hits.count as f64 * hits.trap.nanoseconds;
+        let programs = |hits: &Hits| hits.count as f64 * hits.program.nanoseconds;
+        let passed: f64 = entered.clone().map(traps).sum();
+        let followed: f64 = entered.map(programs).sum();
+        let calls: u64 = hits.iter().filter(calls).map(|hits| hits.count).sum();
+        let end = |hits: &Hits| hits.trap.nanoseconds + hits.program.nanoseconds;
+        let ends = hits
+            .iter()
+            .filter(|hits| hits.kind.is_end() && hits.count > 0);
+        let end = match ends.map(end).reduce(f64::max) {
+            Some(end) => end,
+            None => end(&hits[Kind::Return as usize]),
+        };
+        let exact = passed + followed + calls as f64 * end;
+        (exact / 1e9, passed / 1e9)
+    }
+
     /// What was found by calibration. `before` is what was counted until now.
     pub(super) const fn new(traps: Traps, around: Estimate, before: [Cost; KINDS]) -> Self {
         Self {

@@ -104,9 +104,13 @@ impl Engine {
         )?;
         let mut losses = UserLosses::default();
         // Before anything is measured: a return probe may be a system call.
-        if !options.growth && object.attach_system_calls().is_err() {
-            losses.system_calls = 1;
-        }
+        // Where it takes the tracepoints of all system calls, every call of every process
+        // would cost more than a budget may allow.
+        let attached = match options.growth {
+            true => Ok(()),
+            false => object.attach_system_calls(options.budget.is_none()),
+        };
+        losses.system_calls = u64::from(attached.is_err());
         let Calibration {
             nanoseconds_per_hit,
             prices,
@@ -152,7 +156,7 @@ const SESSIONS: (u32, u32) = (6, 13);
 /// Whether session links are worth it: where each call is followed, its return is, too,
 /// and they cost what other links do.
 fn wants_sessions(options: &Options) -> Result<bool> {
-    let leaves_out = options.min_size > 0 || options.sample > 0;
+    let leaves_out = options.min_size > 0 || options.sample > 0 || options.budget.is_some();
     let counts = options.programs == Programs::Counting;
     Ok(leaves_out && counts && memory::release()? >= SESSIONS)
 }
@@ -195,7 +199,7 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_no_faults: offsets.no_faults,
         task_stack: offsets.stack,
         growth: u32::from(options.growth),
-        padding: 0,
+        budget: u32::from(options.budget.is_some()),
     }
 }
 

@@ -5,10 +5,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::attach::allocator::Declared;
+use crate::budget::Budget;
 use crate::cli::args::{ReturnsChoice, TraceArgs};
 use crate::kernel::footprint::Sizes;
 use crate::kernel::memory::threads;
 use crate::kernel::program::Programs;
+
+/// The interval of samples that a budget decides on, bytes.
+const SAMPLED_INTERVAL: u64 = 512 << 10;
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -19,6 +23,8 @@ pub struct Options {
     pub min_size: u64,
     /// The interval at which allocations are sampled, bytes; 0 if all count.
     pub sample: u64,
+    /// What tracing may cost, if that is bounded.
+    pub budget: Option<Budget>,
     /// Least age of what is reported.
     pub older_than: Duration,
     /// Least number of collections that what is reported of a JVM survived.
@@ -67,7 +73,11 @@ impl Options {
         Ok(Self {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
-            sample: args.sample.unwrap_or(0),
+            sample: match args.overhead {
+                Some(_) => SAMPLED_INTERVAL,
+                None => args.sample.unwrap_or(0),
+            },
+            budget: args.overhead,
             older_than: args.older_than.unwrap_or_default(),
             survived: args.survived.unwrap_or(0),
             // Benchmarks compare the allocators' probes.
@@ -82,7 +92,8 @@ impl Options {
             threads: args.threads,
             allocators: allocators(args),
             sizes: Sizes {
-                is_sampled: args.sample.is_some(),
+                is_sampled: args.sample.is_some() || args.overhead.is_some(),
+                has_budget: args.overhead.is_some(),
                 has_arenas: args.pools,
                 live: u32::try_from(args.max_live)?,
                 sites,
@@ -121,6 +132,7 @@ impl Options {
             command: String::new(),
             min_size: 0,
             sample: 0,
+            budget: None,
             older_than: Duration::ZERO,
             survived: 0,
             jvm_probes: false,
@@ -135,6 +147,7 @@ impl Options {
             allocators: Vec::new(),
             sizes: Sizes {
                 is_sampled: false,
+                has_budget: false,
                 has_arenas: false,
                 live: 1024,
                 sites: 16,

@@ -9,6 +9,7 @@ use tracer_ebpf::limits::{
     CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RESERVERS, MAX_RULES, MAX_SPACES,
     PROBE_RING_BYTES,
 };
+use tracer_ebpf::phase::DEATH_RING_BYTES;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
 use tracer_ebpf::site::{Site, SiteKey};
@@ -22,6 +23,8 @@ use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
 pub struct Sizes {
     /// Whether allocations are sampled.
     pub is_sampled: bool,
+    /// Whether a budget decides during the run what is followed.
+    pub has_budget: bool,
     /// Whether objects of arenas are counted.
     pub has_arenas: bool,
     /// Live blocks.
@@ -145,7 +148,15 @@ impl Sizes {
     /// What chosen blocks stand for, and the filter that frees go through.
     fn samples(self) -> u64 {
         let [sites, slots] = self.sampled().map(u64::from);
-        sites * size_of::<SampledSite>() as u64 + slots * 8
+        sites * size_of::<SampledSite>() as u64 + slots * 8 + u64::from(self.deaths())
+    }
+
+    /// Room for deaths that are told one by one, bytes: a page if none are.
+    pub fn deaths(self) -> u32 {
+        match self.has_budget {
+            true => DEATH_RING_BYTES,
+            false => 4096,
+        }
     }
 
     /// How many sites are sampled, and counters of the filter: one of each, which none
@@ -208,6 +219,7 @@ mod tests {
     fn the_default_sizes_stay_below_150_mib() {
         let sizes = Sizes {
             is_sampled: false,
+            has_budget: false,
             has_arenas: false,
             live: 1 << 20,
             sites: 1 << 14,

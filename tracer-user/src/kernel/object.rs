@@ -5,10 +5,12 @@ mod attach;
 mod costs;
 mod misses;
 mod pages;
+mod phase;
 mod sites;
 
 use self::arenas::ArenaMaps;
 pub use self::attach::SystemCalls;
+use self::phase::PhaseMaps;
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -113,6 +115,7 @@ pub struct Object {
     rows: u32,
     live: MapData,
     arenas: ArenaMaps,
+    phase: PhaseMaps,
     /// Indices of sites by their keys.
     index: MapData,
     /// Indices that no site has.
@@ -164,6 +167,7 @@ impl Object {
             .map_max_entries("FREE_SITES", sizes.sites)
             .map_max_entries("SAMPLED", sampled)
             .map_max_entries("FILTER", slots)
+            .map_max_entries("DEATHS", sizes.deaths())
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
@@ -223,6 +227,7 @@ impl Object {
             counting: RETURN_PROBES,
             live: map_data(take(&mut ebpf, "LIVE")?)?,
             arenas: ArenaMaps::new(&mut ebpf)?,
+            phase: PhaseMaps::new(&mut ebpf)?,
             index: map_data(take(&mut ebpf, "SITE_INDEX")?)?,
             free_sites: take(&mut ebpf, "FREE_SITES")?.try_into()?,
             has_recycled: false,

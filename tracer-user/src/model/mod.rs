@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub mod balance;
+pub mod budget;
 pub mod ending;
 pub mod java_heap;
 pub mod java_memory;
@@ -25,6 +26,7 @@ pub mod untraced;
 use self::name::Name;
 use self::reading::frames;
 pub use balance::{Balance, CgroupBalance};
+pub use budget::{BudgetReport, RegimeTime, Survival};
 pub use ending::{Outcome, PlacedProbe, Suspicion};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
@@ -84,6 +86,9 @@ pub struct Report {
     /// allocation was counted. Mappings, handles and threads are exact in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// What a budget did to the run (`--overhead`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetReport>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// What is new since the report before, in reports of `--interval` while a run
@@ -351,6 +356,9 @@ pub struct Site {
     /// alike, each bucket for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<Errors>,
+    /// What became of its blocks that were followed in bursts (`--overhead`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survival: Option<Survival>,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,

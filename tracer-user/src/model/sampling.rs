@@ -14,10 +14,14 @@ const TOO_LARGE: f64 = 0.5;
 /// How a run was sampled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// An allocation of S bytes was chosen with probability 1 - e^(-S/interval), bytes. Of
-    /// samplers in processes it is what their samples tell of it, the largest; 0 if they
-    /// told of none.
+    /// An allocation of S bytes was chosen with probability 1 - e^(-S/interval), bytes; 0 if
+    /// none were chosen by chance. Of samplers in processes it is what their samples tell of
+    /// it, the largest; 0 if they told of none.
     pub interval: u64,
+    /// Bursts in which all were followed (`--overhead`); 0 if they were followed all the
+    /// time.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub bursts: u64,
     /// The standard errors of the totals.
     pub errors: Errors,
 }
@@ -61,6 +65,11 @@ pub struct Errors {
     pub freed_count: f64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_none(bursts: &u64) -> bool {
+    *bursts == 0
+}
+
 impl Errors {
     /// Adds those of another site: blocks are chosen independently of each other, so
     /// the variances add up.
@@ -81,11 +90,22 @@ impl Errors {
 }
 
 impl Sampling {
+    /// How the numbers came about, in some words.
+    pub fn how(&self) -> String {
+        match (self.bursts, self.interval) {
+            (0, interval) => format!("by a sample (one in {interval} bytes)"),
+            (bursts, 0) => format!("from {bursts} bursts (--overhead)"),
+            (bursts, _) => format!("from {bursts} bursts and a sample (--overhead)"),
+        }
+    }
+
     /// What more than may be live if nothing that was chosen is, with a probability of
     /// 5 % at most, bytes: none of L bytes is chosen with probability e^(-L/interval),
     /// whatever the sizes of the blocks are. Without an interval nobody knows.
     pub fn unseen(&self) -> u64 {
         match self.interval {
+            // What no burst saw can be of any size, but that is said by who asks.
+            0 if self.bursts > 0 => 0,
             0 => u64::MAX,
             interval => rounded(interval as f64 * 20_f64.ln()),
         }
@@ -134,11 +154,26 @@ impl Site {
             .is_some_and(|errors| !errors.are_none())
     }
 
+    /// What is live of it for certain, to order sites by: of what was seen in bursts two
+    /// standard errors less, or a path whose blocks may have died unseen would be before
+    /// a leak.
+    pub fn rank(&self) -> u64 {
+        match (&self.errors, self.survival) {
+            (Some(errors), Some(_)) => self
+                .held_bytes()
+                .saturating_sub(rounded(2.0 * errors.live_bytes)),
+            _ => self.held_bytes(),
+        }
+    }
+
     /// Whether its live bytes are estimated by so few blocks that its place among the
     /// others says nothing.
     pub fn is_unsure(&self) -> bool {
         let errors = self.errors.as_ref();
         errors.is_some_and(|errors| errors.live_bytes > TOO_LARGE * self.live_bytes as f64)
+            || self
+                .survival
+                .is_some_and(|it| self.live_bytes > 0 && !it.tells())
     }
 
     /// Where 95 % of such estimates have the live bytes; `None` if they are exact, or

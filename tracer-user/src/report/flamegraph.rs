@@ -186,8 +186,8 @@ fn subtitle(report: &Report) -> String {
     }
     if let Some(sampling) = &report.sampling {
         text.push_str(&format!(
-            "; estimates by a sample (one in {}), ± their standard errors: {} in all",
-            units::bytes(sampling.interval),
+            "; estimates {}, ± their standard errors: {} in all",
+            sampling.how(),
             units::bytes(rounded(sampling.errors.live_bytes))
         ));
     }

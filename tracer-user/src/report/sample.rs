@@ -77,6 +77,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         pages: None,
         stacks: StackOwners::default(),
         errors: None,
+        survival: None,
         lower_bound: false,
         processes: 1,
         left_bytes: 0,
@@ -193,6 +194,7 @@ pub fn report() -> Report {
         jvm: vec![],
         sites,
         sampling: None,
+        budget: None,
         timeline: vec![],
         window: None,
         losses: vec![Loss {
@@ -254,6 +256,7 @@ pub fn sampled_report() -> Report {
     report.totals.untraced_frees = 0;
     report.sampling = Some(Sampling {
         interval,
+        bursts: 0,
         errors: all,
     });
     report

@@ -1,6 +1,7 @@
 //! The table on standard output and in `.txt` files.
 
 mod balance;
+mod budget;
 mod chance;
 mod footer;
 mod harm;
@@ -216,7 +217,7 @@ tracer's own CPU time.
             "95%: 6.20 MiB to 15.0 MiB live",
             "~1,021 KiB ±71% ?",
             "2 of 585 sampled blocks live",
-            "too few samples to rank it",
+            "too little was seen to rank it",
             "all that were sampled within 268 ms",
             "1 call path holds no sampled block that is live.",
         ] {

@@ -40,6 +40,8 @@ impl Session {
             now,
         )?;
         collected.extend(self.retired.iter().cloned());
+        self.close_spell()?;
+        self.estimate_sites(&mut collected, now);
         let totals = self.sum(&collected);
         let sampling = self.sampling(&collected);
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
@@ -76,6 +78,7 @@ impl Session {
             sites: Vec::new(),
             totals,
             sampling,
+            budget: self.budget_report(),
             timeline: self.timeline.points().to_vec(),
             window: None,
             losses: self.losses(),
@@ -144,12 +147,15 @@ impl Session {
 
     /// The standard errors of these sums, if they are estimates.
     fn sampling(&self, sites: &[CollectedSite]) -> Option<Sampling> {
-        let interval = self.options.sample;
+        if self.has_seen_all() && !self.has_any_sampler() {
+            return None;
+        }
         let mut all = Estimates::default();
         let estimates = sites.iter().filter_map(|site| site.estimates.as_ref());
         estimates.for_each(|site| all.add(site));
-        (interval > 0 || self.has_any_sampler()).then(|| Sampling {
-            interval: interval.max(self.stated_interval()),
+        Some(Sampling {
+            interval: self.sample_interval().max(self.stated_interval()),
+            bursts: self.bursts(),
             errors: all.errors(),
         })
     }
@@ -361,7 +367,10 @@ impl Session {
         Settings {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
-            sample: self.options.sample,
+            sample: match self.options.budget {
+                Some(_) => 0,
+                None => self.options.sample,
+            },
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
             growth: self.options.growth,

@@ -250,11 +250,16 @@ impl Session {
         if allocator.functions.is_empty() {
             return Ok(false);
         }
-        let placed = self
-            .engine
-            .probes
-            .attach(&mut self.engine.object, &allocator, scope)?;
-        self.engine.placed.push(placed);
+        let parts = match self.budget.is_some() {
+            // They come and go, and those of mappings stay.
+            true => vec![allocator.with_mappings_only(), allocator.without_mappings()],
+            false => vec![allocator],
+        };
+        for part in parts.iter().filter(|part| !part.functions.is_empty()) {
+            let probes = &mut self.engine.probes;
+            let placed = probes.attach(&mut self.engine.object, part, scope)?;
+            self.engine.placed.push(placed);
+        }
         Ok(has_heap)
     }
 }

@@ -3,6 +3,7 @@
 pub mod assemble;
 mod attach;
 mod balance;
+mod budget;
 mod children;
 mod describe;
 mod endings;
@@ -52,6 +53,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use self::balance::BalanceState;
+use self::budget::BudgetState;
 use self::children::ChildrenState;
 use self::growth::GrowthState;
 use self::guard::Guard;
@@ -115,6 +117,8 @@ pub struct Session {
     children: ChildrenState,
     balance: BalanceState,
     growth: GrowthState,
+    /// If what tracing costs is bounded.
+    budget: Option<BudgetState>,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -199,6 +203,7 @@ impl Session {
             children: ChildrenState::default(),
             balance: BalanceState::default(),
             growth: GrowthState::default(),
+            budget: options.budget.map(BudgetState::new),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,
@@ -222,6 +227,7 @@ impl Session {
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.begin_balance();
         self.engine.object.set_active(true)?;
+        self.begin_budget()?;
         self.begin_children();
         self.java.native.begin(&self.java.jvms);
         self.take_perf_maps();
@@ -269,6 +275,7 @@ impl Session {
     /// Fails if the kernel does.
     pub fn detach(&mut self) -> Result<()> {
         self.take_perf_maps();
+        self.end_budget()?;
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.end_balance();
@@ -276,6 +283,7 @@ impl Session {
         self.java.native.look(&self.java.jvms);
         self.stop_java_heaps();
         self.poll()?;
+        self.wait_for_probes();
         self.engine.probes.detach();
         self.poll()?;
         self.images.finish_ledgers();

@@ -27,7 +27,7 @@ use crate::process::maps::MappedRange;
 impl Session {
     /// Notes targets that have lost probes with their main thread, each once.
     pub(super) fn note_orphans(&mut self) {
-        if self.options.follow {
+        if self.options.follow || self.engine.probes.are_away() {
             // Probes of everyone ask for nobody's memory.
             return;
         }

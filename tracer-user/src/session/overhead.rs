@@ -24,11 +24,7 @@ impl Session {
     /// # Errors
     /// Fails if the kernel's maps cannot be read.
     pub(super) fn overhead(&self, machine_hits: u64) -> Result<Overhead> {
-        let mut hits = self.engine.prices.of(&self.engine.object.costs()?);
-        let in_passing = self.engine.object.in_passing()?;
-        for (hits, in_passing) in hits.iter_mut().zip(in_passing) {
-            hits.add_in_passing(in_passing);
-        }
+        let mut hits = self.hits()?;
         let (entries, returns) = self.other_hits();
         hits[Kind::Entry as usize].count += entries + machine_hits;
         let at = match self.engine.probes.returns() {
@@ -58,6 +54,16 @@ impl Session {
             kernel_bytes: self.footprint().fixed,
             tracer_seconds: own_cpu_time().as_secs_f64(),
         })
+    }
+
+    /// The hits of the probes that follow blocks and mappings, by kind.
+    pub(super) fn hits(&self) -> Result<Vec<Hits>> {
+        let mut hits = self.engine.prices.of(&self.engine.object.costs()?);
+        let in_passing = self.engine.object.in_passing()?;
+        for (hits, in_passing) in hits.iter_mut().zip(in_passing) {
+            hits.add_in_passing(in_passing);
+        }
+        Ok(hits)
     }
 
     /// What is to be added if all hits at entries were at single-stepped instructions,
@@ -109,7 +115,7 @@ fn cost(hits: &Hits) -> HitCost {
 }
 
 /// CPU time that this process has used.
-fn own_cpu_time() -> Duration {
+pub(super) fn own_cpu_time() -> Duration {
     // SAFETY: an all-zero rusage is valid, and the call fills it.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: a valid pointer to a local.

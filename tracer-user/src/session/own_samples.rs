@@ -1,7 +1,6 @@
 //! What is said of samples that processes took themselves, and of who took them.
 
 use tracer_ebpf::frame::Frame;
-use tracer_ebpf::sample::{MAX_INTERVAL, MIN_INTERVAL, Sampling};
 use tracer_ebpf::stated::SamplerPlace;
 
 use super::Session;
@@ -102,17 +101,6 @@ impl Session {
     /// Whether any process takes samples itself.
     pub(super) fn has_any_sampler(&self) -> bool {
         !self.samplers.of_image.is_empty()
-    }
-
-    /// How blocks of an image are chosen, as far as a sampler in it tells.
-    pub(super) fn sampling_of(&self, image: &Image) -> Sampling {
-        match self.sampler_of(image) {
-            None => self.engine.object.sampling,
-            Some(sampler) => {
-                let interval = sampler.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
-                Sampling::every(interval)
-            }
-        }
     }
 }
 

@@ -194,6 +194,9 @@ fn merge(sum: &mut Site, site: Site) {
     if let Some(errors) = site.errors {
         sum.errors.get_or_insert_default().add(&errors);
     }
+    if let Some(survival) = &site.survival {
+        sum.survival.get_or_insert_default().add(survival);
+    }
     sum.live_bytes += site.live_bytes;
     sum.live_count += site.live_count;
     sum.allocated_bytes += site.allocated_bytes;
@@ -266,6 +269,7 @@ mod tests {
             stacks: Default::default(),
             lifetimes: lifetimes.iter().map(bucket).collect(),
             errors: None,
+            survival: None,
             lower_bound: false,
             stack_end: StackEnd::Start,
             processes: 1,

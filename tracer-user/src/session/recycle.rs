@@ -94,6 +94,7 @@ impl Session {
 
     /// Takes hidden sites out of the kernel, with all that is known of them.
     fn retire_sites(&mut self, hidden: &[u32]) -> Result<()> {
+        self.note_sites();
         let mapped = self.images.mapped_sites();
         let mut gone = HashMap::new();
         for index in hidden {

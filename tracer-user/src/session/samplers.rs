@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tracer_ebpf::block::{BlockKey, OTHERS};
 use tracer_ebpf::operand::Operand;
-use tracer_ebpf::stated::NOT_STATED;
+use tracer_ebpf::stated;
 use tracer_ebpf::usdt::{MAX_ARGUMENTS, MAX_TEXTS, Place, PlaceKey, TextArguments, tells};
 
 use super::Session;
@@ -73,7 +73,9 @@ impl Session {
     /// # Errors
     /// Fails if they cannot be placed.
     pub(super) fn use_sampler(&mut self, pid: u32) -> Result<bool> {
-        if self.options.no_samplers || self.options.programs != Programs::Counting {
+        // (Bursts are of allocators' probes.)
+        let is_asked_for = !self.options.no_samplers && self.options.budget.is_none();
+        if !is_asked_for || self.options.programs != Programs::Counting {
             return Ok(false);
         }
         let current = self.images.current(pid).and_then(|at| self.images.get(at));
@@ -238,7 +240,7 @@ impl Session {
         wait_for_programs();
         let mut blocks = Vec::new();
         self.engine.object.for_each_block(|key: BlockKey, block| {
-            let is_exact = block.stated == NOT_STATED && key.address < OTHERS;
+            let is_exact = !stated::is_word(block.certain) && key.address < OTHERS;
             if is_exact && images.contains(&key.image) {
                 blocks.push((key, block));
             }
@@ -254,7 +256,7 @@ impl Session {
     pub(super) fn note_allocator(&mut self, pid: u32, allocator: &Allocator) -> Result<()> {
         self.engine.probes.know(allocator);
         if self.engine.object.system_calls() == SystemCalls::None {
-            let mappings = allocator.mappings_alone();
+            let mappings = allocator.with_mappings_only();
             if !mappings.functions.is_empty() {
                 self.probe(pid, &mappings)?;
             }

@@ -84,7 +84,12 @@ impl Snapshot {
             report.sites.extend(one_for_each_name(sites.collect()));
         }
         report.sites.sort_by_key(|site| {
-            let live = (site.held_bytes(), site.live_count, site.allocated_bytes);
+            let live = (
+                site.rank(),
+                site.held_bytes(),
+                site.live_count,
+                site.allocated_bytes,
+            );
             std::cmp::Reverse(live)
         });
         for (id, site) in report.sites.iter_mut().enumerate() {
@@ -135,6 +140,7 @@ fn named(
         pages: site.pages.clone(),
         stacks: site.stacks,
         errors: site.estimates.map(|estimates| estimates.errors()),
+        survival: site.survival,
         lower_bound: site.untracked > 0,
         stack_end,
         processes: site.shares.processes,

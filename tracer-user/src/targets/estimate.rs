@@ -19,14 +19,17 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What one chosen block stands for.
-    pub fn of_block(size: u64, sampling: &Sampling) -> Self {
+    /// What one block stands for that was followed: itself if it was for certain.
+    pub fn of_block(size: u64, is_certain: bool, sampling: &Sampling) -> Self {
         let Weight {
             count,
             bytes,
             count_variance,
             bytes_variance,
-        } = sampling.weight(size);
+        } = match is_certain {
+            true => Weight::of_one(size),
+            false => sampling.weight(size),
+        };
         let sums = Weighted {
             count,
             bytes,

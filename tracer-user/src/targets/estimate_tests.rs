@@ -170,7 +170,7 @@ fn what_is_freed_leaves_nothing() {
 #[test]
 fn a_sum_of_sites_has_the_sum_of_their_variances() {
     let sampling = Sampling::every(INTERVAL);
-    let block = Estimate::of_block(100, &sampling);
+    let block = Estimate::of_block(100, false, &sampling);
     let mut site = Estimates {
         live: block,
         live_samples: 1,

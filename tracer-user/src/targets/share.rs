@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use tracer_ebpf::block::Block;
 use tracer_ebpf::sample::Sampling;
 
 use super::estimate::Estimate;
@@ -37,9 +38,10 @@ impl LiveSums {
     }
 
     /// Adds a block that was sampled.
-    pub fn add_sampled(&mut self, bytes: u64, time: u64, sampling: &Sampling) {
-        self.add(bytes, time);
-        self.estimate.add(&Estimate::of_block(bytes, sampling));
+    pub fn add_sampled(&mut self, block: &Block, sampling: &Sampling) {
+        self.add(block.size, block.time);
+        let estimate = Estimate::of_block(block.size, block.certain != 0, sampling);
+        self.estimate.add(&estimate);
     }
 
     /// The same of a block for which `estimate` stands.

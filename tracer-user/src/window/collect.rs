@@ -8,11 +8,13 @@ use tracer_ebpf::block::{self, Block, BlockKey, PAGE};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
-use tracer_ebpf::stated::{NOT_STATED, StatedSite, StatedSums};
+use tracer_ebpf::stated::{self, StatedSite, StatedSums};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
-use crate::model::{LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, TouchedPages};
+use crate::model::{
+    LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, Survival, TouchedPages,
+};
 use crate::targets::estimate::{Estimate, Estimates};
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
@@ -68,6 +70,8 @@ pub struct CollectedSite {
     pub untracked: u64,
     /// What these numbers were rounded from, if they are estimates.
     pub estimates: Option<Estimates>,
+    /// What became of its blocks that were followed in bursts.
+    pub survival: Option<Survival>,
     /// The thread whose path this is, if threads are told apart.
     pub thread: Option<SiteThread>,
     /// Words of the frames, leaf first.
@@ -109,6 +113,9 @@ impl CollectedSite {
             self.freed = sum.freed.whole();
             self.live = sum.live.whole();
         }
+        if let Some(survival) = &site.survival {
+            self.survival.get_or_insert_default().add(survival);
+        }
         if let (Some(sum), Some(window)) = (&mut self.window, &site.window) {
             sum.add(window);
         }
@@ -142,6 +149,7 @@ impl CollectedSite {
             lifetimes: [0; LIFETIME_BUCKETS],
             untracked: 0,
             estimates: None,
+            survival: None,
             thread: None,
             frames: Vec::new(),
             end: 0,
@@ -216,10 +224,10 @@ fn add_block(ages: &mut Ages, (key, block): (BlockKey, Block), cutoff: Cutoff, o
     let sums = ages.entry(block.site).or_default();
     let (size, time) = (block.size, block.time);
     match key.address < block::OTHERS {
-        true if block.stated != NOT_STATED => {
-            sums.add_estimate(size, time, &Estimate::of_sample(size, block.stated));
+        true if stated::is_word(block.certain) => {
+            sums.add_estimate(size, time, &Estimate::of_sample(size, block.certain));
         }
-        true if object.sampling.is_on() => sums.add_sampled(size, time, &object.sampling),
+        true if object.sampling.is_on() => sums.add_sampled(&block, &object.sampling),
         // There may be samples at the same site.
         true if object.samplers.are_used() => {
             sums.add_estimate(size, time, &Estimate::of_itself(size));

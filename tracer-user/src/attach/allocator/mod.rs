@@ -56,9 +56,8 @@ impl Allocator {
         rest
     }
 
-    /// Its functions that change mappings, and no others.
-    #[must_use]
-    pub fn mappings_alone(&self) -> Self {
+    /// The same with those alone.
+    pub fn with_mappings_only(&self) -> Self {
         let mut rest = self.clone();
         rest.functions.retain(|it| it.probed.changes_mappings());
         rest

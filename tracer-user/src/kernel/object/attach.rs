@@ -106,16 +106,18 @@ impl Object {
     }
 
     /// Attaches the programs at the system calls that change mappings or start
-    /// threads. All of them or none.
+    /// threads. All of them or none. Whether that may be at tracepoints that each system
+    /// call passes is `at_any_cost`.
     ///
     /// # Errors
     /// Fails on a kernel that cannot trace its own functions.
-    pub fn attach_system_calls(&mut self) -> Result<()> {
+    pub fn attach_system_calls(&mut self, at_any_cost: bool) -> Result<()> {
         match self.attach_to_functions() {
             Ok(()) => {
                 self.system_calls = SystemCalls::Own;
                 return Ok(());
             }
+            Err(error) if !at_any_cost => return Err(error),
             Err(error) if self.log.is_some() => {
                 eprintln!("unfreed: system calls are seen at tracepoints: {error:#}");
             }

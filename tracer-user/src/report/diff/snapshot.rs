@@ -129,9 +129,9 @@ const NOTES: [&str; 2] = ["lost events", pprof::SAMPLED];
 
 fn sampled(sampling: &Sampling) -> String {
     format!(
-        "estimates from {} (one in {}): ± {} in all, a standard error",
-        units::counted(sampling.errors.samples, "sampled block"),
-        units::bytes(sampling.interval),
+        "estimates {}, of {}: ± {} in all, a standard error",
+        sampling.how(),
+        units::counted(sampling.errors.samples, "block"),
         units::bytes(rounded(sampling.errors.live_bytes))
     )
 }

@@ -122,7 +122,7 @@ impl<'a, W: Write> Writer<'a, W> {
             default_sample_type: self.string(super::INUSE_SPACE)?,
             period_type: Some(self.value_type("space", "bytes")?),
             // As Go's heap profiles have it: bytes from sample to sample.
-            period: self.report.sampling.map_or(1, |it| int(it.interval)),
+            period: self.report.sampling.map_or(1, |it| int(it.interval.max(1))),
             ..Profile::default()
         })
     }
@@ -398,9 +398,9 @@ fn comments(report: &Report) -> Vec<String> {
     )];
     if let Some(sampling) = &report.sampling {
         comments.push(format!(
-            "{SAMPLED}: values of heap samples are estimates from {} of which each was chosen with probability 1 - e^(-bytes/{}); *_standard_error labels have their standard errors; {} live in all, with a standard error of {}",
+            "{SAMPLED}: values of heap samples are estimates {}, of {}; *_standard_error labels have their standard errors; {} live in all, with a standard error of {}",
+            sampling.how(),
             units::counted(sampling.errors.samples, "block"),
-            sampling.interval,
             units::bytes(report.totals.live_bytes),
             units::bytes(rounded(sampling.errors.live_bytes))
         ));

@@ -150,7 +150,8 @@ fn sampled(report: &Report, balance: &Balance) -> Option<String> {
     let is_told = balance.growth.unsigned_abs() >= NOTHING && !balance.parts.is_empty();
     let sampling = report.sampling.filter(|_| is_told)?;
     Some(format!(
-        "Live blocks are estimated by a sample (± {}), and so is what allocators keep beside them.",
+        "Live blocks are estimated {} (± {}), and so is what allocators keep beside them.",
+        sampling.how(),
         units::bytes(rounded(sampling.errors.live_bytes))
     ))
 }

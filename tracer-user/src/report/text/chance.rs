@@ -1,7 +1,7 @@
-//! What a table says of estimates (`--sample`).
+//! What a table says of estimates (`--sample`, `--overhead`).
 
 use crate::model::sampling::rounded;
-use crate::model::{Process, Report, Site};
+use crate::model::{BudgetReport, Process, Report, Sampling, Site, Survival};
 use crate::report::{names, units};
 
 /// How the numbers came about, in a report of a sample.
@@ -10,6 +10,9 @@ pub fn lines(report: &Report) -> Vec<String> {
         return Vec::new();
     };
     let errors = &sampling.errors;
+    if sampling.bursts > 0 {
+        return vec![of_bursts(sampling, report.budget.as_ref())];
+    }
     let chosen = format!(
         "{} chosen, {} live. Their numbers (~) are estimates, with their standard errors (±); mappings are exact; call paths of which no block was chosen are not seen.",
         units::counted(errors.samples, "block"),
@@ -44,6 +47,52 @@ fn own(process: &Process) -> Option<String> {
         names::clean(&sampler.provider),
         names::clean(&sampler.module),
     ))
+}
+
+/// The same of bursts.
+fn of_bursts(sampling: &Sampling, budget: Option<&BudgetReport>) -> String {
+    let (duty, scale) = budget.map_or((0.0, 0.0), |it| (it.duty, it.scale_error));
+    let mut line = format!(
+        "Followed for {:.2}% of the time, in {}: {}. Their numbers (~) are estimates of the whole run, with their standard errors (±); mappings are exact; call paths that no burst saw are not there.",
+        100.0 * duty,
+        units::counted(sampling.bursts, "burst"),
+        units::counted(sampling.errors.samples, "block"),
+    );
+    if scale >= 0.01 {
+        line.push_str(&format!(
+            " Tracing slows a burst down, so how much of the run it stands for is known to ±{:.0}%: all of them may be too high or too low by that, alike.",
+            100.0 * scale
+        ));
+    }
+    line
+}
+
+/// What became of a site's blocks that were followed in bursts.
+fn survival(survival: &Survival) -> Option<String> {
+    let Survival {
+        followed,
+        died,
+        reused,
+        expected,
+    } = *survival;
+    if followed == 0 {
+        return None;
+    }
+    let blocks = units::counted(followed, "block");
+    let gone = died + reused;
+    if gone > 0 {
+        let gone = units::grouped(gone);
+        return Some(format!(
+            "{gone} of {blocks} that outlived their burst were seen to be gone later"
+        ));
+    }
+    let none = format!("none of {blocks} that outlived their burst was seen to be freed later");
+    Some(match survival.chance() {
+        Some(chance) if survival.tells() => format!(
+            "{none}: if they lived as long as the run, some {expected:.0} would have been (by chance {chance:.0e})"
+        ),
+        _ => format!("{none}, but they were not watched for long enough to tell"),
+    })
 }
 
 /// ` ± 1.02 MiB`; nothing of exact numbers.
@@ -83,11 +132,14 @@ pub fn notes(site: &Site) -> Vec<String> {
     let Some(errors) = &site.errors else {
         return Vec::new();
     };
-    let mut notes = vec![format!(
-        "{} of {} live",
-        units::grouped(errors.live_samples),
-        units::counted(errors.samples, "sampled block"),
-    )];
+    let mut notes = match &site.survival {
+        Some(it) => survival(it).into_iter().collect(),
+        None => vec![format!(
+            "{} of {} live",
+            units::grouped(errors.live_samples),
+            units::counted(errors.samples, "sampled block"),
+        )],
+    };
     if errors.live_bytes > 0.0
         && let Some((low, high)) = site.live_range()
     {
@@ -98,7 +150,7 @@ pub fn notes(site: &Site) -> Vec<String> {
         ));
     }
     if site.is_unsure() {
-        notes.push("too few samples to rank it".to_owned());
+        notes.push("too little was seen to rank it".to_owned());
     }
     notes
 }
@@ -106,6 +158,9 @@ pub fn notes(site: &Site) -> Vec<String> {
 /// What to add where it is said that nothing is live.
 pub fn nothing_live(report: &Report) -> Option<String> {
     let sampling = report.sampling.as_ref()?;
+    if sampling.bursts > 0 {
+        return Some("That is said of blocks that were allocated in bursts: what none of them saw may be live.".to_owned());
+    }
     if sampling.interval == 0 {
         return Some(
             "That is said of samples, and nobody knows how many blocks these are of.".to_owned(),

@@ -1,7 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::{balance, chance, pages, window};
+use super::{balance, budget, chance, pages, window};
 use crate::model::{Loss, Process, ProcessEnd, Report};
 use crate::report::words::Words;
 use crate::report::{names, units};
@@ -17,7 +17,8 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     let lines = [live(report), allocated(report), freed(report)];
     let sampled = chance::lines(report);
     let growth = report.settings.growth.then(|| pages::NOT_WHO_KEEPS.into());
-    let others = window.into_iter().chain(sampled).chain(growth);
+    let others = window.into_iter().chain(budget::line(report));
+    let others = others.chain(sampled).chain(growth);
     for line in lines.into_iter().chain(others) {
         layout.prose(text, PLAIN, 0, &line);
     }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::kinship::MAX_ANCESTORS;
+use tracer_ebpf::stated;
 
 use self::look::Look;
-use self::settle::{Facts, settle};
+use self::settle::{Facts, LiveBlock, settle};
 use super::Session;
 use crate::model::Process;
 use crate::model::balance::{Balance, CgroupBalance, change};
@@ -22,6 +23,7 @@ use crate::process::cgroup::{Cgroup, Charged};
 use crate::process::handle::ProcessHandle;
 use crate::process::owner;
 use crate::process::resident::MAX_CHUNKS;
+use crate::targets::estimate::Estimate;
 use crate::targets::images::Image;
 
 /// Processes whose pages are looked at, the largest first; of more than these the
@@ -195,7 +197,7 @@ impl Session {
         })
     }
 
-    fn facts<'a>(&'a self, image: &Image, after: &'a Look, blocks: Vec<(u64, u64)>) -> Facts<'a> {
+    fn facts<'a>(&'a self, image: &Image, after: &'a Look, blocks: Vec<LiveBlock>) -> Facts<'a> {
         let before = self.balance.before.get(&image.id);
         let uncharged = image.ledger.uncharged();
         let mut mapped: Vec<_> = image.ledger.ranges().chain(uncharged.others()).collect();
@@ -210,7 +212,7 @@ impl Session {
             java_heap: image.java_heap.clone(),
             java_code: self.java_code_ranges(image),
             blocks,
-            sampling: self.sampling_of(image),
+            is_sampled: self.engine.object.sampling.is_on() || self.has_sampler(image.id),
             is_forked,
         }
     }
@@ -230,8 +232,8 @@ impl Session {
     }
 
     /// The live blocks of processes whose pages were looked at, in order.
-    fn blocks_of(&self, looks: &HashMap<u64, Look>) -> Result<HashMap<u64, Vec<(u64, u64)>>> {
-        let mut blocks: HashMap<u64, Vec<(u64, u64)>> = looks
+    fn blocks_of(&self, looks: &HashMap<u64, Look>) -> Result<HashMap<u64, Vec<LiveBlock>>> {
+        let mut blocks: HashMap<u64, Vec<LiveBlock>> = looks
             .iter()
             .filter(|(_, look)| look.pages.is_some())
             .map(|(image, _)| (*image, Vec::new()))
@@ -239,18 +241,28 @@ impl Session {
         if blocks.is_empty() {
             return Ok(blocks);
         }
+        let sampling = self.engine.object.sampling;
         let mut add = |key: BlockKey, block: Block| {
             if let Some(blocks) = blocks.get_mut(&key.image)
                 && key.address < ADDRESSES
             {
-                blocks.push((key.address, block.size));
+                let is_certain = block.certain != 0 || !sampling.is_on();
+                let estimate = match stated::is_word(block.certain) {
+                    true => Estimate::of_sample(block.size, block.certain),
+                    false => Estimate::of_block(block.size, is_certain, &sampling),
+                };
+                blocks.push(LiveBlock {
+                    address: key.address,
+                    size: block.size,
+                    stands_for: estimate.count,
+                });
             }
         };
         self.engine.object.for_each_live(&mut add)?;
         self.engine.object.for_each_in_flight(&mut add)?;
         blocks
             .values_mut()
-            .for_each(|blocks| blocks.sort_unstable());
+            .for_each(|blocks| blocks.sort_unstable_by_key(|block| block.address));
         Ok(blocks)
     }
 

@@ -8,8 +8,6 @@ mod grown;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use tracer_ebpf::sample::Sampling;
-
 use self::grown::{Grown, variables_of};
 use super::look::Look;
 use crate::model::balance::{Balance, GrownMapping, Kinds, Part, PartName, change};
@@ -18,7 +16,6 @@ use crate::process::account::Account;
 use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::pagemap::PAGE;
 use crate::process::resident::{PageSet, Residents};
-use crate::targets::estimate::Estimate;
 
 /// All addresses.
 const EVERYWHERE: Range<u64> = 0..u64::MAX;
@@ -26,6 +23,17 @@ const EVERYWHERE: Range<u64> = 0..u64::MAX;
 const MAX_GROWN: usize = 4;
 /// Names that allocators give to their memory (`PR_SET_VMA_ANON_NAME`).
 const ALLOCATORS: [&str; 3] = ["malloc", "mimalloc", "scudo"];
+
+/// A live block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LiveBlock {
+    /// Where it begins.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// How many it stands for: more than one if it was chosen for a sample.
+    pub stands_for: f64,
+}
 
 /// What a balance is made of.
 pub struct Facts<'a> {
@@ -41,10 +49,10 @@ pub struct Facts<'a> {
     pub java_heap: Option<Range<u64>>,
     /// Where a JVM keeps compiled code.
     pub java_code: Vec<Range<u64>>,
-    /// Live blocks of this run, address and bytes, in order.
-    pub blocks: Vec<(u64, u64)>,
-    /// How they were chosen, if they are a sample.
-    pub sampling: Sampling,
+    /// Live blocks of this run, in the order of their addresses.
+    pub blocks: Vec<LiveBlock>,
+    /// Whether there are others, since they were chosen by chance.
+    pub is_sampled: bool,
     /// The look at the start at the process that it was forked from during the run,
     /// whose pages it has.
     pub parent: Option<&'a Look>,
@@ -301,7 +309,7 @@ impl Books<'_> {
                 // Variables of a file that begin as zeros.
                 () if variables_of(mapping, last).is_some() => PartName::Files,
                 // An allocator's, none of whose blocks was chosen.
-                () if facts.sampling.is_on() => PartName::KeptByAllocators,
+                () if facts.is_sampled => PartName::KeptByAllocators,
                 () => PartName::UnseenMappings,
             },
         }
@@ -309,10 +317,10 @@ impl Books<'_> {
 
     fn has_block(&self, region: &Range<u64>) -> bool {
         let blocks = &self.facts.blocks;
-        let first = blocks.partition_point(|(address, _)| *address < region.start);
+        let first = blocks.partition_point(|block| block.address < region.start);
         blocks
             .get(first)
-            .is_some_and(|(address, _)| *address < region.end)
+            .is_some_and(|block| block.address < region.end)
     }
 
     /// Whether something was mapped there at the start.
@@ -328,24 +336,19 @@ impl Books<'_> {
     /// and in those that were there before. Of a sample, what it stands for.
     fn live_in(&self, region: &Range<u64>) -> (u64, u64) {
         let blocks = &self.facts.blocks;
-        let first = blocks.partition_point(|(address, _)| *address < region.start);
-        let end = blocks.partition_point(|(address, _)| *address < region.end);
+        let first = blocks.partition_point(|block| block.address < region.start);
+        let end = blocks.partition_point(|block| block.address < region.end);
         let blocks = blocks.get(first..end).unwrap_or_default();
         let mut live = (0, 0);
         let mut estimate = (0.0, 0.0);
-        let sampling = &self.facts.sampling;
-        for (address, size) in blocks {
+        for block in blocks {
             // It may go on in the next region, which is the allocator's too.
-            let block = *address..address.saturating_add(*size);
-            let own = self.parts_of(block);
+            let own = self.parts_of(block.address..block.address.saturating_add(block.size));
             live = (live.0 + own.0, live.1 + own.1);
-            if sampling.is_on() {
-                let weight = Estimate::of_block(*size, sampling).count;
-                estimate.0 += own.0 as f64 * weight;
-                estimate.1 += own.1 as f64 * weight;
-            }
+            estimate.0 += own.0 as f64 * block.stands_for;
+            estimate.1 += own.1 as f64 * block.stands_for;
         }
-        match sampling.is_on() {
+        match self.facts.is_sampled {
             true => (rounded(estimate.0), rounded(estimate.1)),
             false => live,
         }

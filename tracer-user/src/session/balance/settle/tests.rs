@@ -59,10 +59,19 @@ fn facts<'a>(before: Option<&'a Look>, after: &'a Look) -> Facts<'a> {
         java_heap: None,
         java_code: Vec::new(),
         blocks: Vec::new(),
-        sampling: Sampling::OFF,
+        is_sampled: false,
         parent: None,
         is_forked: false,
     }
+}
+
+fn blocks(blocks: &[(u64, u64)]) -> Vec<LiveBlock> {
+    let block = |(address, size): &(u64, u64)| LiveBlock {
+        address: *address,
+        size: *size,
+        stands_for: 1.0,
+    };
+    blocks.iter().map(block).collect()
 }
 
 fn parts(balance: &Balance) -> Vec<(PartName, i64)> {
@@ -80,11 +89,11 @@ fn blocks_explain_what_lies_in_new_pages_and_the_rest_is_kept() {
     let after = look(vec![heap], &[HEAP..HEAP + 4 * MIB]);
     let mut facts = facts(Some(&before), &after);
     // One in old pages, one over the edge, one of which nothing was touched.
-    facts.blocks = vec![
+    facts.blocks = blocks(&[
         (HEAP + 16, 1000),
         (HEAP + MIB - 100, 100_100),
         (HEAP + 5 * MIB, MIB),
-    ];
+    ]);
     let balance = settle(&facts);
     use PartName::{KeptByAllocators, LiveBlocks, Reused};
     assert_eq!(
@@ -196,7 +205,7 @@ fn a_forked_process_has_its_parents_pages_too() {
     let heap = mapping(HEAP, 8 * MIB, MappingKind::Heap);
     let after = look(vec![heap], &[HEAP..HEAP + 4 * MIB]);
     let mut facts = facts(None, &after);
-    facts.blocks = vec![(HEAP + 16, 1000)];
+    facts.blocks = blocks(&[(HEAP + 16, 1000)]);
     facts.is_forked = true;
     let balance = settle(&facts);
     assert_eq!(parts(&balance), [(PartName::LiveBlocks, 1000)]);
@@ -210,7 +219,7 @@ fn what_a_forked_process_has_from_its_parent_is_a_part() {
     let parent = look(vec![heap.clone()], &[HEAP..HEAP + 3 * MIB]);
     let after = look(vec![heap], &[HEAP + MIB..HEAP + 4 * MIB]);
     let mut facts = facts(None, &after);
-    facts.blocks = vec![(HEAP + 3 * MIB + 16, 1000)];
+    facts.blocks = blocks(&[(HEAP + 3 * MIB + 16, 1000)]);
     facts.is_forked = true;
     facts.parent = Some(&parent);
     let balance = settle(&facts);

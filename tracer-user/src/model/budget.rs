@@ -1,0 +1,80 @@
+//! What a budget (`--overhead`) did to a run.
+
+use serde::{Deserialize, Serialize};
+
+/// What was asked for, what it took, and how the run went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BudgetReport {
+    /// What was asked for, as on the command line.
+    pub asked: String,
+    /// What was allowed until now, seconds of processor time.
+    pub allowed_seconds: f64,
+    /// What tracing took of the targets' processor time, seconds: an estimate.
+    pub target_seconds: f64,
+    /// What the tracer itself took since the run began, seconds.
+    pub tracer_seconds: f64,
+    /// Processor time of the targets, seconds.
+    pub used_seconds: f64,
+    /// How long there was each regime, in the order of time.
+    pub regimes: Vec<RegimeTime>,
+    /// How many bursts there were.
+    pub bursts: u64,
+    /// The part of the time in which allocations were followed.
+    pub duty: f64,
+    /// How far numbers of blocks may be from the truth beyond their standard errors, all of
+    /// them alike, as a part of them: how much of the targets' work a burst has seen is
+    /// known no better.
+    #[serde(default)]
+    pub scale_error: f64,
+    /// The most that a burst took, seconds of the targets' processor time.
+    pub dearest_burst: f64,
+}
+
+/// A time with one regime.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegimeTime {
+    /// `exact`, `sampled`, `bursts` or `off`.
+    pub regime: String,
+    /// When it began, seconds since the run did.
+    pub since: f64,
+    /// How long there was it, seconds.
+    pub seconds: f64,
+}
+
+/// What became of the blocks of a path that were followed in bursts and outlived them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Survival {
+    /// How many blocks.
+    pub followed: u64,
+    /// Those that were seen to be freed.
+    pub died: u64,
+    /// Those whose address was handed out again, so that they had been freed.
+    pub reused: u64,
+    /// How many would have been seen to be freed if they lived as long as the run in the
+    /// mean, and died independently of each other.
+    pub expected: f64,
+}
+
+/// So many deaths that would have been seen, and were not, are no chance: e^-3 is 5 %.
+const ENOUGH: f64 = 3.0;
+
+impl Survival {
+    /// Whether they were watched for long enough to tell something.
+    pub fn tells(&self) -> bool {
+        self.died + self.reused > 0 || self.expected >= ENOUGH
+    }
+
+    /// The probability of seeing none freed if they lived as long as the run in the mean;
+    /// `None` if some were.
+    pub fn chance(&self) -> Option<f64> {
+        (self.died + self.reused == 0).then(|| (-self.expected).exp())
+    }
+
+    /// Adds that of another path.
+    pub fn add(&mut self, other: &Self) {
+        self.followed += other.followed;
+        self.died += other.died;
+        self.reused += other.reused;
+        self.expected += other.expected;
+    }
+}

@@ -1,0 +1,115 @@
+//! What a report says of the budget (`--overhead`).
+
+use crate::model::{BudgetReport, RegimeTime, Report};
+use crate::report::units;
+
+/// What was allowed and spent, and how the run went.
+pub fn line(report: &Report) -> Option<String> {
+    let budget = report.budget.as_ref()?;
+    Some(format!("{} {}", spent(budget), regimes(budget)))
+}
+
+fn spent(budget: &BudgetReport) -> String {
+    let of = if budget.asked.ends_with('%') {
+        " of the targets' processor time"
+    } else {
+        ""
+    };
+    let all = budget.target_seconds + budget.tracer_seconds;
+    let verdict = match all <= budget.allowed_seconds {
+        true => "kept",
+        false => "exceeded",
+    };
+    format!(
+        "Budget {}{of} (and 5 ms/s at least), {verdict}: {} were allowed; tracing took {} of the targets' time ({:.2}% of it), and the tracer {} beside it.",
+        budget.asked,
+        units::seconds(budget.allowed_seconds),
+        units::seconds(budget.target_seconds),
+        100.0 * budget.target_seconds / budget.used_seconds.max(1e-9),
+        units::seconds(budget.tracer_seconds),
+    )
+}
+
+fn regimes(budget: &BudgetReport) -> String {
+    let of = |name: &str| {
+        let own = budget.regimes.iter().filter(|it| it.regime == name);
+        own.map(|it| it.seconds).sum::<f64>()
+    };
+    let words = [
+        ("exact", "all allocations"),
+        ("sampled", "a sample of them"),
+        ("bursts", "bursts"),
+        (
+            "off",
+            "nothing, since not even bursts were within the budget",
+        ),
+    ];
+    let followed: Vec<String> = words
+        .into_iter()
+        .filter(|(name, _)| of(name) > 0.0)
+        .map(|(name, what)| format!("{what} for {}", units::seconds(of(name))))
+        .collect();
+    let mut line = format!("Followed: {}", followed.join(", "));
+    if budget.bursts > 0 {
+        line.push_str(&format!(
+            "; {}, the dearest took {}",
+            units::counted(budget.bursts, "burst"),
+            units::seconds(budget.dearest_burst)
+        ));
+    }
+    match changes(&budget.regimes) {
+        0 | 1 => {}
+        changes => line.push_str(&format!("; changed {} times", units::grouped(changes))),
+    }
+    line.push('.');
+    line
+}
+
+fn changes(regimes: &[RegimeTime]) -> u64 {
+    regimes.len().saturating_sub(1) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn the_budget_is_said_with_what_was_spent() {
+        let mut report = sample::report();
+        assert_eq!(line(&report), None);
+        let regime = |regime: &str, since, seconds| RegimeTime {
+            regime: regime.to_owned(),
+            since,
+            seconds,
+        };
+        report.budget = Some(BudgetReport {
+            asked: "1%".into(),
+            allowed_seconds: 0.6,
+            target_seconds: 0.5,
+            tracer_seconds: 0.08,
+            used_seconds: 60.0,
+            regimes: vec![
+                regime("exact", 0.0, 0.02),
+                regime("bursts", 0.02, 50.0),
+                regime("exact", 50.02, 9.98),
+            ],
+            bursts: 21,
+            duty: 0.01,
+            scale_error: 0.1,
+            dearest_burst: 0.03,
+        });
+        assert_eq!(
+            line(&report).unwrap(),
+            "Budget 1% of the targets' processor time (and 5 ms/s at least), kept: 600 ms were allowed; tracing took 500 ms of the targets' time (0.83% of it), and the tracer 80.0 ms beside it. Followed: all allocations for 10.0 s, bursts for 50.0 s; 21 bursts, the dearest took 30.0 ms; changed 2 times."
+        );
+        let budget = report.budget.as_mut().unwrap();
+        budget.asked = "5ms/s".into();
+        budget.target_seconds = 0.7;
+        assert!(
+            line(&report)
+                .unwrap()
+                .starts_with("Budget 5ms/s (and 5 ms/s at least), exceeded")
+        );
+    }
+}

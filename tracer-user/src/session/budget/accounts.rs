@@ -1,0 +1,150 @@
+//! What tracing costs, and what it would.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::super::Session;
+use super::super::overhead::own_cpu_time;
+use super::{ALLOCATIONS, COMING_AND_GOING, FREES, LEAST_SPEED, OWN, Step, seconds};
+use crate::budget::Spent;
+use crate::duty::Spell;
+use crate::engine::cost::Hits;
+use crate::process::clock::{cpu_time, monotonic_ns};
+
+/// What was spent and used until a moment, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reading {
+    pub(super) at: u64,
+    pub(super) targets: f64,
+    pub(super) tracer: f64,
+    pub(super) used: f64,
+}
+
+/// What was used and lost until a moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Moment {
+    pub(super) at: u64,
+    /// Processor time of the targets, seconds, and what of it was lost to tracing.
+    pub(super) used: f64,
+    pub(super) lost: f64,
+    pub(super) hits: Vec<Hits>,
+}
+
+impl Moment {
+    /// What the targets got done, as processor time without tracing, seconds.
+    pub(super) fn work_since(&self, before: &Self) -> f64 {
+        let used = self.used - before.used;
+        (used - (self.lost - before.lost))
+            .max(used * LEAST_SPEED)
+            .max(0.0)
+    }
+}
+
+impl Session {
+    /// What other regimes would cost, by the hits in a burst.
+    pub(super) fn foresee(&mut self, ended: &Moment, spell: &Spell) {
+        let (Some(budget), Some(work)) = (&mut self.budget, spell.burst) else {
+            return;
+        };
+        let began = &budget.burst.began;
+        let counted = counted_since(&ended.hits, &began.hits);
+        let (exact, sampled) = self.engine.prices.forecast(&counted);
+        let length = seconds(spell.ended - spell.began);
+        // While allocations were not followed any more fewer calls were stopped for long;
+        // and without tracing there would be more.
+        budget.forecast.exact = exact / length / work.speed.max(LEAST_SPEED);
+        budget.forecast.sampled = sampled / length / work.speed.max(LEAST_SPEED);
+        // While probes come and go the target pays, too, and the tracer for itself; a burst
+        // that is shorter than all that is worth little.
+        let cost = ((ended.lost - began.lost) / length).max(1e-6);
+        let worth = COMING_AND_GOING + Duration::from_secs_f64((OWN / cost).min(1.0));
+        budget.length = worth
+            .saturating_sub(FREES)
+            .clamp(ALLOCATIONS.0, ALLOCATIONS.1);
+    }
+
+    /// What was used and lost until now.
+    pub(super) fn moment(&mut self) -> Result<Moment> {
+        let hits = self.hits()?;
+        Ok(Moment {
+            used: self.processor_time(),
+            at: monotonic_ns(),
+            lost: seconds_of(&hits),
+            hits,
+        })
+    }
+
+    /// Enters what was allowed and spent since the last time. Returns the seconds since
+    /// then, and what was spent in them.
+    pub(super) fn account(&mut self) -> Result<(f64, Spent)> {
+        let used = self.processor_time();
+        let targets = seconds_of(&self.hits()?);
+        let Some(budget) = &mut self.budget else {
+            return Ok((0.0, Spent::default()));
+        };
+        let now = Reading {
+            at: monotonic_ns(),
+            // The mean run of a program changes as more are timed.
+            targets: targets.max(budget.last.targets),
+            tracer: own_cpu_time().as_secs_f64(),
+            used,
+        };
+        let last = std::mem::replace(&mut budget.last, now);
+        let elapsed = seconds(now.at.saturating_sub(last.at).max(1));
+        let spent = Spent {
+            targets: now.targets - last.targets,
+            tracer: now.tracer - last.tracer,
+        };
+        let own = (now.used - last.used - spent.targets).max(0.0);
+        budget
+            .ledger
+            .enter(elapsed, budget.asked.allowance(elapsed, own), spent);
+        if matches!(budget.step, Step::Frees) {
+            let burst = &mut budget.forecast.burst;
+            *burst = match *burst > 0.0 {
+                true => *burst * 0.7 + spent.all() * 0.3,
+                false => spent.all(),
+            };
+            budget.dearest = budget.dearest.max(spent.targets);
+        }
+        Ok((elapsed, spent))
+    }
+
+    /// Processor time that the targets have used until now, seconds. What a process used
+    /// after the last look at it, before it ended, is not in it.
+    pub(super) fn processor_time(&mut self) -> f64 {
+        let pids: Vec<u32> = self
+            .images
+            .running()
+            .filter_map(|index| Some(self.images.get(index)?.pid))
+            .collect();
+        let Some(budget) = &mut self.budget else {
+            return 0.0;
+        };
+        for pid in &pids {
+            let Some(time) = cpu_time(*pid) else {
+                continue;
+            };
+            // Of a process that was there before the run only what it uses from now on.
+            let before = budget.used.insert(*pid, time).unwrap_or(time);
+            budget.total_used += time.saturating_sub(before).as_secs_f64();
+        }
+        budget.used.retain(|pid, _| pids.contains(pid));
+        budget.total_used
+    }
+}
+
+/// What was counted after there were others.
+pub(super) fn counted_since(now: &[Hits], before: &[Hits]) -> Vec<Hits> {
+    let mut counted = now.to_vec();
+    for (hits, before) in counted.iter_mut().zip(before) {
+        hits.count = hits.count.saturating_sub(before.count);
+        hits.in_passing = hits.in_passing.saturating_sub(before.in_passing);
+    }
+    counted
+}
+
+pub(super) fn seconds_of(hits: &[Hits]) -> f64 {
+    hits.iter().map(Hits::seconds).sum()
+}

@@ -1,0 +1,110 @@
+//! What a budget did to a run, for the report.
+
+use std::collections::HashMap;
+
+use tracer_ebpf::site::SiteKey;
+
+use super::super::Session;
+use super::seconds;
+use crate::budget::Regime;
+use crate::model::{BudgetReport, MemoryKind, RegimeTime, Survival};
+use crate::targets::estimate::Estimates;
+use crate::targets::share::Shares;
+use crate::window::collect::CollectedSite;
+
+impl Session {
+    /// What the budget did to the run, if there is one.
+    pub(in crate::session) fn budget_report(&self) -> Option<BudgetReport> {
+        let budget = self.budget.as_ref()?;
+        let now = self.now();
+        let began = budget.duty.schedule.began();
+        let ends = budget
+            .regimes
+            .iter()
+            .skip(1)
+            .map(|(_, at)| *at)
+            .chain([now]);
+        let regimes = budget.regimes.iter().zip(ends);
+        let regimes: Vec<RegimeTime> = regimes
+            .map(|((regime, at), end)| RegimeTime {
+                regime: regime.name().to_owned(),
+                since: seconds(at.saturating_sub(began)),
+                seconds: seconds(end.saturating_sub(*at)),
+            })
+            .collect();
+        let spells = budget.duty.schedule.spells().iter();
+        let followed: u64 = spells.map(|it| it.allocations_until - it.began).sum();
+        let spent = budget.ledger.spent();
+        Some(BudgetReport {
+            asked: budget.asked.to_string(),
+            allowed_seconds: budget.ledger.allowed(),
+            target_seconds: spent.targets,
+            tracer_seconds: spent.tracer,
+            used_seconds: budget.total_used,
+            regimes: regimes.into_iter().filter(|it| it.seconds > 0.0).collect(),
+            bursts: budget.duty.schedule.bursts() as u64,
+            duty: seconds(followed) / seconds(now.saturating_sub(began)).max(1e-9),
+            scale_error: budget.duty.schedule.scale_error(),
+            dearest_burst: budget.dearest,
+        })
+    }
+
+    /// Whether nothing of the run was left out.
+    pub(in crate::session) fn has_seen_all(&self) -> bool {
+        let Some(budget) = &self.budget else {
+            return self.options.sample == 0;
+        };
+        let mut regimes = budget.regimes.iter();
+        regimes.all(|(regime, _)| *regime == Regime::Exact)
+    }
+
+    /// The interval of samples that were chosen by chance, bytes; 0 if none were.
+    pub(in crate::session) fn sample_interval(&self) -> u64 {
+        let was_sampled = |budget: &super::BudgetState| {
+            let mut regimes = budget.regimes.iter();
+            regimes.any(|(regime, _)| *regime == Regime::Sampled)
+        };
+        match &self.budget {
+            Some(budget) if !was_sampled(budget) => 0,
+            _ => self.options.sample,
+        }
+    }
+
+    /// Bursts in which all was followed.
+    pub(in crate::session) fn bursts(&self) -> u64 {
+        let budget = self.budget.as_ref();
+        budget.map_or(0, |budget| budget.duty.schedule.bursts() as u64)
+    }
+
+    /// Puts what the whole run is like in place of what was seen of it.
+    pub(in crate::session) fn estimate_sites(&mut self, sites: &mut [CollectedSite], now: u64) {
+        let Some(budget) = &self.budget else {
+            return;
+        };
+        let is_whole = budget.duty.schedule.is_whole() || self.has_seen_all();
+        if is_whole {
+            let blocks = sites
+                .iter_mut()
+                .filter(|site| site.kind == MemoryKind::Heap);
+            if self.has_seen_all() {
+                blocks.for_each(|site| site.estimates = None);
+            }
+            return;
+        }
+        let mut known: HashMap<SiteKey, (Estimates, Survival)> = budget.duty.estimates(now);
+        for site in sites
+            .iter_mut()
+            .filter(|site| site.kind == MemoryKind::Heap && !site.is_rest)
+        {
+            let (estimates, survival) = known.remove(&site.key).unwrap_or_default();
+            site.allocated = estimates.allocated.whole();
+            site.freed = estimates.freed.whole();
+            site.live = estimates.live.whole();
+            site.estimates = Some(estimates);
+            site.survival = Some(survival);
+            // Who holds what was seen of it, which is little, is not known of the rest.
+            site.shares = Shares::default();
+            site.oldest = None;
+        }
+    }
+}
