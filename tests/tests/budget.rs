@@ -285,3 +285,28 @@ fn a_budget_goes_with_children_and_not_with_a_sample() -> Result<()> {
     }
     Ok(())
 }
+
+/// Blocks that died unseen do not fill the map of live ones for good: the oldest are let go.
+#[test]
+fn blocks_of_long_ago_make_room() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    target.tell("load 0")?;
+    let options = ["--overhead", "30%", "--max-live", "8k"];
+    let tracer = Tracer::record(target.pid, &options)?;
+    sleep(Duration::from_secs(12));
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let budget = budget(&report)?;
+    ensure!(
+        budget.followed_for.is_some_and(|age| age > 0.0),
+        "{budget:?}"
+    );
+    let full = report.losses.iter().find(|loss| loss.cause == "live_full");
+    ensure!(full.is_some_and(|loss| loss.count == 0), "{full:?}");
+    ensure!(
+        finished.stdout.contains("were not followed any longer"),
+        "{}",
+        finished.stdout
+    );
+    Ok(())
+}

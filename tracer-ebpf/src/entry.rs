@@ -246,6 +246,10 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
 #[inline(always)]
 pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     let choice = burst::choice();
+    if choice == Choice::Pause as u64 && !function.changes_mappings() {
+        cost::hit_in_passing(Kind::Entry, 0);
+        return;
+    }
     let Some(is_chosen) = is_chosen(context, function, Arguments::AT_ENTRY, choice) else {
         cost::hit_in_passing(Kind::Entry, 0);
         return;

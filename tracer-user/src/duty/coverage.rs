@@ -6,7 +6,7 @@
 //! too. Since bursts come at random moments, it is the same for all blocks. In a burst less
 //! happens than otherwise, so that it sees less.
 
-use super::Schedule;
+use super::{Schedule, Spell};
 use crate::model::sampling::rounded;
 
 /// Ages that are told apart, in an octave.
@@ -17,8 +17,10 @@ const YOUNGEST: f64 = 4e6;
 const BINS: usize = 58;
 /// Bursts are cut into so many pieces.
 const PIECES: u32 = 8;
-/// Bursts that are looked at, at most; of more, each so many'th.
-const ENOUGH: usize = 1500;
+/// Pairs of bursts that are looked at, about; if there are more, those of each so many'th
+/// with all others, and of so many at least.
+const PAIRS: usize = 2_000_000;
+const LEAST: usize = 50;
 
 /// Ages, and how likely deaths at them were seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +53,8 @@ impl Coverage {
     pub fn of(schedule: &Schedule, now: u64) -> Self {
         let spells = schedule.spells();
         let mut sums = vec![[0.0; 2]; BINS];
-        let every = schedule.bursts().div_ceil(ENOUGH).max(1);
+        let bursts = schedule.bursts().max(1);
+        let every = bursts.div_ceil((PAIRS / bursts).max(LEAST));
         for (index, spell) in spells.iter().enumerate() {
             let Some(work) = spell.burst.filter(|_| index % every == 0) else {
                 continue;
@@ -61,8 +64,12 @@ impl Coverage {
             let weight = work.since / f64::from(PIECES);
             for piece in 0..PIECES {
                 let at = spell.began as f64 + length * (f64::from(piece) + 0.5) / f64::from(PIECES);
-                add(&mut sums, (0.0, now as f64 - at), |sum| &mut sum[1], weight);
-                for later in &spells[index..] {
+                // Later nobody looks for its blocks.
+                let until = spell.let_go.unwrap_or(now).min(now);
+                let ages = (0.0, until as f64 - at);
+                add(&mut sums, ages, |sum| &mut sum[1], weight);
+                let is_followed = |later: &&Spell| later.began < until;
+                for later in spells[index..].iter().take_while(is_followed) {
                     let lag = (later.began as f64 - at, later.ended as f64 - at);
                     let speed = later.burst.map_or(1.0, |work| work.speed);
                     add(&mut sums, lag, |sum| &mut sum[0], weight * speed);

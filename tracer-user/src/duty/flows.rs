@@ -80,8 +80,9 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Adds what was seen in a spell that has ended.
-    pub fn add(&mut self, seen: &Seen, standing: Standing, schedule: &Schedule) {
+    /// Adds what was seen in a spell that has ended, up to whose end so many nanoseconds were
+    /// watched.
+    pub fn add(&mut self, seen: &Seen, standing: Standing, watched: f64) {
         let kept = seen.allocated.without(&seen.freed);
         match standing.group {
             None => {
@@ -101,13 +102,13 @@ impl Flows {
         }
         self.survival.followed += seen.kept;
         self.samples += seen.samples;
-        self.watched_before += seen.kept as f64 * schedule.watched();
+        self.watched_before += seen.kept as f64 * watched;
     }
 
-    /// Adds a death that was seen in a spell that has ended.
-    pub fn lose(&mut self, late: &Late, standing: Standing, schedule: &Schedule) {
+    /// Adds a death that was seen in a spell that has ended, of a block that was allocated
+    /// in another.
+    pub fn lose(&mut self, late: &Late, born: Standing, standing: Standing) {
         self.survival.died += 1;
-        let born = schedule.standing(late.spell);
         let Some(group) = born.group else {
             match standing.group {
                 None => self.gone.add(&late.block),

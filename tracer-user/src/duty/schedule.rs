@@ -18,6 +18,8 @@ pub struct Spell {
     /// What the targets got done if it is a burst, which stands for the time since the
     /// spell before, too.
     pub burst: Option<Work>,
+    /// From then on its blocks are not followed any more.
+    pub let_go: Option<u64>,
 }
 
 /// What targets get done, as the processor time that it takes without being traced,
@@ -137,6 +139,23 @@ impl Schedule {
         let after = self.spells.partition_point(|spell| spell.began <= time);
         let index = after.checked_sub(1)?;
         (time <= self.spells[index].ended).then_some(index)
+    }
+
+    /// Blocks of spells that began before `at` are not followed any more.
+    pub fn let_go(&mut self, at: u64, now: u64) {
+        let old = self.spells.iter_mut().filter(|spell| spell.began < at);
+        for spell in old {
+            spell.let_go.get_or_insert(now);
+        }
+    }
+
+    /// The least age, nanoseconds, at which blocks were let go; `None` if none were.
+    pub fn followed_for(&self) -> Option<u64> {
+        let gone = self
+            .spells
+            .iter()
+            .filter_map(|spell| Some((spell.ended, spell.let_go?)));
+        gone.map(|(ended, at)| at.saturating_sub(ended)).min()
     }
 
     /// What sums over all bursts are to be multiplied by if those of a group are left

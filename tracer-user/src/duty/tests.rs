@@ -74,6 +74,7 @@ fn bursts(random: &mut fastrand::Rng, mean: f64, until: u64) -> Vec<Spell> {
                 frees: (ALLOCATIONS + FREES) as f64,
                 speed: 1.0,
             }),
+            let_go: None,
         });
         (at, before) = (ended, ended);
     }
@@ -136,7 +137,7 @@ fn run(rounds: u64, until: u64, gap: f64) -> Vec<(u64, f64, f64)> {
             }),
         ];
         let spells = bursts(&mut random, gap, until);
-        let mut duty = Duty::default();
+        let mut duty = Duty::new(8);
         watch(&mut duty, &spells, &sites);
         let now = spells.last().unwrap().ended;
         let estimates = duty.estimates(now);
@@ -179,13 +180,14 @@ fn what_is_followed_all_the_time_is_exact() {
         allocations_until: 10 * SECOND,
         ended: 10 * SECOND,
         burst: None,
+        let_go: None,
     };
     let mut random = fastrand::Rng::with_seed(7);
     let sites = vec![
         lives(&mut random, 100, 10 * SECOND, |_| 1e6),
         lives(&mut random, 100, 10 * SECOND, |random| 2.0 * random.f64()),
     ];
-    let mut duty = Duty::default();
+    let mut duty = Duty::new(8);
     watch(&mut duty, &[whole], &sites);
     assert!(duty.schedule.is_whole());
     let estimates = duty.estimates(10 * SECOND);
@@ -208,7 +210,7 @@ fn of_two_bursts_nothing_is_certain_and_of_none_nothing_is_said() {
         .into_iter()
         .take(1)
         .collect();
-    let mut duty = Duty::default();
+    let mut duty = Duty::new(8);
     watch(&mut duty, &spells, &sites);
     let (leak, survival) = &duty.estimates(until)[&key(0)];
     assert!(
@@ -216,7 +218,7 @@ fn of_two_bursts_nothing_is_certain_and_of_none_nothing_is_said() {
         "{leak:?}"
     );
     assert_eq!((survival.died, survival.reused), (0, 0));
-    assert!(Duty::default().estimates(until).is_empty());
+    assert!(Duty::new(8).estimates(until).is_empty());
 }
 
 /// A path whose blocks are kept is shown by deaths that do not come.
@@ -229,7 +231,7 @@ fn kept_blocks_show_by_deaths_that_do_not_come() {
         lives(&mut random, 1000, until, |random| 40.0 * random.f64()),
     ];
     let spells = bursts(&mut random, 0.6, until);
-    let mut duty = Duty::default();
+    let mut duty = Duty::new(8);
     watch(&mut duty, &spells, &sites);
     let estimates = duty.estimates(until);
     let (leak, cache) = (estimates[&key(0)].1, estimates[&key(1)].1);
@@ -237,4 +239,43 @@ fn kept_blocks_show_by_deaths_that_do_not_come() {
     assert!(leak.chance().unwrap() < 1e-8, "{leak:?}");
     assert_eq!(cache.chance(), None, "{cache:?}");
     assert!(cache.died > 20, "{cache:?}");
+}
+
+/// Blocks that are not followed any more count as live; those of later bursts do not.
+#[test]
+fn what_is_let_go_counts_as_live() {
+    let until = 60 * SECOND;
+    let mut random = fastrand::Rng::with_seed(5);
+    let spells = bursts(&mut random, 0.5, until);
+    let (middle, now) = (spells[spells.len() / 2].began, spells.last().unwrap().ended);
+    let mut schedule = Schedule::default();
+    schedule.begin(0);
+    for spell in &spells {
+        schedule.add(*spell);
+    }
+    let before = Coverage::of(&schedule, now);
+    assert_eq!(schedule.followed_for(), None);
+    schedule.let_go(middle, middle + SECOND);
+    let after = Coverage::of(&schedule, now);
+    assert!(schedule.followed_for().unwrap() <= SECOND + 20 * SECOND);
+    // The probability of seeing a death at an age is that of those who are followed.
+    let bin = coverage::bin(400 * MS);
+    let ratio = after.seen(bin) / before.seen(bin);
+    assert!((0.5..2.0).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn there_is_room_for_so_many_sites() {
+    let mut duty = Duty::new(2);
+    let seen = Seen {
+        allocated: estimate(1.0),
+        samples: 1,
+        kept: 1,
+        ..Seen::default()
+    };
+    for number in 0..5 {
+        duty.see(key(number), &seen, Standing::CERTAIN);
+    }
+    assert_eq!(duty.estimates(SECOND).len(), 2);
+    assert_eq!(duty.followed(), 5);
 }

@@ -26,6 +26,10 @@ pub struct BudgetReport {
     /// known no better.
     #[serde(default)]
     pub scale_error: f64,
+    /// Blocks that lived for so long, seconds, were not followed any longer, since there was
+    /// no room for more (`--max-live`): they count as live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_for: Option<f64>,
     /// The most that a burst took, seconds of the targets' processor time.
     pub dearest_burst: f64,
 }

@@ -136,19 +136,20 @@ impl fmt::Display for Verdict {
             ),
             Verdict::Chance { live, upper, limit } => write!(
                 f,
-                "about {} live by a sample, within --fail-above {}; but with a probability of some 5% more than {} is, so this is not certain: a smaller --sample, or none, tells",
+                "about {} live by estimates, within --fail-above {}; but with a probability of some 5% more than {} is, so this is not certain: a smaller --sample (or more --overhead), or none, tells",
                 exact(live),
                 exact(limit),
                 exact(upper)
             ),
             Verdict::AboveSampled { live, lower, limit } => write!(
                 f,
-                "about {} live by a sample, above --fail-above {}{}",
+                "about {} live by estimates, above --fail-above {}{}",
                 exact(live),
                 exact(limit),
                 match lower > limit {
                     true => ", and not by chance (95%)",
-                    false => "; by chance it may be less: a smaller --sample, or none, tells",
+                    false =>
+                        "; by chance it may be less: a smaller --sample (or more --overhead), or none, tells",
                 }
             ),
             Verdict::Above { live, limit } => {

@@ -99,7 +99,8 @@ enum Step {
 }
 
 impl BudgetState {
-    pub(super) fn new(asked: Budget) -> Self {
+    /// Within kernel maps of `sites` call paths.
+    pub(super) fn new(asked: Budget, sites: u32) -> Self {
         Self {
             asked,
             ledger: Ledger::default(),
@@ -115,7 +116,7 @@ impl BudgetState {
             burst: Burst::default(),
             spell_ended: Moment::default(),
             dearest: 0.0,
-            duty: Duty::default(),
+            duty: Duty::new(2 * sites as usize),
             deltas: Deltas::default(),
             used: HashMap::new(),
             total_used: 0.0,
@@ -281,11 +282,13 @@ impl Session {
                 frees: followed,
                 speed: (followed / used).min(1.0),
             }),
+            let_go: None,
         };
         let before = std::mem::replace(&mut budget.spell_ended, ended.clone());
         debug_assert!(before.at <= ended.at, "time does not go back");
         self.foresee(&ended, &spell);
         self.note_spell(spell);
+        self.make_room_for_blocks()?;
         let (elapsed, _) = self.account()?;
         let Some(budget) = &mut self.budget else {
             return Ok(());
@@ -401,6 +404,7 @@ impl Session {
             allocations_until: now,
             ended: now,
             burst: None,
+            let_go: None,
         });
         Ok(())
     }

@@ -203,7 +203,9 @@ impl Session {
             children: ChildrenState::default(),
             balance: BalanceState::default(),
             growth: GrowthState::default(),
-            budget: options.budget.map(BudgetState::new),
+            budget: options
+                .budget
+                .map(|asked| BudgetState::new(asked, options.sizes.sites)),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,

@@ -19,9 +19,10 @@ const ROUNDS: usize = 5;
 const TRACED: u32 = 120;
 
 /// Ways to trace, with their names for the table.
-const MODES: [(&str, &[&str]); 3] = [
+const MODES: [(&str, &[&str]); 4] = [
     ("exact", &[]),
     ("`--sample 512k`", &["--sample", "512k"]),
+    ("`--overhead 1%`", &["--overhead", "1%"]),
     ("`--growth`", &["--growth"]),
 ];
 
@@ -34,7 +35,7 @@ pub(super) fn measure(unfreed: &Path) -> Result<String> {
     let mut table = format!(
         "{ROUNDS} interleaved rounds: the throughput without a tracer, and what is left of it \
          with one (median, and the least and the most of all rounds).\n\n\
-         | | without | {names} |\n|---|---|---|---|---|\n"
+         | | without | {names} |\n|---|---|---|---|---|---|\n"
     );
     for (name, start) in services::ALL {
         let mut service = start()?;

@@ -51,6 +51,12 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "mappings_count_by_what_was_written_to",
         ]),
     ),
+    // The programs with a budget, and the word that changes what they follow. (How much of a
+    // load fits a budget is another thing under emulation.)
+    (
+        "budget",
+        Choice::Only(&["a_light_load_is_followed_exactly"]),
+    ),
     // What the kernel alone can tell: replaced code, replaced return addresses.
     (
         "changes",

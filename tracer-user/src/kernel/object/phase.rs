@@ -1,11 +1,15 @@
 //! What is followed now, where a budget decides that; see [`tracer_ebpf::phase`].
 
+use std::os::fd::AsFd;
+
 use anyhow::Result;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
+use tracer_ebpf::block::OTHERS;
 use tracer_ebpf::phase::{Choice, Death, Phase};
 
 use super::{Object, take, writable};
+use crate::kernel::batch;
 use crate::kernel::mapped::MappedArray;
 
 /// The word that says what is followed, and the deaths that are told.
@@ -53,6 +57,20 @@ impl Object {
         let now = phase.get(0).unwrap_or(Phase::NONE);
         let choice = choice as u64;
         phase.set(0, Phase { choice, ..now });
+    }
+
+    /// Follows blocks no more that were allocated before a moment.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn let_go(&self, born_before: u64) -> Result<()> {
+        let mut old = Vec::new();
+        self.for_each_block(|key, block| {
+            if block.time < born_before && key.address < OTHERS {
+                old.push(key);
+            }
+        })?;
+        batch::delete(self.live.fd().as_fd(), &old)
     }
 
     /// The deaths that were told since the last call.

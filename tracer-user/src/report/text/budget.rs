@@ -57,6 +57,12 @@ fn regimes(budget: &BudgetReport) -> String {
             units::seconds(budget.dearest_burst)
         ));
     }
+    if let Some(time) = budget.followed_for {
+        line.push_str(&format!(
+            "; blocks that lived for {} were not followed any longer for want of room (--max-live), and count as live",
+            units::seconds(time)
+        ));
+    }
     match changes(&budget.regimes) {
         0 | 1 => {}
         changes => line.push_str(&format!("; changed {} times", units::grouped(changes))),
@@ -96,6 +102,7 @@ mod tests {
             ],
             bursts: 21,
             duty: 0.01,
+            followed_for: None,
             scale_error: 0.1,
             dearest_burst: 0.03,
         });

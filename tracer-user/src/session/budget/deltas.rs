@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use anyhow::Result;
 use tracer_ebpf::site::{SiteKey, SiteKind};
 
 use super::super::Session;
 use crate::duty::{Late, Seen, Spell};
 use crate::kernel::object::Object;
+use crate::process::clock::monotonic_ns;
 use crate::targets::estimate::Estimate;
 
 /// The kernel's sums of each site, as they were read last.
@@ -130,5 +132,38 @@ impl Session {
             };
             budget.duty.see(key, &seen, standing);
         }
+    }
+
+    /// Lets the oldest blocks go when half of the room for live ones is used: most have died
+    /// unseen since. What was allocated in a spell is let go as a whole.
+    pub(super) fn make_room_for_blocks(&mut self) -> Result<()> {
+        let room = u64::from(self.options.sizes.live) / 2;
+        let Some(budget) = &mut self.budget else {
+            return Ok(());
+        };
+        if budget.duty.followed() < room {
+            return Ok(());
+        }
+        let schedule = &mut budget.duty.schedule;
+        let mut by_spell = vec![0_u64; schedule.spells().len()];
+        self.engine.object.for_each_block(|_, block| {
+            let spell = schedule.find(block.time);
+            if let Some(count) = spell.and_then(|spell| by_spell.get_mut(spell)) {
+                *count += 1;
+            }
+        })?;
+        let mut left: u64 = by_spell.iter().sum();
+        let mut keep = 0;
+        while left > room / 2 && keep + 1 < by_spell.len() {
+            left -= by_spell[keep];
+            keep += 1;
+        }
+        if keep > 0 {
+            let before = schedule.spells()[keep].began;
+            self.engine.object.let_go(before)?;
+            schedule.let_go(before, monotonic_ns());
+        }
+        budget.duty.recount(left);
+        Ok(())
     }
 }

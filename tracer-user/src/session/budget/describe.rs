@@ -44,6 +44,7 @@ impl Session {
             regimes: regimes.into_iter().filter(|it| it.seconds > 0.0).collect(),
             bursts: budget.duty.schedule.bursts() as u64,
             duty: seconds(followed) / seconds(now.saturating_sub(began)).max(1e-9),
+            followed_for: budget.duty.schedule.followed_for().map(seconds),
             scale_error: budget.duty.schedule.scale_error(),
             dearest_burst: budget.dearest,
         })
