@@ -94,8 +94,8 @@ impl Sampling {
     pub fn how(&self) -> String {
         match (self.bursts, self.interval) {
             (0, interval) => format!("by a sample (one in {interval} bytes)"),
-            (bursts, 0) => format!("from {bursts} bursts (--overhead)"),
-            (bursts, _) => format!("from {bursts} bursts and a sample (--overhead)"),
+            (_, 0) => "by bursts (--overhead)".to_owned(),
+            _ => "by bursts and a sample (--overhead)".to_owned(),
         }
     }
 

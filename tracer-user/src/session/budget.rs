@@ -38,6 +38,8 @@ const OWN: f64 = 0.0025;
 const FREES: Duration = Duration::from_millis(5);
 /// A target is not believed to be slower while it is traced.
 const LEAST_SPEED: f64 = 0.01;
+/// What targets have to get done in a burst for it to stand for anything, seconds.
+const LEAST_WORK: f64 = 20e-6;
 /// After how long they are looked at first.
 const FIRST: Duration = Duration::from_millis(20);
 /// A look at the costs of a burst counts for so many seconds at most.
@@ -269,25 +271,32 @@ impl Session {
             return Ok(());
         };
         let burst = &budget.burst;
-        let work = ended.work_since(&budget.spell_ended);
         let followed = ended.work_since(&burst.began);
-        let used = (ended.used - burst.began.used).max(1e-9);
+        let used = ended.used - burst.began.used;
         let spell = Spell {
             began: burst.began.at,
             allocations_until: burst.until.at,
             ended: ended.at,
             burst: Some(Work {
-                since: work,
+                since: ended.work_since(&budget.spell_ended),
                 allocations: burst.until.work_since(&burst.began),
                 frees: followed,
-                speed: (followed / used).min(1.0),
+                speed: if used > 0.0 { followed / used } else { 1.0 },
             }),
             let_go: None,
         };
-        let before = std::mem::replace(&mut budget.spell_ended, ended.clone());
-        debug_assert!(before.at <= ended.at, "time does not go back");
         self.foresee(&ended, &spell);
-        self.note_spell(spell);
+        // Where the targets hardly ran there was nothing to see; the next one stands for
+        // that time, too.
+        let is_void = spell
+            .burst
+            .is_some_and(|work| work.allocations < LEAST_WORK);
+        if !is_void {
+            if let Some(budget) = &mut self.budget {
+                budget.spell_ended = ended;
+            }
+            self.note_spell(spell);
+        }
         self.make_room_for_blocks()?;
         let (elapsed, _) = self.account()?;
         let Some(budget) = &mut self.budget else {

@@ -17,7 +17,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         Some(_) => window::busy(report),
         None => {
             let mut live: Vec<_> = report.memory().filter(|site| site.live_count > 0).collect();
-            live.sort_by(|a, b| b.held_bytes().cmp(&a.held_bytes()).then(a.id.cmp(&b.id)));
+            live.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.id.cmp(&b.id)));
             live
         }
     };
