@@ -1,12 +1,13 @@
-//! Builds the BPF object and hands its path to the code that embeds it.
+//! Builds the BPF object, and the sampler that programs can be started with, and hands
+//! their paths to the code that embeds them.
 //!
 //! It only looks for a toolchain; `cargo xtask setup` installs one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tracer_ebpf_build::{Object, build, choose, inputs, look};
 
 fn main() -> ExitCode {
@@ -21,6 +22,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    match sampler() {
+        Ok(path) => println!("cargo::rustc-env=UNFREED_SAMPLER={}", path.display()),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
     for object in Object::ALL {
         match build(&toolchain, object).and_then(|built| embed(&built, object)) {
             Ok(path) => println!("cargo::rustc-env={}={}", variable(object), path.display()),
@@ -32,6 +40,34 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Builds the library that programs are started with by `--sampler`: by the compiler
+/// alone, since it must not unwind, whatever the profile of all else is.
+fn sampler() -> Result<PathBuf> {
+    const SOURCES: &str = "sampler/src";
+    println!("cargo::rerun-if-changed={SOURCES}");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo did not set OUT_DIR")?);
+    let library = out.join("unfreed-sampler.so");
+    let compiler = std::env::var_os("RUSTC").context("cargo did not set RUSTC")?;
+    let here = std::env::var("CARGO_MANIFEST_DIR")?;
+    let status = Command::new(compiler)
+        .args(["--edition", "2024", "--crate-type", "cdylib"])
+        .args(["--crate-name", "unfreed_sampler", "--cfg", "preload"])
+        .args(["-C", "opt-level=3", "-C", "panic=abort"])
+        .args(["-C", "codegen-units=1", "-C", "strip=debuginfo"])
+        // The kernel finds a semaphore by its place in the file, in whatever is mapped from
+        // there to be written to: that must be one mapping.
+        .args(["-C", "relro-level=off"])
+        .args(["-C", "link-arg=-Wl,-soname,unfreed-sampler"])
+        .arg(format!("--remap-path-prefix={here}=."))
+        .arg("-o")
+        .arg(&library)
+        .arg(Path::new(SOURCES).join("lib.rs"))
+        .status()
+        .context("cannot run the compiler for the sampler")?;
+    ensure!(status.success(), "the sampler did not build");
+    Ok(library)
 }
 
 /// The variable by which the code finds an object.

@@ -121,7 +121,7 @@ pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64
         cost::hit_in_passing(Kind::Free, is_stepped);
         return;
     }
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = inflight::calling_thread() else {
         return;
     };
     // SAFETY: the thread's own record.

@@ -174,7 +174,7 @@ fn settle_old(key: BlockKey, time: u64) {
 /// A function was entered by which its first argument, an arena, lets all objects go.
 #[inline(always)]
 pub(crate) fn ended(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = inflight::calling_thread() else {
         return;
     };
     let stack = slot(context, arguments);

@@ -75,7 +75,8 @@ pub struct Block {
     /// Index of the site.
     pub site: u32,
     /// 1 if it was followed when all were (`--overhead`), so that it stands for itself
-    /// also where others were chosen for a sample; else 0.
+    /// also where others were chosen for a sample; a [`crate::stated::word`] of a sample
+    /// that the process took itself; else 0.
     pub certain: u32,
 }
 

@@ -11,9 +11,11 @@ use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::phase::Choice;
 use tracer_ebpf::sample::{self, Sampling, Weight, Weighted, filter_slot};
 use tracer_ebpf::site::{Site, SiteKind};
+use tracer_ebpf::stated;
 use tracer_ebpf::volatile::opaque;
 
 use crate::maps::{self, FILTER, SAMPLED};
+use crate::sampler;
 
 /// Whether allocations are sampled.
 #[inline(always)]
@@ -114,6 +116,15 @@ pub(crate) fn lost(size: u64, certain: u32) -> (u64, u64) {
     ((weight.count + (1 << 15)) >> 16, weight.bytes >> 8)
 }
 
+/// The same of a block that cannot be followed.
+#[inline(always)]
+pub(crate) fn lost_block(block: &Block) -> (u64, u64) {
+    match stated::is_word(block.certain) {
+        true => sampler::lost(block.size, block.certain),
+        false => lost(block.size, block.certain),
+    }
+}
+
 /// A chosen block was allocated.
 #[inline(always)]
 pub(crate) fn allocated(block: &Block) {
@@ -135,6 +146,16 @@ pub(crate) fn allocated(block: &Block) {
 /// `of` is a live map value, the site.
 #[inline(always)]
 pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
+    if stated::is_word(block.certain) {
+        sampler::count(
+            block.site,
+            block.size,
+            block.certain,
+            sampler::FREED,
+            bucket as u32,
+        );
+        return;
+    }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }
@@ -159,6 +180,10 @@ pub(crate) unsafe fn freed(of: *const Site, block: &Block, bucket: usize) {
 /// See [`freed`].
 #[inline(always)]
 pub(crate) unsafe fn untracked(of: *const Site, block: &Block) {
+    if stated::is_word(block.certain) {
+        sampler::count(block.site, block.size, block.certain, sampler::UNTRACKED, 0);
+        return;
+    }
     if is_on()
         // SAFETY: the caller's site.
         && unsafe { (*of).is(SiteKind::Memory) }

@@ -199,6 +199,15 @@ pub(crate) fn in_session(context: &ProbeContext, cookie: u64) -> bool {
     }
 }
 
+/// The record of the current thread, if calls of a function count in it.
+#[inline(always)]
+fn calling_thread(function: Function) -> Option<*mut Thread> {
+    match function {
+        Function::Mmap | Function::Munmap | Function::Mremap => inflight::thread(),
+        _ => inflight::calling_thread(),
+    }
+}
+
 /// Follows a call to its end, if it is one that counts, and says so.
 ///
 /// A call that is not chosen leaves nothing behind if it is `last`: no other probed
@@ -218,7 +227,7 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
         cost::hit_in_passing(Kind::Entry, Arguments::is_stepped(cookie));
         return false;
     };
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = calling_thread(function) else {
         return false;
     };
     // SAFETY: the thread's own record.
@@ -250,7 +259,7 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
         cost::hit_in_passing(Kind::Entry, 0);
         return;
     };
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = calling_thread(function) else {
         return;
     };
     // SAFETY: the thread's own record.

@@ -15,7 +15,7 @@ use crate::maps::{self, PLACES, TOLD};
 use crate::read;
 
 /// The thread that ran into the probe.
-struct Here(*mut pt_regs);
+pub(crate) struct Here(pub(crate) *mut pt_regs);
 
 impl Machine for Here {
     #[inline(always)]

@@ -13,13 +13,16 @@ use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOCAL, LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
+use tracer_ebpf::stated;
 use tracer_ebpf::thread::Thread;
 
 use crate::burst;
 use crate::chosen;
 use crate::lifecycle;
 use crate::mapped;
-use crate::maps::{self, FREE_SITES, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS};
+use crate::maps::{
+    self, FREE_SITES, HAS_SAMPLER, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS,
+};
 use crate::read::user_word;
 use crate::recall;
 use crate::unwind::{self, Place};
@@ -30,7 +33,7 @@ const BPF_NOEXIST: u64 = 1;
 /// The key is not there.
 pub(crate) const ENOENT: i32 = -2;
 /// The map is full.
-const E2BIG: i32 = -7;
+pub(crate) const E2BIG: i32 = -7;
 /// The key is there already.
 const EEXIST: i32 = -17;
 
@@ -98,6 +101,7 @@ fn look_again(thread: *mut Thread) -> bool {
         }
         if image != 0 {
             (*thread).group = group_of(image);
+            (*thread).has_sampler = has_sampler(image);
             (*thread).as_of = changes;
         }
     }
@@ -156,10 +160,27 @@ fn make_thread() -> Option<*mut Thread> {
         (*thread).image = process.image;
         (*thread).group = group_of(process.image);
         (*thread).last_fork = process.last_fork;
+        (*thread).has_sampler = has_sampler(process.image);
         (*thread).as_of = changes;
         recall::equip(thread);
     }
     Some(thread)
+}
+
+/// 1 if an image takes samples itself.
+#[inline(always)]
+fn has_sampler(image: u64) -> u64 {
+    u64::from(HAS_SAMPLER.get_ptr(image).is_some())
+}
+
+/// The record of the current thread, if what it calls of an allocator counts: what its
+/// process's own sampler tells is in the place of that.
+#[inline(always)]
+pub(crate) fn calling_thread() -> Option<*mut Thread> {
+    let thread = thread()?;
+    // SAFETY: the current thread's record.
+    let has_sampler = unsafe { (*thread).has_sampler };
+    (has_sampler == 0).then_some(thread)
 }
 
 /// Why the kernel did not enter something into a map.
@@ -369,7 +390,7 @@ fn keep_slowly(key: BlockKey, block: &Block, error: i32) {
     chosen::note_gone(key.address);
     let lost = match key.address >= block::OTHERS {
         true => (1, block.size),
-        false => chosen::lost(block.size, block.certain),
+        false => chosen::lost_block(block),
     };
     count_untracked(block, lost, error);
 }
@@ -442,7 +463,7 @@ fn add_end(block: &Block, time: u64) -> bool {
     unsafe {
         maps::add(&raw mut (*site).freed_count, 1);
         maps::add(&raw mut (*site).freed_bytes, block.size);
-        if bucket < LIFETIME_BUCKETS {
+        if bucket < LIFETIME_BUCKETS && !stated::is_word(block.certain) {
             maps::add((&raw mut (*site).lifetimes).cast::<u64>().add(bucket), 1);
         }
         chosen::freed(site, block, bucket);

@@ -29,6 +29,7 @@ pub mod sample;
 pub mod settings;
 pub mod site;
 pub mod stack;
+pub mod stated;
 pub mod step;
 pub mod table;
 pub mod thread;

@@ -12,7 +12,9 @@ use tracer_ebpf::thread::{Process, image_id, image_pid};
 use crate::code::replaced_of;
 use crate::cost;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
-use crate::maps::{self, CODE_OF, FORKS, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS};
+use crate::maps::{
+    self, CODE_OF, FORKS, HAS_SAMPLER, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS,
+};
 use crate::read::{kernel, kernel_or_zero};
 use crate::recall;
 use crate::started::{self, GROUP_EXIT};
@@ -74,12 +76,23 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
         return;
     }
     if !shares_heap {
+        hand_down_sampler(parent.image, image);
         note_fork(image_pid(parent.image), parent.image, time);
     }
     maps::count(&PROCESS_CHANGES);
     if !shares_heap {
         hand_down_code(parent.image, image);
         announce(EventKind::Fork, current_thread(), parent.image, image, time);
+    }
+}
+
+/// A child has its parent's code, and so its sampler.
+#[inline(always)]
+fn hand_down_sampler(parent: u64, child: u64) {
+    if HAS_SAMPLER.get_ptr(parent).is_some()
+        && let Err(error) = HAS_SAMPLER.insert(child, 1, 0)
+    {
+        maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
     }
 }
 

@@ -39,12 +39,15 @@ pub enum LossCause {
     /// A chain of objects that was given back to a pool at once is longer than is
     /// looked at, or could not be read: the rest of it counts as live.
     ChainCut,
+    /// A sampler in a process told of an allocation that cannot be as it said, or whose
+    /// arguments could not be read: it is in no number.
+    SampleUnusable,
     /// The ring of deaths was full: blocks that died count as live.
     DeathRingFull,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 14;
+pub const LOSS_CAUSES: usize = 15;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -62,6 +65,7 @@ impl LossCause {
         Self::ProbeRingFull,
         Self::CodeRingFull,
         Self::ChainCut,
+        Self::SampleUnusable,
         Self::DeathRingFull,
     ];
 
@@ -81,6 +85,7 @@ impl LossCause {
             Self::ProbeRingFull => "probe_ring_full",
             Self::CodeRingFull => "code_ring_full",
             Self::ChainCut => "chain_cut",
+            Self::SampleUnusable => "sample_unusable",
             Self::DeathRingFull => "death_ring_full",
         }
     }
@@ -126,6 +131,9 @@ impl LossCause {
             }
             Self::ChainCut => {
                 "chains of more than 16,384 objects that were given back to a pool at once, or could not be read: the objects behind that count as live"
+            }
+            Self::SampleUnusable => {
+                "samples that a process's own sampler told of with arguments that cannot be, such as a weight that is 512 MiB or more from the block's size, or that could not be read: they are in no number"
             }
             Self::DeathRingFull => {
                 "frees of older blocks lost in a full ring: estimates of what is live are too high by what these stand for"

@@ -40,6 +40,7 @@ mod pool;
 mod read;
 mod recall;
 mod returned;
+mod sampler;
 mod session;
 mod started;
 mod syscalls;
@@ -243,6 +244,38 @@ fn uf_end_jump(context: ProbeContext) -> u32 {
 fn uf_usdt(context: ProbeContext) -> u32 {
     on_task_stack(&context);
     hit::hit(&context);
+    0
+}
+
+/// Where a process's own sampler tells of an allocation.
+#[uprobe]
+fn uf_sampled_at(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    sampler::allocated(&context, Some(cookie(&context)));
+    0
+}
+
+/// The same where there are no cookies.
+#[uprobe]
+fn uf_sampled(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    sampler::allocated(&context, None);
+    0
+}
+
+/// Where it tells that a sample was freed.
+#[uprobe]
+fn uf_unsampled_at(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    sampler::freed(&context, Some(cookie(&context)));
+    0
+}
+
+/// The same where there are no cookies.
+#[uprobe]
+fn uf_unsampled(context: ProbeContext) -> u32 {
+    on_task_stack(&context);
+    sampler::freed(&context, None);
     0
 }
 

@@ -27,6 +27,7 @@ use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{SampledSite, Sampling};
 use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, SESSIONS, Settings};
 use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::stated::{MAX_SAMPLERS, SamplerPlace, StatedSite};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
 use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
@@ -341,6 +342,27 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0)
 /// The places of USDT probes.
 #[map]
 pub(crate) static PLACES: HashMap<PlaceKey, Place> = HashMap::with_max_entries(MAX_PLACES, 0);
+
+/// The places of the probes by which processes tell of samples that they take
+/// themselves.
+#[map]
+pub(crate) static SAMPLERS: Array<SamplerPlace> =
+    Array::with_max_entries(MAX_SAMPLERS, BPF_F_MMAPABLE);
+
+/// The images that have such probes. What changes it counts that in
+/// [`PROCESS_CHANGES`].
+#[map]
+pub(crate) static HAS_SAMPLER: HashMap<u64, u64> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// What their samples stand for, by the index of the site.
+#[map]
+pub(crate) static STATED: HashMap<u32, StatedSite> =
+    HashMap::with_max_entries(1 << 14, BPF_F_NO_PREALLOC);
+
+/// All zero, to make new ones from.
+#[map]
+pub(crate) static NEW_STATED: Array<StatedSite> = Array::with_max_entries(1, 0);
 
 /// Names of classes by their words.
 #[map]

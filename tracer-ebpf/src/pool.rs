@@ -59,7 +59,7 @@ pub(crate) fn free<const BLOCK: usize>(
     arguments: Arguments,
     is_stepped: u64,
 ) {
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = inflight::calling_thread() else {
         return;
     };
     let stack = slot(context, arguments);
@@ -93,7 +93,7 @@ pub(crate) fn free_list(context: &ProbeContext, arguments: Arguments, is_stepped
 
 #[inline(always)]
 fn free_linked<const IS_TOLD: bool>(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
-    let Some(thread) = inflight::thread() else {
+    let Some(thread) = inflight::calling_thread() else {
         return;
     };
     let stack = slot(context, arguments);

@@ -96,6 +96,9 @@ pub struct Thread {
     pub group: u64,
     /// See [`Process::last_fork`].
     pub last_fork: u64,
+    /// 1 if its image takes samples of its allocations itself, so that calls of its
+    /// allocators are nothing to us.
+    pub has_sampler: u64,
     /// The block that it freed last, unless it has allocated since.
     pub freed: Freed,
     /// The pool to which it gave something back last.

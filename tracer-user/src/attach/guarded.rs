@@ -1,5 +1,6 @@
 //! What is probed of a file, to be looked at for as long as it is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::probes::Scope;
@@ -18,6 +19,8 @@ pub struct Guarded {
     pub path: String,
     /// The functions.
     pub stretches: Arc<[Stretch]>,
+    /// Semaphores of these places, by offset, as far as there are any.
+    pub counters: HashMap<u64, u64>,
     /// The probes; none once they were taken away.
     links: Vec<Held>,
     withdrawn: bool,
@@ -38,6 +41,7 @@ impl Guarded {
             file: Arc::clone(file),
             path: path.to_owned(),
             stretches: stretches.into(),
+            counters: HashMap::new(),
             links: Vec::new(),
             withdrawn: false,
         }

@@ -154,6 +154,14 @@ impl Linkage {
         self.starts.binary_search(&offset).is_ok()
     }
 
+    /// The function that an offset is in, as far as its beginning and the next one's are
+    /// known.
+    pub fn extent(&self, offset: u64) -> Option<Range<u64>> {
+        let next = self.starts.partition_point(|start| *start <= offset);
+        let start = *self.starts.get(next.checked_sub(1)?)?;
+        Some(start..*self.starts.get(next)?)
+    }
+
     /// Where a function is known to lead: one that only returns its first
     /// argument.
     pub fn function(&self, offset: u64) -> Option<Destination> {
@@ -278,5 +286,19 @@ impl Linkage {
             };
         }
         self.offset(symbol.st_value(endian)).map(Destination::Code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_in_the_function_that_begins_before_it() {
+        let linkage = Linkage::of(100, &[10, 30, 60]);
+        assert_eq!(linkage.extent(10), Some(10..30));
+        assert_eq!(linkage.extent(59), Some(30..60));
+        assert_eq!(linkage.extent(9), None);
+        assert_eq!(linkage.extent(60), None);
     }
 }

@@ -14,12 +14,13 @@ use anyhow::{Context, Error, Result};
 use tracer_ebpf::call::Function;
 
 use super::guarded::Guarded;
+use super::known::Known;
 use super::library::LibraryCall;
 use super::plan::{Plan, Returns, Step, plan};
 use crate::attach::allocator::{Allocator, AllocatorFunction};
 use crate::kernel::link::Link;
 use crate::kernel::object::Object;
-use crate::kernel::program::{Moment, Place};
+use crate::kernel::program::{Counted, Moment, Place};
 use crate::model::{Probe, UnseenFunction};
 use crate::process::address::FileOffset;
 use crate::process::clock::monotonic_ns;
@@ -67,6 +68,8 @@ pub struct Probes {
     pub(super) returns: Returns,
     /// Files that are left alone.
     refused: Vec<(Scope, FileId)>,
+    /// Allocators of processes whose samplers tell what they allocate.
+    known: Vec<Known>,
     /// When probes last came or went, nanoseconds of `CLOCK_MONOTONIC`.
     touched: HashMap<Scope, u64>,
     /// Whether probes that follow blocks are away for some time.
@@ -258,7 +261,40 @@ impl Probes {
             let mut functions = covered.functions.iter();
             covered.guarded.file.mapped == file
                 && (covered.is_alone || functions.any(|it| it.allocates_at(offset)))
-        })
+        }) || self
+            .known
+            .iter()
+            .any(|known| known.allocator.file.mapped == file && known.allocates_at(offset))
+    }
+
+    /// Keeps in mind where an allocator is that gets no probes.
+    pub fn know(&mut self, allocator: &Allocator) {
+        if !self.knows(allocator.file.mapped) {
+            self.known.push(Known::of(allocator));
+        }
+    }
+
+    /// Whether it is in mind; see [`Probes::know`].
+    pub fn knows(&self, file: FileId) -> bool {
+        let mut known = self.known.iter();
+        known.any(|known| known.allocator.file.mapped == file)
+    }
+
+    /// Takes the probes of all allocators of a scope away, and keeps in mind where they
+    /// are.
+    pub fn give_up_allocators(&mut self, scope: Scope) {
+        let allocators = self.allocators();
+        for (_, allocator) in allocators.iter().filter(|(own, _)| *own == scope) {
+            self.know(allocator);
+        }
+        let covered = self
+            .covered
+            .extract_if(.., |covered| covered.guarded.scope == scope);
+        let mut gone: Vec<_> = covered.map(|covered| covered.guarded).collect();
+        if !gone.is_empty() {
+            drop_all(gone.iter_mut().flat_map(Guarded::take).collect());
+            self.touch(scope);
+        }
     }
 
     /// The allocators that are probed, with the functions that they have.
@@ -515,12 +551,19 @@ fn attach_any(
 fn known_to_us(object: &mut Object, guarded: &Guarded) -> Result<Vec<Link>> {
     let stretches = guarded.stretches.iter();
     let mut places: Vec<_> = stretches
-        .flat_map(|stretch| stretch.places.iter().copied().map(FileOffset))
+        .flat_map(|stretch| stretch.places.iter().copied())
         .collect();
     places.sort_unstable();
     places.dedup();
+    // The kernel takes no two probes of a place that differ in the semaphore.
+    let counted = |offset: u64| Counted {
+        offset,
+        counter: guarded.counters.get(&offset).copied().unwrap_or(0),
+        cookie: 0,
+    };
+    let places: Vec<_> = places.into_iter().map(counted).collect();
     let us = Some(std::process::id());
-    object.attach_empty(&places, &guarded.file.descriptor_path(), us)
+    object.attach_empty_counted(&places, &guarded.file.descriptor_path(), us)
 }
 
 /// Takes probes away. The kernel takes 0.1 s over each, but over all at once if

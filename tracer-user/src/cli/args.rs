@@ -24,6 +24,8 @@ Examples:
       sudo unfreed record -p 1234 --follow --duration 60s
   Run a program from its first allocation, and fail CI when it leaks:
       sudo unfreed run --fail-above 1M -- ./service --self-test
+  Run a service with a sampler in it, for a few nanoseconds a call:
+      sudo unfreed run --sampler --interval 1m -- ./service
   Compare two recordings:
       unfreed diff monday.json friday.json -o growth.svg";
 
@@ -113,6 +115,11 @@ pub struct RunArgs {
     /// What to write.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Preload a sampler of ours into the program, which tells of chosen allocations: no
+    /// probes in allocators, a few ns a call
+    #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
+          "programs"])]
+    pub sampler: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
     #[arg(long)]
     pub as_root: bool,
@@ -141,6 +148,10 @@ pub struct TraceArgs {
     /// Leave a JVM's own probes alone: no collections, classes and threads
     #[arg(long)]
     pub no_jvm_probes: bool,
+    /// Probe allocators also of processes that take samples of their allocations themselves
+    /// and tell of them (otel_memory, ddheap)
+    #[arg(long)]
+    pub no_samplers: bool,
     /// Ask a JVM (17 and later) for a perf map, for names of code that has none
     #[arg(long)]
     pub jvm_attach: bool,
@@ -217,6 +228,21 @@ handles are few, and are counted one by one.
 Calls that are not chosen cost little more than the probes' traps, which remain: the kernel stops \
 at each call of the allocator. Most of what a trace costs beyond them is saved.";
 
+const SAMPLER: &str = "\
+Preload a sampler of ours into the program: a small library that chooses one allocation in so many \
+bytes (--sample SIZE, or 512k), as --sample does, but within the program. Only chosen ones, and \
+their frees, stop it; all others cost a nanosecond or two.
+
+The library is a file in memory without a name, which the program gets as an open descriptor and \
+by LD_PRELOAD, before what is there already: nothing is left behind. If the tracer ends, or is \
+killed, the library falls idle. Children get it too, unless they close descriptors that they do \
+not know; with --follow they are traced, those without it by probes.
+
+    sudo unfreed run --sampler --sample 256k -o leak.svg -- ./service --port 80
+
+It needs a program with a loader and glibc 2.34 or later, or musl, whose allocator is a library: \
+one that is linked statically, has an allocator of its own in it, or gets other rights than its \
+caller's is refused before it is started, and can be traced without --sampler.";
 const OVERHEAD: &str = "\
 Keep what tracing costs below this part of the targets' processor time (1%), or below a time a \
 second (5ms/s). What it costs is measured all the time: the targets' calls that are stopped, times \

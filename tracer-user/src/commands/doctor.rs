@@ -11,6 +11,7 @@ use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
 use crate::attach::probes::Scope;
 use crate::attach::rest::{Rest, left_alone, rest};
+use crate::attach::sampler::{self, Found};
 use crate::cli::args::DoctorArgs;
 use crate::engine::Options;
 use crate::engine::preflight::checks;
@@ -21,6 +22,7 @@ use crate::privilege::{describe, limits};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
+use crate::report::units;
 use crate::session::Session;
 use crate::session::returns::walker_in;
 use crate::session::seccomp::has_filter;
@@ -238,7 +240,15 @@ fn target(pid: u32, declared: &[Declared], machine: Machine) -> Vec<Line> {
             return results;
         }
     };
+    let samplers = samplers(&code);
+    let has_sampler = samplers.iter().any(|(_, result)| result.is_ok());
+    results.extend(samplers);
     let (allocators, searched) = allocator::find(&code, declared);
+    if has_sampler {
+        let detail = "not probed: its sampler tells what it allocates; --no-samplers probes them";
+        results.push(("allocators".into(), Ok(detail.into())));
+        return results;
+    }
     for file in searched {
         if let Some(name) = file.other.and_then(|other| other.stripped) {
             let (function, reason) = describe_stripped(name);
@@ -286,6 +296,34 @@ fn target(pid: u32, declared: &[Declared], machine: Machine) -> Vec<Line> {
         results.push((format!("allocator {}", clean(&allocator.path)), heap));
     }
     results
+}
+
+/// The samplers of a process, and what is wrong with those that are of no use.
+fn samplers(code: &CodeSpace) -> Vec<Line> {
+    let found = sampler::find(code, |file, mapping| {
+        sampler::in_file(file, &mapping.display_name())
+    });
+    let line = |(_, found)| match found {
+        Found::None => None,
+        Found::Sampler(sampler) => {
+            let detail = format!(
+                "it takes samples itself: {}, {} of allocations, {} of frees{}",
+                sampler.describe(),
+                units::counted(sampler.allocs.len() as u64, "place"),
+                sampler.frees.len(),
+                match sampler.spots().any(|spot| spot.counter != 0) {
+                    true => ", switched on by semaphores",
+                    false => "",
+                }
+            );
+            Some(("sampler".to_owned(), Ok(clean(&detail).into_owned())))
+        }
+        Found::Unusable(why) => {
+            let problem = format!("it is not used: {why}");
+            Some(("sampler".to_owned(), Err(clean(&problem).into_owned())))
+        }
+    };
+    found.into_iter().filter_map(line).collect()
 }
 
 /// Where a function would be probed, on a line of its own.

@@ -19,10 +19,14 @@ use crate::report::output;
 use crate::session::Session;
 use crate::session::hold::Program;
 use crate::session::launch::{Expected, Waiting, allocators_in, files_of, find_program};
+use crate::session::preload::{self, Preload};
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::tables::Builder;
 use crate::visible::clean;
+
+/// The mean interval of samples, bytes, if nobody says another.
+const DEFAULT_INTERVAL: u64 = 512 << 10;
 
 /// Runs the verb: the program's own exit code, unless the gate fails.
 ///
@@ -31,7 +35,10 @@ use crate::visible::clean;
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
-    let options = Options::new(&args.trace)?;
+    let mut options = Options::new(&args.trace)?;
+    if args.sampler {
+        options.leave_to_sampler();
+    }
     let program = Path::new(
         args.command
             .first()
@@ -77,7 +84,16 @@ impl Start<'_> {
         let mut signals = Signals::catch()?;
         // The program's rights are none of the tracer's, so it is there
         // before these are given up.
-        let waiting = Waiting::fork(&args.command, rights)?;
+        let expected = files_of(self.path);
+        let preload = match args.sampler {
+            false => None,
+            true => {
+                preload::check(&expected, &args.trace.allocators, &rights)?;
+                let interval = args.trace.sample.unwrap_or(DEFAULT_INTERVAL);
+                Some(Preload::new(interval)?)
+            }
+        };
+        let waiting = Waiting::fork(&args.command, rights, preload)?;
         self.say_who();
         let duties = Duties {
             ends_program: true,
@@ -86,7 +102,7 @@ impl Start<'_> {
             opens_events: true,
         };
         Phase::Tracing(duties).start()?;
-        let (mut session, expected) = self.load(options, waiting.pid)?;
+        let mut session = self.load(options, waiting.pid, &expected)?;
         let mut holder = session.hold(waiting.pid, &expected)?;
         let child = match waiting.start() {
             Ok(child) => child,
@@ -127,24 +143,23 @@ impl Start<'_> {
         }
     }
 
-    /// A session that traces the process which waits to call `exec`, and the files
-    /// that it will map.
-    fn load(&self, options: Options, pid: u32) -> Result<(Session, Vec<Expected>)> {
+    /// A session that traces the process which waits to call `exec`; `expected` are the
+    /// files that it will map.
+    fn load(&self, options: Options, pid: u32, expected: &[Expected]) -> Result<Session> {
         let trace = &self.args.trace;
-        let expected = files_of(self.path);
         let mut builder = Builder::start()?;
-        for file in &expected {
+        for file in expected {
             builder.request_file(&file.file, || file.path.clone());
         }
         let mut session = Session::load(options, builder)?;
         let target = Target::find(pid)?;
-        let allocators = allocators_in(&expected, &trace.allocators);
+        let allocators = allocators_in(expected, &trace.allocators);
         let name = self.path.file_name().unwrap_or_default();
         let name = name.to_string_lossy().into_owned();
         session.attach_waiting(target, name, &allocators)?;
         session.start()?;
         announce(&mut session, trace);
-        Ok((session, expected))
+        Ok(session)
     }
 }
 

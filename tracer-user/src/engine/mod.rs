@@ -44,6 +44,8 @@ pub struct UserLosses {
     pub left_alone: u64,
     /// Files whose probes were taken away, because their code was changed.
     pub withdrawn: u64,
+    /// Blocks that were live when a sampler was found in their process.
+    pub taken_over: u64,
     /// 1 if the kernel cannot trace its system calls, so that mappings are seen at
     /// libc's functions alone.
     pub system_calls: u64,

@@ -33,6 +33,10 @@ pub struct Options {
     pub jvm_probes: bool,
     /// Whether JVMs are asked for the names of their code.
     pub jvm_attach: bool,
+    /// Whether samplers in processes are left alone, and allocators are probed.
+    pub no_samplers: bool,
+    /// Whether programs are started with a sampler of ours.
+    pub sampler: bool,
     /// Whether pages are followed, and no allocations.
     pub growth: bool,
     /// Whether children are traced.
@@ -79,6 +83,8 @@ impl Options {
             // Benchmarks compare the allocators' probes.
             jvm_probes: !args.no_jvm_probes && !args.growth && args.programs == Programs::Counting,
             jvm_attach: args.jvm_attach,
+            no_samplers: args.no_samplers,
+            sampler: false,
             growth: args.growth,
             follow: args.follow,
             per_process: args.per_process,
@@ -104,6 +110,13 @@ impl Options {
         })
     }
 
+    /// Leaves it to a sampler in the program to choose which allocations count.
+    pub fn leave_to_sampler(&mut self) {
+        self.sampler = true;
+        self.sample = 0;
+        self.sizes.is_sampled = false;
+    }
+
     /// Whether processes that run the same program share their call paths. Where
     /// threads are told apart there is nothing to share.
     pub fn by_program(&self) -> bool {
@@ -124,6 +137,8 @@ impl Options {
             survived: 0,
             jvm_probes: false,
             jvm_attach: false,
+            no_samplers: false,
+            sampler: false,
             growth: false,
             follow: false,
             per_process: false,

@@ -14,6 +14,7 @@ use tracer_ebpf::phase::DEATH_RING_BYTES;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
 use tracer_ebpf::site::{Site, SiteKey};
+use tracer_ebpf::stated::StatedSite;
 use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
@@ -64,6 +65,10 @@ pub struct Footprint {
 const FREED_SINCE: u32 = 1 << 18;
 const FREED_SINCE_IN_ADVANCE: u32 = 1 << 16;
 
+/// Sites with samples that processes took themselves, where all room for them is made in
+/// advance.
+const STATED_IN_ADVANCE: u32 = 1 << 12;
+
 /// Arenas, at most.
 const ARENAS: u32 = 1 << 18;
 
@@ -75,6 +80,14 @@ impl Sizes {
             (false, _) => 1,
             (true, false) => self.live.min(FREED_SINCE),
             (true, true) => self.live.min(FREED_SINCE_IN_ADVANCE),
+        }
+    }
+
+    /// How many sites can have samples that processes took themselves.
+    pub fn stated(self) -> u32 {
+        match self.threads.in_advance {
+            true => self.sites.min(STATED_IN_ADVANCE),
+            false => self.sites,
         }
     }
 
@@ -102,12 +115,21 @@ impl Sizes {
         let fixed = places() + reservers() + unknown_frees() + memos() + rings + self.samples();
         let [objects, arenas] = self.arenas();
         let chains = buckets(objects) + buckets(arenas);
-        let others = live + index + sites + self.tables() + fixed + buckets(freed) + chains;
+        let stated = self.stated();
+        let others = live
+            + index
+            + sites
+            + self.tables()
+            + fixed
+            + buckets(freed)
+            + buckets(stated)
+            + chains;
         let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<FreedSince>()) as u64;
         let object = hash_entry_bytes(size_of::<BlockKey>(), size_of::<Object>()) as u64;
         let arena = hash_entry_bytes(size_of::<BlockKey>(), 8) as u64;
         let chains = u64::from(objects) * object + u64::from(arenas) * arena;
-        let on_demand = threads + class_names() + u64::from(freed) * entry + chains;
+        let samples = hash_entry_bytes(4, size_of::<StatedSite>()) as u64 * u64::from(stated);
+        let on_demand = threads + class_names() + u64::from(freed) * entry + chains + samples;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,

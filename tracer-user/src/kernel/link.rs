@@ -67,4 +67,12 @@ pub enum Link {
     PerfEvent(UProbeLink),
     /// Many places.
     Multi(OwnedFd),
+    /// One place, which the target knows of; see [`super::counted`]. The link is dropped
+    /// last: there is none before 5.15.
+    Counted {
+        /// The perf event.
+        event: OwnedFd,
+        /// The program at it.
+        link: Option<OwnedFd>,
+    },
 }

@@ -12,14 +12,16 @@ use tracer_ebpf::limits::MAX_THREADS;
 use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 9] = [
+pub const ON_DEMAND: [&str; 11] = [
     "ARENAS",
     "CLASS_NAMES",
     "CODE_OF",
     "FREED_SINCE",
+    "HAS_SAMPLER",
     "OBJECTS",
     "PROCESSES",
     "REPLACED",
+    "STATED",
     "THREADS",
     "VM_OF",
 ];

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod btf;
+pub mod counted;
 pub mod footprint;
 pub mod freed_since;
 pub mod link;
@@ -11,6 +12,7 @@ pub mod memory;
 pub mod multi;
 pub mod object;
 pub mod program;
+pub mod samplers;
 mod syscall;
 pub mod tables;
 pub mod usdt;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use aya_obj::Object;
 
 use super::link::Link;
-use super::program::{Moment, Place};
+use super::program::{Counted, Moment, Place};
 use super::syscall;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -139,11 +139,34 @@ impl MultiPrograms {
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Link> {
+        let counted = |place: &Place| Counted {
+            offset: place.offset,
+            counter: 0,
+            cookie: place.cookie(),
+        };
+        let places: Vec<_> = places.iter().map(counted).collect();
+        self.attach_counted(name, moment, &places, file, pid)
+    }
+
+    /// The same to places that the target may have to know of, each with a cookie.
+    ///
+    /// # Errors
+    /// See [`MultiPrograms::attach`].
+    pub fn attach_counted(
+        &mut self,
+        name: &'static str,
+        moment: Moment,
+        places: &[Counted],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Link> {
         let attach_type = self.links.attach_type();
         let program = self.load(name)?;
         let path = CString::new(file.as_os_str().as_bytes())?;
         let offsets: Vec<u64> = places.iter().map(|place| place.offset).collect();
-        let cookies: Vec<u64> = places.iter().map(Place::cookie).collect();
+        let counters: Vec<u64> = places.iter().map(|place| place.counter).collect();
+        let cookies: Vec<u64> = places.iter().map(|place| place.cookie).collect();
+        let has_counters = counters.iter().any(|counter| *counter != 0);
         let mut attributes = LinkAttributes {
             program: program.as_raw_fd().cast_unsigned(),
             target: 0,
@@ -151,7 +174,10 @@ impl MultiPrograms {
             link_flags: 0,
             path: path.as_ptr() as u64,
             offsets: offsets.as_ptr() as u64,
-            counter_offsets: 0,
+            counter_offsets: match has_counters {
+                true => counters.as_ptr() as u64,
+                false => 0,
+            },
             cookies: cookies.as_ptr() as u64,
             count: u32::try_from(places.len())?,
             flags: match moment {

@@ -32,6 +32,7 @@ use tracer_ebpf::memo::MEMO_THREADS;
 use tracer_ebpf::sample::{SampledSite, Sampling, filter_slot};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, SESSIONS, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
+use tracer_ebpf::stated::MAX_SAMPLERS;
 use tracer_ebpf::table::cached;
 use tracer_ebpf::thread::{InFlight, Process, image_id};
 
@@ -44,6 +45,7 @@ use super::mapped::MappedArray;
 use super::memory::{ON_DEMAND, preallocate};
 use super::multi::{Links, MultiPrograms};
 use super::program::Programs;
+use super::samplers::SamplerMaps;
 use super::tables::TableMaps;
 use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
@@ -98,6 +100,8 @@ pub struct Object {
     pub events: RingBuf<MapData>,
     /// USDT probes.
     pub usdt: UsdtMaps,
+    /// Samplers in processes.
+    pub samplers: SamplerMaps,
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
@@ -168,6 +172,8 @@ impl Object {
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)
             .map_max_entries("FREED_SINCE", sizes.freed_since(settings.follow != 0))
+            .map_max_entries("HAS_SAMPLER", processes)
+            .map_max_entries("STATED", sizes.stated())
             .map_max_entries("CODE_OF", processes)
             .map_max_entries("REPLACED", processes)
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
@@ -209,6 +215,12 @@ impl Object {
                 told: take(&mut ebpf, "TOLD")?.try_into()?,
                 names: take(&mut ebpf, "CLASS_NAMES")?.try_into()?,
                 compiled: take(&mut ebpf, "COMPILED")?.try_into()?,
+            },
+            samplers: SamplerMaps {
+                places: writable(&mut ebpf, "SAMPLERS", MAX_SAMPLERS)?,
+                images: take(&mut ebpf, "HAS_SAMPLER")?.try_into()?,
+                stated: map_data(take(&mut ebpf, "STATED")?)?,
+                used: 0,
             },
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             holder: take(&mut ebpf, "HOLDER")?.try_into()?,
@@ -393,6 +405,32 @@ impl Object {
             }
             Err(error) => Err(error).context("cannot register the process"),
         }
+    }
+
+    /// Notes that an image takes samples of its allocations itself: from now on what it
+    /// calls of its allocators is nothing to us.
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn note_sampler(&mut self, image: u64) -> Result<()> {
+        self.samplers.note(image)?;
+        self.process_changes.count(0);
+        Ok(())
+    }
+
+    /// Follows blocks no longer, which then count as such.
+    ///
+    /// # Errors
+    /// Fails when the kernel does.
+    pub fn lose_track(&self, blocks: &[(BlockKey, Block)]) -> Result<()> {
+        let keys: Vec<_> = blocks.iter().map(|(key, _)| *key).collect();
+        self.delete_live(&keys)?;
+        for (_, block) in blocks {
+            let add = |field, amount| self.sites.add(block.site, field, amount);
+            add(std::mem::offset_of!(Site, untracked_count), 1);
+            add(std::mem::offset_of!(Site, untracked_bytes), block.size);
+        }
+        Ok(())
     }
 
     /// Stops tracing a process that has ended, if its image is still `image`.

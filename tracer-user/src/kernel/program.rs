@@ -169,6 +169,17 @@ impl Programs {
     }
 }
 
+/// Where a USDT probe goes in a file, whose program may have a semaphore for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The instruction's offset in the file.
+    pub offset: u64,
+    /// The semaphore's; 0 if it has none.
+    pub counter: u64,
+    /// What the program is told of the place.
+    pub cookie: u64,
+}
+
 /// Where a probe goes in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {

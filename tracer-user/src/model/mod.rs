@@ -37,7 +37,7 @@ pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
 pub use mapping::{MappedFile, Mappings, StackOwners};
 pub use pages::TouchedPages;
-pub use sampling::{Errors, Sampling};
+pub use sampling::{Errors, Sampler, Sampling};
 pub use untraced::{Children, Untraced};
 
 /// The schema name that this version writes. Fields are only ever added
@@ -176,6 +176,10 @@ pub struct Process {
     pub ended: f64,
     /// The probes placed in it.
     pub probes: Vec<Probe>,
+    /// Present if it takes samples of its allocations itself, and its allocators are not
+    /// probed because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
     /// Functions of its allocators that are not probed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<UnseenFunction>,

@@ -15,7 +15,8 @@ const TOO_LARGE: f64 = 0.5;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// An allocation of S bytes was chosen with probability 1 - e^(-S/interval), bytes; 0 if
-    /// none were chosen by chance.
+    /// none were chosen by chance. Of samplers in processes it is what their samples tell of
+    /// it, the largest; 0 if they told of none.
     pub interval: u64,
     /// Bursts in which all were followed (`--overhead`); 0 if they were followed all the
     /// time.
@@ -23,6 +24,24 @@ pub struct Sampling {
     pub bursts: u64,
     /// The standard errors of the totals.
     pub errors: Errors,
+}
+
+/// A sampler in a process: code that chooses allocations by chance, and tells of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampler {
+    /// Who offers its probes: `otel_memory`, or `ddheap`.
+    pub provider: String,
+    /// The file that has them, as the process sees it.
+    pub module: String,
+    /// Samples that it told of, in all traced processes that have the file.
+    pub samples: u64,
+    /// Frees of samples, in the same way.
+    pub frees: u64,
+    /// The mean interval of its samples, as they tell it, bytes; 0 if they do not.
+    pub interval: u64,
+    /// Other samplers that the process has, which were not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 /// The standard errors of estimates, and how many blocks they are made of.
@@ -74,7 +93,7 @@ impl Sampling {
     /// How the numbers came about, in some words.
     pub fn how(&self) -> String {
         match (self.bursts, self.interval) {
-            (0, interval) => format!("by a sample (--sample {interval})"),
+            (0, interval) => format!("by a sample (one in {interval} bytes)"),
             (_, 0) => "by bursts (--overhead)".to_owned(),
             _ => "by bursts and a sample (--overhead)".to_owned(),
         }
@@ -82,10 +101,14 @@ impl Sampling {
 
     /// What more than may be live if nothing that was chosen is, with a probability of
     /// 5 % at most, bytes: none of L bytes is chosen with probability e^(-L/interval),
-    /// whatever the sizes of the blocks are.
+    /// whatever the sizes of the blocks are. Without an interval nobody knows.
     pub fn unseen(&self) -> u64 {
-        // What no burst saw can be of any size.
-        rounded(self.interval as f64 * 20_f64.ln())
+        match self.interval {
+            // What no burst saw can be of any size, but that is said by who asks.
+            0 if self.bursts > 0 => 0,
+            0 => u64::MAX,
+            interval => rounded(interval as f64 * 20_f64.ln()),
+        }
     }
 
     /// What more than may be live, with a probability of about 5 %, bytes. A few

@@ -2,6 +2,7 @@
 //! runs.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 
 use anyhow::Result;
@@ -63,6 +64,23 @@ impl Rights {
             }),
             ..Self::own()
         })
+    }
+
+    /// The user and the group that the program runs as.
+    pub fn ids(&self) -> (u32, u32) {
+        let own = || (getuid().as_raw(), getgid().as_raw());
+        self.user
+            .as_ref()
+            .map_or_else(own, |ids| (ids.user.as_raw(), ids.group.as_raw()))
+    }
+
+    /// The value that a variable of the program's environment has.
+    pub fn variable(&self, name: &str) -> Option<OsString> {
+        let changed = self.environment.iter().find(|(known, _)| known == name);
+        match changed {
+            Some((_, value)) => value.clone(),
+            None => env::var_os(name),
+        }
     }
 
     /// Takes them, for good, in a child that has not called `exec` yet: makes

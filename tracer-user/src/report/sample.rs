@@ -161,6 +161,7 @@ pub fn report() -> Report {
             began: 0.0,
             ended: 60.0,
             probes: vec![],
+            sampler: None,
             unseen: vec![],
             processes: 1,
             running: 1,

@@ -112,6 +112,7 @@ impl Session {
             if site.names.is_none() {
                 site.names = Some(self.java.names.of(site.index, &site.frames, site.seen));
             }
+            self.leave_sampler(&mut site);
             if let Some(thread) = &mut site.thread {
                 thread.name = self.threads.name(site.image, thread).to_owned();
             }
@@ -146,14 +147,14 @@ impl Session {
 
     /// The standard errors of these sums, if they are estimates.
     fn sampling(&self, sites: &[CollectedSite]) -> Option<Sampling> {
-        if self.has_seen_all() {
+        if self.has_seen_all() && !self.has_any_sampler() {
             return None;
         }
         let mut all = Estimates::default();
         let estimates = sites.iter().filter_map(|site| site.estimates.as_ref());
         estimates.for_each(|site| all.add(site));
         Some(Sampling {
-            interval: self.sample_interval(),
+            interval: self.sample_interval().max(self.stated_interval()),
             bursts: self.bursts(),
             errors: all.errors(),
         })
@@ -275,6 +276,7 @@ impl Session {
             began: self.since_start(image.began),
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),
+            sampler: self.sampler_of(image),
             unseen: self.unseen_in(image.pid, is_mapped),
             processes: 1,
             running: u64::from(image.ended.is_none()),
@@ -315,6 +317,11 @@ impl Session {
             cause: "hooked_while_traced".to_owned(),
             count: self.engine.losses.withdrawn,
             meaning: "files whose code was changed in memory while it was traced, and whose probes went at once: what was allocated and freed since is in no number".to_owned(),
+        });
+        losses.push(Loss {
+            cause: "sampler_took_over".to_owned(),
+            count: self.engine.losses.taken_over,
+            meaning: "blocks that were live when a sampler was found in a process, whose allocators were probed until then: they are counted as allocated, and are followed no more".to_owned(),
         });
         losses.push(Loss {
             cause: "unseen_function".to_owned(),

@@ -93,6 +93,12 @@ impl Session {
             .context("the process is gone")?;
         let (allocators, searched) = allocator::find(code, &self.options.allocators);
         let scope = self.scope(pid);
+        if self.use_sampler(pid)? {
+            for allocator in &allocators {
+                self.note_allocator(pid, allocator)?;
+            }
+            return self.watch_machines(pid);
+        }
         for file in &searched {
             let Some(other) = &file.other else {
                 continue;
@@ -119,6 +125,14 @@ impl Session {
             heaps += usize::from(self.probe(pid, &allocator)?);
         }
         self.check_any_heap(pid, heaps)?;
+        self.watch_machines(pid)
+    }
+
+    /// Watches a process's virtual machine, if it has one.
+    ///
+    /// # Errors
+    /// Fails if its collections are to be counted and cannot be.
+    fn watch_machines(&mut self, pid: u32) -> Result<()> {
         self.java.machines.look_at(&[pid]);
         self.probe_machines();
         let was_asked_for = |target: &Target| target.pid == pid && !target.descends;
@@ -144,6 +158,12 @@ impl Session {
         self.images.rename(pid, name);
         if self.options.growth {
             return Ok(());
+        }
+        if self.options.sampler {
+            // Its sampler is mapped before them.
+            return allocators
+                .iter()
+                .try_for_each(|allocator| self.note_allocator(pid, allocator));
         }
         self.reconsider_returns(pid)?;
         let mut heaps = 0;

@@ -18,6 +18,13 @@ impl Session {
             if self.options.growth {
                 return format!("{} ({name}): its page faults", image.pid);
             }
+            if let Some(sampler) = self.describe_sampler(image) {
+                let sampler = clean(&sampler);
+                return format!("{} ({name}): samples of its own, by {sampler}", image.pid);
+            }
+            if self.options.sampler {
+                return format!("{} ({name}): samples, by a sampler of ours", image.pid);
+            }
             if probes.is_empty() {
                 return format!(
                     "{} ({name}): its allocator is probed when it is mapped",

@@ -69,6 +69,7 @@ impl Session {
             self.note_exits(&gone)?;
         }
         self.settle_ended(false)?;
+        self.finish_taking_over()?;
         self.look_at_mappings(false);
         self.make_room_for_pages()?;
         self.make_room()
@@ -109,6 +110,7 @@ impl Session {
         let (known, at) = self.engine.released;
         if self.engine.object.road() == Road::Multi && forks != known && at.elapsed() >= RELEASE {
             self.engine.probes.release_children(&mut self.engine.object);
+            self.release_from_samplers();
             self.engine.released = (forks, Instant::now());
         }
     }
@@ -253,6 +255,7 @@ impl Session {
             return Ok(());
         }
         let scope = self.scope(pid);
+        let uses_sampler = self.use_sampler(pid)?;
         let Some(code) = self.images.current_code(pid) else {
             return Ok(());
         };
@@ -264,7 +267,9 @@ impl Session {
                 continue;
             };
             let id = (file.mapped, code.is_program(mapping));
-            if self.engine.probes.cover(scope, file.mapped) {
+            if self.engine.probes.cover(scope, file.mapped)
+                || (uses_sampler && self.engine.probes.knows(file.mapped))
+            {
                 continue;
             }
             // Each file is read once, however many processes map it.
@@ -288,6 +293,10 @@ impl Session {
             self.note_stripped(scope, file, &path, name);
         }
         for allocator in found {
+            if uses_sampler {
+                self.note_allocator(pid, &allocator)?;
+                continue;
+            }
             if self.engine.probes.cover(scope, allocator.file.mapped) {
                 continue;
             }
@@ -373,6 +382,7 @@ impl Session {
         }
         self.engine.losses.late_allocators += 1;
         self.engine.probes.uncover(scope);
+        self.samplers.uncover(scope);
         self.java.machines.uncover(scope);
         // Its frees are not told any more.
         self.java.codes.forget_process(pid);
@@ -425,6 +435,11 @@ impl Session {
             self.java.jvms.forget(image.id);
             self.java.codes.forget(image.id);
         }
+        let ids: Vec<u64> = ended
+            .iter()
+            .filter_map(|index| Some(self.images.get(*index)?.id))
+            .collect();
+        ids.into_iter().for_each(|image| self.forget_sampler(image));
         for index in ended {
             self.forget_signs(*index);
         }
@@ -508,6 +523,9 @@ impl Session {
         let Some(code) = self.images.code(image) else {
             return false;
         };
+        if self.has_sampler(image.id) {
+            return false;
+        }
         let scope = self.scope(image.pid);
         let is_probed = |file| self.engine.probes.cover(scope, file);
         let is_file = |name: &MappingName| matches!(name, MappingName::File(_));

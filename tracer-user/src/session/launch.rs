@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::preload::{Preload, VARIABLE};
 use crate::attach::allocator::{self, Allocator, Declared};
 use crate::privilege::program::Rights;
 use crate::process::file::{ModuleFile, ModuleFiles};
@@ -40,7 +41,7 @@ impl Waiting {
     /// # Errors
     /// Fails if there can be no pipe or no child, or it may not have these
     /// rights.
-    pub fn fork(command: &[OsString], rights: Rights) -> Result<Self> {
+    pub fn fork(command: &[OsString], rights: Rights, preload: Option<Preload>) -> Result<Self> {
         let (program, arguments) = command
             .split_first()
             .context("no program to run was given")?;
@@ -54,12 +55,19 @@ impl Waiting {
                 None => command.env_remove(name),
             };
         }
+        if let Some(preload) = &preload {
+            let before = rights.variable(VARIABLE);
+            command.env(VARIABLE, preload.variable(before.as_deref()));
+        }
         let (report, wait) = (OwnedFd::from(pid_writer), OwnedFd::from(go_reader));
         let parent_ends = [pid_reader.as_raw_fd(), go.as_raw_fd()];
         // SAFETY: between fork and exec the closure only makes system calls.
         unsafe {
             command.pre_exec(move || {
                 rights.take()?;
+                if let Some(preload) = &preload {
+                    preload.hand_over()?;
+                }
                 wait_for_start(&report, &wait, parent_ends)
             });
         }
@@ -246,14 +254,14 @@ mod tests {
     #[test]
     fn a_child_waits_and_its_exit_code_comes_back() {
         let command = ["sh", "-c", "exit 7"].map(OsString::from);
-        let waiting = Waiting::fork(&command, Rights::own()).unwrap();
+        let waiting = Waiting::fork(&command, Rights::own(), None).unwrap();
         assert!(Path::new(&format!("/proc/{}", waiting.pid)).exists());
         assert_eq!(waiting.start().unwrap().wait().unwrap().code(), Some(7));
     }
 
     #[test]
     fn a_missing_program_is_an_error() {
-        let waiting = Waiting::fork(&["/no/such/program".into()], Rights::own()).unwrap();
+        let waiting = Waiting::fork(&["/no/such/program".into()], Rights::own(), None).unwrap();
         assert_eq!(waiting.start().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -56,9 +56,9 @@ impl Session {
     /// a sample: the kernel side forgets such calls at once, and so does not know.
     pub(super) fn is_by_allocator(&self, event: &Event) -> bool {
         let maps = [EventKind::Map, EventKind::Commit].map(|kind| kind as u32);
-        if !self.engine.object.sampling.is_on()
-            || !maps.contains(&event.kind)
+        if !maps.contains(&event.kind)
             || event.site == NO_SITE
+            || !(self.engine.object.sampling.is_on() || self.has_sampler(event.image))
         {
             return false;
         }

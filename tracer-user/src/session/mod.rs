@@ -29,11 +29,14 @@ mod mappings;
 pub mod names;
 mod orphans;
 mod overhead;
+mod own_samples;
 pub mod paths;
 mod perf_maps;
+pub mod preload;
 pub mod progress;
 mod recycle;
 pub mod returns;
+mod samplers;
 pub mod seccomp;
 pub mod shadow_stack;
 pub mod snapshot;
@@ -63,6 +66,7 @@ use self::mappings::Looks;
 use self::names::SiteNames;
 use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
+use self::samplers::Samplers;
 use self::target::Target;
 use self::threads::ThreadNames;
 use self::timeline::Timeline;
@@ -124,6 +128,7 @@ pub struct Session {
     notices: Vec<Notice>,
     /// When mappings were looked at.
     looks: Looks,
+    samplers: Samplers,
 }
 
 /// What is known of Java virtual machines.
@@ -206,6 +211,7 @@ impl Session {
             ends_said: 0,
             notices: Vec::new(),
             looks: Looks::default(),
+            samplers: Samplers::default(),
             options,
         };
         session.begin_returns()?;

@@ -39,8 +39,15 @@ impl Session {
             let Some(code) = self.images.current_code(pid) else {
                 continue;
             };
-            let mut probed = self.engine.probes.places(self.scope(pid));
-            if probed.any(|(file, offsets)| has_lost_any(code, file, offsets)) {
+            let scope = self.scope(pid);
+            let mut probed = self.engine.probes.places(scope);
+            let mut samplers = self.samplers.placed().iter();
+            if probed.any(|(file, offsets)| has_lost_any(code, file, offsets))
+                || samplers.any(|(placed, sampler)| {
+                    let offsets: Vec<_> = sampler.spots().map(|spot| spot.offset).collect();
+                    *placed == scope && has_lost_any(code, &sampler.file, &offsets)
+                })
+            {
                 self.orphans.insert(pid);
             }
         }

@@ -59,6 +59,7 @@ impl Session {
             lost + self.engine.losses.code_events
                 + self.engine.losses.left_alone
                 + self.engine.losses.withdrawn
+                + self.engine.losses.taken_over
                 + self.orphans.len() as u64,
         )
     }

@@ -1,6 +1,7 @@
 //! Estimates from blocks that were chosen by chance (`--sample`).
 
 use tracer_ebpf::sample::{SampledSite, Sampling, Weight, Weighted};
+use tracer_ebpf::stated::{Stated, StatedSite, StatedSums};
 
 use crate::model::sampling::{Errors, rounded};
 
@@ -38,6 +39,43 @@ impl Estimate {
         Self::of_sums(&sums, sampling)
     }
 
+    /// A block that is itself, and no sample.
+    pub fn of_itself(size: u64) -> Self {
+        Self {
+            count: 1.0,
+            bytes: size as f64,
+            ..Self::default()
+        }
+    }
+
+    /// What a sample stands for that a process took itself; `word` is what its block
+    /// keeps of it.
+    pub fn of_sample(size: u64, word: u32) -> Self {
+        let words = Stated::of(size, word).words(size);
+        let [samples, sample_bytes, count, bytes, ..] = words;
+        let [.., count_low, count_high, bytes_low, bytes_high] = words;
+        Self::of_stated(&StatedSums {
+            samples,
+            sample_bytes,
+            count,
+            bytes,
+            count_variance: [count_low, count_high],
+            bytes_variance: [bytes_low, bytes_high],
+        })
+    }
+
+    /// What the kernel's sums of such samples say; see [`StatedSums`] for their units.
+    pub fn of_stated(sums: &StatedSums) -> Self {
+        let signed =
+            |[low, high]: [u64; 2]| low as f64 + high.cast_signed() as f64 * 4_294_967_296.0;
+        Self {
+            count: sums.count as f64 / 65_536.0,
+            bytes: sums.bytes as f64,
+            count_variance: signed(sums.count_variance) / 256.0,
+            bytes_variance: signed(sums.bytes_variance),
+        }
+    }
+
     /// What the kernel's sums say; see [`Weighted`] for their units.
     pub fn of_sums(sums: &Weighted, sampling: &Sampling) -> Self {
         let [low, high] = sums.count_variance.map(|part| part as f64);
@@ -67,6 +105,15 @@ impl Estimate {
             bytes: less(self.bytes, other.bytes),
             count_variance: less(self.count_variance, other.count_variance),
             bytes_variance: less(self.bytes_variance, other.bytes_variance),
+        }
+    }
+
+    /// The same where variances are sums of estimates with signs.
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            count_variance: self.count_variance - other.count_variance,
+            bytes_variance: self.bytes_variance - other.bytes_variance,
+            ..self.without(other)
         }
     }
 
@@ -121,6 +168,41 @@ impl Estimates {
         }
     }
 
+    /// Those of blocks that are no samples: how many were allocated, freed and are live.
+    pub fn of_counted(allocated: (u64, u64), freed: (u64, u64), live: (u64, u64)) -> Self {
+        let of = |(count, bytes): (u64, u64)| Estimate {
+            count: count as f64,
+            bytes: bytes as f64,
+            ..Estimate::default()
+        };
+        Self {
+            samples: allocated.0,
+            live_samples: live.0,
+            allocated: of(allocated),
+            freed: of(freed),
+            live: of(live),
+        }
+    }
+
+    /// What samples of a site stand for that processes took themselves.
+    pub fn of_stated(site: &StatedSite) -> Self {
+        let [allocated, freed, untracked] =
+            [&site.allocated, &site.freed, &site.untracked].map(Estimate::of_stated);
+        let samples = site.allocated.samples;
+        let gone = site.freed.samples + site.untracked.samples;
+        let live_samples = samples.saturating_sub(gone);
+        Self {
+            samples,
+            live_samples,
+            allocated,
+            freed,
+            live: match live_samples {
+                0 => Estimate::default(),
+                _ => allocated.less(&freed).less(&untracked),
+            },
+        }
+    }
+
     /// Adds those of another site.
     pub fn add(&mut self, other: &Self) {
         self.samples += other.samples;
@@ -135,12 +217,12 @@ impl Estimates {
         Errors {
             samples: self.samples,
             live_samples: self.live_samples,
-            live_bytes: self.live.bytes_variance.sqrt(),
-            live_count: self.live.count_variance.sqrt(),
-            allocated_bytes: self.allocated.bytes_variance.sqrt(),
-            allocated_count: self.allocated.count_variance.sqrt(),
-            freed_bytes: self.freed.bytes_variance.sqrt(),
-            freed_count: self.freed.count_variance.sqrt(),
+            live_bytes: self.live.bytes_variance.max(0.0).sqrt(),
+            live_count: self.live.count_variance.max(0.0).sqrt(),
+            allocated_bytes: self.allocated.bytes_variance.max(0.0).sqrt(),
+            allocated_count: self.allocated.count_variance.max(0.0).sqrt(),
+            freed_bytes: self.freed.bytes_variance.max(0.0).sqrt(),
+            freed_count: self.freed.count_variance.max(0.0).sqrt(),
         }
     }
 }

@@ -43,6 +43,12 @@ impl LiveSums {
         let estimate = Estimate::of_block(block.size, block.certain != 0, sampling);
         self.estimate.add(&estimate);
     }
+
+    /// The same of a block for which `estimate` stands.
+    pub fn add_estimate(&mut self, bytes: u64, time: u64, estimate: &Estimate) {
+        self.add(bytes, time);
+        self.estimate.add(estimate);
+    }
 }
 
 /// What one process holds.

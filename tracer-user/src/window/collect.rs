@@ -7,15 +7,15 @@ use anyhow::Result;
 use tracer_ebpf::block::{self, Block, BlockKey, PAGE};
 use tracer_ebpf::lifetime;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
-use tracer_ebpf::sample::Sampling;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
+use tracer_ebpf::stated::{self, StatedSite, StatedSums};
 
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::model::{
     LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, Survival, TouchedPages,
 };
-use crate::targets::estimate::Estimates;
+use crate::targets::estimate::{Estimate, Estimates};
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
 use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
@@ -206,7 +206,7 @@ pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastH
         // With its end a process has given back its pages.
         if block::page_of(key.address).is_none() {
             let ages = ages.entry(key.image).or_default();
-            add_block(ages, (key, block), *cutoff, &object.sampling);
+            add_block(ages, (key, block), *cutoff, object);
         }
         Some((key, block))
     };
@@ -217,19 +217,22 @@ pub fn last_heaps(object: &Object, ended: &HashMap<u64, Cutoff>) -> Result<LastH
     Ok(LastHeaps { ages, blocks })
 }
 
-fn add_block(
-    ages: &mut Ages,
-    (key, block): (BlockKey, Block),
-    cutoff: Cutoff,
-    sampling: &Sampling,
-) {
+fn add_block(ages: &mut Ages, (key, block): (BlockKey, Block), cutoff: Cutoff, object: &Object) {
     if block.time > cutoff.born_by {
         return;
     }
     let sums = ages.entry(block.site).or_default();
-    match sampling.is_on() && key.address < block::OTHERS {
-        true => sums.add_sampled(&block, sampling),
-        false => sums.add(block.size, block.time),
+    let (size, time) = (block.size, block.time);
+    match key.address < block::OTHERS {
+        true if stated::is_word(block.certain) => {
+            sums.add_estimate(size, time, &Estimate::of_sample(size, block.certain));
+        }
+        true if object.sampling.is_on() => sums.add_sampled(&block, &object.sampling),
+        // There may be samples at the same site.
+        true if object.samplers.are_used() => {
+            sums.add_estimate(size, time, &Estimate::of_itself(size));
+        }
+        _ => sums.add(size, time),
     }
 }
 
@@ -379,7 +382,7 @@ fn held_blocks(
             && block::page_of(key.address).is_none()
         {
             let ages = ages.entry(key.image).or_default();
-            add_block(ages, (key, block), *cutoff, &object.sampling);
+            add_block(ages, (key, block), *cutoff, object);
         }
     };
     object.for_each_live(&mut add)?;
@@ -527,13 +530,51 @@ impl Counted {
         if !site.is(SiteKind::Memory) {
             return exact;
         }
-        let Some(sampled) = object.sampled.as_ref().and_then(|it| it.get(index)) else {
-            return exact;
+        let stated = object.samplers.stated(index);
+        let own = match &stated {
+            Some(stated) => exact.without(stated),
+            None => exact,
         };
-        let samples = (exact.allocated.0, exact.live.0);
+        let rounded = |count: u64| (count + (1 << 15)) >> 16;
+        let (mut estimates, lifetimes) = match object.sampled.as_ref().and_then(|it| it.get(index))
+        {
+            Some(sampled) => {
+                let samples = (own.allocated.0, own.live.0);
+                let estimates = Estimates::of(&sampled, samples, &object.sampling);
+                (estimates, sampled.lifetimes.map(rounded))
+            }
+            None if stated.is_none() => return own,
+            None => {
+                let estimates = Estimates::of_counted(own.allocated, own.freed, own.live);
+                (estimates, own.lifetimes)
+            }
+        };
+        let mut sum = lifetimes;
+        if let Some(stated) = &stated {
+            estimates.add(&Estimates::of_stated(stated));
+            let all = sum.iter_mut().zip(stated.lifetimes);
+            all.for_each(|(sum, count)| *sum += rounded(count));
+        }
         Self {
-            lifetimes: sampled.lifetimes.map(|count| (count + (1 << 15)) >> 16),
-            ..Self::estimated(Estimates::of(&sampled, samples, &object.sampling))
+            lifetimes: sum,
+            ..Self::estimated(estimates)
+        }
+    }
+
+    /// What is left of all that was counted without samples that processes took
+    /// themselves. Their lifetimes are not among the site's.
+    fn without(self, stated: &StatedSite) -> Self {
+        let less = |all: (u64, u64), (samples, bytes): (u64, u64)| {
+            (all.0.saturating_sub(samples), all.1.saturating_sub(bytes))
+        };
+        let of = |sums: &StatedSums| (sums.samples, sums.sample_bytes);
+        let [allocated, freed, untracked] =
+            [&stated.allocated, &stated.freed, &stated.untracked].map(of);
+        Self {
+            allocated: less(self.allocated, allocated),
+            freed: less(self.freed, freed),
+            live: less(self.live, less(less(allocated, freed), untracked)),
+            ..self
         }
     }
 

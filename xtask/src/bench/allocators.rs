@@ -16,7 +16,7 @@ use crate::{shell, targets};
 const ROUNDS: usize = 5;
 
 /// glibc, with which others are compared, and what is preloaded in its place.
-const ALLOCATORS: [(&str, Option<&str>); 4] = [
+pub(super) const ALLOCATORS: [(&str, Option<&str>); 4] = [
     ("glibc", None),
     (
         "jemalloc",

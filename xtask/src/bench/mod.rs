@@ -14,6 +14,7 @@ mod modules;
 mod overhead;
 mod pairs;
 mod process;
+mod sampler;
 mod seen;
 mod server;
 mod services;
@@ -52,6 +53,8 @@ pub(crate) enum Part {
     Overhead,
     /// What each way to trace leaves of services' throughput
     Modes,
+    /// A pair of malloc and free in a program with a sampler preloaded
+    Sampler,
 }
 
 impl Part {
@@ -66,6 +69,7 @@ impl Part {
             Self::Accuracy => "accuracy",
             Self::Overhead => "overhead",
             Self::Modes => "modes",
+            Self::Sampler => "sampler",
         }
     }
 
@@ -85,6 +89,7 @@ impl Part {
             Self::Accuracy => accuracy::measure(unfreed),
             Self::Overhead => overhead::measure(unfreed),
             Self::Modes => modes::measure(unfreed),
+            Self::Sampler => sampler::measure(unfreed),
         }
     }
 }

@@ -222,6 +222,19 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "dropped_samples_take_their_weight_with_them",
         ]),
     ),
+    // Semaphores that the kernel counts, a map of sums, and what a copy inherits.
+    (
+        "samplers",
+        Choice::Only(&[
+            "a_semaphore_is_the_kernels_to_count",
+            "a_child_frees_what_it_inherited",
+        ]),
+    ),
+    // Probes in a file in memory.
+    (
+        "preloaded",
+        Choice::Only(&["a_program_behind_a_shell_is_sampled"]),
+    ),
     // Four starts for 37.
     (
         "semantics",

@@ -82,6 +82,7 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("roads", &["both_roads_count_the_same"]),
     ("sampled", &["dropped_samples_take_their_weight_with_them"]),
+    ("samplers", &["a_child_frees_what_it_inherited"]),
     (
         "semantics",
         &[

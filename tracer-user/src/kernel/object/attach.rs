@@ -1,6 +1,7 @@
 //! Loading programs, and attaching them.
 
 use std::num::NonZeroU32;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -9,8 +10,9 @@ use aya::programs::{RawTracePoint, UProbe};
 use tracer_ebpf::call::Function;
 
 use super::{Object, program};
+use crate::kernel::counted;
 use crate::kernel::link::{Link, cookies};
-use crate::kernel::program::{Moment, Place};
+use crate::kernel::program::{Counted, Moment, Place};
 use crate::privilege::capability::{EVENT, with};
 use crate::process::address::FileOffset;
 
@@ -278,17 +280,60 @@ impl Object {
         self.attach_at(program, &[offset], file, pid)
     }
 
+    /// Attaches the program that a sampler's `alloc` is told by, or its `free`, to places
+    /// of a file, in one process or (with `None`) in all that map the file.
+    ///
+    /// # Errors
+    /// See [`Object::attach_usdt`].
+    pub fn attach_sampler(
+        &mut self,
+        is_free: bool,
+        places: &[Counted],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        let name = match (is_free, cookies()) {
+            (false, true) => "uf_sampled_at",
+            (false, false) => "uf_sampled",
+            (true, true) => "uf_unsampled_at",
+            (true, false) => "uf_unsampled",
+        };
+        self.attach_counted(name, places, file, pid)
+    }
+
     /// The same for a program that does nothing.
     ///
     /// # Errors
     /// See [`Object::attach_usdt`].
-    pub fn attach_empty(
+    pub fn attach_empty_counted(
         &mut self,
-        offsets: &[FileOffset],
+        places: &[Counted],
         file: &Path,
         pid: Option<u32>,
     ) -> Result<Vec<Link>> {
-        self.attach_at(EMPTY, offsets, file, pid)
+        self.attach_counted(EMPTY, places, file, pid)
+    }
+
+    fn attach_counted(
+        &mut self,
+        name: &'static str,
+        places: &[Counted],
+        file: &Path,
+        pid: Option<u32>,
+    ) -> Result<Vec<Link>> {
+        if let Some(multi) = &mut self.multi {
+            let link = multi.attach_counted(name, Moment::Entry, places, file, pid)?;
+            return Ok(vec![link]);
+        }
+        self.load_alone(name)?;
+        let program: &mut UProbe = program(&mut self.ebpf, name)?;
+        let program = program.fd()?.as_fd();
+        let attach = |place| {
+            with(EVENT, || {
+                counted::attach(program, place, file, pid, cookies())
+            })
+        };
+        places.iter().map(attach).collect()
     }
 
     fn attach_at(

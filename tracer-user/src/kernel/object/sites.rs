@@ -76,6 +76,7 @@ impl Object {
         if let Some(sampled) = &mut self.sampled {
             sampled.set(index, SampledSite::EMPTY);
         }
+        self.samplers.forget_site(index);
         self.has_recycled = true;
         self.free_sites
             .push(index, 0)

@@ -1,21 +1,51 @@
 //! What a table says of estimates (`--sample`, `--overhead`).
 
 use crate::model::sampling::rounded;
-use crate::model::{BudgetReport, Report, Sampling, Site, Survival};
-use crate::report::units;
+use crate::model::{BudgetReport, Process, Report, Sampling, Site, Survival};
+use crate::report::{names, units};
 
 /// How the numbers came about, in a report of a sample.
-pub fn line(report: &Report) -> Option<String> {
-    let sampling = report.sampling.as_ref()?;
+pub fn lines(report: &Report) -> Vec<String> {
+    let Some(sampling) = &report.sampling else {
+        return Vec::new();
+    };
     let errors = &sampling.errors;
     if sampling.bursts > 0 {
-        return Some(of_bursts(sampling, report.budget.as_ref()));
+        return vec![of_bursts(sampling, report.budget.as_ref())];
     }
-    Some(format!(
-        "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {} chosen, {} live. Their numbers (~) are estimates, with their standard errors (±); mappings are exact; call paths of which no block was chosen are not seen.",
-        units::bytes(sampling.interval),
+    let chosen = format!(
+        "{} chosen, {} live. Their numbers (~) are estimates, with their standard errors (±); mappings are exact; call paths of which no block was chosen are not seen.",
         units::counted(errors.samples, "block"),
         units::grouped(errors.live_samples),
+    );
+    let mut lines: Vec<_> = report.processes.iter().filter_map(own).collect();
+    lines.push(match (lines.is_empty(), report.settings.sample) {
+        (false, 0) => format!("Of these samples: {chosen}"),
+        _ => format!(
+            "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {chosen}",
+            units::bytes(report.settings.sample),
+        ),
+    });
+    lines
+}
+
+/// That a process takes samples itself.
+fn own(process: &Process) -> Option<String> {
+    let sampler = process.sampler.as_ref()?;
+    let how = match (sampler.samples, sampler.interval) {
+        (0, _) => "which has told of none: it may be switched off, and --no-samplers probes allocators instead".to_owned(),
+        (_, 0) => "all of them of blocks that stand for themselves".to_owned(),
+        (_, interval) => format!("one in about {} of what is allocated", units::bytes(interval)),
+    };
+    let unused = match sampler.unused.as_slice() {
+        [] => String::new(),
+        others => format!("; not used: {}", names::clean(&others.join(", "))),
+    };
+    Some(format!(
+        "{} takes samples itself, by {} of {}, {how}{unused}.",
+        names::process(process),
+        names::clean(&sampler.provider),
+        names::clean(&sampler.module),
     ))
 }
 
@@ -130,6 +160,11 @@ pub fn nothing_live(report: &Report) -> Option<String> {
     let sampling = report.sampling.as_ref()?;
     if sampling.bursts > 0 {
         return Some("That is said of blocks that were allocated in bursts: what none of them saw may be live.".to_owned());
+    }
+    if sampling.interval == 0 {
+        return Some(
+            "That is said of samples, and nobody knows how many blocks these are of.".to_owned(),
+        );
     }
     Some(format!(
         "That is said of sampled blocks: with a probability of 95% less than {} of others is live.",

@@ -15,7 +15,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     balance::render(text, report, layout);
     let window = window::line(report);
     let lines = [live(report), allocated(report), freed(report)];
-    let sampled = chance::line(report);
+    let sampled = chance::lines(report);
     let growth = report.settings.growth.then(|| pages::NOT_WHO_KEEPS.into());
     let others = window.into_iter().chain(budget::line(report));
     let others = others.chain(sampled).chain(growth);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey};
 use tracer_ebpf::kinship::MAX_ANCESTORS;
+use tracer_ebpf::stated;
 
 use self::look::Look;
 use self::settle::{Facts, LiveBlock, settle};
@@ -211,7 +212,7 @@ impl Session {
             java_heap: image.java_heap.clone(),
             java_code: self.java_code_ranges(image),
             blocks,
-            is_sampled: self.engine.object.sampling.is_on(),
+            is_sampled: self.engine.object.sampling.is_on() || self.has_sampler(image.id),
             is_forked,
         }
     }
@@ -246,10 +247,14 @@ impl Session {
                 && key.address < ADDRESSES
             {
                 let is_certain = block.certain != 0 || !sampling.is_on();
+                let estimate = match stated::is_word(block.certain) {
+                    true => Estimate::of_sample(block.size, block.certain),
+                    false => Estimate::of_block(block.size, is_certain, &sampling),
+                };
                 blocks.push(LiveBlock {
                     address: key.address,
                     size: block.size,
-                    stands_for: Estimate::of_block(block.size, is_certain, &sampling).count,
+                    stands_for: estimate.count,
                 });
             }
         };

@@ -6,7 +6,7 @@ use crate::session::launch::Waiting as Launch;
 
 fn launch(command: &[&str]) -> (Launch, Holder) {
     let command: Vec<OsString> = command.iter().map(Into::into).collect();
-    let waiting = Launch::fork(&command, Rights::own()).unwrap();
+    let waiting = Launch::fork(&command, Rights::own(), None).unwrap();
     let holder = Holder::take(waiting.pid, true, Box::new(|_| None)).unwrap();
     (waiting, holder)
 }
