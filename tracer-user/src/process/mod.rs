@@ -19,6 +19,7 @@ pub mod owner;
 pub mod pagemap;
 pub mod pclntab;
 pub mod perf_map;
+pub mod processor_time;
 mod record;
 pub mod regions;
 pub mod resident;

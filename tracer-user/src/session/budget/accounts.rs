@@ -10,7 +10,8 @@ use super::{ALLOCATIONS, COMING_AND_GOING, FREES, LEAST_SPEED, OWN, Step, second
 use crate::budget::Spent;
 use crate::duty::Spell;
 use crate::engine::cost::Hits;
-use crate::process::clock::{cpu_time, monotonic_ns};
+use crate::process::clock::monotonic_ns;
+use crate::process::processor_time::cpu_time;
 
 /// What was spent and used until a moment, seconds.
 #[derive(Debug, Clone, Copy, Default)]
