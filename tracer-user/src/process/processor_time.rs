@@ -1,0 +1,36 @@
+//! Processor time of other processes.
+
+use std::time::Duration;
+
+/// Processor time that a process has used, all its threads; `None` if it is gone.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: a valid pointer to a local.
+    let found = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a valid pointer to a local.
+    if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Some(Duration::new(time.tv_sec.unsigned_abs(), nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_runs_uses_time_and_one_that_is_gone_has_none() {
+        let own = std::process::id();
+        let before = cpu_time(own).unwrap();
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < Duration::from_millis(20) {}
+        assert!(cpu_time(own).unwrap() > before);
+        // Beyond the largest id.
+        assert_eq!(cpu_time(1 << 30), None);
+    }
+}
