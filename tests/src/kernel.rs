@@ -46,10 +46,13 @@ pub fn verified_instructions(pid: u32, kind: u64) -> Result<Vec<u64>> {
     Ok(of_program.into_values().collect())
 }
 
-/// `bpf(2)` commands that open an object by its id.
-const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
-const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
-const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+/// `bpf(2)` commands that tell the next id of an object. None is opened for that: a program
+/// array that is opened by its id and closed, while the kernel has its last user's end to
+/// do yet, stays for good (`prog_array_map_clear` takes a reference for work that is queued
+/// already; seen on 6.18).
+const BPF_PROG_GET_NEXT_ID: libc::c_int = 11;
+const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
+const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
 
 impl KernelObjects {
     /// Reads the ids from `/proc/PID/fdinfo`.
@@ -97,9 +100,9 @@ impl KernelObjects {
                 .collect::<Result<_>>()
         };
         Ok(Self {
-            programs: alive(&self.programs, BPF_PROG_GET_FD_BY_ID)?,
-            maps: alive(&self.maps, BPF_MAP_GET_FD_BY_ID)?,
-            links: alive(&self.links, BPF_LINK_GET_FD_BY_ID)?,
+            programs: alive(&self.programs, BPF_PROG_GET_NEXT_ID)?,
+            maps: alive(&self.maps, BPF_MAP_GET_NEXT_ID)?,
+            links: alive(&self.links, BPF_LINK_GET_NEXT_ID)?,
         })
     }
 
@@ -110,26 +113,28 @@ impl KernelObjects {
 }
 
 fn exists(command: libc::c_int, id: u32) -> Result<bool> {
-    // The part of `union bpf_attr` for commands by id: id, next id, flags.
-    let attributes = [id, 0, 0];
-    // SAFETY: the kernel reads 12 bytes from `attributes`, which has 12.
+    let Some(before) = id.checked_sub(1) else {
+        return Ok(false);
+    };
+    // The part of `union bpf_attr` for these commands: the id to begin behind, then the next
+    // one, which the kernel writes, and flags.
+    let mut attributes = [before, 0, 0];
+    // SAFETY: the kernel reads and writes 12 bytes of `attributes`, which has 12.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
-            attributes.as_ptr(),
+            attributes.as_mut_ptr(),
             size_of_val(&attributes),
         )
     };
     if result >= 0 {
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        unsafe { libc::close(libc::c_int::try_from(result)?) };
-        return Ok(true);
+        return Ok(attributes[1] == id);
     }
     let error = io::Error::last_os_error();
     ensure!(
         error.raw_os_error() == Some(libc::ENOENT),
-        "bpf({command}) of id {id}: {error}"
+        "bpf({command}) behind id {before}: {error}"
     );
     Ok(false)
 }

@@ -67,7 +67,13 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("overhead", &["hits_of_threads_that_ended_are_counted"]),
     ("placement", &["every_function_of_musl_is_exact_and_cheap"]),
-    ("pools", &["a_chain_that_is_too_long_is_a_loss"]),
+    // The newest has those of slices.
+    (
+        "pools",
+        &["a_chain_that_is_too_long_is_a_loss", "apr_pools"],
+    ),
+    // By perf events; the host's links are the newest's.
+    ("preloaded", &["a_program_behind_a_shell_is_sampled"]),
     (
         "races",
         &["a_record_that_is_left_behind_does_not_speak_for_the_next_process"],
@@ -82,7 +88,13 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("roads", &["both_roads_count_the_same"]),
     ("sampled", &["dropped_samples_take_their_weight_with_them"]),
-    ("samplers", &["a_child_frees_what_it_inherited"]),
+    (
+        "samplers",
+        &[
+            "a_child_frees_what_it_inherited",
+            "a_semaphore_is_the_kernels_to_count",
+        ],
+    ),
     (
         "semantics",
         &[
@@ -144,6 +156,7 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
         "lifecycle",
         &["a_followed_child_that_execs_is_traced_from_its_start"],
     ),
+    ("pools", &["slices_of_pages"]),
     // The oldest remembers nothing.
     ("repeated", &["paths_that_take_turns_are_told_apart"]),
     ("returns", &["a_program_with_a_seccomp_filter_lives"]),
