@@ -3,9 +3,11 @@
 
 mod coverage;
 mod flows;
+mod pace;
 mod schedule;
 
 pub use self::flows::{Late, Seen};
+pub use self::pace::{Load, Pace, Part};
 pub use self::schedule::{Schedule, Spell, Standing, Work};
 
 use tracer_ebpf::site::SiteKey;

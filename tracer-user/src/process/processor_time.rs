@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-/// Processor time that a process has used, all its threads; `None` if it is gone.
+/// Processor time that a process has used, all its threads, as of the kernel's last tick
+/// (some milliseconds ago); `None` if it is gone.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let mut clock = 0;
     // SAFETY: a valid pointer to a local.
     let found = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) };
+    if found == 0 { read(clock) } else { None }
+}
+
+fn read(clock: libc::clockid_t) -> Option<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: a valid pointer to a local.
-    if found != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
         return None;
     }
     let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);

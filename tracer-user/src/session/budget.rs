@@ -24,7 +24,7 @@ use super::Session;
 use super::overhead::own_cpu_time;
 use crate::attach::probes::drop_all;
 use crate::budget::{Budget, Forecast, Gaps, Ledger, Policy, Regime};
-use crate::duty::{Duty, Spell, Work};
+use crate::duty::{Duty, Load, Pace, Part, Spell, Work};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
 
@@ -68,6 +68,10 @@ pub(super) struct BudgetState {
     burst: Burst,
     /// When the last spell ended.
     spell_ended: Moment,
+    /// How fast the targets are in bursts.
+    pace: Pace,
+    /// What they use otherwise.
+    load: Load,
     /// What the dearest burst took of the targets' time, seconds.
     dearest: f64,
     duty: Duty,
@@ -117,6 +121,8 @@ impl BudgetState {
             before: Vec::new(),
             burst: Burst::default(),
             spell_ended: Moment::default(),
+            pace: Pace::default(),
+            load: Load::default(),
             dearest: 0.0,
             duty: Duty::new(2 * sites as usize),
             deltas: Deltas::default(),
@@ -271,15 +277,30 @@ impl Session {
             return Ok(());
         };
         let burst = &budget.burst;
-        let followed = ended.work_since(&burst.began);
-        let used = ended.used - burst.began.used;
+        let before = burst.began.since(&budget.spell_ended);
+        let waited = seconds(burst.began.at - budget.spell_ended.at);
+        budget
+            .load
+            .add((before.used - before.lost).max(0.0), waited);
+        let part = |end: &Moment, begin: &Moment| {
+            let part = end.since(begin);
+            let used = budget.load.used_in(seconds(end.at - begin.at), part.lost);
+            Part { used, ..part }
+        };
+        let all = part(&burst.until, &burst.began);
+        let frees = part(&ended, &burst.until);
+        budget.pace.add(&all, &frees);
+        let speeds = budget.pace.speeds();
+        let allocations = all.used * speeds.all;
+        let followed = allocations + frees.used * speeds.frees;
+        let used = all.used + frees.used;
         let spell = Spell {
             began: burst.began.at,
             allocations_until: burst.until.at,
             ended: ended.at,
             burst: Some(Work {
-                since: ended.work_since(&budget.spell_ended),
-                allocations: burst.until.work_since(&burst.began),
+                since: (before.used - speeds.costs * before.lost).max(0.0) + followed,
+                allocations,
                 frees: followed,
                 speed: if used > 0.0 { followed / used } else { 1.0 },
             }),

@@ -8,7 +8,7 @@ use super::super::Session;
 use super::super::overhead::own_cpu_time;
 use super::{ALLOCATIONS, COMING_AND_GOING, FREES, LEAST_SPEED, OWN, Step, seconds};
 use crate::budget::Spent;
-use crate::duty::Spell;
+use crate::duty::{Part, Spell};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
 use crate::process::processor_time::cpu_time;
@@ -33,12 +33,15 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// What the targets got done, as processor time without tracing, seconds.
-    pub(super) fn work_since(&self, before: &Self) -> f64 {
-        let used = self.used - before.used;
-        (used - (self.lost - before.lost))
-            .max(used * LEAST_SPEED)
-            .max(0.0)
+    /// What there was since another moment.
+    pub(super) fn since(&self, before: &Self) -> Part {
+        let entered = counted_since(&self.hits, &before.hits);
+        let entered = entered.iter().filter(|hits| !hits.kind.is_end());
+        Part {
+            used: (self.used - before.used).max(0.0),
+            lost: (self.lost - before.lost).max(0.0),
+            calls: entered.map(|hits| hits.count as f64).sum(),
+        }
     }
 }
 
