@@ -1,24 +1,9 @@
-//! How fast targets are while they are traced.
-//!
-//! What tracing takes is hits times what one costs, which is known from calibration, and
-//! not better than by a tenth or so. Where tracing takes most of a burst, what the targets
-//! get done is the small rest, and far less certain. But a burst has two parts in which a call costs
-//! differently: all is followed first, and then frees alone. With w for what the targets
-//! do from one call to the next, c for what tracing takes of a call, and t for both,
-//!
-//!   t₁ = w + k c₁,  t₂ = w + k c₂
-//!
-//! are two equations for w, and for k, by which calibration is wrong here.
+//! How fast targets are while they are traced: the part of their time that is not taken by
+//! tracing, of the last bursts together. What tracing takes is hits times what one costs,
+//! which is known to a tenth or so ([`super::Schedule::scale_error`]).
 
 /// How much of what was known is kept at each burst.
 const KEPT: f64 = 0.95;
-/// Calls in a part, and the difference between its costs and the other's, from which on
-/// the equations are believed.
-const CALLS: f64 = 500.0;
-const DIFFERENCE: f64 = 0.2;
-/// Calibration is not wrong by more than this.
-const WRONG: f64 = 2.0;
-
 /// How much processor time targets use, in a second, when they are not traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Load {
@@ -56,23 +41,20 @@ pub struct Part {
     pub used: f64,
     /// What of it tracing took by calibration, seconds.
     pub lost: f64,
-    /// Calls that were stopped at their entry.
-    pub calls: f64,
 }
 
 impl Part {
     fn add(&mut self, other: &Self) {
         self.used = self.used * KEPT + other.used;
         self.lost = self.lost * KEPT + other.lost;
-        self.calls = self.calls * KEPT + other.calls;
     }
 
-    /// The part of its time that is the targets' own, if calibration is wrong by `k`.
-    fn own(&self, k: f64) -> f64 {
+    /// The part of its time that is the targets' own.
+    fn own(&self) -> f64 {
         if self.used <= 0.0 {
             return 1.0;
         }
-        (1.0 - k * self.lost / self.used).max(LEAST)
+        (1.0 - self.lost / self.used).max(LEAST)
     }
 }
 
@@ -93,8 +75,6 @@ pub struct Speeds {
     pub all: f64,
     /// While frees are.
     pub frees: f64,
-    /// What costs by calibration are to be multiplied by.
-    pub costs: f64,
 }
 
 impl Pace {
@@ -106,27 +86,10 @@ impl Pace {
 
     /// The speeds of late.
     pub fn speeds(&self) -> Speeds {
-        let costs = self.wrong_by().unwrap_or(1.0);
         Speeds {
-            all: self.all.own(costs),
-            frees: self.frees.own(costs),
-            costs,
+            all: self.all.own(),
+            frees: self.frees.own(),
         }
-    }
-
-    /// By how much calibration is wrong; `None` if too little was seen to tell.
-    pub fn wrong_by(&self) -> Option<f64> {
-        let (all, frees) = (&self.all, &self.frees);
-        if all.calls < CALLS || frees.calls < CALLS {
-            return None;
-        }
-        let cost = [all, frees].map(|part| part.lost / part.calls);
-        let time = [all, frees].map(|part| part.used / part.calls);
-        if cost[0] - cost[1] < DIFFERENCE * cost[0] {
-            return None;
-        }
-        let found = (time[0] - time[1]) / (cost[0] - cost[1]);
-        (1.0 / WRONG..WRONG).contains(&found).then_some(found)
     }
 }
 
@@ -134,29 +97,22 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn part(calls: f64, own: f64, cost: f64, k: f64) -> Part {
-        Part {
-            used: calls * (own + k * cost),
-            lost: calls * cost,
-            calls,
-        }
-    }
-
     #[test]
-    fn a_wrong_calibration_shows_in_the_two_parts() {
-        for k in [0.7, 1.0, 1.15] {
-            let mut pace = Pace::default();
-            for _ in 0..5 {
-                pace.add(
-                    &part(4000.0, 3e-7, 1.6e-6, k),
-                    &part(3000.0, 3e-7, 0.7e-6, k),
-                );
-            }
-            let speeds = pace.speeds();
-            assert!((speeds.costs / k - 1.0).abs() < 1e-9, "{speeds:?}");
-            let truth = 3e-7 / (3e-7 + k * 1.6e-6);
-            assert!((speeds.all / truth - 1.0).abs() < 1e-9, "{speeds:?}");
+    fn speeds_are_those_of_the_last_bursts_together() {
+        let part = |used, lost| Part { used, lost };
+        let mut pace = Pace::default();
+        assert_eq!(pace.speeds().all, 1.0);
+        for _ in 0..50 {
+            pace.add(&part(0.010, 0.009), &part(0.005, 0.002));
+            pace.add(&part(0.010, 0.007), &part(0.005, 0.002));
         }
+        let speeds = pace.speeds();
+        assert!((speeds.all - 0.2).abs() < 0.01, "{speeds:?}");
+        assert!((speeds.frees - 0.6).abs() < 1e-9, "{speeds:?}");
+        // One that tracing takes all of is not believed.
+        pace = Pace::default();
+        pace.add(&part(0.010, 0.012), &part(0.0, 0.0));
+        assert_eq!((pace.speeds().all, pace.speeds().frees), (LEAST, 1.0));
     }
 
     #[test]
@@ -172,21 +128,5 @@ mod tests {
         let mut load = Load::default();
         load.add(2.02, 1.0);
         assert!((load.used_in(0.01, 0.05) - 0.02).abs() < 1e-9);
-    }
-
-    #[test]
-    fn calibration_is_believed_where_little_was_seen_or_makes_no_sense() {
-        let mut pace = Pace::default();
-        pace.add(&part(100.0, 1e-6, 2e-6, 1.3), &part(100.0, 1e-6, 1e-6, 1.3));
-        assert_eq!(pace.wrong_by(), None);
-        assert!((pace.speeds().all - (1.0 - 2.0 / 3.6)).abs() < 1e-9);
-        let mut pace = Pace::default();
-        pace.add(
-            &part(9000.0, 1e-6, 2e-6, 9.0),
-            &part(9000.0, 1e-6, 1e-6, 9.0),
-        );
-        assert_eq!(pace.speeds().costs, 1.0);
-        assert_eq!(pace.speeds().all, LEAST.max(1.0 - 2.0 / 19.0));
-        assert_eq!(Pace::default().speeds().all, 1.0);
     }
 }

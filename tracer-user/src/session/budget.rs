@@ -299,7 +299,7 @@ impl Session {
             allocations_until: burst.until.at,
             ended: ended.at,
             burst: Some(Work {
-                since: (before.used - speeds.costs * before.lost).max(0.0) + followed,
+                since: (before.used - before.lost).max(0.0) + followed,
                 allocations,
                 frees: followed,
                 speed: if used > 0.0 { followed / used } else { 1.0 },

@@ -35,12 +35,9 @@ pub(super) struct Moment {
 impl Moment {
     /// What there was since another moment.
     pub(super) fn since(&self, before: &Self) -> Part {
-        let entered = counted_since(&self.hits, &before.hits);
-        let entered = entered.iter().filter(|hits| !hits.kind.is_end());
         Part {
             used: (self.used - before.used).max(0.0),
             lost: (self.lost - before.lost).max(0.0),
-            calls: entered.map(|hits| hits.count as f64).sum(),
         }
     }
 }
