@@ -287,7 +287,7 @@ mod tests {
         ] {
             assert!(svg.contains(&format!("<title>{title}</title>")), "{title}");
         }
-        assert!(svg.contains("estimates by a sample (--sample 524288)"));
+        assert!(svg.contains("estimates by a sample (one in 524288 bytes)"));
     }
 
     #[test]
