@@ -40,7 +40,8 @@ const LONG: [&str; 8] = [
 /// thousands of times, of which every tracer is told. What others trace costs the targets
 /// of `overhead`, too. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 11] = [
+    "budget",
     "changes",
     "follow",
     "hooks",

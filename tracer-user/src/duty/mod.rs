@@ -7,7 +7,7 @@ mod pace;
 mod schedule;
 
 pub use self::flows::{Late, Seen};
-pub use self::pace::{Load, Pace, Part};
+pub use self::pace::{Pace, Part};
 pub use self::schedule::{Schedule, Spell, Standing, Work};
 
 use tracer_ebpf::site::SiteKey;

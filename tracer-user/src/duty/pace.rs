@@ -4,36 +4,6 @@
 
 /// How much of what was known is kept at each burst.
 const KEPT: f64 = 0.95;
-/// How much processor time targets use, in a second, when they are not traced.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Load {
-    used: f64,
-    seconds: f64,
-}
-
-impl Load {
-    /// Adds a time between two bursts.
-    pub fn add(&mut self, used: f64, seconds: f64) {
-        self.used = self.used * KEPT + used;
-        self.seconds = self.seconds * KEPT + seconds;
-    }
-
-    /// What they use in a part of a burst of `seconds`, of which tracing takes `lost`: what
-    /// they always do and that, but no more than the processors that they can have. (The
-    /// kernel's own account is as of the last tick, which is too coarse for a burst.)
-    pub fn used_in(&self, seconds: f64, lost: f64) -> f64 {
-        if self.seconds <= 0.0 {
-            return seconds;
-        }
-        let rate = self.used / self.seconds;
-        let most = (rate - SOME).ceil().max(1.0);
-        (rate * seconds + lost).min(most * seconds)
-    }
-}
-
-/// Who uses so much more than some whole processors has no other one.
-const SOME: f64 = 0.05;
-
 /// A part of a burst.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Part {
@@ -113,20 +83,5 @@ mod tests {
         pace = Pace::default();
         pace.add(&part(0.010, 0.012), &part(0.0, 0.0));
         assert_eq!((pace.speeds().all, pace.speeds().frees), (LEAST, 1.0));
-    }
-
-    #[test]
-    fn a_busy_target_has_no_more_processors_and_an_idle_one_has_room() {
-        let mut load = Load::default();
-        assert_eq!(load.used_in(0.01, 0.004), 0.01);
-        load.add(0.99, 1.0);
-        assert!((load.used_in(0.01, 0.008) - 0.01).abs() < 1e-9);
-        load.add(0.2, 3.0);
-        let rate = (0.99 * KEPT + 0.2) / (KEPT + 3.0);
-        let found = load.used_in(0.01, 0.002);
-        assert!((found - (0.01 * rate + 0.002)).abs() < 1e-9, "{found}");
-        let mut load = Load::default();
-        load.add(2.02, 1.0);
-        assert!((load.used_in(0.01, 0.05) - 0.02).abs() < 1e-9);
     }
 }

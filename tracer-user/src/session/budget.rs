@@ -24,7 +24,7 @@ use super::Session;
 use super::overhead::own_cpu_time;
 use crate::attach::probes::drop_all;
 use crate::budget::{Budget, Forecast, Gaps, Ledger, Policy, Regime};
-use crate::duty::{Duty, Load, Pace, Part, Spell, Work};
+use crate::duty::{Duty, Pace, Part, Spell, Work};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
 
@@ -70,8 +70,6 @@ pub(super) struct BudgetState {
     spell_ended: Moment,
     /// How fast the targets are in bursts.
     pace: Pace,
-    /// What they use otherwise.
-    load: Load,
     /// What the dearest burst took of the targets' time, seconds.
     dearest: f64,
     duty: Duty,
@@ -122,7 +120,6 @@ impl BudgetState {
             burst: Burst::default(),
             spell_ended: Moment::default(),
             pace: Pace::default(),
-            load: Load::default(),
             dearest: 0.0,
             duty: Duty::new(2 * sites as usize),
             deltas: Deltas::default(),
@@ -278,14 +275,13 @@ impl Session {
         };
         let burst = &budget.burst;
         let before = burst.began.since(&budget.spell_ended);
-        let waited = seconds(burst.began.at - budget.spell_ended.at);
-        budget
-            .load
-            .add((before.used - before.lost).max(0.0), waited);
-        let part = |end: &Moment, begin: &Moment| {
-            let part = end.since(begin);
-            let used = budget.load.used_in(seconds(end.at - begin.at), part.lost);
-            Part { used, ..part }
+        // The kernel's account of their time moves with its ticks, so it is divided by the
+        // clock, and several bursts are taken together.
+        let whole = ended.since(&burst.began).used;
+        let length = seconds(ended.at - burst.began.at).max(1e-9);
+        let part = |end: &Moment, begin: &Moment| Part {
+            used: whole * seconds(end.at - begin.at) / length,
+            ..end.since(begin)
         };
         let all = part(&burst.until, &burst.began);
         let frees = part(&ended, &burst.until);
