@@ -35,12 +35,13 @@ const LONG: [&str; 8] = [
 /// (in `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` and `changes`
 /// may take them for its own or find the kernel's trampolines for return addresses,
-/// and `robustness` finds code patched that should not be.
+/// and `robustness` and the tests of the tests themselves find code patched that should not be.
+/// `budget` loads a core, and asks what that costs.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
 /// thousands of times, of which every tracer is told. What others trace costs the targets
 /// of `overhead`, too. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 11] = [
+const ALONE: [&str; 12] = [
     "budget",
     "changes",
     "follow",
@@ -52,6 +53,7 @@ const ALONE: [&str; 11] = [
     "robustness",
     "stacks",
     "stress",
+    "unfreed_tests",
 ];
 
 /// The name of a test program: `semantics` of
