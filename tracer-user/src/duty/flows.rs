@@ -60,8 +60,8 @@ const FULL: u8 = u8::MAX;
 /// What was seen at a site.
 #[derive(Debug, Clone, Default)]
 pub struct Flows {
-    /// In spells that are no bursts.
-    certain: Seen,
+    /// In spells that are no bursts: allocated, and freed.
+    certain: [Estimate; 2],
     /// What bursts stand for, by group: allocated, and kept as long as they were followed
     /// for certain.
     allocated: [Sum; GROUPS],
@@ -86,10 +86,8 @@ impl Flows {
         let kept = seen.allocated.without(&seen.freed);
         match standing.group {
             None => {
-                self.certain.allocated.add(&seen.allocated);
-                self.certain.freed.add(&seen.freed);
-                self.certain.samples += seen.samples;
-                self.certain.kept += seen.kept;
+                self.certain[0].add(&seen.allocated);
+                self.certain[1].add(&seen.freed);
             }
             Some(group) => {
                 add(
@@ -134,7 +132,7 @@ impl Flows {
     pub fn estimates(&self, schedule: &Schedule, coverage: &Coverage) -> Estimates {
         let allocated = self.total(schedule, |without, scale| {
             let bursts = sum_without(&self.allocated, without);
-            plus(pair(&self.certain.allocated), times(bursts, scale))
+            plus(pair(&self.certain[0]), times(bursts, scale))
         });
         let live = self.total(schedule, |without, scale| {
             let kept = minus(
@@ -142,15 +140,12 @@ impl Flows {
                 sum_without(&self.gone_in, without),
             );
             let young = self.young(coverage, without, scale);
-            let certain = minus(
-                minus(pair(&self.certain.allocated), pair(&self.certain.freed)),
-                pair(&self.gone),
-            );
+            let certain = minus(self.certainly_kept(), pair(&self.gone));
             plus(certain, times(minus(kept, young), scale))
         });
-        let certain = self.certain.allocated.without(&self.certain.freed);
-        let live = self.with_variance(live, &certain, allocated.0);
-        let allocated = self.with_variance(allocated, &self.certain.allocated, [f64::MAX; 2]);
+        let certain = self.certain[0].without(&self.certain[1]);
+        let live = with_variance(live, &certain, allocated.0);
+        let allocated = with_variance(allocated, &self.certain[0], [f64::MAX; 2]);
         let survival = &self.survival;
         Estimates {
             samples: self.samples,
@@ -187,8 +182,7 @@ impl Flows {
         let n = left.len() as f64;
         if left.len() < 2 {
             // One burst says nothing of others.
-            let certain = minus(pair(&self.certain.allocated), pair(&self.certain.freed));
-            let part = minus(whole, certain);
+            let part = minus(whole, self.certainly_kept());
             let unknown = if schedule.is_whole() { 0.0 } else { 1.0 };
             return (whole, part.map(|part| unknown * part * part));
         }
@@ -199,19 +193,9 @@ impl Flows {
         (whole, times(squares.fold([0.0; 2], plus), (n - 1.0) / n))
     }
 
-    /// With what chance adds where a sample was chosen. No estimate is less than nothing.
-    fn with_variance(
-        &self,
-        (sum, variance): (Sum, Sum),
-        sampled: &Estimate,
-        most: Sum,
-    ) -> Estimate {
-        Estimate {
-            count: sum[0].clamp(0.0, most[0].max(0.0)),
-            bytes: sum[1].clamp(0.0, most[1].max(0.0)),
-            count_variance: variance[0] + sampled.count_variance,
-            bytes_variance: variance[1] + sampled.bytes_variance,
-        }
+    /// What was allocated and not freed in spells that are no bursts.
+    fn certainly_kept(&self) -> Sum {
+        minus(pair(&self.certain[0]), pair(&self.certain[1]))
     }
 
     /// Deaths of blocks of bursts, without those that touch a group: fewer bursts see
@@ -228,6 +212,16 @@ impl Flows {
         all.fold([0.0; 2], |sum, (met, one)| {
             plus(sum, times(*one, scale(met)))
         })
+    }
+}
+
+/// With what chance adds where a sample was chosen. No estimate is less than nothing.
+fn with_variance((sum, variance): (Sum, Sum), sampled: &Estimate, most: Sum) -> Estimate {
+    Estimate {
+        count: sum[0].clamp(0.0, most[0].max(0.0)),
+        bytes: sum[1].clamp(0.0, most[1].max(0.0)),
+        count_variance: variance[0] + sampled.count_variance,
+        bytes_variance: variance[1] + sampled.bytes_variance,
     }
 }
 

@@ -2,10 +2,10 @@
 //! run.
 //!
 //! A run begins with following all for [`FIRST`], which tells how often the targets
-//! allocate. From then on the policy decides ([`crate::budget`]). In a burst the probes of allocators are placed, all
-//! allocations are followed for [`ALLOCATIONS`] and frees for [`FREES`] more; then the
-//! probes go, in a thread of their own since the kernel takes its time. So each block that
-//! was allocated in a burst is followed for [`FREES`] at least.
+//! allocate. From then on the policy decides ([`crate::budget`]). In a burst the probes of
+//! allocators are placed, all allocations are followed for [`ALLOCATIONS`] and frees for
+//! [`FREES`] more; then the probes go, in a thread of their own since the kernel takes its
+//! time. So each block that was allocated in a burst is followed for [`FREES`] at least.
 
 mod accounts;
 mod deltas;
@@ -36,8 +36,6 @@ const COMING_AND_GOING: Duration = Duration::from_millis(10);
 const OWN: f64 = 0.0025;
 /// How long frees are followed after that.
 const FREES: Duration = Duration::from_millis(5);
-/// A target is not believed to be slower while it is traced.
-const LEAST_SPEED: f64 = 0.01;
 /// What targets have to get done in a burst for it to stand for anything, seconds.
 const LEAST_WORK: f64 = 20e-6;
 /// After how long they are looked at first.
@@ -334,11 +332,8 @@ impl Session {
 
     /// Follows allocations all the time from now on.
     fn stay(&mut self, regime: Regime) -> Result<()> {
-        let choice = match regime {
-            Regime::Sampled => Choice::Sample,
-            _ => Choice::All,
-        };
         let began = monotonic_ns();
+        let choice = choice(regime);
         self.engine.object.begin_phase(choice, began, u64::MAX);
         if let Some(budget) = &mut self.budget {
             budget.step = Step::Full { began };
@@ -399,15 +394,12 @@ impl Session {
             budget.forecast.burst = exact / elapsed * length.as_secs_f64() + spent.tracer;
         }
         budget.note_regime(now);
-        match regime {
-            Regime::Exact => self.engine.object.choose(Choice::All),
-            Regime::Sampled => self.engine.object.choose(Choice::Sample),
-            Regime::Bursts | Regime::Off => {
-                self.close_spell()?;
-                return self.leave();
-            }
+        if regime.is_full_time() {
+            self.engine.object.choose(choice(regime));
+            return Ok(());
         }
-        Ok(())
+        self.close_spell()?;
+        self.leave()
     }
 
     /// Ends the time in which nothing was missed, and begins another at once: what was
@@ -433,6 +425,14 @@ impl Session {
             let_go: None,
         });
         Ok(())
+    }
+}
+
+/// What is followed where probes stay.
+fn choice(regime: Regime) -> Choice {
+    match regime {
+        Regime::Sampled => Choice::Sample,
+        _ => Choice::All,
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::super::Session;
 use super::super::overhead::own_cpu_time;
-use super::{ALLOCATIONS, COMING_AND_GOING, FREES, LEAST_SPEED, OWN, Step, seconds};
+use super::{ALLOCATIONS, COMING_AND_GOING, FREES, OWN, Step, seconds};
 use crate::budget::Spent;
 use crate::duty::{Part, Spell};
 use crate::engine::cost::Hits;
@@ -54,8 +54,8 @@ impl Session {
         let length = seconds(spell.ended - spell.began);
         // While allocations were not followed any more fewer calls were stopped for long;
         // and without tracing there would be more.
-        budget.forecast.exact = exact / length / work.speed.max(LEAST_SPEED);
-        budget.forecast.sampled = sampled / length / work.speed.max(LEAST_SPEED);
+        budget.forecast.exact = exact / length / work.speed;
+        budget.forecast.sampled = sampled / length / work.speed;
         // While probes come and go the target pays, too, and the tracer for itself; a burst
         // that is shorter than all that is worth little.
         let cost = ((ended.lost - began.lost) / length).max(1e-6);

@@ -82,21 +82,17 @@ impl Session {
         let Some(budget) = &self.budget else {
             return;
         };
-        let is_whole = budget.duty.schedule.is_whole() || self.has_seen_all();
-        if is_whole {
-            let blocks = sites
-                .iter_mut()
-                .filter(|site| site.kind == MemoryKind::Heap);
-            if self.has_seen_all() {
-                blocks.for_each(|site| site.estimates = None);
-            }
+        let heap = |site: &&mut CollectedSite| site.kind == MemoryKind::Heap;
+        if self.has_seen_all() {
+            let blocks = sites.iter_mut().filter(heap);
+            blocks.for_each(|site| site.estimates = None);
+            return;
+        }
+        if budget.duty.schedule.is_whole() {
             return;
         }
         let mut known: HashMap<SiteKey, (Estimates, Survival)> = budget.duty.estimates(now);
-        for site in sites
-            .iter_mut()
-            .filter(|site| site.kind == MemoryKind::Heap && !site.is_rest)
-        {
+        for site in sites.iter_mut().filter(heap).filter(|site| !site.is_rest) {
             let (estimates, survival) = known.remove(&site.key).unwrap_or_default();
             site.allocated = estimates.allocated.whole();
             site.freed = estimates.freed.whole();
