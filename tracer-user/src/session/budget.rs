@@ -200,7 +200,8 @@ impl Session {
             self.step_budget()?;
         }
         self.close_spell()?;
-        self.account()?;
+        let moment = self.moment()?;
+        self.account(&moment);
         if let Some(budget) = &mut self.budget {
             budget.step = Step::Over;
         }
@@ -301,6 +302,7 @@ impl Session {
             let_go: None,
         };
         self.foresee(&ended, &spell);
+        let (elapsed, _) = self.account(&ended);
         // Where the targets hardly ran there was nothing to see; the next one stands for
         // that time, too.
         let is_void = spell
@@ -313,7 +315,6 @@ impl Session {
             self.note_spell(spell);
         }
         self.make_room_for_blocks()?;
-        let (elapsed, _) = self.account()?;
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
@@ -368,8 +369,9 @@ impl Session {
     /// Looks at what it costs that probes stay, and decides whether they do.
     fn look_at_costs(&mut self) -> Result<()> {
         let before = self.budget.as_ref().map(|it| it.before.clone());
-        let hits = self.hits()?;
-        let (elapsed, spent) = self.account()?;
+        let moment = self.moment()?;
+        let (elapsed, spent) = self.account(&moment);
+        let hits = moment.hits;
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };

@@ -76,20 +76,18 @@ impl Session {
         })
     }
 
-    /// Enters what was allowed and spent since the last time. Returns the seconds since
-    /// then, and what was spent in them.
-    pub(super) fn account(&mut self) -> Result<(f64, Spent)> {
-        let used = self.processor_time();
-        let targets = seconds_of(&self.hits()?);
+    /// Enters what was allowed and spent from the last time until a moment. Returns the
+    /// seconds since then, and what was spent in them.
+    pub(super) fn account(&mut self, until: &Moment) -> (f64, Spent) {
         let Some(budget) = &mut self.budget else {
-            return Ok((0.0, Spent::default()));
+            return (0.0, Spent::default());
         };
         let now = Reading {
-            at: monotonic_ns(),
+            at: until.at,
             // The mean run of a program changes as more are timed.
-            targets: targets.max(budget.last.targets),
+            targets: until.lost.max(budget.last.targets),
             tracer: own_cpu_time().as_secs_f64(),
-            used,
+            used: until.used,
         };
         let last = std::mem::replace(&mut budget.last, now);
         let elapsed = seconds(now.at.saturating_sub(last.at).max(1));
@@ -109,7 +107,7 @@ impl Session {
             };
             budget.dearest = budget.dearest.max(spent.targets);
         }
-        Ok((elapsed, spent))
+        (elapsed, spent)
     }
 
     /// Processor time that the targets have used until now, seconds. What a process used
