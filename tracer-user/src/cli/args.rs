@@ -165,7 +165,7 @@ pub struct TraceArgs {
     /// Keep what tracing costs below this part of the targets' processor time (1%), or below a
     /// time a second (5ms/s): follow all allocations, a sample, or short bursts
     #[arg(long, value_name = "BUDGET", long_help = OVERHEAD, conflicts_with_all = ["sample",
-          "growth", "older_than", "survived", "pools", "programs"])]
+          "older_than", "survived", "pools", "programs"])]
     pub overhead: Option<Budget>,
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory

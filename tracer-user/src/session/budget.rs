@@ -11,19 +11,19 @@ mod accounts;
 mod deltas;
 mod describe;
 
-use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tracer_ebpf::phase::Choice;
 
-use self::accounts::{Moment, Reading, counted_since, seconds_of};
+use self::accounts::{Moment, Reading, counted_since, seconds_of, seconds_of_faults};
 use self::deltas::Deltas;
 use super::Session;
+use super::faults::FaultsState;
 use super::overhead::own_cpu_time;
 use crate::attach::probes::drop_all;
-use crate::budget::{Budget, Forecast, Gaps, Ledger, Policy, Regime};
+use crate::budget::{Attention, Budget, Forecast, Gaps, Ledger, Policy, Regime};
 use crate::duty::{Duty, Pace, Part, Spell, Work};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
@@ -59,6 +59,9 @@ pub(super) struct BudgetState {
     regimes: Vec<(Regime, u64)>,
     /// Takes probes away.
     leaving: Option<JoinHandle<()>>,
+    /// When allocations began to be looked at how closely, in bursts.
+    paces: Vec<(Attention, u64)>,
+    background: Background,
     /// How long the next burst follows allocations.
     length: Duration,
     /// The hits until the last look.
@@ -72,9 +75,33 @@ pub(super) struct BudgetState {
     dearest: f64,
     duty: Duty,
     deltas: Deltas,
-    /// Processor time that processes had used when they were looked at last.
-    used: HashMap<u32, Duration>,
-    total_used: f64,
+}
+
+/// What tracing costs between two bursts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Background {
+    /// Seconds a second.
+    rate: f64,
+    /// Whether there was a look since the probes of the last burst were gone.
+    is_open: bool,
+}
+
+impl Background {
+    /// Enters what was spent in each second since the last look.
+    fn note(&mut self, spent: f64, leaving: Option<&JoinHandle<()>>) {
+        if self.is_open {
+            self.rate = match self.rate > 0.0 {
+                true => self.rate * 0.8 + spent * 0.2,
+                false => spent,
+            };
+        }
+        let is_gone = leaving.is_none_or(JoinHandle::is_finished);
+        self.is_open = is_gone;
+    }
+
+    fn rate(self) -> f64 {
+        self.rate
+    }
 }
 
 /// The burst that goes on.
@@ -113,6 +140,8 @@ impl BudgetState {
             next: Instant::now(),
             regimes: Vec::new(),
             leaving: None,
+            paces: Vec::new(),
+            background: Background::default(),
             length: ALLOCATIONS.0,
             before: Vec::new(),
             burst: Burst::default(),
@@ -121,21 +150,37 @@ impl BudgetState {
             dearest: 0.0,
             duty: Duty::new(2 * sites as usize),
             deltas: Deltas::default(),
-            used: HashMap::new(),
-            total_used: 0.0,
         }
     }
 
     fn note_regime(&mut self, now: u64) {
         self.regimes.push((self.policy.regime(), now));
+        if self.policy.regime() != Regime::Bursts {
+            self.note_attention(Attention::Full, now);
+        }
+    }
+
+    /// Has bursts at another pace from now on.
+    fn note_attention(&mut self, attention: Attention, now: u64) {
+        if self.attention() != attention {
+            self.paces.push((attention, now));
+        }
+    }
+
+    fn attention(&self) -> Attention {
+        self.paces.last().map_or(Attention::Full, |(it, _)| *it)
     }
 }
 
 impl Session {
     /// When [`Self::step_budget`] is to be called next; `None` without a budget.
     pub fn budget_due(&self) -> Option<Instant> {
-        let budget = self.budget.as_ref()?;
-        (budget.step != Step::Over).then_some(budget.next)
+        let budget = self.budget.as_ref();
+        let budget = budget.filter(|budget| budget.step != Step::Over);
+        let next = budget.map(|budget| budget.next);
+        next.into_iter()
+            .chain(self.faults.as_ref().map(FaultsState::due))
+            .min()
     }
 
     /// Whether nothing is followed that new code could matter for at once.
@@ -148,14 +193,15 @@ impl Session {
     pub(super) fn begin_budget(&mut self) -> Result<()> {
         let now = monotonic_ns();
         let used = self.processor_time();
-        let targets = seconds_of(&self.hits()?);
+        let hits = self.hits()?;
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
         budget.duty.schedule.begin(now);
         budget.last = Reading {
             at: now,
-            targets,
+            targets: seconds_of(&hits),
+            faults: seconds_of_faults(&hits),
             tracer: own_cpu_time().as_secs_f64(),
             used,
         };
@@ -172,6 +218,11 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn step_budget(&mut self) -> Result<()> {
+        self.step_faults()?;
+        self.step_allocations()
+    }
+
+    fn step_allocations(&mut self) -> Result<()> {
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
@@ -197,7 +248,7 @@ impl Session {
                 }
                 Step::Full { .. } | Step::Waiting | Step::Over => break,
             }
-            self.step_budget()?;
+            self.step_allocations()?;
         }
         self.close_spell()?;
         let moment = self.moment()?;
@@ -302,7 +353,7 @@ impl Session {
             let_go: None,
         };
         self.foresee(&ended, &spell);
-        let (elapsed, _) = self.account(&ended);
+        let (elapsed, ..) = self.account(&ended);
         // Where the targets hardly ran there was nothing to see; the next one stands for
         // that time, too.
         let is_void = spell
@@ -356,21 +407,61 @@ impl Session {
             budget.step = Step::Over;
             return Ok(());
         }
+        budget.step = Step::Waiting;
+        budget.background.is_open = false;
+        self.wait_for_burst();
+        Ok(())
+    }
+
+    /// Draws how long there is nothing until the next burst.
+    fn wait_for_burst(&mut self) {
+        let attention = self.attention();
+        let Some(budget) = &mut self.budget else {
+            return;
+        };
+        budget.note_attention(attention, monotonic_ns());
         // On average as much is spent as is allowed; a debt takes longer.
         let rate = budget.ledger.rate().max(1e-9);
         let debt = (-budget.ledger.credit() - budget.forecast.burst).max(0.0);
-        let mean = budget.forecast.burst / rate;
+        let mean = budget.forecast.burst / (rate * attention.share());
         let gap = Gaps::of_mean(mean).draw(fastrand::f64()) + debt / rate;
-        budget.step = Step::Waiting;
         budget.next = Instant::now() + Duration::from_secs_f64(gap.min(3600.0));
-        Ok(())
+    }
+
+    /// How closely to look at allocations.
+    fn attention(&self) -> Attention {
+        let faults = self.faults.as_ref();
+        faults.map_or(Attention::Full, FaultsState::attention)
+    }
+
+    /// The targets were looked at. `spent` is what tracing cost in each second since the
+    /// last look. If something begins to grow, the next burst comes sooner: at a moment
+    /// that is drawn anew, since what a burst sees must not hang on when it is.
+    pub(super) fn note_attention(&mut self, spent: f64) {
+        let attention = self.attention();
+        let Some(budget) = &mut self.budget else {
+            return;
+        };
+        if budget.step != Step::Waiting {
+            budget.background.is_open = false;
+            return;
+        }
+        budget.background.note(spent, budget.leaving.as_ref());
+        if (budget.attention(), attention) != (Attention::Base, Attention::Full) {
+            return;
+        }
+        let next = budget.next;
+        self.wait_for_burst();
+        if let Some(budget) = &mut self.budget {
+            budget.next = budget.next.min(next);
+        }
     }
 
     /// Looks at what it costs that probes stay, and decides whether they do.
     fn look_at_costs(&mut self) -> Result<()> {
         let before = self.budget.as_ref().map(|it| it.before.clone());
         let moment = self.moment()?;
-        let (elapsed, spent) = self.account(&moment);
+        let (elapsed, spent, by_calls) = self.account(&moment);
         let hits = moment.hits;
         let Some(budget) = &mut self.budget else {
             return Ok(());
@@ -386,7 +477,7 @@ impl Session {
         let (policy, forecast) = (&mut budget.policy, &budget.forecast);
         let regime = match is_first {
             true => policy.begin(forecast, &budget.ledger),
-            false => policy.decide((elapsed, spent.targets / elapsed), forecast, &budget.ledger),
+            false => policy.decide((elapsed, by_calls / elapsed), forecast, &budget.ledger),
         };
         let Some(regime) = regime else {
             return Ok(());

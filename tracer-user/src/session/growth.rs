@@ -13,6 +13,7 @@ use super::Session;
 use super::balance::look::Look;
 use super::balance::row_of;
 use super::balance::settle::of_accounts;
+use super::faults::FaultsState;
 use crate::model::Process;
 use crate::model::balance::{Balance, GrownMapping, Part, PartName, change};
 use crate::model::pages::PageKind;
@@ -47,12 +48,17 @@ pub(super) struct GrownPages {
     balances: HashMap<u64, Balance>,
     /// What was given back of what was touched.
     gone: Vec<(u64, Touch)>,
+    /// Whether it was looked for.
+    pub(super) is_told: bool,
 }
 
 impl Session {
     /// Whose the pages are that are in memory in these looks and were not at the start.
     pub(super) fn grown_pages(&self, after: &HashMap<u64, Look>) -> Result<GrownPages> {
-        let mut grown = GrownPages::default();
+        let mut grown = GrownPages {
+            is_told: true,
+            ..GrownPages::default()
+        };
         let mut touches = self.touches()?;
         touches.values_mut().for_each(|own| own.sort_unstable());
         for (id, look) in after {
@@ -71,8 +77,11 @@ impl Session {
     /// The same at the end of the run, or now.
     pub(super) fn grown_until_now(&self) -> Result<GrownPages> {
         match &self.balance.after {
-            _ if !self.options.growth => Ok(GrownPages::default()),
+            _ if !self.options.follows_pages() => Ok(GrownPages::default()),
             Some(after) => self.grown_pages(after),
+            None if self.options.has_phases() && !self.looks_are_cheap() => {
+                Ok(GrownPages::default())
+            }
             None => self.grown_pages(&self.looks_now()),
         }
     }
@@ -140,6 +149,7 @@ impl Session {
             mapped: self.kinds_of(image, look),
             touches: touches.get(&image.id).map_or(&[], Vec::as_slice),
             inherited: of_parent.map_or(Vec::new(), |all| inherited(all, image.began)),
+            has_gaps: self.faults.as_ref().is_some_and(FaultsState::has_gaps),
         };
         let touched = settle(&pages);
         balance.older = before.present.with(&after.present, &(0..u64::MAX));
@@ -205,7 +215,7 @@ impl Session {
     pub(super) fn make_room_for_pages(&mut self) -> Result<()> {
         let rested = self.growth.looked.is_none_or(|at| at.elapsed() >= PAUSE);
         let is_full = || self.engine.object.page_count() > u64::from(self.options.sizes.live) / 2;
-        if !self.options.growth || !rested || !is_full() {
+        if !self.options.follows_pages() || !rested || !is_full() {
             return Ok(());
         }
         self.growth.looked = Some(Instant::now());
@@ -283,6 +293,7 @@ fn parts(pages: &Pages<'_>, touched: &Touched, older: Option<u64>) -> Vec<Part> 
         part(PartName::FirstTouched, signed(bytes - around)),
         part(PartName::BroughtAlong, signed(around)),
         part(PartName::Untold, signed(untold)),
+        part(PartName::NotFollowed, signed(touched.not_followed)),
         part(PartName::GivenBack, -signed(given_back)),
         part(PartName::Swapped, swapped),
     ]
