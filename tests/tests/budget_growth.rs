@@ -214,13 +214,10 @@ fn growth_is_told_beside_allocations() -> Result<()> {
     Ok(())
 }
 
-/// The names and beginnings of paces.
-fn changes(attention: &[RegimeTime]) -> Vec<(&str, f64)> {
-    let change = |it: &'_ RegimeTime| it.since;
-    attention
-        .iter()
-        .map(|it| (it.regime.as_str(), change(it)))
-        .collect()
+/// The pace of bursts at a time of the run.
+fn pace(attention: &[RegimeTime], at: f64) -> Option<&str> {
+    let before = attention.iter().rfind(|it| it.since <= at);
+    before.map(|it| it.regime.as_str())
 }
 
 /// While nothing grows bursts have a quarter of the budget; when something begins to they
@@ -253,13 +250,12 @@ fn bursts_come_closer_when_something_grows() -> Result<()> {
     ensure!(names.ends_with(&["base"]), "{still:?}");
     let report = grown.report()?;
     let (grown, _) = budget(&report)?;
-    let paces = changes(&grown.attention);
-    let full = paces
-        .iter()
-        .find(|(pace, since)| *pace == "full" && *since > 1.0);
-    let (_, since) = full.with_context(|| format!("{grown:?}"))?;
     // (The run began a little before it said so.)
-    ensure!((3.0..5.5).contains(since), "{paces:?}");
+    let at = [0.5, 5.5, EACH as f64].map(|at| pace(&grown.attention, at));
+    ensure!(
+        at == [Some("base"), Some("full"), Some("full")],
+        "{grown:?}"
+    );
     // Bursts are four times as many; that there are not even 1.5 times as many is less likely
     // than one in 100,000.
     let each = |budget: &BudgetReport, seconds: f64| budget.bursts as f64 / seconds;

@@ -10,12 +10,14 @@ const RECENT: f64 = 30.0;
 const NOISE: u64 = 1 << 20;
 /// The same as a part of what is in memory: one in so many.
 const NOISE_OF: u64 = 1000;
-/// Targets that use so many times the processor time that they did are busier ...
+/// Targets that use so many times the processor time of any second lately are busier ...
 const BUSIER: f64 = 2.0;
 /// ... if it is more by this, seconds a second.
 const MORE: f64 = 0.02;
-/// About over so many seconds the time that they use is averaged.
-const USUAL: f64 = 10.0;
+/// That is the most of so many seconds, not their mean, since others may take the processors
+/// away; and of fewer it is not known.
+const LATELY: usize = 20;
+const FEWEST: usize = 3;
 /// For how long they are busier, seconds.
 const BUSY: f64 = 10.0;
 
@@ -53,7 +55,7 @@ pub struct Rise {
     /// When, seconds, and bytes in memory.
     resident: VecDeque<(f64, u64)>,
     /// Processor time that targets used in a second, lately.
-    usual: Option<f64>,
+    used: VecDeque<f64>,
     /// Until when they count as busier.
     busy_until: f64,
 }
@@ -66,16 +68,19 @@ impl Rise {
         while self.resident.front().is_some_and(|(at, _)| *at < oldest) {
             self.resident.pop_front();
         }
-        let seconds = self.resident.back().map_or(0.0, |(at, _)| time - at);
         self.resident.push_back((time, resident));
         let Some(used) = used else {
             return;
         };
-        let usual = self.usual.unwrap_or(used);
-        if used > BUSIER * usual && used > usual + MORE {
+        let most = self.used.iter().copied().fold(0.0, f64::max);
+        let is_known = self.used.len() >= FEWEST;
+        if is_known && used > BUSIER * most && used > most + MORE {
             self.busy_until = time + BUSY;
         }
-        self.usual = Some(usual + (seconds / USUAL).min(1.0) * (used - usual));
+        if self.used.len() == LATELY {
+            self.used.pop_front();
+        }
+        self.used.push_back(used);
     }
 
     /// How closely to look at a time.
