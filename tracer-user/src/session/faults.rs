@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tracer_ebpf::hits::Kind;
+use tracer_ebpf::hits::{Cost, KINDS, Kind};
 
 use super::Session;
 use super::overhead::own_cpu_time;
@@ -35,7 +35,7 @@ const AT_FIRST: f64 = crate::budget::FLOOR;
 pub(super) struct FaultsState {
     asked: Budget,
     gate: Gate,
-    pub(super) rise: Rise,
+    rise: Rise,
     /// What was allowed and spent, where nothing else is followed.
     ledger: Option<Ledger>,
     next: Instant,
@@ -59,7 +59,7 @@ pub(super) struct FaultsState {
 struct Survey {
     at: u64,
     used: f64,
-    /// What tracing has cost them, and the tracer, seconds.
+    /// What page faults have cost them, and tracing the tracer, seconds.
     spent: Spent,
 }
 
@@ -94,6 +94,11 @@ impl FaultsState {
         self.rise.attention(seconds(self.surveyed.at))
     }
 
+    /// Says whether there is room for more pages.
+    pub(super) fn note_room(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
     /// Whether some page faults were not followed.
     pub(super) fn has_gaps(&self) -> bool {
         self.passed_over + self.missed > 0
@@ -126,7 +131,7 @@ impl Session {
         let survey = Survey {
             at: now,
             used: self.processor_time(),
-            spent: self.spent()?,
+            spent: self.spent(),
         };
         let counted = self.faults_counted(Following::Followed);
         self.faults_of_targets();
@@ -151,7 +156,7 @@ impl Session {
             return Ok(());
         }
         if now >= faults.next_survey {
-            self.survey()?;
+            self.survey(self.spent());
         }
         let prices = self.fault_prices();
         let (before, elapsed, counted) = self.count_faults();
@@ -176,8 +181,9 @@ impl Session {
         if self.faults.is_none() {
             return Ok(());
         }
-        self.survey()?;
         self.count_faults();
+        let spent = self.spent_by(&self.engine.object.costs()?);
+        self.survey(spent);
         Ok(())
     }
 
@@ -251,17 +257,16 @@ impl Session {
 
     /// Looks at what the targets use, and so at what page faults may take, and whether
     /// anything grows.
-    fn survey(&mut self) -> Result<()> {
+    fn survey(&mut self, spent: Spent) {
         let began = Instant::now();
         let now = Survey {
             at: monotonic_ns(),
             used: self.processor_time(),
-            spent: self.spent()?,
+            spent,
         };
         let resident = self.resident_now();
-        let is_full = self.engine.object.page_count() > u64::from(self.options.sizes.live) / 2;
         let Some(faults) = &mut self.faults else {
-            return Ok(());
+            return;
         };
         let before = std::mem::replace(&mut faults.surveyed, now);
         let elapsed = seconds(now.at.saturating_sub(before.at).max(1));
@@ -286,18 +291,25 @@ impl Session {
         faults
             .rise
             .enter(seconds(now.at), resident, Some(used / elapsed));
-        faults.is_full = is_full;
         faults.next_survey = Instant::now() + SURVEY.max(began.elapsed() * SURVEYS_TAKE);
         self.note_attention(spent.all() / elapsed);
-        Ok(())
     }
 
-    /// What tracing has cost until now.
-    fn spent(&self) -> Result<Spent> {
-        Ok(Spent {
-            targets: self.hits()?.iter().map(Hits::seconds).sum(),
+    /// What page faults have cost the targets until now, but for the last of each thread,
+    /// and tracing the tracer.
+    fn spent(&self) -> Spent {
+        self.spent_by(&self.engine.object.handed_over())
+    }
+
+    fn spent_by(&self, costs: &[Cost; KINDS]) -> Spent {
+        let hits = self.engine.prices.of(costs);
+        let followed = hits[Kind::Fault as usize];
+        let passed_over = self.faults_passed_over();
+        let all = passed_over.iter().chain([&followed]);
+        Spent {
+            targets: all.map(Hits::seconds).sum(),
             tracer: own_cpu_time().as_secs_f64(),
-        })
+        }
     }
 
     /// Page faults that were passed over.

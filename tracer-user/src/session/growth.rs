@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tracer_ebpf::block::{PAGE, page_of};
 use tracer_ebpf::event::{Event, EventKind};
+use tracer_ebpf::hits::Kind;
 
 use super::Session;
 use super::balance::look::Look;
@@ -25,6 +26,9 @@ use crate::window::collect::PagesOfImages;
 
 /// How often it is looked whether there is room for pages, at most.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The same if what tracing costs is bounded: all pages are looked at.
+const PAUSE_WITHIN_BUDGET: Duration = Duration::from_secs(10);
 
 /// Of a range that is moved so many pages are looked at for each that is known.
 const SPARSE: u64 = 16;
@@ -213,12 +217,30 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub(super) fn make_room_for_pages(&mut self) -> Result<()> {
-        let rested = self.growth.looked.is_none_or(|at| at.elapsed() >= PAUSE);
-        let is_full = || self.engine.object.page_count() > u64::from(self.options.sizes.live) / 2;
-        if !self.options.follows_pages() || !rested || !is_full() {
+        let pause = match &self.faults {
+            Some(_) => PAUSE_WITHIN_BUDGET,
+            None => PAUSE,
+        };
+        let rested = self.growth.looked.is_none_or(|at| at.elapsed() >= pause);
+        let half = u64::from(self.options.sizes.live) / 2;
+        // There are no more pages than faults, which are counted already.
+        let faults = self.engine.object.handed_over()[Kind::Fault as usize].hits;
+        if !self.options.follows_pages() || !rested || faults <= half {
             return Ok(());
         }
-        self.growth.looked = Some(Instant::now());
+        if self.engine.object.page_count() > half {
+            self.growth.looked = Some(Instant::now());
+            self.take_out_given_back()?;
+        }
+        let is_full = self.engine.object.page_count() > half;
+        if let Some(faults) = &mut self.faults {
+            // Blocks want room too.
+            faults.note_room(is_full);
+        }
+        Ok(())
+    }
+
+    fn take_out_given_back(&self) -> Result<()> {
         let grown = self.grown_pages(&self.looks_now())?;
         let gone = grown.gone.iter();
         gone.map(|(image, touch)| (*image, touch.address, touch.site))
