@@ -124,6 +124,11 @@ mod tests {
 
     /// What there was in a run with so many faults a second at each time: seconds spent,
     /// and seconds of each following.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small numbers, above zero"
+    )]
     fn run(gate: &mut Gate, until: f64, load: impl Fn(f64) -> f64) -> (f64, [f64; 3]) {
         let (mut time, mut spent, mut spans) = (0.0, 0.0, [0.0; 3]);
         let mut wait: f64 = 0.005;

@@ -116,6 +116,11 @@ mod tests {
     const MIB: f64 = (1 << 20) as f64;
 
     /// The attention at each second of a run.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small numbers, above zero"
+    )]
     fn run(seconds: u32, resident: impl Fn(f64) -> f64, used: impl Fn(f64) -> f64) -> Vec<bool> {
         let mut rise = Rise::default();
         let mut full = Vec::new();

@@ -292,7 +292,7 @@ impl Session {
             .rise
             .enter(seconds(now.at), resident, Some(used / elapsed));
         faults.next_survey = Instant::now() + SURVEY.max(began.elapsed() * SURVEYS_TAKE);
-        self.note_attention(spent.all() / elapsed);
+        self.note_survey(spent.all() / elapsed);
     }
 
     /// What page faults have cost the targets until now, but for the last of each thread,
