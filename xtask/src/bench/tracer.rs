@@ -83,6 +83,11 @@ impl Tracer {
         );
     }
 
+    /// Its process, or the one that raised it.
+    pub(super) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// Has it end as on Ctrl-C.
     ///
     /// # Errors
