@@ -41,13 +41,16 @@ def main():
     number, allowed, last, told = 0, 0.0, time.monotonic(), 0.0
     while not select.select([sys.stdin], [], [], 0.002)[0]:
         now = time.monotonic()
+        due = now - told >= 0.02 or now - last >= 0.006
         allowed = min(allowed + (now - last) * REQUESTS, REQUESTS / 20)
         last = now
+        if due:
+            tell_truth()
         while allowed >= 1:
             allowed -= 1
             number += 1
             request(number)
-        if now - told >= 0.02:
+        if due:
             tell_truth()
             told = now
 

@@ -32,6 +32,8 @@ impl Session {
         }
         let grown = self.grown_until_now()?;
         let cutoffs = self.cutoffs(now);
+        // Looks before, and readings after, take their time.
+        let counted = self.now();
         let mut collected = collect(
             &self.engine.object,
             &self.images,
@@ -66,7 +68,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
             started: self.started(),
-            duration: self.elapsed(),
+            duration: self.since_start(counted),
             settings: self.settings(),
             processes,
             untraced: self.untraced.clone(),

@@ -226,8 +226,8 @@ impl Session {
         self.settle_code(PATIENCE)?;
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
-        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.begin_balance();
+        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_budget()?;
         self.begin_children();

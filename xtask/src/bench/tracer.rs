@@ -114,6 +114,10 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // It may have ended at this moment.
+            let _ = self.stop();
+        }
         end(&mut self.child, PATIENCE);
     }
 }

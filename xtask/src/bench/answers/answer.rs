@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result};
 
 use super::truth::Truth;
-use crate::bench::model::{Errors, Report, Site, sampling};
+use crate::bench::model::{Errors, Frame, MemoryKind, Report, Site, sampling};
 
 /// So near to the truth is what was counted one by one: the moment of a report is known to
 /// a millisecond or two.
@@ -115,14 +115,20 @@ impl Answer {
     }
 }
 
-/// The rows of the table, as `report/text/site.rs` orders them.
+/// The rows of the table, as `report/text/site.rs` orders them. Pages are another account
+/// of the same memory, where blocks are there.
 fn rows(report: &Report) -> Vec<&Site> {
-    let mut rows: Vec<_> = report.memory().filter(|site| site.live_count > 0).collect();
+    let is_page = |site: &&Site| site.kind == MemoryKind::Page;
+    let all_pages = report.memory().all(|site| is_page(&site));
+    let mut rows: Vec<_> = report
+        .memory()
+        .filter(|site| site.live_count > 0 && (all_pages || !is_page(site)))
+        .collect();
     rows.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.id.cmp(&b.id)));
     rows
 }
 
-fn names(frame: &crate::bench::model::Frame, function: &str) -> bool {
+fn names(frame: &Frame, function: &str) -> bool {
     let name = frame.function.as_deref();
     name.is_some_and(|name| name == function || (function.len() > 4 && name.contains(function)))
 }

@@ -64,7 +64,7 @@ impl Subject {
             Self::Cpp => "register_listener",
             Self::Java => "Leaky.leak",
             Self::Python => "PyByteArray_Resize",
-            Self::Node => "Builtin_ArrayBufferConstructor",
+            Self::Node => "NodeArrayBufferAllocator::Allocate(",
         }
     }
 
