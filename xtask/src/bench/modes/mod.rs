@@ -27,7 +27,7 @@ const LOOP_TIME: Duration = Duration::from_secs(1);
 
 /// The same with a budget, which is kept over a while: it begins with a load that rises
 /// from nothing.
-const BUDGET_TIME: Duration = Duration::from_secs(12);
+const BUDGET_TIME: Duration = Duration::from_secs(10);
 const BUDGET_LOOP_TIME: Duration = Duration::from_secs(5);
 
 /// How long a tracer is there, seconds: longer than the load.
