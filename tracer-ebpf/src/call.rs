@@ -254,6 +254,12 @@ impl Call {
         self.inner = 0;
     }
 
+    /// Whether an exception may end it.
+    #[inline(always)]
+    pub const fn may_throw(&self) -> bool {
+        number_may_throw(self.function)
+    }
+
     /// Whether the word at its slot says that the call is active: the kernel's
     /// trampoline, or the return address itself if it is left alone.
     #[inline(always)]

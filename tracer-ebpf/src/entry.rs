@@ -341,6 +341,9 @@ unsafe fn enter<const IN_SESSION: bool>(
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
+        if slot >= (*thread).thrown.slot {
+            (*thread).thrown.slot = 0;
+        }
         // What is too small is no matter to anybody; within what was not chosen nothing
         // may have a choice of its own.
         let is_unheard = is_chosen && !is_large && request.address == 0;
