@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use unfreed_tests::model::LeftAloneCause;
-use unfreed_tests::{Target, Tracer, View, wait_known};
+use unfreed_tests::{Target, Tracer, View, unfreed, wait_known};
 
 /// What a path of the target has, the innermost first, without libc's.
 const NESTED: [&str; 6] = ["take", "inner", "inner", "inner", "inner", "nested"];
@@ -110,6 +110,22 @@ fn an_allocator_that_was_copied_is_a_loss() -> Result<()> {
         assert_eq!(left_alone.cause, LeftAloneCause::Copied);
         ensure!(target.finish()?.success());
     }
+    Ok(())
+}
+
+#[test]
+fn doctor_says_which_allocator_was_copied() -> Result<()> {
+    let mut target = Target::start("copied_own")?;
+    target.command("moved")?;
+    let finished = unfreed(&["doctor", "-p", &target.pid.to_string()])?;
+    ensure!(!finished.status.success(), "{}", finished.stdout);
+    let words: Vec<_> = finished.stdout.split_whitespace().collect();
+    let words = words.join(" ");
+    ensure!(
+        words.contains("mi_malloc (and one more function)"),
+        "{words}"
+    );
+    ensure!(words.contains("was copied by copied_own"), "{words}");
     Ok(())
 }
 

@@ -201,14 +201,18 @@ pub(crate) const fn full_or_busy(error: i32, full: LossCause) -> LossCause {
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot: u64) -> bool {
+pub(crate) unsafe fn is_outermost(
+    thread: *mut Thread,
+    (function, start): (Function, u32),
+    slot: u64,
+) -> bool {
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
     if is_forgotten(in_flight) {
         return true;
     }
-    let lost = match call::entry(in_flight, function, slot, || user_word(saved_at)) {
+    let lost = match call::entry(in_flight, (function, start), slot, || user_word(saved_at)) {
         Entry::Outermost => return true,
         Entry::Nested if in_flight.may_throw() && thrown::makes_exception(slot) != 0 => {
             // SAFETY: the caller's record.

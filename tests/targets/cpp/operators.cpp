@@ -182,11 +182,11 @@ static void makes_room() {
 extern "C" SITE void handler_catches() {
     getrlimit(RLIMIT_AS, &all_memory);
     struct rlimit limit = all_memory;
-    limit.rlim_cur = rlim_t{2} << 30;
+    limit.rlim_cur = rlim_t{1} << 30;
     setrlimit(RLIMIT_AS, &limit);
     std::set_new_handler(makes_room);
-    huge((std::size_t{2} << 30) - 1);
-    truth(NULL, (std::size_t{2} << 30) - 1, 1, 0);
+    huge((std::size_t{1} << 30) - 1);
+    truth(NULL, (std::size_t{1} << 30) - 1, 1, 0);
     truth_others = 1;
 }
 
