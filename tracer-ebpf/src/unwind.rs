@@ -276,6 +276,13 @@ impl Memory for Current {
         let index = opaque(offset as usize / 8) & (WINDOW_BYTES / 8 - 1);
         Some(thread.window[index])
     }
+
+    #[inline(always)]
+    fn thread_pointer(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task() };
+        kernel_or_zero(task + u64::from(maps::setting!(task_fs)))
+    }
 }
 
 impl Target for Current {
