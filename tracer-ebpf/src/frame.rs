@@ -110,7 +110,6 @@ pub const fn in_file(file: u32, offset: u64, interrupted: u64) -> u64 {
 
 /// The file's number and the offset in it, of a word of [`in_file`].
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the number has 16 bits")]
 pub const fn place_in_file(word: u64) -> Option<(u32, u64)> {
     if !is_shared(word) {
         return None;

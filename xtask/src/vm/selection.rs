@@ -245,8 +245,17 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ),
     // gdb stops at each allocation, and takes its time: a small one.
     ("stacks", Choice::Only(&["coroutines_and_assembly"])),
-    // From one stack to another and back, twice.
-    ("goroutines", Choice::Only(&["callbacks_within_callbacks"])),
+    // From one stack to another and back, twice; and from a system call, by what the
+    // kernel keeps of a thread.
+    (
+        "goroutines",
+        Choice::Only(&[
+            "callbacks_within_callbacks",
+            "what_the_runtime_maps_for_a_goroutine",
+        ]),
+    ),
+    // Which file memory is a copy of is found by user space.
+    ("copied", Choice::Only(&[])),
     ("undescribed", Choice::Only(&[])),
     (
         "stress",

@@ -129,6 +129,7 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
         "changes",
         &["a_few_return_addresses_that_were_hijacked_before"],
     ),
+    ("goroutines", &["what_the_runtime_maps_for_a_goroutine"]),
     ("held", &["stacks_are_whole_after_an_exec"]),
     ("hooks", &["a_breakpoint_that_is_put_back_is_still_known"]),
     ("kin", &["a_child_frees_what_its_parent_keeps"]),
