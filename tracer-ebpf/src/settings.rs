@@ -64,6 +64,11 @@ pub struct Settings {
     pub growth: u32,
     /// 1 if a budget changes during the run what is followed; see [`crate::phase`].
     pub budget: u32,
+    /// Offset of `thread.fsbase` (where the thread's own variables are) in the kernel's
+    /// `task_struct`.
+    pub task_fs: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -112,7 +117,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 192 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 200 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

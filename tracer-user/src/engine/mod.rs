@@ -201,6 +201,8 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         task_stack: offsets.stack,
         growth: u32::from(options.growth),
         budget: u32::from(options.budget.is_some()),
+        task_fs: offsets.fs,
+        padding: 0,
     }
 }
 

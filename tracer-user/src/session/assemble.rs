@@ -313,7 +313,7 @@ impl Session {
         losses.push(Loss {
             cause: "left_alone".to_owned(),
             count: self.engine.losses.left_alone,
-            meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
+            meaning: "functions of allocators that are not probed, since that would harm a process, or since a process has them where no probe can be: what they do is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "hooked_while_traced".to_owned(),

@@ -5,6 +5,7 @@ mod attach;
 mod balance;
 mod budget;
 mod children;
+mod copied;
 mod describe;
 mod endings;
 mod family;
@@ -112,6 +113,7 @@ pub struct Session {
     room_at: Option<Instant>,
     held: Held,
     left_alone: Vec<LeftAlone>,
+    noted_copies: copied::Noted,
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
@@ -199,6 +201,7 @@ impl Session {
             room_at: None,
             held: Held::default(),
             left_alone: Vec::new(),
+            noted_copies: copied::Noted::default(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
             balance: BalanceState::default(),

@@ -234,6 +234,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // far; gdb, and a runtime that waits by turning, take minutes here.
     ("stacks", Choice::Only(&[])),
     ("goroutines", Choice::Only(&[])),
+    // Which file memory is a copy of is found by user space.
+    ("copied", Choice::Only(&[])),
     ("undescribed", Choice::Only(&[])),
     (
         "stress",
