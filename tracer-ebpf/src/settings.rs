@@ -64,6 +64,10 @@ pub struct Settings {
     pub growth: u32,
     /// 1 if a budget changes during the run what is followed; see [`crate::phase`].
     pub budget: u32,
+    /// 1 if calls are followed that some code makes, and no others; see [`crate::origin`].
+    pub origins: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -112,7 +116,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 192 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 200 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

@@ -568,7 +568,7 @@ fn read(thread: &mut Thread, address: u64, length: u64) -> bool {
 /// anybody's, replaced it; 0 if none did. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn original_return(slot: u64) -> u64 {
+pub(crate) extern "C" fn original_return(slot: u64) -> u64 {
     let hijack = maps::setting!(hijack);
     if hijack.original == 0 {
         return 0;
