@@ -179,7 +179,7 @@ fn a_killed_tracer_harms_no_jvm() -> Result<()> {
         wait_until("the probes to leave the JVM's code", || {
             Ok((patched_bytes(target.pid)? == 0).then_some(()))
         })?;
-        let calls: u64 = target.ask("work 20", "done ")?.parse()?;
+        let calls: u64 = target.ask("work 5", "done ")?.parse()?;
         ensure!(calls > 0, "{} does no more work", jdk.name);
         let status = target.finish()?;
         ensure!(status.success(), "{}: {status}", jdk.name);

@@ -40,8 +40,8 @@ const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// What each target takes in `cargo xtask test`: so many inputs, or seconds if it is
 /// slow.
 const SHORT: Limit = Limit {
-    inputs: Some(20_000),
-    seconds: 2,
+    inputs: Some(10_000),
+    seconds: 1,
 };
 
 /// When fuzzing ends, if nothing is found.
@@ -117,7 +117,7 @@ pub(crate) fn run_for(targets: &[Target], seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A few inputs for every target, and two seconds at most.
+/// A few inputs for every target, and a second at most.
 ///
 /// # Errors
 /// Fails if a target does not build.

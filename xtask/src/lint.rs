@@ -13,7 +13,10 @@ use crate::shell::{cargo, run};
 /// Fails with the first lint that finds something.
 pub(crate) fn all(toolchain: &Toolchain) -> Result<()> {
     format()?;
-    code(toolchain)?;
+    run(cargo()
+        .args(["clippy", "--workspace", "--all-targets", "--quiet"])
+        .args(["--", "-D", "warnings"]))?;
+    kernel_side(toolchain)?;
     deny::check()
 }
 
@@ -26,13 +29,10 @@ pub(crate) fn format() -> Result<()> {
     run(cargo().args(["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]))
 }
 
-/// Clippy.
+/// Clippy on the BPF program.
 ///
 /// # Errors
 /// Fails if it finds something.
-pub(crate) fn code(toolchain: &Toolchain) -> Result<()> {
-    run(cargo()
-        .args(["clippy", "--workspace", "--all-targets", "--quiet"])
-        .args(["--", "-D", "warnings"]))?;
+pub(crate) fn kernel_side(toolchain: &Toolchain) -> Result<()> {
     run(&mut tracer_ebpf_build::clippy(toolchain))
 }

@@ -4,6 +4,7 @@
 mod apt;
 mod bench;
 mod build;
+mod compiler;
 mod cpu;
 mod demo;
 mod deny;

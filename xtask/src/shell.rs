@@ -40,15 +40,25 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// # Errors
 /// Fails when it cannot start, does not end well, or writes no UTF-8.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
-    echo(command);
-    let start = Instant::now();
-    let (output, status) = captured(command).with_context(|| cannot_run(command))?;
+    let (output, status) = capture_all(command)?;
     if !status.success() {
         bail!("{} failed: {status}", program(command));
     }
+    Ok(output)
+}
+
+/// Runs a command to its end, whatever that is, and returns its standard output.
+///
+/// # Errors
+/// Fails when it cannot start or writes no UTF-8.
+pub(crate) fn capture_all(command: &mut Command) -> Result<(String, ExitStatus)> {
+    echo(command);
+    let start = Instant::now();
+    let (output, status) = captured(command).with_context(|| cannot_run(command))?;
     took(start.elapsed());
-    String::from_utf8(output)
-        .with_context(|| format!("{} wrote something else than text", program(command)))
+    let output = String::from_utf8(output)
+        .with_context(|| format!("{} wrote something else than text", program(command)))?;
+    Ok((output, status))
 }
 
 fn captured(command: &mut Command) -> io::Result<(Vec<u8>, ExitStatus)> {

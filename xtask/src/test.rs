@@ -68,7 +68,9 @@ fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> 
     let lints = beside(timeline, {
         let toolchain = toolchain.clone();
         move |timeline| {
-            timeline.phase("clippy", || lint::code(&toolchain))?;
+            timeline.phase("clippy on the BPF program", || {
+                lint::kernel_side(&toolchain)
+            })?;
             timeline.phase("examples", || examples(None))
         }
     });

@@ -24,9 +24,13 @@ use super::maps::MappedRange;
 use super::record;
 use crate::privilege::capability::{EVENT, LOCK, with};
 
-/// The size of each CPU's buffer, bytes: room for some 2,000 mappings
-/// between two drains.
-const BUFFER_BYTES: usize = 256 << 10;
+/// What all buffers may take, bytes.
+const BUFFERS_BYTES: usize = 8 << 20;
+/// The size of each CPU's buffer, bytes: 1 MiB has room for some 8,000 mappings, or for
+/// 8,000 processes that begin and end, between two drains; where there are many CPUs, each
+/// sees less of it. Of 256 KiB, 1,900 records were lost once when 3,000 processes came and
+/// went on a machine of two cores that three other jobs shared.
+const BUFFER_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=1 << 20;
 
 /// What happened. Pids are those of the tracer's namespace; times are
 /// nanoseconds of `CLOCK_MONOTONIC`.
@@ -95,6 +99,8 @@ impl CodeEvent {
 /// online later is not watched.
 pub struct CodeWatch {
     buffers: Vec<Sampler>,
+    /// The size of each, bytes.
+    bytes: usize,
     /// Readable when any buffer has something new.
     news: OwnedFd,
     /// Events that were read but happened after the last drain began.
@@ -110,11 +116,16 @@ impl CodeWatch {
     /// on a kernel without perf events.
     pub fn open() -> Result<Self> {
         let cpus = online_cpus()?;
-        let open_all = || cpus.into_iter().map(open_buffer).collect::<Result<_>>();
+        let bytes = buffer_bytes(cpus.len());
+        let open_all = || {
+            let buffers = cpus.into_iter().map(|cpu| open_buffer(cpu, bytes));
+            buffers.collect::<Result<_>>()
+        };
         let buffers: Vec<Sampler> = with(LOCK | EVENT, open_all)?;
         let news = all_of(&buffers).context("cannot wait for new code")?;
         Ok(CodeWatch {
             buffers,
+            bytes,
             news,
             held: Vec::new(),
         })
@@ -145,7 +156,7 @@ impl CodeWatch {
 
     /// Kernel memory of the buffers, bytes.
     pub fn kernel_bytes(&self) -> usize {
-        self.buffers.len() * BUFFER_BYTES
+        self.buffers.len() * self.bytes
     }
 
     /// Hands over what happened until now, of all processes, oldest first.
@@ -180,7 +191,13 @@ fn all_of(buffers: &[Sampler]) -> std::io::Result<OwnedFd> {
     Ok(all)
 }
 
-fn open_buffer(cpu: usize) -> Result<Sampler> {
+/// The size of each CPU's buffer, where there are so many. The kernel wants powers of two.
+fn buffer_bytes(cpus: usize) -> usize {
+    let share = (BUFFERS_BYTES / cpus.max(1)).max(1).ilog2();
+    (1 << share).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end())
+}
+
+fn open_buffer(cpu: usize, bytes: usize) -> Result<Sampler> {
     Builder::new(Software::DUMMY)
         .any_pid()
         .one_cpu(cpu)
@@ -195,7 +212,7 @@ fn open_buffer(cpu: usize) -> Result<Sampler> {
         .task(true)
         .wakeup_watermark(1)
         .build()
-        .and_then(|counter| counter.sampled(BUFFER_BYTES))
+        .and_then(|counter| counter.sampled(bytes))
         .with_context(|| {
             format!(
                 "cannot watch new code on CPU {cpu} (perf_event_open): run as root, or grant \
@@ -239,6 +256,12 @@ mod tests {
     use crate::process::file::ModuleFiles;
     use std::os::unix::fs::MetadataExt;
     use std::process::Command;
+
+    #[test]
+    fn buffers_are_large_where_there_are_few_and_bounded_where_there_are_many() {
+        let sizes = [1, 2, 8, 9, 24, 32, 64, 4096].map(|cpus| buffer_bytes(cpus) >> 10);
+        assert_eq!(sizes, [1024, 1024, 1024, 512, 256, 256, 256, 256]);
+    }
 
     fn drained(watch: &mut CodeWatch) -> Vec<CodeEvent> {
         let mut events = Vec::new();

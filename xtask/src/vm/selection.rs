@@ -46,10 +46,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // The kernel's account and page map, which tells of runs from 6.7 on.
     (
         "balance",
-        Choice::Only(&[
-            "live_blocks_explain_what_a_leaking_program_grew_by",
-            "mappings_count_by_what_was_written_to",
-        ]),
+        Choice::Only(&["mappings_count_by_what_was_written_to"]),
     ),
     // The programs with a budget, and the word that changes what they follow. (How much of a
     // load fits a budget is another thing under emulation.)
@@ -126,14 +123,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("jvm_probes", Choice::Only(&[])),
     // User space's matter.
     ("isolation", Choice::Only(&[])),
-    // Look-ups of its own in the programs.
-    (
-        "kin",
-        Choice::Only(&[
-            "a_child_frees_what_its_parent_keeps",
-            "living_descendants_are_followed",
-        ]),
-    ),
+    // Look-ups of its own in the programs, which `samplers` has here, too.
+    ("kin", Choice::Only(&["living_descendants_are_followed"])),
     (
         "lifecycle",
         Choice::Only(&[
@@ -148,17 +139,17 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("names", Choice::Only(&[])),
     ("oracle", Choice::Only(&[])),
     ("output", Choice::Only(&[])),
-    // Hits are counted in the programs, and handed on where a thread ends. How long an
-    // emulated processor takes is nobody's measure.
+    // How long an emulated processor takes is nobody's measure.
     (
         "overhead",
-        Choice::Only(&[
-            "hits_of_threads_that_ended_are_counted",
-            "the_walk_is_verified_once_for_all_system_calls",
-        ]),
+        Choice::Only(&["the_walk_is_verified_once_for_all_system_calls"]),
     ),
-    // Session links, and what there is in their place before 6.13.
-    ("sessions", Choice::All),
+    // Session links, and what there is in their place before 6.13. When they are given
+    // up is user space's matter.
+    (
+        "sessions",
+        Choice::AllBut(&["return_addresses_can_be_left_alone_later"]),
+    ),
     // Which capabilities tracing takes is the kernel's to say, as is what is left of
     // root's rights in a program.
     (
@@ -193,11 +184,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // Chains are followed by a loop that each verifier must take.
     (
         "pools",
-        Choice::Only(&[
-            "slices_of_pages",
-            "a_chain_that_is_too_long_is_a_loss",
-            "apr_pools",
-        ]),
+        Choice::Only(&["slices_of_pages", "a_chain_that_is_too_long_is_a_loss"]),
     ),
     ("roads", Choice::All),
     (
@@ -243,10 +230,10 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "two_processes_in_one_run_are_told_apart",
         ]),
     ),
-    // gdb stops at each allocation, and takes its time: a small one.
-    ("stacks", Choice::Only(&["coroutines_and_assembly"])),
-    // From one stack to another and back, twice.
-    ("goroutines", Choice::Only(&["callbacks_within_callbacks"])),
+    // What a walk does is the same in all its forms, and `stress` and the JVM have it go
+    // far; gdb, and a runtime that waits by turning, take minutes here.
+    ("stacks", Choice::Only(&[])),
+    ("goroutines", Choice::Only(&[])),
     ("undescribed", Choice::Only(&[])),
     (
         "stress",

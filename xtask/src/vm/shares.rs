@@ -41,13 +41,7 @@ fn names(part: &[(&str, &[&str])], program: &str, test: &str) -> bool {
 /// kernel takes, so that the host has run the same.
 pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
     // The page map word by word; the newest has `kinds`.
-    (
-        "balance",
-        &[
-            "live_blocks_explain_what_a_leaking_program_grew_by",
-            "mappings_count_by_what_was_written_to",
-        ],
-    ),
+    ("balance", &["mappings_count_by_what_was_written_to"]),
     ("changes", &["a_table_ends_with_its_library"]),
     // Says what this kernel lacks; what newer ones have, it says on the host.
     ("commands", &["doctor_looks_at_the_machine_and_a_target"]),
@@ -56,7 +50,6 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
         "endings",
         &["an_exit_status_is_told_whichever_thread_gives_it"],
     ),
-    ("goroutines", &["callbacks_within_callbacks"]),
     ("held", &["signals_and_children_are_as_without_a_tracer"]),
     ("java_heap", &["each_object_of_one_jvm_is_counted"]),
     ("kin", &["living_descendants_are_followed"]),
@@ -65,13 +58,9 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
         "lifecycle",
         &["a_library_opened_after_attach_is_traced_and_named"],
     ),
-    ("overhead", &["hits_of_threads_that_ended_are_counted"]),
     ("placement", &["every_function_of_musl_is_exact_and_cheap"]),
     // The newest has those of slices.
-    (
-        "pools",
-        &["a_chain_that_is_too_long_is_a_loss", "apr_pools"],
-    ),
+    ("pools", &["a_chain_that_is_too_long_is_a_loss"]),
     // By perf events; the host's links are the newest's.
     ("preloaded", &["a_program_behind_a_shell_is_sampled"]),
     (
@@ -99,11 +88,11 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
         "semantics",
         &[
             "a_block_may_be_freed_in_another_thread",
+            "a_program_may_throw_through_operator_new",
             "a_missed_return_poisons_no_later_call_and_is_counted",
         ],
     ),
     ("sessions", &["a_call_that_is_too_small_pays_for_no_return"]),
-    ("stacks", &["coroutines_and_assembly"]),
     (
         "stress",
         &[
@@ -131,7 +120,6 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("held", &["stacks_are_whole_after_an_exec"]),
     ("hooks", &["a_breakpoint_that_is_put_back_is_still_known"]),
-    ("kin", &["a_child_frees_what_its_parent_keeps"]),
     // Each system call at a function of its own; the oldest has the host's tracepoints.
     (
         "overhead",
@@ -166,13 +154,7 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("sampled", &["blocks_of_many_intervals_are_exact"]),
     // Session links, with what such a call does in the kernel's own functions.
-    (
-        "sessions",
-        &[
-            "return_addresses_can_be_left_alone_later",
-            "what_a_small_call_maps_is_the_allocators",
-        ],
-    ),
+    ("sessions", &["what_a_small_call_maps_is_the_allocators"]),
 ];
 
 #[cfg(test)]
