@@ -95,7 +95,8 @@ pub(crate) unsafe fn judge(
         (*thread).unheard = Unheard {
             slot,
             back,
-            function: function as u64,
+            function: function as u32,
+            padding: 0,
         };
     }
     Verdict::LeaveOut

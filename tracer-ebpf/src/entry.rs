@@ -367,7 +367,8 @@ unsafe fn enter<const IN_SESSION: bool>(
                 (*thread).unheard = Unheard {
                     slot,
                     back,
-                    function: function as u64,
+                    function: function as u32,
+                    padding: 0,
                 };
                 return Entered::LeftOut;
             }

@@ -75,18 +75,21 @@ pub mod kind {
 #[repr(C)]
 pub struct Origins {
     /// How many there are.
-    pub len: u64,
+    pub len: u32,
+    /// Always zero.
+    pub padding: u32,
     /// Sorted by address; they do not overlap.
     pub all: [Origin; MAX_ORIGINS],
 }
 
-// SAFETY: repr(C), a u64 and Origins, no padding, any bit pattern is valid.
+// SAFETY: repr(C), two u32 and Origins, no padding, any bit pattern is valid.
 unsafe impl crate::Record for Origins {}
 
 impl Origins {
     /// None.
     pub const EMPTY: Self = Self {
         len: 0,
+        padding: 0,
         all: [Origin {
             start: 0,
             end: 0,
@@ -100,7 +103,7 @@ impl Origins {
     pub fn new(ranges: &[Origin]) -> Option<Self> {
         let mut origins = Self::EMPTY;
         origins.all.get_mut(..ranges.len())?.copy_from_slice(ranges);
-        origins.len = ranges.len() as u64;
+        origins.len = u32::try_from(ranges.len()).ok()?;
         Some(origins)
     }
 }
@@ -140,7 +143,7 @@ pub unsafe fn caller(origins: *const Origins, back: u64, slot: u64, frame: u64) 
     // The call instruction is before the address that it returns to.
     let address = back.wrapping_sub(1);
     // SAFETY: as above.
-    let (len, start) = unsafe { ((*origins).len as u32, |index| Some((*at(index)).start)) };
+    let (len, start) = unsafe { ((*origins).len, |index| Some((*at(index)).start)) };
     let Some(index) = search::<ROUNDS>(0, len, address, start) else {
         return Caller::Elsewhere;
     };

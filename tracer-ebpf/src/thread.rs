@@ -210,7 +210,9 @@ pub struct Unheard {
     /// The return address.
     pub back: u64,
     /// The number of the function.
-    pub function: u64,
+    pub function: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 impl Unheard {
@@ -220,8 +222,8 @@ impl Unheard {
     pub const fn goes_on_as(&self, function: Function, slot: u64, back: u64) -> bool {
         self.slot == slot
             && self.back == back
-            && self.function != function as u64
-            && call::tail_call(self.function as u32, function)
+            && self.function != function as u32
+            && call::tail_call(self.function, function)
     }
 
     /// Whether it may still run, at the stack pointer `stack`. `saved` reads the word

@@ -138,3 +138,75 @@ fn door(rule: Rule) -> Origin {
         ..Origin::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::rule::{Base, Kind, Saved};
+
+    use super::*;
+    use crate::origins::{Door, Likeness};
+
+    #[test]
+    fn functions_with_nothing_between_them_are_one_range() {
+        let ranges = vec![0x40..0x4b, 0x10..0x1c, 0x20..0x31, 0x60..0x65];
+        assert_eq!(
+            merged(ranges.clone(), vec![0, 0x70]),
+            [0x10..0x31, 0x40..0x4b, 0x60..0x65]
+        );
+        // A short function stands in the gap.
+        let all = [0x10..0x1c, 0x20..0x31, 0x40..0x4b, 0x60..0x65];
+        assert_eq!(merged(ranges, vec![0x1c]), all);
+        let nested = vec![0x10..0x40, 0x18..0x20, 0x60..0x65];
+        assert_eq!(merged(nested, Vec::new()), [0x10..0x40, 0x60..0x65]);
+    }
+
+    #[test]
+    fn doors_are_cut_out_of_what_was_asked_for() {
+        let lost = Saved::Lost;
+        let by_stack = Rule::new(Kind::Sp, 32, Base::Cfa, Saved::At(-16), lost).unwrap();
+        let by_frame = Rule::new(Kind::Bp, 16, Base::Cfa, Saved::Same, lost).unwrap();
+        let file = InFile {
+            modules: vec![Likeness::Same],
+            doors: vec![
+                Door {
+                    range: 0x1100..0x1120,
+                    rule: by_stack,
+                },
+                Door {
+                    range: 0x1fe0..0x2040,
+                    rule: by_frame,
+                },
+            ],
+            ..InFile::default()
+        };
+        let found = parts(&(0x1000..0x2000), &file);
+        let ranges: Vec<_> = found.iter().map(|(range, _)| range.clone()).collect();
+        assert_eq!(
+            ranges,
+            [
+                0x1000..0x1100,
+                0x1100..0x1120,
+                0x1120..0x1fe0,
+                0x1fe0..0x2000
+            ]
+        );
+        let kinds: Vec<_> = found
+            .iter()
+            .map(|(_, origin)| (origin.kind, origin.offset, origin.saved))
+            .collect();
+        let asked = (kind::ASKED, 0, 0);
+        let doors = [(kind::BY_STACK, 24, -8), (kind::BY_FRAME, 8, 0)];
+        assert_eq!(kinds, [asked, doors[0], asked, doors[1]]);
+        // A door is nobody's code.
+        assert!(file.has(0x10ff) && !file.has(0x1100) && file.has(0x1120));
+        let other = InFile {
+            modules: vec![Likeness::Other],
+            functions: vec![0x1800..0x1900, 0x1f00..0x2100],
+            doors: Vec::new(),
+            ..file
+        };
+        let found = parts(&(0x1000..0x2000), &other);
+        let ranges: Vec<_> = found.iter().map(|(range, _)| range.clone()).collect();
+        assert_eq!(ranges, [0x1800..0x1900, 0x1f00..0x2000]);
+    }
+}

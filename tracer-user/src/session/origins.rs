@@ -99,7 +99,7 @@ impl Session {
         if told.is_err() {
             self.engine.losses.unpublished += 1;
         }
-        self.note_late_origins(image, asked);
+        self.note_late_origins(image, &asked);
     }
 
     /// Looks at files that are new.
@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Notes files whose calls were not followed from the moment that they were mapped.
-    fn note_late_origins(&mut self, image: u64, asked: HashSet<FileId>) {
+    fn note_late_origins(&mut self, image: u64, asked: &HashSet<FileId>) {
         let pid = tracer_ebpf::thread::image_pid(image);
         let before = self.origins.of_image.insert(image, asked.clone());
         // Right after it was started, the kernel side counts what it cannot tell.

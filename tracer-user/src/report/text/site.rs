@@ -81,10 +81,9 @@ pub fn nothing_live(report: &Report) -> String {
         return pages::nothing_new(report);
     }
     let mut said = nothing_seen(report);
-    for more in [origins::nothing_live(report), chance::nothing_live(report)] {
-        if let Some(more) = more {
-            said.push_str(&format!(" {more}"));
-        }
+    let more = [origins::nothing_live(report), chance::nothing_live(report)];
+    for more in more.into_iter().flatten() {
+        said.push_str(&format!(" {more}"));
     }
     said
 }
