@@ -349,10 +349,11 @@ const fn goes_on_as(outer: u32, inner: Function) -> bool {
     outer >= own || inner as u32 >= own
 }
 
+/// [`Function::may_tail_call`] of a function's number.
 #[inline(always)]
-fn tail_call(outer: u32, inner: Function) -> bool {
+pub(crate) const fn tail_call(outer: u32, inner: Function) -> bool {
     use Function as F;
-    for function in [
+    const OUTER: [F; 7] = [
         F::Calloc,
         F::Realloc,
         F::Reallocarray,
@@ -360,10 +361,13 @@ fn tail_call(outer: u32, inner: Function) -> bool {
         F::Memalign,
         F::Valloc,
         F::Pvalloc,
-    ] {
-        if function as u32 == outer {
-            return function.may_tail_call(inner);
+    ];
+    let mut index = 0;
+    while index < OUTER.len() {
+        if OUTER[index] as u32 == outer {
+            return OUTER[index].may_tail_call(inner);
         }
+        index += 1;
     }
     false
 }

@@ -18,6 +18,7 @@ use tracer_ebpf::thread::Thread;
 
 use crate::burst;
 use crate::chosen;
+use crate::elsewhere;
 use crate::lifecycle;
 use crate::mapped;
 use crate::maps::{
@@ -103,6 +104,7 @@ fn look_again(thread: *mut Thread) -> bool {
         if image != 0 {
             (*thread).group = group_of(image);
             (*thread).has_sampler = has_sampler(image);
+            (*thread).origins = elsewhere::list_of(image);
             (*thread).as_of = changes;
         }
     }
@@ -163,6 +165,7 @@ fn make_thread() -> Option<*mut Thread> {
         (*thread).group = group_of(process.image);
         (*thread).last_fork = process.last_fork;
         (*thread).has_sampler = has_sampler(process.image);
+        (*thread).origins = elsewhere::list_of(process.image);
         (*thread).as_of = changes;
         recall::equip(thread);
     }

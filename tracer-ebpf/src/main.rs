@@ -22,6 +22,7 @@ mod chosen;
 mod code;
 mod code_told;
 mod cost;
+mod elsewhere;
 mod entry;
 mod fault;
 mod handle;

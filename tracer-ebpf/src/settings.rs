@@ -67,8 +67,8 @@ pub struct Settings {
     /// Offset of `thread.fsbase` (where the thread's own variables are) in the kernel's
     /// `task_struct`.
     pub task_fs: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// 1 if calls are followed that some code makes, and no others; see [`crate::origin`].
+    pub origins: u32,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.

@@ -12,6 +12,7 @@ mod java_native;
 mod jvm;
 mod layout;
 mod mapping;
+mod origins;
 mod pages;
 mod resources;
 mod site;

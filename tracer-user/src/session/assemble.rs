@@ -306,6 +306,11 @@ impl Session {
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "late_code".to_owned(),
+            count: self.late_code(),
+            meaning: "files with code that --module or --only means, which a process had mapped a moment before their calls were followed: what they asked for meanwhile, within some milliseconds, is in no number; `unfreed run` has the program wait".to_owned(),
+        });
+        losses.push(Loss {
             cause: "main_thread_ended".to_owned(),
             count: self.orphans.len() as u64,
             meaning: "processes that outlived their main thread, and whose probes the kernel took away because of that: what they allocated and freed since is in no number; --follow keeps the probes".to_owned(),
@@ -369,6 +374,9 @@ impl Session {
         Settings {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
+            modules: self.options.modules.clone(),
+            only: self.options.only.clone(),
+            unmet: self.names_without_meaning(),
             sample: match self.options.budget {
                 Some(_) => 0,
                 None => self.options.sample,

@@ -171,6 +171,7 @@ impl Session {
         allocators: &[Allocator],
     ) -> Result<()> {
         let pid = target.pid;
+        self.origins.waits_for_exec = true;
         self.admit(target)?;
         self.images.rename(pid, name);
         if self.options.growth {

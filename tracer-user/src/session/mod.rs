@@ -28,6 +28,7 @@ pub mod launch;
 mod left_alone;
 mod mappings;
 pub mod names;
+mod origins;
 mod orphans;
 mod overhead;
 mod own_samples;
@@ -65,6 +66,7 @@ use self::jvms::Jvms;
 use self::left_alone::Notice;
 use self::mappings::Looks;
 use self::names::SiteNames;
+use self::origins::OriginsState;
 use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
 use self::samplers::Samplers;
@@ -131,6 +133,7 @@ pub struct Session {
     /// When mappings were looked at.
     looks: Looks,
     samplers: Samplers,
+    origins: OriginsState,
 }
 
 /// What is known of Java virtual machines.
@@ -215,6 +218,7 @@ impl Session {
             notices: Vec::new(),
             looks: Looks::default(),
             samplers: Samplers::default(),
+            origins: OriginsState::new(&options.modules, &options.only),
             options,
         };
         session.begin_returns()?;
@@ -227,6 +231,7 @@ impl Session {
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
+        self.check_origins()?;
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
         self.begin_balance();

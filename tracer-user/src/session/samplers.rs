@@ -74,7 +74,9 @@ impl Session {
     /// Fails if they cannot be placed.
     pub(super) fn use_sampler(&mut self, pid: u32) -> Result<bool> {
         // (Bursts are of allocators' probes.)
-        let is_asked_for = !self.options.no_samplers && self.options.budget.is_none();
+        let is_asked_for = !self.options.no_samplers
+            && self.options.budget.is_none()
+            && !self.origins.are_asked_for();
         if !is_asked_for || self.options.programs != Programs::Counting {
             return Ok(false);
         }
