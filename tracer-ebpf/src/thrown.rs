@@ -54,8 +54,12 @@ pub(crate) unsafe fn give_up(thread: *mut Thread) {
     // SAFETY: the caller's record.
     unsafe {
         let call = &mut (*thread).call;
-        let (slot, back) = (call.slot, call.back);
-        (*thread).thrown = Unheard { slot, back };
+        (*thread).thrown = Unheard {
+            slot: call.slot,
+            back: call.back,
+            function: call.function,
+            padding: 0,
+        };
         if call.inner > 0 {
             maps::lose(LossCause::MissedReturn, call.inner, 0);
         }

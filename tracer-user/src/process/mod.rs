@@ -32,5 +32,6 @@ pub mod status;
 pub mod symtab;
 pub mod translator;
 pub mod vdso;
+pub mod vitals;
 pub mod watch;
 pub mod window;

@@ -10,7 +10,8 @@ use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
 use crate::model::{
-    Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks, Totals,
+    Growth, Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks,
+    Totals,
 };
 use crate::process::code::CodeSpace;
 use crate::targets::estimate::Estimates;
@@ -52,9 +53,14 @@ impl Session {
         }
         let (processes, index_of) = self.processes(&by_group, now);
         let rows = self.rows_of_images(&index_of);
-        let balance = match self.options.growth {
-            true => self.balances_of_pages(grown, &rows, &processes),
-            false => self.balances(&rows, &processes, totals.live_count)?,
+        let is_told = grown.is_told;
+        let pages = self.balances_of_pages(grown, &rows, &processes);
+        let (balance, growth) = match self.options.growth {
+            true => (pages, None),
+            false => {
+                let balance = self.balances(&rows, &processes, totals.live_count)?;
+                (balance, is_told.then(|| Growth::of(pages)))
+            }
         };
         let mut groups = Vec::new();
         for (group, process) in index_of {
@@ -81,6 +87,7 @@ impl Session {
             totals,
             sampling,
             budget: self.budget_report(),
+            growth,
             timeline: self.timeline.points().to_vec(),
             window: None,
             losses: self.losses(),
@@ -141,7 +148,7 @@ impl Session {
     /// The sums over all sites of memory.
     fn sum(&self, sites: &[CollectedSite]) -> Totals {
         let mut totals = self.unknown_frees();
-        for site in sites.iter().filter(|site| site.kind.is_memory()) {
+        for site in sites.iter().filter(|site| self.is_counted(site.kind)) {
             totals.count(site.allocated, site.freed, site.live);
         }
         totals

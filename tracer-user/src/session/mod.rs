@@ -9,6 +9,7 @@ mod copied;
 mod describe;
 mod endings;
 mod family;
+mod faults;
 mod follow;
 pub mod giving_up;
 mod growth;
@@ -49,6 +50,7 @@ mod threads;
 mod timeline;
 mod told_codes;
 mod unseen_blocks;
+mod usage;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -57,6 +59,7 @@ use std::time::{Duration, Instant};
 use self::balance::BalanceState;
 use self::budget::BudgetState;
 use self::children::ChildrenState;
+use self::faults::FaultsState;
 use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
@@ -75,6 +78,7 @@ use self::threads::ThreadNames;
 use self::timeline::Timeline;
 use self::told_codes::ToldCodes;
 use self::unseen_blocks::UnseenBlocks;
+use self::usage::Usage;
 use crate::engine::{Engine, Options};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
@@ -121,8 +125,11 @@ pub struct Session {
     children: ChildrenState,
     balance: BalanceState,
     growth: GrowthState,
-    /// If what tracing costs is bounded.
+    /// If what following allocations costs is bounded.
     budget: Option<BudgetState>,
+    /// If what following page faults costs is.
+    faults: Option<FaultsState>,
+    usage: Usage,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -211,7 +218,10 @@ impl Session {
             growth: GrowthState::default(),
             budget: options
                 .budget
+                .filter(|_| options.has_phases())
                 .map(|asked| BudgetState::new(asked, options.sizes.sites)),
+            faults: FaultsState::new(&options),
+            usage: Usage::default(),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,
@@ -238,6 +248,7 @@ impl Session {
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_budget()?;
+        self.begin_faults()?;
         self.begin_children();
         self.java.native.begin(&self.java.jvms);
         self.take_perf_maps();
@@ -286,6 +297,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.take_perf_maps();
         self.end_budget()?;
+        self.end_faults()?;
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.end_balance();
