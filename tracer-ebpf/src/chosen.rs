@@ -14,6 +14,7 @@ use tracer_ebpf::site::{Site, SiteKind};
 use tracer_ebpf::stated;
 use tracer_ebpf::volatile::opaque;
 
+use crate::elsewhere;
 use crate::maps::{self, FILTER, SAMPLED};
 use crate::sampler;
 
@@ -68,10 +69,18 @@ extern "C" fn chosen_probability(ratio: u64) -> u64 {
     sample::probability(ratio)
 }
 
-/// Whether a block at this address may be in the live map. Without sampling any may.
+/// Whether calls are left out whose blocks are freed all the same: by chance, or since
+/// they are made from elsewhere.
+#[inline(always)]
+pub(crate) fn leaves_out() -> bool {
+    is_on() || elsewhere::is_on()
+}
+
+/// Whether a block at this address may be in the live map. If no call is left out any
+/// may.
 #[inline(always)]
 pub(crate) fn may_be_live(address: u64) -> bool {
-    if !is_on() {
+    if !leaves_out() {
         return true;
     }
     match FILTER.get_ptr(filter_slot(address)) {
@@ -101,7 +110,7 @@ pub(crate) fn note_gone(address: u64) {
 /// handles and threads are not.
 #[inline(always)]
 fn is_filtered(address: u64) -> bool {
-    is_on() && address < OTHERS
+    leaves_out() && address < OTHERS
 }
 
 #[inline(always)]

@@ -255,7 +255,6 @@ mod parts {
 }
 
 /// The word of the frame that returns to `address`, in the stack that was walked last.
-#[cfg(feature = "find_vma")]
 #[inline(always)]
 pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
     let is_noted = false;
@@ -292,6 +291,13 @@ impl Memory for Current {
         }
         let index = opaque(offset as usize / 8) & (WINDOW_BYTES / 8 - 1);
         Some(thread.window[index])
+    }
+
+    #[inline(always)]
+    fn thread_pointer(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task() };
+        kernel_or_zero(task + u64::from(maps::setting!(task_fs)))
     }
 }
 
@@ -584,7 +590,7 @@ fn read(thread: &mut Thread, address: u64, length: u64) -> bool {
 /// anybody's, replaced it; 0 if none did. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn original_return(slot: u64) -> u64 {
+pub(crate) extern "C" fn original_return(slot: u64) -> u64 {
     let hijack = maps::setting!(hijack);
     if hijack.original == 0 {
         return 0;

@@ -118,7 +118,7 @@ pub struct RunArgs {
     /// Preload a sampler of ours into the program, which tells of chosen allocations: no
     /// probes in allocators, a few ns a call
     #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
-          "programs"])]
+          "modules", "only", "programs"])]
     pub sampler: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
     #[arg(long)]
@@ -158,6 +158,16 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
+    /// Trace only allocations that the code of this file asks for: a path, a file's name, or
+    /// its beginning (libfoo of libfoo.so.1); repeatable
+    #[arg(long = "module", value_name = "FILE", long_help = MODULE,
+          conflicts_with_all = ["growth", "programs"])]
+    pub modules: Vec<String>,
+    /// Trace only allocations that this function asks for: its symbol or its name in the
+    /// source, * for any letters; repeatable
+    #[arg(long, value_name = "FUNCTION", long_help = ONLY,
+          conflicts_with_all = ["growth", "programs"])]
+    pub only: Vec<String>,
     /// Trace a sample: an allocation of SIZE bytes with probability 1 - 1/e, others in
     /// proportion; numbers are estimates with their standard errors
     #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
@@ -215,6 +225,33 @@ pub struct TraceArgs {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+const MODULE: &str = "\
+Trace only allocations that the code of this file asks for, for who knows where to look: the call of \
+malloc, or of operator new, lies in it. All others are left out before anything is looked up, and \
+cost little more than the kernel's trap; their frees, too.
+
+FILE is a path, a file's name (libfoo.so.1), or the name without what follows .so (libfoo), and may be \
+the program. It may be opened later. Several, and --only, are united: what any of them means is \
+traced. A library that calls malloc for its caller, as strdup of the C library does, is the one that \
+asks. With realloc, who calls it decides, whoever asked for the old block.
+
+Mappings and threads' stacks are counted if that code makes them; a JVM's handles and threads are \
+left out. Samplers in processes are left alone.
+
+    sudo unfreed record -p 1234 --module libplugin.so --duration 60s";
+
+const ONLY: &str = "\
+Trace only allocations that this function asks for: the call of malloc, or of operator new, lies in \
+it. See --module, of which all holds here, too.
+
+FUNCTION is a symbol (_ZN5cache6insertEi), a name as it is shown, with or without its arguments \
+(cache::insert), or a pattern with * for any letters ('cache::*'). All functions of that name count, in \
+any file, with the parts that the compiler split off. A function that was inlined into another has \
+no call of its own: name the one that it is in. A function that ends in a jump to malloc is not \
+seen; its caller is.
+
+    sudo unfreed record -p 1234 --only 'cache::insert' --only parse_header";
 
 const SAMPLE: &str = "\
 Trace a sample of the allocations, chosen by chance: one in so many bytes on average (512k is a \

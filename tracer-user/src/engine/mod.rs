@@ -38,6 +38,8 @@ pub struct UserLosses {
     pub code_events: u64,
     /// Allocators that were probed only after they were mapped.
     pub late_allocators: u64,
+    /// Files whose code was asked for, and was known only after it was mapped.
+    pub late_code: u64,
     /// How often there was no room for what code a process has.
     pub unpublished: u64,
     /// Functions that were not probed, because that would harm a process.
@@ -158,7 +160,10 @@ const SESSIONS: (u32, u32) = (6, 13);
 /// Whether session links are worth it: where each call is followed, its return is, too,
 /// and they cost what other links do.
 fn wants_sessions(options: &Options) -> Result<bool> {
-    let leaves_out = options.min_size > 0 || options.sample > 0 || options.budget.is_some();
+    let leaves_out = options.min_size > 0
+        || options.sample > 0
+        || options.budget.is_some()
+        || options.sizes.has_origins;
     let counts = options.programs == Programs::Counting;
     Ok(leaves_out && counts && memory::release()? >= SESSIONS)
 }
@@ -223,7 +228,9 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         sampling: Sampling::every(options.sample),
         task_no_faults: offsets.no_faults,
         task_stack: offsets.stack,
-        budget: u64::from(options.budget.is_some()),
+        budget: u32::from(options.budget.is_some()),
+        task_fs: offsets.fs,
+        origins: u64::from(options.sizes.has_origins),
     }
 }
 

@@ -49,6 +49,10 @@ pub struct Options {
     pub threads: bool,
     /// Allocators with names of their own.
     pub allocators: Vec<Declared>,
+    /// Files whose calls are followed, if not all are.
+    pub modules: Vec<String>,
+    /// The same of functions.
+    pub only: Vec<String>,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -91,10 +95,13 @@ impl Options {
             returns: args.returns,
             threads: args.threads,
             allocators: allocators(args),
+            modules: args.modules.clone(),
+            only: args.only.clone(),
             sizes: Sizes {
                 is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),
                 has_budget: args.overhead.is_some() && !args.growth,
                 has_arenas: args.pools,
+                has_origins: !(args.modules.is_empty() && args.only.is_empty()),
                 live: u32::try_from(args.max_live)?,
                 sites,
                 rows: u32::try_from(args.max_rows)?,
@@ -156,10 +163,13 @@ impl Options {
             returns: ReturnsChoice::Auto,
             threads: false,
             allocators: Vec::new(),
+            modules: Vec::new(),
+            only: Vec::new(),
             sizes: Sizes {
                 is_sampled: false,
                 has_budget: false,
                 has_arenas: false,
+                has_origins: false,
                 live: 1024,
                 sites: 16,
                 rows: 1 << 18,

@@ -59,6 +59,18 @@ pub struct FaultsReport {
     pub detached_seconds: f64,
 }
 
+impl BudgetReport {
+    /// Whether all that was followed was the beginning of the run: then came times in
+    /// which bursts were due, or nothing was to be followed, and no burst was yet. What was
+    /// seen was counted one by one, and is less than the run's.
+    pub fn is_of_beginning(&self) -> bool {
+        let missed = |it: &RegimeTime| it.regime == "bursts" || it.regime == "off";
+        self.bursts == 0
+            && self.regimes.iter().any(missed)
+            && self.regimes.iter().all(|it| it.regime != "sampled")
+    }
+}
+
 /// A time with one regime.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RegimeTime {
@@ -105,5 +117,30 @@ impl Survival {
         self.died += other.died;
         self.reused += other.reused;
         self.expected += other.expected;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_first_burst_only_the_beginning_was_seen() {
+        let report = |regimes: &[&str], bursts| BudgetReport {
+            regimes: regimes
+                .iter()
+                .map(|regime| RegimeTime {
+                    regime: (*regime).to_owned(),
+                    ..RegimeTime::default()
+                })
+                .collect(),
+            bursts,
+            ..BudgetReport::default()
+        };
+        assert!(report(&["exact", "bursts"], 0).is_of_beginning());
+        assert!(report(&["exact", "off"], 0).is_of_beginning());
+        assert!(!report(&["exact", "bursts"], 1).is_of_beginning());
+        assert!(!report(&["exact"], 0).is_of_beginning());
+        assert!(!report(&["exact", "sampled", "bursts"], 0).is_of_beginning());
     }
 }

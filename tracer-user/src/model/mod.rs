@@ -135,6 +135,16 @@ pub struct Settings {
     pub command: String,
     /// Allocations below this many bytes were not traced.
     pub min_size: u64,
+    /// Files: only allocations that their code asked for were traced, or that `only` did.
+    /// If both are empty, all were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Functions: see `modules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Those of both that meant no code in any process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
     /// Live numbers count only blocks at least this old, seconds.
     pub older_than: f64,
     /// Live numbers of Java virtual machines count only blocks that survived
@@ -157,6 +167,13 @@ pub struct Settings {
     pub max_live: u64,
     /// How many sites the kernel map holds.
     pub max_sites: u64,
+}
+
+impl Settings {
+    /// Whether only those allocations were traced that some code asked for.
+    pub fn is_by_caller(&self) -> bool {
+        !(self.modules.is_empty() && self.only.is_empty())
+    }
 }
 
 /// One traced process image: the time between two `exec` calls.
@@ -682,8 +699,8 @@ pub struct Totals {
     /// See [`Site::freed_count`].
     pub freed_count: u64,
     /// Frees of blocks that were not traced: allocated before the run, or
-    /// below `--min-size`. Normal, not an error. Not counted with `--sample`: most
-    /// would be of blocks that were not chosen.
+    /// below `--min-size`. Normal, not an error. Not counted with `--sample`, `--module`
+    /// and `--only`: most would be of blocks that were not chosen.
     pub untraced_frees: u64,
     /// Frees, by a child that is followed, of its copies of blocks that an
     /// ancestor had allocated during the run and still had at the fork. They
@@ -695,6 +712,11 @@ pub struct Totals {
     /// 0, `inherited_frees` is a lower bound.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub inherited_forgotten: u64,
+    /// Calls of allocators' functions that code made which `--module` and `--only` do not
+    /// mean, so that they were not followed; calls that allocators make of themselves are
+    /// among them. With `--sample`, of those that were chosen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calls_from_elsewhere: u64,
 }
 
 impl Totals {

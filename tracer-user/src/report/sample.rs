@@ -189,6 +189,7 @@ pub fn report() -> Report {
             untraced_frees: 12,
             inherited_frees: 0,
             inherited_forgotten: 0,
+            calls_from_elsewhere: 0,
         },
         stacks: Stacks::of(&sites),
         jvm: vec![],

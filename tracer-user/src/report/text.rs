@@ -13,6 +13,7 @@ mod java_native;
 mod jvm;
 mod layout;
 mod mapping;
+mod origins;
 mod pages;
 mod resources;
 mod site;

@@ -33,6 +33,8 @@ impl Session {
         }
         let grown = self.grown_until_now()?;
         let cutoffs = self.cutoffs(now);
+        // Looks before, and readings after, take their time.
+        let counted = self.now();
         let mut collected = collect(
             &self.engine.object,
             &self.images,
@@ -72,7 +74,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
             started: self.started(),
-            duration: self.elapsed(),
+            duration: self.since_start(counted),
             settings: self.settings(),
             processes,
             untraced: self.untraced.clone(),
@@ -311,6 +313,11 @@ impl Session {
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "late_code".to_owned(),
+            count: self.late_code(),
+            meaning: "files with code that --module or --only means, which a process had mapped a moment before their calls were followed: what they asked for meanwhile, within some milliseconds, is in no number; `unfreed run` has the program wait".to_owned(),
+        });
+        losses.push(Loss {
             cause: "main_thread_ended".to_owned(),
             count: self.orphans.len() as u64,
             meaning: "processes that outlived their main thread, and whose probes the kernel took away because of that: what they allocated and freed since is in no number; --follow keeps the probes".to_owned(),
@@ -318,7 +325,7 @@ impl Session {
         losses.push(Loss {
             cause: "left_alone".to_owned(),
             count: self.engine.losses.left_alone,
-            meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
+            meaning: "functions of allocators that are not probed, since that would harm a process, or since a process has them where no probe can be: what they do is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "hooked_while_traced".to_owned(),
@@ -374,6 +381,9 @@ impl Session {
         Settings {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
+            modules: self.options.modules.clone(),
+            only: self.options.only.clone(),
+            unmet: self.names_without_meaning(),
             sample: match self.options.budget {
                 Some(_) => 0,
                 None => self.options.sample,

@@ -5,6 +5,7 @@ mod attach;
 mod balance;
 mod budget;
 mod children;
+mod copied;
 mod describe;
 mod endings;
 mod family;
@@ -28,6 +29,7 @@ pub mod launch;
 mod left_alone;
 mod mappings;
 pub mod names;
+mod origins;
 mod orphans;
 mod overhead;
 mod own_samples;
@@ -67,6 +69,7 @@ use self::jvms::Jvms;
 use self::left_alone::Notice;
 use self::mappings::Looks;
 use self::names::SiteNames;
+use self::origins::OriginsState;
 use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
 use self::samplers::Samplers;
@@ -116,6 +119,7 @@ pub struct Session {
     room_at: Option<Instant>,
     held: Held,
     left_alone: Vec<LeftAlone>,
+    noted_copies: copied::Noted,
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
@@ -136,6 +140,7 @@ pub struct Session {
     /// When mappings were looked at.
     looks: Looks,
     samplers: Samplers,
+    origins: OriginsState,
 }
 
 /// What is known of Java virtual machines.
@@ -206,6 +211,7 @@ impl Session {
             room_at: None,
             held: Held::default(),
             left_alone: Vec::new(),
+            noted_copies: copied::Noted::default(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
             balance: BalanceState::default(),
@@ -222,6 +228,7 @@ impl Session {
             notices: Vec::new(),
             looks: Looks::default(),
             samplers: Samplers::default(),
+            origins: OriginsState::new(&options.modules, &options.only),
             options,
         };
         session.begin_returns()?;
@@ -234,10 +241,11 @@ impl Session {
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
+        self.check_origins()?;
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
-        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.begin_balance();
+        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_budget()?;
         self.begin_faults()?;

@@ -73,7 +73,8 @@ impl Session {
     /// # Errors
     /// Fails if they cannot be placed.
     pub(super) fn use_sampler(&mut self, pid: u32) -> Result<bool> {
-        if self.options.no_samplers || self.options.programs != Programs::Counting {
+        let is_asked_for = !self.options.no_samplers && !self.origins.are_asked_for();
+        if !is_asked_for || self.options.programs != Programs::Counting {
             return Ok(false);
         }
         if self.options.budget.is_some() {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::java_samples::NamelessSamples;
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::model::{Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread};
+use crate::model::{
+    BudgetReport, Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread,
+};
 use crate::process::code::CodeSpace;
 use crate::process::numbered::NumberedFiles;
 use crate::report::long_names;
@@ -85,6 +87,7 @@ impl Snapshot {
                 .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
             report.sites.extend(one_for_each_name(sites.collect()));
         }
+        mark_beginning(&mut report);
         report.sites.sort_by_key(|site| {
             let live = (
                 site.rank(),
@@ -105,6 +108,20 @@ impl Snapshot {
         report.shortened = symbolizer.shortened();
         long_names::cut(&mut report, long_names::MAX_WRITTEN);
         report
+    }
+}
+
+/// Where only the beginning of the run was followed, blocks were counted one by one: there
+/// are no less than that.
+fn mark_beginning(report: &mut Report) {
+    let budget = report.budget.as_ref();
+    if !budget.is_some_and(BudgetReport::is_of_beginning) {
+        return;
+    }
+    let blocks = report.sites.iter_mut();
+    for site in blocks.filter(|site| site.kind == MemoryKind::Heap) {
+        site.errors = None;
+        site.lower_bound = true;
     }
 }
 

@@ -49,6 +49,7 @@ impl Session {
             untraced_frees: self.untraced_frees(),
             inherited_frees: inherited.get(0).unwrap_or(0),
             inherited_forgotten: inherited.get(1).unwrap_or(0) + self.images.forgotten,
+            calls_from_elsewhere: self.engine.object.origins.calls_from_elsewhere(),
             ..Totals::default()
         }
     }

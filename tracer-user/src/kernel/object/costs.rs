@@ -50,11 +50,12 @@ impl Object {
         Ok(hits)
     }
 
-    /// Forgets those. To be called while nothing counts.
+    /// Forgets those, and calls from elsewhere. To be called while nothing counts.
     ///
     /// # Errors
     /// Fails when the kernel does.
     pub fn forget_in_passing(&mut self) -> Result<()> {
+        self.origins.forget_calls()?;
         for kind in 0..self.in_passing.len() {
             let none = vec![0; nr_cpus().map_err(|(_, error)| error)?];
             self.in_passing

@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::model::FaultsReport;
     use crate::report::sample;
+    use crate::report::text::chance;
 
     #[test]
     fn the_budget_is_said_with_what_was_spent() {
@@ -168,5 +169,33 @@ mod tests {
                 .unwrap()
                 .starts_with("Budget 5ms/s (and 5 ms/s at least), exceeded")
         );
+    }
+
+    #[test]
+    fn before_the_first_burst_it_is_said_that_only_the_beginning_was_seen() {
+        let mut report = sample::sampled_report();
+        let regime = |regime: &str, seconds| RegimeTime {
+            regime: regime.to_owned(),
+            since: 0.0,
+            seconds,
+        };
+        report.sampling.as_mut().unwrap().interval = 0;
+        report.budget = Some(BudgetReport {
+            asked: "1%".into(),
+            regimes: vec![regime("exact", 0.02), regime("bursts", 1.98)],
+            duty: 0.01,
+            ..BudgetReport::default()
+        });
+        let lines = chance::lines(&report).join("\n");
+        assert!(
+            lines.starts_with(
+                "Followed for 1.00% of the time, at the beginning: there was no burst since."
+            ),
+            "{lines}"
+        );
+        report.budget.as_mut().unwrap().bursts = 1;
+        report.sampling.as_mut().unwrap().bursts = 1;
+        let lines = chance::lines(&report).join("\n");
+        assert!(lines.contains("in 1 burst"), "{lines}");
     }
 }

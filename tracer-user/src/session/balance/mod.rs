@@ -218,6 +218,7 @@ impl Session {
             java_code: self.java_code_ranges(image),
             blocks,
             is_sampled: self.engine.object.sampling.is_on() || self.has_sampler(image.id),
+            leaves_out: self.engine.object.leaves_out() || self.has_sampler(image.id),
             is_forked,
         }
     }
