@@ -5,7 +5,7 @@
 //! it takes this out of the programs.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use tracer_ebpf::block::Block;
+use tracer_ebpf::block::{Block, OTHERS};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::phase::Choice;
@@ -93,7 +93,7 @@ pub(crate) fn may_be_live(address: u64) -> bool {
 /// An address is about to be entered into the live map.
 #[inline(always)]
 pub(crate) fn note_live(address: u64) {
-    if leaves_out() {
+    if is_filtered(address) {
         add_to_filter(address, 1);
     }
 }
@@ -101,9 +101,16 @@ pub(crate) fn note_live(address: u64) {
 /// An address has left the live map, or was not entered into it.
 #[inline(always)]
 pub(crate) fn note_gone(address: u64) {
-    if leaves_out() {
+    if is_filtered(address) {
         add_to_filter(address, u64::MAX);
     }
+}
+
+/// Whether a word of the live map is looked for through the filter: those of pages,
+/// handles and threads are not.
+#[inline(always)]
+fn is_filtered(address: u64) -> bool {
+    leaves_out() && address < OTHERS
 }
 
 #[inline(always)]

@@ -354,10 +354,14 @@ unsafe fn enter<const IN_SESSION: bool>(
     let has_site = is_chosen && is_asked && is_large && request.allocates;
     // SAFETY: the context's registers and the caller's record.
     unsafe {
-        if !inflight::is_outermost(thread, function, slot) {
+        let start = (*context.regs).rip.wrapping_sub(arguments.code()) as u32;
+        if !inflight::is_outermost(thread, (function, start), slot) {
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
+        if slot >= (*thread).thrown.slot {
+            (*thread).thrown.slot = 0;
+        }
         // What is too small is no matter to anybody; within what was not chosen nothing
         // may have a choice of its own.
         let is_unheard = is_chosen && !is_large && request.address == 0;
@@ -380,7 +384,7 @@ unsafe fn enter<const IN_SESSION: bool>(
         } else {
             0
         };
-        call.begin(function, slot, back, now());
+        call.begin((function, start), slot, back, now());
         call.size = request.size;
         call.argument = request.argument;
         call.certain = chosen::is_certain(choice);

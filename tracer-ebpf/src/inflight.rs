@@ -26,6 +26,7 @@ use crate::maps::{
 };
 use crate::read::user_word;
 use crate::recall;
+use crate::thrown;
 use crate::unwind::{self, Place};
 
 const BPF_ANY: u64 = 0;
@@ -139,6 +140,7 @@ pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
     unsafe {
         (*thread).call.function = 0;
         (*thread).unheard.slot = 0;
+        (*thread).thrown.slot = 0;
         (*thread).handle.slot = 0;
         (*thread).start.slot = 0;
         (*thread).clone.stack = 0;
@@ -202,15 +204,24 @@ pub(crate) const fn full_or_busy(error: i32, full: LossCause) -> LossCause {
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot: u64) -> bool {
+pub(crate) unsafe fn is_outermost(
+    thread: *mut Thread,
+    (function, start): (Function, u32),
+    slot: u64,
+) -> bool {
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
     if is_forgotten(in_flight) {
         return true;
     }
-    let lost = match call::entry(in_flight, function, slot, || user_word(saved_at)) {
+    let lost = match call::entry(in_flight, (function, start), slot, || user_word(saved_at)) {
         Entry::Outermost => return true,
+        Entry::Nested if in_flight.may_throw() && thrown::makes_exception(slot) != 0 => {
+            // SAFETY: the caller's record.
+            unsafe { thrown::give_up(thread) };
+            return true;
+        }
         Entry::Nested => {
             in_flight.inner += 1;
             return false;

@@ -45,6 +45,7 @@ mod sampler;
 mod session;
 mod started;
 mod syscalls;
+mod thrown;
 mod unwind;
 
 use core::ffi::c_void;

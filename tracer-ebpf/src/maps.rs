@@ -82,10 +82,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_blocked: 0,
     task_no_faults: 0,
     task_stack: 0,
-    growth: 0,
     budget: 0,
+    task_fs: 0,
     origins: 0,
-    padding: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it

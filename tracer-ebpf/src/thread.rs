@@ -87,6 +87,8 @@ pub struct Thread {
     pub timing: Timing,
     /// The call that was left out last, and whose return nobody will tell.
     pub unheard: Unheard,
+    /// The call that was given up last, since an exception was made within it.
+    pub thrown: Unheard,
     /// Where the heap that `brk` moves ended when `brk` was entered.
     pub brk: u64,
     /// Where the kernel has the registers of the system call that is looked at. Some

@@ -114,6 +114,9 @@ enum Verb {
         /// An earlier `unfreed`, as a contestant in the same rounds
         #[arg(long, value_name = "BINARY")]
         against: Option<PathBuf>,
+        /// A part of it.
+        #[command(flatten)]
+        choice: bench::Choice,
     },
     /// Make the release tarball and the Debian package, in target/dist
     Dist,
@@ -162,7 +165,11 @@ fn act(verb: Verb) -> Result<ExitCode> {
             run: Some(command),
             ..
         } => return vm::command(&kernels, &command),
-        Verb::Bench { parts, against } => bench::run(&parts, against.as_deref())?,
+        Verb::Bench {
+            parts,
+            against,
+            choice,
+        } => bench::run(&parts, against.as_deref(), &choice)?,
         Verb::Dist => dist::all()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -94,7 +94,17 @@ impl Group {
                 "libvdeplug2",
                 "util-linux",
             ],
-            Self::Bench => &["bpftrace", "g++", "postgresql", "redis-server"],
+            Self::Bench => &[
+                "bpftrace",
+                "g++",
+                "heaptrack",
+                "nginx-light",
+                "nodejs",
+                "postgresql",
+                "redis-server",
+                "redis-tools",
+                "wrk",
+            ],
             Self::Services => &[
                 "nginx-light",
                 "nodejs",

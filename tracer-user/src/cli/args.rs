@@ -175,7 +175,7 @@ pub struct TraceArgs {
     /// Keep what tracing costs below this part of the targets' processor time (1%), or below a
     /// time a second (5ms/s): follow all allocations, a sample, or short bursts
     #[arg(long, value_name = "BUDGET", long_help = OVERHEAD, conflicts_with_all = ["sample",
-          "growth", "older_than", "survived", "pools", "programs"])]
+          "older_than", "survived", "pools", "programs"])]
     pub overhead: Option<Budget>,
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory
@@ -293,6 +293,11 @@ the report says how many of them were followed, how many were seen to be freed l
 would have been if they lived as long as the run. Mappings, threads and JVMs' handles are counted \
 one by one. If not even bursts are within the budget, probing ends, and the report says so.
 
+Page faults are followed beside allocations, for a quarter of the budget at most: a second table \
+shows which paths touched new memory first. While nothing grows bursts have a quarter of the \
+budget, and all of it within two seconds when something does. With --growth page faults alone are \
+followed, as far as the budget allows.
+
 Example: unfreed record -p 1234 --overhead 1% --duration 10m";
 
 const GROWTH: &str = "\
@@ -303,7 +308,10 @@ The kernel tells of page faults; each page is charged to the path that touched i
 long as it is in memory. So a process that does not grow pays nothing, and one that does pays per \
 4 KiB, not per allocation. The answer is where memory was first touched, not who keeps it: if an \
 allocator hands out again what was freed, the path that made it grow is shown. Trace that service \
-without --growth to see who never frees.";
+without --growth to see who never frees.
+
+With --overhead 1% what that costs is bounded: where there are too many page faults they are not \
+followed for most of the time, and what came into memory meanwhile is told as such.";
 
 const POOLS: &str = "\
 Count the objects that pools hand out, at the paths that ask for them: those of APR's pools \

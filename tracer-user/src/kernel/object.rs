@@ -3,6 +3,7 @@
 mod arenas;
 mod attach;
 mod costs;
+mod faults;
 mod misses;
 mod pages;
 mod phase;
@@ -10,6 +11,7 @@ mod sites;
 mod system_calls;
 
 use self::arenas::ArenaMaps;
+pub use self::faults::FaultLinks;
 use self::phase::PhaseMaps;
 pub use self::system_calls::SystemCalls;
 
@@ -22,7 +24,7 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
-use tracer_ebpf::block::{Block, BlockKey, Caller};
+use tracer_ebpf::block::{Block, BlockKey, Caller, OTHERS};
 use tracer_ebpf::held;
 use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
@@ -606,7 +608,8 @@ impl Object {
     pub fn delete_live(&self, keys: &[BlockKey]) -> Result<()> {
         batch::delete(self.live.fd().as_fd(), keys)?;
         if self.leaves_out() {
-            let slots = keys.iter().map(|key| filter_slot(key.address));
+            let blocks = keys.iter().filter(|key| key.address < OTHERS);
+            let slots = blocks.map(|key| filter_slot(key.address));
             slots.for_each(|slot| self.filter.uncount(slot));
         }
         Ok(())

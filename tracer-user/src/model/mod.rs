@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub mod balance;
 pub mod budget;
 pub mod ending;
+mod growth;
 pub mod java_heap;
 pub mod java_memory;
 pub mod java_native;
@@ -26,8 +27,9 @@ pub mod untraced;
 use self::name::Name;
 use self::reading::frames;
 pub use balance::{Balance, CgroupBalance};
-pub use budget::{BudgetReport, RegimeTime, Survival};
+pub use budget::{BudgetReport, FaultsReport, RegimeTime, Survival};
 pub use ending::{Outcome, PlacedProbe, Suspicion};
+pub use growth::Growth;
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
@@ -89,6 +91,10 @@ pub struct Report {
     /// What a budget did to the run (`--overhead`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetReport>,
+    /// Where memory was first touched, in a run within a budget that follows allocations
+    /// too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// What is new since the report before, in reports of `--interval` while a run

@@ -93,6 +93,7 @@ impl Sampling {
     /// How the numbers came about, in some words.
     pub fn how(&self) -> String {
         match (self.bursts, self.interval) {
+            (0, 0) => "by a part of them, of unknown size".to_owned(),
             (0, interval) => format!("by a sample (one in {interval} bytes)"),
             (_, 0) => "by bursts (--overhead)".to_owned(),
             _ => "by bursts and a sample (--overhead)".to_owned(),

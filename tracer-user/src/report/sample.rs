@@ -196,6 +196,7 @@ pub fn report() -> Report {
         sites,
         sampling: None,
         budget: None,
+        growth: None,
         timeline: vec![],
         window: None,
         losses: vec![Loss {

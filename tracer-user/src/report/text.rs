@@ -4,6 +4,7 @@ mod balance;
 mod budget;
 mod chance;
 mod footer;
+mod growth;
 mod harm;
 mod header;
 mod java_heap;
@@ -40,6 +41,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     harm::render(&mut text, report, layout);
     untraced::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
+    growth::render(&mut text, report, layout);
     resources::render(&mut text, report, layout);
     java_heap::render(&mut text, report, layout);
     java_memory::render(&mut text, report, layout);

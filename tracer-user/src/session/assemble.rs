@@ -10,7 +10,8 @@ use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
 use crate::model::{
-    Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks, Totals,
+    Growth, Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks,
+    Totals,
 };
 use crate::process::code::CodeSpace;
 use crate::targets::estimate::Estimates;
@@ -32,6 +33,8 @@ impl Session {
         }
         let grown = self.grown_until_now()?;
         let cutoffs = self.cutoffs(now);
+        // Looks before, and readings after, take their time.
+        let counted = self.now();
         let mut collected = collect(
             &self.engine.object,
             &self.images,
@@ -50,9 +53,14 @@ impl Session {
         }
         let (processes, index_of) = self.processes(&by_group, now);
         let rows = self.rows_of_images(&index_of);
-        let balance = match self.options.growth {
-            true => self.balances_of_pages(grown, &rows, &processes),
-            false => self.balances(&rows, &processes, totals.live_count)?,
+        let is_told = grown.is_told;
+        let pages = self.balances_of_pages(grown, &rows, &processes);
+        let (balance, growth) = match self.options.growth {
+            true => (pages, None),
+            false => {
+                let balance = self.balances(&rows, &processes, totals.live_count)?;
+                (balance, is_told.then(|| Growth::of(pages)))
+            }
         };
         let mut groups = Vec::new();
         for (group, process) in index_of {
@@ -66,7 +74,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
             started: self.started(),
-            duration: self.elapsed(),
+            duration: self.since_start(counted),
             settings: self.settings(),
             processes,
             untraced: self.untraced.clone(),
@@ -79,6 +87,7 @@ impl Session {
             totals,
             sampling,
             budget: self.budget_report(),
+            growth,
             timeline: self.timeline.points().to_vec(),
             window: None,
             losses: self.losses(),
@@ -139,7 +148,7 @@ impl Session {
     /// The sums over all sites of memory.
     fn sum(&self, sites: &[CollectedSite]) -> Totals {
         let mut totals = self.unknown_frees();
-        for site in sites.iter().filter(|site| site.kind.is_memory()) {
+        for site in sites.iter().filter(|site| self.is_counted(site.kind)) {
             totals.count(site.allocated, site.freed, site.live);
         }
         totals
@@ -316,7 +325,7 @@ impl Session {
         losses.push(Loss {
             cause: "left_alone".to_owned(),
             count: self.engine.losses.left_alone,
-            meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
+            meaning: "functions of allocators that are not probed, since that would harm a process, or since a process has them where no probe can be: what they do is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "hooked_while_traced".to_owned(),

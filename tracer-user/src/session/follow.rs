@@ -197,6 +197,7 @@ impl Session {
             };
             let ranges: Vec<_> = code.iter().map(|mapping| mapping.range.clone()).collect();
             if published.as_ref() == Some(&ranges) {
+                self.note_copied(pid);
                 return;
             }
             if seen.as_ref() != Some(&ranges) {

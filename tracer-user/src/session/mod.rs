@@ -5,9 +5,11 @@ mod attach;
 mod balance;
 mod budget;
 mod children;
+mod copied;
 mod describe;
 mod endings;
 mod family;
+mod faults;
 mod follow;
 pub mod giving_up;
 mod growth;
@@ -48,6 +50,7 @@ mod threads;
 mod timeline;
 mod told_codes;
 mod unseen_blocks;
+mod usage;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -56,6 +59,7 @@ use std::time::{Duration, Instant};
 use self::balance::BalanceState;
 use self::budget::BudgetState;
 use self::children::ChildrenState;
+use self::faults::FaultsState;
 use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
@@ -74,6 +78,7 @@ use self::threads::ThreadNames;
 use self::timeline::Timeline;
 use self::told_codes::ToldCodes;
 use self::unseen_blocks::UnseenBlocks;
+use self::usage::Usage;
 use crate::engine::{Engine, Options};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
@@ -114,13 +119,17 @@ pub struct Session {
     room_at: Option<Instant>,
     held: Held,
     left_alone: Vec<LeftAlone>,
+    noted_copies: copied::Noted,
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
     balance: BalanceState,
     growth: GrowthState,
-    /// If what tracing costs is bounded.
+    /// If what following allocations costs is bounded.
     budget: Option<BudgetState>,
+    /// If what following page faults costs is.
+    faults: Option<FaultsState>,
+    usage: Usage,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -202,13 +211,17 @@ impl Session {
             room_at: None,
             held: Held::default(),
             left_alone: Vec::new(),
+            noted_copies: copied::Noted::default(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
             balance: BalanceState::default(),
             growth: GrowthState::default(),
             budget: options
                 .budget
+                .filter(|_| options.has_phases())
                 .map(|asked| BudgetState::new(asked, options.sizes.sites)),
+            faults: FaultsState::new(&options),
+            usage: Usage::default(),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,
@@ -231,10 +244,11 @@ impl Session {
         self.check_origins()?;
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
-        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.begin_balance();
+        self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_budget()?;
+        self.begin_faults()?;
         self.begin_children();
         self.java.native.begin(&self.java.jvms);
         self.take_perf_maps();
@@ -283,6 +297,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.take_perf_maps();
         self.end_budget()?;
+        self.end_faults()?;
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.end_balance();

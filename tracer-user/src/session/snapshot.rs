@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::java_samples::NamelessSamples;
 use super::paths::{one_for_each_name, one_for_each_path};
-use crate::model::{Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread};
+use crate::model::{
+    BudgetReport, Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread,
+};
 use crate::process::code::CodeSpace;
 use crate::process::numbered::NumberedFiles;
 use crate::report::long_names;
@@ -63,7 +65,9 @@ impl Snapshot {
         symbolizer.begin(self.files);
         if let Some(windows) = windows {
             let sites = groups.iter_mut().flat_map(|group| &mut group.sites);
-            let mut sites: Vec<_> = sites.map(|it| &mut it.site).collect();
+            let is_beside = !report.settings.growth;
+            let counts = |site: &&mut CollectedSite| !is_beside || site.kind != MemoryKind::Page;
+            let mut sites: Vec<_> = sites.map(|it| &mut it.site).filter(counts).collect();
             let mut window = windows.next(report.duration, &mut sites);
             windows.add_resident(&mut window, &report.balance);
             report.window = Some(window);
@@ -83,6 +87,7 @@ impl Snapshot {
                 .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
             report.sites.extend(one_for_each_name(sites.collect()));
         }
+        mark_beginning(&mut report);
         report.sites.sort_by_key(|site| {
             let live = (
                 site.rank(),
@@ -92,6 +97,7 @@ impl Snapshot {
             );
             std::cmp::Reverse(live)
         });
+        set_pages_apart(&mut report);
         for (id, site) in report.sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
         }
@@ -102,6 +108,36 @@ impl Snapshot {
         report.shortened = symbolizer.shortened();
         long_names::cut(&mut report, long_names::MAX_WRITTEN);
         report
+    }
+}
+
+/// Where only the beginning of the run was followed, blocks were counted one by one: there
+/// are no less than that.
+fn mark_beginning(report: &mut Report) {
+    let budget = report.budget.as_ref();
+    if !budget.is_some_and(BudgetReport::is_of_beginning) {
+        return;
+    }
+    let blocks = report.sites.iter_mut();
+    for site in blocks.filter(|site| site.kind == MemoryKind::Heap) {
+        site.errors = None;
+        site.lower_bound = true;
+    }
+}
+
+/// Where pages were followed beside allocations, they are in a table of their own.
+fn set_pages_apart(report: &mut Report) {
+    if report.settings.growth {
+        return;
+    }
+    let sites = std::mem::take(&mut report.sites).into_iter();
+    let (pages, others) = sites.partition(|site| site.kind == MemoryKind::Page);
+    report.sites = others;
+    if let Some(growth) = &mut report.growth {
+        growth.sites = pages;
+        for (id, site) in growth.sites.iter_mut().enumerate() {
+            site.id = id as u64 + 1;
+        }
     }
 }
 

@@ -8,12 +8,10 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::figures::{median, median_of};
-use super::pairs::{Contestant, time};
+use super::choice::Choice;
+use super::figures::{extremes, median, median_of};
+use super::pairs::{Contestant, ROUNDS, time};
 use crate::{shell, targets};
-
-/// Rounds, each with every allocator and contestant.
-const ROUNDS: usize = 5;
 
 /// glibc, with which others are compared, and what is preloaded in its place.
 pub(super) const ALLOCATORS: [(&str, Option<&str>); 4] = [
@@ -32,70 +30,68 @@ pub(super) const ALLOCATORS: [(&str, Option<&str>); 4] = [
     ),
 ];
 
-/// The figures of one allocator, by round.
-#[derive(Default)]
-struct Figures {
-    nobody: Vec<f64>,
-    floor: Vec<f64>,
-    unfreed: Vec<f64>,
-    /// An earlier `unfreed`, if there is one.
-    earlier: Vec<f64>,
-}
+/// Who is measured, with a name for the table.
+const CONTESTANTS: [(Contestant, &str); 6] = [
+    (Contestant::Nobody, "no tracer"),
+    (Contestant::Floor, "empty probes at the same places"),
+    (Contestant::Unfreed, "`unfreed record`"),
+    (Contestant::Entries, "empty probes, none at the return"),
+    (Contestant::Sampled, "`--sample 512k`"),
+    (Contestant::Earlier, "the version before"),
+];
+
+/// Nanoseconds of a pair under one allocator, of each contestant by round; of none that is
+/// not there.
+type Figures = [Vec<f64>; CONTESTANTS.len()];
 
 /// Measures all, and makes the table.
 ///
 /// # Errors
 /// Fails if a target or a tracer does.
-pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> {
+pub(super) fn measure(unfreed: &Path, against: Option<&Path>, choice: &Choice) -> Result<String> {
     let program = targets::build_one("c/pairs.c")?;
-    let mut all: [Figures; 4] = Default::default();
-    for round in 1..=ROUNDS {
-        shell::say(format!("allocators: round {round} of {ROUNDS}"));
+    let mut all: [Figures; ALLOCATORS.len()] = Default::default();
+    let rounds = choice.rounds(ROUNDS);
+    for round in 1..=rounds {
+        shell::say(format!("allocators: round {round} of {rounds}"));
         for (figures, (_, library)) in all.iter_mut().zip(ALLOCATORS) {
-            let pair = |contestant, binary| {
+            for (figures, (contestant, _)) in figures.iter_mut().zip(CONTESTANTS) {
+                let binary = match (contestant, against) {
+                    (Contestant::Earlier, None) => continue,
+                    (Contestant::Earlier, Some(earlier)) => earlier,
+                    _ => unfreed,
+                };
                 let mut command = Command::new(&program);
                 command.envs(library.map(|library| ("LD_PRELOAD", library)));
-                time(contestant, binary, command)
-            };
-            figures.nobody.push(pair(Contestant::Nobody, unfreed)?);
-            figures.floor.push(pair(Contestant::Floor, unfreed)?);
-            figures.unfreed.push(pair(Contestant::Unfreed, unfreed)?);
-            if let Some(earlier) = against {
-                figures.earlier.push(pair(Contestant::Earlier, earlier)?);
+                figures.push(time(contestant, binary, command)?);
             }
         }
     }
-    Ok(table(&all))
+    Ok(table(rounds, &all))
 }
 
-/// Medians, and the medians of each round's ratio to glibc.
-fn table(all: &[Figures; 4]) -> String {
-    let [glibc, ..] = all;
-    let has_earlier = !glibc.earlier.is_empty();
-    let earlier = if has_earlier {
-        " the version before |"
-    } else {
-        ""
-    };
-    let line = if has_earlier { "---|" } else { "" };
+/// Medians with the extremes, and the medians of each round's ratio to glibc.
+fn table(rounds: usize, all: &[Figures; ALLOCATORS.len()]) -> String {
     let mut table = format!(
-        "{ROUNDS} interleaved rounds, medians. Nanoseconds a pair.\n\n\
-         | | no tracer | empty probes at the same places | `unfreed record` | times glibc's |{earlier}\n\
-         |---|---|---|---|---|{line}\n"
+        "{rounds} interleaved rounds, medians. Nanoseconds a pair.\n\n\
+         | | | ns a pair | least and most | times glibc's |\n|---|---|---|---|---|\n"
     );
+    let [glibc, ..] = all;
     for ((name, _), figures) in ALLOCATORS.iter().zip(all) {
-        let ratio = median_of(&figures.unfreed, &glibc.unfreed, |own, glibc| own / glibc);
-        let _ = write!(
-            table,
-            "| {name} | {:.0} | {:.0} | {:.0} | {ratio:.2} |",
-            median(figures.nobody.clone()),
-            median(figures.floor.clone()),
-            median(figures.unfreed.clone()),
-        );
-        if has_earlier {
-            let _ = write!(table, " {:.0} |", median(figures.earlier.clone()));
+        let mut name = *name;
+        for (((_, contestant), own), glibc) in CONTESTANTS.iter().zip(figures).zip(glibc) {
+            if own.is_empty() {
+                continue;
+            }
+            let (least, most) = extremes(own);
+            let _ = writeln!(
+                table,
+                "| {name} | {contestant} | {:.0} | {least:.0} to {most:.0} | {:.2} |",
+                median(own.clone()),
+                median_of(own, glibc, |own, glibc| own / glibc)
+            );
+            name = "";
         }
-        table.push('\n');
     }
     table
 }
@@ -105,12 +101,15 @@ mod tests {
     use super::*;
 
     fn figures(unfreed: [f64; 3]) -> Figures {
-        Figures {
-            nobody: vec![9.0; 3],
-            floor: vec![900.0; 3],
-            unfreed: unfreed.to_vec(),
-            earlier: Vec::new(),
-        }
+        let all = |figure: f64| vec![figure; 3];
+        [
+            all(9.0),
+            all(900.0),
+            unfreed.to_vec(),
+            all(600.0),
+            all(700.0),
+            Vec::new(),
+        ]
     }
 
     #[test]
@@ -121,12 +120,17 @@ mod tests {
             figures([1000.0, 2000.0, 3000.0]),
             figures([1000.0, 2000.0, 3000.0]),
         ];
-        let line = "| jemalloc | 9 | 900 | 2400 | 1.10 |";
-        assert!(table(&all).contains(line), "{}", table(&all));
-        for figures in &mut all {
-            figures.earlier = vec![7000.0; 3];
+        let text = table(3, &all);
+        for line in [
+            "| jemalloc | no tracer | 9 | 9 to 9 | 1.00 |",
+            "|  | `unfreed record` | 2400 | 1100 to 3300 | 1.10 |",
+        ] {
+            assert!(text.contains(line), "{text}");
         }
-        let line = "| jemalloc | 9 | 900 | 2400 | 1.10 | 7000 |";
-        assert!(table(&all).contains(line), "{}", table(&all));
+        assert!(!text.contains("before"), "{text}");
+        for figures in &mut all {
+            figures[5] = vec![7000.0; 3];
+        }
+        assert!(table(3, &all).contains("the version before | 7000 |"));
     }
 }

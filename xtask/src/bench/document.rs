@@ -5,17 +5,15 @@ use std::fs;
 use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
-/// Puts the figures of each named part between its marks.
+/// Puts the figures of a part between its marks.
 ///
 /// # Errors
 /// Fails if a mark is missing, or the file cannot be read or written.
-pub(super) fn update(parts: &[(&str, String)]) -> Result<()> {
+pub(super) fn update(name: &str, figures: &str) -> Result<()> {
     let file = workspace().join("BENCHMARKS.md");
-    let mut text =
+    let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    for (name, figures) in parts {
-        text = replace(&text, name, figures).with_context(|| file.display().to_string())?;
-    }
+    let text = replace(&text, name, figures).with_context(|| file.display().to_string())?;
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 

@@ -11,6 +11,13 @@ pub(super) fn median_of(own: &[f64], other: &[f64], make: impl Fn(f64, f64) -> f
     median(own.iter().zip(other).map(|(a, b)| make(*a, *b)).collect())
 }
 
+/// The least and the most.
+pub(super) fn extremes(figures: &[f64]) -> (f64, f64) {
+    let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (least, most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +29,6 @@ mod tests {
         let difference = median_of(&own, &other, |a, b| a - b);
         assert_eq!(difference.to_bits(), 11.0f64.to_bits());
         assert!(median(Vec::new()).is_nan());
+        assert_eq!(extremes(&own), (30.0, 1030.0));
     }
 }

@@ -5,19 +5,30 @@
 
 mod accuracy;
 mod allocators;
+mod answers;
+mod choice;
 mod document;
 mod figures;
 mod java;
 mod kernel;
+/// The report's schema, from the tracer itself: there is one definition.
+#[path = "../../../tracer-user/src/model/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "of the tracer's own, some is used here"
+)]
+mod model;
 mod modes;
 mod modules;
 mod overhead;
 mod pairs;
 mod process;
+mod rounds;
 mod sampler;
 mod seen;
 mod server;
-mod services;
+mod service;
 mod stacks;
 mod start;
 mod target;
@@ -31,6 +42,10 @@ use clap::ValueEnum;
 use crate::build::{self, Profile};
 use crate::setup::{self, Group};
 use crate::shell;
+pub(crate) use choice::Choice;
+
+/// Debian's: another that comes first by `PATH` may be a script.
+const PYTHON: &str = "/usr/bin/python3";
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,6 +70,8 @@ pub(crate) enum Part {
     Modes,
     /// A pair of malloc and free in a program with a sampler preloaded
     Sampler,
+    /// How good the answers are after 10 s, 1 and 5 minutes
+    Answers,
 }
 
 impl Part {
@@ -70,14 +87,15 @@ impl Part {
             Self::Overhead => "overhead",
             Self::Modes => "modes",
             Self::Sampler => "sampler",
+            Self::Answers => "answers",
         }
     }
 
     /// Measures, and puts the figures into Markdown.
-    fn measure(self, unfreed: &Path, against: Option<&Path>) -> Result<String> {
+    fn measure(self, unfreed: &Path, against: Option<&Path>, choice: &Choice) -> Result<String> {
         match self {
-            Self::Pairs => pairs::measure(unfreed, against),
-            Self::Allocators => allocators::measure(unfreed, against),
+            Self::Pairs => pairs::measure(unfreed, against, choice),
+            Self::Allocators => allocators::measure(unfreed, against, choice),
             Self::Stacks => stacks::measure(unfreed),
             Self::Tables => modules::measure(unfreed),
             Self::Start => start::measure(unfreed),
@@ -87,20 +105,22 @@ impl Part {
                 server::measure(unfreed)?
             )),
             Self::Accuracy => accuracy::measure(unfreed),
-            Self::Overhead => overhead::measure(unfreed),
-            Self::Modes => modes::measure(unfreed),
-            Self::Sampler => sampler::measure(unfreed),
+            Self::Overhead => Ok(overhead::measure(unfreed, choice)),
+            Self::Modes => Ok(modes::measure(unfreed, choice)),
+            Self::Sampler => sampler::measure(unfreed, choice),
+            Self::Answers => Ok(answers::measure(unfreed, choice)),
         }
     }
 }
 
 /// Measures these parts, or all if none is named, beside an earlier `unfreed` if
-/// there is one; prints the figures and,
-/// when all are there, writes them into BENCHMARKS.md.
+/// there is one; prints the figures, and writes those of each part into BENCHMARKS.md as
+/// soon as they are there, unless only some of them were chosen.
 ///
 /// # Errors
 /// Fails if something cannot be built, started, measured or written.
-pub(crate) fn run(parts: &[Part], against: Option<&Path>) -> Result<()> {
+pub(crate) fn run(parts: &[Part], against: Option<&Path>, choice: &Choice) -> Result<()> {
+    choice.check()?;
     setup::ensure(&[Group::Test, Group::Bench])?;
     let parts = match parts {
         [] => Part::value_variants(),
@@ -112,16 +132,16 @@ pub(crate) fn run(parts: &[Part], against: Option<&Path>) -> Result<()> {
         _ => Profile::Release,
     };
     let unfreed = build::unfreed(profile)?;
-    let mut measured = Vec::new();
     for part in parts {
         let machine = document::machine();
         let figures = part
-            .measure(&unfreed, against)
+            .measure(&unfreed, against, choice)
             .with_context(|| format!("cannot measure {}", part.name()))?;
         println!("{figures}");
-        measured.push((part.name(), format!("{machine}\n\n{figures}")));
+        if choice.is_whole() {
+            document::update(part.name(), &format!("{machine}\n\n{figures}"))?;
+            shell::say(format!("BENCHMARKS.md: {} is up to date", part.name()));
+        }
     }
-    document::update(&measured)?;
-    shell::say("BENCHMARKS.md is up to date");
     Ok(())
 }

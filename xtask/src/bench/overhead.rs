@@ -3,18 +3,22 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::choice::Choice;
 use super::figures::median;
-use super::seen;
-use super::services::{self, Service};
+use super::service::{Kind, Service};
 use super::tracer::Tracer;
-use crate::shell;
+use super::{rounds, seen};
 
 /// Rounds, each without and with a tracer.
 const ROUNDS: usize = 5;
+
+/// How long each load is.
+const TIME: Duration = Duration::from_secs(2);
 
 /// How long a tracer is there, seconds: longer than the load.
 const TRACED: u32 = 60;
@@ -38,27 +42,24 @@ impl Round {
     }
 }
 
-/// Measures all, and makes the table.
-///
-/// # Errors
-/// Fails if a service or a tracer does.
-pub(super) fn measure(unfreed: &Path) -> Result<String> {
+/// Measures all, and makes the table. A service that fails has the reason in its row.
+pub(super) fn measure(unfreed: &Path, choice: &Choice) -> String {
+    let measured = rounds::of_services("overhead", Kind::all(), choice, ROUNDS, |_, service| {
+        one(unfreed, service)
+    });
     let mut table = format!(
-        "{ROUNDS} interleaved rounds, medians. Processor time of all of the service's processes.\n\n\
+        "{} interleaved rounds, medians. Processor time of all of the service's processes.\n\n\
          | | an operation without | traced | tracing took | the report says | that is |\n\
-         |---|---|---|---|---|---|\n"
+         |---|---|---|---|---|---|\n",
+        choice.rounds(ROUNDS)
     );
-    for (name, start) in services::ALL {
-        let mut service = start()?;
-        service.work(service.warm_up())?;
-        let mut rounds = Vec::new();
-        for round in 1..=ROUNDS {
-            shell::say(format!("overhead: {name}, round {round} of {ROUNDS}"));
-            rounds.push(one(unfreed, &mut *service)?);
-        }
-        let _ = writeln!(table, "{}", row(name, &rounds));
+    for (kind, rounds) in measured {
+        let _ = match rounds {
+            Ok(rounds) => writeln!(table, "{}", row(kind.name(), &rounds)),
+            Err(error) => writeln!(table, "| {} | {error:#} | | | | |", kind.name()),
+        };
     }
-    Ok(table)
+    table
 }
 
 fn one(unfreed: &Path, service: &mut dyn Service) -> Result<Round> {
@@ -81,7 +82,7 @@ fn one(unfreed: &Path, service: &mut dyn Service) -> Result<Round> {
 /// Processor time of an operation, seconds, and how many there were.
 fn cost(service: &mut dyn Service) -> Result<(f64, f64)> {
     let before = service.processor_time()?;
-    let operations = service.work(service.operations())? as f64;
+    let operations = service.load(TIME)?.operations as f64;
     Ok((
         (service.processor_time()? - before) / operations,
         operations,

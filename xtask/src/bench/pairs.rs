@@ -10,13 +10,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::figures::{median, median_of};
+use super::choice::Choice;
+use super::figures::{extremes, median, median_of};
 use super::target::Target;
 use super::tracer::{LIFETIME, Tracer};
 use crate::{shell, targets};
 
 /// Rounds, each with every contestant.
-const ROUNDS: usize = 7;
+pub(super) const ROUNDS: usize = 20;
 
 /// Pairs in one measurement: some 0.3 s with a tracer.
 const PAIRS: u64 = 100_000;
@@ -93,12 +94,13 @@ impl Contestant {
 ///
 /// # Errors
 /// Fails if a target or a tracer does.
-pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> {
+pub(super) fn measure(unfreed: &Path, against: Option<&Path>, choice: &Choice) -> Result<String> {
+    let rounds = choice.rounds(ROUNDS);
     let program = targets::build_one("c/pairs.c")?;
     let contestants = contestants(against);
     let mut figures = vec![Vec::new(); contestants.len()];
-    for round in 1..=ROUNDS {
-        shell::say(format!("pairs: round {round} of {ROUNDS}"));
+    for round in 1..=rounds {
+        shell::say(format!("pairs: round {round} of {rounds}"));
         for (figures, contestant) in figures.iter_mut().zip(&contestants) {
             let binary = match contestant {
                 Contestant::Earlier => against.unwrap_or(unfreed),
@@ -107,7 +109,7 @@ pub(super) fn measure(unfreed: &Path, against: Option<&Path>) -> Result<String> 
             figures.push(time(*contestant, binary, Command::new(&program))?);
         }
     }
-    Ok(table(&contestants, &figures))
+    Ok(table(rounds, &contestants, &figures))
 }
 
 /// The least time of a pair in a program that does nothing else, nanoseconds.
@@ -150,19 +152,20 @@ fn libc_of(pid: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-/// Medians, and the medians of each round's ratio to the floor.
-fn table(contestants: &[Contestant], figures: &[Vec<f64>]) -> String {
+/// Medians with the extremes, and the medians of each round's ratio to the floor.
+fn table(rounds: usize, contestants: &[Contestant], figures: &[Vec<f64>]) -> String {
     let mut table = format!(
-        "{ROUNDS} interleaved rounds, medians.\n\n\
-         | | ns a pair | times the floor |\n|---|---|---|\n"
+        "{rounds} interleaved rounds, medians.\n\n\
+         | | ns a pair | least and most | times the floor |\n|---|---|---|---|\n"
     );
-    for (index, contestant) in contestants.iter().enumerate() {
+    for (contestant, own) in contestants.iter().zip(figures) {
+        let (least, most) = extremes(own);
         let _ = writeln!(
             table,
-            "| {} | {:.0} | {:.2} |",
+            "| {} | {:.0} | {least:.0} to {most:.0} | {:.2} |",
             contestant.name(),
-            median(figures[index].clone()),
-            median_of(&figures[index], &figures[1], |own, floor| own / floor)
+            median(own.clone()),
+            median_of(own, &figures[1], |own, floor| own / floor)
         );
     }
     table
@@ -182,9 +185,9 @@ mod tests {
             vec![12.0, 24.0, 36.0],
             vec![100.0, 200.0, 300.0],
         ];
-        let table = table(&contestants(None), &figures);
+        let table = table(3, &contestants(None), &figures);
         assert!(
-            table.contains("| `unfreed record` | 30 | 1.50 |"),
+            table.contains("| `unfreed record` | 30 | 15 to 45 | 1.50 |"),
             "{table}"
         );
     }

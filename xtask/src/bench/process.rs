@@ -40,6 +40,19 @@ impl Lines {
             Err(RecvTimeoutError::Timeout) => bail!("nothing was printed for {patience:?}"),
         }
     }
+
+    /// The rest of the next line that begins so; others, whoever printed them, are skipped.
+    ///
+    /// # Errors
+    /// Fails if there is nothing for `patience`, or no such line to the end.
+    pub(super) fn after(&self, key: &str, patience: Duration) -> Result<String> {
+        while let Some(line) = self.next(patience)? {
+            if let Some(rest) = line.strip_prefix(key) {
+                return Ok(rest.to_owned());
+            }
+        }
+        bail!("it ended before it said {key:?}")
+    }
 }
 
 /// Waits until a child has ended, and ends it when it takes longer.
@@ -64,11 +77,12 @@ mod tests {
 
     #[test]
     fn lines_end_with_their_stream() {
-        let lines = Lines::of(vec![Box::new(Cursor::new(b"pid 7\nb\xff"))]);
+        let lines = Lines::of(vec![Box::new(Cursor::new(b"hello\npid 7\nb\xff"))]);
         let patience = Duration::from_secs(60);
-        assert_eq!(lines.next(patience).unwrap().as_deref(), Some("pid 7"));
+        assert_eq!(lines.after("pid ", patience).unwrap(), "7");
         assert!(lines.next(patience).unwrap().is_some());
         assert_eq!(lines.next(patience).unwrap(), None);
+        assert!(lines.after("pid ", patience).is_err());
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::allocators::ALLOCATORS;
-use super::figures::{median, median_of};
+use super::choice::Choice;
+use super::figures::{extremes, median, median_of};
 use super::target::Target;
 use crate::{shell, targets};
 
@@ -25,11 +26,12 @@ const REPEATS: usize = 3;
 ///
 /// # Errors
 /// Fails if a target or the tracer does.
-pub(super) fn measure(unfreed: &Path) -> Result<String> {
+pub(super) fn measure(unfreed: &Path, choice: &Choice) -> Result<String> {
+    let rounds = choice.rounds(ROUNDS);
     let program = targets::build_one("c/pairs.c")?;
     let mut figures = vec![(Vec::new(), Vec::new()); ALLOCATORS.len()];
-    for round in 1..=ROUNDS {
-        shell::say(format!("sampler: round {round} of {ROUNDS}"));
+    for round in 1..=rounds {
+        shell::say(format!("sampler: round {round} of {rounds}"));
         for ((plain, sampled), (_, library)) in figures.iter_mut().zip(ALLOCATORS) {
             plain.push(time(with(Command::new(&program), library))?);
             let mut command = with(shell::as_root(unfreed), library);
@@ -39,7 +41,7 @@ pub(super) fn measure(unfreed: &Path) -> Result<String> {
         }
     }
     let mut table = format!(
-        "{ROUNDS} interleaved rounds, medians; the difference is that within a round. One in \
+        "{rounds} interleaved rounds, medians; the difference is that within a round. One in \
          512 KiB is sampled.\n\n\
          | | ns a pair | with `run --sampler` | more | least and most |\n|---|---|---|---|---|\n"
     );
@@ -49,17 +51,13 @@ pub(super) fn measure(unfreed: &Path) -> Result<String> {
             .zip(plain)
             .map(|(own, bare)| own - bare)
             .collect();
+        let (least, most) = extremes(&differences);
         let _ = writeln!(
             table,
-            "| {name} | {:.1} | {:.1} | {:.1} | {:.1} to {:.1} |",
+            "| {name} | {:.1} | {:.1} | {:.1} | {least:.1} to {most:.1} |",
             median(plain.clone()),
             median(sampled.clone()),
             median_of(sampled, plain, |own, bare| own - bare),
-            differences.iter().copied().fold(f64::INFINITY, f64::min),
-            differences
-                .iter()
-                .copied()
-                .fold(f64::NEG_INFINITY, f64::max),
         );
     }
     Ok(table)

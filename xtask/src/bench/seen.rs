@@ -66,7 +66,15 @@ pub(super) fn new_file(name: &str) -> Result<PathBuf> {
 /// Fails if it does not end, or wrote none.
 pub(super) fn report(tracer: Tracer, file: &Path) -> Result<Value> {
     let said = tracer.rest()?;
-    let text = fs::read_to_string(file).with_context(|| format!("no report:\n{said}"))?;
+    read(file).with_context(|| format!("the tracer said:\n{said}"))
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// Fails if there is none.
+pub(super) fn read(file: &Path) -> Result<Value> {
+    let text = fs::read_to_string(file).context("there is no report")?;
     serde_json::from_str(&text).context("the report is no JSON")
 }
 

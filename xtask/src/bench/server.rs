@@ -4,14 +4,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::figures::{median, median_of};
-use super::process::{Lines, end};
+use super::process::Lines;
 use super::seen;
+use super::service::{Launch, Started};
 use super::tracer::Tracer;
 use crate::{java, shell};
 
@@ -54,7 +55,7 @@ fn traced(unfreed: &Path, server: &Server) -> Result<(f64, f64)> {
     let file = seen::new_file("server.json")?;
     let output = [Path::new("-o"), file.as_path()];
     let seconds = u32::try_from(TIME.as_secs())? + 1;
-    let tracer = Tracer::unfreed(unfreed, &server.pid, seconds, output)?;
+    let tracer = Tracer::unfreed(unfreed, server.pid(), seconds, output)?;
     let rate = load(server.port, TIME)?;
     let report = seen::report(tracer, &file)?;
     let allocated = report["totals"]["allocated_count"].as_f64();
@@ -80,8 +81,7 @@ fn table(without: &[f64], with: &[f64], allocations: Vec<f64>) -> String {
 
 /// A running server.
 pub(super) struct Server {
-    child: Child,
-    pid: String,
+    started: Started,
     port: u16,
 }
 
@@ -90,63 +90,60 @@ impl Server {
     ///
     /// # Errors
     /// Fails if the JVM does.
-    pub(super) fn start() -> Result<Self> {
-        let mut command = Command::new("java");
-        command.arg("-cp").arg(java::folder()).arg("Server");
+    fn start() -> Result<Self> {
+        Self::start_by(&Launch::Plain)
+    }
+
+    /// The same, started by something else than us.
+    ///
+    /// # Errors
+    /// Fails if the JVM does.
+    pub(super) fn start_by(launch: &Launch<'_>) -> Result<Self> {
+        let classes = java::folder();
+        let program = [
+            "java".as_ref(),
+            "-cp".as_ref(),
+            classes.as_os_str(),
+            "Server".as_ref(),
+        ];
+        let mut command = launch.command(&program, &[], None);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .with_context(|| shell::cannot_run(&command))?;
         let output = child.stdout.take().context("the server has no output")?;
         let lines = Lines::of(vec![Box::new(output)]);
-        let said = |key: &str| {
-            let line = lines.next(PATIENCE)?.context("the server ended")?;
-            let value = line.strip_prefix(key).map(str::to_owned);
-            value.with_context(|| format!("the server said {line:?}"))
-        };
+        let started = Started::find(child, "java", "TERM")?;
         Ok(Self {
-            pid: said("pid ")?,
-            port: said("port ")?.parse()?,
-            child,
+            port: lines.after("port ", PATIENCE)?.parse()?,
+            started,
         })
     }
 
     /// Its process id.
     pub(super) fn pid(&self) -> &str {
-        &self.pid
+        self.started.pid()
     }
 
-    /// Asks so many requests, or a few more, and counts the answers.
-    ///
-    /// # Errors
-    /// Fails if it does not answer.
-    pub(super) fn answer(&self, requests: u64) -> Result<u64> {
-        let each = requests.div_ceil(CLIENTS as u64);
-        clients(self.port, |answered, _| answered < each)
+    /// The process that was started.
+    pub(super) fn root(&self) -> String {
+        self.started.root()
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        end(&mut self.child, PATIENCE);
+    /// Where it listens.
+    pub(super) const fn port(&self) -> u16 {
+        self.port
     }
 }
 
 /// Requests a second that the server answers.
 fn load(port: u16, time: Duration) -> Result<f64> {
     let begin = Instant::now();
-    let answered = clients(port, |_, since| since < time)?;
-    Ok(answered as f64 / begin.elapsed().as_secs_f64())
-}
-
-/// Has all clients ask, each as long as `goes_on` says so of how many answers it has and
-/// how long it has asked. Counts the answers.
-fn clients(port: u16, goes_on: impl Fn(u64, Duration) -> bool + Sync) -> Result<u64> {
-    std::thread::scope(|scope| {
+    let answered = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| ask(port, &goes_on)))
+            .map(|_| scope.spawn(|| ask(port, time)))
             .collect();
         let mut answered = 0;
         for client in clients {
@@ -155,19 +152,20 @@ fn clients(port: u16, goes_on: impl Fn(u64, Duration) -> bool + Sync) -> Result<
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok(answered)
-    })
+        Ok::<u64, anyhow::Error>(answered)
+    })?;
+    Ok(answered as f64 / begin.elapsed().as_secs_f64())
 }
 
 /// Asks one request after the other, and counts the answers.
-fn ask(port: u16, goes_on: impl Fn(u64, Duration) -> bool) -> Result<u64> {
+fn ask(port: u16, time: Duration) -> Result<u64> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).context("cannot reach the server")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answers = BufReader::new(stream.try_clone()?);
     let begin = Instant::now();
     let mut count = 0;
-    while goes_on(count, begin.elapsed()) {
+    while begin.elapsed() < time {
         stream.write_all(b"GET /some/page HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         read_answer(&mut answers)?;
         count += 1;

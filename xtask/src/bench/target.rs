@@ -41,10 +41,7 @@ impl Target {
             lines: Lines::of(vec![Box::new(output)]),
             pid: String::new(),
         };
-        let first = target.line()?;
-        let pid = first.strip_prefix("pid ");
-        pid.context("the target did not say its pid")?
-            .clone_into(&mut target.pid);
+        target.pid = target.lines.after("pid ", PATIENCE)?;
         target.line()?;
         Ok(target)
     }
@@ -63,6 +60,11 @@ impl Target {
     /// Its process id.
     pub(super) fn pid(&self) -> &str {
         &self.pid
+    }
+
+    /// The process that was started, which may be a tracer.
+    pub(super) fn root(&self) -> String {
+        self.child.id().to_string()
     }
 
     /// Nanoseconds of a pair of malloc and free, over this many, from so many

@@ -83,6 +83,11 @@ impl Tracer {
         );
     }
 
+    /// Its process, or the one that raised it.
+    pub(super) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// Has it end as on Ctrl-C.
     ///
     /// # Errors
@@ -109,6 +114,10 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // It may have ended at this moment.
+            let _ = self.stop();
+        }
         end(&mut self.child, PATIENCE);
     }
 }

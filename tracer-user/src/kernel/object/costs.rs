@@ -76,7 +76,7 @@ impl Object {
     }
 
     /// All hits but those that are pending in threads' records.
-    fn handed_over(&self) -> [Cost; KINDS] {
+    pub fn handed_over(&self) -> [Cost; KINDS] {
         std::array::from_fn(|kind| {
             let index = u32::try_from(kind).unwrap_or(u32::MAX);
             self.costs.get(index).unwrap_or_default()

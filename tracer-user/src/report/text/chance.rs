@@ -9,6 +9,9 @@ pub fn lines(report: &Report) -> Vec<String> {
     let Some(sampling) = &report.sampling else {
         return Vec::new();
     };
+    if let Some(line) = of_beginning(report) {
+        return vec![line];
+    }
     let errors = &sampling.errors;
     if sampling.bursts > 0 {
         return vec![of_bursts(sampling, report.budget.as_ref())];
@@ -19,14 +22,28 @@ pub fn lines(report: &Report) -> Vec<String> {
         units::grouped(errors.live_samples),
     );
     let mut lines: Vec<_> = report.processes.iter().filter_map(own).collect();
-    lines.push(match (lines.is_empty(), report.settings.sample) {
+    // (A budget has an interval of its own.)
+    let interval = match report.budget {
+        Some(_) => sampling.interval,
+        None => report.settings.sample,
+    };
+    lines.push(match (lines.is_empty(), interval) {
         (false, 0) => format!("Of these samples: {chosen}"),
         _ => format!(
             "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {chosen}",
-            units::bytes(report.settings.sample),
+            units::bytes(interval),
         ),
     });
     lines
+}
+
+/// That no burst has been yet.
+fn of_beginning(report: &Report) -> Option<String> {
+    let budget = report.budget.as_ref().filter(|it| it.is_of_beginning())?;
+    Some(format!(
+        "Followed for {:.2}% of the time, at the beginning: there was no burst since. Numbers of blocks are of that time alone, and say nothing of the rest of the run (≥).",
+        100.0 * budget.duty
+    ))
 }
 
 /// That a process takes samples itself.
@@ -158,6 +175,9 @@ pub fn notes(site: &Site) -> Vec<String> {
 /// What to add where it is said that nothing is live.
 pub fn nothing_live(report: &Report) -> Option<String> {
     let sampling = report.sampling.as_ref()?;
+    if of_beginning(report).is_some() {
+        return Some("That is said of the beginning of the run alone.".to_owned());
+    }
     if sampling.bursts > 0 {
         return Some("That is said of blocks that were allocated in bursts: what none of them saw may be live.".to_owned());
     }

@@ -48,7 +48,7 @@ pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String>
     let words = Words::of(report);
     let mut lines = Vec::new();
     if busy.is_empty() {
-        lines.push(format!("Nothing was {} or {}.", words.came, words.went));
+        lines.push(nothing(report, words));
     }
     if !rest.is_empty() {
         let mut sums = SiteWindow::default();
@@ -61,9 +61,25 @@ pub fn remainder(report: &Report, busy: &[&Site], rest: &[&Site]) -> Vec<String>
     let idle = report.memory().count() - busy.len();
     if idle > 0 {
         let paths = units::counted(idle as u64, "call path");
-        lines.push(format!("At {paths} nothing happened."));
+        let happened = match report.is_sampled() {
+            true => "was seen to happen",
+            false => "happened",
+        };
+        lines.push(format!("At {paths} nothing {happened}."));
     }
     lines
+}
+
+/// That there is no row. What was not followed may have been anything.
+fn nothing(report: &Report, words: Words) -> String {
+    let (came, went) = (words.came, words.went);
+    match report.is_sampled() {
+        false => format!("Nothing was {came} or {went}."),
+        true if report.budget.is_some() => format!(
+            "Nothing was followed in it: what was {came} and {went} is a part of what the next burst stands for."
+        ),
+        true => format!("No block of the sample was {came} or {went}."),
+    }
 }
 
 /// What is new of one site.
@@ -94,7 +110,7 @@ fn grown(window: &SiteWindow, words: Words) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Window;
+    use crate::model::{BudgetReport, Window};
     use crate::report::sample;
 
     #[test]
@@ -131,6 +147,18 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("; resident set -1.00 MiB"), "{text}");
+        assert_eq!(
+            remainder(&report, &[], &[])[0],
+            "Nothing was allocated or freed."
+        );
+        let mut sampled = sample::sampled_report();
+        assert_eq!(
+            remainder(&sampled, &[], &[])[0],
+            "No block of the sample was allocated or freed."
+        );
+        sampled.budget = Some(BudgetReport::default());
+        let line = &remainder(&sampled, &[], &[])[0];
+        assert!(line.starts_with("Nothing was followed in it"), "{line}");
         assert_eq!(
             note(&shrunk, Words::of(&report)),
             "new: -2.00 KiB in -1 blocks live, 0 allocated, 1 freed"
