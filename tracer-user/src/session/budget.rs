@@ -149,8 +149,10 @@ impl Session {
 
     /// Whether nothing is followed that new code could matter for at once.
     pub fn is_resting(&self) -> bool {
-        let budget = self.budget.as_ref();
-        budget.is_some_and(|budget| matches!(budget.step, Step::Waiting | Step::Over))
+        match (&self.budget, &self.faults) {
+            (Some(budget), _) => matches!(budget.step, Step::Waiting | Step::Over),
+            (None, faults) => faults.as_ref().is_some_and(|it| !it.follows()),
+        }
     }
 
     /// The run begins: all probes are in place.

@@ -94,6 +94,11 @@ impl FaultsState {
         self.rise.attention(seconds(self.surveyed.at))
     }
 
+    /// Whether page faults are followed now.
+    pub(super) fn follows(&self) -> bool {
+        self.gate.following() == Following::Followed
+    }
+
     /// Says whether there is room for more pages.
     pub(super) fn note_room(&mut self, is_full: bool) {
         self.is_full = is_full;
