@@ -10,8 +10,8 @@ use tracer_ebpf::{Record, read_record, table};
 
 use crate::{KernelMap, wait_until};
 
-/// Waits until a tracer, by its process id, has told the kernel of all files'
-/// code in a process, and looks at none of it again.
+/// Waits until a tracer, by its process id, has told the kernel of all
+/// code in a process that is a file's or a copy of it, and looks at none of it again.
 ///
 /// # Errors
 /// The process or the tracer is gone, or it takes too long.
@@ -75,14 +75,17 @@ fn read<T: Record>(map: &KernelMap, key: &[u8]) -> Result<Option<T>> {
     Ok(map.find(key)?.and_then(|value| read_record(&value)))
 }
 
-/// The code of files that a process has mapped.
+/// The code that a process has mapped, of files, or that was copied from one.
 fn mapped_code(pid: u32) -> Result<Vec<Range<u64>>> {
     let path = format!("/proc/{pid}/maps");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let is_code = |line: &&str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.get(1).is_some_and(|flags| flags.contains('x'))
-            && fields.get(5).is_some_and(|name| name.starts_with('/'))
+            && match fields.get(5) {
+                Some(name) => name.starts_with('/'),
+                None => fields.get(1) == Some(&"r-xp"),
+            }
     };
     text.lines()
         .filter(is_code)

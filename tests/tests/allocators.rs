@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
+use unfreed_tests::model::MemoryKind;
 use unfreed_tests::{Target, Tracer, Truth, target_path, unfreed};
 
 /// C++'s operators, which each of them has.
@@ -233,6 +234,42 @@ fn a_stripped_allocator_is_a_loss() -> Result<()> {
         "{:?}",
         report.losses
     );
+    Ok(())
+}
+
+/// A call of `new` that fails is no block, and the exception that it throws is one, of the
+/// path that threw it, which is freed when it was caught.
+#[test]
+fn what_a_failing_new_throws_is_a_block_of_its_own() -> Result<()> {
+    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
+        let mut target = start("operators", library)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        let truth = target.command("throws_and_allocates")?;
+        let report = tracer.stop()?.report()?;
+        let context = || format!("{library:?}");
+        report.agrees_with(&truth).with_context(context)?;
+        let thrown = report.heap("__cxa_allocate_exception");
+        assert_eq!(thrown.allocated_count, 100, "{library:?}");
+        assert_eq!(thrown.live_count, 0, "{library:?}");
+        assert_eq!(report.totals.untraced_frees, 0, "{library:?}");
+    }
+    Ok(())
+}
+
+/// A call within which an exception was caught goes on, and what it allocates then is
+/// counted or a loss.
+#[test]
+fn a_new_whose_handler_catches_is_counted_or_lost() -> Result<()> {
+    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
+        let mut target = start("operators", library)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        let truth = target.command("handler_catches")?;
+        let report = tracer.stop()?.report()?;
+        let size = truth.sites[0].size;
+        let seen = report.sums_of_size(size, MemoryKind::Heap).live_count;
+        let lost: u64 = report.losses.iter().map(|loss| loss.count).sum();
+        assert_eq!(seen + lost, 1, "{library:?} {:?}", report.losses);
+    }
     Ok(())
 }
 

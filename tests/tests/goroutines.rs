@@ -141,3 +141,33 @@ fn a_goroutines_stack_that_moved() -> Result<()> {
 fn a_thread_of_c_code_that_calls_go() -> Result<()> {
     check("thread", 5003, &[&path(&[&callback(), &["c:thread"]])])
 }
+
+/// What Go maps for its heap: the runtime does so on the thread's stack, by C code. Its
+/// path goes on where the goroutine's stack was left.
+#[test]
+fn what_the_runtime_maps_for_a_goroutine() -> Result<()> {
+    for program in PROGRAMS {
+        let mut target = Target::start(program)?;
+        let tracer = Tracer::record(target.pid, &[])?;
+        target.command("grows")?;
+        let report = tracer.stop()?.report()?;
+        let is_it = |site: &&Site| names(site).contains(&"main.grows");
+        let found: Vec<&Site> = report.sites.iter().filter(is_it).collect();
+        let bytes: u64 = found.iter().map(|site| site.live_bytes).sum();
+        ensure!(bytes > 128 << 20, "{program}: {bytes} {:#?}", report.sites);
+        for site in found {
+            let names = names(site);
+            let switch = names.iter().position(|name| *name == "runtime.systemstack");
+            let caller = names.iter().position(|name| *name == "main.grows");
+            ensure!(switch.is_some() && switch < caller, "{program}: {names:?}");
+            let last = [
+                "main.grows",
+                "main.growsInGoroutine.func1",
+                "runtime.goexit",
+            ];
+            ensure!(names.ends_with(&last), "{program}: {names:?}");
+            assert_eq!(serde_json::to_value(site.stack_end)?, "start", "{program}");
+        }
+    }
+    Ok(())
+}

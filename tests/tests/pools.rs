@@ -5,7 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tracer_ebpf::sample::{ONE, Sampling};
-use unfreed_tests::{KernelMap, Sums, Target, Tracer, View, erlang, target_path, wait_until};
+use unfreed_tests::{
+    KernelMap, Sums, Target, Tracer, View, erlang, target_path, unfreed, wait_until,
+};
 
 const COMMANDS: [&str; 8] = [
     "slices",
@@ -122,6 +124,24 @@ fn apr_pools() -> Result<()> {
 #[test]
 fn apr_pools_by_return_instructions() -> Result<()> {
     apr(&["--pools", "--returns", "instructions"])
+}
+
+/// What the option would probe is listed, and which files have none of it not.
+#[test]
+fn doctor_lists_what_the_option_probes() -> Result<()> {
+    for (program, expected) in [("apr", true), ("leak", false)] {
+        let target = Target::start(program)?;
+        let finished = unfreed(&["doctor", "-p", &target.pid.to_string()])?;
+        ensure!(finished.status.success(), "{}", finished.stdout);
+        for part in ["pools of ", "apr_palloc", "apr_pool_clear"] {
+            ensure!(
+                finished.stdout.contains(part) == expected,
+                "{}",
+                finished.stdout
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Objects that are too small are left out, by what they turn out to be.

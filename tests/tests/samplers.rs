@@ -163,6 +163,29 @@ fn a_sampler_can_be_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// Bursts are of allocators' probes, and that is said.
+#[test]
+fn a_budget_leaves_a_sampler_alone_and_says_so() -> Result<()> {
+    let mut target = Target::start("samples")?;
+    let tracer = Tracer::record(target.pid, &["--overhead", "500ms/s"])?;
+    target.command("unseen")?;
+    let finished = tracer.stop()?;
+    ensure!(
+        finished
+            .stderr
+            .contains("with --overhead they are not used"),
+        "{}",
+        finished.stderr
+    );
+    let report = finished.report()?;
+    ensure!(
+        report.processes[0].sampler.is_none(),
+        "{:?}",
+        report.processes
+    );
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_is_lost() -> Result<()> {
     let report = record(&["lies", "steady"], &[])?;

@@ -78,6 +78,39 @@ fn a_stack_ends_in_a_function_without_one() -> Result<()> {
     check(&report, 4001, &["take_busy", "asm_busy"], "no_row")
 }
 
+/// What a compiler made at run time is passed by frame pointers, and named by its perf map.
+#[test]
+fn generated_functions_with_frame_pointers_are_passed() -> Result<()> {
+    let report = trace(&mut Target::start("jit")?, &["run_framed"])?;
+    let innermost = ["take_framed", "framed_inner", "framed_outer", "run_framed"];
+    check(&report, 1009, &innermost, "start_by_frame_pointers")
+}
+
+/// Where they have none, frames are missing and none is made up, and the path says so.
+#[test]
+fn generated_functions_without_frame_pointers_hide_frames() -> Result<()> {
+    let report = trace(&mut Target::start("jit")?, &["run_frameless"])?;
+    let (names, end) = path(&report, 2003)?;
+    ensure!(end != "start", "{names:?}");
+    assert_eq!(names[..2], ["take_frameless", "frameless_inner"]);
+    let mut real = [
+        "take_frameless",
+        "frameless_inner",
+        "frameless_outer",
+        "run_frameless",
+        "run_command",
+        "serve",
+        "main",
+        "_start",
+    ]
+    .iter();
+    ensure!(
+        names.iter().all(|name| real.any(|real| real == name)),
+        "{names:?}"
+    );
+    Ok(())
+}
+
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(program);
     let status = command.current_dir(folder).args(arguments).status()?;

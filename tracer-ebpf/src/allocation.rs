@@ -117,7 +117,7 @@ unsafe fn count_allocation(thread: *mut Thread, address: u64) {
 pub(crate) fn free(context: &ProbeContext, arguments: Arguments, is_stepped: u64) {
     let address = argument(context, arguments, 0);
     let is_passed_over = burst::is_pause() || !address.is_some_and(chosen::may_be_live);
-    if chosen::is_on() && is_passed_over {
+    if chosen::leaves_out() && is_passed_over {
         cost::hit_in_passing(Kind::Free, is_stepped);
         return;
     }

@@ -37,6 +37,12 @@ pub(crate) fn is_over(time: u64) -> bool {
     may_be() && time < now().began
 }
 
+/// Whether page faults are passed over now, since to follow them would cost too much.
+#[inline(always)]
+pub(crate) fn passes_faults_over() -> bool {
+    may_be() && now().faults == 0
+}
+
 /// Tells of a block's death, if this phase would not show it by its sums; `unseen` is 1
 /// if it died some time before.
 #[inline(always)]
@@ -76,6 +82,7 @@ fn now() -> Phase {
                 choice: (&raw const (*phase).choice).read_volatile(),
                 began: (&raw const (*phase).began).read_volatile(),
                 followed: (&raw const (*phase).followed).read_volatile(),
+                faults: (&raw const (*phase).faults).read_volatile(),
             }
         },
         None => Phase::NONE,

@@ -224,8 +224,8 @@ pub struct Call {
     pub inner: u64,
     /// See [`Block::certain`].
     pub certain: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// Where the function begins, the lower half of its address.
+    pub start: u32,
 }
 
 impl Call {
@@ -243,8 +243,9 @@ impl Call {
     /// Notes a call that was just entered, in place of the one before. Its
     /// site is not known yet.
     #[inline(always)]
-    pub fn begin(&mut self, function: Function, slot: u64, back: u64, time: u64) {
+    pub fn begin(&mut self, (function, start): (Function, u32), slot: u64, back: u64, time: u64) {
         self.function = function as u32;
+        self.start = start;
         self.site = NO_SITE;
         self.slot = slot;
         self.back = back;
@@ -252,6 +253,12 @@ impl Call {
         // Of two zeros in a row the compiler would make a call of memset, byte by byte.
         self.old_address = opaque(0) as u64;
         self.inner = 0;
+    }
+
+    /// Whether an exception may end it.
+    #[inline(always)]
+    pub const fn may_throw(&self) -> bool {
+        number_may_throw(self.function)
     }
 
     /// Whether the word at its slot says that the call is active: the kernel's
@@ -277,7 +284,8 @@ pub enum Entry {
     Instead,
 }
 
-/// Decides what an entry at stack pointer `slot` means.
+/// Decides what an entry at stack pointer `slot` means, of a function that begins at
+/// `start`.
 ///
 /// `saved` reads the word at the slot of the call in flight. While that call
 /// is active the word is the kernel's return trampoline, which starts a page,
@@ -286,7 +294,7 @@ pub enum Entry {
 #[inline(always)]
 pub fn entry(
     in_flight: &Call,
-    function: Function,
+    (function, start): (Function, u32),
     slot: u64,
     saved: impl FnOnce() -> Option<u64>,
 ) -> Entry {
@@ -298,7 +306,10 @@ pub fn entry(
     if !is_left && saved().is_some_and(|word| in_flight.is_active_with(word)) {
         return Entry::Nested;
     }
-    let goes_on = slot == in_flight.slot && goes_on_as(in_flight.function, function);
+    // No function goes on as itself: it was called again, and its end was missed.
+    let goes_on = slot == in_flight.slot
+        && start != in_flight.start
+        && goes_on_as(in_flight.function, function);
     if goes_on || number_may_throw(in_flight.function) {
         Entry::Instead
     } else {
@@ -338,10 +349,11 @@ const fn goes_on_as(outer: u32, inner: Function) -> bool {
     outer >= own || inner as u32 >= own
 }
 
+/// [`Function::may_tail_call`] of a function's number.
 #[inline(always)]
-fn tail_call(outer: u32, inner: Function) -> bool {
+pub(crate) const fn tail_call(outer: u32, inner: Function) -> bool {
     use Function as F;
-    for function in [
+    const OUTER: [F; 7] = [
         F::Calloc,
         F::Realloc,
         F::Reallocarray,
@@ -349,10 +361,13 @@ fn tail_call(outer: u32, inner: Function) -> bool {
         F::Memalign,
         F::Valloc,
         F::Pvalloc,
-    ] {
-        if function as u32 == outer {
-            return function.may_tail_call(inner);
+    ];
+    let mut index = 0;
+    while index < OUTER.len() {
+        if OUTER[index] as u32 == outer {
+            return OUTER[index].may_tail_call(inner);
         }
+        index += 1;
     }
     false
 }
@@ -377,12 +392,12 @@ mod tests {
             old_address: 0,
             inner: 0,
             certain: 0,
-            padding: 0,
+            start: 1,
         }
     }
 
     fn decide(outer: Function, outer_slot: u64, inner: Function, slot: u64, word: u64) -> Entry {
-        entry(&call(outer, outer_slot), inner, slot, || Some(word))
+        entry(&call(outer, outer_slot), (inner, 2), slot, || Some(word))
     }
 
     #[test]
@@ -400,7 +415,7 @@ mod tests {
         let mut idle = call(Function::Malloc, 0x1000);
         idle.function = 0;
         assert_eq!(
-            entry(&idle, Function::Malloc, 0x500, || None),
+            entry(&idle, (Function::Malloc, 1), 0x500, || None),
             Entry::Outermost
         );
     }
@@ -508,6 +523,18 @@ mod tests {
         assert_eq!(below, Entry::Nested);
     }
 
+    /// Allocators' own functions, which go on as each other.
+    #[test]
+    fn a_function_that_is_called_again_has_missed_its_end() {
+        let arena = call(Function::ArenaAlloc, 0x1000);
+        let again = |start| {
+            let entered = (Function::ArenaAlloc, start);
+            entry(&arena, entered, 0x1000, || Some(RETURN))
+        };
+        assert_eq!(again(1), Entry::Stale);
+        assert_eq!(again(2), Entry::Instead, "another one");
+    }
+
     #[test]
     fn a_call_whose_return_address_is_left_alone_is_believed_by_it() {
         assert_eq!(
@@ -517,7 +544,7 @@ mod tests {
         let mut replaced = call(Function::Calloc, 0x1000);
         replaced.back = 0;
         for word in [RETURN, 0] {
-            let found = entry(&replaced, Function::Malloc, 0xf00, || Some(word));
+            let found = entry(&replaced, (Function::Malloc, 2), 0xf00, || Some(word));
             assert_eq!(found, Entry::Stale, "{word:#x}");
         }
     }

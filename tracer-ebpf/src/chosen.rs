@@ -5,7 +5,7 @@
 //! it takes this out of the programs.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use tracer_ebpf::block::Block;
+use tracer_ebpf::block::{Block, OTHERS};
 use tracer_ebpf::call::Function;
 use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::phase::Choice;
@@ -14,6 +14,7 @@ use tracer_ebpf::site::{Site, SiteKind};
 use tracer_ebpf::stated;
 use tracer_ebpf::volatile::opaque;
 
+use crate::elsewhere;
 use crate::maps::{self, FILTER, SAMPLED};
 use crate::sampler;
 
@@ -68,10 +69,18 @@ extern "C" fn chosen_probability(ratio: u64) -> u64 {
     sample::probability(ratio)
 }
 
-/// Whether a block at this address may be in the live map. Without sampling any may.
+/// Whether calls are left out whose blocks are freed all the same: by chance, or since
+/// they are made from elsewhere.
+#[inline(always)]
+pub(crate) fn leaves_out() -> bool {
+    is_on() || elsewhere::is_on()
+}
+
+/// Whether a block at this address may be in the live map. If no call is left out any
+/// may.
 #[inline(always)]
 pub(crate) fn may_be_live(address: u64) -> bool {
-    if !is_on() {
+    if !leaves_out() {
         return true;
     }
     match FILTER.get_ptr(filter_slot(address)) {
@@ -84,7 +93,7 @@ pub(crate) fn may_be_live(address: u64) -> bool {
 /// An address is about to be entered into the live map.
 #[inline(always)]
 pub(crate) fn note_live(address: u64) {
-    if is_on() {
+    if is_filtered(address) {
         add_to_filter(address, 1);
     }
 }
@@ -92,9 +101,16 @@ pub(crate) fn note_live(address: u64) {
 /// An address has left the live map, or was not entered into it.
 #[inline(always)]
 pub(crate) fn note_gone(address: u64) {
-    if is_on() {
+    if is_filtered(address) {
         add_to_filter(address, u64::MAX);
     }
+}
+
+/// Whether a word of the live map is looked for through the filter: those of pages,
+/// handles and threads are not.
+#[inline(always)]
+fn is_filtered(address: u64) -> bool {
+    leaves_out() && address < OTHERS
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::phase::Choice;
 use tracer_ebpf::thread::{Thread, Unheard};
 
+use crate::elsewhere::{self, Verdict};
 use crate::inflight::{self, now};
 use crate::read::user_word;
 use crate::unwind::{self, Place};
@@ -124,12 +125,12 @@ pub(crate) fn argument(context: &ProbeContext, arguments: Arguments, index: usiz
         return context.arg(index);
     }
     let mut value = 0;
-    elsewhere(context.regs, arguments, index, &mut value).then_some(value)
+    in_place(context.regs, arguments, index, &mut value).then_some(value)
 }
 
 /// Reads an argument that is not in its own register.
 #[inline(never)]
-fn elsewhere(regs: *const pt_regs, arguments: Arguments, index: usize, argument: &mut u64) -> bool {
+fn in_place(regs: *const pt_regs, arguments: Arguments, index: usize, argument: &mut u64) -> bool {
     let value = match arguments.place(index) {
         // Nobody asks for it here.
         arguments::Place::Own => None,
@@ -237,7 +238,8 @@ fn follow<const IN_SESSION: bool>(context: &ProbeContext, cookie: u64, function:
         (*thread).entered.set(function as u64);
         let again = || Function::from_number((*thread).entered.get());
         let chosen = (is_chosen, choice);
-        let entered = enter::<IN_SESSION>(context, thread, (function, again), arguments, chosen);
+        let at = (arguments, Arguments::is_last(cookie));
+        let entered = enter::<IN_SESSION>(context, thread, (function, again), at, chosen);
         if matches!(entered, Entered::AtSite) {
             find_site(context, thread, arguments);
         }
@@ -266,7 +268,7 @@ pub(crate) fn by_program(context: &ProbeContext, function: Function) {
     unsafe {
         cost::hit(thread, Kind::Entry);
         let again = || Some(function);
-        let (at, chosen) = (Arguments::AT_ENTRY, (is_chosen, choice));
+        let (at, chosen) = ((Arguments::AT_ENTRY, false), (is_chosen, choice));
         let entered = enter::<false>(context, thread, (function, again), at, chosen);
         if matches!(entered, Entered::AtSite) {
             go_on(context);
@@ -322,7 +324,7 @@ unsafe fn enter<const IN_SESSION: bool>(
     context: &ProbeContext,
     thread: *mut Thread,
     (function, again): (Function, impl FnOnce() -> Option<Function>),
-    arguments: Arguments,
+    (arguments, is_last): (Arguments, bool),
     (is_chosen, choice): (bool, u64),
 ) -> Entered {
     let Some(request) = Request::of(function, context, arguments) else {
@@ -333,21 +335,45 @@ unsafe fn enter<const IN_SESSION: bool>(
     };
     // How large a string is shows when it is there.
     let is_large = function == Function::ArenaString || request.size >= maps::setting!(min_size);
-    let has_site = is_chosen && is_large && request.allocates;
+    let slot = slot(context, arguments);
+    // SAFETY: the context's registers and the caller's record.
+    let verdict = unsafe {
+        let at = (slot, (*context.regs).rbp);
+        elsewhere::judge(
+            thread,
+            function,
+            at,
+            (request.size, request.address),
+            is_last,
+        )
+    };
+    if verdict == Verdict::LeaveOut {
+        return Entered::LeftOut;
+    }
+    let is_asked = verdict == Verdict::Follow;
+    let has_site = is_chosen && is_asked && is_large && request.allocates;
     // SAFETY: the context's registers and the caller's record.
     unsafe {
-        let slot = slot(context, arguments);
-        if !inflight::is_outermost(thread, function, slot) {
+        let start = (*context.regs).rip.wrapping_sub(arguments.code()) as u32;
+        if !inflight::is_outermost(thread, (function, start), slot) {
             return Entered::LeftOut;
         }
         (*thread).freed.address = 0;
+        if slot >= (*thread).thrown.slot {
+            (*thread).thrown.slot = 0;
+        }
         // What is too small is no matter to anybody; within what was not chosen nothing
         // may have a choice of its own.
         let is_unheard = is_chosen && !is_large && request.address == 0;
         if IN_SESSION && is_unheard && function.may_go_unheard() {
             let back = user_word(slot).unwrap_or(0);
             if back != 0 {
-                (*thread).unheard = Unheard { slot, back };
+                (*thread).unheard = Unheard {
+                    slot,
+                    back,
+                    function: function as u32,
+                    padding: 0,
+                };
                 return Entered::LeftOut;
             }
         }
@@ -358,7 +384,7 @@ unsafe fn enter<const IN_SESSION: bool>(
         } else {
             0
         };
-        call.begin(function, slot, back, now());
+        call.begin((function, start), slot, back, now());
         call.size = request.size;
         call.argument = request.argument;
         call.certain = chosen::is_certain(choice);

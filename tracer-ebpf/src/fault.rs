@@ -13,6 +13,7 @@ use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::hits::Kind;
 use tracer_ebpf::site::NO_SITE;
 
+use crate::burst;
 use crate::code::MAX_ADDRESS;
 use crate::cost;
 use crate::inflight::{self, now};
@@ -30,6 +31,9 @@ const KERNEL: u64 = 0xff << 56;
 /// `page_fault_user(address, regs, error_code)`.
 #[inline(always)]
 pub(crate) fn by_user(context: &RawTracePointContext) {
+    if burst::passes_faults_over() {
+        return;
+    }
     let registers = UserRegisters(context.arg(1));
     touched(context.arg(0), &registers, context.arg(2), syscalls::TOUCH);
 }
@@ -39,7 +43,7 @@ pub(crate) fn by_user(context: &RawTracePointContext) {
 #[inline(always)]
 pub(crate) fn by_kernel(context: &RawTracePointContext) {
     let address: u64 = context.arg(0);
-    if address & KERNEL != 0 {
+    if address & KERNEL != 0 || burst::passes_faults_over() {
         return;
     }
     // SAFETY: the helper has no preconditions.
@@ -50,7 +54,7 @@ pub(crate) fn by_kernel(context: &RawTracePointContext) {
         return;
     }
     let registers = UserRegisters(saved_registers(task));
-    touched(address, &registers, context.arg(2), syscalls::INSIDE);
+    touched(address, &registers, context.arg(2), syscalls::TOUCH_WITHIN);
 }
 
 /// Where the kernel has the registers with which the current thread came into it.

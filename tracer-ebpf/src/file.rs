@@ -55,11 +55,13 @@ pub struct FileTable {
     pub full_len: u32,
     /// A [`TableKind`].
     pub kind: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// Bytes of the function that allocates exceptions; 0 if the file has none.
+    pub thrower_len: u32,
+    /// Where it begins in the file.
+    pub thrower: u64,
 }
 
-// SAFETY: repr(C), fields fill all 120 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 128 bytes, any bit pattern is valid.
 unsafe impl crate::Record for FileTable {}
 
 /// What is known of a file.
@@ -75,6 +77,13 @@ pub enum TableKind {
 }
 
 impl FileTable {
+    /// Whether a return address, by its offset in the file, is in the function that
+    /// allocates exceptions.
+    #[inline(always)]
+    pub const fn makes_exception(&self, offset: u64) -> bool {
+        offset.wrapping_sub(self.thrower).wrapping_sub(1) < self.thrower_len as u64
+    }
+
     /// Where an offset in the file is in the table, if it is code.
     #[inline(always)]
     pub fn row_offset(&self, offset: u64) -> Option<u64> {
@@ -111,6 +120,22 @@ mod tests {
         assert_eq!(table.row_offset(0x3000), Some(0x2fff));
         for outside in [0, 0xfff, 0x2000, 0x3001] {
             assert_eq!(table.row_offset(outside), None);
+        }
+    }
+
+    #[test]
+    fn an_exceptions_allocator_is_known_by_return_addresses_within() {
+        let mut table = FileTable::default();
+        assert!((0..3).all(|offset| !table.makes_exception(offset)));
+        (table.thrower, table.thrower_len) = (0x1000, 0x20);
+        // The last instruction may be a call that does not return.
+        for (offset, expected) in [
+            (0x1000, false),
+            (0x1001, true),
+            (0x1020, true),
+            (0x1021, false),
+        ] {
+            assert_eq!(table.makes_exception(offset), expected, "{offset:#x}");
         }
     }
 

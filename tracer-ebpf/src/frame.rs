@@ -108,6 +108,16 @@ pub const fn in_file(file: u32, offset: u64, interrupted: u64) -> u64 {
         | interrupted << 63
 }
 
+/// The file's number and the offset in it, of a word of [`in_file`].
+#[inline(always)]
+pub const fn place_in_file(word: u64) -> Option<(u32, u64)> {
+    if !is_shared(word) {
+        return None;
+    }
+    let number = (word >> FILE_SHIFT) as u32 & (FILE_NUMBERS - 1);
+    Some((number, word & FILE_OFFSET))
+}
+
 /// Whether a word means the same in all processes.
 #[inline(always)]
 pub const fn is_shared(word: u64) -> bool {

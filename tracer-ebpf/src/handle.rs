@@ -11,12 +11,17 @@ use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOST_SITE, SiteKind};
 use tracer_ebpf::thread::{Making, Thread};
 
+use crate::elsewhere;
 use crate::inflight::{self, now};
 use crate::maps;
 
 /// `jni_NewGlobalRef(environment, object)`, or the weak one, was entered.
 #[inline(always)]
 pub(crate) fn enter(context: &ProbeContext) {
+    // Its caller is Java code, or the JVM, which nobody asks for by a file.
+    if elsewhere::is_on() {
+        return;
+    }
     let Some(thread) = inflight::thread() else {
         return;
     };

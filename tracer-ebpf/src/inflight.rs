@@ -18,6 +18,7 @@ use tracer_ebpf::thread::Thread;
 
 use crate::burst;
 use crate::chosen;
+use crate::elsewhere;
 use crate::lifecycle;
 use crate::mapped;
 use crate::maps::{
@@ -25,6 +26,7 @@ use crate::maps::{
 };
 use crate::read::user_word;
 use crate::recall;
+use crate::thrown;
 use crate::unwind::{self, Place};
 
 const BPF_ANY: u64 = 0;
@@ -102,6 +104,7 @@ fn look_again(thread: *mut Thread) -> bool {
         if image != 0 {
             (*thread).group = group_of(image);
             (*thread).has_sampler = has_sampler(image);
+            (*thread).origins = elsewhere::list_of(image);
             (*thread).as_of = changes;
         }
     }
@@ -137,6 +140,7 @@ pub(crate) unsafe fn forget_calls(thread: *mut Thread) {
     unsafe {
         (*thread).call.function = 0;
         (*thread).unheard.slot = 0;
+        (*thread).thrown.slot = 0;
         (*thread).handle.slot = 0;
         (*thread).start.slot = 0;
         (*thread).clone.stack = 0;
@@ -161,6 +165,7 @@ fn make_thread() -> Option<*mut Thread> {
         (*thread).group = group_of(process.image);
         (*thread).last_fork = process.last_fork;
         (*thread).has_sampler = has_sampler(process.image);
+        (*thread).origins = elsewhere::list_of(process.image);
         (*thread).as_of = changes;
         recall::equip(thread);
     }
@@ -199,15 +204,24 @@ pub(crate) const fn full_or_busy(error: i32, full: LossCause) -> LossCause {
 /// # Safety
 /// `thread` is the current thread's record.
 #[inline(always)]
-pub(crate) unsafe fn is_outermost(thread: *mut Thread, function: Function, slot: u64) -> bool {
+pub(crate) unsafe fn is_outermost(
+    thread: *mut Thread,
+    (function, start): (Function, u32),
+    slot: u64,
+) -> bool {
     // SAFETY: the caller's record, which only this thread touches.
     let in_flight = unsafe { &mut (*thread).call };
     let saved_at = in_flight.slot;
     if is_forgotten(in_flight) {
         return true;
     }
-    let lost = match call::entry(in_flight, function, slot, || user_word(saved_at)) {
+    let lost = match call::entry(in_flight, (function, start), slot, || user_word(saved_at)) {
         Entry::Outermost => return true,
+        Entry::Nested if in_flight.may_throw() && thrown::makes_exception(slot) != 0 => {
+            // SAFETY: the caller's record.
+            unsafe { thrown::give_up(thread) };
+            return true;
+        }
         Entry::Nested => {
             in_flight.inner += 1;
             return false;

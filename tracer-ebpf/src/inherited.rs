@@ -25,8 +25,8 @@ use crate::read::user_word;
 pub(crate) unsafe fn take(thread: *const Thread, key: BlockKey) -> Option<Block> {
     // SAFETY: the caller's record.
     let forked = unsafe { (*thread).last_fork };
-    // What was sampled tells nothing of a child's other frees.
-    if forked != 0 && !chosen::is_on() {
+    // What was chosen tells nothing of a child's other frees.
+    if forked != 0 && !chosen::leaves_out() {
         remember(key, forked);
     }
     inflight::take(key)
@@ -67,8 +67,8 @@ fn insert(key: BlockKey, since: &FreedSince) {
 /// the call is at `stack`; `probed` is the instruction that was hit.
 #[inline(never)]
 pub(crate) fn count_unknown(key: BlockKey, stack: u64, probed: u64) {
-    // With sampling it is one that was not chosen.
-    if chosen::is_on() {
+    // It is one that was not chosen, or is made elsewhere.
+    if chosen::leaves_out() {
         return;
     }
     let process = PROCESSES.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32);

@@ -23,6 +23,7 @@ pub mod limits;
 pub mod loss;
 pub mod memo;
 pub mod operand;
+pub mod origin;
 pub mod phase;
 pub mod rule;
 pub mod sample;

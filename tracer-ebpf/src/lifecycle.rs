@@ -11,9 +11,10 @@ use tracer_ebpf::thread::{Process, image_id, image_pid};
 
 use crate::code::replaced_of;
 use crate::cost;
+use crate::elsewhere;
 use crate::inflight::{self, ENOENT, full_or_busy, now};
 use crate::maps::{
-    self, CODE_OF, FORKS, HAS_SAMPLER, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS,
+    self, CODE_OF, FORKS, HAS_SAMPLER, ORIGINS_OF, PROCESS_CHANGES, PROCESSES, REPLACED, THREADS,
 };
 use crate::read::{kernel, kernel_or_zero};
 use crate::recall;
@@ -77,6 +78,7 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
     }
     if !shares_heap {
         hand_down_sampler(parent.image, image);
+        hand_down_origins(parent.image, image);
         note_fork(image_pid(parent.image), parent.image, time);
     }
     maps::count(&PROCESS_CHANGES);
@@ -91,6 +93,17 @@ pub(crate) fn new_task(context: &RawTracePointContext) {
 fn hand_down_sampler(parent: u64, child: u64) {
     if HAS_SAMPLER.get_ptr(parent).is_some()
         && let Err(error) = HAS_SAMPLER.insert(child, 1, 0)
+    {
+        maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
+    }
+}
+
+/// A child has its parent's code, and so what of it was asked for.
+#[inline(always)]
+fn hand_down_origins(parent: u64, child: u64) {
+    let list = elsewhere::list_of(parent);
+    if list != 0
+        && let Err(error) = ORIGINS_OF.insert(child, list, 0)
     {
         maps::lose(full_or_busy(error, LossCause::ProcessesFull), 1, 0);
     }

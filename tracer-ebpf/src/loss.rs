@@ -44,10 +44,13 @@ pub enum LossCause {
     SampleUnusable,
     /// The ring of deaths was full: blocks that died count as live.
     DeathRingFull,
+    /// An allocation of a process of whose code user space had not said yet what
+    /// `--module` and `--only` mean there: it is in no number.
+    OriginUnknown,
 }
 
 /// How many causes there are.
-pub const LOSS_CAUSES: usize = 15;
+pub const LOSS_CAUSES: usize = 16;
 
 impl LossCause {
     /// All causes, in the order of their counters.
@@ -67,6 +70,7 @@ impl LossCause {
         Self::ChainCut,
         Self::SampleUnusable,
         Self::DeathRingFull,
+        Self::OriginUnknown,
     ];
 
     /// The stable name in reports.
@@ -87,6 +91,7 @@ impl LossCause {
             Self::ChainCut => "chain_cut",
             Self::SampleUnusable => "sample_unusable",
             Self::DeathRingFull => "death_ring_full",
+            Self::OriginUnknown => "origin_unknown",
         }
     }
 
@@ -137,6 +142,9 @@ impl LossCause {
             }
             Self::DeathRingFull => {
                 "frees of older blocks lost in a full ring: estimates of what is live are too high by what these stand for"
+            }
+            Self::OriginUnknown => {
+                "calls of allocators right after a program was started, before it was known which of its code --module and --only mean: those of them that were meant are in no number; `unfreed run` has the program wait"
             }
         }
     }

@@ -22,6 +22,7 @@ mod chosen;
 mod code;
 mod code_told;
 mod cost;
+mod elsewhere;
 mod entry;
 mod fault;
 mod handle;
@@ -44,6 +45,7 @@ mod sampler;
 mod session;
 mod started;
 mod syscalls;
+mod thrown;
 mod unwind;
 
 use core::ffi::c_void;

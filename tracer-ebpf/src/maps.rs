@@ -22,6 +22,7 @@ use tracer_ebpf::limits::{
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
 use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
+use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::Phase;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{SampledSite, Sampling};
@@ -81,8 +82,9 @@ static SETTINGS: Global<Settings> = Global::new(Settings {
     task_blocked: 0,
     task_no_faults: 0,
     task_stack: 0,
-    growth: 0,
     budget: 0,
+    task_fs: 0,
+    origins: 0,
 });
 
 /// Traced processes by tgid. What reads it is [`process`]; what changes it
@@ -146,6 +148,20 @@ pub(crate) static PHASE: Array<Phase> = Array::with_max_entries(1, BPF_F_MMAPABL
 /// one.
 #[map]
 pub(crate) static DEATHS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Lists of code whose calls are followed, by number; 0 is none. The loader sets the
+/// size, if not all calls are.
+#[map]
+pub(crate) static ORIGINS: Array<Origins> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The list of an image. What changes it counts that in [`PROCESS_CHANGES`].
+#[map]
+pub(crate) static ORIGINS_OF: HashMap<u64, u64> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Calls from elsewhere, of each CPU.
+#[map]
+pub(crate) static ELSEWHERE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Indices not yet in use. Filled by the loader: a queue gives each index out
 /// once without the fetching atomics that kernels before 5.12 lack.

@@ -32,6 +32,8 @@ pub struct Phase {
     /// Up to this age, nanoseconds, each death of a block is seen that began in this
     /// phase.
     pub followed: u64,
+    /// 1 if page faults are followed, 0 if they are passed over.
+    pub faults: u64,
 }
 
 impl Phase {
@@ -40,6 +42,7 @@ impl Phase {
         choice: Choice::Pause as u64,
         began: 0,
         followed: 0,
+        faults: 0,
     };
 
     /// Whether the death of a block is to be told: it was allocated in an earlier phase,
@@ -86,6 +89,7 @@ mod tests {
             choice: Choice::All as u64,
             began: 1000,
             followed: 50,
+            faults: 0,
         };
         assert!(!phase.tells(1000, 1050));
         assert!(phase.tells(1000, 1051));

@@ -7,7 +7,7 @@ use tracer_ebpf::hits::Kind;
 use tracer_ebpf::thread::Thread;
 
 use crate::read::user_word;
-use crate::{allocation, arena, cost, inflight, mapping};
+use crate::{allocation, arena, cost, inflight, mapping, thrown};
 
 /// A return probe of `function` was hit.
 #[inline(always)]
@@ -41,6 +41,8 @@ pub(crate) fn at_instruction(regs: *const pt_regs, result: u64, kind: Kind) {
             && let Some(function) = Function::from_number(u64::from(in_flight.function))
         {
             settle(thread, function, result);
+        } else {
+            thrown::ends(thread, stack, result);
         }
         cost::done(thread);
     }

@@ -67,6 +67,9 @@ pub enum Kind {
     /// Go's `cgocallback`, which C code calls, and which goes on with the stack
     /// of a goroutine: its caller is on the stack of the thread.
     GoCallback = CROSSING | GO | 1,
+    /// Go's `systemstack`, which calls Go code on the stack of the thread: its caller is
+    /// on the stack of the goroutine that the thread runs.
+    GoSwitch = CROSSING | GO | 2,
 }
 
 const GO: u8 = 1 << 3;
@@ -77,6 +80,9 @@ const SIGNAL: u8 = 2 << 6;
 const FRAME_POINTER: u8 = 3 << 6;
 /// From one stack to another.
 const CROSSING: u8 = PLT | DEREF;
+
+/// Bits of the first of two places that a rule's CFA offset holds.
+const SWITCH_BITS: u32 = 12;
 
 /// The number of rbx in a rule.
 pub const BX: usize = 2;
@@ -168,6 +174,34 @@ impl Rule {
     pub const fn go_callback(size: i64) -> Option<Self> {
         let lost = Saved::Lost;
         Self::new(Kind::GoCallback, size, Base::Cfa, lost, lost)
+    }
+
+    /// Go's `systemstack`, when it has called Go code: the places, in bytes, of the
+    /// current `g` from the thread pointer, of its `m` in it, of the goroutine that the
+    /// thread runs in that (`curg`), and of the stack pointer that was saved in this
+    /// one, at which the return address is. (Go's `runtime/asm_amd64.s`.)
+    pub const fn go_switch(current: i32, machine: i64, running: i32, stack: i64) -> Option<Self> {
+        let (machine_words, stack_words) = (machine / WORD, stack / WORD);
+        if machine < 0
+            || stack < 0
+            || machine % WORD != 0
+            || stack % WORD != 0
+            || machine_words >= 1 << SWITCH_BITS
+            || stack_words >= 1 << (SWITCH_BITS - 2)
+        {
+            return None;
+        }
+        let both = (machine_words | stack_words << SWITCH_BITS) * WORD;
+        let (current, running) = (Saved::At(current), Saved::At(running));
+        Self::new(Kind::GoSwitch, both, Base::Sp, current, running)
+    }
+
+    /// Where the `m` is in a `g`, and the saved stack pointer, of such a rule.
+    #[inline(always)]
+    pub const fn switched(self) -> (u64, u64) {
+        let both = self.offset() / WORD as u64;
+        let machine = both & ((1 << SWITCH_BITS) - 1);
+        (machine * WORD as u64, (both >> SWITCH_BITS) * WORD as u64)
     }
 
     /// A frame of so many words in HotSpot's code cache: rbp is saved below
@@ -283,6 +317,12 @@ impl Rule {
     #[inline(always)]
     pub const fn is_interpreted(self) -> bool {
         self.0 & (FORM | DEREF) as u64 == (FRAME_POINTER | DEREF) as u64
+    }
+
+    /// Whether it is one to the goroutine that the thread runs.
+    #[inline(always)]
+    pub const fn is_go_switch(self) -> bool {
+        self.is_crossing() && self.register() == BX
     }
 
     /// The number of the register that the CFA counts from.
@@ -412,7 +452,13 @@ mod tests {
         assert_eq!((call.bp().offset(), call.bx().offset()), (8, 64));
         assert!(callback.is_crossing() && !callback.is_go_call());
         assert_eq!(callback.kind(), Kind::GoCallback as u8);
-        for rule in [call, callback] {
+        let switch = Rule::go_switch(-8, 48, 192, 56).unwrap();
+        assert!(switch.is_go_switch() && !switch.is_go_call());
+        assert_eq!(switch.switched(), (48, 56));
+        assert_eq!(switch.bp().offset().cast_signed(), -8);
+        assert_eq!(switch.bx().offset(), 192);
+        assert_eq!(Rule::go_switch(-8, 1 << 15, 192, 56), None);
+        for rule in [call, callback, switch] {
             assert!(!rule.is_plt() && !rule.is_signal() && !rule.is_interpreted());
         }
         for rule in [

@@ -60,10 +60,13 @@ pub struct Settings {
     pub task_no_faults: u32,
     /// Offset of `stack` (the kernel's own, for the thread) in it.
     pub task_stack: u32,
-    /// 1 if pages are followed, and no allocations.
-    pub growth: u32,
     /// 1 if a budget changes during the run what is followed; see [`crate::phase`].
     pub budget: u32,
+    /// Offset of `thread.fsbase` (where the thread's own variables are) in the kernel's
+    /// `task_struct`.
+    pub task_fs: u32,
+    /// 1 if calls are followed that some code makes, and no others; see [`crate::origin`].
+    pub origins: u64,
 }
 
 /// Offsets in the kernel's structures on the way from a mapping to its file.
@@ -112,7 +115,7 @@ pub struct Hijack {
     pub next: u32,
 }
 
-// SAFETY: repr(C), fields fill all 192 bytes, any bit pattern is valid.
+// SAFETY: repr(C), fields fill all 200 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Settings {}
 
 /// In the map `ACTIVE`: events count, and calls end at return probes.

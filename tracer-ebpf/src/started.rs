@@ -9,6 +9,7 @@ use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::block::{self, BlockKey};
 use tracer_ebpf::site::SiteKind;
 
+use crate::elsewhere;
 use crate::handle;
 use crate::inflight;
 use crate::maps;
@@ -21,6 +22,9 @@ pub(crate) const GROUP_EXIT: u32 = 4;
 /// `JVM_StartThread(environment, thread)` was entered.
 #[inline(always)]
 pub(crate) fn enter(context: &ProbeContext) {
+    if elsewhere::is_on() {
+        return;
+    }
     if let Some(thread) = inflight::thread() {
         // SAFETY: the context's registers and the thread's own record.
         unsafe { (*thread).start = handle::begin(context, SiteKind::Thread, thread) };

@@ -34,6 +34,11 @@ pub trait Memory {
 
     /// The same if it costs nothing, because its surroundings were read.
     fn near(&self, address: u64) -> Option<u64>;
+
+    /// Where the thread's own variables are: the base of `fs`; 0 if that is not known.
+    fn thread_pointer(&self) -> u64 {
+        0
+    }
 }
 
 /// Plain frames are no larger than this.
@@ -169,8 +174,8 @@ impl Frame {
         Ok(())
     }
 
-    /// Goes up to a caller on another stack: see [`Rule::go_call`] and
-    /// [`Rule::go_callback`]. Go code's frames count from the stack pointer alone,
+    /// Goes up to a caller on another stack: see [`Rule::go_call`],
+    /// [`Rule::go_callback`] and [`Rule::go_switch`]. Go code's frames count from the stack pointer alone,
     /// and who calls it from C restores the other registers.
     #[inline(always)]
     fn cross(&mut self, memory: &mut impl Memory) -> Result<(), StackEnd> {
@@ -187,6 +192,8 @@ impl Frame {
                 end.wrapping_sub(depth)
             };
             top.wrapping_add(self.rule().bp().offset())
+        } else if self.rule().is_go_switch() {
+            self.switched_from(memory)?
         } else {
             let left_at = self.left_at.get();
             if left_at == 0 {
@@ -202,6 +209,18 @@ impl Frame {
         self.words[BP].set(LOST);
         self.words[BX].set(LOST);
         Ok(())
+    }
+
+    /// Where the return address of a switch to the thread's stack is.
+    #[inline(always)]
+    fn switched_from(&mut self, memory: &mut impl Memory) -> Result<u64, StackEnd> {
+        self.left_at.set(self.words[SP].get());
+        let (machine, stack) = self.rule().switched();
+        let current = memory.thread_pointer();
+        let current = read(current.wrapping_add(self.rule().bp().offset()), memory)?;
+        let machine = read(current.wrapping_add(machine), memory)?;
+        let running = read(machine.wrapping_add(self.rule().bx().offset()), memory)?;
+        read(running.wrapping_add(stack), memory)
     }
 
     /// The sum of register and offset.

@@ -177,6 +177,8 @@ pub(crate) const INSIDE: u32 = 0;
 const AT_ENTRY: u32 = 1;
 /// It is no call, but an instruction that touched a page: anywhere, in Java code too.
 pub(crate) const TOUCH: u32 = 2;
+/// The kernel touched a page within the call.
+pub(crate) const TOUCH_WITHIN: u32 = 4;
 /// It has no site. The stack is walked for what else it tells.
 const NOWHERE: u32 = 3;
 
@@ -227,6 +229,7 @@ extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
     let from = match place {
         AT_ENTRY => Place::Entry(Arguments::AT_ENTRY),
         TOUCH => Place::Touch,
+        TOUCH_WITHIN => Place::TouchWithin,
         _ => Place::Inside,
     };
     // SAFETY: the current thread's record.
@@ -238,7 +241,7 @@ extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
         return u64::from(NO_SITE);
     }
     // SAFETY: the current thread's record.
-    let site = unsafe { inflight::site_of(&walk, kind(), thread, now(), length) };
+    let site = unsafe { inflight::site_of(&walk, kind(place), thread, now(), length) };
     if site == LOST_SITE {
         maps::lose(LossCause::SitesFull, 1, length);
         return u64::from(NO_SITE);
@@ -246,12 +249,12 @@ extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
     u64::from(site)
 }
 
-/// What sites are made of here: pages alone, if growth is traced, and else memory.
+/// What sites are made of: pages where one was touched, and else memory.
 #[inline(always)]
-fn kind() -> SiteKind {
-    match maps::setting!(growth) {
-        0 => SiteKind::Memory,
-        _ => SiteKind::Page,
+fn kind(place: u32) -> SiteKind {
+    match place {
+        TOUCH | TOUCH_WITHIN => SiteKind::Page,
+        _ => SiteKind::Memory,
     }
 }
 

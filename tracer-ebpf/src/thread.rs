@@ -1,7 +1,7 @@
 //! Processes and threads as the kernel side knows them.
 
 use crate::block::{Block, BlockKey};
-use crate::call::{Call, is_trampoline};
+use crate::call::{self, Call, Function, is_trampoline};
 use crate::hits::{Counter, KINDS, Timing};
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
@@ -87,6 +87,8 @@ pub struct Thread {
     pub timing: Timing,
     /// The call that was left out last, and whose return nobody will tell.
     pub unheard: Unheard,
+    /// The call that was given up last, since an exception was made within it.
+    pub thrown: Unheard,
     /// Where the heap that `brk` moves ended when `brk` was entered.
     pub brk: u64,
     /// Where the kernel has the registers of the system call that is looked at. Some
@@ -99,6 +101,8 @@ pub struct Thread {
     /// 1 if its image takes samples of its allocations itself, so that calls of its
     /// allocators are nothing to us.
     pub has_sampler: u64,
+    /// The list of the code in its image whose calls are followed: see [`crate::origin`].
+    pub origins: u64,
     /// The block that it freed last, unless it has allocated since.
     pub freed: Freed,
     /// The pool to which it gave something back last.
@@ -207,9 +211,23 @@ pub struct Unheard {
     pub slot: u64,
     /// The return address.
     pub back: u64,
+    /// The number of the function.
+    pub function: u32,
+    /// Always zero.
+    pub padding: u32,
 }
 
 impl Unheard {
+    /// Whether it goes on as a call of this function that returns to `back`, which stands
+    /// at `slot`.
+    #[inline(always)]
+    pub const fn goes_on_as(&self, function: Function, slot: u64, back: u64) -> bool {
+        self.slot == slot
+            && self.back == back
+            && self.function != function as u32
+            && call::tail_call(self.function, function)
+    }
+
     /// Whether it may still run, at the stack pointer `stack`. `saved` reads the word
     /// at its slot, which stays there after the return until something is written over
     /// it: so this is no proof.

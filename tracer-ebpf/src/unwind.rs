@@ -34,6 +34,18 @@ pub(crate) enum Place {
     /// The same, of any code: it is no probe of ours, but an instruction that touched
     /// memory.
     Touch,
+    /// As `Inside`: the kernel touched memory within the system call.
+    TouchWithin,
+}
+
+impl Place {
+    /// A page and memory have different sites, also where they have the same stack.
+    const fn seed(self) -> u64 {
+        match self {
+            Self::Entry(_) | Self::Inside => 0,
+            Self::Touch | Self::TouchWithin => 1,
+        }
+    }
 }
 
 /// Walks the current thread's stack into its record. `first` is the word of
@@ -62,7 +74,7 @@ pub(crate) unsafe fn capture(
 pub(crate) unsafe fn registers(regs: *const pt_regs, place: Place) -> Registers {
     let (code, stack) = match place {
         Place::Entry(arguments) => (arguments.code(), arguments.stack()),
-        Place::Inside | Place::Touch => (0, 0),
+        Place::Inside | Place::Touch | Place::TouchWithin => (0, 0),
     };
     // SAFETY: the caller's context.
     unsafe {
@@ -94,7 +106,9 @@ pub(crate) unsafe fn capture_at(
     let code = CODE_OF.get_ptr(image).map(|code| unsafe { *code });
     let code = code.unwrap_or_default();
     let replaced = replaced_of(image);
-    let seed = maps::setting!(hash_seed).wrapping_add(u64::from(inflight::told_apart()) << 32);
+    let seed = maps::setting!(hash_seed)
+        .wrapping_add(u64::from(inflight::told_apart()) << 32)
+        .wrapping_add(place.seed());
     let space = code.valid(replaced, |number| {
         SPACES.get(number).map_or(0, |space| space.spare)
     });
@@ -114,7 +128,9 @@ pub(crate) unsafe fn capture_at(
     let mut current = Current { thread, is_noted };
     let (rule, own) = match place {
         Place::Entry(_) => (Ok(Rule::ENTRY), 0),
-        Place::Inside => (current.known(registers.ip, 1).map(|found| found.rule), 0),
+        Place::Inside | Place::TouchWithin => {
+            (current.known(registers.ip, 1).map(|found| found.rule), 0)
+        }
         Place::Touch => match current.find(registers, 1) {
             Ok(found) => (Ok(found.rule), found.word),
             Err(reason) => (Err(reason), 0),
@@ -239,7 +255,6 @@ mod parts {
 }
 
 /// The word of the frame that returns to `address`, in the stack that was walked last.
-#[cfg(feature = "find_vma")]
 #[inline(always)]
 pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
     let is_noted = false;
@@ -276,6 +291,13 @@ impl Memory for Current {
         }
         let index = opaque(offset as usize / 8) & (WINDOW_BYTES / 8 - 1);
         Some(thread.window[index])
+    }
+
+    #[inline(always)]
+    fn thread_pointer(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        let task = unsafe { bpf_get_current_task() };
+        kernel_or_zero(task + u64::from(maps::setting!(task_fs)))
     }
 }
 
@@ -568,7 +590,7 @@ fn read(thread: &mut Thread, address: u64, length: u64) -> bool {
 /// anybody's, replaced it; 0 if none did. Verified once, on its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn original_return(slot: u64) -> u64 {
+pub(crate) extern "C" fn original_return(slot: u64) -> u64 {
     let hijack = maps::setting!(hijack);
     if hijack.original == 0 {
         return 0;

@@ -12,6 +12,7 @@ mod engine;
 mod jvm;
 mod kernel;
 mod model;
+mod origins;
 mod privilege;
 mod process;
 mod report;

@@ -36,13 +36,14 @@ const LONG: [&str; 8] = [
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` and `changes`
 /// may take them for its own or find the kernel's trampolines for return addresses,
 /// and `robustness` and the tests of the tests themselves find code patched that should not be.
-/// `budget` loads a core, and asks what that costs.
+/// `budget` and `budget_growth` load a core, and ask what that costs.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
 /// thousands of times, of which every tracer is told. What others trace costs the targets
 /// of `overhead`, too. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 12] = [
+const ALONE: [&str; 13] = [
     "budget",
+    "budget_growth",
     "changes",
     "follow",
     "hooks",

@@ -4,6 +4,10 @@
 //
 // Prints `PID ready`; then reads lines
 //   load N     N requests a second from now on; 0: as many as there can be
+//   leaks 0    nothing leaks from now on, until `leaks 1`
+//   grow N     N new pages a second from now on, by `grows`; 0: none
+//   churn N    so many that are given back at once, by `churns`; -1: as many as there can be
+//   pages      answers `pages GROWN CHURNED`
 //   truth      answers `truth REQUESTS LEAKED CACHED KEPT SECONDS`: blocks that `leak`,
 //              `cache` and `keep` allocated, and the processor time of the process
 // and ends with standard input. Nothing else is allocated.
@@ -11,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +27,9 @@ static void *cached[CACHE], *kept[KEPT];
 static void *volatile sink;
 static volatile unsigned work;
 static volatile long load = -1;
-static volatile int over;
+static volatile long to_grow, to_churn;
+static volatile unsigned long grown, churned;
+static volatile int over, leaks = 1;
 static unsigned long requests, leaked, in_cache, in_kept;
 
 static unsigned chance(void) {
@@ -61,7 +68,7 @@ SITE static void request(void) {
     free(asked);
     free(answer);
     requests++;
-    if (requests % 10 == 0)
+    if (requests % 10 == 0 && leaks)
         leak();
     if (requests % 8 == 0) {
         unsigned slot = chance() % CACHE;
@@ -107,17 +114,70 @@ static void *serve(void *unused) {
     return unused;
 }
 
+enum { PAGE = 4096, ROOM = 1 << 20, CHURN = 1000 };
+
+SITE static void grows(char *page) {
+    *(volatile char *)page = 1;
+    grown++;
+}
+
+SITE static void churns(char *pages) {
+    for (int page = 0; page < CHURN; page++)
+        ((volatile char *)pages)[(size_t)page * PAGE] = 1;
+    madvise(pages, (size_t)CHURN * PAGE, MADV_DONTNEED);
+    churned += CHURN;
+}
+
+static char *space(size_t pages) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *start = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (start == MAP_FAILED || madvise(start, pages * PAGE, MADV_NOHUGEPAGE))
+        abort();
+    return start;
+}
+
+// Pages come each millisecond; given back are always so many at once.
+static void *page(void *unused) {
+    char *room = space(ROOM), *churn = space(CHURN);
+    double last = now(CLOCK_MONOTONIC), to_come = 0, to_go = 0;
+    while (!over) {
+        if (to_churn >= 0)
+            usleep(1000);
+        double time = now(CLOCK_MONOTONIC), since = time - last;
+        last = time;
+        to_come = to_grow ? to_come + since * (double)to_grow : 0;
+        for (; to_come >= 1; to_come--)
+            grows(room + grown % ROOM * PAGE);
+        to_go = to_churn > 0 ? to_go + since * (double)to_churn : 0;
+        for (; to_go >= CHURN; to_go -= CHURN)
+            churns(churn);
+        if (to_churn < 0)
+            churns(churn);
+    }
+    return unused;
+}
+
 int main(void) {
     static char line[64];
     setvbuf(stdin, NULL, _IONBF, 0);
-    pthread_t server;
+    pthread_t server, pager;
     pthread_create(&server, NULL, serve, NULL);
+    pthread_create(&pager, NULL, page, NULL);
     free(malloc(1));
     printf("%d ready\n", getpid());
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         if (!strncmp(line, "load ", 5)) {
             load = atol(line + 5);
+        } else if (!strncmp(line, "leaks ", 6)) {
+            leaks = atoi(line + 6);
+        } else if (!strncmp(line, "grow ", 5)) {
+            to_grow = atol(line + 5);
+        } else if (!strncmp(line, "churn ", 6)) {
+            to_churn = atol(line + 6);
+        } else if (!strncmp(line, "pages", 5)) {
+            printf("pages %lu %lu\n", grown, churned);
+            fflush(stdout);
         } else {
             printf("truth %lu %lu %lu %lu %f\n", requests, leaked, in_cache, in_kept,
                    now(CLOCK_PROCESS_CPUTIME_ID));
@@ -126,5 +186,6 @@ int main(void) {
     }
     over = 1;
     pthread_join(server, NULL);
+    pthread_join(pager, NULL);
     return 0;
 }

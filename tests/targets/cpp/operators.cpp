@@ -137,6 +137,7 @@ extern "C" SITE void throws_and_allocates() {
         }
     }
     truth(NULL, 353, 100, 0);
+    truth_others = 1;
 }
 
 /* Memory that runs out, as where a service limits itself: each `new` is
@@ -163,6 +164,30 @@ extern "C" SITE void lives_on_bad_alloc() {
         delete[] blocks[--made];
     setrlimit(RLIMIT_AS, &before);
     truth_live(NULL, (16ul << 20) - 1, 7);
+}
+
+/* A handler that throws and catches for itself, and makes room: then the `new` that has
+ * called it succeeds. */
+static struct rlimit all_memory;
+
+static void makes_room() {
+    try {
+        throw 1;
+    } catch (int) {
+    }
+    setrlimit(RLIMIT_AS, &all_memory);
+    std::set_new_handler(nullptr);
+}
+
+extern "C" SITE void handler_catches() {
+    getrlimit(RLIMIT_AS, &all_memory);
+    struct rlimit limit = all_memory;
+    limit.rlim_cur = rlim_t{1} << 30;
+    setrlimit(RLIMIT_AS, &limit);
+    std::set_new_handler(makes_room);
+    huge((std::size_t{1} << 30) - 1);
+    truth(NULL, (std::size_t{1} << 30) - 1, 1, 0);
+    truth_others = 1;
 }
 
 static const Command commands[] = {
@@ -193,6 +218,7 @@ static const Command commands[] = {
     COMMAND(mimalloc_reallocs),
     COMMAND(throws_and_allocates),
     COMMAND(lives_on_bad_alloc),
+    COMMAND(handler_catches),
     {NULL, NULL},
 };
 

@@ -116,6 +116,26 @@ func inNewGoroutine(how C.int, size C.size_t) {
 	<-done
 }
 
+var heap [][]byte
+
+// Go's own heap, for which the runtime maps memory on the thread's stack.
+//
+//go:noinline
+func grows(pieces int) {
+	for i := 0; i < pieces; i++ {
+		heap = append(heap, make([]byte, 1<<20))
+	}
+}
+
+func growsInGoroutine() {
+	done := make(chan bool)
+	go func() {
+		grows(256)
+		done <- true
+	}()
+	<-done
+}
+
 func site(size, count, freed int) string {
 	return fmt.Sprintf(`{"function":"","size":%d,"kind":"heap","checked":"all",`+
 		`"allocated_count":%d,"allocated_bytes":%d,"freed_count":%d,"freed_bytes":%d}`,
@@ -131,6 +151,9 @@ func main() {
 		case "goroutine":
 			inGoroutine()
 			truth = site(1009, 18, 11)
+		case "grows":
+			growsInGoroutine()
+			truth = site(1, 0, 0)
 		case "callback":
 			inNewGoroutine(0, 2003)
 			truth = site(2003, 3, 0)

@@ -55,19 +55,24 @@ pub struct Finding {
 impl Finding {
     /// For the report. `at` is when it was found, in seconds of the run.
     pub fn describe(&self, module: &str, at: Option<f64>, unseen: &str) -> LeftAlone {
-        let name = fs::read(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
         LeftAlone {
             function: self.stretch.name.clone(),
             module: module.to_owned(),
             file_offset: self.stretch.start.0,
             pid: self.pid,
-            process: String::from_utf8_lossy(&name).trim_end().to_owned(),
+            process: process_name(self.pid),
             cause: self.cause,
             leads_to: self.leads_to.clone(),
             at,
             unseen: unseen.to_owned(),
         }
     }
+}
+
+/// The short name of a process; empty if it is gone.
+pub fn process_name(pid: u32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 /// What must be left alone of a file's functions in a scope, each once.

@@ -1,6 +1,7 @@
 //! Attaching probes to allocators.
 
 pub mod allocator;
+pub mod copied;
 pub mod guarded;
 pub mod inspect;
 pub mod jump;

@@ -5,12 +5,16 @@
 //! be one target's, or a host's.
 
 mod gaps;
+mod gate;
 mod ledger;
 mod policy;
+mod rise;
 
 pub use self::gaps::Gaps;
+pub use self::gate::{FaultPrices, Following, Gate};
 pub use self::ledger::{Ledger, Spent};
 pub use self::policy::{Forecast, Policy};
+pub use self::rise::{Attention, Rise};
 
 use std::fmt;
 use std::str::FromStr;

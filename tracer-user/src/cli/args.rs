@@ -118,7 +118,7 @@ pub struct RunArgs {
     /// Preload a sampler of ours into the program, which tells of chosen allocations: no
     /// probes in allocators, a few ns a call
     #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
-          "programs"])]
+          "modules", "only", "programs"])]
     pub sampler: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
     #[arg(long)]
@@ -158,6 +158,16 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
+    /// Trace only allocations that the code of this file asks for: a path, a file's name, or
+    /// its beginning (libfoo of libfoo.so.1); repeatable
+    #[arg(long = "module", value_name = "FILE", long_help = MODULE,
+          conflicts_with_all = ["growth", "programs"])]
+    pub modules: Vec<String>,
+    /// Trace only allocations that this function asks for: its symbol or its name in the
+    /// source, * for any letters; repeatable
+    #[arg(long, value_name = "FUNCTION", long_help = ONLY,
+          conflicts_with_all = ["growth", "programs"])]
+    pub only: Vec<String>,
     /// Trace a sample: an allocation of SIZE bytes with probability 1 - 1/e, others in
     /// proportion; numbers are estimates with their standard errors
     #[arg(long, value_name = "SIZE", value_parser = interval, long_help = SAMPLE)]
@@ -165,7 +175,7 @@ pub struct TraceArgs {
     /// Keep what tracing costs below this part of the targets' processor time (1%), or below a
     /// time a second (5ms/s): follow all allocations, a sample, or short bursts
     #[arg(long, value_name = "BUDGET", long_help = OVERHEAD, conflicts_with_all = ["sample",
-          "growth", "older_than", "survived", "pools", "programs"])]
+          "older_than", "survived", "pools", "programs"])]
     pub overhead: Option<Budget>,
     /// Place no probes in allocators: show where the resident set grows, by the paths that
     /// touch new memory
@@ -216,6 +226,33 @@ pub struct TraceArgs {
     pub quiet: bool,
 }
 
+const MODULE: &str = "\
+Trace only allocations that the code of this file asks for, for who knows where to look: the call of \
+malloc, or of operator new, lies in it. All others are left out before anything is looked up, and \
+cost little more than the kernel's trap; their frees, too.
+
+FILE is a path, a file's name (libfoo.so.1), or the name without what follows .so (libfoo), and may be \
+the program. It may be opened later. Several, and --only, are united: what any of them means is \
+traced. A library that calls malloc for its caller, as strdup of the C library does, is the one that \
+asks. With realloc, who calls it decides, whoever asked for the old block.
+
+Mappings and threads' stacks are counted if that code makes them; a JVM's handles and threads are \
+left out. Samplers in processes are left alone.
+
+    sudo unfreed record -p 1234 --module libplugin.so --duration 60s";
+
+const ONLY: &str = "\
+Trace only allocations that this function asks for: the call of malloc, or of operator new, lies in \
+it. See --module, of which all holds here, too.
+
+FUNCTION is a symbol (_ZN5cache6insertEi), a name as it is shown, with or without its arguments \
+(cache::insert), or a pattern with * for any letters ('cache::*'). All functions of that name count, in \
+any file, with the parts that the compiler split off. A function that was inlined into another has \
+no call of its own: name the one that it is in. A function that ends in a jump to malloc is not \
+seen; its caller is.
+
+    sudo unfreed record -p 1234 --only 'cache::insert' --only parse_header";
+
 const SAMPLE: &str = "\
 Trace a sample of the allocations, chosen by chance: one in so many bytes on average (512k is a \
 good start; 1k to 64M).
@@ -256,6 +293,11 @@ the report says how many of them were followed, how many were seen to be freed l
 would have been if they lived as long as the run. Mappings, threads and JVMs' handles are counted \
 one by one. If not even bursts are within the budget, probing ends, and the report says so.
 
+Page faults are followed beside allocations, for a quarter of the budget at most: a second table \
+shows which paths touched new memory first. While nothing grows bursts have a quarter of the \
+budget, and all of it within two seconds when something does. With --growth page faults alone are \
+followed, as far as the budget allows.
+
 Example: unfreed record -p 1234 --overhead 1% --duration 10m";
 
 const GROWTH: &str = "\
@@ -266,7 +308,10 @@ The kernel tells of page faults; each page is charged to the path that touched i
 long as it is in memory. So a process that does not grow pays nothing, and one that does pays per \
 4 KiB, not per allocation. The answer is where memory was first touched, not who keeps it: if an \
 allocator hands out again what was freed, the path that made it grow is shown. Trace that service \
-without --growth to see who never frees.";
+without --growth to see who never frees.
+
+With --overhead 1% what that costs is bounded: where there are too many page faults they are not \
+followed for most of the time, and what came into memory meanwhile is told as such.";
 
 const POOLS: &str = "\
 Count the objects that pools hand out, at the paths that ask for them: those of APR's pools \

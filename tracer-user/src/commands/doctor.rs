@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::attach::allocator::{self, Allocator, AllocatorFunction, Declared, describe_stripped};
+use crate::attach::copied;
 use crate::attach::inspect::{Finding, inspect, inspect_allocator};
 use crate::attach::library;
 use crate::attach::plan::{Returns, Unseen, plan};
@@ -21,6 +22,7 @@ use crate::privilege::capability::{Duties, Phase};
 use crate::privilege::{describe, limits};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
+use crate::process::copied::Copied;
 use crate::process::file::ModuleFiles;
 use crate::report::units;
 use crate::session::Session;
@@ -295,7 +297,41 @@ fn target(pid: u32, declared: &[Declared], machine: Machine) -> Vec<Line> {
         };
         results.push((format!("allocator {}", clean(&allocator.path)), heap));
     }
+    results.extend(pools(&code, declared, &allocators));
+    results.extend(copies(pid, code, declared));
     results
+}
+
+/// What `--pools` would probe beside these allocators.
+fn pools(code: &CodeSpace, declared: &[Declared], allocators: &[Allocator]) -> Vec<Line> {
+    let declared = [declared, &[Declared::pools()]].concat();
+    let (found, _) = allocator::find(code, &declared);
+    let line = |found: &Allocator| {
+        let same_file = allocators.iter().find(|it| it.path == found.path);
+        let is_new = |function: &&AllocatorFunction| {
+            let mut known = same_file.into_iter().flat_map(|it| &it.functions);
+            known.all(|known| known.start != function.start)
+        };
+        let new = found.functions.iter().filter(is_new);
+        let functions: Vec<_> = new.map(placed).collect();
+        let name = format!("pools of {}", clean(&found.path));
+        let probed = || format!("with --pools, not without{}", functions.concat());
+        (!functions.is_empty()).then(|| (name, Ok(probed())))
+    };
+    found.iter().filter_map(line).collect()
+}
+
+/// Allocators whose code the process has copied to where no probe can be.
+fn copies(pid: u32, mut code: CodeSpace, declared: &[Declared]) -> Vec<Line> {
+    // A process that is gone has none.
+    let _ = code.look(monotonic_ns(), &mut ModuleFiles::new());
+    let line = |copied: &Copied| {
+        let is_program = code.is_program_file(copied.range.file);
+        let (left_alone, _) = copied::allocator_in(pid, copied, is_program, declared)?;
+        let name = format!("allocator {}", clean(&left_alone.module));
+        Some((name, Err(clean(&left_alone.sentence()).into_owned())))
+    };
+    code.copied().filter_map(line).collect()
 }
 
 /// The samplers of a process, and what is wrong with those that are of no use.

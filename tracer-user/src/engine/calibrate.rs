@@ -131,7 +131,7 @@ pub fn calibrate(object: &mut Object, plan: &Plan) -> Result<Calibration> {
 }
 
 /// Fails if a call is missed that a session link should tell of, or the return of one is
-/// told that is too small to be followed.
+/// told that is too small to be followed, or made from elsewhere.
 fn prove_sessions(object: &mut Object, plan: &Plan) -> Result<Vec<Link>> {
     let executable = Path::new("/proc/self/exe");
     let [malloc, free] = places(paired_malloc, paired_free)?;
@@ -145,11 +145,14 @@ fn prove_sessions(object: &mut Object, plan: &Plan) -> Result<Vec<Link>> {
         0 => (paired_free, 1, u64::from(PAIRS) / 2),
         more => (unprobed_free, more - 1, 0),
     };
-    let calls = || -> Result<[u64; 3]> {
+    let mut calls = || -> Result<[u64; 3]> {
         let before = returns(object)?;
         in_thread(paired_malloc, paired_free, certain(object, plan.min_size))?;
         let followed = returns(object)?;
         ensure_all_seen(object, image)?;
+        if object.origins.is_used() {
+            object.follow_from(image, &[], false)?;
+        }
         in_thread(paired_malloc, free, size)?;
         Ok([before, followed, returns(object)?])
     };

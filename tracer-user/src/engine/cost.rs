@@ -57,9 +57,9 @@ impl Hits {
 
 impl Prices {
     /// What these hits would take if every call were followed to its end, and if none
-    /// were, seconds.
+    /// were, seconds. Page faults are no calls.
     pub fn forecast(&self, hits: &[Hits]) -> (f64, f64) {
-        let at_entry = |hits: &&Hits| !hits.kind.is_end();
+        let at_entry = |hits: &&Hits| !hits.kind.is_end() && hits.kind != Kind::Fault;
         let calls = |hits: &&Hits| matches!(hits.kind, Kind::Entry | Kind::SteppedEntry);
         let entered = hits.iter().filter(at_entry);
         let traps = |hits: &Hits| hits.count as f64 * hits.trap.nanoseconds;
@@ -120,9 +120,36 @@ impl Prices {
             Kind::SteppedEntry | Kind::SteppedFree => self.traps.stepped,
             Kind::Return => self.traps.returning,
             Kind::End => self.traps.end,
-            Kind::Fault => self.traps.fault,
+            // Its calibration has what is around in it.
+            Kind::Fault => return self.traps.fault,
         };
         trap.plus(self.around)
+    }
+
+    /// The same with what was found out of page faults.
+    pub(super) fn with_faults(mut self, traps: &Traps) -> Self {
+        self.traps.fault = traps.fault;
+        self.traps.passed_over = traps.passed_over;
+        self
+    }
+
+    /// Page faults that were passed over.
+    pub fn passed_over(&self, faults: u64) -> Hits {
+        Hits {
+            kind: Kind::Fault,
+            count: faults,
+            in_passing: faults,
+            timed: 0,
+            trap: self.traps.passed_over,
+            program: Estimate::default(),
+        }
+    }
+
+    /// Nanoseconds of a page fault that is followed, and of one that is passed over.
+    pub fn of_faults(&self, costs: &[Cost; KINDS]) -> (f64, f64) {
+        let followed = self.of(costs)[Kind::Fault as usize];
+        let of_one = followed.trap.nanoseconds + followed.program.nanoseconds;
+        (of_one, self.traps.passed_over.nanoseconds)
     }
 }
 
@@ -177,6 +204,7 @@ mod tests {
             end: exactly(9_500.0),
             returning: exactly(300.0),
             fault: exactly(60.0),
+            passed_over: exactly(20.0),
         };
         Prices::new(traps, exactly(40.0), before)
     }

@@ -10,20 +10,50 @@ use tracer_ebpf::hits::Kind;
 use super::calibrate::{Calibration, limit_of};
 use super::cost::Prices;
 use super::traps::{Estimate, ROUNDS, Traps};
-use crate::kernel::object::Object;
+use crate::kernel::object::{FaultLinks, Object};
 use crate::process::clock::{monotonic_ns, thread_cpu_ns};
 
 /// Pages of one measurement.
 const PAGES: usize = 100;
 
+/// What was found out.
+pub(super) struct Faults {
+    /// The programs in place.
+    pub(super) links: FaultLinks,
+    /// What a fault costs that is told of, apart from our program, and one that is passed
+    /// over.
+    pub(super) traps: Traps,
+    /// How long our program runs, in the mean, nanoseconds.
+    pub(super) mean: u64,
+}
+
+impl Faults {
+    /// What is known if no allocations are followed.
+    ///
+    /// # Errors
+    /// Fails if the kernel's maps cannot be read.
+    pub(super) fn alone(&self, object: &mut Object) -> Result<Calibration> {
+        object.limit_times(limit_of(self.mean));
+        Ok(Calibration {
+            nanoseconds_per_hit: self.traps.fault.nanoseconds + self.mean as f64,
+            prices: Prices::new(self.traps, Estimate::default(), object.costs()?),
+            links: Vec::new(),
+        })
+    }
+}
+
 /// Attaches the programs, and measures what they cost.
 ///
 /// # Errors
 /// Fails if the kernel refuses them, or a page that was touched is not told of.
-pub(super) fn calibrate(object: &mut Object) -> Result<Calibration> {
+pub(super) fn calibrate(object: &mut Object) -> Result<Faults> {
     let plain = in_thread()?;
-    object.attach_faults()?;
+    object.attach_moves()?;
+    let links = object.attach_faults()?;
     object.set_active(true)?;
+    object.follow_faults(false);
+    let passed_over = in_thread();
+    object.follow_faults(true);
     // Of a process that is not traced: our own code has no tables, and what a walk costs
     // is timed in the targets.
     let told_of = in_thread();
@@ -43,19 +73,16 @@ pub(super) fn calibrate(object: &mut Object) -> Result<Calibration> {
         told >= wanted,
         "the kernel tells of {told} of {wanted} pages that unfreed itself touched"
     );
-    let costs = object.costs()?;
-    let timed = costs[Kind::Fault as usize];
-    let mean = timed.nanoseconds / timed.timed.max(1);
-    object.limit_times(limit_of(mean));
-    let fault = told_of?.minus(plain);
+    let timed = object.costs()?[Kind::Fault as usize];
     let traps = Traps {
-        fault,
+        fault: told_of?.minus(plain),
+        passed_over: passed_over?.minus(plain),
         ..Traps::default()
     };
-    Ok(Calibration {
-        nanoseconds_per_hit: fault.nanoseconds + mean as f64,
-        prices: Prices::new(traps, Estimate::default(), costs),
-        links: Vec::new(),
+    Ok(Faults {
+        links,
+        traps,
+        mean: timed.nanoseconds / timed.timed.max(1),
     })
 }
 

@@ -25,7 +25,7 @@ use crate::kernel::btf::{self, Offsets};
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::{Road, cookies};
 use crate::kernel::memory;
-use crate::kernel::object::Object;
+use crate::kernel::object::{FaultLinks, Object};
 use crate::kernel::program::Programs;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
@@ -38,6 +38,8 @@ pub struct UserLosses {
     pub code_events: u64,
     /// Allocators that were probed only after they were mapped.
     pub late_allocators: u64,
+    /// Files whose code was asked for, and was known only after it was mapped.
+    pub late_code: u64,
     /// How often there was no room for what code a process has.
     pub unpublished: u64,
     /// Functions that were not probed, because that would harm a process.
@@ -56,6 +58,8 @@ pub struct Engine {
     // Dropped in this order: first the probes, then what they use.
     /// The probes, by file and process.
     pub probes: Probes,
+    /// The programs that are told of page faults, while they are in place.
+    pub faults: Option<FaultLinks>,
     /// The programs and their maps.
     pub object: Object,
     /// New code of all processes.
@@ -112,15 +116,13 @@ impl Engine {
             false => object.attach_system_calls(options.budget.is_none()),
         };
         losses.system_calls = u64::from(attached.is_err());
+        let (calibration, faults) =
+            measure(&mut object, options, forced).context("cannot calibrate")?;
         let Calibration {
             nanoseconds_per_hit,
             prices,
             links,
-        } = match options.growth {
-            true => faults::calibrate(&mut object),
-            false => calibrate::calibrate(&mut object, &plan(options, forced)),
-        }
-        .context("cannot calibrate")?;
+        } = calibration;
         let mut probes = Probes::default();
         probes.keep(links);
         let tables = Tables::new(object.table_maps()?, builder);
@@ -128,6 +130,7 @@ impl Engine {
         object.replace_programs(options.programs);
         Ok(Self {
             probes,
+            faults,
             object,
             watch,
             tables,
@@ -157,9 +160,35 @@ const SESSIONS: (u32, u32) = (6, 13);
 /// Whether session links are worth it: where each call is followed, its return is, too,
 /// and they cost what other links do.
 fn wants_sessions(options: &Options) -> Result<bool> {
-    let leaves_out = options.min_size > 0 || options.sample > 0 || options.budget.is_some();
+    let leaves_out = options.min_size > 0
+        || options.sample > 0
+        || options.budget.is_some()
+        || options.sizes.has_origins;
     let counts = options.programs == Programs::Counting;
     Ok(leaves_out && counts && memory::release()? >= SESSIONS)
+}
+
+/// What hits cost here, and the programs that are told of page faults, if these are
+/// followed.
+fn measure(
+    object: &mut Object,
+    options: &Options,
+    forced: Option<Road>,
+) -> Result<(Calibration, Option<FaultLinks>)> {
+    if !options.follows_pages() {
+        let calibration = calibrate::calibrate(object, &plan(options, forced))?;
+        return Ok((calibration, None));
+    }
+    let faults = faults::calibrate(object)?;
+    if options.growth {
+        return Ok((faults.alone(object)?, Some(faults.links)));
+    }
+    // Ours are no calls.
+    object.follow_faults(false);
+    let mut calibration = calibrate::calibrate(object, &plan(options, forced))?;
+    object.follow_faults(true);
+    calibration.prices = calibration.prices.with_faults(&faults.traps);
+    Ok((calibration, Some(faults.links)))
 }
 
 /// How the run will trace allocations.
@@ -199,8 +228,9 @@ fn settings(options: &Options, offsets: &Offsets) -> Settings {
         sampling: Sampling::every(options.sample),
         task_no_faults: offsets.no_faults,
         task_stack: offsets.stack,
-        growth: u32::from(options.growth),
         budget: u32::from(options.budget.is_some()),
+        task_fs: offsets.fs,
+        origins: u64::from(options.sizes.has_origins),
     }
 }
 

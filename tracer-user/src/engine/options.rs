@@ -49,6 +49,10 @@ pub struct Options {
     pub threads: bool,
     /// Allocators with names of their own.
     pub allocators: Vec<Declared>,
+    /// Files whose calls are followed, if not all are.
+    pub modules: Vec<String>,
+    /// The same of functions.
+    pub only: Vec<String>,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -74,8 +78,8 @@ impl Options {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
             sample: match args.overhead {
-                Some(_) => SAMPLED_INTERVAL,
-                None => args.sample.unwrap_or(0),
+                Some(_) if !args.growth => SAMPLED_INTERVAL,
+                _ => args.sample.unwrap_or(0),
             },
             budget: args.overhead,
             older_than: args.older_than.unwrap_or_default(),
@@ -91,10 +95,13 @@ impl Options {
             returns: args.returns,
             threads: args.threads,
             allocators: allocators(args),
+            modules: args.modules.clone(),
+            only: args.only.clone(),
             sizes: Sizes {
-                is_sampled: args.sample.is_some() || args.overhead.is_some(),
-                has_budget: args.overhead.is_some(),
+                is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),
+                has_budget: args.overhead.is_some() && !args.growth,
                 has_arenas: args.pools,
+                has_origins: !(args.modules.is_empty() && args.only.is_empty()),
                 live: u32::try_from(args.max_live)?,
                 sites,
                 rows: u32::try_from(args.max_rows)?,
@@ -115,6 +122,17 @@ impl Options {
         self.sampler = true;
         self.sample = 0;
         self.sizes.is_sampled = false;
+    }
+
+    /// Whether page faults are followed: alone, or beside allocations within a budget, which
+    /// then knows when something grows.
+    pub fn follows_pages(&self) -> bool {
+        self.growth || (self.budget.is_some() && self.programs == Programs::Counting)
+    }
+
+    /// Whether a budget decides which allocations are followed.
+    pub fn has_phases(&self) -> bool {
+        self.budget.is_some() && !self.growth
     }
 
     /// Whether processes that run the same program share their call paths. Where
@@ -145,10 +163,13 @@ impl Options {
             returns: ReturnsChoice::Auto,
             threads: false,
             allocators: Vec::new(),
+            modules: Vec::new(),
+            only: Vec::new(),
             sizes: Sizes {
                 is_sampled: false,
                 has_budget: false,
                 has_arenas: false,
+                has_origins: false,
                 live: 1024,
                 sites: 16,
                 rows: 1 << 18,

@@ -80,6 +80,8 @@ pub struct Traps {
     pub returning: Estimate,
     /// To tell of a page fault; nothing if nobody is told.
     pub fault: Estimate,
+    /// The same while faults are passed over; without a budget they never are.
+    pub passed_over: Estimate,
 }
 
 type Nothing = extern "C" fn();
@@ -133,6 +135,7 @@ pub(super) fn measure(object: &mut Object, pid: Option<u32>) -> Result<(Traps, V
         end: end.minus(plain),
         returning: returning.minus(plain).minus(emulated),
         fault: Estimate::default(),
+        passed_over: Estimate::default(),
     };
     Ok((traps, links))
 }

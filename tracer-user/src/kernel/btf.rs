@@ -50,6 +50,8 @@ pub struct Offsets {
     pub mapped: Mapped,
     /// `mm_struct.brk`: where the heap ends that `brk` moves.
     pub brk: u32,
+    /// `task_struct.thread.fsbase`: where the thread's own variables are.
+    pub fs: u32,
     /// `task_struct.ptrace`: whether the thread is traced by ptrace.
     pub ptrace: u32,
     /// `task_struct.parent`: who is told of it.
@@ -83,6 +85,7 @@ pub fn offsets() -> Result<Offsets> {
             "inode",
             "super_block",
             "mm_struct",
+            "thread_struct",
         ],
     )
     .with_context(|| format!("cannot read {VMLINUX}"))?;
@@ -118,6 +121,7 @@ pub fn offsets() -> Result<Offsets> {
         blocked: offset("task_struct", "blocked")?,
         no_faults: offset("task_struct", "pagefault_disabled")?,
         stack: offset("task_struct", "stack")?,
+        fs: offset("task_struct", "thread")? + offset("thread_struct", "fsbase")?,
         mapped: Mapped {
             start: offset("vm_area_struct", "vm_start")?,
             end: offset("vm_area_struct", "vm_end")?,

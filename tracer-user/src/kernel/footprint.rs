@@ -10,6 +10,7 @@ use tracer_ebpf::limits::{
     PROBE_RING_BYTES,
 };
 use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
+use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::DEATH_RING_BYTES;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
@@ -18,6 +19,8 @@ use tracer_ebpf::stated::StatedSite;
 use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
+
+use super::origins::lists;
 
 /// The sizes that the user can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct Sizes {
     pub has_budget: bool,
     /// Whether objects of arenas are counted.
     pub has_arenas: bool,
+    /// Whether it matters where calls are made from.
+    pub has_origins: bool,
     /// Live blocks.
     pub live: u32,
     /// Sites.
@@ -146,10 +151,12 @@ impl Sizes {
 }
 
 impl Sizes {
-    /// What chosen blocks stand for, and the filter that frees go through.
+    /// What chosen blocks stand for, the filter that frees go through, and the lists of
+    /// code that was asked for.
     fn samples(self) -> u64 {
         let [sites, slots] = self.sampled().map(u64::from);
-        sites * size_of::<SampledSite>() as u64 + slots * 8 + u64::from(self.deaths())
+        let lists = u64::from(lists(self.has_origins)) * size_of::<Origins>() as u64;
+        sites * size_of::<SampledSite>() as u64 + slots * 8 + u64::from(self.deaths()) + lists
     }
 
     /// Room for deaths that are told one by one, bytes: a page if none are.
@@ -163,10 +170,9 @@ impl Sizes {
     /// How many sites are sampled, and counters of the filter: one of each, which none
     /// uses, if none are.
     pub fn sampled(self) -> [u32; 2] {
-        match self.is_sampled {
-            true => [self.sites, FILTER_SLOTS],
-            false => [1, 1],
-        }
+        let sites = if self.is_sampled { self.sites } else { 1 };
+        let is_filtered = self.is_sampled || self.has_origins;
+        [sites, if is_filtered { FILTER_SLOTS } else { 1 }]
     }
 
     /// Those that stacks are unwound by.
@@ -227,6 +233,7 @@ mod tests {
             is_sampled: false,
             has_budget: false,
             has_arenas: false,
+            has_origins: false,
             live: 1 << 20,
             sites: 1 << 14,
             rows: 1 << 20,
@@ -254,6 +261,13 @@ mod tests {
         .footprint(false);
         assert!(looking.fixed < alone.fixed + (24 << 20), "{looking:?}");
         assert!(looking.bound > alone.bound + (100 << 20), "{looking:?}");
+        let has_origins = true;
+        let asked = Sizes {
+            has_origins,
+            ..sizes
+        }
+        .footprint(false);
+        assert!(asked.fixed < alone.fixed + (6 << 20), "{asked:?}");
         // What children may free of their parents' blocks is kept too.
         let followed = sizes.footprint(true);
         assert!(followed.fixed < 165 << 20, "{followed:?}");

@@ -11,6 +11,7 @@ pub mod mapped;
 pub mod memory;
 pub mod multi;
 pub mod object;
+pub mod origins;
 pub mod program;
 pub mod samplers;
 mod syscall;

@@ -3,6 +3,7 @@
 mod arenas;
 mod attach;
 mod costs;
+mod faults;
 mod misses;
 mod pages;
 mod phase;
@@ -10,6 +11,7 @@ mod sites;
 mod system_calls;
 
 use self::arenas::ArenaMaps;
+pub use self::faults::FaultLinks;
 use self::phase::PhaseMaps;
 pub use self::system_calls::SystemCalls;
 
@@ -22,13 +24,14 @@ use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracer_ebpf::as_bytes;
-use tracer_ebpf::block::{Block, BlockKey, Caller};
+use tracer_ebpf::block::{Block, BlockKey, Caller, OTHERS};
 use tracer_ebpf::held;
 use tracer_ebpf::hits::{Cost, KINDS};
 use tracer_ebpf::java;
 use tracer_ebpf::limits::{MAX_FILES, MAX_PROCESSES, MAX_RANGES, MAX_RULES, MAX_SPACES};
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCount};
 use tracer_ebpf::memo::MEMO_THREADS;
+use tracer_ebpf::origin::Origin;
 use tracer_ebpf::sample::{SampledSite, Sampling, filter_slot};
 use tracer_ebpf::settings::{RETURN_INSTRUCTIONS, RETURN_PROBES, SESSIONS, Settings};
 use tracer_ebpf::site::{NO_SITE, Site, SiteKind};
@@ -44,6 +47,7 @@ use super::link::Road;
 use super::mapped::MappedArray;
 use super::memory::{ON_DEMAND, preallocate};
 use super::multi::{Links, MultiPrograms};
+use super::origins::{OriginMaps, lists};
 use super::program::Programs;
 use super::samplers::SamplerMaps;
 use super::tables::TableMaps;
@@ -102,6 +106,8 @@ pub struct Object {
     pub usdt: UsdtMaps,
     /// Samplers in processes.
     pub samplers: SamplerMaps,
+    /// Where calls have to be made from.
+    pub origins: OriginMaps,
     /// The programs' log, if it was asked for.
     log: Option<EbpfLogger<StderrLog>>,
     active: Array<MapData, u64>,
@@ -167,6 +173,8 @@ impl Object {
             .map_max_entries("FREE_SITES", sizes.sites)
             .map_max_entries("SAMPLED", sampled)
             .map_max_entries("FILTER", slots)
+            .map_max_entries("ORIGINS", lists(sizes.has_origins))
+            .map_max_entries("ORIGINS_OF", processes)
             .map_max_entries("DEATHS", sizes.deaths())
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
@@ -222,6 +230,11 @@ impl Object {
                 stated: map_data(take(&mut ebpf, "STATED")?)?,
                 used: 0,
             },
+            origins: OriginMaps::new(
+                writable(&mut ebpf, "ORIGINS", lists(sizes.has_origins))?,
+                take(&mut ebpf, "ORIGINS_OF")?.try_into()?,
+                take(&mut ebpf, "ELSEWHERE")?.try_into()?,
+            )?,
             active: take(&mut ebpf, "ACTIVE")?.try_into()?,
             holder: take(&mut ebpf, "HOLDER")?.try_into()?,
             is_active: false,
@@ -382,6 +395,10 @@ impl Object {
         self.processes
             .insert(pid, words, 0)
             .context("cannot register the process")?;
+        // Our own calls calibrate.
+        if self.origins.is_used() && pid == std::process::id() {
+            self.origins.follow_all(image)?;
+        }
         self.process_changes.count(0);
         Ok(image)
     }
@@ -405,6 +422,23 @@ impl Object {
             }
             Err(error) => Err(error).context("cannot register the process"),
         }
+    }
+
+    /// Has those calls of an image followed that are made from these ranges, which are
+    /// sorted by address; `is_noted` is for [`tracer_ebpf::origin::IS_NOTED`].
+    ///
+    /// # Errors
+    /// Fails if there is no room.
+    pub fn follow_from(&mut self, image: u64, ranges: &[Origin], is_noted: bool) -> Result<()> {
+        if self.origins.put(image, ranges, is_noted)? {
+            self.process_changes.count(0);
+        }
+        Ok(())
+    }
+
+    /// Whether calls are left out whose blocks are freed all the same.
+    pub fn leaves_out(&self) -> bool {
+        self.sampling.is_on() || self.origins.is_used()
     }
 
     /// Notes that an image takes samples of its allocations itself: from now on what it
@@ -444,6 +478,7 @@ impl Object {
             let _ = self.processes.remove(&pid);
             self.process_changes.count(0);
         }
+        self.origins.forget(image);
     }
 
     /// The sites of native memory in use: of allocations, or of pages.
@@ -572,8 +607,9 @@ impl Object {
     /// Fails when the kernel does.
     pub fn delete_live(&self, keys: &[BlockKey]) -> Result<()> {
         batch::delete(self.live.fd().as_fd(), keys)?;
-        if self.sampling.is_on() {
-            let slots = keys.iter().map(|key| filter_slot(key.address));
+        if self.leaves_out() {
+            let blocks = keys.iter().filter(|key| key.address < OTHERS);
+            let slots = blocks.map(|key| filter_slot(key.address));
             slots.for_each(|slot| self.filter.uncount(slot));
         }
         Ok(())

@@ -90,6 +90,10 @@ pub enum PartName {
     /// Pages whose coming into memory was not told of: those that a program asked for
     /// ahead, or that the kernel wrote to without a fault (`--growth`).
     Untold,
+    /// Pages that came into memory while page faults were not followed, to keep a budget,
+    /// and those that came in around pages that were touched: which of both, is not known
+    /// then (`--growth` with `--overhead`).
+    NotFollowed,
     /// Negative: pages that were in memory when the run began, and are not (`--growth`).
     GivenBack,
     /// Live blocks of this run, as far as they are in memory.
@@ -127,11 +131,12 @@ pub enum PartName {
 impl PartName {
     /// All, in the order in which they are told.
     #[cfg(test)]
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Inherited,
         Self::FirstTouched,
         Self::BroughtAlong,
         Self::Untold,
+        Self::NotFollowed,
         Self::GivenBack,
         Self::LiveBlocks,
         Self::Reused,
@@ -156,6 +161,7 @@ impl PartName {
             Self::FirstTouched => "first touched during the run",
             Self::BroughtAlong => "brought in around what was touched",
             Self::Untold => "brought in without a page fault",
+            Self::NotFollowed => "not followed, to keep the budget",
             Self::GivenBack => "given back since the start",
             Self::LiveBlocks => "live blocks of this run",
             Self::Reused => "  less what reuses older memory",

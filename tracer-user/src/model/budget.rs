@@ -32,6 +32,31 @@ pub struct BudgetReport {
     pub followed_for: Option<f64>,
     /// The most that a burst took, seconds of the targets' processor time.
     pub dearest_burst: f64,
+    /// How closely allocations were looked at in bursts, in the order of time: `base`, with a
+    /// quarter of the budget, while nothing grew, and else `full`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<RegimeTime>,
+    /// What became of page faults, if they were followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<FaultsReport>,
+}
+
+/// What became of the page faults of a run within a budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct FaultsReport {
+    /// Page faults that were followed.
+    pub followed: u64,
+    /// Those that were not, by the kernel's own count: of processes that ended, those until
+    /// the last look at them.
+    pub not_followed: u64,
+    /// How often they began not to be.
+    pub pauses: u64,
+    /// How long they were followed, seconds.
+    pub followed_seconds: f64,
+    /// How long the programs at them returned at once.
+    pub passed_over_seconds: f64,
+    /// How long there were no such programs.
+    pub detached_seconds: f64,
 }
 
 impl BudgetReport {
@@ -49,7 +74,7 @@ impl BudgetReport {
 /// A time with one regime.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RegimeTime {
-    /// `exact`, `sampled`, `bursts` or `off`.
+    /// `exact`, `sampled`, `bursts` or `off`; of bursts, `base` or `full`.
     pub regime: String,
     /// When it began, seconds since the run did.
     pub since: f64,

@@ -44,6 +44,9 @@ pub enum LeftAloneCause {
     /// The process runs under a translator of machine code, [`LeftAlone::leads_to`],
     /// which takes breakpoints for the program's own code.
     Translated,
+    /// The process has copied its code from the file to memory without one, where the
+    /// kernel places no probes.
+    Copied,
 }
 
 impl LeftAlone {
@@ -71,6 +74,12 @@ impl LeftAlone {
                 "is mapped by {who}, which runs under {}, and that takes breakpoints for the program's own code",
                 self.leads_to.join(", ")
             ),
+            LeftAloneCause::Copied => {
+                return format!(
+                    "{function} of {module} was copied by {who} to memory without a file, where the kernel places no probes: {}",
+                    self.unseen
+                );
+            }
         };
         let then = match self.at {
             None => "a probe could kill the process, so it is left alone".to_owned(),

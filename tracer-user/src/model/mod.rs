@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub mod balance;
 pub mod budget;
 pub mod ending;
+mod growth;
 pub mod java_heap;
 pub mod java_memory;
 pub mod java_native;
@@ -26,8 +27,9 @@ pub mod untraced;
 use self::name::Name;
 use self::reading::frames;
 pub use balance::{Balance, CgroupBalance};
-pub use budget::{BudgetReport, RegimeTime, Survival};
+pub use budget::{BudgetReport, FaultsReport, RegimeTime, Survival};
 pub use ending::{Outcome, PlacedProbe, Suspicion};
+pub use growth::Growth;
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
@@ -89,6 +91,10 @@ pub struct Report {
     /// What a budget did to the run (`--overhead`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetReport>,
+    /// Where memory was first touched, in a run within a budget that follows allocations
+    /// too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
     /// What is new since the report before, in reports of `--interval` while a run
@@ -129,6 +135,16 @@ pub struct Settings {
     pub command: String,
     /// Allocations below this many bytes were not traced.
     pub min_size: u64,
+    /// Files: only allocations that their code asked for were traced, or that `only` did.
+    /// If both are empty, all were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Functions: see `modules`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Those of both that meant no code in any process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmet: Vec<String>,
     /// Live numbers count only blocks at least this old, seconds.
     pub older_than: f64,
     /// Live numbers of Java virtual machines count only blocks that survived
@@ -151,6 +167,13 @@ pub struct Settings {
     pub max_live: u64,
     /// How many sites the kernel map holds.
     pub max_sites: u64,
+}
+
+impl Settings {
+    /// Whether only those allocations were traced that some code asked for.
+    pub fn is_by_caller(&self) -> bool {
+        !(self.modules.is_empty() && self.only.is_empty())
+    }
 }
 
 /// One traced process image: the time between two `exec` calls.
@@ -676,8 +699,8 @@ pub struct Totals {
     /// See [`Site::freed_count`].
     pub freed_count: u64,
     /// Frees of blocks that were not traced: allocated before the run, or
-    /// below `--min-size`. Normal, not an error. Not counted with `--sample`: most
-    /// would be of blocks that were not chosen.
+    /// below `--min-size`. Normal, not an error. Not counted with `--sample`, `--module`
+    /// and `--only`: most would be of blocks that were not chosen.
     pub untraced_frees: u64,
     /// Frees, by a child that is followed, of its copies of blocks that an
     /// ancestor had allocated during the run and still had at the fork. They
@@ -689,6 +712,11 @@ pub struct Totals {
     /// 0, `inherited_frees` is a lower bound.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub inherited_forgotten: u64,
+    /// Calls of allocators' functions that code made which `--module` and `--only` do not
+    /// mean, so that they were not followed; calls that allocators make of themselves are
+    /// among them. With `--sample`, of those that were chosen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub calls_from_elsewhere: u64,
 }
 
 impl Totals {

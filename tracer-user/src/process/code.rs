@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result};
 
 use super::address::{CodeAddress, FileOffset};
+use super::copied::{Copied, Copies};
 use super::file::{ModuleFile, ModuleFiles};
 use super::handle::ProcessHandle;
-use super::maps::{FileId, MappedRange, MappingName, read_executable};
+use super::maps::{AnyMapping, FileId, MappedRange, MappingName, read_all};
 use super::room::Room;
 use super::segments::Segments;
 
@@ -47,6 +48,21 @@ impl CodeMapping {
         FileOffset(self.range.file_offset.0.wrapping_add(distance))
     }
 
+    /// A part of it.
+    fn part(&self, start: CodeAddress, end: CodeAddress) -> Self {
+        let file_offset = self.file_offset(start);
+        let range = MappedRange {
+            start,
+            end,
+            file_offset,
+            ..self.range.clone()
+        };
+        Self {
+            range,
+            ..self.clone()
+        }
+    }
+
     /// Whether two mappings put the same code at the same addresses.
     pub(super) fn same_code(&self, other: &CodeMapping) -> bool {
         let origin = |map: &CodeMapping| map.file_offset(CodeAddress(0));
@@ -72,6 +88,7 @@ pub struct CodeSpace {
     /// Shared with the process that this one was forked from, until it maps
     /// code of its own.
     segments: Option<Arc<Segments>>,
+    copies: Copies,
     room: Room,
     not_kept: u64,
 }
@@ -109,6 +126,7 @@ impl CodeSpace {
             executable: self.executable.clone(),
             executable_file: self.executable_file,
             segments: self.segments.clone(),
+            copies: self.copies.clone(),
             room: self.room.sibling(MAX_BYTES),
             not_kept: 0,
         }
@@ -121,6 +139,7 @@ impl CodeSpace {
             executable: None,
             executable_file: None,
             segments: None,
+            copies: Copies::default(),
             room,
             not_kept: 0,
         }
@@ -134,6 +153,7 @@ impl CodeSpace {
             executable: self.executable.clone(),
             executable_file: self.executable_file,
             segments: self.segments.clone(),
+            copies: self.copies.clone(),
             room: self.room.clone(),
             not_kept: self.not_kept,
         }
@@ -218,27 +238,34 @@ impl CodeSpace {
         at_ns: u64,
         files: &mut ModuleFiles,
     ) -> Result<Vec<MappedRange>> {
+        Ok(executable(self.refresh(at_ns, files)?))
+    }
+
+    /// The same, of all mappings.
+    fn refresh(&mut self, at_ns: u64, files: &mut ModuleFiles) -> Result<Vec<AnyMapping>> {
         let pid = self.process.pid();
         if self.executable.is_none() {
             self.executable = self.read_executable_path();
         }
-        let ranges = self
+        let all = self
             .process
             .open_proc("maps")
-            .and_then(read_executable)
+            .and_then(read_all)
             .with_context(|| format!("cannot read /proc/{pid}/maps"))?;
-        for range in &ranges {
-            self.add(range.clone(), at_ns, files);
+        for mapping in all.iter().filter(|mapping| mapping.is_executable) {
+            self.add(mapping.range.clone(), at_ns, files);
         }
-        Ok(ranges)
+        Ok(all)
     }
 
-    /// What is mapped now, by address, as the process says itself.
+    /// What is mapped now, by address, as the process says itself; but what was copied
+    /// from a file to other memory is that file.
     ///
     /// # Errors
     /// Fails once the process is gone.
     pub fn look(&mut self, at_ns: u64, files: &mut ModuleFiles) -> Result<Vec<CodeMapping>> {
-        let ranges = self.refresh_from_pid(at_ns, files)?;
+        let all = self.refresh(at_ns, files)?;
+        self.copies.look(&self.process, &all, files);
         let file_of = |range: &MappedRange| match self.find(range.start, at_ns) {
             Some(mapping) if mapping.range.file == range.file => mapping.file.clone(),
             _ => Err("no file is mapped".into()),
@@ -248,7 +275,13 @@ impl CodeSpace {
             since_ns: at_ns,
             range,
         };
-        Ok(ranges.into_iter().map(mapping).collect())
+        let mapped = executable(all).into_iter().map(mapping);
+        Ok(with_copies(mapped, self.copies.found(), at_ns))
+    }
+
+    /// Code that was copied from files to other memory, as of the last look.
+    pub fn copied(&self) -> impl Iterator<Item = &Copied> {
+        self.copies.found()
     }
 
     /// What was mapped at an address at a time: the latest mapping that is
@@ -306,6 +339,43 @@ impl CodeSpace {
             .path()
             .map(Path::to_owned)
     }
+}
+
+fn executable(all: Vec<AnyMapping>) -> Vec<MappedRange> {
+    let executable = all.into_iter().filter(|mapping| mapping.is_executable);
+    executable.map(|mapping| mapping.range).collect()
+}
+
+/// Mappings, with copies in the place of what they are in; both come by address.
+fn with_copies<'a>(
+    mapped: impl Iterator<Item = CodeMapping>,
+    copies: impl Iterator<Item = &'a Copied>,
+    since_ns: u64,
+) -> Vec<CodeMapping> {
+    let mut copies = copies.peekable();
+    let mut code = Vec::new();
+    for mut mapping in mapped {
+        let end = mapping.range.end;
+        while let Some(copy) = copies.next_if(|copy| copy.range.start < end) {
+            let (from, to) = (copy.range.start, copy.range.end);
+            if from < mapping.range.start || end < to {
+                continue;
+            }
+            if mapping.range.start < from {
+                code.push(mapping.part(mapping.range.start, from));
+            }
+            code.push(CodeMapping {
+                range: copy.range.clone(),
+                since_ns,
+                file: Ok(Arc::clone(&copy.file)),
+            });
+            mapping = mapping.part(to, end);
+        }
+        if mapping.range.start < end {
+            code.push(mapping);
+        }
+    }
+    code
 }
 
 fn next_id() -> u64 {

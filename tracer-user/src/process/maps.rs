@@ -120,12 +120,44 @@ pub(super) fn text(maps: File) -> io::Result<Vec<u8>> {
 /// # Errors
 /// See [`read_executable`].
 pub fn read_with_writable(maps: File) -> io::Result<Vec<(MappedRange, bool)>> {
-    let bytes = text(maps)?;
-    let is_writable = |line| word(word(line)?.1)?.0.get(1).map(|flag| *flag == b'w');
-    let lines = bytes.split(|&byte| byte == b'\n');
-    Ok(lines
-        .filter_map(|line| Some((parse_line(line)?, is_writable(line)?)))
+    let all = read_all(maps)?.into_iter();
+    Ok(all
+        .filter(|mapping| mapping.is_executable)
+        .map(|mapping| (mapping.range, mapping.is_writable))
         .collect())
+}
+
+/// A mapping, and what may be done with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnyMapping {
+    /// What is mapped where.
+    pub range: MappedRange,
+    /// Whether it can be written to.
+    pub is_writable: bool,
+    /// Whether it can be executed.
+    pub is_executable: bool,
+}
+
+/// Reads all mappings from an open maps file.
+///
+/// # Errors
+/// See [`read_executable`].
+pub fn read_all(maps: File) -> io::Result<Vec<AnyMapping>> {
+    Ok(parse_all(&text(maps)?))
+}
+
+/// All mappings in the text of a maps file, in order. Lines that are not of the
+/// kernel's form are left out.
+pub fn parse_all(maps: &[u8]) -> Vec<AnyMapping> {
+    let any = |line| {
+        let line = Line::of(line)?;
+        Some(AnyMapping {
+            is_writable: line.permissions.get(1) == Some(&b'w'),
+            is_executable: line.is_executable(),
+            range: line.mapped()?,
+        })
+    };
+    maps.split(|&byte| byte == b'\n').filter_map(any).collect()
 }
 
 /// The executable mappings in the text of a maps file. Lines that are cut off
@@ -170,28 +202,33 @@ impl<'a> Line<'a> {
         let (start, end) = pair(self.range, '-')?;
         (start < end).then_some(start..end)
     }
+
+    fn is_executable(&self) -> bool {
+        self.permissions.get(2) == Some(&b'x')
+    }
+
+    fn mapped(&self) -> Option<MappedRange> {
+        let range = self.range()?;
+        let (major, minor) = pair(self.device, ':')?;
+        let device = Device {
+            major: u32::try_from(major).ok()?,
+            minor: u32::try_from(minor).ok()?,
+        };
+        let inode = std::str::from_utf8(self.inode).ok()?.parse().ok()?;
+        let name = unescape(self.name);
+        Some(MappedRange {
+            start: CodeAddress(range.start),
+            end: CodeAddress(range.end),
+            file_offset: FileOffset(hex(std::str::from_utf8(self.offset).ok()?)?),
+            file: FileId { device, inode },
+            name: MappingName::from_kernel(&name, inode),
+        })
+    }
 }
 
 fn parse_line(line: &[u8]) -> Option<MappedRange> {
     let line = Line::of(line)?;
-    if line.permissions.get(2) != Some(&b'x') {
-        return None;
-    }
-    let range = line.range()?;
-    let (major, minor) = pair(line.device, ':')?;
-    let device = Device {
-        major: u32::try_from(major).ok()?,
-        minor: u32::try_from(minor).ok()?,
-    };
-    let inode = std::str::from_utf8(line.inode).ok()?.parse().ok()?;
-    let name = unescape(line.name);
-    Some(MappedRange {
-        start: CodeAddress(range.start),
-        end: CodeAddress(range.end),
-        file_offset: FileOffset(hex(std::str::from_utf8(line.offset).ok()?)?),
-        file: FileId { device, inode },
-        name: MappingName::from_kernel(&name, inode),
-    })
+    line.is_executable().then(|| line.mapped())?
 }
 
 /// The first word and what follows the space after it.

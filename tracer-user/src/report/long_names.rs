@@ -74,7 +74,9 @@ fn cut_at(name: &str, length: usize) -> Name {
 
 /// All frames, of sites and of growing Java classes.
 fn frames_mut(report: &mut Report) -> impl Iterator<Item = &mut Frame> {
-    let sites = report.sites.iter_mut().flat_map(|site| &mut site.frames);
+    let growth = report.growth.iter_mut().flat_map(|it| &mut it.sites);
+    let sites = report.sites.iter_mut().chain(growth);
+    let sites = sites.flat_map(|site| &mut site.frames);
     let classes = report
         .java_heap
         .iter_mut()

@@ -10,7 +10,8 @@ use super::Session;
 use super::endings::kernel;
 use super::snapshot::{NamelessGroup, NamelessSite, Snapshot, stack_end};
 use crate::model::{
-    Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks, Totals,
+    Growth, Loss, Process, ProcessEnd, Report, SCHEMA, Sampling, Settings, Shortened, Stacks,
+    Totals,
 };
 use crate::process::code::CodeSpace;
 use crate::targets::estimate::Estimates;
@@ -52,9 +53,14 @@ impl Session {
         }
         let (processes, index_of) = self.processes(&by_group, now);
         let rows = self.rows_of_images(&index_of);
-        let balance = match self.options.growth {
-            true => self.balances_of_pages(grown, &rows, &processes),
-            false => self.balances(&rows, &processes, totals.live_count)?,
+        let is_told = grown.is_told;
+        let pages = self.balances_of_pages(grown, &rows, &processes);
+        let (balance, growth) = match self.options.growth {
+            true => (pages, None),
+            false => {
+                let balance = self.balances(&rows, &processes, totals.live_count)?;
+                (balance, is_told.then(|| Growth::of(pages)))
+            }
         };
         let mut groups = Vec::new();
         for (group, process) in index_of {
@@ -81,6 +87,7 @@ impl Session {
             totals,
             sampling,
             budget: self.budget_report(),
+            growth,
             timeline: self.timeline.points().to_vec(),
             window: None,
             losses: self.losses(),
@@ -141,7 +148,7 @@ impl Session {
     /// The sums over all sites of memory.
     fn sum(&self, sites: &[CollectedSite]) -> Totals {
         let mut totals = self.unknown_frees();
-        for site in sites.iter().filter(|site| site.kind.is_memory()) {
+        for site in sites.iter().filter(|site| self.is_counted(site.kind)) {
             totals.count(site.allocated, site.freed, site.live);
         }
         totals
@@ -306,6 +313,11 @@ impl Session {
             meaning: "allocators found only after the process had mapped them: what they allocated before that, within some 0.1 s, is in no number".to_owned(),
         });
         losses.push(Loss {
+            cause: "late_code".to_owned(),
+            count: self.late_code(),
+            meaning: "files with code that --module or --only means, which a process had mapped a moment before their calls were followed: what they asked for meanwhile, within some milliseconds, is in no number; `unfreed run` has the program wait".to_owned(),
+        });
+        losses.push(Loss {
             cause: "main_thread_ended".to_owned(),
             count: self.orphans.len() as u64,
             meaning: "processes that outlived their main thread, and whose probes the kernel took away because of that: what they allocated and freed since is in no number; --follow keeps the probes".to_owned(),
@@ -313,7 +325,7 @@ impl Session {
         losses.push(Loss {
             cause: "left_alone".to_owned(),
             count: self.engine.losses.left_alone,
-            meaning: "functions of allocators that are not probed, since that would harm a process: what they do is in no number".to_owned(),
+            meaning: "functions of allocators that are not probed, since that would harm a process, or since a process has them where no probe can be: what they do is in no number".to_owned(),
         });
         losses.push(Loss {
             cause: "hooked_while_traced".to_owned(),
@@ -369,6 +381,9 @@ impl Session {
         Settings {
             command: self.options.command.clone(),
             min_size: self.options.min_size,
+            modules: self.options.modules.clone(),
+            only: self.options.only.clone(),
+            unmet: self.names_without_meaning(),
             sample: match self.options.budget {
                 Some(_) => 0,
                 None => self.options.sample,

@@ -14,6 +14,7 @@ use crate::kernel::link::Road;
 use crate::kernel::object::SystemCalls;
 use crate::model::{UnseenFunction, Untraced};
 use crate::process::clock::monotonic_ns;
+use crate::process::code::CodeSpace;
 use crate::process::maps::FileId;
 
 /// A process without an allocator.
@@ -118,7 +119,7 @@ impl Session {
                     None => format!("  {}", file.path),
                 })
                 .collect();
-            return Err(NoAllocator { pid, files }.into());
+            return Err(self.without_allocator(pid, files).into());
         }
         let mut heaps = 0;
         for allocator in allocators {
@@ -126,6 +127,22 @@ impl Session {
         }
         self.check_any_heap(pid, heaps)?;
         self.watch_machines(pid)
+    }
+
+    /// The error, with the files of which there are copies alone.
+    fn without_allocator(&mut self, pid: u32, mut files: Vec<String>) -> NoAllocator {
+        if let Some(index) = self.images.current(pid) {
+            self.images.look(index, monotonic_ns());
+        }
+        let code = self.images.current_code(pid).into_iter();
+        for copied in code.flat_map(CodeSpace::copied) {
+            let path = copied.range.name.path().unwrap_or("?".as_ref());
+            files.push(format!(
+                "  {}: its code was copied to memory without a file, where the kernel places no probes",
+                path.display()
+            ));
+        }
+        NoAllocator { pid, files }
     }
 
     /// Watches a process's virtual machine, if it has one.
@@ -154,6 +171,7 @@ impl Session {
         allocators: &[Allocator],
     ) -> Result<()> {
         let pid = target.pid;
+        self.origins.waits_for_exec = true;
         self.admit(target)?;
         self.images.rename(pid, name);
         if self.options.growth {

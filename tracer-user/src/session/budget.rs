@@ -10,20 +10,22 @@
 mod accounts;
 mod deltas;
 mod describe;
+mod pace;
 
-use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tracer_ebpf::phase::Choice;
 
-use self::accounts::{Moment, Reading, counted_since, seconds_of};
+use self::accounts::{Moment, Reading, counted_since, seconds_of, seconds_of_faults};
 use self::deltas::Deltas;
+use self::pace::Background;
 use super::Session;
+use super::faults::FaultsState;
 use super::overhead::own_cpu_time;
 use crate::attach::probes::drop_all;
-use crate::budget::{Budget, Forecast, Gaps, Ledger, Policy, Regime};
+use crate::budget::{Attention, Budget, Forecast, Ledger, Policy, Regime};
 use crate::duty::{Duty, Pace, Part, Spell, Work};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
@@ -59,6 +61,9 @@ pub(super) struct BudgetState {
     regimes: Vec<(Regime, u64)>,
     /// Takes probes away.
     leaving: Option<JoinHandle<()>>,
+    /// When allocations began to be looked at how closely, in bursts.
+    paces: Vec<(Attention, u64)>,
+    background: Background,
     /// How long the next burst follows allocations.
     length: Duration,
     /// The hits until the last look.
@@ -72,9 +77,6 @@ pub(super) struct BudgetState {
     dearest: f64,
     duty: Duty,
     deltas: Deltas,
-    /// Processor time that processes had used when they were looked at last.
-    used: HashMap<u32, Duration>,
-    total_used: f64,
 }
 
 /// The burst that goes on.
@@ -113,6 +115,8 @@ impl BudgetState {
             next: Instant::now(),
             regimes: Vec::new(),
             leaving: None,
+            paces: Vec::new(),
+            background: Background::default(),
             length: ALLOCATIONS.0,
             before: Vec::new(),
             burst: Burst::default(),
@@ -121,21 +125,26 @@ impl BudgetState {
             dearest: 0.0,
             duty: Duty::new(2 * sites as usize),
             deltas: Deltas::default(),
-            used: HashMap::new(),
-            total_used: 0.0,
         }
     }
 
     fn note_regime(&mut self, now: u64) {
         self.regimes.push((self.policy.regime(), now));
+        if self.policy.regime() != Regime::Bursts {
+            self.note_attention(Attention::Full, now);
+        }
     }
 }
 
 impl Session {
     /// When [`Self::step_budget`] is to be called next; `None` without a budget.
     pub fn budget_due(&self) -> Option<Instant> {
-        let budget = self.budget.as_ref()?;
-        (budget.step != Step::Over).then_some(budget.next)
+        let budget = self.budget.as_ref();
+        let budget = budget.filter(|budget| budget.step != Step::Over);
+        let next = budget.map(|budget| budget.next);
+        next.into_iter()
+            .chain(self.faults.as_ref().map(FaultsState::due))
+            .min()
     }
 
     /// Whether nothing is followed that new code could matter for at once.
@@ -148,14 +157,15 @@ impl Session {
     pub(super) fn begin_budget(&mut self) -> Result<()> {
         let now = monotonic_ns();
         let used = self.processor_time();
-        let targets = seconds_of(&self.hits()?);
+        let hits = self.hits()?;
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
         budget.duty.schedule.begin(now);
         budget.last = Reading {
             at: now,
-            targets,
+            targets: seconds_of(&hits),
+            faults: seconds_of_faults(&hits),
             tracer: own_cpu_time().as_secs_f64(),
             used,
         };
@@ -172,6 +182,11 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn step_budget(&mut self) -> Result<()> {
+        self.step_faults()?;
+        self.step_allocations()
+    }
+
+    fn step_allocations(&mut self) -> Result<()> {
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
@@ -197,7 +212,7 @@ impl Session {
                 }
                 Step::Full { .. } | Step::Waiting | Step::Over => break,
             }
-            self.step_budget()?;
+            self.step_allocations()?;
         }
         self.close_spell()?;
         let moment = self.moment()?;
@@ -302,7 +317,7 @@ impl Session {
             let_go: None,
         };
         self.foresee(&ended, &spell);
-        let (elapsed, _) = self.account(&ended);
+        let (elapsed, ..) = self.account(&ended);
         // Where the targets hardly ran there was nothing to see; the next one stands for
         // that time, too.
         let is_void = spell
@@ -356,13 +371,9 @@ impl Session {
             budget.step = Step::Over;
             return Ok(());
         }
-        // On average as much is spent as is allowed; a debt takes longer.
-        let rate = budget.ledger.rate().max(1e-9);
-        let debt = (-budget.ledger.credit() - budget.forecast.burst).max(0.0);
-        let mean = budget.forecast.burst / rate;
-        let gap = Gaps::of_mean(mean).draw(fastrand::f64()) + debt / rate;
         budget.step = Step::Waiting;
-        budget.next = Instant::now() + Duration::from_secs_f64(gap.min(3600.0));
+        budget.background.is_open = false;
+        self.wait_for_burst();
         Ok(())
     }
 
@@ -370,7 +381,7 @@ impl Session {
     fn look_at_costs(&mut self) -> Result<()> {
         let before = self.budget.as_ref().map(|it| it.before.clone());
         let moment = self.moment()?;
-        let (elapsed, spent) = self.account(&moment);
+        let (elapsed, spent, by_calls) = self.account(&moment);
         let hits = moment.hits;
         let Some(budget) = &mut self.budget else {
             return Ok(());
@@ -386,7 +397,7 @@ impl Session {
         let (policy, forecast) = (&mut budget.policy, &budget.forecast);
         let regime = match is_first {
             true => policy.begin(forecast, &budget.ledger),
-            false => policy.decide((elapsed, spent.targets / elapsed), forecast, &budget.ledger),
+            false => policy.decide((elapsed, by_calls / elapsed), forecast, &budget.ledger),
         };
         let Some(regime) = regime else {
             return Ok(());

@@ -197,6 +197,7 @@ impl Session {
             };
             let ranges: Vec<_> = code.iter().map(|mapping| mapping.range.clone()).collect();
             if published.as_ref() == Some(&ranges) {
+                self.note_copied(pid);
                 return;
             }
             if seen.as_ref() != Some(&ranges) {
@@ -204,6 +205,7 @@ impl Session {
                 continue;
             }
             published = Some(ranges);
+            self.publish_origins(index, image, &code);
             let java = self.java_code(index, image);
             if self
                 .engine
@@ -320,7 +322,7 @@ impl Session {
             if let Some(event) = event
                 && !self.is_by_allocator(&event)
             {
-                return Some(self.without_loaders(event));
+                return Some(self.without_elsewhere(self.without_loaders(event)));
             }
         }
     }
@@ -439,7 +441,10 @@ impl Session {
             .iter()
             .filter_map(|index| Some(self.images.get(*index)?.id))
             .collect();
-        ids.into_iter().for_each(|image| self.forget_sampler(image));
+        for image in ids {
+            self.forget_sampler(image);
+            self.forget_origins(image);
+        }
         for index in ended {
             self.forget_signs(*index);
         }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tracer_ebpf::block::{PAGE, page_of};
 use tracer_ebpf::event::{Event, EventKind};
+use tracer_ebpf::hits::Kind;
 
 use super::Session;
 use super::balance::look::Look;
 use super::balance::row_of;
 use super::balance::settle::of_accounts;
+use super::faults::FaultsState;
 use crate::model::Process;
 use crate::model::balance::{Balance, GrownMapping, Part, PartName, change};
 use crate::model::pages::PageKind;
@@ -24,6 +26,9 @@ use crate::window::collect::PagesOfImages;
 
 /// How often it is looked whether there is room for pages, at most.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The same if what tracing costs is bounded: all pages are looked at.
+const PAUSE_WITHIN_BUDGET: Duration = Duration::from_secs(10);
 
 /// Of a range that is moved so many pages are looked at for each that is known.
 const SPARSE: u64 = 16;
@@ -47,12 +52,17 @@ pub(super) struct GrownPages {
     balances: HashMap<u64, Balance>,
     /// What was given back of what was touched.
     gone: Vec<(u64, Touch)>,
+    /// Whether it was looked for.
+    pub(super) is_told: bool,
 }
 
 impl Session {
     /// Whose the pages are that are in memory in these looks and were not at the start.
     pub(super) fn grown_pages(&self, after: &HashMap<u64, Look>) -> Result<GrownPages> {
-        let mut grown = GrownPages::default();
+        let mut grown = GrownPages {
+            is_told: true,
+            ..GrownPages::default()
+        };
         let mut touches = self.touches()?;
         touches.values_mut().for_each(|own| own.sort_unstable());
         for (id, look) in after {
@@ -71,8 +81,11 @@ impl Session {
     /// The same at the end of the run, or now.
     pub(super) fn grown_until_now(&self) -> Result<GrownPages> {
         match &self.balance.after {
-            _ if !self.options.growth => Ok(GrownPages::default()),
+            _ if !self.options.follows_pages() => Ok(GrownPages::default()),
             Some(after) => self.grown_pages(after),
+            None if self.options.has_phases() && !self.looks_are_cheap() => {
+                Ok(GrownPages::default())
+            }
             None => self.grown_pages(&self.looks_now()),
         }
     }
@@ -140,6 +153,7 @@ impl Session {
             mapped: self.kinds_of(image, look),
             touches: touches.get(&image.id).map_or(&[], Vec::as_slice),
             inherited: of_parent.map_or(Vec::new(), |all| inherited(all, image.began)),
+            has_gaps: self.faults.as_ref().is_some_and(FaultsState::has_gaps),
         };
         let touched = settle(&pages);
         balance.older = before.present.with(&after.present, &(0..u64::MAX));
@@ -203,12 +217,30 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub(super) fn make_room_for_pages(&mut self) -> Result<()> {
-        let rested = self.growth.looked.is_none_or(|at| at.elapsed() >= PAUSE);
-        let is_full = || self.engine.object.page_count() > u64::from(self.options.sizes.live) / 2;
-        if !self.options.growth || !rested || !is_full() {
+        let pause = match &self.faults {
+            Some(_) => PAUSE_WITHIN_BUDGET,
+            None => PAUSE,
+        };
+        let rested = self.growth.looked.is_none_or(|at| at.elapsed() >= pause);
+        let half = u64::from(self.options.sizes.live) / 2;
+        // There are no more pages than faults, which are counted already.
+        let faults = self.engine.object.handed_over()[Kind::Fault as usize].hits;
+        if !self.options.follows_pages() || !rested || faults <= half {
             return Ok(());
         }
-        self.growth.looked = Some(Instant::now());
+        if self.engine.object.page_count() > half {
+            self.growth.looked = Some(Instant::now());
+            self.take_out_given_back()?;
+        }
+        let is_full = self.engine.object.page_count() > half;
+        if let Some(faults) = &mut self.faults {
+            // Blocks want room too.
+            faults.note_room(is_full);
+        }
+        Ok(())
+    }
+
+    fn take_out_given_back(&self) -> Result<()> {
         let grown = self.grown_pages(&self.looks_now())?;
         let gone = grown.gone.iter();
         gone.map(|(image, touch)| (*image, touch.address, touch.site))
@@ -283,6 +315,7 @@ fn parts(pages: &Pages<'_>, touched: &Touched, older: Option<u64>) -> Vec<Part> 
         part(PartName::FirstTouched, signed(bytes - around)),
         part(PartName::BroughtAlong, signed(around)),
         part(PartName::Untold, signed(untold)),
+        part(PartName::NotFollowed, signed(touched.not_followed)),
         part(PartName::GivenBack, -signed(given_back)),
         part(PartName::Swapped, swapped),
     ]

@@ -27,6 +27,8 @@ pub(super) struct Held {
     /// Allocators that were probed before the process which mapped them was seen
     /// to wait: if it does wait, they were not late.
     perhaps_late: HashMap<u32, u64>,
+    /// The same of files with code that was asked for.
+    perhaps_late_code: HashMap<u32, u64>,
     /// Files that they map.
     files: HashMap<FileId, Stops>,
     /// Where programs stop already.
@@ -83,6 +85,7 @@ impl Session {
         let polled = self.poll_code();
         for pid in self.held.stopped.drain() {
             self.held.perhaps_late.remove(&pid);
+            self.held.perhaps_late_code.remove(&pid);
         }
         polled?;
         for one in waiting {
@@ -118,6 +121,23 @@ impl Session {
         } else {
             self.engine.losses.late_allocators += 1;
         }
+    }
+
+    /// Code that was asked for was told to the kernel side after it was mapped.
+    pub(super) fn note_late_code(&mut self, pid: u32, files: u64) {
+        if self.held.stopped.contains(&pid) {
+            return;
+        }
+        if self.held.holds {
+            *self.held.perhaps_late_code.entry(pid).or_default() += files;
+        } else {
+            self.engine.losses.late_code += files;
+        }
+    }
+
+    /// How often that was, after the code may have run.
+    pub(super) fn late_code(&self) -> u64 {
+        self.engine.losses.late_code + self.held.perhaps_late_code.values().sum::<u64>()
     }
 
     /// Allocators that were probed only after their code may have run.

@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    fn note_left_alone(&mut self, left_alone: LeftAlone) {
+    pub(super) fn note_left_alone(&mut self, left_alone: LeftAlone) {
         let sentence = clean(&left_alone.sentence()).into_owned();
         self.notices.push(Notice::Warning(sentence));
         self.left_alone.push(left_alone);

@@ -53,12 +53,12 @@ impl Session {
     }
 
     /// Whether an allocator has mapped this for itself, in a call that was not chosen for
-    /// a sample: the kernel side forgets such calls at once, and so does not know.
+    /// a sample, or was made from elsewhere: the kernel side forgets such calls at once, and so does not know.
     pub(super) fn is_by_allocator(&self, event: &Event) -> bool {
         let maps = [EventKind::Map, EventKind::Commit].map(|kind| kind as u32);
         if !maps.contains(&event.kind)
             || event.site == NO_SITE
-            || !(self.engine.object.sampling.is_on() || self.has_sampler(event.image))
+            || !(self.engine.object.leaves_out() || self.has_sampler(event.image))
         {
             return false;
         }

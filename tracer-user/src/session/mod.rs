@@ -5,9 +5,11 @@ mod attach;
 mod balance;
 mod budget;
 mod children;
+mod copied;
 mod describe;
 mod endings;
 mod family;
+mod faults;
 mod follow;
 pub mod giving_up;
 mod growth;
@@ -27,6 +29,7 @@ pub mod launch;
 mod left_alone;
 mod mappings;
 pub mod names;
+mod origins;
 mod orphans;
 mod overhead;
 mod own_samples;
@@ -47,6 +50,7 @@ mod threads;
 mod timeline;
 mod told_codes;
 mod unseen_blocks;
+mod usage;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -55,6 +59,7 @@ use std::time::{Duration, Instant};
 use self::balance::BalanceState;
 use self::budget::BudgetState;
 use self::children::ChildrenState;
+use self::faults::FaultsState;
 use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
@@ -64,6 +69,7 @@ use self::jvms::Jvms;
 use self::left_alone::Notice;
 use self::mappings::Looks;
 use self::names::SiteNames;
+use self::origins::OriginsState;
 use self::perf_maps::PerfMaps;
 use self::returns::ReturnsState;
 use self::samplers::Samplers;
@@ -72,6 +78,7 @@ use self::threads::ThreadNames;
 use self::timeline::Timeline;
 use self::told_codes::ToldCodes;
 use self::unseen_blocks::UnseenBlocks;
+use self::usage::Usage;
 use crate::engine::{Engine, Options};
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
@@ -112,13 +119,17 @@ pub struct Session {
     room_at: Option<Instant>,
     held: Held,
     left_alone: Vec<LeftAlone>,
+    noted_copies: copied::Noted,
     /// Processes that could not be traced, or had to be given up.
     untraced: Vec<Untraced>,
     children: ChildrenState,
     balance: BalanceState,
     growth: GrowthState,
-    /// If what tracing costs is bounded.
+    /// If what following allocations costs is bounded.
     budget: Option<BudgetState>,
+    /// If what following page faults costs is.
+    faults: Option<FaultsState>,
+    usage: Usage,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -129,6 +140,7 @@ pub struct Session {
     /// When mappings were looked at.
     looks: Looks,
     samplers: Samplers,
+    origins: OriginsState,
 }
 
 /// What is known of Java virtual machines.
@@ -199,19 +211,24 @@ impl Session {
             room_at: None,
             held: Held::default(),
             left_alone: Vec::new(),
+            noted_copies: copied::Noted::default(),
             untraced: Vec::new(),
             children: ChildrenState::default(),
             balance: BalanceState::default(),
             growth: GrowthState::default(),
             budget: options
                 .budget
+                .filter(|_| options.has_phases())
                 .map(|asked| BudgetState::new(asked, options.sizes.sites)),
+            faults: FaultsState::new(&options),
+            usage: Usage::default(),
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,
             notices: Vec::new(),
             looks: Looks::default(),
             samplers: Samplers::default(),
+            origins: OriginsState::new(&options.modules, &options.only),
             options,
         };
         session.begin_returns()?;
@@ -224,12 +241,14 @@ impl Session {
     /// Fails if the kernel does.
     pub fn start(&mut self) -> Result<()> {
         self.settle_code(PATIENCE)?;
+        self.check_origins()?;
         // What was lost until now nobody needs: mappings were read since.
         self.engine.losses.code_events = 0;
         self.begin_balance();
         self.began = (std::time::SystemTime::now(), monotonic_ns());
         self.engine.object.set_active(true)?;
         self.begin_budget()?;
+        self.begin_faults()?;
         self.begin_children();
         self.java.native.begin(&self.java.jvms);
         self.take_perf_maps();
@@ -278,6 +297,7 @@ impl Session {
     pub fn detach(&mut self) -> Result<()> {
         self.take_perf_maps();
         self.end_budget()?;
+        self.end_faults()?;
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
         self.end_balance();

@@ -63,6 +63,7 @@ impl Session {
         for (hits, in_passing) in hits.iter_mut().zip(in_passing) {
             hits.add_in_passing(in_passing);
         }
+        hits.extend(self.faults_passed_over());
         Ok(hits)
     }
 
@@ -106,7 +107,11 @@ fn mean(hits: &[&Hits]) -> Option<f64> {
 
 fn cost(hits: &Hits) -> HitCost {
     HitCost {
-        kind: hits.kind.name().to_owned(),
+        kind: match (hits.kind, hits.in_passing == hits.count) {
+            (Kind::Fault, true) => "page_fault_passed_over",
+            _ => hits.kind.name(),
+        }
+        .to_owned(),
         count: hits.count,
         timed: hits.timed,
         trap_nanoseconds: hits.trap.nanoseconds,

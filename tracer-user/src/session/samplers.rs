@@ -73,9 +73,12 @@ impl Session {
     /// # Errors
     /// Fails if they cannot be placed.
     pub(super) fn use_sampler(&mut self, pid: u32) -> Result<bool> {
-        // (Bursts are of allocators' probes.)
-        let is_asked_for = !self.options.no_samplers && self.options.budget.is_none();
+        let is_asked_for = !self.options.no_samplers && !self.origins.are_asked_for();
         if !is_asked_for || self.options.programs != Programs::Counting {
+            return Ok(false);
+        }
+        if self.options.budget.is_some() {
+            self.leave_to_bursts(pid);
             return Ok(false);
         }
         let current = self.images.current(pid).and_then(|at| self.images.get(at));
@@ -90,6 +93,20 @@ impl Session {
         };
         self.begin_sampler(pid, image, &sampler, others)?;
         Ok(true)
+    }
+
+    /// Says that a process's sampler is not used: bursts are of allocators' probes.
+    fn leave_to_bursts(&mut self, pid: u32) {
+        let Some((sampler, _)) = self.find_sampler(pid) else {
+            return;
+        };
+        if self.samplers.said.insert(sampler.file.mapped) {
+            let text = format!(
+                "process {pid} takes samples of its allocations itself, by {}: with --overhead they are not used, and its allocators are probed; without it they cost next to nothing",
+                sampler.describe()
+            );
+            self.notices.push(Notice::Remark(clean(&text).into_owned()));
+        }
     }
 
     /// The sampler of a process to go by, and others that it has.

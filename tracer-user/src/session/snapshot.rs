@@ -65,7 +65,9 @@ impl Snapshot {
         symbolizer.begin(self.files);
         if let Some(windows) = windows {
             let sites = groups.iter_mut().flat_map(|group| &mut group.sites);
-            let mut sites: Vec<_> = sites.map(|it| &mut it.site).collect();
+            let is_beside = !report.settings.growth;
+            let counts = |site: &&mut CollectedSite| !is_beside || site.kind != MemoryKind::Page;
+            let mut sites: Vec<_> = sites.map(|it| &mut it.site).filter(counts).collect();
             let mut window = windows.next(report.duration, &mut sites);
             windows.add_resident(&mut window, &report.balance);
             report.window = Some(window);
@@ -95,6 +97,7 @@ impl Snapshot {
             );
             std::cmp::Reverse(live)
         });
+        set_pages_apart(&mut report);
         for (id, site) in report.sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
         }
@@ -119,6 +122,22 @@ fn mark_beginning(report: &mut Report) {
     for site in blocks.filter(|site| site.kind == MemoryKind::Heap) {
         site.errors = None;
         site.lower_bound = true;
+    }
+}
+
+/// Where pages were followed beside allocations, they are in a table of their own.
+fn set_pages_apart(report: &mut Report) {
+    if report.settings.growth {
+        return;
+    }
+    let sites = std::mem::take(&mut report.sites).into_iter();
+    let (pages, others) = sites.partition(|site| site.kind == MemoryKind::Page);
+    report.sites = others;
+    if let Some(growth) = &mut report.growth {
+        growth.sites = pages;
+        for (id, site) in growth.sites.iter_mut().enumerate() {
+            site.id = id as u64 + 1;
+        }
     }
 }
 

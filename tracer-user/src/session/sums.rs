@@ -1,9 +1,10 @@
 //! Sums over all sites, and what is left out of them.
 
 use tracer_ebpf::loss::{LossCause, LossCount};
+use tracer_ebpf::site::SiteKind;
 
 use super::Session;
-use crate::model::{TimelinePoint, Totals};
+use crate::model::{MemoryKind, TimelinePoint, Totals};
 use crate::targets::images::is_own;
 use crate::window::collect::{Counted, Cutoff};
 
@@ -12,13 +13,15 @@ impl Session {
     pub fn totals(&self) -> Totals {
         let mut totals = self.unknown_frees();
         for (index, site) in self.engine.object.used_sites() {
-            if is_own(site.image) {
+            let is_beside = site.is(SiteKind::Page) && !self.options.growth;
+            if is_own(site.image) || is_beside {
                 continue;
             }
             let site = Counted::of(&self.engine.object, index, &site);
             totals.count(site.allocated, site.freed, site.live);
         }
-        for site in self.retired.iter().filter(|site| site.kind.is_memory()) {
+        let retired = self.retired.iter();
+        for site in retired.filter(|site| self.is_counted(site.kind)) {
             totals.count(site.allocated, site.freed, site.live);
         }
         let running = self.images.iter().flat_map(|image| image.ledger.sums());
@@ -34,6 +37,11 @@ impl Session {
         totals
     }
 
+    /// Whether what is of a kind is part of the totals: pages are if nothing else is.
+    pub(super) fn is_counted(&self, kind: MemoryKind) -> bool {
+        kind.is_memory() && (kind != MemoryKind::Page || self.options.growth)
+    }
+
     /// Frees of what is at no site.
     pub(super) fn unknown_frees(&self) -> Totals {
         let inherited = &self.engine.object.inherited_frees;
@@ -41,6 +49,7 @@ impl Session {
             untraced_frees: self.untraced_frees(),
             inherited_frees: inherited.get(0).unwrap_or(0),
             inherited_forgotten: inherited.get(1).unwrap_or(0) + self.images.forgotten,
+            calls_from_elsewhere: self.engine.object.origins.calls_from_elsewhere(),
             ..Totals::default()
         }
     }

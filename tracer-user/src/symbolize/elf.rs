@@ -145,6 +145,20 @@ impl ElfImage {
     }
 }
 
+impl ElfImage {
+    /// Where what the linker put at an address is in the file.
+    pub fn offset(&self, address: u64) -> Option<u64> {
+        let segments = self.segments.iter();
+        segments
+            .filter(|segment| segment.executable)
+            .find_map(|segment| {
+                let into = address.checked_sub(segment.address)?;
+                let offset = segment.file.start.checked_add(into)?;
+                (offset < segment.file.end).then_some(offset)
+            })
+    }
+}
+
 /// A file's headers.
 struct Headers<'data> {
     endian: Endianness,

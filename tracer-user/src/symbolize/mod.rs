@@ -37,6 +37,34 @@ pub fn build_id_of(file: &ModuleFile) -> Option<String> {
     Some(image.build_id?.to_string())
 }
 
+/// Calls `each` with the linker's name of every function of a file, and where its code is
+/// in the file; those that its debug file names too. `path` is the one that the process
+/// sees. A function of several names comes several times.
+///
+/// # Errors
+/// The reason why nothing in it has a name.
+pub fn each_function(
+    process: &ProcessHandle,
+    path: Option<&Path>,
+    module: &ModuleFile,
+    each: &mut dyn FnMut(&[u8], std::ops::Range<u64>),
+) -> Result<(), String> {
+    let image = elf::ElfImage::read(&module.content)?;
+    let mut in_file = |name: &[u8], addresses: std::ops::Range<u64>| {
+        if let Some(start) = image.offset(addresses.start) {
+            each(
+                name,
+                start..start.saturating_add(addresses.end - addresses.start),
+            );
+        }
+    };
+    image.symbols.each(&module.content, &mut in_file);
+    if let Some(debug) = debug_file::find(process, path, &module.content, &image) {
+        debug.image.symbols.each(&debug.file, &mut in_file);
+    }
+    Ok(())
+}
+
 /// More functions than this, with those inlined at an address, are not
 /// remembered: some 100 MiB.
 const MAX_FUNCTIONS: usize = 2 << 20;

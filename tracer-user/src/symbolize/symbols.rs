@@ -224,6 +224,32 @@ impl SymbolTable {
         Some(String::from_utf8_lossy(&name).into_owned())
     }
 
+    /// Calls `each` with the linker's name of every function and its addresses. `file` is
+    /// the one that the table is of.
+    pub fn each(&self, file: &dyn Bytes, each: &mut dyn FnMut(&[u8], Range<u64>)) {
+        let mut buffer = vec![0; MAX_NAME];
+        for symbol in &self.symbols {
+            let (name, range) = (symbol.name, symbol.start..symbol.end);
+            match self.strings.get(name.table()) {
+                Some(Strings::InFile(table)) => {
+                    each(
+                        symtab::string(file, table, name.offset(), &mut buffer),
+                        range,
+                    );
+                }
+                Some(Strings::Unpacked(names)) => {
+                    let table = 0..names.len() as u64;
+                    let names = &&names[..];
+                    each(
+                        symtab::string(names, &table, name.offset(), &mut buffer),
+                        range,
+                    );
+                }
+                None => {}
+            }
+        }
+    }
+
     /// At most so many bytes of a name.
     fn name<const LIMIT: usize>(&self, name: NameAt, file: &dyn Bytes) -> Vec<u8> {
         let mut buffer = vec![0; LIMIT];

@@ -313,6 +313,7 @@ impl Tables {
             full: full.unwrap_or(Extent::EMPTY),
             time,
             omitted: table.omitted,
+            thrower: table.thrower,
         })
     }
 

@@ -36,6 +36,8 @@ pub struct Loaded {
     pub time: Duration,
     /// What the rows do not say.
     pub omitted: Omitted,
+    /// The function that allocates exceptions, if the file has it.
+    pub thrower: Option<std::ops::Range<FileOffset>>,
 }
 
 impl Module {
@@ -81,6 +83,10 @@ impl Loaded {
                     .wrapping_sub(self.base),
             };
         }
+        let thrower = self.thrower.as_ref().and_then(|code| {
+            let len = code.end.0.checked_sub(code.start.0)?;
+            Some((code.start.0, u32::try_from(len).ok()?))
+        });
         FileTable {
             parts,
             returns: self.returns.first,
@@ -88,7 +94,8 @@ impl Loaded {
             full: self.full.first,
             full_len: self.full.len,
             kind: TableKind::Table as u32,
-            padding: 0,
+            thrower_len: thrower.map_or(0, |(_, len)| len),
+            thrower: thrower.map_or(0, |(start, _)| start),
         }
     }
 
@@ -161,6 +168,7 @@ mod tests {
             full: Extent::EMPTY,
             time: Duration::ZERO,
             omitted: Omitted::default(),
+            thrower: None,
         }
     }
 

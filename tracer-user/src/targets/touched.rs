@@ -76,6 +76,9 @@ pub struct Pages<'a> {
     pub touches: &'a [Touch],
     /// What its parent had touched when it was forked from it, in order.
     pub inherited: Vec<Touch>,
+    /// Whether some page faults were not followed: then it is not known what came in around
+    /// a page that was touched, and what was touched itself.
+    pub has_gaps: bool,
 }
 
 /// Whose the pages are that came into memory since the run began, bytes each.
@@ -88,6 +91,8 @@ pub struct Touched {
     /// Those that came in without a fault that was told of, by the number of the
     /// mapping.
     pub untold: BTreeMap<usize, u64>,
+    /// The same where there were others that were not followed.
+    pub not_followed: u64,
     /// Touched pages that are not in memory any more, nor in swap space.
     pub gone: Vec<Touch>,
 }
@@ -114,6 +119,7 @@ pub fn settle(pages: &Pages<'_>) -> Touched {
                 let owners = Owners {
                     near,
                     inherited: within(&pages.inherited, &around),
+                    has_gaps: pages.has_gaps,
                 };
                 owners.of_piece(&piece, (number, *kind), &mut touched);
             }
@@ -148,6 +154,7 @@ fn within<'a>(touches: &'a [Touch], range: &Range<u64>) -> &'a [Touch] {
 struct Owners<'a> {
     near: &'a [Touch],
     inherited: &'a [Touch],
+    has_gaps: bool,
 }
 
 impl Owners<'_> {
@@ -171,8 +178,10 @@ impl Owners<'_> {
                 let sums = touched.sites.entry(touch.site).or_default();
                 sums.add(kind, touch.time);
                 sums.around += if is_own { 0 } else { PAGE };
-            } else if !self.inherited.is_empty() {
+            } else if self.is_inherited(page) {
                 touched.inherited += PAGE;
+            } else if self.has_gaps {
+                touched.not_followed += PAGE;
             } else {
                 *touched.untold.entry(number).or_default() += PAGE;
             }
@@ -188,14 +197,28 @@ impl Owners<'_> {
             return Some((own, true));
         }
         // What the parent had there is no neighbour's.
-        let inherited = |touch: &Touch| touch.address.cmp(&page);
-        if self.inherited.binary_search_by(inherited).is_ok() {
+        if self.has_gaps || self.had_by_parent(page) {
             return None;
         }
         let below = next.checked_sub(1).and_then(|at| self.near.get(at));
         let distance = |touch: &&Touch| touch.address.abs_diff(page);
         let nearest = below.into_iter().chain(above).min_by_key(distance)?;
         Some((nearest, false))
+    }
+}
+
+impl Owners<'_> {
+    fn had_by_parent(&self, page: u64) -> bool {
+        let at = |touch: &Touch| touch.address.cmp(&page);
+        self.inherited.binary_search_by(at).is_ok()
+    }
+
+    /// Whether a page that nobody is known to have touched came from the parent.
+    fn is_inherited(&self, page: u64) -> bool {
+        match self.has_gaps {
+            true => self.had_by_parent(page),
+            false => !self.inherited.is_empty(),
+        }
     }
 }
 
@@ -264,6 +287,7 @@ mod tests {
                 touch(2001, 2),
             ],
             inherited: vec![],
+            has_gaps: false,
         };
         let touched = settle(&pages);
         // 20 to 25: 25 is as near to 22 as to 28.
@@ -279,6 +303,27 @@ mod tests {
     }
 
     #[test]
+    fn where_faults_were_not_followed_nothing_is_guessed() {
+        let before = residents(&[(10, 20)]);
+        let after = residents(&[(10, 30)]);
+        let pages = Pages {
+            before: &before,
+            after: &after,
+            as_of: u64::MAX,
+            mapped: vec![(0..600 * PAGE, PageKind::Heap)],
+            touches: &[touch(22, 1), touch(28, 2)],
+            inherited: vec![touch(25, 7)],
+            has_gaps: true,
+        };
+        let touched = settle(&pages);
+        assert_eq!(of(&touched.sites[&1]), (1, 0, 122));
+        assert_eq!(of(&touched.sites[&2]), (1, 0, 128));
+        assert_eq!(touched.inherited, PAGE);
+        assert_eq!(touched.not_followed, 7 * PAGE);
+        assert!(touched.untold.is_empty());
+    }
+
+    #[test]
     fn a_look_that_is_not_whole_takes_nothing_off() {
         let before = residents(&[]);
         let mut after = residents(&[(1, 2)]);
@@ -290,6 +335,7 @@ mod tests {
             mapped: vec![(0..100 * PAGE, PageKind::Anonymous)],
             touches: &[touch(1, 1), touch(50, 2)],
             inherited: vec![],
+            has_gaps: false,
         };
         assert!(settle(&pages).gone.is_empty());
     }
@@ -306,6 +352,7 @@ mod tests {
             mapped: vec![(0..100 * PAGE, PageKind::Anonymous)],
             touches: &[touch(3, 1)],
             inherited: inherited(&parents, 103),
+            has_gaps: false,
         };
         let touched = settle(&pages);
         assert_eq!(touched.inherited, 2 * PAGE);

@@ -27,6 +27,7 @@ const TO_C: &str = "runtime.asmcgocall";
 const FROM_C: &str = "runtime.cgocallback";
 const FROM_C_GOES_ON: &str = "runtime.cgocallbackg";
 const C_CALLS: &str = "crosscall2";
+const SWITCHES: &str = "runtime.systemstack";
 
 /// A word of the stack.
 const WORD: i64 = 8;
@@ -55,6 +56,11 @@ enum Door {
     FromC,
     /// Called by C: it saves what C code wants kept.
     CCalls,
+    /// From a goroutine to Go code on the thread's stack.
+    Switches,
+    /// Anything else that moves the stack pointer, perhaps to a multiple of 16 for C code,
+    /// on the same stack.
+    Other,
 }
 
 impl<'a> Go<'a> {
@@ -155,16 +161,20 @@ impl<'a> Go<'a> {
         let instructions = self.instructions(function);
         let mut seen = Seen::default();
         let mut calls = Vec::new();
-        for instruction in instructions {
-            if is_call(&instruction) {
-                let rule = self.rule_of(door, function, &instruction, &seen);
-                calls.push((instruction, rule.unwrap_or(Rule::UNSUPPORTED)));
+        for (index, instruction) in instructions.iter().enumerate() {
+            if is_call(instruction) {
+                let rule = match door {
+                    Door::Switches => switch(&instructions[index + 1..]),
+                    _ => self.rule_of(door, function, instruction, &seen),
+                };
+                calls.push((*instruction, rule.unwrap_or(Rule::UNSUPPORTED)));
                 seen.stores.clear();
                 seen.taken = 0;
+                seen.is_aligned = false;
                 continue;
             }
             let size = self.size_at(function, instruction.ip());
-            seen.note(&instruction, size);
+            seen.note(instruction, size);
         }
         calls
     }
@@ -197,6 +207,12 @@ impl<'a> Go<'a> {
                 let (bp, bx) = (Saved::At(bp?), Saved::At(bx?));
                 Rule::new(Kind::Sp, size + WORD, Base::Cfa, bp, bx)
             }
+            Door::Other => {
+                let same = Saved::Same;
+                Rule::new(Kind::Bx, size + WORD, Base::Cfa, same, same)
+                    .filter(|_| seen.is_aligned && seen.bx_is_stack_at == Some(size))
+            }
+            Door::Switches => None,
         }
     }
 
@@ -256,7 +272,7 @@ impl Source for Go<'_> {
             Some(door) => self.door(*door, &function, rows, omitted),
             None if function.is(Function::MOVES_STACK) => {
                 omitted.unsupported += 1;
-                rows.row(from, frame.end, Rule::UNSUPPORTED)
+                self.door(Door::Other, &function, rows, omitted)
             }
             None => self.plain(&function, from, rows),
         }
@@ -272,6 +288,10 @@ struct Seen {
     stores: Vec<i64>,
     /// The frame's size when the stack pointer was copied.
     stack_saved_at: Option<i64>,
+    /// The same when it was copied to rbx, if that still has it.
+    bx_is_stack_at: Option<i64>,
+    /// Whether the stack pointer was moved to a multiple of 16 since, and not otherwise.
+    is_aligned: bool,
     /// Where rbp and rbx were stored first, bytes from the CFA.
     bp: Option<i64>,
     bx: Option<i64>,
@@ -290,6 +310,18 @@ impl Seen {
             (Mnemonic::Sub, Register::RSP) if is_immediate(instruction.op1_kind()) => {
                 self.taken = instruction.immediate(1).cast_signed();
                 self.stores.clear();
+            }
+            (Mnemonic::And, Register::RSP) if instruction.immediate(1) == !15 => {
+                self.is_aligned = true;
+            }
+            (Mnemonic::Mov, Register::RSP) => self.is_aligned = false,
+            (_, Register::RBX) => {
+                let is_stack = instruction.mnemonic() == Mnemonic::Mov
+                    && instruction.op1_register() == Register::RSP;
+                self.bx_is_stack_at = size.filter(|_| is_stack);
+                if is_stack {
+                    self.stack_saved_at = size;
+                }
             }
             (Mnemonic::Push, Register::RBP) => {
                 self.bp = self.bp.or(size.map(|size| -(size + 2 * WORD)));
@@ -336,6 +368,35 @@ impl Seen {
     }
 }
 
+/// The rule of a call on the thread's stack, by how it goes back after the call: it loads
+/// the `g` of the thread, that one's `m`, its `curg`, and the stack pointer of that.
+fn switch(after: &[Instruction]) -> Option<Rule> {
+    let [current, machine, running, ..] = after else {
+        return None;
+    };
+    let load = |instruction: &Instruction, from: Register| {
+        let is_load = instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op1_kind() == OpKind::Memory
+            && instruction.memory_base() == from
+            && instruction.memory_index() == Register::None;
+        is_load.then(|| instruction.memory_displacement64().cast_signed())
+    };
+    if current.segment_prefix() != Register::FS {
+        return None;
+    }
+    let from_thread = load(current, Register::None)?;
+    let of_current = load(machine, current.op0_register())?;
+    let of_machine = load(running, machine.op0_register())?;
+    let stack = after.iter().find(|it| it.op0_register() == Register::RSP)?;
+    let saved = load(stack, running.op0_register())?;
+    Rule::go_switch(
+        i32::try_from(from_thread).ok()?,
+        of_current,
+        i32::try_from(of_machine).ok()?,
+        saved,
+    )
+}
+
 fn is_immediate(kind: OpKind) -> bool {
     matches!(kind, OpKind::Immediate8to64 | OpKind::Immediate32to64)
 }
@@ -370,6 +431,7 @@ fn door(table: &Pclntab, bytes: &dyn Bytes, function: &Function) -> Option<Door>
     match function.is(Function::MOVES_STACK) {
         true if is(TO_C) => Some(Door::ToC),
         true if is(FROM_C) => Some(Door::FromC),
+        true if is(SWITCHES) => Some(Door::Switches),
         false if is(C_CALLS) => Some(Door::CCalls),
         _ => None,
     }

@@ -1,6 +1,8 @@
 //! What unwinding needs from an ELF file (elf(5)): its code, and where its
 //! call frame information is.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result, bail, ensure};
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::ReadCache;
@@ -99,6 +101,16 @@ impl<'a> Image<'a> {
             elf::DT_TEXTREL => true,
             elf::DT_FLAGS => entry.val(ENDIAN) & elf::DF_TEXTREL.0 != 0,
             _ => false,
+        })
+    }
+
+    /// Where code is in the file, if it is all in one segment.
+    pub fn file_range(&self, address: u64, size: u64) -> Option<Range<FileOffset>> {
+        self.segments.iter().find_map(|segment| {
+            let into = address.checked_sub(segment.address.0)?;
+            let end = into.checked_add(size).filter(|end| *end <= segment.size)?;
+            let at = |into| segment.offset.0.checked_add(into).map(FileOffset);
+            Some(at(into)?..at(end)?)
         })
     }
 

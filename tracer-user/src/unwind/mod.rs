@@ -16,7 +16,9 @@ mod program;
 mod rows;
 mod section;
 mod separate;
+mod thrown;
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
@@ -51,6 +53,8 @@ pub struct Table {
     pub full: Vec<RuleRow>,
     /// What was left out.
     pub omitted: Omitted,
+    /// The function that allocates exceptions, if the file has it.
+    pub thrower: Option<Range<FileOffset>>,
 }
 
 /// An executable segment, as far as it is in the file.
@@ -138,6 +142,7 @@ fn build(
         returns,
         full,
         omitted,
+        thrower: thrown::find(bytes, &image),
         segments: image.segments,
     }))
 }

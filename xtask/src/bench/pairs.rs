@@ -35,18 +35,21 @@ pub(super) enum Contestant {
     Entries,
     /// A sample.
     Sampled,
+    /// Calls of other code than is asked for.
+    Filtered,
     /// An earlier `unfreed`.
     Earlier,
     Bpftrace,
 }
 
 /// All, in the order of a round; the second is what others are compared with.
-const CONTESTANTS: [Contestant; 7] = [
+const CONTESTANTS: [Contestant; 8] = [
     Contestant::Nobody,
     Contestant::Floor,
     Contestant::Unfreed,
     Contestant::Entries,
     Contestant::Sampled,
+    Contestant::Filtered,
     Contestant::Earlier,
     Contestant::Bpftrace,
 ];
@@ -65,6 +68,7 @@ impl Contestant {
             Self::Unfreed => "`unfreed record`",
             Self::Entries => "empty probes at `malloc` and `free`, none at the return",
             Self::Sampled => "`unfreed record --sample 512k`",
+            Self::Filtered => "`unfreed record --only` another function",
             Self::Earlier => "the same of the version before",
             Self::Bpftrace => "bpftrace one-liner (memleak's job)",
         }
@@ -78,6 +82,8 @@ impl Contestant {
             Self::Floor => &["--programs", "empty"],
             Self::Entries => &["--programs", "entries"],
             Self::Sampled => &["--sample", "512k"],
+            // Without further calls down the loop is in `pairs`.
+            Self::Filtered => &["--only", "deeper"],
             Self::Unfreed | Self::Earlier => &[],
         };
         Tracer::unfreed(unfreed, pid, LIFETIME, programs).map(Some)

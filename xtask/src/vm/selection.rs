@@ -54,6 +54,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "budget",
         Choice::Only(&["a_light_load_is_followed_exactly"]),
     ),
+    // Programs at page faults that pass them over, and that come and go.
+    (
+        "budget_growth",
+        Choice::Only(&[
+            "a_light_load_of_page_faults_is_followed_exactly",
+            "growth_is_told_beside_allocations",
+        ]),
+    ),
     // What the kernel alone can tell: replaced code, replaced return addresses.
     (
         "changes",
@@ -156,6 +164,12 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "privileges",
         Choice::Only(&["a_tracer_keeps_what_it_needs"]),
     ),
+    // Return addresses, also where return probes have replaced them, and mappings that
+    // the allocator makes in a call that is left out.
+    (
+        "callers",
+        Choice::Only(&["what_a_call_from_elsewhere_maps_is_the_allocators"]),
+    ),
     // sudo's variables, and limits, which no kernel of these has changed.
     ("caller", Choice::Only(&[])),
     ("destinations", Choice::Only(&[])),
@@ -234,6 +248,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // far; gdb, and a runtime that waits by turning, take minutes here.
     ("stacks", Choice::Only(&[])),
     ("goroutines", Choice::Only(&[])),
+    // Which file memory is a copy of is found by user space.
+    ("copied", Choice::Only(&[])),
     ("undescribed", Choice::Only(&[])),
     (
         "stress",

@@ -42,6 +42,10 @@ fn names(part: &[(&str, &[&str])], program: &str, test: &str) -> bool {
 pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
     // The page map word by word; the newest has `kinds`.
     ("balance", &["mappings_count_by_what_was_written_to"]),
+    (
+        "callers",
+        &["what_a_call_from_elsewhere_maps_is_the_allocators"],
+    ),
     ("changes", &["a_table_ends_with_its_library"]),
     // Says what this kernel lacks; what newer ones have, it says on the host.
     ("commands", &["doctor_looks_at_the_machine_and_a_target"]),

@@ -52,16 +52,6 @@ impl Object {
         self.attach_tracepoint("uf_leave_mem", "sched_process_exit")
     }
 
-    /// Attaches the programs that are told of page faults, and of pages that are moved.
-    ///
-    /// # Errors
-    /// Fails when the kernel does.
-    pub fn attach_faults(&mut self) -> Result<()> {
-        self.attach_tracepoint("uf_pages_move", "vm_unmapped_area")?;
-        self.attach_tracepoint("uf_kernel_fault", "page_fault_kernel")?;
-        self.attach_tracepoint("uf_user_fault", "page_fault_user")
-    }
-
     pub(super) fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<()> {
         self.load_tracepoint(name)?;
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;

@@ -50,11 +50,12 @@ impl Object {
         Ok(hits)
     }
 
-    /// Forgets those. To be called while nothing counts.
+    /// Forgets those, and calls from elsewhere. To be called while nothing counts.
     ///
     /// # Errors
     /// Fails when the kernel does.
     pub fn forget_in_passing(&mut self) -> Result<()> {
+        self.origins.forget_calls()?;
         for kind in 0..self.in_passing.len() {
             let none = vec![0; nr_cpus().map_err(|(_, error)| error)?];
             self.in_passing
@@ -75,7 +76,7 @@ impl Object {
     }
 
     /// All hits but those that are pending in threads' records.
-    fn handed_over(&self) -> [Cost; KINDS] {
+    pub fn handed_over(&self) -> [Cost; KINDS] {
         std::array::from_fn(|kind| {
             let index = u32::try_from(kind).unwrap_or(u32::MAX);
             self.costs.get(index).unwrap_or_default()

@@ -26,6 +26,7 @@ impl PhaseMaps {
             choice: Choice::All as u64,
             began: 0,
             followed: u64::MAX,
+            faults: 1,
         };
         phase.set(0, all);
         Ok(Self {
@@ -57,6 +58,15 @@ impl Object {
         let now = phase.get(0).unwrap_or(Phase::NONE);
         let choice = choice as u64;
         phase.set(0, Phase { choice, ..now });
+    }
+
+    /// Follows page faults from now on, or passes them over. It makes a difference only
+    /// within a budget.
+    pub fn follow_faults(&mut self, follows: bool) {
+        let phase = &mut self.phase.phase;
+        let now = phase.get(0).unwrap_or(Phase::NONE);
+        let faults = u64::from(follows);
+        phase.set(0, Phase { faults, ..now });
     }
 
     /// Follows blocks no more that were allocated before a moment.

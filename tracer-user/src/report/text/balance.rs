@@ -169,8 +169,9 @@ fn retention(report: &Report, balance: &Balance) -> Option<String> {
     let with_headers = |bytes: u64, count: u64| bytes.saturating_add(count.saturating_mul(HEADER));
     let freed = with_headers(sum(|site| site.freed_bytes), sum(|site| site.freed_count));
     let free = kept.saturating_sub(with_headers(0, sum(|site| site.live_count)));
-    let is_known =
-        report.lost_events() == 0 && report.settings.min_size == 0 && !report.is_sampled();
+    let settings = &report.settings;
+    let is_whole = settings.min_size == 0 && !settings.is_by_caller() && !report.is_sampled();
+    let is_known = report.lost_events() == 0 && is_whole;
     let is_it = is_known && free >= MUCH && free > growth / 2 && freed >= free;
     is_it.then(|| {
         let (allocator, remedy) = remedy(report, balance.process);
@@ -402,6 +403,9 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         assert!(!text(&lossy).contains("retention"));
         let mut filtered = report.clone();
         filtered.settings.min_size = 100;
+        assert!(!text(&filtered).contains("retention"));
+        let mut filtered = report.clone();
+        filtered.settings.only = vec!["main".into()];
         assert!(!text(&filtered).contains("retention"));
         // So much was never freed.
         for site in &mut report.sites {

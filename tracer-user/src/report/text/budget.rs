@@ -6,7 +6,9 @@ use crate::report::units;
 /// What was allowed and spent, and how the run went.
 pub fn line(report: &Report) -> Option<String> {
     let budget = report.budget.as_ref()?;
-    Some(format!("{} {}", spent(budget), regimes(budget)))
+    let parts = [Some(spent(budget)), regimes(budget), faults(budget)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    Some(parts.join(" "))
 }
 
 fn spent(budget: &BudgetReport) -> String {
@@ -30,7 +32,27 @@ fn spent(budget: &BudgetReport) -> String {
     )
 }
 
-fn regimes(budget: &BudgetReport) -> String {
+/// What became of page faults.
+fn faults(budget: &BudgetReport) -> Option<String> {
+    let faults = budget.faults.as_ref()?;
+    let not_followed = faults.passed_over_seconds + faults.detached_seconds;
+    if faults.pauses == 0 {
+        return Some("Page faults: all were followed.".to_owned());
+    }
+    Some(format!(
+        "Page faults: {} followed within {}; {} not followed within {} ({} without any program at them), of which it is not known by which path they came.",
+        units::grouped(faults.followed),
+        units::seconds(faults.followed_seconds),
+        units::grouped(faults.not_followed),
+        units::seconds(not_followed),
+        units::seconds(faults.detached_seconds),
+    ))
+}
+
+fn regimes(budget: &BudgetReport) -> Option<String> {
+    if budget.regimes.is_empty() {
+        return None;
+    }
     let of = |name: &str| {
         let own = budget.regimes.iter().filter(|it| it.regime == name);
         own.map(|it| it.seconds).sum::<f64>()
@@ -67,8 +89,16 @@ fn regimes(budget: &BudgetReport) -> String {
         0 | 1 => {}
         changes => line.push_str(&format!("; changed {} times", units::grouped(changes))),
     }
+    let base = budget.attention.iter().filter(|it| it.regime == "base");
+    let base: f64 = base.map(|it| it.seconds).sum();
+    if base > 0.0 {
+        line.push_str(&format!(
+            "; for {} nothing grew, and bursts had a quarter of the budget",
+            units::seconds(base)
+        ));
+    }
     line.push('.');
-    line
+    Some(line)
 }
 
 fn changes(regimes: &[RegimeTime]) -> u64 {
@@ -78,6 +108,7 @@ fn changes(regimes: &[RegimeTime]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FaultsReport;
     use crate::report::sample;
     use crate::report::text::chance;
 
@@ -106,11 +137,30 @@ mod tests {
             followed_for: None,
             scale_error: 0.1,
             dearest_burst: 0.03,
+            attention: Vec::new(),
+            faults: None,
         });
         assert_eq!(
             line(&report).unwrap(),
             "Budget 1% of the targets' processor time (and 5 ms/s at least), kept: 600 ms were allowed; tracing took 500 ms of the targets' time (0.83% of it), and the tracer 80.0 ms beside it. Followed: all allocations for 10.0 s, bursts for 50.0 s; 21 bursts, the dearest took 30.0 ms; changed 2 times."
         );
+        let budget = report.budget.as_mut().unwrap();
+        budget.attention = vec![regime("full", 0.0, 20.0), regime("base", 20.0, 30.0)];
+        budget.faults = Some(FaultsReport {
+            followed: 12_000,
+            not_followed: 3_000_000,
+            pauses: 9,
+            followed_seconds: 2.0,
+            passed_over_seconds: 8.0,
+            detached_seconds: 50.0,
+        });
+        let said = line(&report).unwrap();
+        for words in [
+            "changed 2 times; for 30.0 s nothing grew, and bursts had a quarter of the budget.",
+            "Page faults: 12,000 followed within 2.0 s; 3,000,000 not followed within 58.0 s (50.0 s without any program at them)",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
         let budget = report.budget.as_mut().unwrap();
         budget.asked = "5ms/s".into();
         budget.target_seconds = 0.7;

@@ -22,11 +22,16 @@ pub fn lines(report: &Report) -> Vec<String> {
         units::grouped(errors.live_samples),
     );
     let mut lines: Vec<_> = report.processes.iter().filter_map(own).collect();
-    lines.push(match (lines.is_empty(), report.settings.sample) {
+    // (A budget has an interval of its own.)
+    let interval = match report.budget {
+        Some(_) => sampling.interval,
+        None => report.settings.sample,
+    };
+    lines.push(match (lines.is_empty(), interval) {
         (false, 0) => format!("Of these samples: {chosen}"),
         _ => format!(
             "Sampled: a block of S bytes with probability 1 - e^(-S/{}); {chosen}",
-            units::bytes(report.settings.sample),
+            units::bytes(interval),
         ),
     });
     lines

@@ -1,7 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::{balance, budget, chance, pages, window};
+use super::{balance, budget, chance, origins, pages, window};
 use crate::model::{Loss, Process, ProcessEnd, Report};
 use crate::report::words::Words;
 use crate::report::{names, units};
@@ -18,6 +18,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     let sampled = chance::lines(report);
     let growth = report.settings.growth.then(|| pages::NOT_WHO_KEEPS.into());
     let others = window.into_iter().chain(budget::line(report));
+    let others = others.chain(origins::lines(report));
     let others = others.chain(sampled).chain(growth);
     for line in lines.into_iter().chain(others) {
         layout.prose(text, PLAIN, 0, &line);
@@ -107,6 +108,9 @@ fn live(report: &Report) -> String {
     if report.settings.min_size > 0 {
         let size = units::grouped(report.settings.min_size);
         line.push_str(&format!("; only allocations of at least {size} bytes"));
+    }
+    if let Some(askers) = origins::askers(&report.settings) {
+        line.push_str(&format!("; only what {askers} asked for"));
     }
     line
 }

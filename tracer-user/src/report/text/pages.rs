@@ -7,6 +7,10 @@ use crate::report::units;
 pub const NOT_WHO_KEEPS: &str = "Shown is where memory was first touched, not who keeps it: what \
     an allocator hands out again is not new. Trace without --growth to see who never frees.";
 
+/// The same beside a table of allocations.
+pub const NOT_WHO_KEEPS_BESIDE: &str = "That is not who keeps it: what an allocator hands out \
+    again is not new. The table of allocations above says who never frees.";
+
 /// Adds the kinds of memory, and what came in around the pages that were touched.
 pub fn notes(notes: &mut Vec<String>, site: &Site) {
     let Some(pages) = &site.pages else {

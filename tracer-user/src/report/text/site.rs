@@ -5,7 +5,7 @@ use super::layout::{Layout, Marks, PLAIN};
 use super::mapping;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use super::{balance, chance, pages, window};
+use super::{balance, chance, origins, pages, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
 use crate::report::shape::Shape;
 use crate::report::words::Words;
@@ -80,11 +80,12 @@ pub fn nothing_live(report: &Report) -> String {
     if report.settings.growth {
         return pages::nothing_new(report);
     }
-    let said = nothing_seen(report);
-    match chance::nothing_live(report) {
-        None => said,
-        Some(chance) => format!("{said} {chance}"),
+    let mut said = nothing_seen(report);
+    let more = [origins::nothing_live(report), chance::nothing_live(report)];
+    for more in more.into_iter().flatten() {
+        said.push_str(&format!(" {more}"));
     }
+    said
 }
 
 fn nothing_seen(report: &Report) -> String {
@@ -103,6 +104,7 @@ fn is_whole_truth(report: &Report) -> bool {
     report.lost_events() == 0
         && settings.survived == 0
         && settings.older_than <= 0.0
+        && !settings.is_by_caller()
         && !report.is_sampled()
 }
 

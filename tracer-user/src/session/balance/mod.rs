@@ -95,8 +95,7 @@ impl Session {
         let after = match &self.balance.after {
             Some(after) => after,
             None => {
-                let looks = self.balance.before.values().map(|look| look.took);
-                let is_cheap = looks.sum::<Duration>() <= CHEAP && live <= FEW_BLOCKS;
+                let is_cheap = self.looks_are_cheap() && live <= FEW_BLOCKS;
                 now = self.look_at_all(is_cheap.then_some(START), is_cheap);
                 &now
             }
@@ -137,6 +136,12 @@ impl Session {
             })
         };
         self.balance.cgroups.values().filter_map(balance).collect()
+    }
+
+    /// Whether a look at all pages takes so little that it may be taken during the run.
+    pub(super) fn looks_are_cheap(&self) -> bool {
+        let looks = self.balance.before.values().map(|look| look.took);
+        looks.sum::<Duration>() <= CHEAP
     }
 
     /// Looks at all processes that run, while the run goes on.
@@ -213,6 +218,7 @@ impl Session {
             java_code: self.java_code_ranges(image),
             blocks,
             is_sampled: self.engine.object.sampling.is_on() || self.has_sampler(image.id),
+            leaves_out: self.engine.object.leaves_out() || self.has_sampler(image.id),
             is_forked,
         }
     }

@@ -53,6 +53,8 @@ pub struct Facts<'a> {
     pub blocks: Vec<LiveBlock>,
     /// Whether there are others, since they were chosen by chance.
     pub is_sampled: bool,
+    /// Whether there are blocks that were not followed, by chance or by where they were asked for.
+    pub leaves_out: bool,
     /// The look at the start at the process that it was forked from during the run,
     /// whose pages it has.
     pub parent: Option<&'a Look>,
@@ -308,8 +310,8 @@ impl Books<'_> {
                 () if self.is_older(region) => PartName::OlderMappings,
                 // Variables of a file that begin as zeros.
                 () if variables_of(mapping, last).is_some() => PartName::Files,
-                // An allocator's, none of whose blocks was chosen.
-                () if facts.is_sampled => PartName::KeptByAllocators,
+                // An allocator's, none of whose blocks was followed.
+                () if facts.leaves_out => PartName::KeptByAllocators,
                 () => PartName::UnseenMappings,
             },
         }

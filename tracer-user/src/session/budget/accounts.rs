@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use tracer_ebpf::hits::Kind;
 
 use super::super::Session;
 use super::super::overhead::own_cpu_time;
@@ -11,7 +12,11 @@ use crate::budget::Spent;
 use crate::duty::{Part, Spell};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
-use crate::process::processor_time::cpu_time;
+
+/// What a burst costs at least, seconds.
+const SMALLEST: f64 = 0.0005;
+/// The part of a budget that is left to bursts at least.
+const LEFT: f64 = 0.05;
 
 /// What was spent and used until a moment, seconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +25,8 @@ pub(super) struct Reading {
     pub(super) targets: f64,
     pub(super) tracer: f64,
     pub(super) used: f64,
+    /// What page faults took of `targets`.
+    pub(super) faults: f64,
 }
 
 /// What was used and lost until a moment.
@@ -77,10 +84,11 @@ impl Session {
     }
 
     /// Enters what was allowed and spent from the last time until a moment. Returns the
-    /// seconds since then, and what was spent in them.
-    pub(super) fn account(&mut self, until: &Moment) -> (f64, Spent) {
+    /// seconds since then, what was spent in them, and what the targets spent of it because
+    /// of their calls.
+    pub(super) fn account(&mut self, until: &Moment) -> (f64, Spent, f64) {
         let Some(budget) = &mut self.budget else {
-            return (0.0, Spent::default());
+            return (0.0, Spent::default(), 0.0);
         };
         let now = Reading {
             at: until.at,
@@ -88,6 +96,7 @@ impl Session {
             targets: until.lost.max(budget.last.targets),
             tracer: own_cpu_time().as_secs_f64(),
             used: until.used,
+            faults: seconds_of_faults(&until.hits).max(budget.last.faults),
         };
         let last = std::mem::replace(&mut budget.last, now);
         let elapsed = seconds(now.at.saturating_sub(last.at).max(1));
@@ -100,37 +109,20 @@ impl Session {
             .ledger
             .enter(elapsed, budget.asked.allowance(elapsed, own), spent);
         if matches!(budget.step, Step::Frees) {
+            // At full pace all goes to bursts that is not spent between them anyway.
+            let rate = budget.ledger.rate();
+            let background = budget.background.rate();
+            let own = (spent.all() - background * elapsed).max(SMALLEST);
+            let effective = own * rate / (rate - background).max(LEFT * rate).max(1e-9);
             let burst = &mut budget.forecast.burst;
             *burst = match *burst > 0.0 {
-                true => *burst * 0.7 + spent.all() * 0.3,
-                false => spent.all(),
+                true => *burst * 0.7 + effective * 0.3,
+                false => effective,
             };
             budget.dearest = budget.dearest.max(spent.targets);
         }
-        (elapsed, spent)
-    }
-
-    /// Processor time that the targets have used until now, seconds. What a process used
-    /// after the last look at it, before it ended, is not in it.
-    pub(super) fn processor_time(&mut self) -> f64 {
-        let pids: Vec<u32> = self
-            .images
-            .running()
-            .filter_map(|index| Some(self.images.get(index)?.pid))
-            .collect();
-        let Some(budget) = &mut self.budget else {
-            return 0.0;
-        };
-        for pid in &pids {
-            let Some(time) = cpu_time(*pid) else {
-                continue;
-            };
-            // Of a process that was there before the run only what it uses from now on.
-            let before = budget.used.insert(*pid, time).unwrap_or(time);
-            budget.total_used += time.saturating_sub(before).as_secs_f64();
-        }
-        budget.used.retain(|pid, _| pids.contains(pid));
-        budget.total_used
+        let faults = now.faults - last.faults;
+        (elapsed, spent, (spent.targets - faults).max(0.0))
     }
 }
 
@@ -146,4 +138,10 @@ pub(super) fn counted_since(now: &[Hits], before: &[Hits]) -> Vec<Hits> {
 
 pub(super) fn seconds_of(hits: &[Hits]) -> f64 {
     hits.iter().map(Hits::seconds).sum()
+}
+
+/// What page faults took of the targets' time, seconds.
+pub(super) fn seconds_of_faults(hits: &[Hits]) -> f64 {
+    let faults = hits.iter().filter(|hits| hits.kind == Kind::Fault);
+    faults.map(Hits::seconds).sum()
 }

@@ -15,23 +15,24 @@ use crate::window::collect::CollectedSite;
 impl Session {
     /// What the budget did to the run, if there is one.
     pub(in crate::session) fn budget_report(&self) -> Option<BudgetReport> {
-        let budget = self.budget.as_ref()?;
+        let faults = self.faults_report();
+        let Some(budget) = &self.budget else {
+            let (faults, alone) = faults?;
+            let (asked, ledger) = alone?;
+            return Some(BudgetReport {
+                asked: asked.to_string(),
+                allowed_seconds: ledger.allowed(),
+                target_seconds: ledger.spent().targets,
+                tracer_seconds: ledger.spent().tracer,
+                used_seconds: self.usage.seconds,
+                faults: Some(faults),
+                ..BudgetReport::default()
+            });
+        };
         let now = self.now();
         let began = budget.duty.schedule.began();
-        let ends = budget
-            .regimes
-            .iter()
-            .skip(1)
-            .map(|(_, at)| *at)
-            .chain([now]);
-        let regimes = budget.regimes.iter().zip(ends);
-        let regimes: Vec<RegimeTime> = regimes
-            .map(|((regime, at), end)| RegimeTime {
-                regime: regime.name().to_owned(),
-                since: seconds(at.saturating_sub(began)),
-                seconds: seconds(end.saturating_sub(*at)),
-            })
-            .collect();
+        let regimes = budget.regimes.iter().map(|(it, at)| (it.name(), *at));
+        let regimes = times(regimes, began, now);
         let spells = budget.duty.schedule.spells().iter();
         let followed: u64 = spells.map(|it| it.allocations_until - it.began).sum();
         let spent = budget.ledger.spent();
@@ -40,13 +41,19 @@ impl Session {
             allowed_seconds: budget.ledger.allowed(),
             target_seconds: spent.targets,
             tracer_seconds: spent.tracer,
-            used_seconds: budget.total_used,
+            used_seconds: self.usage.seconds,
             regimes: regimes.into_iter().filter(|it| it.seconds > 0.0).collect(),
             bursts: budget.duty.schedule.bursts() as u64,
             duty: seconds(followed) / seconds(now.saturating_sub(began)).max(1e-9),
             followed_for: budget.duty.schedule.followed_for().map(seconds),
             scale_error: budget.duty.schedule.scale_error(),
             dearest_burst: budget.dearest,
+            attention: times(
+                budget.paces.iter().map(|(it, at)| (it.name(), *at)),
+                began,
+                now,
+            ),
+            faults: faults.map(|(faults, _)| faults),
         })
     }
 
@@ -104,4 +111,19 @@ impl Session {
             site.oldest = None;
         }
     }
+}
+
+/// How long there was each of what began at some times.
+fn times(
+    beginnings: impl Iterator<Item = (&'static str, u64)> + Clone,
+    began: u64,
+    now: u64,
+) -> Vec<RegimeTime> {
+    let ends = beginnings.clone().skip(1).map(|(_, at)| at).chain([now]);
+    let time = |((name, at), end): ((&'static str, u64), u64)| RegimeTime {
+        regime: name.to_owned(),
+        since: seconds(at.saturating_sub(began)),
+        seconds: seconds(end.saturating_sub(at)),
+    };
+    beginnings.zip(ends).map(time).collect()
 }

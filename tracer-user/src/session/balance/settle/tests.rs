@@ -60,6 +60,7 @@ fn facts<'a>(before: Option<&'a Look>, after: &'a Look) -> Facts<'a> {
         java_code: Vec::new(),
         blocks: Vec::new(),
         is_sampled: false,
+        leaves_out: false,
         parent: None,
         is_forked: false,
     }
