@@ -52,7 +52,7 @@ impl Choice {
         )
     }
 
-    /// Whether all of everything runs, with the default of rounds or more.
+    /// Whether all of a part runs, in however many rounds.
     pub(super) const fn is_whole(&self) -> bool {
         self.services.is_empty() && self.modes.is_empty()
     }
