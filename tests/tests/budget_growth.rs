@@ -15,6 +15,9 @@ use unfreed_tests::{Target, Tracer, View, unfreed};
 
 const PAGE: u64 = 4096;
 
+/// A budget that a light load is far from.
+const AMPLE: &str = "1000ms/s";
+
 /// What the tracer cannot know of a process's account: the kernel may sum it up from
 /// parts of each CPU.
 const ROUGH: u64 = 2 * 64 * PAGE;
@@ -66,7 +69,7 @@ fn balance_of(balances: &[Balance], pid: u32) -> Result<&Balance> {
 #[test]
 fn a_light_load_of_page_faults_is_followed_exactly() -> Result<()> {
     let mut target = Target::start("paced")?;
-    let tracer = Tracer::record(target.pid, &["--growth", "--overhead", "500ms/s"])?;
+    let tracer = Tracer::record(target.pid, &["--growth", "--overhead", AMPLE])?;
     target.tell("grow 500")?;
     sleep(Duration::from_secs(3));
     target.tell("grow 0")?;
@@ -176,7 +179,7 @@ fn a_falling_load_of_page_faults_is_followed_again() -> Result<()> {
 #[test]
 fn growth_is_told_beside_allocations() -> Result<()> {
     let mut target = Target::start("paced")?;
-    let tracer = Tracer::record(target.pid, &["--overhead", "500ms/s"])?;
+    let tracer = Tracer::record(target.pid, &["--overhead", AMPLE])?;
     target.tell("load 200")?;
     target.tell("grow 500")?;
     sleep(Duration::from_secs(3));

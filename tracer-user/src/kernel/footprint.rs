@@ -2,7 +2,7 @@
 
 use tracer_ebpf::block::{Block, BlockKey, MAX_FREED_UNKNOWN, Object, hash_entry_bytes};
 use tracer_ebpf::class_name::{ClassName, MAX_NAMES};
-use tracer_ebpf::file::FileTable;
+use tracer_ebpf::file::{FileKey, FileTable};
 use tracer_ebpf::java::{self, Freed, Vm};
 use tracer_ebpf::kinship::FreedSince;
 use tracer_ebpf::limits::{
@@ -134,7 +134,8 @@ impl Sizes {
         let arena = hash_entry_bytes(size_of::<BlockKey>(), 8) as u64;
         let chains = u64::from(objects) * object + u64::from(arenas) * arena;
         let samples = hash_entry_bytes(4, size_of::<StatedSite>()) as u64 * u64::from(stated);
-        let on_demand = threads + class_names() + u64::from(freed) * entry + chains + samples;
+        let on_demand =
+            threads + class_names() + files() + u64::from(freed) * entry + chains + samples;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,
@@ -209,6 +210,11 @@ fn memos() -> u64 {
 /// The images that have reserved addresses.
 fn reservers() -> u64 {
     u64::from(MAX_RESERVERS) * hash_entry_bytes(8, 8) as u64 + buckets(MAX_RESERVERS)
+}
+
+/// The numbers of files, if all are there.
+fn files() -> u64 {
+    u64::from(MAX_FILES) * hash_entry_bytes(size_of::<FileKey>(), 4) as u64
 }
 
 /// The names of classes, if all are there.

@@ -12,13 +12,15 @@ use tracer_ebpf::limits::MAX_THREADS;
 use super::footprint::Threads;
 
 /// The maps whose elements are made on demand.
-pub const ON_DEMAND: [&str; 11] = [
+pub const ON_DEMAND: [&str; 13] = [
     "ARENAS",
     "CLASS_NAMES",
     "CODE_OF",
+    "FILES",
     "FREED_SINCE",
     "HAS_SAMPLER",
     "OBJECTS",
+    "ORIGINS_OF",
     "PROCESSES",
     "REPLACED",
     "STATED",
@@ -103,6 +105,9 @@ mod tests {
     use super::*;
     use crate::kernel::object::OBJECT;
 
+    /// `BPF_F_NO_PREALLOC`.
+    const MADE_ON_DEMAND: u32 = 1;
+
     #[test]
     fn the_first_two_numbers_count() {
         assert_eq!(version("5.10.0-46-cloud-amd64"), Some((5, 10)));
@@ -131,6 +136,7 @@ mod tests {
                 assert_ne!(old.0, 0, "{name}");
                 (0, old.1)
             } else {
+                assert_eq!(old.0 & MADE_ON_DEMAND, 0, "{name}");
                 old
             };
             assert_eq!(new, expected, "{name}");

@@ -48,20 +48,14 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "balance",
         Choice::Only(&["mappings_count_by_what_was_written_to"]),
     ),
-    // The programs with a budget, and the word that changes what they follow. (How much of a
-    // load fits a budget is another thing under emulation.)
+    // The programs with a budget, those at page faults among them, and the word that
+    // changes what they follow. (How much of a load fits a budget is another thing under
+    // emulation.)
     (
         "budget",
         Choice::Only(&["a_light_load_is_followed_exactly"]),
     ),
-    // Programs at page faults that pass them over, and that come and go.
-    (
-        "budget_growth",
-        Choice::Only(&[
-            "a_light_load_of_page_faults_is_followed_exactly",
-            "growth_is_told_beside_allocations",
-        ]),
-    ),
+    ("budget_growth", Choice::Only(&[])),
     // What the kernel alone can tell: replaced code, replaced return addresses.
     (
         "changes",

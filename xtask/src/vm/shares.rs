@@ -54,6 +54,7 @@ pub(super) const OLDEST_ALONE: &[(&str, &[&str])] = &[
         "endings",
         &["an_exit_status_is_told_whichever_thread_gives_it"],
     ),
+    ("follow", &["processes_of_one_program_are_one_row"]),
     ("held", &["signals_and_children_are_as_without_a_tracer"]),
     ("java_heap", &["each_object_of_one_jvm_is_counted"]),
     ("kin", &["living_descendants_are_followed"]),
