@@ -33,13 +33,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The sum of all kernels. A VM that broke has failed even if its tests did
-    /// not.
+    /// The sum of all kernels. A VM that broke, or whose kernel warns of what we load,
+    /// has failed even if its tests did not.
     pub(crate) fn tally(&self) -> Tally {
         let mut sum = Tally::default();
         for row in &self.rows {
             sum += row.outcome.tally;
-            if row.broken.is_some() && row.outcome.tally.failed == 0 {
+            let is_warned = row.outcome.warnings.iter().any(|it| is_of_programs(it));
+            if (row.broken.is_some() || is_warned) && row.outcome.tally.failed == 0 {
                 sum.failed += 1;
             }
         }
@@ -148,9 +149,34 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
+/// Whether a kernel's warning is of BPF programs or of probes. (Of clocks and locks that
+/// were late a kernel under emulation may warn, too.)
+fn is_of_programs(warning: &str) -> bool {
+    ["bpf", "BPF", "uprobe"]
+        .iter()
+        .any(|part| warning.contains(part))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_of_our_programs_is_a_failure() {
+        let mut warned = row("5.10", Vec::new());
+        let tally = |row: &Row| {
+            let table = Table {
+                rows: vec![row.clone()],
+                tests: 171,
+                full: false,
+            };
+            table.tally().failed
+        };
+        assert_eq!(tally(&warned), 0);
+        let warning = "WARNING: CPU: 0 PID: 140 at kernel/bpf/verifier.c:10519 bpf_check";
+        warned.outcome.warnings.push(warning.to_owned());
+        assert_eq!(tally(&warned), 1);
+    }
 
     fn row(release: &str, failed: Vec<(String, String)>) -> Row {
         let tally = Tally {
