@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Deref};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::model::{Frame, Loss, MemoryKind, Report, Site};
 use crate::target::{Checked, Truth, TruthEntry};
@@ -95,6 +95,25 @@ impl View {
         self.sites
             .iter()
             .filter(move |site| site.frames.iter().any(|frame| is(frame, function)))
+    }
+
+    /// The functions of the only path with blocks of a size, the innermost first, without
+    /// libc's and inlined ones; and why there are no more.
+    ///
+    /// # Errors
+    /// There is no such path, or there are several.
+    pub fn own_path(&self, size: u64) -> Result<(Vec<String>, String)> {
+        let is_it = |site: &&Site| site.allocated_bytes == site.allocated_count * size;
+        let mut sites = self.sites.iter().filter(is_it);
+        let site = sites.next().context("no path")?;
+        ensure!(sites.next().is_none(), "several paths");
+        let own = site.frames.iter().rev().filter(|frame| {
+            let module = frame.module.as_deref().unwrap_or_default();
+            !frame.inlined && !module.contains("libc")
+        });
+        let names = own.map(|frame| frame.function.as_deref().unwrap_or("?").to_owned());
+        let end = serde_json::to_value(site.stack_end)?;
+        Ok((names.collect(), end.as_str().context("no end")?.to_owned()))
     }
 
     /// Sums over all sites of one kind that [`View::sites_with`] finds; an

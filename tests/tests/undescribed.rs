@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use unfreed_tests::{Target, Tracer, View, target_path};
 
 /// Runs commands of a target.
@@ -21,27 +21,9 @@ fn trace(target: &mut Target, commands: &[&str]) -> Result<View> {
     Ok(report)
 }
 
-/// The functions of the only path with blocks of a size, the innermost first, without
-/// libc's; and why there are no more.
-fn path(report: &View, size: u64) -> Result<(Vec<String>, String)> {
-    let mut sites = report
-        .sites
-        .iter()
-        .filter(|site| site.allocated_bytes == site.allocated_count * size);
-    let site = sites.next().context("no path")?;
-    ensure!(sites.next().is_none(), "several paths");
-    let own = site.frames.iter().rev().filter(|frame| {
-        let module = frame.module.as_deref().unwrap_or_default();
-        !frame.inlined && !module.contains("libc")
-    });
-    let names = own.map(|frame| frame.function.as_deref().unwrap_or("?").to_owned());
-    let end = serde_json::to_value(site.stack_end)?;
-    Ok((names.collect(), end.as_str().context("no end")?.to_owned()))
-}
-
 /// A path begins with these functions, and ends so. A whole one has the program's start.
 fn check(report: &View, size: u64, innermost: &[&str], expected_end: &str) -> Result<()> {
-    let (names, end) = path(report, size)?;
+    let (names, end) = report.own_path(size)?;
     assert_eq!(end, expected_end, "{names:?}");
     ensure!(names.len() >= innermost.len(), "{names:?}");
     assert_eq!(names[..innermost.len()], *innermost, "{names:?}");
@@ -90,7 +72,7 @@ fn generated_functions_with_frame_pointers_are_passed() -> Result<()> {
 #[test]
 fn generated_functions_without_frame_pointers_hide_frames() -> Result<()> {
     let report = trace(&mut Target::start("jit")?, &["run_frameless"])?;
-    let (names, end) = path(&report, 2003)?;
+    let (names, end) = report.own_path(2003)?;
     ensure!(end != "start", "{names:?}");
     assert_eq!(names[..2], ["take_frameless", "frameless_inner"]);
     let mut real = [
