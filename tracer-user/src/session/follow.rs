@@ -436,6 +436,7 @@ impl Session {
             self.java.machines.retire(&mut self.engine.object, image.id);
             self.java.jvms.forget(image.id);
             self.java.codes.forget(image.id);
+            self.noted_copies.retain(|(noted, ..)| *noted != image.id);
         }
         let ids: Vec<u64> = ended
             .iter()
