@@ -290,7 +290,11 @@ fn calls_of_unknown_code_are_a_loss() -> Result<()> {
     // Both programs have made the same calls, and the second some before `main`.
     let calls = report.totals.calls_from_elsewhere + report.heap("").allocated_count;
     let all = 2 * allocations(&truth);
-    assert!(unknown + calls >= all, "{unknown} {calls} {all}");
+    let occurred = report.occurred();
+    assert!(
+        unknown + calls >= all,
+        "{unknown} {calls} {all} {occurred:?}"
+    );
     let followed = report.heap("takes_here");
     assert_eq!(report.heap(""), followed);
     assert!(followed.allocated_count == 28 || unknown + late > 0);

@@ -36,26 +36,31 @@ const LONG: [&str; 8] = [
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` and `changes`
 /// may take them for its own or find the kernel's trampolines for return addresses,
 /// and `robustness` and the tests of the tests themselves find code patched that should not be.
-/// `budget` and `budget_growth` load a core, and ask what that costs.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
-/// thousands of times, of which every tracer is told. What others trace costs the targets
-/// of `overhead`, too. A tracer that
+/// thousands of times, of which every tracer is told. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 13] = [
-    "budget",
-    "budget_growth",
+const ALONE: [&str; 10] = [
     "changes",
     "follow",
     "hooks",
     "kin",
     "oracle",
-    "overhead",
     "roads",
     "robustness",
     "stacks",
     "stress",
     "unfreed_tests",
 ];
+
+/// Programs that run when nothing else does, not even a VM. They ask what tracing costs:
+/// `budget` and `budget_growth` load a core, and what others trace costs the targets of
+/// `overhead`, too.
+const IN_QUIET: [&str; 3] = ["budget", "budget_growth", "overhead"];
+
+/// Whether a program is to run when nothing else does.
+pub(crate) fn wants_quiet(program: &Path) -> bool {
+    IN_QUIET.contains(&name_of(program).as_str())
+}
 
 /// The name of a test program: `semantics` of
 /// `…/deps/semantics-5c5a551b29142d34`.
@@ -79,7 +84,9 @@ pub(crate) fn run(
 ) -> Result<Tally> {
     let (alone, mut others): (Vec<&PathBuf>, _) = programs
         .iter()
-        .partition(|program| ALONE.contains(&name_of(program).as_str()));
+        .partition(|program| {
+            wants_quiet(program) || ALONE.contains(&name_of(program).as_str())
+        });
     others.sort_by_key(|program| place(&name_of(program)));
     Ok(several(&others, AT_A_TIME, command, timeline)? + several(&alone, 1, command, timeline)?)
 }

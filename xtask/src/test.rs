@@ -75,8 +75,18 @@ fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> 
         }
     });
     let mut tally = unit_tests(&units, None, end_to_end.timed, timeline)?;
-    tally += end_to_end_tests(&end_to_end, None, timeline)?;
+    let (quiet, programs): (Vec<_>, Vec<_>) = end_to_end
+        .programs
+        .iter()
+        .cloned()
+        .partition(|program| pool::wants_quiet(program));
+    tally += timeline.phase("end-to-end tests", || {
+        end_to_end_tests(&programs, &end_to_end, None, timeline)
+    })?;
     let (lints, others, table) = (join(lints), join(others), join(elsewhere));
+    tally += timeline.phase("tests of what tracing costs", || {
+        end_to_end_tests(&quiet, &end_to_end, None, timeline)
+    })?;
     print!("{timeline}");
     let table = table?;
     print!("\n{table}");
@@ -107,7 +117,7 @@ fn named(name: &str, timeline: &Timeline) -> Result<Tally> {
     units.extend(build_units()?);
     let tally = unit_tests(&units, Some(name), end_to_end.timed, timeline)?
         + examples(Some(name))?
-        + end_to_end_tests(&end_to_end, Some(name), timeline)?;
+        + end_to_end_tests(&end_to_end.programs, &end_to_end, Some(name), timeline)?;
     if tally.ran() == 0 {
         bail!("no test's name contains {name:?}");
     }
@@ -118,8 +128,13 @@ fn join<T>(work: thread::JoinHandle<Result<T>>) -> Result<T> {
     work.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Runs the end-to-end tests, or those whose names contain `filter`.
-fn end_to_end_tests(tests: &EndToEnd, filter: Option<&str>, timeline: &Timeline) -> Result<Tally> {
+/// Runs these end-to-end tests, or those of them whose names contain `filter`.
+fn end_to_end_tests(
+    programs: &[PathBuf],
+    tests: &EndToEnd,
+    filter: Option<&str>,
+    timeline: &Timeline,
+) -> Result<Tally> {
     let command = |program: &Path| {
         let times: &[(&str, &str)] = if tests.timed {
             &[libtest::VARIABLE]
@@ -131,9 +146,7 @@ fn end_to_end_tests(tests: &EndToEnd, filter: Option<&str>, timeline: &Timeline)
         arguments(&mut command, filter, tests.timed);
         Ok(command)
     };
-    timeline.phase("end-to-end tests", || {
-        pool::run(&tests.programs, &command, timeline)
-    })
+    pool::run(programs, &command, timeline)
 }
 
 /// Runs the unit tests of all packages.
