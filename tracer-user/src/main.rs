@@ -22,6 +22,7 @@ mod tables;
 mod targets;
 mod unwind;
 mod usdt;
+mod verdict;
 mod visible;
 mod window;
 

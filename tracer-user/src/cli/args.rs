@@ -158,6 +158,10 @@ pub struct TraceArgs {
     /// Trace only allocations of at least this many bytes
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     pub min_size: u64,
+    /// The memory that the processes may have together, for the forecast; by default the limit
+    /// of their control group, or the machine's memory
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub limit: Option<u64>,
     /// Trace only allocations that the code of this file asks for: a path, a file's name, or
     /// its beginning (libfoo of libfoo.so.1); repeatable
     #[arg(long = "module", value_name = "FILE", long_help = MODULE,

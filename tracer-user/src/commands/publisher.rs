@@ -13,6 +13,7 @@ use crate::report::output::{self, Output};
 use crate::report::{pool, text};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
+use crate::verdict;
 use crate::window::windows::Windows;
 
 /// Where reports go.
@@ -107,16 +108,21 @@ fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report
     for job in jobs {
         match job {
             Job::Window(snapshot) => {
-                let mut report = snapshot.report(&mut symbolizer, Some(&mut windows));
-                pool::tell_apart(&mut report);
+                let report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                let report = concluded(report);
                 destination.publish(&report)?;
             }
             Job::Last(snapshot) => {
-                let mut report = snapshot.report(&mut symbolizer, None);
-                pool::tell_apart(&mut report);
-                return Ok(Some(report));
+                return Ok(Some(concluded(snapshot.report(&mut symbolizer, None))));
             }
         }
     }
     Ok(None)
+}
+
+/// A report with all that follows from what it has.
+fn concluded(mut report: Report) -> Report {
+    pool::tell_apart(&mut report);
+    verdict::conclude(&mut report);
+    report
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::args::ReportArgs;
 use crate::privilege::capability::Phase;
 use crate::report::{gate, input, output, text};
+use crate::verdict;
 
 /// Prints the table, writes the outputs and applies the gates. The table
 /// stays away from standard output when an output goes there.
@@ -17,7 +18,11 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     Phase::Reporting.start()?;
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
-    let report = input::read_report(&args.file)?;
+    let mut report = input::read_report(&args.file)?;
+    // One of a version that did not judge.
+    if report.findings.is_empty() {
+        verdict::conclude(&mut report);
+    }
     if !output::takes_stdout(&outputs) {
         text::print(&report, args.output.top)?;
     }

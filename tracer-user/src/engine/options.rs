@@ -21,6 +21,8 @@ pub struct Options {
     pub command: String,
     /// Smallest allocation to trace.
     pub min_size: u64,
+    /// The memory that all processes may have, bytes, if that was said.
+    pub limit: Option<u64>,
     /// The interval at which allocations are sampled, bytes; 0 if all count.
     pub sample: u64,
     /// What tracing may cost, if that is bounded.
@@ -77,6 +79,7 @@ impl Options {
         Ok(Self {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             min_size: args.min_size,
+            limit: args.limit,
             sample: match args.overhead {
                 Some(_) if !args.growth => SAMPLED_INTERVAL,
                 _ => args.sample.unwrap_or(0),
@@ -149,6 +152,7 @@ impl Options {
         Ok(Self {
             command: String::new(),
             min_size: 0,
+            limit: None,
             sample: 0,
             budget: None,
             older_than: Duration::ZERO,

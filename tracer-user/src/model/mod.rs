@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub mod balance;
 pub mod budget;
 pub mod ending;
+pub mod finding;
 mod growth;
 pub mod java_heap;
 pub mod java_memory;
@@ -29,6 +30,9 @@ use self::reading::frames;
 pub use balance::{Balance, CgroupBalance};
 pub use budget::{BudgetReport, FaultsReport, RegimeTime, Survival};
 pub use ending::{Outcome, PlacedProbe, Suspicion};
+pub use finding::{
+    CurvePoint, Finding, FindingKind, Forecast, Judgement, Level, MemoryLimit, Verdict,
+};
 pub use growth::Growth;
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
@@ -126,6 +130,12 @@ pub struct Report {
     /// The accounts of the control groups that these processes are in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<CgroupBalance>,
+    /// The answers, most important first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// What memory there is at most, and how much of it is used.
+    #[serde(default)]
+    pub limits: Vec<MemoryLimit>,
 }
 
 /// What was asked for on the command line, as far as it changes the numbers.
@@ -358,6 +368,19 @@ pub struct Site {
     pub last_seen: f64,
     /// Lifetimes of freed blocks; empty buckets are left out.
     pub lifetimes: Vec<LifetimeBucket>,
+    /// Live blocks by their age at the end (of their process, if it has ended); empty
+    /// buckets are left out. With `--older-than` young blocks are not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ages: Vec<LifetimeBucket>,
+    /// What was live over time, a site that holds much; at most 64 points.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<CurvePoint>,
+    /// What these numbers say of it; absent if they say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The probability that this is right; see [`Judgement`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
     /// The part of a mapping's `live_bytes` that was in memory when it was looked at
     /// last; absent if nobody has looked, and for blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]

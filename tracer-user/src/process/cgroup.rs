@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::account::Account;
 use super::handle::ProcessHandle;
+use crate::model::MemoryLimit;
 
 /// Where the hierarchies are mounted.
 const UNIFIED: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
@@ -87,6 +88,37 @@ impl Cgroup {
         Some(Charged {
             processes: processes.sum(),
             ..self.charged_to_it()?
+        })
+    }
+
+    /// The limit of this group, or of one that it is in, of which least is left. What the
+    /// kernel gives back at once, pages of files that nobody uses, counts as left.
+    pub fn limit(&self) -> Option<MemoryLimit> {
+        let groups = self.folder.ancestors().map(|folder| Self {
+            path: self.path.clone(),
+            folder: folder.to_owned(),
+            is_unified: self.is_unified,
+        });
+        let known = groups.take_while(|group| group.folder.join("memory.stat").exists());
+        known
+            .filter_map(|group| group.own_limit())
+            .min_by_key(|limit| limit.left)
+    }
+
+    fn own_limit(&self) -> Option<MemoryLimit> {
+        let file = |name: &str| read(fs::File::open(self.folder.join(name)).ok()?);
+        let [limit, used] = match self.is_unified {
+            true => ["memory.max", "memory.current"],
+            false => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+        };
+        let bytes: u64 = file(limit)?.trim().parse().ok()?;
+        let used: u64 = file(used)?.trim().parse().ok()?;
+        let idle = value(&file("memory.stat")?, "inactive_file").unwrap_or(0);
+        // The first version says "none" by the largest number of pages.
+        (bytes < u64::MAX / 2).then(|| MemoryLimit {
+            name: format!("cgroup {}", self.path),
+            bytes,
+            left: bytes.saturating_sub(used.saturating_sub(idle)),
         })
     }
 
@@ -181,6 +213,25 @@ mod tests {
         let charged = group.unwrap().charged().unwrap();
         assert_eq!((charged.all, charged.page_cache), (9000, 1000));
         assert_eq!((charged.shared, charged.kernel), (4000, 0));
+    }
+
+    #[test]
+    fn the_limit_is_the_one_of_which_least_is_left() {
+        let files = [
+            ("memory.current", "9000\n"),
+            ("memory.max", "max\n"),
+            ("memory.stat", "file 5\ninactive_file 100\n"),
+            ("../memory.current", "9500\n"),
+            ("../memory.max", "12000\n"),
+            ("../memory.stat", "inactive_file 500\n"),
+        ];
+        let (root, group) = group(&files, true);
+        let group = group.unwrap();
+        let limit = group.limit().unwrap();
+        assert_eq!((limit.bytes, limit.left), (12_000, 3000));
+        assert_eq!(limit.name, "cgroup /a/b");
+        fs::write(root.path().join("a/b/memory.max"), "9100\n").unwrap();
+        assert_eq!(group.limit().unwrap().left, 200);
     }
 
     #[test]

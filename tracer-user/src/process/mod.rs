@@ -14,6 +14,7 @@ pub mod file;
 pub mod free_lists;
 pub mod handle;
 pub mod loaded;
+pub mod machine;
 pub mod mappings;
 pub mod maps;
 pub mod numbered;

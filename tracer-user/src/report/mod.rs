@@ -14,7 +14,7 @@ pub mod names;
 pub mod output;
 pub mod pool;
 pub mod pprof;
-pub mod shape;
+pub mod retention;
 pub mod text;
 pub mod units;
 pub mod words;

@@ -71,6 +71,10 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         first_seen: 0.5,
         last_seen: 59.9,
         lifetimes: vec![],
+        ages: vec![],
+        curve: vec![],
+        verdict: None,
+        confidence: None,
         resident_bytes: None,
         resident_peak: None,
         files: Vec::new(),
@@ -89,13 +93,51 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
     }
 }
 
+/// The answers of that report: the leak, and what a start needs.
+fn findings() -> Vec<Finding> {
+    let path = [
+        "__libc_start_main",
+        "main",
+        "open_session(int)",
+        "Session::Session()",
+        "malloc",
+    ];
+    let leak = Finding {
+        title: "open_session(int) allocates memory that is never freed: 164 KiB/s".into(),
+        path: path.map(Into::into).into(),
+        sites: vec![1],
+        site_count: 1,
+        bytes_per_second: 168_284.0,
+        live_bytes: 10_007 * 1_009,
+        live_count: 10_007,
+        since: 0.5,
+        forecast: Some(Forecast {
+            limit: "machine".into(),
+            limit_bytes: 1 << 30,
+            left_bytes: 100 << 20,
+            seconds: 624.0,
+        }),
+        evidence: vec!["nothing of it was freed".into()],
+        ..Finding::new(FindingKind::Leak, 0, 0.9)
+    };
+    let start_up = Finding {
+        title: "1 call path of start-up (64.0 KiB)".into(),
+        sites: vec![3],
+        site_count: 1,
+        live_bytes: 65_537,
+        live_count: 1,
+        ..Finding::new(FindingKind::Startup, 0, 0.95)
+    };
+    vec![leak, start_up]
+}
+
 /// The report of one process with four sites.
 pub fn report() -> Report {
     let inlined = Frame {
         inlined: true,
         ..program("Session::Session()", "session.h", 7, 0x40_2022)
     };
-    let leak = site(
+    let mut leak = site(
         1,
         (10_007 * 1_009, 10_007),
         (0, 0),
@@ -115,6 +157,8 @@ pub fn report() -> Report {
             0x40_3033,
         )],
     );
+    (leak.verdict, leak.confidence) = (Some(Verdict::Leak), Some(0.9));
+    (cache.verdict, cache.confidence) = (Some(Verdict::Churn), Some(0.97));
     cache.oldest_age = Some(0.2);
     cache.lifetimes = vec![
         LifetimeBucket {
@@ -133,6 +177,7 @@ pub fn report() -> Report {
         vec![program("load_config()", "main.cpp", 20, 0x40_4044)],
     );
     start_up.last_seen = 0.5;
+    (start_up.verdict, start_up.confidence) = (Some(Verdict::Startup), Some(0.95));
     let idle = site(
         4,
         (0, 0),
@@ -223,6 +268,8 @@ pub fn report() -> Report {
         java_native: vec![],
         balance: vec![],
         cgroups: vec![],
+        findings: findings(),
+        limits: vec![],
     }
 }
 

@@ -3,6 +3,7 @@
 mod balance;
 mod budget;
 mod chance;
+mod findings;
 mod footer;
 mod growth;
 mod harm;
@@ -24,6 +25,7 @@ mod window;
 
 use std::io::{self, IsTerminal, Write};
 
+pub use findings::SHORTEST;
 pub use layout::{Layout, PLAIN};
 pub use site::nothing_live;
 pub use stack::Stack;
@@ -38,6 +40,7 @@ use crate::model::Report;
 pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
     header::render(&mut text, report, layout);
+    findings::render(&mut text, report, layout);
     harm::render(&mut text, report, layout);
     untraced::render(&mut text, report, layout);
     site::render(&mut text, report, layout);
@@ -120,10 +123,16 @@ Live: 10.7 MiB in 11,032 blocks (11,208,104 bytes) from 3 call paths
 Allocated: 302 MiB in 310,009 blocks; 5.03 MiB/s, 5,167 blocks/s
 Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks from before the run
 
+1. LEAK (90 % sure) open_session(int) allocates memory that is never freed: 164 KiB/s
+   __libc_start_main > main > open_session(int) > Session::Session() > malloc
+   9.63 MiB live in 10,007 blocks, since 500 ms; nothing of it was freed.
+   At this rate the 100 MiB left of machine (1.00 GiB) are used up in 10m 24s.
+Not leaks: 1 call path of start-up (64.0 KiB).
+
  #       LIVE  BLOCKS  SHARE  OLDEST  LAST ALLOC  ALLOCS/S   BYTES/S  FREED  LIFETIME OF FREED
  1   9.63 MiB  10,007  90.1%  59.0 s  100 ms ago       167   164 KiB     0%  –
     10,097,063 bytes live · allocated 10,007 (10,097,063 bytes) · freed 0 · by malloc
-    grows: looks like a leak
+    looks like a leak (90 % sure)
     Session::Session() (inlined)  leaky/session.h:7
     open_session(int)  leaky/session.cpp:42
     main  leaky/main.cpp:90
@@ -132,14 +141,14 @@ Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks fr
  2  1,021 KiB   1,024   9.3%  200 ms  100 ms ago     5,000  4.87 MiB  99.7%  median <268 ms
     1,045,504 bytes live · allocated 300,000 (306,300,000 bytes)
     freed 298,976 (305,254,496 bytes), all within 268 ms · by malloc
-    steady: freed and replaced, like a cache
+    freed and replaced (97 % sure)
     Cache::insert(Key const&)  leaky/cache.cpp:13
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)
 
  3   64.0 KiB       1   0.6%  59.0 s  59.5 s ago     0.017  1.07 KiB     0%  –
     65,537 bytes live · allocated 1 (65,537 bytes) · freed 0 · by malloc
-    allocated once, early in the run
+    allocated early in the run, like what a start needs (95 % sure)
     load_config()  leaky/main.cpp:20
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)
@@ -226,8 +235,6 @@ tracer's own CPU time.
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
-        let hints = text.matches("allocated once, early").count();
-        assert_eq!(hints, 0, "one sample has no shape");
     }
 
     #[test]

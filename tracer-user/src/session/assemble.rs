@@ -43,6 +43,9 @@ impl Session {
             now,
         )?;
         collected.extend(self.retired.iter().cloned());
+        for site in &mut collected {
+            site.levels = self.curves.of(site.key, site.kind);
+        }
         self.close_spell()?;
         self.estimate_sites(&mut collected, now);
         let totals = self.sum(&collected);
@@ -69,6 +72,7 @@ impl Session {
         }
         let (java_heap, samples) = self.java_heaps();
         let machine_hits = self.java.machines.hits(&self.engine.object);
+        let limits = self.limits(&balance);
         let report = Report {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,6 +101,8 @@ impl Session {
             java_native: self.java_native(&rows),
             balance,
             cgroups: self.cgroup_balances(),
+            findings: Vec::new(),
+            limits,
         };
         Ok(Snapshot {
             report,
@@ -104,6 +110,7 @@ impl Session {
             samples,
             files: self.engine.tables.files().clone(),
             began: self.began.1,
+            moments: self.curves.moments().to_vec(),
         })
     }
 
@@ -173,7 +180,11 @@ impl Session {
     fn cutoffs(&self, now: u64) -> HashMap<u64, Cutoff> {
         let images = self.images.iter();
         images
-            .map(|image| (image.id, self.cutoff(image.id, now)))
+            .map(|image| {
+                let cutoff = self.cutoff(image.id, now);
+                let end = image.ended.map_or(now, |(time, _)| time);
+                (image.id, Cutoff { end, ..cutoff })
+            })
             .collect()
     }
 

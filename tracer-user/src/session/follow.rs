@@ -69,6 +69,7 @@ impl Session {
             self.note_exits(&gone)?;
         }
         self.settle_ended(false)?;
+        self.take_curves();
         self.finish_taking_over()?;
         self.look_at_mappings(false);
         self.make_room_for_pages()?;

@@ -6,6 +6,7 @@ mod balance;
 mod budget;
 mod children;
 mod copied;
+mod curves;
 mod describe;
 mod endings;
 mod family;
@@ -88,6 +89,7 @@ use crate::model::{LeftAlone, Untraced};
 use crate::process::clock::monotonic_ns;
 use crate::tables::Builder;
 use crate::targets::images::Images;
+use crate::window::curves::Curves;
 use crate::window::retired::Retired;
 use anyhow::Result;
 
@@ -141,6 +143,7 @@ pub struct Session {
     looks: Looks,
     samplers: Samplers,
     origins: OriginsState,
+    curves: Curves,
 }
 
 /// What is known of Java virtual machines.
@@ -229,6 +232,7 @@ impl Session {
             looks: Looks::default(),
             samplers: Samplers::default(),
             origins: OriginsState::new(&options.modules, &options.only),
+            curves: Curves::default(),
             options,
         };
         session.begin_returns()?;
@@ -296,6 +300,8 @@ impl Session {
     /// Fails if the kernel does.
     pub fn detach(&mut self) -> Result<()> {
         self.take_perf_maps();
+        self.curves.hasten();
+        self.take_curves();
         self.end_budget()?;
         self.end_faults()?;
         self.engine.object.set_active(false)?;

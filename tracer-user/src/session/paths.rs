@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::snapshot::{NamelessSite, stack_end};
 use crate::model::name::Name;
-use crate::model::{Frame, LifetimeBucket, MappedFile, MemoryKind, Site, StackEnd};
+use crate::model::{CurvePoint, Frame, LifetimeBucket, MappedFile, MemoryKind, Site, StackEnd};
 use crate::process::address::FrameAddress;
 use crate::process::code::CodeMapping;
 use crate::process::maps::MappingName;
@@ -226,6 +226,10 @@ fn merge(sum: &mut Site, site: Site) {
     for bucket in site.lifetimes {
         add_bucket(&mut sum.lifetimes, bucket);
     }
+    for bucket in site.ages {
+        add_bucket(&mut sum.ages, bucket);
+    }
+    sum.curve = CurvePoint::sum(&sum.curve, &site.curve);
 }
 
 /// Buckets are in the order of their bounds; the last one has none.
@@ -268,6 +272,10 @@ mod tests {
             files: Vec::new(),
             stacks: Default::default(),
             lifetimes: lifetimes.iter().map(bucket).collect(),
+            ages: Vec::new(),
+            curve: Vec::new(),
+            verdict: None,
+            confidence: None,
             errors: None,
             survival: None,
             lower_bound: false,

@@ -127,6 +127,7 @@ impl Session {
         let cutoff = Cutoff {
             born_by: self.now(),
             asked: self.options.older_than.as_nanos() > 0,
+            end: self.now(),
         };
         let words = &site.frames[..(site.depth as usize).min(site.frames.len())];
         let seen = (site.first_seen, site.last_seen);

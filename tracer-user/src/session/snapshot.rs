@@ -17,6 +17,7 @@ use crate::report::long_names;
 use crate::symbolize::Symbolizer;
 use crate::targets::share::{self, Shares};
 use crate::window::collect::{CollectedSite, lifetime_buckets};
+use crate::window::curves;
 use crate::window::windows::Windows;
 
 /// In the place of the function that called the kernel, where the path does so.
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub(super) files: NumberedFiles,
     /// When the run began, nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
+    /// When all sites were looked at, seconds from then.
+    pub(super) moments: Vec<f64>,
 }
 
 /// Sites of a group of processes.
@@ -82,9 +85,10 @@ impl Snapshot {
             report
                 .modules
                 .extend(used_modules(symbolizer, process, &code, &paths));
-            let sites = paths
-                .iter()
-                .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
+            let sites = paths.iter().map(|(site, end)| Site {
+                curve: curves::points(&site.site.levels, &self.moments),
+                ..named(site, *end, (process, self.began), symbolizer)
+            });
             report.sites.extend(one_for_each_name(sites.collect()));
         }
         mark_beginning(&mut report);
@@ -170,6 +174,10 @@ fn named(
         first_seen: since(site.seen.0),
         last_seen: since(site.seen.1),
         lifetimes: lifetime_buckets(&site.lifetimes),
+        ages: lifetime_buckets(&site.shares.ages.counts()),
+        curve: Vec::new(),
+        verdict: None,
+        confidence: None,
         resident_bytes: site.resident.map(|resident| resident.now),
         resident_peak: site.resident.map(|resident| resident.peak),
         files: site.files.clone(),

@@ -89,6 +89,7 @@ impl Session {
         let mut cutoff = Cutoff {
             born_by: end.saturating_sub(age),
             asked: age > 0,
+            end,
         };
         if self.options.survived > 0
             && let Some(machine) = self.java.machines.get(image)

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use super::images::Image;
 use super::ledger::{Account, MappingSums, Resident};
-use super::share::{Ages, LiveSums, Share, Shares};
+use super::share::{Ages, LiveSums, Shares};
 
 /// A group of processes.
 #[derive(Default)]
@@ -49,24 +49,23 @@ impl Group {
     pub fn note_end(&mut self, image: &Image, ages: &Ages) {
         let end = image.ended.map_or(0, |(time, _)| time);
         for (site, sums) in ages {
-            let share = Share::of(image.pid, true, *sums, end);
-            self.held.entry(*site).or_default().add(share);
+            let held = self.held.entry(*site).or_default();
+            held.add(image.pid, true, sums, end);
         }
         let mut live: HashMap<Account, LiveSums> = HashMap::new();
         for mapping in image.ledger.live() {
             let sums = live.entry(mapping.account).or_default();
-            sums.add(mapping.bytes, mapping.time);
+            sums.add(mapping.bytes, mapping.time, end);
         }
         for (account, sums) in image.ledger.sums() {
-            let share = live.get(&account).copied().unwrap_or_default();
-            let share = Share::of(image.pid, true, share, end);
+            let live = live.get(&account).copied().unwrap_or_default();
             let ended = self.mappings.entry(account).or_insert(EndedMappings {
                 sums: MappingSums::at(sums.first_seen),
                 live: Shares::default(),
                 resident: None,
             });
             ended.sums.add(sums);
-            ended.live.add(share);
+            ended.live.add(image.pid, true, &live, end);
             if let Some(resident) = image.ledger.resident(account) {
                 ended.resident.get_or_insert_default().add(resident);
             }

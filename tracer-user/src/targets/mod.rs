@@ -1,6 +1,7 @@
 //! The processes of a run: their images, the groups that they belong to, and what
 //! each holds.
 
+pub mod ages;
 pub mod estimate;
 pub mod groups;
 pub mod images;

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 use tracer_ebpf::block::Block;
 use tracer_ebpf::sample::Sampling;
 
+use super::ages::LiveAges;
 use super::estimate::Estimate;
 use crate::model::MAX_ENDED_SHARES;
 
@@ -20,14 +21,22 @@ pub struct LiveSums {
     pub oldest: u64,
     /// What they stand for, if they were sampled.
     pub estimate: Estimate,
+    /// How old they are.
+    pub ages: LiveAges,
 }
 
 /// Live blocks of an image by site.
 pub type Ages = BTreeMap<u32, LiveSums>;
 
 impl LiveSums {
-    /// Adds a block.
-    pub fn add(&mut self, bytes: u64, time: u64) {
+    /// Adds a block that was allocated at `time`, and is looked at at `end`; nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub fn add(&mut self, bytes: u64, time: u64, end: u64) {
+        self.count_block(bytes, time);
+        self.ages.add(end.saturating_sub(time), 1.0);
+    }
+
+    fn count_block(&mut self, bytes: u64, time: u64) {
         self.oldest = if self.count == 0 {
             time
         } else {
@@ -38,15 +47,15 @@ impl LiveSums {
     }
 
     /// Adds a block that was sampled.
-    pub fn add_sampled(&mut self, block: &Block, sampling: &Sampling) {
-        self.add(block.size, block.time);
+    pub fn add_sampled(&mut self, block: &Block, end: u64, sampling: &Sampling) {
         let estimate = Estimate::of_block(block.size, block.certain != 0, sampling);
-        self.estimate.add(&estimate);
+        self.add_estimate((block.size, block.time), end, &estimate);
     }
 
     /// The same of a block for which `estimate` stands.
-    pub fn add_estimate(&mut self, bytes: u64, time: u64, estimate: &Estimate) {
-        self.add(bytes, time);
+    pub fn add_estimate(&mut self, (bytes, time): (u64, u64), end: u64, estimate: &Estimate) {
+        self.count_block(bytes, time);
+        self.ages.add(end.saturating_sub(time), estimate.count);
         self.estimate.add(estimate);
     }
 }
@@ -83,7 +92,7 @@ impl Share {
     }
 
     /// The live blocks of a process at `end`.
-    pub fn of(pid: u32, ended: bool, sums: LiveSums, end: u64) -> Self {
+    fn of(pid: u32, ended: bool, sums: &LiveSums, end: u64) -> Self {
         Self {
             pid,
             ended,
@@ -115,6 +124,8 @@ pub struct Shares {
     pub estimate: Estimate,
     /// What those of processes that ended stand for.
     pub ended_estimate: Estimate,
+    /// How old all blocks are, at the end of their process or now.
+    pub ages: LiveAges,
     /// Those that run, by process: as many as the kernel's map of live blocks tells of.
     running: BTreeMap<u32, Share>,
     /// Of those that have ended, whose number nothing bounds, the largest; largest first.
@@ -122,8 +133,14 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Adds a process that is in no other share.
-    pub fn add(&mut self, share: Share) {
+    /// Adds the live blocks of a process at `end`, which are in no other share. Whether it
+    /// `ended` then.
+    pub fn add(&mut self, pid: u32, ended: bool, sums: &LiveSums, end: u64) {
+        self.ages.merge(&sums.ages);
+        self.add_share(Share::of(pid, ended, sums, end));
+    }
+
+    fn add_share(&mut self, share: Share) {
         if share.count == 0 {
             return;
         }
@@ -149,6 +166,7 @@ impl Shares {
         self.age = self.age.max(other.age);
         self.estimate.add(&other.estimate);
         self.ended_estimate.add(&other.ended_estimate);
+        self.ages.merge(&other.ages);
         for share in other.running.values().chain(&other.ended) {
             self.insert(*share);
         }
@@ -207,9 +225,9 @@ mod tests {
     fn each_that_runs_is_kept_and_all_are_counted() {
         let mut shares = Shares::default();
         for pid in 0..1000 {
-            shares.add(share(pid, u64::from(pid)));
+            shares.add_share(share(pid, u64::from(pid)));
         }
-        shares.add(Share {
+        shares.add_share(Share {
             count: 0,
             ..share(7, 1)
         });
@@ -237,10 +255,10 @@ mod tests {
     #[test]
     fn a_running_process_is_one_however_often_it_comes() {
         let mut shares = Shares::default();
-        shares.add(share(3, 10));
+        shares.add_share(share(3, 10));
         let mut others = Shares::default();
-        others.add(share(3, 5));
-        others.add(share(5, 1));
+        others.add_share(share(3, 5));
+        others.add_share(share(5, 1));
         shares.merge(&others);
         assert_eq!((shares.processes, shares.bytes), (2, 16));
         assert_eq!(shares.singly()[0].bytes, 15);

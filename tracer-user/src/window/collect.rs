@@ -19,8 +19,9 @@ use crate::targets::estimate::{Estimate, Estimates};
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
 use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
-use crate::targets::share::{Ages, LiveSums, Share, Shares};
+use crate::targets::share::{Ages, LiveSums, Shares};
 use crate::targets::touched::TouchedSums;
+use crate::window::curves::{self, Levels};
 
 /// What a path may map.
 const MAPPING_KINDS: [MappingKind; 3] = [
@@ -35,8 +36,10 @@ pub struct Cutoff {
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     pub born_by: u64,
     /// Whether the user asked for one. If not, the sums of the kernel are the
-    /// live numbers, and ages only tell the oldest.
+    /// live numbers, and ages are told beside them.
     pub asked: bool,
+    /// When blocks are looked at, on the same clock: their ages end then.
+    pub end: u64,
 }
 
 /// One site with everything that is counted.
@@ -92,6 +95,8 @@ pub struct CollectedSite {
     pub stacks: StackOwners,
     /// Its pages, if it is of pages.
     pub pages: Option<TouchedPages>,
+    /// What was live over time.
+    pub levels: Levels,
 }
 
 impl CollectedSite {
@@ -103,6 +108,7 @@ impl CollectedSite {
         self.live = pair(self.live, site.live);
         self.shares.merge(&site.shares);
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
+        curves::add(&mut self.levels, &site.levels);
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
         if let Some(estimates) = &site.estimates {
@@ -160,6 +166,7 @@ impl CollectedSite {
             files: Vec::new(),
             stacks: StackOwners::default(),
             pages: None,
+            levels: Vec::new(),
         }
     }
 }
@@ -222,17 +229,17 @@ fn add_block(ages: &mut Ages, (key, block): (BlockKey, Block), cutoff: Cutoff, o
         return;
     }
     let sums = ages.entry(block.site).or_default();
-    let (size, time) = (block.size, block.time);
+    let (size, time, end) = (block.size, block.time, cutoff.end);
     match key.address < block::OTHERS {
         true if stated::is_word(block.certain) => {
-            sums.add_estimate(size, time, &Estimate::of_sample(size, block.certain));
+            sums.add_estimate((size, time), end, &Estimate::of_sample(size, block.certain));
         }
-        true if object.sampling.is_on() => sums.add_sampled(&block, &object.sampling),
+        true if object.sampling.is_on() => sums.add_sampled(&block, end, &object.sampling),
         // There may be samples at the same site.
         true if object.samplers.are_used() => {
-            sums.add_estimate(size, time, &Estimate::of_itself(size));
+            sums.add_estimate((size, time), end, &Estimate::of_itself(size));
         }
-        _ => sums.add(size, time),
+        _ => sums.add(size, time, end),
     }
 }
 
@@ -244,10 +251,10 @@ struct Held {
 }
 
 impl Held {
-    fn add(&mut self, image: &Image, sums: LiveSums, now: u64) {
+    fn add(&mut self, image: &Image, sums: &LiveSums, now: u64) {
         let end = image.ended.map_or(now, |(time, _)| time);
-        let share = Share::of(image.pid, image.ended.is_some(), sums, end);
-        self.shares.add(share);
+        let ended = image.ended.is_some();
+        self.shares.add(image.pid, ended, sums, end);
         if sums.count > 0 {
             self.oldest = self.oldest.into_iter().chain([sums.oldest]).min();
         }
@@ -393,7 +400,7 @@ fn held_blocks(
             continue;
         };
         for (site, sums) in ages {
-            held.entry(site).or_default().add(image, sums, now);
+            held.entry(site).or_default().add(image, &sums, now);
         }
     }
     Ok(held)
@@ -414,7 +421,7 @@ fn touched(images: &Images, pages: &PagesOfImages, now: u64) -> HashMap<u32, Hel
                 ..LiveSums::default()
             };
             let held = all.entry(*site).or_default();
-            held.held.add(image, live, now);
+            held.held.add(image, &live, now);
             held.pages.add(&sums.pages());
         }
     }
@@ -446,7 +453,7 @@ fn mapped(images: &Images, cutoffs: &HashMap<u64, Cutoff>, now: u64) -> HashMap<
         for mapping in image.ledger.live() {
             if mapping.time <= cutoff.born_by {
                 let sums = ages.entry(mapping.account).or_default();
-                sums.add(mapping.bytes, mapping.time);
+                sums.add(mapping.bytes, mapping.time, cutoff.end);
             }
         }
         for (account, sums) in image.ledger.sums() {
@@ -454,7 +461,7 @@ fn mapped(images: &Images, cutoffs: &HashMap<u64, Cutoff>, now: u64) -> HashMap<
             let mapped = mapped.or_insert_with(|| Mapped::since(sums.first_seen));
             mapped.sums.add(sums);
             let live = ages.get(&account).copied().unwrap_or_default();
-            mapped.held.add(image, live, now);
+            mapped.held.add(image, &live, now);
             let heap = image.java_heap.as_ref();
             mapped.in_java_heap |= heap.is_some_and(|heap| image.ledger.is_within(account, heap));
             mapped.add_resident(image.ledger.resident(account));

@@ -1,9 +1,10 @@
 //! How the resident sets grew, and what explains it.
 
 use super::layout::{Layout, PLAIN};
-use crate::model::balance::{Balance, CgroupBalance, GrownMapping, PartName, change};
+use crate::model::Report;
+use crate::model::balance::{Balance, CgroupBalance, GrownMapping};
 use crate::model::sampling::rounded;
-use crate::model::{MemoryKind, Report, Site};
+use crate::report::retention::{self, MUCH};
 use crate::report::{names, units};
 
 /// Processes that are told one by one, those that changed most; the others in one
@@ -13,13 +14,6 @@ const MAX_PROCESSES: usize = 3;
 const MAX_PARTS: usize = 5;
 /// Growth below this is not broken down, bytes: reading a line grows a program.
 const NOTHING: u64 = 64 << 10;
-/// Retention below this is not worth a sentence, bytes.
-const MUCH: u64 = 1 << 20;
-/// What an allocator adds to each block, for its header and to round it up, bytes at
-/// most; more than that is memory that nobody uses.
-const HEADER: u64 = 48;
-/// Processes with less in memory need no advice, bytes.
-const LARGE: u64 = 16 << 20;
 
 /// Adds a few lines for each process; nothing if nothing is known.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
@@ -123,20 +117,15 @@ fn rows(balance: &Balance) -> Vec<(&'static str, i64)> {
 
 /// That most of what is in memory is older than the run, and what to do about it.
 fn older(report: &Report, balance: &Balance) -> Option<String> {
-    let end = balance.resident_end;
-    // Blocks of this run may lie in pages from before.
-    let older = change(0, balance.older).saturating_add(balance.part(PartName::Reused));
-    let older = u64::try_from(older).unwrap_or(0);
-    let is_most = end >= LARGE && older >= end / 10 * 8;
-    let knows = balance.live_resident <= end / 10;
-    (is_most && knows).then(|| {
+    let older = retention::is_mostly_older(balance)?;
+    Some({
         let growth = match balance.growth {
             growth if growth.unsigned_abs() < NOTHING => " (no growth during it)".to_owned(),
             growth => format!(" ({} during it)", signed(growth)),
         };
         format!(
             "Of {} resident, the blocks of this run explain {}{}; {} is older than the run{growth}: start the program with `unfreed run`, or trace longer, to see who allocates it.",
-            units::bytes(end),
+            units::bytes(balance.resident_end),
             if report.is_sampled() { "about " } else { "" },
             units::bytes(balance.live_resident),
             units::bytes(older),
@@ -159,21 +148,8 @@ fn sampled(report: &Report, balance: &Balance) -> Option<String> {
 /// That an allocator keeps what was freed, if that is certain: all blocks were seen,
 /// and as much was freed during the run.
 fn retention(report: &Report, balance: &Balance) -> Option<String> {
-    let kept = u64::try_from(balance.part(PartName::KeptByAllocators)).ok()?;
-    let growth = u64::try_from(balance.growth).ok()?;
-    let sum = |of: fn(&Site) -> u64| {
-        let sites = report.sites.iter();
-        let heap = |site: &&Site| site.process == balance.process && site.kind == MemoryKind::Heap;
-        sites.filter(heap).map(of).fold(0, u64::saturating_add)
-    };
-    let with_headers = |bytes: u64, count: u64| bytes.saturating_add(count.saturating_mul(HEADER));
-    let freed = with_headers(sum(|site| site.freed_bytes), sum(|site| site.freed_count));
-    let free = kept.saturating_sub(with_headers(0, sum(|site| site.live_count)));
-    let settings = &report.settings;
-    let is_whole = settings.min_size == 0 && !settings.is_by_caller() && !report.is_sampled();
-    let is_known = report.lost_events() == 0 && is_whole;
-    let is_it = is_known && free >= MUCH && free > growth / 2 && freed >= free;
-    is_it.then(|| {
+    let kept = retention::kept(report, balance)?;
+    Some({
         let (allocator, remedy) = remedy(report, balance.process);
         let arenas = match balance.arenas {
             Some(count) => format!(" in {}", units::counted(count, "arena")),
@@ -316,7 +292,7 @@ pub fn signed(bytes: i64) -> String {
 mod tests {
     use super::*;
     use crate::model::Probe;
-    use crate::model::balance::Part;
+    use crate::model::balance::{Part, PartName, change};
     use crate::report::sample;
 
     const MIB: u64 = 1 << 20;

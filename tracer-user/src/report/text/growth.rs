@@ -45,6 +45,8 @@ fn as_report(report: &Report, growth: &Growth) -> Report {
         sites: growth.sites.clone(),
         balance: growth.balance.clone(),
         cgroups: Vec::new(),
+        findings: Vec::new(),
+        limits: Vec::new(),
         sampling: None,
         window: None,
         growth: None,

@@ -2,11 +2,10 @@
 //! not delete, and Java threads that were started and did not end.
 
 use super::layout::{Layout, PLAIN};
-use super::site::{last_allocation, median};
+use super::site::{last_allocation, median, verdict};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use crate::model::{Jvm, MemoryKind, Report, Site};
-use crate::report::shape::Shape;
 use crate::report::{names, units};
 
 /// A kind of thing, and its words.
@@ -129,7 +128,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         .map(|maker| format!("by {}", names::label(maker)))
         .into_iter()
         .collect();
-    notes.extend(Shape::of(site, report).map(|shape| shape.describe().to_owned()));
+    notes.extend(verdict(site));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }

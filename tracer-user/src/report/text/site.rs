@@ -6,8 +6,7 @@ use super::mapping;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use super::{balance, chance, origins, pages, window};
-use crate::model::{LifetimeBucket, MemoryKind, Report, Site};
-use crate::report::shape::Shape;
+use crate::model::{LifetimeBucket, MemoryKind, Report, Site, Verdict};
 use crate::report::words::Words;
 use crate::report::{names, pool, units};
 
@@ -265,16 +264,31 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         );
     }
     notes.extend(pool::note(report, site));
-    notes.extend(Shape::of(site, report).map(|shape| match site.kind {
-        MemoryKind::Page => shape.of_pages().to_owned(),
-        _ => shape.describe().to_owned(),
-    }));
+    notes.extend(verdict(site));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
     notes.extend(holders(site));
     notes.extend(site.thread.as_ref().map(names::thread));
     notes
+}
+
+/// What it is, and how sure that is.
+pub(super) fn verdict(site: &Site) -> Option<String> {
+    let (verdict, confidence) = (site.verdict?, site.confidence?);
+    let is_page = site.kind == MemoryKind::Page;
+    let what = match verdict {
+        Verdict::Leak | Verdict::Growing if is_page => "grows through the run",
+        Verdict::Leak => "looks like a leak",
+        Verdict::Growing => "grows; too early to say that it leaks",
+        Verdict::Plateau => "has grown and does no more, like a full cache",
+        Verdict::Startup if is_page => "touched early in the run",
+        Verdict::Startup => "allocated early in the run, like what a start needs",
+        Verdict::Batch => "freed at once from time to time",
+        Verdict::Churn if is_page => "given back and touched anew",
+        Verdict::Churn => "freed and replaced",
+    };
+    Some(format!("{what} ({:.0} % sure)", 100.0 * confidence))
 }
 
 /// How many processes hold it, and the largest of them.

@@ -16,13 +16,13 @@ use tracer_ebpf::stated;
 use self::look::Look;
 use self::settle::{Facts, LiveBlock, settle};
 use super::Session;
-use crate::model::Process;
 use crate::model::balance::{Balance, CgroupBalance, change};
+use crate::model::{MemoryLimit, Process};
 use crate::process::account::Account;
 use crate::process::cgroup::{Cgroup, Charged};
 use crate::process::handle::ProcessHandle;
-use crate::process::owner;
 use crate::process::resident::MAX_CHUNKS;
+use crate::process::{machine, owner};
 use crate::targets::estimate::Estimate;
 use crate::targets::images::Image;
 
@@ -136,6 +136,24 @@ impl Session {
             })
         };
         self.balance.cgroups.values().filter_map(balance).collect()
+    }
+
+    /// What bounds the memory of the processes, which have these accounts.
+    pub(super) fn limits(&self, balances: &[Balance]) -> Vec<MemoryLimit> {
+        let used = balances.iter().map(|balance| balance.resident_end);
+        let used = used.fold(0, u64::saturating_add);
+        let asked = self.options.limit.map(|bytes| MemoryLimit {
+            name: "--limit".to_owned(),
+            bytes,
+            left: bytes.saturating_sub(used),
+        });
+        let groups = self.balance.cgroups.values();
+        let groups = groups.filter_map(|(group, ..)| group.limit());
+        asked
+            .into_iter()
+            .chain(groups)
+            .chain(machine::memory())
+            .collect()
     }
 
     /// Whether a look at all pages takes so little that it may be taken during the run.

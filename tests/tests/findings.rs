@@ -1,0 +1,114 @@
+//! The answers of a run: verdicts, what is told first, and that the table says the same.
+//!
+//! The target (`targets/c/behaviours.c`) does for twelve seconds everything that what is
+//! live can do.
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::{Finding, FindingKind, Verdict};
+use unfreed_tests::{Target, Tracer, View, target_path, unfreed};
+
+/// What each function of the target is.
+const RIGHT: [(&str, &[Verdict]); 9] = [
+    ("keeps_all", &[Verdict::Leak]),
+    ("forgets_some", &[Verdict::Leak]),
+    ("leaks_in_bursts", &[Verdict::Leak]),
+    ("replaces_oldest", &[Verdict::Churn, Verdict::Plateau]),
+    ("sets_up", &[Verdict::Startup]),
+    // Right after they were freed none is live.
+    ("gathers", &[Verdict::Batch, Verdict::Churn]),
+    ("fills_a_pool", &[Verdict::Plateau, Verdict::Startup]),
+    // It cannot be told from a table that is full some day.
+    ("enlarges_a_table", &[Verdict::Growing]),
+    ("scratches", &[Verdict::Churn]),
+];
+
+fn verdict_of(report: &View, function: &str) -> Result<Verdict> {
+    let mut sites = report.sites_with(function);
+    let site = sites
+        .next()
+        .with_context(|| format!("no site of {function}"))?;
+    let confidence = site.confidence.context("no confidence")?;
+    ensure!((0.0..1.0).contains(&confidence), "{function}: {confidence}");
+    site.verdict
+        .with_context(|| format!("no verdict on {function}"))
+}
+
+fn is_about(finding: &Finding, function: &str) -> bool {
+    finding.path.iter().any(|name| name == function)
+}
+
+#[test]
+fn leaks_are_told_from_what_is_none() -> Result<()> {
+    let mut target = Target::start("behaviours")?;
+    let tracer = Tracer::record(target.pid, &["--limit", "64M"])?;
+    let truth = target.command("work")?;
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    report.agrees_with(&truth)?;
+    for (function, right) in RIGHT {
+        let verdict = verdict_of(&report, function)?;
+        ensure!(
+            right.contains(&verdict),
+            "{function}: {verdict:?}\n{}",
+            report.table()
+        );
+    }
+    let leaks: Vec<&Finding> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.kind == FindingKind::Leak)
+        .collect();
+    // By bytes a second: 1,009, 521 and 300 in 10 ms.
+    let functions = ["keeps_all", "forgets_some", "leaks_in_bursts"];
+    assert_eq!(leaks.len(), functions.len(), "{leaks:?}");
+    for (leak, (function, rate)) in leaks
+        .iter()
+        .zip(functions.iter().zip([1009.0, 521.0, 300.0]))
+    {
+        ensure!(is_about(leak, function), "{function}: {leak:?}");
+        ensure!(leak.title.starts_with(function), "{leak:?}");
+        // 10 ms and what a tick takes.
+        let most = rate * 100.0;
+        ensure!(
+            (0.5 * most..1.1 * most).contains(&leak.bytes_per_second),
+            "{leak:?}"
+        );
+        ensure!(leak.evidence.len() >= 2, "{leak:?}");
+    }
+    let forecast = leaks[0].forecast.as_ref().context("no forecast")?;
+    assert_eq!(
+        (forecast.limit.as_str(), forecast.limit_bytes),
+        ("--limit", 64 << 20)
+    );
+    let resident: u64 = report.balance.iter().map(|it| it.resident_end).sum();
+    assert_eq!(forecast.left_bytes, forecast.limit_bytes - resident);
+    let seconds = forecast.left_bytes as f64 / leaks[0].bytes_per_second;
+    ensure!((forecast.seconds - seconds).abs() < 1.0, "{forecast:?}");
+    // The table says it first, in few lines.
+    let table = &finished.stdout;
+    let (first, _) = table.split_once("BLOCKS").context("no table")?;
+    for words in ["1. LEAK (", "> work > keeps_all > malloc", "Not leaks:"] {
+        ensure!(first.contains(words), "no {words:?} in\n{first}");
+    }
+    ensure!(first.lines().count() <= 40, "{first}");
+    ensure!(table.contains("looks like a leak ("), "{table}");
+    Ok(())
+}
+
+/// A saved report says the same again.
+#[test]
+fn a_saved_report_has_the_same_findings() -> Result<()> {
+    let path = target_path("leak")?;
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("report.json");
+    let program = path.to_string_lossy();
+    let command = [program.as_ref(), "leak_blocks", "cache_blocks"];
+    let output = format!("{}", json.display());
+    let run = [&["run", "-o", &output, "--"], &command[..]].concat();
+    let finished = unfreed(&run)?;
+    let (_, first) = finished.stdout.split_once('\n').context("no table")?;
+    ensure!(first.contains("The run was too short to tell"), "{first}");
+    let again = unfreed(&["report", &output])?;
+    assert_eq!(again.stdout.trim_end(), first.trim_end());
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Memory that no leak explains: what allocators keep, and what is older than the run.
+
+use crate::model::balance::{Balance, PartName, change};
+use crate::model::{MemoryKind, Report, Site};
+
+/// Retention below this is not worth a sentence, bytes.
+pub const MUCH: u64 = 1 << 20;
+/// What an allocator adds to each block, for its header and to round it up, bytes at
+/// most; more than that is memory that nobody uses.
+const HEADER: u64 = 48;
+/// Processes with less in memory need no advice, bytes.
+const LARGE: u64 = 16 << 20;
+
+/// Bytes that a process's allocator keeps of what was freed, if that is why it grew and
+/// that is certain: all blocks were seen, and as much was freed during the run.
+pub fn kept(report: &Report, balance: &Balance) -> Option<u64> {
+    let kept = u64::try_from(balance.part(PartName::KeptByAllocators)).ok()?;
+    let growth = u64::try_from(balance.growth).ok()?;
+    let sum = |of: fn(&Site) -> u64| {
+        let sites = report.sites.iter();
+        let heap = |site: &&Site| site.process == balance.process && site.kind == MemoryKind::Heap;
+        sites.filter(heap).map(of).fold(0, u64::saturating_add)
+    };
+    let with_headers = |bytes: u64, count: u64| bytes.saturating_add(count.saturating_mul(HEADER));
+    let freed = with_headers(sum(|site| site.freed_bytes), sum(|site| site.freed_count));
+    let free = kept.saturating_sub(with_headers(0, sum(|site| site.live_count)));
+    let settings = &report.settings;
+    let is_whole = settings.min_size == 0 && !settings.is_by_caller() && !report.is_sampled();
+    let is_known = report.lost_events() == 0 && is_whole;
+    (is_known && free >= MUCH && free > growth / 2 && freed >= free).then_some(kept)
+}
+
+/// Bytes in memory of a process that are older than the run, if those are most of it and
+/// the blocks of the run are little.
+pub fn is_mostly_older(balance: &Balance) -> Option<u64> {
+    let end = balance.resident_end;
+    // Blocks of this run may lie in pages from before.
+    let older = change(0, balance.older).saturating_add(balance.part(PartName::Reused));
+    let older = u64::try_from(older).unwrap_or(0);
+    let is_most = end >= LARGE && older >= end / 10 * 8;
+    let knows = balance.live_resident <= end / 10;
+    (is_most && knows).then_some(older)
+}

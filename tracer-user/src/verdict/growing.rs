@@ -1,0 +1,217 @@
+//! What grows, by call path.
+
+use std::collections::BTreeMap;
+
+use super::curve::Curve;
+use super::forecast;
+use super::life_table::LifeTable;
+use super::own::down_to_own;
+use super::tree::{Branch, Node, nodes};
+use crate::model::{Finding, FindingKind, MemoryKind, Report, Site, Verdict};
+use crate::report::{names, units};
+
+/// Sites that a finding lists at most.
+pub const MAX_SITES: usize = 100;
+
+/// A finding for each node of the call tree that grows, those that grow most first.
+pub fn findings(report: &Report) -> Vec<Finding> {
+    let mut trees: BTreeMap<(Verdict, usize, MemoryKind), Vec<usize>> = BTreeMap::new();
+    for (index, site) in report.sites.iter().enumerate() {
+        if let Some(verdict) = site.verdict.filter(|verdict| verdict.grows()) {
+            let tree = trees.entry((verdict, site.process, site.kind));
+            tree.or_default().push(index);
+        }
+    }
+    let mut findings = Vec::new();
+    for ((verdict, ..), sites) in trees {
+        let labels: Vec<Vec<String>> = sites
+            .iter()
+            .map(|at| own_path(&report.sites[*at]))
+            .collect();
+        let branches = sites.iter().zip(&labels).map(|(site, path)| Branch {
+            path: path.iter().map(String::as_str).collect(),
+            weight: rate(&report.sites[*site], report.duration),
+            site: *site,
+        });
+        for node in nodes(branches.collect()) {
+            findings.push(finding(report, verdict, &node));
+        }
+    }
+    findings
+}
+
+/// The names of a path, root first.
+pub fn path(site: &Site) -> Vec<String> {
+    let frames = names::drawn_frames(site);
+    frames
+        .iter()
+        .map(|frame| names::label(frame).into_owned())
+        .collect()
+}
+
+/// The same down to the last of the program's own functions: by which of an allocator's
+/// functions, and at which of its lines, that asks for memory does not tell leaks apart.
+fn own_path(site: &Site) -> Vec<String> {
+    let frames = names::drawn_frames(site);
+    let mut path = path(site);
+    path.truncate(down_to_own(&frames).unwrap_or(path.len()));
+    path
+}
+
+/// The names that the paths of all sites begin with.
+fn common_path(sites: &[&Site]) -> Vec<String> {
+    let mut common = path(sites[0]);
+    for site in &sites[1..] {
+        let other = path(site);
+        let same = common.iter().zip(&other).take_while(|(a, b)| a == b);
+        let length = same.count();
+        common.truncate(length);
+    }
+    common
+}
+
+/// By how much what is live at a site grows, bytes a second (or blocks, of what has none):
+/// the median slope of its last half, or the mean where it grows by jumps.
+fn rate(site: &Site, duration: f64) -> f64 {
+    let has_bytes = site.kind.is_memory();
+    let curve = Curve::of(&site.curve, has_bytes);
+    let span = (duration - site.first_seen).max(f64::MIN_POSITIVE);
+    let live = match has_bytes {
+        true => site.live_bytes as f64,
+        false => site.live_count as f64,
+    };
+    match curve.slope(duration - span / 2.0) {
+        slope if slope > 0.0 => slope,
+        _ => live / span,
+    }
+}
+
+fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
+    let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
+    let first = sites[0];
+    let has_bytes = first.kind.is_memory();
+    let sum = |of: fn(&Site) -> u64| {
+        sites
+            .iter()
+            .fold(0_u64, |sum, site| sum.saturating_add(of(site)))
+    };
+    let (live_bytes, live_count) = (sum(Site::held_bytes), sum(|site| site.live_count));
+    let since = sites
+        .iter()
+        .map(|site| site.first_seen)
+        .fold(f64::INFINITY, f64::min);
+    let bytes_per_second = if has_bytes { node.weight } else { 0.0 };
+    Finding {
+        kind: match verdict {
+            Verdict::Leak => FindingKind::Leak,
+            _ => FindingKind::Growing,
+        },
+        title: title(first, verdict, node),
+        process: first.process,
+        path: common_path(&sites),
+        sites: sites.iter().map(|site| site.id).take(MAX_SITES).collect(),
+        site_count: sites.len() as u64,
+        bytes_per_second,
+        live_bytes,
+        live_count,
+        confidence: confidence(&sites, report.duration),
+        since,
+        forecast: forecast::of(report, bytes_per_second),
+        evidence: evidence(report, &sites),
+        advice: advice(report, verdict),
+    }
+}
+
+/// The mean of its sites' confidences, each by its part of the growth.
+fn confidence(sites: &[&Site], duration: f64) -> f64 {
+    let weights = sites.iter().map(|site| rate(site, duration));
+    let all: f64 = weights.clone().sum();
+    let each = sites.iter().zip(weights);
+    let sum: f64 = each
+        .map(|(site, weight)| weight * site.confidence.unwrap_or(0.0))
+        .sum();
+    if all > 0.0 { sum / all } else { 0.0 }
+}
+
+/// The deepest of the program's own functions that all sites have in common; any, if it
+/// has none.
+fn culprit(site: &Site, depth: usize) -> String {
+    let frames = names::drawn_frames(site);
+    let common = &frames[..depth.min(frames.len())];
+    let own = down_to_own(common).and_then(|length| common.get(length - 1));
+    let any = common.iter().rev().nth(1).or(common.last());
+    let unknown = || names::UNKNOWN.to_owned();
+    own.or(any)
+        .map_or_else(unknown, |frame| names::label(frame).into_owned())
+}
+
+fn title(site: &Site, verdict: Verdict, node: &Node) -> String {
+    let who = culprit(site, node.depth);
+    let how = match (site.kind, verdict) {
+        (MemoryKind::Thread, _) => {
+            return format!(
+                "{who} starts {} threads/s that do not end",
+                units::per_second(node.weight)
+            );
+        }
+        (MemoryKind::JniHandle, _) => {
+            return format!(
+                "{who} makes {} global handles/s that are not deleted",
+                units::per_second(node.weight)
+            );
+        }
+        (MemoryKind::Page, _) => "touches memory that stays",
+        (MemoryKind::ThreadStack, _) => "starts threads whose stacks stay",
+        (MemoryKind::Mapping | MemoryKind::FileMapping, _) => "maps memory that is not unmapped",
+        (_, Verdict::Leak) => "allocates memory that is never freed",
+        _ => "allocates more than is freed",
+    };
+    format!("{who} {how}: {}/s", units::bytes_per_second(node.weight))
+}
+
+/// What speaks for it.
+fn evidence(report: &Report, sites: &[&Site]) -> Vec<String> {
+    let first = sites[0];
+    let mut said = Vec::new();
+    if sites.len() > 1 {
+        said.push(format!(
+            "{} have this in common (what follows is of the largest)",
+            units::counted(sites.len() as u64, "call path")
+        ));
+    }
+    let curve = Curve::of(&first.curve, first.kind.is_memory());
+    if curve.tells() {
+        let looks = first.curve.len() - 1;
+        said.push(format!(
+            "more was live at {} of {} looks",
+            curve.rises(),
+            units::grouped(looks as u64)
+        ));
+    }
+    let table = LifeTable::of(&first.lifetimes, &first.ages);
+    match table.freed_by(0.95) {
+        None if first.freed_count == 0 => said.push("nothing of it was freed".to_owned()),
+        Some(usual) if usual.is_finite() => said.push(format!(
+            "95 % of what was freed lived for less than {}, and {:.2} % of all blocks outlive that by far; the oldest is {} old",
+            units::seconds(usual),
+            100.0 * table.survival(4.0 * usual),
+            units::seconds(first.oldest_age.unwrap_or(0.0))
+        )),
+        _ => {}
+    }
+    let rest = report.duration - curve.rose_at();
+    if curve.tells() && rest > 0.15 * report.duration {
+        said.push(format!("it has not grown for {}", units::seconds(rest)));
+    }
+    said
+}
+
+fn advice(report: &Report, verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Leak => String::new(),
+        _ => {
+            let longer = (report.duration * 10.0).clamp(60.0, 600.0).round();
+            format!("trace longer, with the same options and --duration {longer}s")
+        }
+    }
+}

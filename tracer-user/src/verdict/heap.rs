@@ -1,0 +1,68 @@
+//! Java classes that grow.
+
+use super::forecast;
+use crate::model::{ClassGrowth, Finding, FindingKind, GrowthVerdict, JavaHeap, Report};
+use crate::report::{names, units};
+
+/// Of a class that has more objects across collections, by the rule of
+/// [`GrowthVerdict::Grows`]: no twin of the incidents' programs was ever said to grow, but
+/// a cache that fills does, too.
+const GROWS: f64 = 0.8;
+
+/// A finding for each class that grows.
+pub fn findings(report: &Report) -> Vec<Finding> {
+    let of_heap = |heap: &JavaHeap| {
+        let grows = heap
+            .classes
+            .iter()
+            .filter(|it| it.verdict == GrowthVerdict::Grows);
+        grows
+            .filter_map(|class| finding(report, heap, class))
+            .collect::<Vec<_>>()
+    };
+    report.java_heap.iter().flat_map(of_heap).collect()
+}
+
+fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Finding> {
+    let (first, last) = (heap.samples.first()?, heap.samples.last()?);
+    let time = last.at - first.at;
+    let gained = |counts: &[u64]| counts.last()?.checked_sub(*counts.first()?);
+    let (bytes, instances) = (gained(&class.bytes)?, gained(&class.instances)?);
+    if time <= 0.0 || bytes == 0 {
+        return None;
+    }
+    let bytes_per_second = bytes as f64 / time;
+    let path = class.allocated.first();
+    let frames = path.map(|path| path.frames.as_slice()).unwrap_or_default();
+    let index = report
+        .processes
+        .iter()
+        .position(|process| process.pid == heap.pid);
+    Some(Finding {
+        kind: FindingKind::Leak,
+        title: format!(
+            "objects of {} stay: {}/s in the Java heap",
+            names::clean(&class.class),
+            units::bytes_per_second(bytes_per_second)
+        ),
+        process: index?,
+        path: frames
+            .iter()
+            .map(|frame| names::label(frame).into_owned())
+            .collect(),
+        sites: Vec::new(),
+        site_count: 0,
+        bytes_per_second,
+        live_bytes: class.bytes.last().copied()?,
+        live_count: class.instances.last().copied()?,
+        confidence: GROWS,
+        since: first.at,
+        forecast: forecast::of(report, bytes_per_second),
+        evidence: vec![format!(
+            "{} more across {} of the heap, without what they point to",
+            units::counted(instances, "object"),
+            units::counted(heap.samples.len() as u64, "histogram")
+        )],
+        advice: String::new(),
+    })
+}

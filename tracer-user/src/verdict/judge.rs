@@ -1,0 +1,234 @@
+//! What the numbers of one site say of it.
+//!
+//! Three things are looked at: how long its blocks live (the life table of the freed and
+//! the live ones), the curve of what is live, and when it allocated last. A **leak** is
+//! what goes on growing while blocks that outlived by far what its blocks usually live are
+//! not freed any more. Where nothing was freed at all, a cache that is filling looks the
+//! same: the longer it goes on as it did, the less likely that is.
+//!
+//! # Confidence
+//! Of a leak it is odds / (1 + odds), the odds being a product of
+//! - (span / 7 s)^0.8: something that grows for a time t will stop at a time that nobody
+//!   knows; with a scale-free prior what lasted for t lasts for more than 2 t with a
+//!   probability that does not hang on t, and the exponent and the scale are chosen so
+//!   that what is said of simulated leaks and caches (the tests below) is right as often
+//!   as it says;
+//! - 1 + log2 of how many times longer survivors live than blocks usually do, if some were
+//!   freed;
+//! - the square of the ratio of growth in the last half to that in the first, as far as it
+//!   is certain that growth slows down: caches and pools do so before they are full;
+//! - n / (n + 3) for n times that it rose.
+
+use super::curve::Curve;
+use super::life_table::LifeTable;
+use crate::model::{Judgement, MemoryKind, Site, Survival, Verdict};
+use crate::report::text::SHORTEST;
+
+/// Set-up is over after this part of a run.
+const BEGINNING: f64 = 0.25;
+/// How long blocks usually live: most of those that are freed are by then.
+const MOST: f64 = 0.95;
+/// Survivors lived for so many times that.
+const FAR: f64 = 4.0;
+/// So many of those that came so far may be freed yet, as a part.
+const SOME: f64 = 0.1;
+/// What grows is a leak from this confidence on.
+const LIKELY: f64 = 0.5;
+/// What is known of a site by bursts is nothing from this error on, as a part.
+const UNKNOWN: f64 = 0.5;
+/// Nothing is more certain, seen in bursts: blocks need not die independently.
+const IN_BURSTS: f64 = 0.9;
+/// Nothing is more certain, seen in one run.
+const MOST_CERTAIN: f64 = 0.99;
+/// The time after which what grew steadily is as likely a leak as not, seconds; and how
+/// fast that changes.
+const EVEN: f64 = 7.0;
+const POWER: f64 = 0.8;
+
+/// The numbers of a site that are looked at.
+struct Facts<'a> {
+    site: &'a Site,
+    /// When the run, or the process, ended: seconds from the run's start.
+    end: f64,
+    curve: Curve,
+    table: LifeTable,
+}
+
+/// What a site is, if its numbers tell. `end`: when the run, or the site's process, ended,
+/// seconds from the run's start.
+pub fn judge(site: &Site, end: f64) -> Option<Judgement> {
+    let managed = site.kind == MemoryKind::JavaHeap;
+    if end < SHORTEST || managed || site.allocated_count == 0 {
+        return None;
+    }
+    if site.live_count == 0 {
+        return (site.freed_count > 0).then(|| judgement(Verdict::Churn, MOST_CERTAIN));
+    }
+    if let Some(survival) = &site.survival {
+        return of_bursts(site, survival);
+    }
+    if site.is_unsure() {
+        return None;
+    }
+    let facts = Facts {
+        site,
+        end,
+        curve: Curve::of(&site.curve, site.kind.is_memory()),
+        table: LifeTable::of(&site.lifetimes, &site.ages),
+    };
+    facts.judge()
+}
+
+const fn judgement(verdict: Verdict, confidence: f64) -> Judgement {
+    let confidence = confidence.clamp(0.0, MOST_CERTAIN);
+    Judgement {
+        verdict,
+        confidence,
+    }
+}
+
+/// A probability of odds.
+fn of_odds(odds: f64) -> f64 {
+    odds / (1.0 + odds)
+}
+
+/// What became of blocks that were followed in bursts says whether they stay: where none
+/// died of those that would have if they lived as long as the run, that is a leak. `None`
+/// if what is live is not known by half.
+fn of_bursts(site: &Site, survival: &Survival) -> Option<Judgement> {
+    let error = site.errors.map_or(0.0, |errors| errors.live_bytes);
+    if error > UNKNOWN * site.live_bytes as f64 {
+        return None;
+    }
+    let died = (survival.died + survival.reused) as f64;
+    Some(match survival.chance() {
+        Some(chance) if survival.tells() => judgement(Verdict::Leak, (1.0 - chance).min(IN_BURSTS)),
+        None if died > 0.5 * survival.expected => {
+            judgement(Verdict::Churn, of_odds(1.0 + died).min(IN_BURSTS))
+        }
+        // More came than was seen to go, and it is too early to say more.
+        _ => judgement(Verdict::Growing, 0.5),
+    })
+}
+
+impl Facts<'_> {
+    fn judge(&self) -> Option<Judgement> {
+        let found = self.startup().or_else(|| self.batch());
+        let found = found.or_else(|| self.churn()).or_else(|| self.plateau());
+        found.or_else(|| self.growth())
+    }
+
+    /// For how long the site was seen, seconds.
+    fn span(&self) -> f64 {
+        self.end - self.site.first_seen
+    }
+
+    fn oldest(&self) -> f64 {
+        self.site.oldest_age.unwrap_or(0.0)
+    }
+
+    /// The part of its blocks that were freed.
+    fn freed_part(&self) -> f64 {
+        self.site.freed_count as f64 / self.site.allocated_count as f64
+    }
+
+    /// The longer nothing came since, the surer.
+    fn startup(&self) -> Option<Judgement> {
+        let last = self.site.last_seen;
+        let quiet = (self.end - last) / last.max(0.1 * self.end);
+        (last < BEGINNING * self.end).then(|| judgement(Verdict::Startup, of_odds(quiet)))
+    }
+
+    /// Most of what was live went at once, and what is live now came since.
+    fn batch(&self) -> Option<Judgement> {
+        let fall = self.curve.fall();
+        let is_it = self.curve.tells() && fall >= 0.5 && self.oldest() < self.span() * 0.75;
+        is_it.then(|| judgement(Verdict::Batch, fall))
+    }
+
+    /// What is live is young, and replaces what was freed.
+    fn churn(&self) -> Option<Judgement> {
+        let young = 1.0 - self.oldest() / self.span();
+        let is_it = self.freed_part() > 0.5 && young > 0.5 && !self.rises_through();
+        is_it.then(|| judgement(Verdict::Churn, young))
+    }
+
+    /// Whether more is live at the end than ever before the last third: what is replaced
+    /// has a level.
+    fn rises_through(&self) -> bool {
+        let before = self.end - self.span() / 3.0;
+        let most = self.curve.before(before).peak();
+        self.curve.tells() && self.curve.at(self.end) > 1.2 * most
+    }
+
+    /// It has grown, and did so no more in the last part.
+    fn plateau(&self) -> Option<Judgement> {
+        if !self.curve.tells() {
+            return None;
+        }
+        let (full, span) = (self.curve.full_at(), self.span());
+        let flat = (self.end - full) / span;
+        // One that rests between bursts goes on.
+        let rested = self.end - self.curve.rose_at();
+        let goes_on = self.curve.rises() > 2 && self.curve.longest_rest() > 0.7 * rested;
+        (flat > 0.5 && !goes_on).then(|| judgement(Verdict::Plateau, flat))
+    }
+
+    /// How long survivors lived, in times of what blocks usually live; `None` if those
+    /// that live so long are freed, too.
+    fn outlives(&self) -> Option<f64> {
+        let Some(usual) = self.table.freed_by(MOST) else {
+            return Some(1.0);
+        };
+        let tail = self.table.tail(usual * FAR);
+        let survive = tail.reached >= 1.0 && tail.freed <= SOME * tail.reached;
+        survive.then(|| (self.oldest() / usual).max(1.0))
+    }
+
+    /// What is to be made of that it grows slower in the last half than in the first: 1 if
+    /// it does not, or if that may be chance.
+    fn slows(&self) -> f64 {
+        let blocks = Curve::of(&self.site.curve, false);
+        let (first, last, scatter) = blocks.halves(self.site.first_seen);
+        if !blocks.tells() || first <= 0.0 || last >= first {
+            return 1.0;
+        }
+        let ratio = (last / first).max(0.0);
+        let sigmas = (first - last) / scatter.max(1.0);
+        let certain = 1.0 - (-0.5 * (sigmas - 1.0).max(0.0).powi(2)).exp();
+        1.0 - certain * (1.0 - ratio * ratio)
+    }
+
+    /// More is live than was.
+    fn growth(&self) -> Option<Judgement> {
+        let rises = match self.curve.tells() {
+            true => self.curve.rises(),
+            // Each block that is live came at a time of its own.
+            false => usize::try_from(self.site.live_count).unwrap_or(usize::MAX),
+        };
+        let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples);
+        let rises = rises.min(usize::try_from(seen).unwrap_or(usize::MAX)) as f64;
+        let grew_late = self.site.last_seen > 0.5 * self.end;
+        if rises < 3.0 || !grew_late {
+            return None;
+        }
+        let steady = (self.span() / EVEN).powf(POWER) * rises / (rises + 3.0);
+        let odds = steady * self.slows();
+        Some(match self.outlives() {
+            Some(times) => self.leak(odds * (1.0 + times.log2())),
+            None => judgement(Verdict::Growing, of_odds(odds)),
+        })
+    }
+
+    /// A leak by these odds.
+    fn leak(&self, odds: f64) -> Judgement {
+        // One block that is made larger again and again may be a table.
+        let is_one = self.site.live_count < 3 && self.site.kind.is_memory();
+        // That a page came into memory does not say who keeps it.
+        let is_page = self.site.kind == MemoryKind::Page;
+        match of_odds(odds) {
+            likely if likely >= LIKELY && !is_one && !is_page => judgement(Verdict::Leak, likely),
+            likely => judgement(Verdict::Growing, likely.max(1.0 - likely)),
+        }
+    }
+}

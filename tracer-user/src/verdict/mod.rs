@@ -1,0 +1,69 @@
+//! The answers of a run: what each site is, what grows, and what is no leak.
+
+mod curve;
+mod forecast;
+mod growing;
+mod harmless;
+mod heap;
+mod judge;
+mod life_table;
+mod outside;
+mod own;
+mod retention;
+#[cfg(test)]
+mod simulated;
+mod tree;
+
+use std::collections::HashSet;
+
+use crate::model::{Finding, FindingKind, Report};
+
+/// Curves of more sites than these, and those of findings, are in no report: the ones
+/// that hold most.
+const MAX_CURVES: usize = 20;
+
+/// Judges all sites of a report, and enters its findings.
+pub fn conclude(report: &mut Report) {
+    let processes = report.processes.iter();
+    let ends: Vec<f64> = processes.map(|it| it.ended.min(report.duration)).collect();
+    let pages = report
+        .growth
+        .iter_mut()
+        .flat_map(|growth| &mut growth.sites);
+    for site in report.sites.iter_mut().chain(pages) {
+        let end = ends.get(site.process).copied().unwrap_or(report.duration);
+        let judged = judge::judge(site, end);
+        site.verdict = judged.map(|judgement| judgement.verdict);
+        site.confidence = judged.map(|judgement| judgement.confidence);
+    }
+    let mut findings = growing::findings(report);
+    findings.extend(heap::findings(report));
+    findings.extend(outside::findings(report));
+    findings.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+    findings.extend(retention::findings(report));
+    findings.extend(harmless::findings(report));
+    report.findings = findings;
+    forget_curves(report);
+}
+
+/// How important it is: what is likely and much comes first.
+fn weight(finding: &Finding) -> f64 {
+    let certain = match finding.kind {
+        FindingKind::Leak => finding.confidence,
+        _ => 0.5 * finding.confidence,
+    };
+    // What has no bytes, such as threads, comes after all that has.
+    certain * finding.bytes_per_second.max(f64::MIN_POSITIVE)
+}
+
+fn forget_curves(report: &mut Report) {
+    let told = report
+        .findings
+        .iter()
+        .filter(|finding| finding.kind.is_growth());
+    let told: HashSet<u64> = told.flat_map(|finding| &finding.sites).copied().collect();
+    let sites = report.sites.iter_mut().skip(MAX_CURVES);
+    for site in sites.filter(|site| !told.contains(&site.id)) {
+        site.curve = Vec::new();
+    }
+}

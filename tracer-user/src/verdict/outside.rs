@@ -1,0 +1,108 @@
+//! Growth of which no call path was seen: of children, and of memory that no allocation
+//! explains.
+
+use super::forecast;
+use crate::model::balance::{Balance, PartName, change};
+use crate::model::{Finding, FindingKind, Process, Report};
+use crate::report::{names, units};
+
+/// Growth below this is not told, bytes: reading a line grows a program.
+const LITTLE: i64 = 1 << 20;
+/// ... nor what is less than this part of a process's growth.
+const PART: f64 = 0.3;
+/// How sure it is that what no part explains came from outside of what was followed: the
+/// kernel's accounts are exact, but what is in memory of a block is not known to the page.
+const SURE: f64 = 0.8;
+/// How sure it is that children grow: those are the accounts of the kernel.
+const CERTAIN: f64 = 0.95;
+
+/// A finding for each process that grows by what was not seen, or whose children grow.
+pub fn findings(report: &Report) -> Vec<Finding> {
+    let outside = report.balance.iter().filter_map(|it| outside(report, it));
+    let processes = report.processes.iter().enumerate();
+    let children = processes.filter_map(|(index, process)| children(report, index, process));
+    outside.chain(children).collect()
+}
+
+impl Finding {
+    /// The same with a rate, and what that will come to.
+    fn growing(self, bytes: f64, report: &Report) -> Self {
+        let bytes_per_second = match report.duration > 0.0 {
+            true => bytes / report.duration,
+            false => 0.0,
+        };
+        Self {
+            bytes_per_second,
+            forecast: forecast::of(report, bytes_per_second),
+            ..self
+        }
+    }
+}
+
+/// What no call path of this run explains.
+fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
+    const PARTS: [PartName; 2] = [PartName::OlderMappings, PartName::UnseenMappings];
+    let parts = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
+    let unseen = balance.unexplained.saturating_add(parts);
+    if unseen < LITTLE || (unseen as f64) < PART * balance.growth as f64 {
+        return None;
+    }
+    let process = names::process_of(report, balance.process);
+    let mut evidence = vec![format!(
+        "its resident set grew by {}, and {} of that is in no call path",
+        units::bytes(u64::try_from(balance.growth).unwrap_or(0)),
+        units::bytes(u64::try_from(unseen).unwrap_or(0))
+    )];
+    if let Some(grown) = balance.grown.first() {
+        let owner = grown.owner.as_deref().map(names::clean);
+        evidence.push(format!(
+            "most of it, {}, is at {:#x}{}",
+            units::bytes(grown.growth),
+            grown.start,
+            owner.map_or_else(String::new, |owner| format!(": memory of {owner}"))
+        ));
+    }
+    let finding = Finding {
+        title: format!("{process} grows by memory whose allocation was not seen"),
+        live_bytes: u64::try_from(unseen).unwrap_or(0),
+        evidence,
+        advice: format!(
+            "see where it is touched: sudo unfreed record -p {} --growth",
+            balance.pid
+        ),
+        ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
+    };
+    Some(finding.growing(unseen as f64, report))
+}
+
+/// Children that are not traced, and grow more than what is.
+fn children(report: &Report, index: usize, process: &Process) -> Option<Finding> {
+    let children = process.children.as_ref()?;
+    let growth = change(children.bytes_at_start, children.bytes);
+    let own = change(children.own_bytes_at_start, children.own_bytes);
+    if growth < LITTLE || growth <= own {
+        return None;
+    }
+    let finding = Finding {
+        title: format!(
+            "the children of {} grow, and are not traced",
+            names::process(process)
+        ),
+        live_bytes: children.bytes,
+        evidence: vec![format!(
+            "{} grew by {} together, their parent by {}",
+            match children.count {
+                1 => "one child".to_owned(),
+                count => format!("{} children", units::grouped(count)),
+            },
+            units::bytes(u64::try_from(growth).unwrap_or(0)),
+            units::bytes(u64::try_from(own).unwrap_or(0))
+        )],
+        advice: format!(
+            "trace them too: sudo unfreed record -p {} --follow",
+            process.pid
+        ),
+        ..Finding::new(FindingKind::Children, index, CERTAIN)
+    };
+    Some(finding.growing(growth as f64, report))
+}

@@ -1,0 +1,46 @@
+//! Memory that no leak explains: what allocators keep, and what is older than the run.
+
+use crate::model::balance::Balance;
+use crate::model::{Finding, FindingKind, Report};
+use crate::report::retention::{is_mostly_older, kept};
+use crate::report::{names, units};
+
+/// Both are said only where the kernel's and our own accounts leave nothing else.
+const SURE: f64 = 0.95;
+
+/// A finding for each process of which one of both is true.
+pub fn findings(report: &Report) -> Vec<Finding> {
+    let of_process = |balance: &Balance| match kept(report, balance) {
+        Some(kept) => Some(retention(report, balance, kept)),
+        None => is_mostly_older(balance).map(|older| before(report, balance, older)),
+    };
+    report.balance.iter().filter_map(of_process).collect()
+}
+
+fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
+    Finding {
+        title: format!(
+            "the allocator of {} keeps {} that was freed: no leak",
+            names::process_of(report, balance.process),
+            units::bytes(kept)
+        ),
+        evidence: vec!["all blocks were seen, and as much was freed during the run".to_owned()],
+        live_bytes: kept,
+        ..Finding::new(FindingKind::Retention, balance.process, SURE)
+    }
+}
+
+fn before(report: &Report, balance: &Balance, older: u64) -> Finding {
+    Finding {
+        title: format!(
+            "{} of {} in memory of {} is older than the run",
+            units::bytes(older),
+            units::bytes(balance.resident_end),
+            names::process_of(report, balance.process)
+        ),
+        evidence: vec!["who allocated it cannot be told any more".to_owned()],
+        advice: "start it with `sudo unfreed run -- PROGRAM` to see who allocates it".to_owned(),
+        live_bytes: older,
+        ..Finding::new(FindingKind::BeforeTheRun, balance.process, SURE)
+    }
+}
