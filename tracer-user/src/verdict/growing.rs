@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::curve::Curve;
 use super::forecast;
 use super::life_table::LifeTable;
-use super::own::down_to_own;
+use super::own::{down_to_own, hands_on};
 use super::tree::{Branch, Node, nodes};
-use crate::model::{Finding, FindingKind, MemoryKind, Report, Site, Verdict};
+use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
 use crate::report::{names, units};
 
 /// Sites that a finding lists at most.
@@ -80,9 +80,14 @@ fn rate(site: &Site, duration: f64) -> f64 {
         true => site.live_bytes as f64,
         false => site.live_count as f64,
     };
-    match curve.slope(duration - span / 2.0) {
+    let grows = match curve.slope(duration - span / 2.0) {
         slope if slope > 0.0 => slope,
         _ => live / span,
+    };
+    // Of what is mapped the part that is in memory.
+    match site.resident_bytes {
+        Some(resident) if live > 0.0 => grows * resident as f64 / live,
+        _ => grows,
     }
 }
 
@@ -138,11 +143,27 @@ fn confidence(sites: &[&Site], duration: f64) -> f64 {
 fn culprit(site: &Site, depth: usize) -> String {
     let frames = names::drawn_frames(site);
     let common = &frames[..depth.min(frames.len())];
-    let own = down_to_own(common).and_then(|length| common.get(length - 1));
-    let any = common.iter().rev().nth(1).or(common.last());
-    let unknown = || names::UNKNOWN.to_owned();
-    own.or(any)
-        .map_or_else(unknown, |frame| names::label(frame).into_owned())
+    match down_to_own(common) {
+        Some(length) => names::label(&common[length - 1]).into_owned(),
+        None => runtimes(common),
+    }
+}
+
+/// The deepest function that asks for memory for itself, of a path that is a runtime's own,
+/// and its file.
+fn runtimes(frames: &[Frame]) -> String {
+    let asks = frames.iter().rev().find(|frame| !hands_on(frame));
+    let Some(frame) = asks.or(frames.last()) else {
+        return names::UNKNOWN.to_owned();
+    };
+    match &frame.module {
+        Some(module) => format!(
+            "{} ({})",
+            names::label(frame),
+            names::clean(names::base(module))
+        ),
+        None => names::label(frame).into_owned(),
+    }
 }
 
 fn title(site: &Site, verdict: Verdict, node: &Node) -> String {

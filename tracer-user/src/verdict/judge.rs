@@ -17,7 +17,11 @@
 //!   freed;
 //! - the square of the ratio of growth in the last half to that in the first, as far as it
 //!   is certain that growth slows down: caches and pools do so before they are full;
-//! - n / (n + 3) for n times that it rose.
+//! - n / 15 for n times that it rose, up to 1, which weakens what survival says too: what
+//!   came in a few lots has a few lots of evidence.
+//!
+//! Of what grows otherwise it is odds / (1 + odds) of how many standard deviations that is
+//! which growth by chance would have.
 
 use super::curve::Curve;
 use super::life_table::LifeTable;
@@ -40,6 +44,12 @@ const UNKNOWN: f64 = 0.5;
 const IN_BURSTS: f64 = 0.9;
 /// Nothing is more certain, seen in one run.
 const MOST_CERTAIN: f64 = 0.99;
+/// Growth of so many standard deviations of the steps between looks is no chance; and so
+/// much of it has to be in the last half.
+const GROWN: f64 = 2.0;
+const GROWN_LATE: f64 = 0.7;
+/// So many rises are full evidence.
+const MANY: f64 = 15.0;
 /// The time after which what grew steadily is as likely a leak as not, seconds; and how
 /// fast that changes.
 const EVEN: f64 = 7.0;
@@ -209,26 +219,45 @@ impl Facts<'_> {
         let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples);
         let rises = rises.min(usize::try_from(seen).unwrap_or(usize::MAX)) as f64;
         let grew_late = self.site.last_seen > 0.5 * self.end;
-        if rises < 3.0 || !grew_late {
+        let sigmas = self.sigmas(rises)?;
+        if rises < 3.0 || !grew_late || self.span() < SHORTEST {
             return None;
         }
-        let steady = (self.span() / EVEN).powf(POWER) * rises / (rises + 3.0);
+        let weight = (rises / MANY).min(1.0);
+        let steady = (self.span() / EVEN).powf(POWER) * weight;
         let odds = steady * self.slows();
         Some(match self.outlives() {
-            Some(times) => self.leak(odds * (1.0 + times.log2())),
-            None => judgement(Verdict::Growing, of_odds(odds)),
+            Some(times) => self.leak(odds * (1.0 + weight * times.log2()), sigmas),
+            None => judgement(Verdict::Growing, of_odds(sigmas)),
         })
     }
 
-    /// A leak by these odds.
-    fn leak(&self, odds: f64) -> Judgement {
+    /// By how many standard deviations of chance it grew; `None` if it did not.
+    fn sigmas(&self, rises: f64) -> Option<f64> {
+        let blocks = Curve::of(&self.site.curve, false);
+        if !blocks.tells() {
+            return Some(rises.sqrt());
+        }
+        // Bytes that are enlarged are no new blocks.
+        let value = match self.site.live_count < 3 {
+            true => &self.curve,
+            false => &blocks,
+        };
+        let (first, last, scatter) = value.halves(self.site.first_seen);
+        let sigmas = (first + last) / scatter.max(f64::MIN_POSITIVE);
+        let late = last / scatter.max(f64::MIN_POSITIVE);
+        (sigmas >= GROWN && late >= GROWN_LATE).then_some(sigmas)
+    }
+
+    /// A leak by these odds, of what has grown by so many standard deviations.
+    fn leak(&self, odds: f64, sigmas: f64) -> Judgement {
         // One block that is made larger again and again may be a table.
         let is_one = self.site.live_count < 3 && self.site.kind.is_memory();
         // That a page came into memory does not say who keeps it.
         let is_page = self.site.kind == MemoryKind::Page;
         match of_odds(odds) {
             likely if likely >= LIKELY && !is_one && !is_page => judgement(Verdict::Leak, likely),
-            likely => judgement(Verdict::Growing, likely.max(1.0 - likely)),
+            _ => judgement(Verdict::Growing, of_odds(sigmas)),
         }
     }
 }

@@ -39,8 +39,8 @@ pub fn conclude(report: &mut Report) {
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
-    findings.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
     findings.extend(retention::findings(report));
+    findings.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
     findings.extend(harmless::findings(report));
     report.findings = findings;
     forget_curves(report);

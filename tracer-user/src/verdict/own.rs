@@ -100,8 +100,8 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
 }
 
 /// Whether a function seems to hand on what it is asked for, by its name.
-fn hands_on(frame: &Frame) -> bool {
-    const WORDS: [&str; 3] = ["alloc", "strdup", "memdup"];
+pub fn hands_on(frame: &Frame) -> bool {
+    const WORDS: [&str; 5] = ["alloc", "strdup", "memdup", "arena::grow", "_cfunc_"];
     let name = frame.function.as_deref().unwrap_or_default();
     let name = name.split(['(', '<']).next().unwrap_or_default();
     let name = name.to_ascii_lowercase();

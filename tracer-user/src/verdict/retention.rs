@@ -26,6 +26,10 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
         ),
         evidence: vec!["all blocks were seen, and as much was freed during the run".to_owned()],
         live_bytes: kept,
+        bytes_per_second: match report.duration > 0.0 {
+            true => kept as f64 / report.duration,
+            false => 0.0,
+        },
         ..Finding::new(FindingKind::Retention, balance.process, SURE)
     }
 }
