@@ -50,7 +50,7 @@ pub use foreign::ReturnProbe;
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
 pub use kernel::{
-    KernelObjects, RAW_TRACEPOINT, TRACING, kernel_version, patched_bytes, send_signal,
+    KernelObjects, RAW_TRACEPOINT, TRACEPOINT, TRACING, kernel_version, patched_bytes, send_signal,
     verified_instructions,
 };
 pub use kernel_map::KernelMap;

@@ -1,9 +1,12 @@
 //! The two ways to attach probes: `uprobe_multi` links, and a perf event for
-//! each probe, which older kernels need. Both count the same.
+//! each probe, which older kernels need. Both count the same. And the ways to see system
+//! calls where no program can be at the kernel's own functions.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Result, ensure};
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{Finished, Sums, Tracer, kernel_version};
+use unfreed_tests::{Finished, Recording, Sums, Tracer, kernel_version};
 
 /// The first kernel with `uprobe_multi` links.
 const LINKS: (u32, u32) = (6, 6);
@@ -43,4 +46,81 @@ fn an_unknown_road_is_an_error() -> Result<()> {
         tracer.env("UNFREED_ATTACH", "sideways");
     })?;
     tracer.wait()?.fails_saying(&["it can be perf or multi"])
+}
+
+/// What a target does by each system call that is looked at.
+const KINDS: [&str; 9] = [
+    "map_raw",
+    "map_by_syscall",
+    "remap_raw",
+    "grow_by_brk",
+    "protect_reserved",
+    "protect_by_key",
+    "attach_segments",
+    "map_private_file",
+    "keep_running",
+];
+
+/// The same with `munmap` and `mremap`, and calls that fail.
+const MAPPINGS: [&str; 6] = [
+    "map_fails",
+    "unmap_middle",
+    "unmap_fails",
+    "remap_moves_then_unmap",
+    "remap_fails",
+    "reserve_and_commit",
+];
+
+/// Sees system calls by a road.
+fn seen_by(road: &str, program: &str, commands: &[&str]) -> Result<Recording> {
+    Recording::with(program, commands, &[], |tracer| {
+        tracer.env("UNFREED_SYSTEM_CALLS", road);
+    })
+}
+
+/// Whether the kernel's types have a name.
+fn kernel_names(name: &str) -> Result<bool> {
+    let types = fs::read("/sys/kernel/btf/vmlinux")?;
+    Ok(types.windows(name.len()).any(|it| it == name.as_bytes()))
+}
+
+/// Whether this kernel's trace events of system calls tell all: it counts what they leave
+/// out (Linux 6.7), and serves no x32.
+fn has_events() -> Result<bool> {
+    Ok(kernel_version()? >= (6, 7) && !kernel_names("__x64_compat_sys_")?)
+}
+
+#[test]
+fn system_calls_are_the_same_by_each_road() -> Result<()> {
+    for road in ["tracepoints", "events"] {
+        if road == "events" && !has_events()? {
+            let refused = seen_by(road, "kinds", &[])?.report;
+            let causes: Vec<_> = refused.occurred().iter().map(|it| &it.cause).collect();
+            ensure!(causes == ["system_calls"], "{causes:?}");
+            continue;
+        }
+        for (program, commands) in [("kinds", &KINDS[..]), ("mappings", &MAPPINGS)] {
+            let recording = seen_by(road, program, commands)?;
+            recording.all_agree()?;
+            let report = &recording.report;
+            assert_eq!(report.lost(), 0, "{road}: {:?}", report.occurred());
+            let cost = &report.overhead;
+            let told = (cost.all_system_calls, cost.system_call_events);
+            assert_eq!(told, (road == "tracepoints", road == "events"));
+            if program == "kinds" {
+                let stacks = report.sums("keep_running", MemoryKind::ThreadStack);
+                assert_eq!(stacks.live_count, 3, "{road}: {}", report.table());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_road_to_system_calls_is_an_error() -> Result<()> {
+    let tracer = Tracer::run_with(&[], &["true"], |tracer| {
+        tracer.env("UNFREED_SYSTEM_CALLS", "sideways");
+    })?;
+    let said = ["it can be functions, events or tracepoints"];
+    tracer.wait()?.fails_saying(&said)
 }

@@ -52,8 +52,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
+#[cfg(feature = "find_vma")]
+use aya_ebpf::macros::tracepoint;
 use aya_ebpf::macros::{fentry, fexit, raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::maps::ProgramArray;
+#[cfg(feature = "find_vma")]
+use aya_ebpf::programs::TracePointContext;
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
@@ -605,6 +609,41 @@ fn uf_sys_exit(context: RawTracePointContext) -> i32 {
 fn uf_sys_rest(context: RawTracePointContext) -> i32 {
     syscalls::rest(&UserRegisters(context.arg(0)), context.arg(1));
     0
+}
+
+/// What tracepoints return so that the kernel goes on and tells others of the event, who
+/// may have perf events there.
+#[cfg(feature = "find_vma")]
+const TELL_OTHERS: u32 = 1;
+
+/// One of the system calls that are looked at, of any process, at a tracepoint of its
+/// own. Number and result are taken from the registers: where they are in what a
+/// tracepoint hands over is not the same on all kernels.
+#[cfg(feature = "find_vma")]
+#[tracepoint]
+fn uf_one_enter(context: TracePointContext) -> u32 {
+    let call = UserRegisters::of_current();
+    let next = syscalls::entered(&call, call.number());
+    go_on(&context, next, &maps::PASSED_ONE);
+    TELL_OTHERS
+}
+
+#[cfg(feature = "find_vma")]
+#[tracepoint]
+fn uf_one_exit(context: TracePointContext) -> u32 {
+    let call = UserRegisters::of_current();
+    let next = syscalls::returned(&call, call.result());
+    go_on(&context, next, &maps::PASSED_ONE);
+    TELL_OTHERS
+}
+
+/// What is left to do at either of them.
+#[cfg(feature = "find_vma")]
+#[tracepoint]
+fn uf_one_rest(_context: TracePointContext) -> u32 {
+    let call = UserRegisters::of_current();
+    syscalls::rest(&call, call.result());
+    TELL_OTHERS
 }
 
 #[cfg(not(test))]
