@@ -46,7 +46,7 @@ pub mod wholeness;
 
 pub use agreement::{Agreement, Runs};
 pub use entries::{Entries, Happened};
-pub use foreign::ReturnProbe;
+pub use foreign::{EventCounter, ReturnProbe};
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
 pub use kernel::{

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{Finished, Recording, Sums, Tracer, kernel_version};
+use unfreed_tests::{EventCounter, Finished, Recording, Sums, Target, Tracer, kernel_version};
 
 /// The first kernel with `uprobe_multi` links.
 const LINKS: (u32, u32) = (6, 6);
@@ -112,6 +112,24 @@ fn system_calls_are_the_same_by_each_road() -> Result<()> {
                 assert_eq!(stacks.live_count, 3, "{road}: {}", report.table());
             }
         }
+    }
+    Ok(())
+}
+
+/// A program at a trace event can keep the event from all others who count it.
+#[test]
+fn others_are_told_of_events_all_the_same() -> Result<()> {
+    for event in ["sys_enter_munmap", "sys_exit_mmap"] {
+        let mut target = Target::start("mappings")?;
+        let counter = EventCounter::begin(target.pid, &format!("syscalls/{event}"))?;
+        target.command("map_and_unmap")?;
+        let once = counter.count()?;
+        ensure!(once > 0, "{event} does not happen");
+        let tracer = Tracer::record(target.pid, &[])?;
+        target.command("map_and_unmap")?;
+        let twice = counter.count()?;
+        tracer.stop()?.report()?;
+        assert_eq!(twice, 2 * once, "{event}");
     }
     Ok(())
 }

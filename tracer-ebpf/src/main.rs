@@ -52,8 +52,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
-#[cfg(feature = "find_vma")]
-use aya_ebpf::macros::tracepoint;
 use aya_ebpf::macros::{fentry, fexit, raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::maps::ProgramArray;
 #[cfg(feature = "find_vma")]
@@ -611,40 +609,47 @@ fn uf_sys_rest(context: RawTracePointContext) -> i32 {
     0
 }
 
-/// What tracepoints return so that the kernel goes on and tells others of the event, who
-/// may have perf events there.
+/// Has the kernel go on and tell others of the event, who may have perf events there.
 #[cfg(feature = "find_vma")]
 const TELL_OTHERS: u32 = 1;
 
-/// One of the system calls that are looked at, of any process, at a tracepoint of its
-/// own. Number and result are taken from the registers: where they are in what a
-/// tracepoint hands over is not the same on all kernels.
+/// Defines a program at the trace event of a system call. What it returns is for the
+/// kernel, which aya's macro does not let through. Number and result are taken from the
+/// registers: where they are in what an event hands over is not the same on all kernels.
 #[cfg(feature = "find_vma")]
-#[tracepoint]
-fn uf_one_enter(context: TracePointContext) -> u32 {
-    let call = UserRegisters::of_current();
-    let next = syscalls::entered(&call, call.number());
-    go_on(&context, next, &maps::PASSED_ONE);
-    TELL_OTHERS
+macro_rules! at_event {
+    ($(#[$about:meta])* $name:ident, $happened:expr) => {
+        $(#[$about])*
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "tracepoint")]
+        extern "C" fn $name(context: *mut c_void) -> u32 {
+            let next = ($happened)(&UserRegisters::of_current());
+            go_on(&TracePointContext::new(context), next, &maps::PASSED_ONE);
+            TELL_OTHERS
+        }
+    };
 }
 
 #[cfg(feature = "find_vma")]
-#[tracepoint]
-fn uf_one_exit(context: TracePointContext) -> u32 {
-    let call = UserRegisters::of_current();
-    let next = syscalls::returned(&call, call.result());
-    go_on(&context, next, &maps::PASSED_ONE);
-    TELL_OTHERS
-}
-
-/// What is left to do at either of them.
+at_event!(
+    /// One of the system calls that are looked at, of any process.
+    uf_one_enter,
+    |call: &UserRegisters| syscalls::entered(call, call.number())
+);
 #[cfg(feature = "find_vma")]
-#[tracepoint]
-fn uf_one_rest(_context: TracePointContext) -> u32 {
-    let call = UserRegisters::of_current();
-    syscalls::rest(&call, call.result());
-    TELL_OTHERS
-}
+at_event!(uf_one_exit, |call: &UserRegisters| syscalls::returned(
+    call,
+    call.result()
+));
+#[cfg(feature = "find_vma")]
+at_event!(
+    /// What is left to do at either of them.
+    uf_one_rest,
+    |call: &UserRegisters| {
+        syscalls::rest(call, call.result());
+        Next::Nothing
+    }
+);
 
 #[cfg(not(test))]
 #[panic_handler]
