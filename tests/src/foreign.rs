@@ -48,8 +48,8 @@ impl ReturnProbe {
         attributes[8] = offset(file, function)?;
         // SAFETY: the path that they point to outlives the call.
         let counter = unsafe { open(&attributes, pid) };
-        let counter =
-            counter.with_context(|| format!("a return probe on {function} of {}", file.display()))?;
+        let counter = counter
+            .with_context(|| format!("a return probe on {function} of {}", file.display()))?;
         Ok(Self(counter))
     }
 

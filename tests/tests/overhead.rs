@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::{
-    RAW_TRACEPOINT, TRACEPOINT, TRACING, Target, Tracer, View, kernel_version, verified_instructions,
+    RAW_TRACEPOINT, TRACEPOINT, TRACING, Target, Tracer, View, kernel_version,
+    verified_instructions,
 };
 
 /// Hits of a kind in a report.

@@ -56,7 +56,7 @@ impl UserRegisters {
     #[inline(always)]
     pub(crate) fn of_current() -> Self {
         // SAFETY: the helpers have no preconditions but a task, which the first returns.
-        Self(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64)
+        Self(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) }.cast_unsigned())
     }
 
     #[inline(always)]

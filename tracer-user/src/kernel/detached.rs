@@ -4,9 +4,7 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::privilege::capability::{MOUNT, with};
 

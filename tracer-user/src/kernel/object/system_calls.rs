@@ -207,7 +207,7 @@ impl Object {
     ) -> Result<()> {
         let mut refused = anyhow!("there is no road to them");
         for road in SystemCalls::roads(forced, at_any_cost) {
-            match self.attach_by(road) {
+            match self.attach_by(road, forced.is_some()) {
                 Ok(()) => {
                     self.system_calls = road;
                     return Ok(());
@@ -221,11 +221,11 @@ impl Object {
         Err(refused)
     }
 
-    fn attach_by(&mut self, road: SystemCalls) -> Result<()> {
+    fn attach_by(&mut self, road: SystemCalls, is_forced: bool) -> Result<()> {
         match road {
             SystemCalls::None => Ok(()),
             SystemCalls::Own => self.attach_to_functions(),
-            SystemCalls::Each => self.attach_to_events(),
+            SystemCalls::Each => self.attach_to_events(is_forced),
             SystemCalls::All => self.attach_to_tracepoints(),
         }
     }
