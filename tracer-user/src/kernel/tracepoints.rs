@@ -13,7 +13,6 @@ use perf_event::Builder;
 use perf_event::events::Tracepoint;
 use rustix::mount::MountAttrFlags;
 
-use super::tracefs::TraceFs;
 use super::{detached, perf_link, syscall};
 use crate::privilege::capability::{EVENT, with};
 
@@ -23,7 +22,6 @@ const BPF_F_PATH_FD: u32 = 1 << 14;
 
 /// Programs that are in place. Dropping it takes them away, a moment later.
 pub(super) struct Tracepoints {
-    events: TraceFs,
     /// What holds the links.
     links: OwnedFd,
     count: u32,
@@ -33,27 +31,20 @@ impl Tracepoints {
     /// None yet.
     ///
     /// # Errors
-    /// Fails if the kernel refuses one of the file systems.
+    /// Fails if the kernel refuses the file system.
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            events: TraceFs::open()?,
             links: detached::mount("bpf", MountAttrFlags::empty())?,
             count: 0,
         })
     }
 
-    /// Attaches a loaded program to an event, on all processors. The perf event itself is
-    /// never enabled: it counts nothing.
+    /// Attaches a loaded program to an event, which tracefs has a number of, on all
+    /// processors. The perf event itself is never enabled: it counts nothing.
     ///
     /// # Errors
-    /// Fails if there is no such event, or the kernel refuses it.
-    pub(super) fn attach(
-        &mut self,
-        program: BorrowedFd<'_>,
-        group: &str,
-        name: &str,
-    ) -> Result<()> {
-        let number = self.events.event(group, name)?;
+    /// Fails if the kernel refuses it.
+    pub(super) fn attach(&mut self, program: BorrowedFd<'_>, number: u64) -> Result<()> {
         let link = || -> Result<OwnedFd> {
             let counter = Builder::new(Tracepoint::with_id(number))
                 .any_pid()
@@ -63,9 +54,8 @@ impl Tracepoints {
             let event = unsafe { BorrowedFd::borrow_raw(counter.as_raw_fd()) };
             Ok(perf_link::make(program, event, 0)?)
         };
-        let link = with(EVENT, link).with_context(|| format!("cannot attach to {name}"))?;
-        self.keep(&link)
-            .with_context(|| format!("cannot keep the link at {name}"))
+        let link = with(EVENT, link).context("the kernel refused the program there")?;
+        self.keep(&link).context("cannot keep the link there")
     }
 
     /// Gives a link a name, by which it stays.

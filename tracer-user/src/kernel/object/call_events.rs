@@ -9,6 +9,7 @@ use aya::programs::{RawTracePoint, TracePoint};
 use super::system_calls::SYSTEM_CALLS;
 use super::{Object, program};
 use crate::kernel::btf;
+use crate::kernel::tracefs::TraceFs;
 use crate::kernel::tracepoints::Tracepoints;
 
 /// The group of the events.
@@ -44,12 +45,14 @@ impl Object {
         let rest: &mut TracePoint = program(&mut self.ebpf, rest)?;
         let rest = rest.fd()?.try_clone()?;
         self.chain(map, &rest)?;
-        let mut attached = Tracepoints::new()?;
+        let (events, mut attached) = (TraceFs::open()?, Tracepoints::new()?);
         for call in &SYSTEM_CALLS {
             let event = call.event().context("a system call without a name")?;
             let name = AT_EVENTS[usize::from(call.at_return)];
             let program: &mut TracePoint = program(&mut self.ebpf, name)?;
-            attached.attach(program.fd()?.as_fd(), GROUP, &event)?;
+            attached
+                .attach(program.fd()?.as_fd(), events.event(GROUP, &event)?)
+                .with_context(|| format!("cannot attach to {event}"))?;
         }
         self.call_events = Some(attached);
         Ok(())

@@ -140,7 +140,7 @@ const fn exit(function: &'static str, programs: &'static [Variant]) -> SystemCal
 }
 
 impl SystemCall {
-    /// The name of its trace event, if a program's name begins as it should.
+    /// The name of its trace event, if its function's name begins as it should.
     pub(super) fn event(&self) -> Option<String> {
         let moment = if self.at_return { "exit" } else { "enter" };
         let call = self.function.strip_prefix(FUNCTIONS)?;
