@@ -18,6 +18,8 @@ pub struct KernelObjects {
     pub links: BTreeSet<u32>,
 }
 
+/// `BPF_PROG_TYPE_TRACEPOINT`: at trace events.
+pub const TRACEPOINT: u64 = 5;
 /// `BPF_PROG_TYPE_RAW_TRACEPOINT`.
 pub const RAW_TRACEPOINT: u64 = 17;
 /// `BPF_PROG_TYPE_TRACING`: at the kernel's own functions.

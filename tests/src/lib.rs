@@ -46,11 +46,11 @@ pub mod wholeness;
 
 pub use agreement::{Agreement, Runs};
 pub use entries::{Entries, Happened};
-pub use foreign::ReturnProbe;
+pub use foreign::{EventCounter, ReturnProbe};
 pub use gdb::{Backtraces, Gdb};
 pub use jdk::Jdk;
 pub use kernel::{
-    KernelObjects, RAW_TRACEPOINT, TRACING, kernel_version, patched_bytes, send_signal,
+    KernelObjects, RAW_TRACEPOINT, TRACEPOINT, TRACING, kernel_version, patched_bytes, send_signal,
     verified_instructions,
 };
 pub use kernel_map::KernelMap;

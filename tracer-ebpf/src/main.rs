@@ -54,6 +54,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use aya_ebpf::macros::{fentry, fexit, raw_tracepoint, uprobe, uretprobe};
 use aya_ebpf::maps::ProgramArray;
+#[cfg(feature = "find_vma")]
+use aya_ebpf::programs::TracePointContext;
 use aya_ebpf::programs::tracing::StackIdContext;
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
@@ -606,6 +608,48 @@ fn uf_sys_rest(context: RawTracePointContext) -> i32 {
     syscalls::rest(&UserRegisters(context.arg(0)), context.arg(1));
     0
 }
+
+/// Has the kernel go on and tell others of the event, who may have perf events there.
+#[cfg(feature = "find_vma")]
+const TELL_OTHERS: u32 = 1;
+
+/// Defines a program at the trace event of a system call. What it returns is for the
+/// kernel, which aya's macro does not let through. Number and result are taken from the
+/// registers: where they are in what an event hands over is not the same on all kernels.
+#[cfg(feature = "find_vma")]
+macro_rules! at_event {
+    ($(#[$about:meta])* $name:ident, $happened:expr) => {
+        $(#[$about])*
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "tracepoint")]
+        extern "C" fn $name(context: *mut c_void) -> u32 {
+            let next = ($happened)(&UserRegisters::of_current());
+            go_on(&TracePointContext::new(context), next, &maps::PASSED_ONE);
+            TELL_OTHERS
+        }
+    };
+}
+
+#[cfg(feature = "find_vma")]
+at_event!(
+    /// One of the system calls that are looked at, of any process.
+    uf_one_enter,
+    |call: &UserRegisters| syscalls::entered(call, call.number())
+);
+#[cfg(feature = "find_vma")]
+at_event!(uf_one_exit, |call: &UserRegisters| syscalls::returned(
+    call,
+    call.result()
+));
+#[cfg(feature = "find_vma")]
+at_event!(
+    /// What is left to do at either of them.
+    uf_one_rest,
+    |call: &UserRegisters| {
+        syscalls::rest(call, call.result());
+        Next::Nothing
+    }
+);
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -332,6 +332,10 @@ pub(crate) static RETURNED_2: ProgramArray = ProgramArray::with_max_entries(1, 0
 /// The same for those at the tracepoints that every system call passes.
 #[map]
 pub(crate) static PASSED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The same for those at tracepoints of one system call each.
+#[cfg(feature = "find_vma")]
+#[map]
+pub(crate) static PASSED_ONE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Always empty: its programs never make the tail call that keeps them on the
 /// stack of the task that runs them.

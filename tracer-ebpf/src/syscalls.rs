@@ -11,6 +11,8 @@ use core::mem::offset_of;
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
+#[cfg(feature = "find_vma")]
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::PAGE;
 use tracer_ebpf::event::{
@@ -48,6 +50,15 @@ const CLONE_ARGS: [u64; 4] = [0, 16, 40, 48];
 pub(crate) struct UserRegisters(pub(crate) u64);
 
 impl UserRegisters {
+    /// Those of the system call that the current thread is in, where the kernel does not
+    /// hand them to the program (Linux 5.15).
+    #[cfg(feature = "find_vma")]
+    #[inline(always)]
+    pub(crate) fn of_current() -> Self {
+        // SAFETY: the helpers have no preconditions but a task, which the first returns.
+        Self(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) }.cast_unsigned())
+    }
+
     #[inline(always)]
     pub(crate) fn at(&self, offset: usize) -> u64 {
         kernel_or_zero::<u64>(self.0 + offset as u64)
@@ -69,6 +80,13 @@ impl UserRegisters {
     #[inline(always)]
     fn stack(&self) -> u64 {
         self.at(offset_of!(pt_regs, rsp))
+    }
+
+    /// What a system call that is about to return will return.
+    #[cfg(feature = "find_vma")]
+    #[inline(always)]
+    pub(crate) fn result(&self) -> u64 {
+        self.at(offset_of!(pt_regs, rax))
     }
 
     /// The system call's number. Those of x32 differ from the others by a bit.
@@ -288,7 +306,7 @@ pub(crate) enum Next {
     Rest,
 }
 
-/// Any system call was entered, where programs cannot be at the kernel's own
+/// A system call was entered, any, where programs cannot be at the kernel's own
 /// functions.
 #[inline(always)]
 pub(crate) fn entered(call: &UserRegisters, number: u64) -> Next {
@@ -303,7 +321,7 @@ pub(crate) fn entered(call: &UserRegisters, number: u64) -> Next {
     Next::Nothing
 }
 
-/// Any system call returned.
+/// A system call returned, any.
 #[inline(always)]
 pub(crate) fn returned(call: &UserRegisters, result: u64) -> Next {
     match call.number() {

@@ -179,8 +179,9 @@ fn load() -> Result<(String, Machine), String> {
         ));
     }
     let detail = format!(
-        "attached by {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
+        "attached by {}, mappings are seen {}, a probe hit costs about {:.0} ns here, {} of {} stacks of unfreed itself are whole",
         session.road(),
+        session.system_calls(),
         session.nanoseconds_per_hit(),
         stacks.whole,
         stacks.allocations

@@ -185,6 +185,9 @@ pub fn announce(session: &mut Session, trace: &TraceArgs) {
     );
     if trace.verbose > 0 {
         eprintln!("attached by {}", session.road());
+        if !trace.growth {
+            eprintln!("mappings are seen {}", session.system_calls());
+        }
         for line in session
             .describe_probes()
             .into_iter()

@@ -25,7 +25,7 @@ use crate::kernel::btf::{self, Offsets};
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::{Road, cookies};
 use crate::kernel::memory;
-use crate::kernel::object::{FaultLinks, Object};
+use crate::kernel::object::{FaultLinks, Object, SystemCalls};
 use crate::kernel::program::Programs;
 use crate::process::maps::FileId;
 use crate::process::watch::CodeWatch;
@@ -91,7 +91,7 @@ impl Engine {
         // Before any mappings are read, so that nothing falls in between.
         let watch = CodeWatch::open().context("cannot watch for new code")?;
         watch.also_of(builder.news())?;
-        let forced = Road::forced()?;
+        let (forced, calls) = (Road::forced()?, SystemCalls::forced()?);
         // Of pages the kernel tells by itself; few probes are placed, if any. Kernels
         // without cookies have no links either.
         let road = match options.growth || !cookies() {
@@ -113,7 +113,7 @@ impl Engine {
         // would cost more than a budget may allow.
         let attached = match options.growth {
             true => Ok(()),
-            false => object.attach_system_calls(options.budget.is_none()),
+            false => object.attach_system_calls(calls, options.budget.is_none()),
         };
         losses.system_calls = u64::from(attached.is_err());
         let (calibration, faults) =

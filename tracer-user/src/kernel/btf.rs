@@ -143,6 +143,11 @@ pub fn offsets() -> Result<Offsets> {
 /// The names of enumerators for helpers that some kernels have.
 const FIND_VMA: &str = "BPF_FUNC_find_vma";
 const ATTACH_COOKIE: &str = "BPF_FUNC_get_attach_cookie";
+/// The beginning of the names of functions that x32 programs call.
+const X32: &str = "__x64_compat_sys_";
+/// A function of the release that counts programs left out at perf events (Linux 6.7).
+/// That shows in no type.
+const TASK_ITERATOR: &str = "bpf_iter_task_new";
 
 /// Whether the running kernel lends programs `bpf_find_vma`.
 ///
@@ -161,7 +166,23 @@ pub fn has_cookies() -> Result<bool> {
     has_helper(ATTACH_COOKIE)
 }
 
-/// BTF has the kernel's list of helpers.
+/// Whether the kernel serves system calls of x32, or would if it were told to at boot.
+///
+/// # Errors
+/// Fails on a kernel without BTF.
+pub fn has_x32() -> Result<bool> {
+    has_helper(X32)
+}
+
+/// Whether it counts how often a program at a trace event was left out (Linux 6.7).
+///
+/// # Errors
+/// Fails on a kernel without BTF.
+pub fn counts_left_out() -> Result<bool> {
+    has_helper(TASK_ITERATOR)
+}
+
+/// BTF has the kernel's list of helpers, and its functions.
 fn has_helper(name: &str) -> Result<bool> {
     let btf = read()?;
     Ok(memchr::memmem::find(&btf, name.as_bytes()).is_some())

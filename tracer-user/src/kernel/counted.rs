@@ -5,19 +5,16 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::link::Link;
+use super::perf_link;
 use super::program::Counted;
-use super::syscall;
 
-const BPF_LINK_CREATE: libc::c_long = 28;
-/// The attach type of a link at a perf event (`linux/bpf.h`).
-const BPF_PERF_EVENT: u32 = 41;
 /// `_IOW('$', 8, __u32)` and `_IO('$', 0)` of `linux/perf_event.h`.
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
@@ -50,17 +47,7 @@ pub fn attach(
         )
     })?;
     let link = match has_cookies {
-        true => {
-            let mut attributes = LinkAttributes {
-                program: program.as_raw_fd().cast_unsigned(),
-                target: event.as_raw_fd().cast_unsigned(),
-                attach_type: BPF_PERF_EVENT,
-                flags: 0,
-                cookie: place.cookie,
-            };
-            // SAFETY: the layout is the kernel's, and points nowhere.
-            Some(unsafe { syscall::make(BPF_LINK_CREATE, &mut attributes) }?)
-        }
+        true => Some(perf_link::make(program, event.as_fd(), place.cookie)?),
         false => {
             control(&event, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd())?;
             None
@@ -134,17 +121,7 @@ struct EventAttributes {
     offset: u64,
 }
 
-/// The part of `union bpf_attr` that `BPF_LINK_CREATE` uses for a perf event.
-#[repr(C)]
-struct LinkAttributes {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    cookie: u64,
-}
-
 const _: () = assert!(
-    size_of::<EventAttributes>() == 72 && size_of::<LinkAttributes>() == 24,
-    "these are the kernel's layouts, without padding"
+    size_of::<EventAttributes>() == 72,
+    "this is the kernel's layout, without padding"
 );

@@ -2,6 +2,7 @@
 
 mod arenas;
 mod attach;
+mod call_events;
 mod costs;
 mod faults;
 mod misses;
@@ -51,6 +52,7 @@ use super::origins::{OriginMaps, lists};
 use super::program::Programs;
 use super::samplers::SamplerMaps;
 use super::tables::TableMaps;
+use super::tracepoints::Tracepoints;
 use super::usdt::UsdtMaps;
 use super::vms::VmMaps;
 
@@ -138,6 +140,8 @@ pub struct Object {
     /// The program for session links, where they are used.
     sessions: Option<MultiPrograms>,
     system_calls: SystemCalls,
+    /// What the programs at single system calls hang on, where they are at trace events.
+    call_events: Option<Tracepoints>,
 }
 
 impl Object {
@@ -254,6 +258,7 @@ impl Object {
             multi,
             sessions,
             system_calls: SystemCalls::None,
+            call_events: None,
             programs: Programs::Counting,
             rows: sizes.rows,
             ebpf,

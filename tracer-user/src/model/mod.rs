@@ -874,6 +874,10 @@ pub struct Overhead {
     /// since the kernel takes no programs at its own functions.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_system_calls: bool,
+    /// Whether mappings were seen at trace events of single system calls: all others of
+    /// every process took longer too, but were not looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system_call_events: bool,
     /// Hits times nanoseconds, of all kinds, as seconds of the targets'
     /// threads' time; an estimate.
     pub target_seconds: f64,

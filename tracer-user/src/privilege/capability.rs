@@ -44,6 +44,9 @@ pub const LOCK: CapabilitySet = CapabilitySet::IPC_LOCK;
 /// 2025, and on Debian's for any event (`kernel.perf_event_paranoid` above 2).
 pub const EVENT: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
+/// Mount a file system that nobody else sees.
+pub const MOUNT: CapabilitySet = CapabilitySet::SYS_ADMIN;
+
 /// Send signals to processes of other users.
 pub const SIGNAL: CapabilitySet = CapabilitySet::KILL;
 

@@ -260,6 +260,7 @@ pub fn report() -> Report {
             nanoseconds_per_return: 0.0,
             hits: vec![],
             all_system_calls: false,
+            system_call_events: false,
             kernel_bytes: 64 << 20,
             tracer_seconds: 0.25,
         },

@@ -383,7 +383,7 @@ impl Session {
         losses.push(Loss {
             cause: "tracepoint_missed".to_owned(),
             count: self.engine.object.left_out(),
-            meaning: "starts and ends of threads and programs, and changed mappings, of any process, that the kernel kept from us while it preempted us: an upper bound of what we missed of these processes".to_owned(),
+            meaning: "starts and ends of threads and programs, and changed mappings, of any process, that the kernel kept from us while it had preempted us, or (at trace events) any change of a BPF map: an upper bound of what we missed of these processes".to_owned(),
         });
         losses
     }

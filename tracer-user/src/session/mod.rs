@@ -282,6 +282,11 @@ impl Session {
         self.engine.object.system_calls() != SystemCalls::None
     }
 
+    /// Where the kernel tells of mappings.
+    pub fn system_calls(&self) -> SystemCalls {
+        self.engine.object.system_calls()
+    }
+
     /// How the probes are attached.
     pub fn road(&self) -> Road {
         self.engine.object.road()

@@ -47,7 +47,8 @@ impl Session {
                 .filter(|hits| hits.count > 0)
                 .map(cost)
                 .collect(),
-            all_system_calls: self.engine.object.system_calls() == SystemCalls::All,
+            all_system_calls: self.system_calls() == SystemCalls::All,
+            system_call_events: self.system_calls() == SystemCalls::Each,
             target_seconds: seconds,
             target_seconds_low: (seconds - spread).max(0.0),
             target_seconds_high: seconds * (1.0 + UNSEEN) + spread + unknown,

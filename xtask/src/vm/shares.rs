@@ -125,7 +125,8 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ),
     ("held", &["stacks_are_whole_after_an_exec"]),
     ("hooks", &["a_breakpoint_that_is_put_back_is_still_known"]),
-    // Each system call at a function of its own; the oldest has the host's tracepoints.
+    // Each system call at a function of its own; the oldest has the tracepoints of all,
+    // and the host has trace events.
     (
         "overhead",
         &["the_walk_is_verified_once_for_all_system_calls"],

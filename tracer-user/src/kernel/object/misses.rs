@@ -12,7 +12,9 @@ const KERNEL_FAULT: &str = "uf_kernel_fault";
 
 impl Object {
     /// How often the kernel left out a program at a tracepoint, because another
-    /// thread was in the middle of the same program on that CPU. Kernels that
+    /// thread was in the middle of the same program on that CPU; at a trace event (see
+    /// [`SystemCalls::Each`](super::SystemCalls::Each)), in the middle of any, or of a
+    /// change to a map. Kernels that
     /// preempt programs at tracepoints do so, of whatever process. Faults within the
     /// kernel do not count: what such a program reads may not be there, which is a
     /// fault that it is left out for.
@@ -22,6 +24,7 @@ impl Object {
             .filter(|(name, _)| *name != KERNEL_FAULT)
             .filter_map(|(_, program)| match program {
                 Program::RawTracePoint(program) => program.fd().ok(),
+                Program::TracePoint(program) => program.fd().ok(),
                 Program::FEntry(program) => program.fd().ok(),
                 Program::FExit(program) => program.fd().ok(),
                 _ => None,

@@ -1,9 +1,11 @@
 //! The programs at system calls: the roads by which the kernel tells of them.
 
-use anyhow::{Context, Result, anyhow};
+use std::{env, fmt};
+
+use anyhow::{Context, Result, anyhow, bail};
 use aya::Btf;
 use aya::maps::{MapData, ProgramArray};
-use aya::programs::{FEntry, FExit, Program, ProgramFd, RawTracePoint};
+use aya::programs::{FEntry, FExit, Program, ProgramFd};
 
 use super::{Object, program};
 
@@ -14,14 +16,61 @@ pub enum SystemCalls {
     None,
     /// At its functions for these calls.
     Own,
+    /// At a trace event of each of these calls.
+    Each,
     /// At tracepoints that every system call of every process passes.
     All,
 }
 
+/// Forces a road, for tests: `functions`, `events` or `tracepoints`.
+const FORCED: &str = "UNFREED_SYSTEM_CALLS";
+
+impl SystemCalls {
+    /// All but the first, those first that cost least.
+    const ROADS: [Self; 3] = [Self::Own, Self::Each, Self::All];
+
+    /// The road that the environment forces, if it does.
+    ///
+    /// # Errors
+    /// Fails if it names one that does not exist.
+    pub fn forced() -> Result<Option<Self>> {
+        match env::var(FORCED).as_deref() {
+            Err(_) => Ok(None),
+            Ok("functions") => Ok(Some(Self::Own)),
+            Ok("events") => Ok(Some(Self::Each)),
+            Ok("tracepoints") => Ok(Some(Self::All)),
+            Ok(road) => bail!("{FORCED} is {road}; it can be functions, events or tracepoints"),
+        }
+    }
+
+    /// Those to try, in this order. Whether every system call may cost more is
+    /// `at_any_cost`.
+    fn roads(forced: Option<Self>, at_any_cost: bool) -> Vec<Self> {
+        match (forced, at_any_cost) {
+            (Some(road), _) => vec![road],
+            (None, true) => Self::ROADS.to_vec(),
+            (None, false) => vec![Self::Own],
+        }
+    }
+}
+
+impl fmt::Display for SystemCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "at libc's functions",
+            Self::Own => "at the kernel's functions for them",
+            Self::Each => "at the trace events of single system calls",
+            Self::All => "at the tracepoints of all system calls",
+        })
+    }
+}
+
 /// A program at a system call in the kernel.
-struct SystemCall {
+pub(super) struct SystemCall {
+    /// What the kernel calls its function for it.
     function: &'static str,
-    at_return: bool,
+    /// Whether that is when it returns.
+    pub(super) at_return: bool,
     /// The first that the kernel takes is attached.
     programs: &'static [Variant],
 }
@@ -90,8 +139,20 @@ const fn exit(function: &'static str, programs: &'static [Variant]) -> SystemCal
     }
 }
 
+impl SystemCall {
+    /// The name of its trace event, if its function's name begins as it should.
+    pub(super) fn event(&self) -> Option<String> {
+        let moment = if self.at_return { "exit" } else { "enter" };
+        let call = self.function.strip_prefix(FUNCTIONS)?;
+        Some(format!("sys_{moment}_{call}"))
+    }
+}
+
+/// What the names of the kernel's functions for system calls begin with.
+const FUNCTIONS: &str = "__x64_sys_";
+
 /// Ends of mappings first, so that none seems to stay that is gone.
-const SYSTEM_CALLS: [SystemCall; 14] = [
+pub(super) const SYSTEM_CALLS: [SystemCall; 14] = [
     exit("__x64_sys_munmap", alone!("uf_munmap_x")),
     entry("__x64_sys_munmap", alone!("uf_munmap_e")),
     exit("__x64_sys_shmdt", alone!("uf_shmdt_x")),
@@ -132,34 +193,40 @@ const SYSTEM_CALLS: [SystemCall; 14] = [
     ),
 ];
 
-/// The program that those at tracepoints go on with, and its map.
-const REST: [&str; 2] = ["uf_sys_rest", "PASSED"];
-
 impl Object {
     /// Attaches the programs at the system calls that change mappings or start
-    /// threads. All of them or none. Whether that may be at tracepoints that each system
-    /// call passes is `at_any_cost`.
+    /// threads. All of them or none. Whether every system call of every process may cost
+    /// more for it is `at_any_cost`.
     ///
     /// # Errors
-    /// Fails on a kernel that cannot trace its own functions.
-    pub fn attach_system_calls(&mut self, at_any_cost: bool) -> Result<()> {
-        match self.attach_to_functions() {
-            Ok(()) => {
-                self.system_calls = SystemCalls::Own;
-                return Ok(());
+    /// Fails on a kernel that has none of the roads that may be taken.
+    pub fn attach_system_calls(
+        &mut self,
+        forced: Option<SystemCalls>,
+        at_any_cost: bool,
+    ) -> Result<()> {
+        let mut refused = anyhow!("there is no road to them");
+        for road in SystemCalls::roads(forced, at_any_cost) {
+            match self.attach_by(road, forced.is_some()) {
+                Ok(()) => {
+                    self.system_calls = road;
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.explain(&format!("system calls are not seen {road}"), &error);
+                    refused = error;
+                }
             }
-            Err(error) if !at_any_cost => return Err(error),
-            Err(error) => self.explain("system calls are seen at tracepoints", &error),
         }
-        match self.attach_to_tracepoints() {
-            Ok(()) => {
-                self.system_calls = SystemCalls::All;
-                Ok(())
-            }
-            Err(error) => {
-                self.explain("system calls are not seen in the kernel", &error);
-                Err(error)
-            }
+        Err(refused)
+    }
+
+    fn attach_by(&mut self, road: SystemCalls, is_forced: bool) -> Result<()> {
+        match road {
+            SystemCalls::None => Ok(()),
+            SystemCalls::Own => self.attach_to_functions(),
+            SystemCalls::Each => self.attach_to_events(is_forced),
+            SystemCalls::All => self.attach_to_tracepoints(),
         }
     }
 
@@ -170,19 +237,8 @@ impl Object {
         }
     }
 
-    /// At tracepoints that every system call of every process passes.
-    fn attach_to_tracepoints(&mut self) -> Result<()> {
-        let [rest, map] = REST;
-        self.load_tracepoint(rest)?;
-        let program: &mut RawTracePoint = program(&mut self.ebpf, rest)?;
-        let loaded = program.fd()?.try_clone()?;
-        self.chain(map, &loaded)?;
-        self.attach_tracepoint("uf_sys_exit", "sys_exit")?;
-        self.attach_tracepoint("uf_sys_enter", "sys_enter")
-    }
-
-    /// The same at the kernel's own functions, which costs nothing to those who do
-    /// not call them.
+    /// At the kernel's own functions, which costs nothing to those who do not call
+    /// them.
     fn attach_to_functions(&mut self) -> Result<()> {
         let types = Btf::from_sys_fs()?;
         let mut calls = SYSTEM_CALLS.iter();
@@ -290,12 +346,27 @@ mod tests {
     use crate::kernel::object::{OBJECT, OBJECT_FIND_VMA};
 
     #[test]
+    fn a_budget_lets_no_other_system_call_pay() {
+        use SystemCalls::{All, Each, Own};
+        assert_eq!(SystemCalls::roads(None, true), [Own, Each, All]);
+        assert_eq!(SystemCalls::roads(None, false), [Own]);
+        assert_eq!(SystemCalls::roads(Some(All), false), [All]);
+    }
+
+    #[test]
+    fn each_call_has_a_trace_event() {
+        let events: Vec<_> = SYSTEM_CALLS.iter().filter_map(SystemCall::event).collect();
+        assert_eq!(events.len(), SYSTEM_CALLS.len());
+        assert_eq!(events[..2], ["sys_exit_munmap", "sys_enter_munmap"]);
+    }
+
+    #[test]
     fn the_objects_have_every_program() {
         for object in [OBJECT, OBJECT_FIND_VMA] {
             let object = aya_obj::Object::parse(object).unwrap();
             let variants = SYSTEM_CALLS.iter().flat_map(|call| call.programs);
             let rests = variants.clone().filter_map(|variant| variant.rest);
-            for [program, map] in rests.chain([REST]) {
+            for [program, map] in rests {
                 assert!(object.maps.contains_key(map), "{map}");
                 assert!(object.programs.contains_key(program), "{program}");
             }
