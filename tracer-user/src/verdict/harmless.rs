@@ -25,14 +25,18 @@ pub fn findings(report: &Report) -> Vec<Finding> {
             let judged = site.verdict.is_some_and(|it| verdicts.contains(&it));
             judged && site.live_count > 0 && site.kind.is_memory()
         };
-        of(kind, report.sites.iter().filter(is_it).collect(), what)
+        of(
+            kind,
+            &report.sites.iter().filter(is_it).collect::<Vec<_>>(),
+            what,
+        )
     };
     let mut findings: Vec<_> = KINDS.into_iter().filter_map(of_kind).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.live_bytes));
     findings
 }
 
-fn of(kind: FindingKind, sites: Vec<&Site>, what: &str) -> Option<Finding> {
+fn of(kind: FindingKind, sites: &[&Site], what: &str) -> Option<Finding> {
     let first = sites.first()?;
     let sum = |of: fn(&Site) -> u64| {
         sites
