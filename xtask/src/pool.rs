@@ -84,9 +84,7 @@ pub(crate) fn run(
 ) -> Result<Tally> {
     let (alone, mut others): (Vec<&PathBuf>, _) = programs
         .iter()
-        .partition(|program| {
-            wants_quiet(program) || ALONE.contains(&name_of(program).as_str())
-        });
+        .partition(|program| wants_quiet(program) || ALONE.contains(&name_of(program).as_str()));
     others.sort_by_key(|program| place(&name_of(program)));
     Ok(several(&others, AT_A_TIME, command, timeline)? + several(&alone, 1, command, timeline)?)
 }

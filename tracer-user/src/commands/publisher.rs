@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::grouping::Rules;
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
@@ -54,11 +55,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts the thread.
-    pub fn start(destination: Destination) -> Self {
+    /// Starts the thread. Names that `rules` mean become one.
+    pub fn start(destination: Destination, rules: Rules) -> Self {
         // One waits, at most: what it would show is in the next one too.
         let (queue, jobs) = sync_channel(1);
-        let thread = std::thread::spawn(move || work(&jobs, &destination));
+        let thread = std::thread::spawn(move || work(&jobs, &destination, &rules));
         Self { queue, thread }
     }
 
@@ -98,7 +99,7 @@ impl Publisher {
     }
 }
 
-fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report>> {
+fn work(jobs: &Receiver<Job>, destination: &Destination, rules: &Rules) -> Result<Option<Report>> {
     Phase::Reporting
         .enter()
         .context("cannot give up capabilities")?;
@@ -107,12 +108,12 @@ fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report
     for job in jobs {
         match job {
             Job::Window(snapshot) => {
-                let mut report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                let mut report = snapshot.report(&mut symbolizer, Some(&mut windows), rules);
                 pool::tell_apart(&mut report);
                 destination.publish(&report)?;
             }
             Job::Last(snapshot) => {
-                let mut report = snapshot.report(&mut symbolizer, None);
+                let mut report = snapshot.report(&mut symbolizer, None, rules);
                 pool::tell_apart(&mut report);
                 return Ok(Some(report));
             }

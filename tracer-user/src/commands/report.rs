@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::args::ReportArgs;
+use crate::grouping::{Rules, group_saved};
 use crate::privilege::capability::Phase;
 use crate::report::{gate, input, output, text};
 
@@ -17,7 +18,8 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     Phase::Reporting.start()?;
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
-    let report = input::read_report(&args.file)?;
+    let mut report = input::read_report(&args.file)?;
+    group_saved(&mut report, &Rules::new(&args.output.groups)?);
     if !output::takes_stdout(&outputs) {
         text::print(&report, args.output.top)?;
     }
