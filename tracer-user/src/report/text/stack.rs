@@ -78,7 +78,10 @@ impl<'a> Stack<'a> {
     pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
         let lines = self.lines();
         let interest = lines.iter().position(|line| java::is_own_code(line.frame));
-        let shown = shown(lines.len(), interest);
+        let shown = shown(
+            lines.len(),
+            [interest, lines.iter().position(Line::is_several)],
+        );
         let mut next = 0;
         for index in shown {
             if index > next {
@@ -149,12 +152,13 @@ fn fold(mut lines: Vec<Line<'_>>) -> Vec<Line<'_>> {
 }
 
 /// Which lines of a stack are shown: the leaf, the root, and where the
-/// program's own code begins.
-fn shown(count: usize, interest: Option<usize>) -> BTreeSet<usize> {
+/// program's own code begins, and that which was generated.
+fn shown(count: usize, interest: [Option<usize>; 2]) -> BTreeSet<usize> {
     if count <= MAX_LINES {
         return (0..count).collect();
     }
-    let around = interest.into_iter().flat_map(|line| [line, line + 1]);
+    let interest = interest.into_iter().flatten();
+    let around = interest.flat_map(|line| [line, line + 1]);
     (0..LEAF_LINES)
         .chain(count - ROOT_LINES..count)
         .chain(around)
@@ -195,6 +199,12 @@ impl Line<'_> {
             let note = format!("{:indent$}(these {lines} × {times})", "");
             layout.line(text, layout.faint, &note);
         }
+    }
+
+    /// Whether its name stands for several.
+    fn is_several(&self) -> bool {
+        let originals = self.frame.originals.as_ref();
+        originals.is_some_and(|originals| originals.count > 1)
     }
 
     /// The label, made to fit.
@@ -372,6 +382,21 @@ mod tests {
             "{:?}",
             shown(&deep)
         );
+    }
+
+    #[test]
+    fn a_name_that_stands_for_others_is_shown_however_deep_it_is() {
+        let mut frames: Vec<Frame> = (0..40)
+            .map(|n| sample::library(&format!("lib{n}"), n))
+            .collect();
+        let made = |count| Originals {
+            count,
+            ..Originals::one("made7".into(), crate::model::By::Asked)
+        };
+        frames[20].originals = Some(std::sync::Arc::new(made(1)));
+        assert_eq!(lines(&frames, None)[8], "  … 29 more frames");
+        frames[20].originals = Some(std::sync::Arc::new(made(7)));
+        assert_eq!(lines(&frames, None)[9], "  lib20 (7 names)  (libc.so.6)");
     }
 
     #[test]
