@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 
 use crate::cli::args::DiffArgs;
+use crate::grouping::Rules;
 use crate::privilege::capability::Phase;
 use crate::report::diff::{self, Snapshot};
 use crate::report::text::{self, Layout};
@@ -29,7 +30,8 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         args.before != stdin || args.after != stdin,
         "only one of the reports can be standard input"
     );
-    let diff = diff::compare(Snapshot::read(&args.before)?, Snapshot::read(&args.after)?)?;
+    let (before, after) = (Snapshot::read(&args.before)?, Snapshot::read(&args.after)?);
+    let diff = diff::compare(before, after, &Rules::new(&args.groups)?)?;
     if !output::takes_stdout(&outputs) {
         text::print_text(&diff::render(&diff, &Layout::of_stdout(args.top)))?;
     }

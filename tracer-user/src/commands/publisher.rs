@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::grouping::Rules;
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
@@ -55,11 +56,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts the thread.
-    pub fn start(destination: Destination) -> Self {
+    /// Starts the thread. Names that `rules` mean become one.
+    pub fn start(destination: Destination, rules: Rules) -> Self {
         // One waits, at most: what it would show is in the next one too.
         let (queue, jobs) = sync_channel(1);
-        let thread = std::thread::spawn(move || work(&jobs, &destination));
+        let thread = std::thread::spawn(move || work(&jobs, &destination, &rules));
         Self { queue, thread }
     }
 
@@ -99,7 +100,7 @@ impl Publisher {
     }
 }
 
-fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report>> {
+fn work(jobs: &Receiver<Job>, destination: &Destination, rules: &Rules) -> Result<Option<Report>> {
     Phase::Reporting
         .enter()
         .context("cannot give up capabilities")?;
@@ -108,12 +109,16 @@ fn work(jobs: &Receiver<Job>, destination: &Destination) -> Result<Option<Report
     for job in jobs {
         match job {
             Job::Window(snapshot) => {
-                let report = snapshot.report(&mut symbolizer, Some(&mut windows));
+                let report = snapshot.report(&mut symbolizer, Some(&mut windows), rules);
                 let report = concluded(report);
                 destination.publish(&report)?;
             }
             Job::Last(snapshot) => {
-                return Ok(Some(concluded(snapshot.report(&mut symbolizer, None))));
+                return Ok(Some(concluded(snapshot.report(
+                    &mut symbolizer,
+                    None,
+                    rules,
+                ))));
             }
         }
     }

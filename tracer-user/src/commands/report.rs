@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::args::ReportArgs;
+use crate::grouping::{Rules, group_saved};
 use crate::privilege::capability::Phase;
 use crate::report::{gate, input, output, text};
 use crate::verdict;
@@ -19,8 +20,9 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
     let mut report = input::read_report(&args.file)?;
-    // One of a version that did not judge.
-    if report.findings.is_empty() {
+    group_saved(&mut report, &Rules::new(&args.output.groups)?);
+    // One of a version that did not judge, or with other rows than it had.
+    if report.findings.is_empty() || !args.output.groups.is_empty() {
         verdict::conclude(&mut report);
     }
     if !output::takes_stdout(&outputs) {

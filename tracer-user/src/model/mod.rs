@@ -5,6 +5,7 @@
 //! the run began unless a field says otherwise; sizes are bytes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,7 @@ pub mod jvm;
 pub mod left_alone;
 pub mod mapping;
 pub mod name;
+mod originals;
 pub mod pages;
 pub mod reading;
 pub mod sampling;
@@ -42,6 +44,7 @@ pub use java_native::JavaNative;
 pub use jvm::Jvm;
 pub use left_alone::{LeftAlone, LeftAloneCause};
 pub use mapping::{MappedFile, Mappings, StackOwners};
+pub use originals::{By, Originals};
 pub use pages::TouchedPages;
 pub use sampling::{Errors, Sampler, Sampling};
 pub use untraced::{Children, Untraced};
@@ -512,6 +515,17 @@ impl Site {
         self.resident_bytes.unwrap_or(self.live_bytes)
     }
 
+    /// What brings sites into order: those that hold most come first.
+    pub fn order(&self) -> impl Ord + use<> {
+        let live = (
+            self.rank(),
+            self.held_bytes(),
+            self.live_count,
+            self.allocated_bytes,
+        );
+        std::cmp::Reverse(live)
+    }
+
     /// Adds what processes hold of another site with the same path. One that
     /// has both is one.
     pub fn merge_shares(&mut self, other: &Self) {
@@ -632,8 +646,12 @@ impl StackEnd {
 /// One frame of a call path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Demangled function name; `null` if there is none (see `reason`).
+    /// Demangled function name; `null` if there is none (see `reason`). A generated name
+    /// is written without what differs from one to the next (see `originals`).
     pub function: Option<Name>,
+    /// Present if `function` is a name that stands for others: what it was called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originals: Option<Arc<Originals>>,
     /// Source file.
     pub file: Option<Name>,
     /// Source line.

@@ -51,6 +51,11 @@ impl Name {
         Arc::as_ptr(&self.0).addr()
     }
 
+    /// A hash of its text, with a random seed of this process.
+    pub fn text_hash(&self) -> u64 {
+        self.0.hash
+    }
+
     /// Bytes of it as JSON has it, where quotes and backslashes take two.
     pub fn written(&self) -> usize {
         self.0.written

@@ -20,6 +20,7 @@ pub use table::render;
 
 use super::flamegraph::Amount;
 use super::names;
+use crate::grouping::{Groups, Rules};
 use crate::model::Frame;
 use crate::model::name::Names;
 use snapshot::Path;
@@ -78,11 +79,11 @@ impl Change {
 /// A path by its process and by its frames: the label and the file of each.
 type Key = (Option<String>, Box<[(usize, usize)]>);
 
-/// Compares two snapshots.
+/// Compares two snapshots, by names of which those that `rules` mean are one.
 ///
 /// # Errors
 /// Fails when the snapshots measure different things.
-pub fn compare(before: Snapshot, after: Snapshot) -> Result<Diff> {
+pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Result<Diff> {
     ensure!(
         before.unit == after.unit,
         "{} measures {} in {} and {} measures {} in {}; compare the like",
@@ -93,6 +94,10 @@ pub fn compare(before: Snapshot, after: Snapshot) -> Result<Diff> {
         after.kind,
         after.unit
     );
+    let mut groups = Groups::new(rules);
+    groups.learn(before.frames().chain(after.frames()));
+    before.group(&mut groups);
+    after.group(&mut groups);
     let named = before.has_several_names() || after.has_several_names();
     let mut texts = Names::default();
     let mut index: HashMap<Key, usize> = HashMap::new();
@@ -161,6 +166,7 @@ mod tests {
         let diff = compare(
             Snapshot::of_report("a", before.clone()),
             Snapshot::of_report("b", after.clone()),
+            &Rules::new(&[]).unwrap(),
         )
         .unwrap();
         let growth: Vec<_> = diff.changes.iter().map(Change::growth).collect();
@@ -180,6 +186,7 @@ mod tests {
         let diff = compare(
             Snapshot::of_report("a", before),
             Snapshot::of_report("b", after),
+            &Rules::new(&[]).unwrap(),
         )
         .unwrap();
         let chance: Vec<_> = diff.changes.iter().map(Change::is_chance).collect();
@@ -202,6 +209,7 @@ mod tests {
         let diff = compare(
             Snapshot::of_report("a", before.clone()),
             Snapshot::of_report("b", after.clone()),
+            &Rules::new(&[]).unwrap(),
         )
         .unwrap();
         assert_eq!(diff.changes.len(), 3);
@@ -224,6 +232,7 @@ mod tests {
         let diff = compare(
             Snapshot::of_report("a", before.clone()),
             Snapshot::of_report("b", after.clone()),
+            &Rules::new(&[]).unwrap(),
         )
         .unwrap();
         assert!(
@@ -246,7 +255,7 @@ mod tests {
             ..before.clone()
         };
         let text = render(
-            &compare(before, after).unwrap(),
+            &compare(before, after, &Rules::new(&[]).unwrap()).unwrap(),
             &Layout::new(1, None, false),
         );
         assert!(text.contains("After: a: 10.7 MiB, after"), "{text}");
@@ -262,7 +271,7 @@ mod tests {
             ..before.clone()
         };
         assert!(
-            compare(before, after)
+            compare(before, after, &Rules::new(&[]).unwrap())
                 .unwrap_err()
                 .to_string()
                 .contains("compare the like")

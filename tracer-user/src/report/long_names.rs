@@ -5,9 +5,11 @@
 //! the length at which all of them together, as JSON has them, fit a budget.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use crate::grouping::frames_mut;
 use crate::model::name::{ELLIPSIS, MAX_NAME, Name};
-use crate::model::{Frame, Report};
+use crate::model::{Frame, Originals, Report};
 
 /// What the names of all frames may take where each is written out, bytes of
 /// JSON: twice as much as 16,000 paths of 127 frames with common names have.
@@ -20,12 +22,24 @@ pub fn cut(report: &mut Report, budget: u64) {
         return;
     };
     let mut short: HashMap<Name, Name> = HashMap::new();
+    let mut shorten = |name: &mut Name| {
+        if name.written() > length {
+            let cut = short.entry(name.clone());
+            *name = cut.or_insert_with_key(|name| cut_at(name, length)).clone();
+        }
+    };
+    // Frames share their originals, which are kept as long as they are looked up.
+    let mut originals: HashMap<*const Originals, [Arc<Originals>; 2]> = HashMap::new();
     for frame in frames_mut(report) {
-        for name in parts_mut(frame) {
-            if name.written() > length {
-                let cut = short.entry(name.clone());
-                *name = cut.or_insert_with_key(|name| cut_at(name, length)).clone();
-            }
+        parts_mut(frame).for_each(&mut shorten);
+        if let Some(shared) = &mut frame.originals {
+            let known = originals.entry(Arc::as_ptr(shared));
+            let [_, cut] = known.or_insert_with(|| {
+                let mut cut = (**shared).clone();
+                cut.names.iter_mut().for_each(&mut shorten);
+                [Arc::clone(shared), Arc::new(cut)]
+            });
+            *shared = Arc::clone(cut);
         }
     }
     report.shortened.names += short.len() as u64;
@@ -37,12 +51,15 @@ fn longest(report: &mut Report, budget: u64) -> Option<usize> {
     // How many names there are of each length.
     let mut counts = vec![0_u64; 2 * MAX_NAME + 1];
     let mut sum = 0_u64;
+    let mut count = |name: &Name| {
+        let length = name.written();
+        counts[length.min(2 * MAX_NAME)] += 1;
+        sum = sum.saturating_add(length as u64);
+    };
     for frame in frames_mut(report) {
-        for name in parts_mut(frame) {
-            let length = name.written();
-            counts[length.min(2 * MAX_NAME)] += 1;
-            sum = sum.saturating_add(length as u64);
-        }
+        parts_mut(frame).for_each(|name| count(name));
+        let originals = frame.originals.iter().flat_map(|it| &it.names);
+        originals.for_each(&mut count);
     }
     if sum <= budget {
         return None;
@@ -70,19 +87,6 @@ fn cut_at(name: &str, length: usize) -> Name {
     });
     let end = end.map_or(name.len(), |(at, _)| at);
     format!("{}{ELLIPSIS}", &name[..end]).into()
-}
-
-/// All frames, of sites and of growing Java classes.
-fn frames_mut(report: &mut Report) -> impl Iterator<Item = &mut Frame> {
-    let growth = report.growth.iter_mut().flat_map(|it| &mut it.sites);
-    let sites = report.sites.iter_mut().chain(growth);
-    let sites = sites.flat_map(|site| &mut site.frames);
-    let classes = report
-        .java_heap
-        .iter_mut()
-        .flat_map(|heap| &mut heap.classes);
-    let paths = classes.flat_map(|class| &mut class.allocated);
-    sites.chain(paths.flat_map(|path| &mut path.frames))
 }
 
 fn parts_mut(frame: &mut Frame) -> impl Iterator<Item = &mut Name> {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use super::Session;
 use super::jvms::HeapSource;
-use super::paths::same_names;
 use super::snapshot::stack_end;
+use crate::grouping::merge::add_path;
 use crate::jvm::frames::Named;
 use crate::jvm::klass::stable;
 use crate::model::{AllocationPath, ClassGrowth, Frame, JavaHeap};
@@ -143,19 +143,5 @@ fn trim(frames: &mut Vec<Frame>) {
     let java = frames.iter().rposition(|frame| frame.origin.is_java());
     if let Some(last) = java {
         frames.truncate(last + 1);
-    }
-}
-
-/// Adds a path to others of its class, or to the one of the same names.
-fn add_path(paths: &mut Vec<AllocationPath>, path: AllocationPath) {
-    let same = |other: &&mut AllocationPath| {
-        other.stack_end == path.stack_end && same_names(&other.frames, &path.frames)
-    };
-    match paths.iter_mut().find(same) {
-        Some(known) => {
-            known.samples += path.samples;
-            known.bytes += path.bytes;
-        }
-        None => paths.push(path),
     }
 }

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use super::image_paths::one_for_each_path;
 use super::java_samples::NamelessSamples;
-use super::paths::{one_for_each_name, one_for_each_path};
+use crate::grouping::{Rules, group_report};
 use crate::model::{
     BudgetReport, Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread,
 };
@@ -61,8 +62,13 @@ pub struct NamelessSite {
 
 impl Snapshot {
     /// The report, with names. `windows` tells what is new since the last one; of
-    /// the end of a run there is no window.
-    pub fn report(self, symbolizer: &mut Symbolizer, windows: Option<&mut Windows>) -> Report {
+    /// the end of a run there is no window. Names that `rules` mean become one.
+    pub fn report(
+        self,
+        symbolizer: &mut Symbolizer,
+        windows: Option<&mut Windows>,
+        rules: &Rules,
+    ) -> Report {
         let mut report = self.report;
         let mut groups = self.groups;
         symbolizer.begin(self.files);
@@ -89,27 +95,20 @@ impl Snapshot {
                 curve: curves::points(&site.site.levels, &self.moments),
                 ..named(site, *end, (process, self.began), symbolizer)
             });
-            report.sites.extend(one_for_each_name(sites.collect()));
+            report.sites.extend(sites);
         }
+        for samples in self.samples {
+            samples.add_to(&mut report.java_heap, symbolizer);
+        }
+        report.shortened = symbolizer.shortened();
+        group_report(&mut report, rules);
         mark_beginning(&mut report);
-        report.sites.sort_by_key(|site| {
-            let live = (
-                site.rank(),
-                site.held_bytes(),
-                site.live_count,
-                site.allocated_bytes,
-            );
-            std::cmp::Reverse(live)
-        });
+        report.sites.sort_by_key(Site::order);
         set_pages_apart(&mut report);
         for (id, site) in report.sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
         }
         report.stacks = Stacks::of(&report.sites);
-        for samples in self.samples {
-            samples.add_to(&mut report.java_heap, symbolizer);
-        }
-        report.shortened = symbolizer.shortened();
         long_names::cut(&mut report, long_names::MAX_WRITTEN);
         report
     }

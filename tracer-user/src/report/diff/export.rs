@@ -228,6 +228,7 @@ struct JsonPath<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grouping::Rules;
     use crate::report::diff::compare;
     use crate::report::sample;
 
@@ -240,6 +241,7 @@ mod tests {
         compare(
             Snapshot::of_report("a", before),
             Snapshot::of_report("b", after),
+            &Rules::new(&[]).unwrap(),
         )
         .unwrap()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use crate::grouping::Groups;
 use crate::model::sampling::rounded;
 use crate::model::{Frame, Loss, Report, Sampling, Site};
 use crate::report::flamegraph::Amount;
@@ -106,6 +107,19 @@ impl Snapshot {
             counted: profile.samples.iter().all(|sample| sample.count.is_some()),
             duration: profile.duration,
             paths: profile.samples.into_iter().map(path).collect(),
+        }
+    }
+
+    /// The frames of all call paths.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.paths.iter().flat_map(|path| &*path.frames)
+    }
+
+    /// Gives generated functions the names that they have in common.
+    pub fn group(&mut self, groups: &mut Groups<'_>) {
+        for path in &mut self.paths {
+            let frames = Arc::make_mut(&mut path.frames);
+            frames.iter_mut().for_each(|frame| groups.apply(frame));
         }
     }
 

@@ -176,6 +176,7 @@ fn change(diff: &Diff, before: u64, after: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::grouping::Rules;
     use crate::report::diff::{Snapshot, compare};
     use crate::report::sample;
     use crate::report::text::Layout;
@@ -192,7 +193,7 @@ mod tests {
         let before = Snapshot::of_report("monday.json", before);
         let after = Snapshot::of_report("friday.json", after);
         let text = super::render(
-            &compare(before, after).unwrap(),
+            &compare(before, after, &Rules::new(&[]).unwrap()).unwrap(),
             &Layout::new(1, Some(80), false),
         );
         let expected = "\

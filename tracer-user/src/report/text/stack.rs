@@ -1,13 +1,15 @@
 //! A call path, most important frame first.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::iter::zip;
 
 use unicode_width::UnicodeWidthStr;
 
 use super::layout::{Layout, PLAIN, fit_end, fit_middle};
-use crate::model::{Frame, StackEnd};
-use crate::report::{java, names};
+use crate::model::{Frame, Originals, StackEnd};
+use crate::report::{java, names, units};
 
 /// Lines of a stack before it is collapsed.
 const MAX_LINES: usize = 14;
@@ -15,6 +17,8 @@ const MAX_LINES: usize = 14;
 const LEAF_LINES: usize = 8;
 /// Lines kept at the root of a collapsed stack.
 const ROOT_LINES: usize = 3;
+/// Lines of a repeated block, at most: a filter chain's round, a recursive parser's.
+const MAX_BLOCK: usize = 16;
 /// Path components of a source file that are shown.
 const PATH_COMPONENTS: usize = 2;
 
@@ -32,6 +36,40 @@ struct Line<'a> {
     frame: &'a Frame,
     label: Cow<'a, str>,
     repeated: usize,
+    /// How many frames it stands for: with those of the repetitions of its block.
+    frames: usize,
+    /// Of the last line of a block that is repeated.
+    block: Option<Block>,
+}
+
+/// Lines that follow one another several times, as in mutual recursion.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Block {
+    lines: usize,
+    times: usize,
+}
+
+impl Block {
+    /// The one that begins with a line and stands for most; `None` if nothing is repeated.
+    fn at(lines: &[Line<'_>]) -> Option<Self> {
+        let same = |a: &Line<'_>, b: &Line<'_>| {
+            a.frame.function.is_some() && a.label == b.label && a.repeated == b.repeated
+        };
+        let of = |length: usize| {
+            let (block, rest) = lines.split_at(length);
+            let is_again = |next: &&[Line<'_>]| {
+                next.len() == length && zip(block, *next).all(|(one, other)| same(one, other))
+            };
+            Self {
+                lines: length,
+                times: 1 + rest.chunks(length).take_while(is_again).count(),
+            }
+        };
+        let blocks = (2..=MAX_BLOCK.min(lines.len() / 2)).map(of);
+        let repeated = blocks.filter(|block| block.times > 1);
+        // Of those that stand for as many, the shortest.
+        repeated.max_by_key(|block| (block.lines * block.times, Reverse(block.lines)))
+    }
 }
 
 impl<'a> Stack<'a> {
@@ -40,11 +78,14 @@ impl<'a> Stack<'a> {
     pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
         let lines = self.lines();
         let interest = lines.iter().position(|line| java::is_own_code(line.frame));
-        let shown = shown(lines.len(), interest);
+        let shown = shown(
+            lines.len(),
+            [interest, lines.iter().position(Line::is_several)],
+        );
         let mut next = 0;
         for index in shown {
             if index > next {
-                let hidden: usize = lines[next..index].iter().map(|line| line.repeated).sum();
+                let hidden: usize = lines[next..index].iter().map(|line| line.frames).sum();
                 layout.line(
                     text,
                     layout.faint,
@@ -69,10 +110,15 @@ impl<'a> Stack<'a> {
                     frame,
                     label,
                     repeated: 1,
+                    frames: 1,
+                    block: None,
                 }),
             }
         }
-        lines
+        for line in &mut lines {
+            line.frames = line.repeated;
+        }
+        fold(lines)
     }
 
     fn end_note(&self) -> Option<String> {
@@ -86,13 +132,33 @@ impl<'a> Stack<'a> {
     }
 }
 
+/// Leaves out repetitions of several lines.
+fn fold(mut lines: Vec<Line<'_>>) -> Vec<Line<'_>> {
+    let mut at = 0;
+    while at < lines.len() {
+        let Some(block) = Block::at(&lines[at..]) else {
+            at += 1;
+            continue;
+        };
+        let end = at + block.lines;
+        lines.drain(end..end + block.lines * (block.times - 1));
+        for line in &mut lines[at..end] {
+            line.frames *= block.times;
+        }
+        lines[end - 1].block = Some(block);
+        at = end;
+    }
+    lines
+}
+
 /// Which lines of a stack are shown: the leaf, the root, and where the
-/// program's own code begins.
-fn shown(count: usize, interest: Option<usize>) -> BTreeSet<usize> {
+/// program's own code begins, and that which was generated.
+fn shown(count: usize, interest: [Option<usize>; 2]) -> BTreeSet<usize> {
     if count <= MAX_LINES {
         return (0..count).collect();
     }
-    let around = interest.into_iter().flat_map(|line| [line, line + 1]);
+    let interest = interest.into_iter().flatten();
+    let around = interest.flat_map(|line| [line, line + 1]);
     (0..LEAF_LINES)
         .chain(count - ROOT_LINES..count)
         .chain(around)
@@ -106,6 +172,9 @@ impl Line<'_> {
         let mut suffix = String::new();
         if self.repeated > 1 {
             suffix.push_str(&format!(" (×{})", self.repeated));
+        }
+        if let Some(names) = self.frame.originals.as_deref().and_then(several_names) {
+            suffix.push_str(&names);
         }
         if self.frame.inlined {
             suffix.push_str(" (inlined)");
@@ -126,6 +195,16 @@ impl Line<'_> {
         ));
         let gap = if place_width == 0 { "" } else { "  " };
         text.push_str(&format!("{gap}{place}{faint:#}\n"));
+        if let Some(Block { lines, times }) = self.block {
+            let note = format!("{:indent$}(these {lines} × {times})", "");
+            layout.line(text, layout.faint, &note);
+        }
+    }
+
+    /// Whether its name stands for several.
+    fn is_several(&self) -> bool {
+        let originals = self.frame.originals.as_ref();
+        originals.is_some_and(|originals| originals.count > 1)
     }
 
     /// The label, made to fit.
@@ -155,6 +234,17 @@ impl Line<'_> {
             (None, None) => String::new(),
         }
     }
+}
+
+/// How many names a line's name stands for; nothing of a single one.
+fn several_names(originals: &Originals) -> Option<String> {
+    let at_least = if originals.lower_bound {
+        "at least "
+    } else {
+        ""
+    };
+    let count = units::grouped(originals.count);
+    (originals.count > 1).then(|| format!(" ({at_least}{count} names)"))
 }
 
 /// The last components of a path.
@@ -258,5 +348,76 @@ mod tests {
     fn recursion_takes_one_line() {
         let frames: Vec<Frame> = (0..50).map(|n| sample::library("walk", n)).collect();
         assert_eq!(lines(&frames, None), ["  walk (×50)  (libc.so.6)"]);
+    }
+
+    #[test]
+    fn what_is_repeated_in_turn_is_one_block() {
+        let names = |names: &str| -> Vec<Frame> {
+            let names = names.split(' ').zip(1..);
+            names.map(|(name, n)| sample::library(name, n)).collect()
+        };
+        let shown = |frames: &str| -> Vec<String> {
+            let lines = lines(&names(frames), None);
+            let plain = lines.iter().map(|it| it.replace("  (libc.so.6)", ""));
+            plain.map(|line| line.trim().to_owned()).collect()
+        };
+        assert_eq!(
+            shown("main a b a b a b leaf"),
+            ["leaf", "b", "a", "(these 2 × 3)", "main"]
+        );
+        assert_eq!(
+            shown("main a a b a a b c"),
+            ["c", "b", "a (×2)", "(these 2 × 2)", "main"]
+        );
+        assert_eq!(shown("main a b c a"), ["a", "c", "b", "a", "main"]);
+        assert_eq!(
+            shown("x a b c a b c a b y"),
+            ["y", "b", "a", "c", "(these 3 × 2)", "b", "a", "x"],
+            "what is left of a round stays"
+        );
+        // What a block stands for is hidden with it.
+        let deep = format!("main a b c d {} o p q r s t u v", "f g ".repeat(20).trim());
+        assert!(
+            shown(&deep).iter().any(|it| it == "… 42 more frames"),
+            "{:?}",
+            shown(&deep)
+        );
+    }
+
+    #[test]
+    fn a_name_that_stands_for_others_is_shown_however_deep_it_is() {
+        let mut frames: Vec<Frame> = (0..40)
+            .map(|n| sample::library(&format!("lib{n}"), n))
+            .collect();
+        let made = |count| Originals {
+            count,
+            ..Originals::one("made7".into(), crate::model::By::Asked)
+        };
+        frames[20].originals = Some(std::sync::Arc::new(made(1)));
+        assert_eq!(lines(&frames, None)[8], "  … 29 more frames");
+        frames[20].originals = Some(std::sync::Arc::new(made(7)));
+        assert_eq!(lines(&frames, None)[9], "  lib20 (7 names)  (libc.so.6)");
+    }
+
+    #[test]
+    fn a_name_that_stands_for_others_says_for_how_many() {
+        let frame = |count, lower_bound| Frame {
+            originals: Some(std::sync::Arc::new(Originals {
+                count,
+                lower_bound,
+                ..Originals::one("Script17.run".into(), crate::model::By::Numbers)
+            })),
+            ..sample::java("Script*.run", "", 0, crate::model::Origin::C1)
+        };
+        let shown = [frame(1, false), frame(1_700, false), frame(1_700, true)];
+        let shown = shown.map(|frame| lines(&[frame], None).remove(0));
+        assert_eq!(
+            shown,
+            [
+                "  Script*.run",
+                "  Script*.run (1,700 names)",
+                "  Script*.run (at least 1,700 names)"
+            ]
+        );
     }
 }
