@@ -100,6 +100,9 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "hooks",
         Choice::Only(&["a_breakpoint_that_is_put_back_is_still_known"]),
     ),
+    // What is said of numbers, and of names, is user space's matter.
+    ("findings", Choice::Only(&[])),
+    ("grouping", Choice::Only(&[])),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
     // What a JVM answers does not depend on the kernel; the probe of each object
