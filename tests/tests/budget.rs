@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{BudgetReport, MemoryKind, Site};
-use unfreed_tests::{Target, Tracer, View};
+use unfreed_tests::{Target, Tracer, View, deadline};
 
 /// What the target says that it did.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,21 @@ fn done(target: &mut Target) -> Result<Done> {
     })
 }
 
+/// The same once it does nothing more: two answers agree.
+fn done_at_rest(target: &mut Target) -> Result<Done> {
+    let end = Instant::now() + deadline();
+    let mut before = done(target)?;
+    while Instant::now() < end {
+        sleep(Duration::from_millis(200));
+        let now = done(target)?;
+        if (now.requests, now.leaked) == (before.requests, before.leaked) {
+            return Ok(now);
+        }
+        before = now;
+    }
+    anyhow::bail!("it is at work yet: {before:?}")
+}
+
 fn heap<'a>(report: &'a View, function: &'a str) -> Option<&'a Site> {
     let mut sites = report.sites_with(function);
     sites.find(|site| site.kind == MemoryKind::Heap)
@@ -53,8 +68,7 @@ fn a_light_load_is_followed_exactly() -> Result<()> {
     target.tell("load 200")?;
     sleep(Duration::from_secs(3));
     target.tell("load -1")?;
-    sleep(Duration::from_millis(200));
-    let done = done(&mut target)?;
+    let done = done_at_rest(&mut target)?;
     let report = tracer.stop()?.report()?;
     let budget = budget(&report)?;
     ensure!(done.requests > 300.0, "{done:?}");

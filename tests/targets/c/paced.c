@@ -97,6 +97,7 @@ static void *serve(void *unused) {
         if (wanted != load) {
             wanted = load;
             due = now(CLOCK_MONOTONIC);
+            open = 0; // What it could not do in time nobody wants any more.
         }
         if (wanted == 0) {
             for (int i = 0; i < 100; i++)
