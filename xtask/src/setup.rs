@@ -56,6 +56,7 @@ impl Group {
                 "libapr1",
                 "libc6-dbg",
                 "libglib2.0-0",
+                "libgoogle-perftools4",
                 "libjemalloc-dev",
                 "libjemalloc2",
                 "libmimalloc2.0",
