@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::grouping::Rules;
+use crate::grouping::{Asked, Rules};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
@@ -56,11 +56,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Starts the thread. Names that `rules` mean become one.
-    pub fn start(destination: Destination, rules: Rules) -> Self {
+    /// Starts the thread. Names that `groups` mean become one: it makes rules of them, which
+    /// takes a while.
+    pub fn start(destination: Destination, groups: Vec<Asked>) -> Self {
         // One waits, at most: what it would show is in the next one too.
         let (queue, jobs) = sync_channel(1);
-        let thread = std::thread::spawn(move || work(&jobs, &destination, &rules));
+        let thread = std::thread::spawn(move || work(&jobs, &destination, &groups));
         Self { queue, thread }
     }
 
@@ -100,10 +101,15 @@ impl Publisher {
     }
 }
 
-fn work(jobs: &Receiver<Job>, destination: &Destination, rules: &Rules) -> Result<Option<Report>> {
+fn work(
+    jobs: &Receiver<Job>,
+    destination: &Destination,
+    groups: &[Asked],
+) -> Result<Option<Report>> {
     Phase::Reporting
         .enter()
         .context("cannot give up capabilities")?;
+    let rules = &Rules::new(groups)?;
     let mut symbolizer = Symbolizer::default();
     let mut windows = Windows::default();
     for job in jobs {

@@ -14,7 +14,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
-use crate::grouping::Rules;
 use crate::model::Untraced;
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
@@ -244,8 +243,7 @@ pub async fn trace(
     // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
     let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
     let mut next_look = begin;
-    let rules = Rules::new(&plan.output.groups)?;
-    let publisher = Publisher::start(plan.destination(), rules);
+    let publisher = Publisher::start(plan.destination(), plan.output.groups.clone());
     let end = loop {
         tokio::select! {
             biased;

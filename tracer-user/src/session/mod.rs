@@ -311,6 +311,8 @@ impl Session {
         self.end_faults()?;
         self.engine.object.set_active(false)?;
         self.ended = Some(monotonic_ns());
+        // Children that were born a moment ago have memory, too.
+        self.poll_code()?;
         self.end_balance();
         self.end_children();
         self.java.native.look(&self.java.jvms);
