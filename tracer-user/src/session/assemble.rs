@@ -44,7 +44,7 @@ impl Session {
         )?;
         collected.extend(self.retired.iter().cloned());
         for site in &mut collected {
-            site.levels = self.curves.of(site.key, site.kind);
+            site.curve = self.curves.of(site.key, site.kind);
         }
         self.close_spell()?;
         self.estimate_sites(&mut collected, now);
@@ -110,7 +110,6 @@ impl Session {
             samples,
             files: self.engine.tables.files().clone(),
             began: self.began.1,
-            moments: self.curves.moments().to_vec(),
         })
     }
 

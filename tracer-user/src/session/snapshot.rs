@@ -18,7 +18,6 @@ use crate::report::long_names;
 use crate::symbolize::Symbolizer;
 use crate::targets::share::{self, Shares};
 use crate::window::collect::{CollectedSite, lifetime_buckets};
-use crate::window::curves;
 use crate::window::windows::Windows;
 
 /// In the place of the function that called the kernel, where the path does so.
@@ -36,8 +35,6 @@ pub struct Snapshot {
     pub(super) files: NumberedFiles,
     /// When the run began, nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
-    /// When all sites were looked at, seconds from then.
-    pub(super) moments: Vec<f64>,
 }
 
 /// Sites of a group of processes.
@@ -91,10 +88,9 @@ impl Snapshot {
             report
                 .modules
                 .extend(used_modules(symbolizer, process, &code, &paths));
-            let sites = paths.iter().map(|(site, end)| Site {
-                curve: curves::points(&site.site.levels, &self.moments),
-                ..named(site, *end, (process, self.began), symbolizer)
-            });
+            let sites = paths
+                .iter()
+                .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
             report.sites.extend(sites);
         }
         for samples in self.samples {
@@ -174,7 +170,7 @@ fn named(
         last_seen: since(site.seen.1),
         lifetimes: lifetime_buckets(&site.lifetimes),
         ages: lifetime_buckets(&site.shares.ages.counts()),
-        curve: Vec::new(),
+        curve: site.curve.clone(),
         verdict: None,
         confidence: None,
         resident_bytes: site.resident.map(|resident| resident.now),

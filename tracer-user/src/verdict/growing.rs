@@ -41,21 +41,22 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 }
 
 /// The names of a path, root first.
-pub fn path(site: &Site) -> Vec<String> {
-    let frames = names::drawn_frames(site);
-    frames
-        .iter()
-        .map(|frame| names::label(frame).into_owned())
-        .collect()
+fn path(site: &Site) -> Vec<String> {
+    labels(&names::drawn_frames(site))
+}
+
+/// The names of frames.
+pub fn labels(frames: &[Frame]) -> Vec<String> {
+    let label = |frame| names::label(frame).into_owned();
+    frames.iter().map(label).collect()
 }
 
 /// The same down to the last of the program's own functions: by which of an allocator's
 /// functions, and at which of its lines, that asks for memory does not tell leaks apart.
 fn own_path(site: &Site) -> Vec<String> {
     let frames = names::drawn_frames(site);
-    let mut path = path(site);
-    path.truncate(down_to_own(&frames).unwrap_or(path.len()));
-    path
+    let depth = down_to_own(&frames).unwrap_or(frames.len());
+    labels(&frames[..depth])
 }
 
 /// The names that the paths of all sites begin with.

@@ -1,6 +1,7 @@
 //! Java classes that grow.
 
 use super::forecast;
+use super::growing::labels;
 use crate::model::{ClassGrowth, Finding, FindingKind, GrowthVerdict, JavaHeap, Report};
 use crate::report::{names, units};
 
@@ -39,23 +40,15 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
         .iter()
         .position(|process| process.pid == heap.pid);
     Some(Finding {
-        kind: FindingKind::Leak,
         title: format!(
             "objects of {} stay: {}/s in the Java heap",
             names::clean(&class.class),
             units::bytes_per_second(bytes_per_second)
         ),
-        process: index?,
-        path: frames
-            .iter()
-            .map(|frame| names::label(frame).into_owned())
-            .collect(),
-        sites: Vec::new(),
-        site_count: 0,
+        path: labels(frames),
         bytes_per_second,
         live_bytes: class.bytes.last().copied()?,
         live_count: class.instances.last().copied()?,
-        confidence: GROWS,
         since: first.at,
         forecast: forecast::of(report, bytes_per_second),
         evidence: vec![format!(
@@ -63,6 +56,6 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
             units::counted(instances, "object"),
             units::counted(heap.samples.len() as u64, "histogram")
         )],
-        advice: String::new(),
+        ..Finding::new(FindingKind::Leak, index?, GROWS)
     })
 }

@@ -60,7 +60,10 @@ struct Facts<'a> {
     site: &'a Site,
     /// When the run, or the process, ended: seconds from the run's start.
     end: f64,
+    /// What is live: bytes, or blocks of what has none.
     curve: Curve,
+    /// Blocks that are live.
+    blocks: Curve,
     table: LifeTable,
 }
 
@@ -84,6 +87,7 @@ pub fn judge(site: &Site, end: f64) -> Option<Judgement> {
         site,
         end,
         curve: Curve::of(&site.curve, site.kind.is_memory()),
+        blocks: Curve::of(&site.curve, false),
         table: LifeTable::of(&site.lifetimes, &site.ages),
     };
     facts.judge()
@@ -198,9 +202,8 @@ impl Facts<'_> {
     /// What is to be made of that it grows slower in the last half than in the first: 1 if
     /// it does not, or if that may be chance.
     fn slows(&self) -> f64 {
-        let blocks = Curve::of(&self.site.curve, false);
-        let (first, last, scatter) = blocks.halves(self.site.first_seen);
-        if !blocks.tells() || first <= 0.0 || last >= first {
+        let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
+        if !self.blocks.tells() || first <= 0.0 || last >= first {
             return 1.0;
         }
         let ratio = (last / first).max(0.0);
@@ -234,14 +237,13 @@ impl Facts<'_> {
 
     /// By how many standard deviations of chance it grew; `None` if it did not.
     fn sigmas(&self, rises: f64) -> Option<f64> {
-        let blocks = Curve::of(&self.site.curve, false);
-        if !blocks.tells() {
+        if !self.blocks.tells() {
             return Some(rises.sqrt());
         }
         // Bytes that are enlarged are no new blocks.
         let value = match self.site.live_count < 3 {
             true => &self.curve,
-            false => &blocks,
+            false => &self.blocks,
         };
         let (first, last, scatter) = value.halves(self.site.first_seen);
         let sigmas = (first + last) / scatter.max(f64::MIN_POSITIVE);

@@ -56,6 +56,14 @@ fn weight(finding: &Finding) -> f64 {
     certain * finding.bytes_per_second.max(f64::MIN_POSITIVE)
 }
 
+/// So much of the whole run, a second; 0 for one without duration.
+fn per_second(report: &Report, bytes: f64) -> f64 {
+    match report.duration > 0.0 {
+        true => bytes / report.duration,
+        false => 0.0,
+    }
+}
+
 fn forget_curves(report: &mut Report) {
     let told = report
         .findings

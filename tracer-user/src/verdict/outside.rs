@@ -1,7 +1,7 @@
 //! Growth of which no call path was seen: of children, and of memory that no allocation
 //! explains.
 
-use super::forecast;
+use super::{forecast, per_second};
 use crate::model::balance::{Balance, PartName, change};
 use crate::model::{Finding, FindingKind, Process, Report};
 use crate::report::{names, units};
@@ -27,10 +27,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 impl Finding {
     /// The same with a rate, and what that will come to.
     fn growing(self, bytes: f64, report: &Report) -> Self {
-        let bytes_per_second = match report.duration > 0.0 {
-            true => bytes / report.duration,
-            false => 0.0,
-        };
+        let bytes_per_second = per_second(report, bytes);
         Self {
             bytes_per_second,
             forecast: forecast::of(report, bytes_per_second),

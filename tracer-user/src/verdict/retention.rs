@@ -1,5 +1,6 @@
 //! Memory that no leak explains: what allocators keep, and what is older than the run.
 
+use super::per_second;
 use crate::model::balance::Balance;
 use crate::model::{Finding, FindingKind, Report};
 use crate::report::retention::{is_mostly_older, kept};
@@ -26,10 +27,7 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
         ),
         evidence: vec!["all blocks were seen, and as much was freed during the run".to_owned()],
         live_bytes: kept,
-        bytes_per_second: match report.duration > 0.0 {
-            true => kept as f64 / report.duration,
-            false => 0.0,
-        },
+        bytes_per_second: per_second(report, kept as f64),
         ..Finding::new(FindingKind::Retention, balance.process, SURE)
     }
 }

@@ -13,7 +13,8 @@ use tracer_ebpf::stated::{self, StatedSite, StatedSums};
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::model::{
-    LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, Survival, TouchedPages,
+    CurvePoint, LifetimeBucket, MappedFile, MemoryKind, SiteWindow, StackOwners, Survival,
+    TouchedPages,
 };
 use crate::targets::estimate::{Estimate, Estimates};
 use crate::targets::groups::EndedMappings;
@@ -21,7 +22,6 @@ use crate::targets::images::{Image, Images};
 use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
 use crate::targets::share::{Ages, LiveSums, Shares};
 use crate::targets::touched::TouchedSums;
-use crate::window::curves::{self, Levels};
 
 /// What a path may map.
 const MAPPING_KINDS: [MappingKind; 3] = [
@@ -96,7 +96,7 @@ pub struct CollectedSite {
     /// Its pages, if it is of pages.
     pub pages: Option<TouchedPages>,
     /// What was live over time.
-    pub levels: Levels,
+    pub curve: Vec<CurvePoint>,
 }
 
 impl CollectedSite {
@@ -108,7 +108,7 @@ impl CollectedSite {
         self.live = pair(self.live, site.live);
         self.shares.merge(&site.shares);
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
-        curves::add(&mut self.levels, &site.levels);
+        self.curve = CurvePoint::sum(&self.curve, &site.curve);
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
         if let Some(estimates) = &site.estimates {
@@ -166,7 +166,7 @@ impl CollectedSite {
             files: Vec::new(),
             stacks: StackOwners::default(),
             pages: None,
-            levels: Vec::new(),
+            curve: Vec::new(),
         }
     }
 }

@@ -15,9 +15,6 @@ const FIRST_GAP: Duration = Duration::from_millis(250);
 /// Reading takes no more than one part in so many of the time between two moments.
 const PART: u32 = 200;
 
-/// What there was at the last moments, as many as there are since the site had anything.
-pub type Levels = Vec<Level>;
-
 /// A site, and what of it is counted.
 pub type Key = (SiteKey, MemoryKind);
 
@@ -25,7 +22,8 @@ pub type Key = (SiteKey, MemoryKind);
 pub struct Curves {
     /// When, seconds from the run's start.
     moments: Vec<f64>,
-    levels: HashMap<Key, Levels>,
+    /// What there was at the last moments, as many as there are since the site had anything.
+    levels: HashMap<Key, Vec<Level>>,
     gap: Duration,
     due: Option<Instant>,
 }
@@ -91,9 +89,17 @@ impl Curves {
         self.gap *= 2;
     }
 
-    /// What a site had; see [`Levels`].
-    pub fn of(&self, key: SiteKey, kind: MemoryKind) -> Levels {
-        self.levels.get(&(key, kind)).cloned().unwrap_or_default()
+    /// What a site had at the moments since it had anything, and that it had nothing before.
+    pub fn of(&self, key: SiteKey, kind: MemoryKind) -> Vec<CurvePoint> {
+        let Some(levels) = self.levels.get(&(key, kind)) else {
+            return Vec::new();
+        };
+        let from = self.moments.len().saturating_sub(levels.len());
+        let before = from.checked_sub(1).and_then(|at| self.moments.get(at));
+        let before = before.map(|at| CurvePoint::new(*at, Level::default()));
+        let known = self.moments.iter().skip(from).zip(levels);
+        let known = known.map(|(at, level)| CurvePoint::new(*at, *level));
+        before.into_iter().chain(known).collect()
     }
 
     /// Whether it is time for another moment.
@@ -109,36 +115,6 @@ impl Curves {
     /// The next moment is not before a while after `end`, since this one `took` so long.
     pub fn rest(&mut self, end: Instant, took: Duration) {
         self.due = Some(end + self.gap.max(took * PART));
-    }
-
-    /// The moments.
-    pub fn moments(&self) -> &[f64] {
-        &self.moments
-    }
-}
-
-/// Adds what another site had at the same moments: both end with the last.
-pub fn add(levels: &mut Levels, other: &Levels) {
-    let missing = other.len().saturating_sub(levels.len());
-    levels.splice(0..0, std::iter::repeat_n(Level::default(), missing));
-    let from = levels.len() - other.len();
-    for (sum, level) in levels[from..].iter_mut().zip(other) {
-        sum.live_bytes += level.live_bytes;
-        sum.live_count += level.live_count;
-        sum.allocated_count += level.allocated_count;
-    }
-}
-
-/// The same with their times: what there was before the first was nothing.
-pub fn points(levels: &Levels, moments: &[f64]) -> Vec<CurvePoint> {
-    let from = moments.len().saturating_sub(levels.len());
-    let before = from.checked_sub(1).and_then(|at| moments.get(at));
-    let before = before.map(|at| CurvePoint::new(*at, Level::default()));
-    let known = moments.iter().skip(from).zip(levels);
-    let known = known.map(|(at, level)| CurvePoint::new(*at, *level));
-    match levels.is_empty() {
-        true => Vec::new(),
-        false => before.into_iter().chain(known).collect(),
     }
 }
 
@@ -168,9 +144,9 @@ mod tests {
             }
             curves.enter(f64::from(tick), now);
         }
-        let moments = curves.moments();
+        let moments = &curves.moments;
         assert!((MAX_MOMENTS / 2..=MAX_MOMENTS).contains(&moments.len()));
-        let of = |low| points(&curves.of(key(low).0, MemoryKind::Heap), moments);
+        let of = |low| curves.of(key(low).0, MemoryKind::Heap);
         for point in of(1) {
             assert!(
                 (point.at - point.live_count as f64).abs() < 0.1,
@@ -190,10 +166,10 @@ mod tests {
             let now = now.map(|live| (key(1), level(live)));
             curves.enter(curves.moments.len() as f64, now.into_iter().collect());
         }
-        let live = |levels: Levels| levels.iter().map(|it| it.live_count).collect::<Vec<_>>();
-        assert_eq!(live(curves.of(key(1).0, MemoryKind::Heap)), [3, 0, 2]);
-        let mut sum = vec![level(1)];
-        add(&mut sum, &vec![level(5), level(6)]);
-        assert_eq!(live(sum), [5, 7]);
+        let live = |curve: &[CurvePoint]| curve.iter().map(|it| it.live_count).collect::<Vec<_>>();
+        assert_eq!(live(&curves.of(key(1).0, MemoryKind::Heap)), [3, 0, 2]);
+        let point = |at, live| CurvePoint::new(at, level(live));
+        let sum = CurvePoint::sum(&[point(2.0, 1)], &[point(1.0, 5), point(2.0, 6)]);
+        assert_eq!(live(&sum), [5, 7]);
     }
 }
