@@ -9,7 +9,7 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::{self, Block, BlockKey};
 use tracer_ebpf::call::{self, Call, Entry, Function};
 use tracer_ebpf::lifetime;
-use tracer_ebpf::limits::{LIFETIME_BUCKETS, MAX_FRAMES};
+use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::loss::LossCause;
 use tracer_ebpf::site::{LOCAL, LOST_SITE, NO_SITE, Site, SiteKind, THREAD_NAME};
 use tracer_ebpf::stack::Walk;
@@ -24,7 +24,7 @@ use crate::mapped;
 use crate::maps::{
     self, FREE_SITES, HAS_SAMPLER, LIVE, NEW_THREAD, PROCESSES, SITE_INDEX, SITES, THREADS,
 };
-use crate::read::user_word;
+use crate::read::{self, user_word};
 use crate::recall;
 use crate::thrown;
 use crate::unwind::{self, Place};
@@ -575,7 +575,8 @@ unsafe fn fill(site: *mut Site, kind: SiteKind, thread: *const Thread, walk: &Wa
         (*site).depth = walk.depth;
         (*site).end = walk.end as u32;
         name_thread(site);
-        copy_frames(&raw mut (*site).frames, &raw const (*thread).frames);
+        // Map values both, which can be read.
+        let _ = read::copy(&raw mut (*site).frames, &raw const (*thread).frames);
     }
 }
 
@@ -614,19 +615,5 @@ unsafe fn name_thread(site: *mut Site) {
             // It fails only without a task, and we are in one.
             bpf_get_current_comm((&raw mut (*site).thread_name).cast(), THREAD_NAME as u32);
         }
-    }
-}
-
-/// Copies word by word; left to itself the compiler copies byte by byte.
-#[inline(always)]
-unsafe fn copy_frames(to: *mut [u64; MAX_FRAMES], from: *const [u64; MAX_FRAMES]) {
-    let mut index = 0;
-    while index < MAX_FRAMES {
-        // SAFETY: the index is within both arrays, which the caller owns.
-        unsafe {
-            let word = from.cast::<u64>().add(index).read_volatile();
-            to.cast::<u64>().add(index).write_volatile(word);
-        }
-        index += 1;
     }
 }

@@ -21,7 +21,8 @@ use tracer_ebpf::limits::{
     MAX_RULES, MAX_SPACES, MAX_THREADS, PROBE_RING_BYTES,
 };
 use tracer_ebpf::loss::{LOSS_CAUSES, LossCause, LossCount};
-use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
+use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo, UNREAD};
+use tracer_ebpf::notes::Notes;
 use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::Phase;
 use tracer_ebpf::rule::Rule;
@@ -236,6 +237,11 @@ pub(crate) static JAVA_CACHE: Array<u64> =
 /// Only the thread that has a set touches it.
 #[map]
 pub(crate) static MEMO: Array<Memo> = Array::with_max_entries(MEMO_THREADS * MEMOS, 0);
+
+/// What the walks of threads go by, by the number of their sets; and of threads that have
+/// none, whose notes nobody reads.
+#[map]
+pub(crate) static NOTES: Array<Notes> = Array::with_max_entries(MEMO_THREADS + UNREAD, 0);
 
 /// Sets of memos that no thread has. Filled by the loader.
 #[map]

@@ -29,20 +29,22 @@
 )]
 
 use crate::limits::WINDOW_BYTES;
+use crate::notes::{Beginning, Notes, VALUE_BITS, WORDS};
 use crate::step::Registers;
 use crate::volatile::{Volatile, opaque};
 
-/// Words of the stack that one memo has at most: most stacks of 30 frames have fewer.
-pub const WORDS: usize = 36;
-
 /// Words that are compared at once.
-const STRIDE: usize = 4;
+pub const STRIDE: u64 = 4;
 
 /// Memos of a thread.
 pub const MEMOS: u32 = 32;
 
 /// Threads that have any, at most: 3 MiB. Others walk each time.
 pub const MEMO_THREADS: u32 = 256;
+
+/// Notes that are taken and not read: of walks that nothing is remembered of. By processor,
+/// so that few write to the same.
+pub const UNREAD: u32 = 64;
 
 /// What a comparison of a word has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +58,6 @@ pub enum Compared {
     /// There is no such word: all were compared.
     All,
 }
-
-/// Bits of a word's value; those above have where it is, in words from the stack pointer.
-/// No address of user space, with four levels of page tables, has more.
-const VALUE_BITS: u32 = 48;
-
-const BP: u64 = 1;
-const BX: u64 = 2;
 
 /// Whose walk it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,56 +114,23 @@ impl Memo {
         self.image.set(walker.image);
         self.group.set(walker.group);
         self.thread.set(walker.thread);
-        self.registers.set(0);
-        self.count.set(0);
-        self.farthest.set(0);
     }
 
-    /// The walk went by this word of the stack. Whether there is room for it.
+    /// The walk, which began at this epoch and went by these words, has led to a site. The
+    /// words themselves are copied to [`Self::words_mut`].
     #[inline(always)]
-    pub fn add_word(&mut self, address: u64, value: u64) -> bool {
-        let place = address.wrapping_sub(self.sp.get()) >> 3;
-        let index = opaque(self.count.get() as usize);
-        // In one number, so that the verifier learns nothing of the others: it would follow
-        // the rest of the walk for what it knows, and for what it does not.
-        let beyond = place >> (64 - VALUE_BITS) | value >> VALUE_BITS;
-        if opaque(beyond as usize) != 0 || index >= WORDS {
-            return false;
-        }
-        self.words[index] = place << VALUE_BITS | value;
-        self.count.set(index as u64 + 1);
-        let farthest = self.farthest.get();
-        // The greater of both, without a branch.
-        let is_less = (farthest.wrapping_sub(place) >> 63).wrapping_neg();
-        self.farthest.set(farthest ^ ((farthest ^ place) & is_less));
-        true
-    }
-
-    /// The walk went by rbp as it was at the beginning.
-    #[inline(always)]
-    pub fn add_bp(&mut self) {
-        self.registers.set(self.registers.get() | BP);
-    }
-
-    /// The same of rbx.
-    #[inline(always)]
-    pub fn add_bx(&mut self) {
-        self.registers.set(self.registers.get() | BX);
-    }
-
-    /// The walk, which began at this epoch, has led to a site.
-    #[inline(always)]
-    pub fn finish(&mut self, epoch: u64, site: u32) {
-        // Whole strides are compared.
-        let count = opaque(self.count.get() as usize);
-        for next in 0..STRIDE - 1 {
-            let index = opaque(count + next);
-            if index < WORDS {
-                self.words[index] = self.words[0];
-            }
-        }
+    pub fn finish(&mut self, notes: &Notes, epoch: u64, site: u32) {
+        self.registers.set(notes.registers());
+        self.count.set(notes.count());
+        self.farthest.set(notes.farthest());
         self.site.set(u64::from(site));
         self.epoch.set(epoch);
+    }
+
+    /// Where the words belong, [`STRIDE`] at a time.
+    #[inline(always)]
+    pub const fn words_mut(&mut self) -> &mut [u64; WORDS] {
+        &mut self.words
     }
 
     /// Whether it is of a walk that begins with the same; `epoch` is that of now.
@@ -181,8 +143,8 @@ impl Memo {
             | (self.group.get() ^ walker.group)
             | (self.thread.get() ^ walker.thread)
             | (self.epoch.get() ^ epoch)
-            | ((self.bp.get() ^ at.bp) & (used & BP).wrapping_neg())
-            | ((self.bx.get() ^ at.bx) & (used >> 1 & 1).wrapping_neg());
+            | ((self.bp.get() ^ at.bp) & (used & Beginning::Bp as u64).wrapping_neg())
+            | ((self.bx.get() ^ at.bx) & (used / Beginning::Bx as u64).wrapping_neg());
         other == 0
     }
 
@@ -197,7 +159,7 @@ impl Memo {
     #[inline(always)]
     pub fn is_same(&self, window: &[u64; WINDOW_BYTES / 8]) -> bool {
         // Read anew each time: the verifier would follow what it knows of the number.
-        let (strides, _) = self.words.as_chunks::<STRIDE>();
+        let (strides, _) = self.words.as_chunks::<{ STRIDE as usize }>();
         let (mut other, mut compared) = (0, 0);
         for stride in strides {
             if compared >= self.count.get() {
@@ -207,7 +169,7 @@ impl Memo {
                 let at = opaque((word >> VALUE_BITS) as usize) & (WINDOW_BYTES / 8 - 1);
                 other |= window[at] ^ (word & ((1 << VALUE_BITS) - 1));
             }
-            compared += STRIDE as u64;
+            compared += STRIDE;
         }
         other == 0
     }
@@ -236,6 +198,12 @@ impl Memo {
             true => Compared::Same,
             false => Compared::Differs,
         }
+    }
+
+    /// How many words there are.
+    #[inline(always)]
+    pub fn count(&self) -> u64 {
+        self.count.get()
     }
 
     /// The address of word number `index`.
@@ -280,7 +248,7 @@ impl Default for Memo {
 }
 
 const _: () = assert!(
-    size_of::<Memo>() == 384 && WORDS.is_multiple_of(STRIDE),
+    size_of::<Memo>() == 384 && WORDS.is_multiple_of(STRIDE as usize),
     "a number of whole cache lines, and of whole strides"
 );
 

@@ -28,6 +28,21 @@ pub(crate) fn kernel_or_zero<T: Record + Default>(address: u64) -> T {
     value
 }
 
+/// Copies words from one map value to another, as the kernel does: the verifier goes
+/// through a loop word by word. Whether it did.
+///
+/// # Safety
+/// `to` is the caller's.
+#[inline(always)]
+pub(crate) unsafe fn copy<const WORDS: usize>(
+    to: *mut [u64; WORDS],
+    from: *const [u64; WORDS],
+) -> bool {
+    let size = size_of::<[u64; WORDS]>() as u32;
+    // SAFETY: as many bytes as both have.
+    unsafe { bpf_probe_read_kernel(to.cast(), size, from.cast()) == 0 }
+}
+
 /// A register of the thread that was probed, by its number: a program may not
 /// choose a field of its context by one, but may read it as memory.
 #[inline(always)]

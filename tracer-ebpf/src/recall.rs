@@ -1,19 +1,21 @@
 //! What is remembered of the current thread's stacks: see [`tracer_ebpf::memo`].
 
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use tracer_ebpf::arguments::Arguments;
-use tracer_ebpf::memo::{self, Compared, MEMOS, Memo, WORDS, Walker};
+use tracer_ebpf::memo::{self, Compared, MEMO_THREADS, MEMOS, Memo, UNREAD, Walker};
 use tracer_ebpf::site::{LOST_SITE, NO_SITE, SiteKind};
 use tracer_ebpf::stack::{StackEnd, Walk};
 use tracer_ebpf::step::Registers;
 use tracer_ebpf::thread::Thread;
 
 use crate::inflight;
-use crate::maps::{self, FREE_MEMOS, MEMO};
+use crate::maps::{self, FREE_MEMOS, MEMO, NOTES};
+use crate::read;
 use crate::unwind;
 
 /// Whether anything is remembered: where the kernel has loops of its own (5.17). Before,
 /// the verifier would go through each word, in each program.
-const EXISTS: bool = cfg!(feature = "find_vma");
+pub(crate) const EXISTS: bool = cfg!(feature = "find_vma");
 
 /// Parts of the stack that are read for a memo at most: 8 KiB at least.
 const MAX_WINDOWS: u32 = 4;
@@ -39,6 +41,22 @@ pub(crate) fn give_back(set: u64) {
     }
 }
 
+/// Chooses the notes that the next walk of a thread takes.
+///
+/// # Safety
+/// `thread` points to the current thread's record.
+#[inline(always)]
+pub(crate) unsafe fn choose_notes(thread: *mut Thread) {
+    // SAFETY: the helper has no preconditions, and the caller's record.
+    unsafe {
+        let unread = MEMO_THREADS + (bpf_get_smp_processor_id() & (UNREAD - 1));
+        // One less than the set's number and 1, if it has one.
+        let set = ((*thread).recall.set as u32).wrapping_sub(1);
+        let notes = if set < MEMO_THREADS { set } else { unread };
+        (*thread).recall.notes.set(u64::from(notes));
+    }
+}
+
 /// The site of the current thread's stack at the entry of a function, whose call is in
 /// flight, by the registers at its first instruction; see [`inflight::site_of`].
 ///
@@ -48,7 +66,10 @@ pub(crate) fn give_back(set: u64) {
 pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
     if !EXISTS {
         // SAFETY: the caller's record.
-        return unsafe { walk(thread, at) };
+        return unsafe {
+            (*thread).window_length.set(0);
+            walk(thread, at)
+        };
     }
     // SAFETY: as above.
     let thread = unsafe { &mut *thread };
@@ -97,7 +118,7 @@ unsafe fn walk(thread: *mut Thread, at: Registers) -> u32 {
     let place = unwind::Place::Entry(Arguments::AT_ENTRY);
     // SAFETY: the caller's record.
     unsafe {
-        let walk = unwind::capture_at(at, place, 0, thread, EXISTS);
+        let walk = unwind::capture_at(at, place, 0, thread);
         let (time, size) = ((*thread).call.time, (*thread).call.size);
         let site = inflight::site_of(&walk, SiteKind::Memory, thread, time, size);
         remember(thread, &walk, site);
@@ -159,37 +180,75 @@ extern "C" fn is_same_far(number: u32) -> u32 {
     let (Some(thread), Some(memo)) = (inflight::record(), MEMO.get_ptr(number)) else {
         return 0;
     };
+    let mut both = Both { thread, memo };
     // SAFETY: the current thread's record, and a memo of its own.
-    let (thread, memo) = unsafe { (&mut *thread, &*memo) };
-    thread.recall.compared.set(0);
-    let mut round = 0;
-    while round < WORDS as u32 + MAX_WINDOWS {
-        let index = thread.recall.compared.get();
-        let window = (thread.window_start.get(), thread.window_length.get());
-        match memo.compare(index, window, &thread.window) {
-            Compared::Same => thread.recall.compared.set(index + 1),
-            Compared::Elsewhere => unwind::refill(thread, memo.address(index)),
-            Compared::Differs => return 0,
-            Compared::All => return 1,
+    unsafe {
+        (*thread).recall.compared.set(0);
+        far::compare(&mut both);
+        u32::from((*thread).recall.compared.get() == (*memo).count())
+    }
+}
+
+/// A thread, and one of its memos.
+struct Both {
+    thread: *mut Thread,
+    memo: *const Memo,
+}
+
+/// Compares the next word. Whether there is another.
+#[inline(always)]
+fn compare_next(both: &Both) -> bool {
+    // SAFETY: the current thread's record, and a memo of its own.
+    let (thread, memo) = unsafe { (&mut *both.thread, &*both.memo) };
+    let index = thread.recall.compared.get();
+    let window = (thread.window_start.get(), thread.window_length.get());
+    match memo.compare(index, window, &thread.window) {
+        Compared::Same => thread.recall.compared.set(index + 1),
+        Compared::Elsewhere => unwind::refill(thread, memo.address(index)),
+        Compared::Differs => {
+            thread.recall.compared.set(u64::MAX);
+            return false;
         }
-        round += 1;
+        Compared::All => return false,
     }
-    0
+    true
 }
 
-/// The memo that a walk is noted in.
-#[inline(always)]
-pub(crate) fn current(thread: &Thread) -> Option<*mut Memo> {
-    match thread.recall.at.get() as u32 {
-        0 => None,
-        at => MEMO.get_ptr_mut(at - 1),
+/// One word after the other, by a loop of the kernel's: its verifier goes through one
+/// round.
+#[cfg(feature = "find_vma")]
+mod far {
+    use core::ffi::c_void;
+
+    use aya_ebpf::helpers::generated::bpf_loop;
+    use tracer_ebpf::notes::WORDS;
+
+    use super::{Both, MAX_WINDOWS, compare_next};
+
+    #[inline(always)]
+    pub(super) fn compare(both: &mut Both) {
+        let rounds = WORDS as u32 + MAX_WINDOWS;
+        // SAFETY: a function that the helper calls before it returns, and a local.
+        unsafe {
+            bpf_loop(rounds, round as *mut c_void, (&raw mut *both).cast(), 0);
+        }
+    }
+
+    #[inline(never)]
+    extern "C" fn round(_index: u32, both: *mut Both) -> u64 {
+        // SAFETY: the local of the function that asked.
+        u64::from(!compare_next(unsafe { &*both }))
     }
 }
 
-/// The walk that goes on depends on what a memo has no room for.
-#[inline(always)]
-pub(crate) fn give_up(thread: &mut Thread) {
-    thread.recall.at.set(0);
+/// Nothing is remembered where kernels have no loop of their own.
+#[cfg(not(feature = "find_vma"))]
+mod far {
+    use super::{Both, compare_next};
+
+    pub(super) fn compare(both: &mut Both) {
+        compare_next(both);
+    }
 }
 
 /// A walk has led to a site.
@@ -203,17 +262,27 @@ unsafe fn remember(thread: *mut Thread, walk: &Walk, site: u32) {
     }
     // SAFETY: the caller's record.
     let thread = unsafe { &mut *thread };
-    let memo = current(thread);
+    let at = thread.recall.at.get() as u32;
     thread.recall.at.set(0);
-    if let Some(memo) = memo
+    if at != 0
+        && let Some(memo) = MEMO.get_ptr_mut(at - 1)
+        && let Some(notes) = NOTES.get_ptr_mut(thread.recall.notes.get() as u32)
         && walk.end == StackEnd::Start
         && !walk.is_local
         && site != NO_SITE
         && site != LOST_SITE
     {
-        // SAFETY: a live map value, which is this thread's alone.
-        let memo = unsafe { &mut *memo };
-        memo.finish(thread.recall.epoch.get(), site);
+        // SAFETY: live map values, which are this thread's alone.
+        let (memo, notes) = unsafe { (&mut *memo, &mut *notes) };
+        if !notes.is_whole() {
+            return;
+        }
+        notes.fill(memo::STRIDE);
+        // SAFETY: as above.
+        if !unsafe { read::copy(memo.words_mut(), notes.words()) } {
+            return;
+        }
+        memo.finish(notes, thread.recall.epoch.get(), site);
         if memo.reach() > thread.recall.reach.get() {
             thread.recall.reach.set(memo.reach());
         }

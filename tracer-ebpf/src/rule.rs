@@ -23,6 +23,8 @@
     reason = "fields are cut out of words"
 )]
 
+use crate::choice::is_equal;
+
 /// Bytes of a word of the stack.
 const WORD: i64 = 8;
 
@@ -263,12 +265,12 @@ impl Rule {
         self.0 & MASK == PLAIN
     }
 
-    /// Whether what it goes by can be told in words of one stack and registers: it is no
-    /// signal's frame or interpreter's, leads to no other stack, and is no guess.
+    /// 1 if what it goes by can be told in words of one stack and registers: it is no
+    /// signal's frame or interpreter's, leads to no other stack, and is no guess; else 0.
     #[inline(always)]
-    pub const fn is_local(self) -> bool {
-        let form = self.0 & FORM as u64;
-        form == 0 || (form == PLT as u64 && !self.is_in_memory())
+    pub fn local(self) -> u64 {
+        let is = |bits: u8, form: u8| is_equal(self.0 & u64::from(bits), u64::from(form));
+        is(FORM, 0) | is(FORM | DEREF, PLT)
     }
 
     /// Whether it leads to a caller.
@@ -366,6 +368,12 @@ impl Slot {
     #[inline(always)]
     pub const fn is_same(self) -> bool {
         self.0 == SAME
+    }
+
+    /// The same as a number: 1 or 0.
+    #[inline(always)]
+    pub fn same(self) -> u64 {
+        is_equal(self.0.into(), SAME.into())
     }
 
     /// Whether the caller's value is nowhere.

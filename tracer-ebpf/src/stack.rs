@@ -8,9 +8,11 @@
     reason = "the depth is at most MAX_FRAMES, and usize has 64 bits here"
 )]
 
+use crate::choice::{either, is_equal};
 use crate::frame;
 use crate::limits::{MAX_FRAMES, USER_END};
-use crate::rule::{BX, Base, Kind, Rule};
+use crate::notes::{Beginning, Notes};
+use crate::rule::{BX, Base, Kind, Rule, Slot};
 use crate::site::SiteKey;
 use crate::step::{Frame, Memory, Registers, plain_step};
 use crate::volatile::{Volatile, opaque};
@@ -139,20 +141,19 @@ pub trait Target: Memory {
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
 
-    /// Whether it wants to know what the walk goes by; see [`crate::memo`].
-    fn is_noted(&self) -> bool;
+    /// Whether what a walk goes by is noted; see [`crate::memo`].
+    const NOTES: bool;
 
-    /// The walk goes by this word of memory.
-    fn uses_word(&mut self, address: u64, value: u64);
+    /// What it goes by, if that is noted.
+    fn notes(&mut self) -> &mut Notes;
 
-    /// It goes by rbp as it was at the beginning.
-    fn uses_bp(&mut self);
-
-    /// It goes by rbx as it was at the beginning.
-    fn uses_bx(&mut self);
-
-    /// It depends on something else.
-    fn depends(&mut self);
+    /// It goes by something that is not noted.
+    #[inline(always)]
+    fn give_up(&mut self) {
+        if Self::NOTES {
+            self.notes().give_up();
+        }
+    }
 }
 
 /// A stack's length, end and identity; the frames themselves are in the
@@ -168,6 +169,16 @@ pub struct Walk {
     pub key: SiteKey,
     /// Whether one does.
     pub is_local: bool,
+}
+
+impl Walk {
+    /// Of a stack that could not be walked.
+    pub const NONE: Self = Self {
+        depth: 0,
+        end: StackEnd::Unreadable,
+        key: SiteKey { high: 0, low: 0 },
+        is_local: true,
+    };
 }
 
 /// Where a walk is.
@@ -284,18 +295,18 @@ impl WalkState {
 
     /// Walks one frame further. `None` if there is more.
     #[inline(always)]
-    pub fn round(
+    pub fn round<T: Target>(
         &mut self,
         at: &mut At,
-        target: &mut impl Target,
+        target: &mut T,
         frames: &mut [u64; MAX_FRAMES],
     ) -> Option<StackEnd> {
         if self.depth.get() >= MAX_FRAMES as u64 {
             return Some(StackEnd::TooDeep);
         }
         if let Some(caller) = plain_step(at.rule, at.registers, target) {
-            if target.is_noted() {
-                self.note_plain(at.rule, at.registers, caller, target);
+            if T::NOTES {
+                self.note_plain(at.rule, at.registers, caller, target.notes());
             }
             at.registers = caller;
             self.exact.set(0);
@@ -309,13 +320,13 @@ impl WalkState {
                 return Some(reason);
             }
             let caller = self.frame.registers();
-            if target.is_noted() {
-                self.note(at.rule, at.registers, caller, target);
+            if T::NOTES {
+                self.note(at.rule, at.registers, caller, target.notes());
             }
             at.registers = caller;
         }
         if may_be_trampoline(at.registers.ip) {
-            target.depends();
+            target.give_up();
             // What a signal interrupted may be at such an address too,
             // but the kernel has no return address for it.
             if let Some(original) = target.original(at.registers.sp.wrapping_sub(8)) {
@@ -351,61 +362,42 @@ impl WalkState {
         end
     }
 
-    /// Tells what a plain step has gone by.
+    /// Notes what a plain step has gone by.
     #[inline(always)]
-    fn note_plain(&mut self, rule: Rule, from: Registers, to: Registers, target: &mut impl Target) {
-        if rule.register() == Base::Bp as usize {
-            self.note_bp(from.bp, target);
-        }
-        target.uses_word(to.sp.wrapping_sub(8), to.ip);
-        if !rule.bp().is_same() {
-            self.bp_at.set(to.sp.wrapping_add(rule.bp().offset()));
-        }
-        if !rule.bx().is_same() {
-            self.bx_at.set(to.sp.wrapping_add(rule.bx().offset()));
-        }
+    fn note_plain(&mut self, rule: Rule, from: Registers, to: Registers, notes: &mut Notes) {
+        let by_bp = rule.register() as u64;
+        notes.add_register(by_bp, Beginning::Bp, self.bp_at.get(), from.bp);
+        notes.add_word(to.sp.wrapping_sub(8), to.ip);
+        self.saved_at(rule, to.sp);
     }
 
-    /// Tells what any other step has gone by.
+    /// Notes what any other step has gone by.
     #[inline(always)]
-    fn note(&mut self, rule: Rule, from: Registers, to: Registers, target: &mut impl Target) {
-        if !rule.is_local() {
-            return target.depends();
-        }
-        let by_bp = rule.register() == Base::Bp as usize;
-        if by_bp || rule.base() == Base::Bp as usize {
-            self.note_bp(from.bp, target);
-        }
-        if rule.register() == BX {
-            match self.bx_at.get() {
-                0 => target.uses_bx(),
-                address => target.uses_word(address, from.bx),
-            }
-        }
-        if rule.is_in_memory() {
-            let register = if by_bp { from.bp } else { from.sp };
-            target.uses_word(register.wrapping_add(rule.offset()), to.sp);
-        }
-        target.uses_word(to.sp.wrapping_sub(8), to.ip);
-        let base = match rule.base() {
-            0 => from.sp,
-            1 => from.bp,
-            _ => to.sp,
+    fn note(&mut self, rule: Rule, from: Registers, to: Registers, notes: &mut Notes) {
+        notes.give_up_if(rule.local() ^ 1);
+        let is = |number: usize, other: usize| is_equal(number as u64, other as u64);
+        let by_bp = is(rule.register(), Base::Bp as usize);
+        let from_bp = is(rule.base(), Base::Bp as usize);
+        let by_bx = is(rule.register(), BX);
+        notes.add_register(by_bp | from_bp, Beginning::Bp, self.bp_at.get(), from.bp);
+        notes.add_register(by_bx, Beginning::Bx, self.bx_at.get(), from.bx);
+        let cfa = either(by_bp, from.bp, from.sp).wrapping_add(rule.offset());
+        notes.add_word_if(u64::from(rule.is_in_memory()), cfa, to.sp);
+        notes.add_word(to.sp.wrapping_sub(8), to.ip);
+        let from_sp = is(rule.base(), Base::Sp as usize);
+        let base = either(from_sp, from.sp, either(from_bp, from.bp, to.sp));
+        self.saved_at(rule, base);
+    }
+
+    /// Where the caller's registers were read.
+    #[inline(always)]
+    fn saved_at(&mut self, rule: Rule, base: u64) {
+        let at = |slot: Slot, before: u64| {
+            let read = base.wrapping_add(slot.offset());
+            either(slot.same(), before, read)
         };
-        if !rule.bp().is_same() {
-            self.bp_at.set(base.wrapping_add(rule.bp().offset()));
-        }
-        if !rule.bx().is_same() {
-            self.bx_at.set(base.wrapping_add(rule.bx().offset()));
-        }
-    }
-
-    #[inline(always)]
-    fn note_bp(&mut self, value: u64, target: &mut impl Target) {
-        match self.bp_at.get() {
-            0 => target.uses_bp(),
-            address => target.uses_word(address, value),
-        }
+        self.bp_at.set(at(rule.bp(), self.bp_at.get()));
+        self.bx_at.set(at(rule.bx(), self.bx_at.get()));
     }
 
     /// The whole walk, once it ended. `image` is the process image, and how
@@ -473,6 +465,7 @@ mod tests {
     struct Thread {
         words: Vec<u64>,
         hijacked: Vec<(u64, u64)>,
+        notes: Notes,
     }
 
     impl Memory for Thread {
@@ -513,14 +506,11 @@ mod tests {
             Some(known.1)
         }
 
-        fn is_noted(&self) -> bool {
-            false
-        }
+        const NOTES: bool = false;
 
-        fn uses_word(&mut self, _: u64, _: u64) {}
-        fn uses_bp(&mut self) {}
-        fn uses_bx(&mut self) {}
-        fn depends(&mut self) {}
+        fn notes(&mut self) -> &mut Notes {
+            &mut self.notes
+        }
     }
 
     fn two_words() -> Rule {
@@ -534,7 +524,15 @@ mod tests {
     fn walk_thread_at(words: &[u64], bp: u64) -> (Walk, Vec<u64>) {
         let words = words.to_vec();
         let hijacked = Vec::new();
-        walk_from(Thread { words, hijacked }, bp)
+        let notes = Notes::default();
+        walk_from(
+            Thread {
+                words,
+                hijacked,
+                notes,
+            },
+            bp,
+        )
     }
 
     fn walk_from(mut thread: Thread, bp: u64) -> (Walk, Vec<u64>) {
@@ -556,6 +554,7 @@ mod tests {
         walk_thread(Thread {
             words: words.to_vec(),
             hijacked: Vec::new(),
+            notes: Notes::default(),
         })
     }
 
@@ -620,6 +619,7 @@ mod tests {
         let (walk, frames) = walk_thread(Thread {
             words: vec![CODE + 1, 0, 0x7fff_f000, 0, CODE + 0xf001],
             hijacked: vec![(STACK + 8, 1), (STACK + 16, CODE + 2)],
+            notes: Notes::default(),
         });
         assert_eq!(frames, [CODE, CODE + 1, CODE + 2, CODE + 0xf001]);
         assert_eq!(walk.end, StackEnd::Start);

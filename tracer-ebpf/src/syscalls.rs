@@ -251,7 +251,10 @@ extern "C" fn site_of_call(length: u64, place: u32, back: u64) -> u64 {
         _ => Place::Inside,
     };
     // SAFETY: the current thread's record.
-    let walk = unsafe { unwind::capture_at(call.registers(), from, 0, thread, false) };
+    let walk = unsafe {
+        (*thread).window_length.set(0);
+        unwind::capture_at(call.registers(), from, 0, thread)
+    };
     if back != 0 && leads_back(&walk, back, thread) {
         return UNHEARD;
     }

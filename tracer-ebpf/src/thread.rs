@@ -334,8 +334,10 @@ pub struct Probed {
 pub struct Recall {
     /// The number of its set of memos and 1; 0 if it has none.
     pub set: u64,
-    /// The number of the memo that the walk is noted in and 1; 0 if in none.
+    /// The number of the memo that the walk is for and 1; 0 if for none.
     pub at: Volatile,
+    /// The number of the notes that the walk takes.
+    pub notes: Volatile,
     /// The epoch at which the walk began.
     pub epoch: Volatile,
     /// The registers at the entry that is looked at: rip, as before the function's first

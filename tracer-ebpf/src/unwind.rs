@@ -7,6 +7,7 @@ use tracer_ebpf::arguments::Arguments;
 use tracer_ebpf::block::PAGE;
 use tracer_ebpf::frame;
 use tracer_ebpf::limits::{MAX_RETURN_PROBES, WINDOW_BYTES};
+use tracer_ebpf::notes::Notes;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::stack::{Found, StackEnd, Target, Walk};
 use tracer_ebpf::step::{Memory, Registers};
@@ -19,7 +20,7 @@ use crate::hotspot;
 use crate::inflight;
 use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, rule_in, vm_of};
 use crate::mapped::{self, find_mapped, mapped_word};
-use crate::maps::{self, CACHE, CODE_OF, RANGES, RULES, SPACES};
+use crate::maps::{self, CACHE, CODE_OF, NOTES, RANGES, RULES, SPACES};
 use crate::read::kernel_or_zero;
 use crate::recall;
 
@@ -62,7 +63,10 @@ pub(crate) unsafe fn capture(
     thread: *mut Thread,
 ) -> Walk {
     // SAFETY: regs is the program's context, and the caller's record.
-    unsafe { capture_at(registers(regs, place), place, first, thread, false) }
+    unsafe {
+        (*thread).window_length.set(0);
+        capture_at(registers(regs, place), place, first, thread)
+    }
 }
 
 /// The registers that a walk begins with: at an entry those before the function's first
@@ -98,7 +102,6 @@ pub(crate) unsafe fn capture_at(
     place: Place,
     first: u64,
     thread: *mut Thread,
-    is_noted: bool,
 ) -> Walk {
     // SAFETY: the caller's record.
     let (image, group) = unsafe { ((*thread).image, (*thread).group) };
@@ -118,14 +121,14 @@ pub(crate) unsafe fn capture_at(
     // SAFETY: the caller's record.
     unsafe {
         (*thread).space.set(u64::from(space));
-        // What a memo was compared with was read a moment ago.
-        if !is_noted || (*thread).recall.at.get() == 0 {
-            (*thread).window_length.set(0);
-        }
         (*thread).vm.length.set(0);
         (*thread).mapping.length.set(0);
+        recall::choose_notes(thread);
     }
-    let mut current = Current { thread, is_noted };
+    let Some(mut current) = Current::of(thread) else {
+        return Walk::NONE;
+    };
+    current.notes().begin(registers.sp);
     let (rule, own) = match place {
         Place::Entry(_) => (Ok(Rule::ENTRY), 0),
         Place::Inside | Place::TouchWithin => {
@@ -146,7 +149,7 @@ pub(crate) unsafe fn capture_at(
     if let Err(reason) = rule {
         return state.finish(reason, identity);
     }
-    state.finish(parts::to_the_end(thread, is_noted), identity)
+    state.finish(parts::to_the_end(thread), identity)
 }
 
 /// One frame after the other, by a loop of the kernel's: its verifier goes through
@@ -165,13 +168,9 @@ mod parts {
     /// Walks to the stack's end, and says why there. The reason is in the record, of
     /// which the verifier knows nothing: it would follow what comes next for each.
     #[inline(always)]
-    pub(super) fn to_the_end(mut thread: *mut Thread, is_noted: bool) -> StackEnd {
+    pub(super) fn to_the_end(mut thread: *mut Thread) -> StackEnd {
         let rounds = MAX_FRAMES as u32;
-        let round = if is_noted {
-            noted_round as *mut c_void
-        } else {
-            plain_round as *mut c_void
-        };
+        let round = round as *mut c_void;
         // SAFETY: a function that the helper calls before it returns, and a local.
         unsafe {
             bpf_loop(rounds, round, (&raw mut thread).cast(), 0);
@@ -180,27 +179,20 @@ mod parts {
         unsafe { (*thread).walk.end() }
     }
 
-    #[inline(never)]
-    extern "C" fn plain_round(_index: u32, thread: *mut *mut Thread) -> u64 {
-        round(thread, false)
-    }
-
-    #[inline(never)]
-    extern "C" fn noted_round(_index: u32, thread: *mut *mut Thread) -> u64 {
-        round(thread, true)
-    }
-
     /// Whether to stop.
-    #[inline(always)]
-    fn round(thread: *mut *mut Thread, is_noted: bool) -> u64 {
+    #[inline(never)]
+    extern "C" fn round(_index: u32, thread: *mut *mut Thread) -> u64 {
         // SAFETY: the local of the function that asked, and a record that only this
         // thread touches; these are different fields of it.
         let (thread, frames, state) = unsafe {
             let thread = *thread;
             (thread, &mut (*thread).frames, &mut (*thread).walk)
         };
+        let Some(mut current) = Current::of(thread) else {
+            return 1;
+        };
         let mut at = state.at();
-        match state.round(&mut at, &mut Current { thread, is_noted }, frames) {
+        match state.round(&mut at, &mut current, frames) {
             Some(end) => {
                 state.end_with(end);
                 1
@@ -224,7 +216,7 @@ mod parts {
     use crate::lookup::{failed, reason_of};
 
     #[inline(always)]
-    pub(super) fn to_the_end(_thread: *mut Thread, _is_noted: bool) -> StackEnd {
+    pub(super) fn to_the_end(_thread: *mut Thread) -> StackEnd {
         let mut part = 0;
         while part < MAX_PARTS {
             if let Some(reason) = reason_of(walk_part()) {
@@ -246,8 +238,10 @@ mod parts {
         // SAFETY: only this thread touches the record, and these are different
         // fields of it.
         let (frames, state) = unsafe { (&mut (*thread).frames, &mut (*thread).walk) };
-        let is_noted = false;
-        match state.part(&mut Current { thread, is_noted }, frames) {
+        let Some(mut current) = Current::of(thread) else {
+            return failed(StackEnd::Unreadable);
+        };
+        match state.part(&mut current, frames) {
             Some(end) => failed(end),
             None => 0,
         }
@@ -257,16 +251,15 @@ mod parts {
 /// The word of the frame that returns to `address`, in the stack that was walked last.
 #[inline(always)]
 pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
-    let is_noted = false;
-    Current { thread, is_noted }.place(address, 0)
+    Current::of(thread).map_or(0, |mut current| current.place(address, 0))
 }
 
 /// The current thread: its record has the part of its stack that was read
 /// last.
 pub(crate) struct Current {
     pub(crate) thread: *mut Thread,
-    /// Whether what the walk goes by is noted for a memo.
-    pub(crate) is_noted: bool,
+    /// Its record of what a walk goes by.
+    notes: *mut Notes,
 }
 
 impl Memory for Current {
@@ -319,7 +312,7 @@ impl Target for Current {
                 return self.found(number, frame.ip, exact);
             }
         }
-        self.depends();
+        self.give_up();
         hotspot::find(frame, self)
     }
 
@@ -332,7 +325,7 @@ impl Target for Current {
         {
             return range.word(address, exact);
         }
-        self.depends();
+        self.give_up();
         match mapped_word(address, exact as u32) {
             0 => frame::native(address, exact),
             word => word,
@@ -347,52 +340,24 @@ impl Target for Current {
         }
     }
 
-    #[inline(always)]
-    fn is_noted(&self) -> bool {
-        self.is_noted
-    }
+    const NOTES: bool = recall::EXISTS;
 
     #[inline(always)]
-    fn uses_word(&mut self, address: u64, value: u64) {
-        // SAFETY: only this thread touches its record, and its memos.
-        unsafe {
-            let thread = &mut *self.thread;
-            if let Some(memo) = recall::current(thread)
-                && !(*memo).add_word(address, value)
-            {
-                recall::give_up(thread);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn uses_bp(&mut self) {
-        // SAFETY: as above.
-        if let Some(memo) = unsafe { recall::current(&*self.thread) } {
-            // SAFETY: as above.
-            unsafe { (*memo).add_bp() };
-        }
-    }
-
-    #[inline(always)]
-    fn uses_bx(&mut self) {
-        // SAFETY: as above.
-        if let Some(memo) = unsafe { recall::current(&*self.thread) } {
-            // SAFETY: as above.
-            unsafe { (*memo).add_bx() };
-        }
-    }
-
-    #[inline(always)]
-    fn depends(&mut self) {
-        if self.is_noted {
-            // SAFETY: only this thread touches its record.
-            recall::give_up(unsafe { &mut *self.thread });
-        }
+    fn notes(&mut self) -> &mut Notes {
+        // SAFETY: a live map value; what others write to it too is never read.
+        unsafe { &mut *self.notes }
     }
 }
 
 impl Current {
+    /// The thread of a record. There always is one: the notes' number is bounded.
+    #[inline(always)]
+    fn of(thread: *mut Thread) -> Option<Self> {
+        // SAFETY: only this thread touches its record.
+        let notes = NOTES.get_ptr_mut(unsafe { (*thread).recall.notes.get() } as u32)?;
+        Some(Self { thread, notes })
+    }
+
     /// What is known of an address outside of code caches.
     #[inline(always)]
     fn known(&mut self, address: u64, exact: u64) -> Result<Found, StackEnd> {
@@ -454,7 +419,7 @@ impl Current {
                 (number, range.word(address, exact))
             }
             Some(known @ (StackEnd::NoMapping | StackEnd::NoRowYet)) => {
-                self.depends();
+                self.give_up();
                 let number = find_mapped(address, exact as u32);
                 match reason_of(number) {
                     None => {}

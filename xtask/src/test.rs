@@ -52,7 +52,7 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
 fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> {
     timeline.phase("formatting", lint::format)?;
     let fleet = beside(timeline, |timeline| {
-        timeline.phase("kernels fetched", vm::fetch_ends)
+        timeline.phase("kernels fetched", vm::fetch_regular)
     });
     let others = beside(timeline, |timeline| {
         timeline.phase("licences", deny::check)?;

@@ -83,7 +83,7 @@ struct Stack<'table> {
     table: &'table [Rule],
     words: Vec<u64>,
     memo: Memo,
-    is_noted: bool,
+    notes: Notes,
 }
 
 impl Memory for Stack<'_> {
@@ -116,24 +116,10 @@ impl Target for Stack<'_> {
         None
     }
 
-    fn is_noted(&self) -> bool {
-        self.is_noted
-    }
+    const NOTES: bool = true;
 
-    fn uses_word(&mut self, address: u64, value: u64) {
-        self.is_noted = self.is_noted && self.memo.add_word(address, value);
-    }
-
-    fn uses_bp(&mut self) {
-        self.memo.add_bp();
-    }
-
-    fn uses_bx(&mut self) {
-        self.memo.add_bx();
-    }
-
-    fn depends(&mut self) {
-        self.is_noted = false;
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
     }
 }
 
@@ -141,15 +127,17 @@ impl Stack<'_> {
     /// Walks, and remembers what can be.
     fn walk(&mut self, at: Registers) -> (Walk, Vec<u64>) {
         self.memo.begin(WALKER, at);
-        self.is_noted = true;
+        self.notes.begin(at.sp);
         let mut frames = [0; MAX_FRAMES];
         let mut state = WalkState::default();
         let first = frame::in_file(7, at.ip - CODE, 0);
         state.begin((at, Rule::ENTRY), first, (1, 2), &mut frames);
         let end = (0..MAX_PARTS).find_map(|_| state.part(self, &mut frames));
         let walk = state.finish(end.unwrap_or(StackEnd::TooDeep), (3, 0));
-        if self.is_noted && walk.end == StackEnd::Start && !walk.is_local {
-            self.memo.finish(EPOCH, SITE);
+        if self.notes.is_whole() && walk.end == StackEnd::Start && !walk.is_local {
+            self.notes.fill(STRIDE);
+            *self.memo.words_mut() = *self.notes.words();
+            self.memo.finish(&self.notes, EPOCH, SITE);
         }
         (walk, frames[..walk.depth as usize].to_vec())
     }
@@ -294,7 +282,7 @@ fn try_stack(random: &mut Random, tally: &mut Tally) {
         table: &table,
         words: words.clone(),
         memo: Memo::default(),
-        is_noted: false,
+        notes: Notes::default(),
     };
     let (walk, _) = stack.walk(at);
     if stack.memo.epoch.get() == 0 {
@@ -384,22 +372,21 @@ fn a_memo_that_believes_itself_is_right() {
 }
 
 #[test]
-fn there_is_room_for_so_many_words_and_no_more() {
+fn words_are_compared_where_they_are() {
     let at = Registers {
         ip: CODE,
         sp: STACK,
         bp: 0,
         bx: 0,
     };
-    let mut memo = Memo::default();
+    let (mut memo, mut notes) = (Memo::default(), Notes::default());
     memo.begin(WALKER, at);
-    assert!(!memo.add_word(STACK - 8, 1), "below the stack pointer");
-    assert!(!memo.add_word(STACK + (8 << 16), 1), "too far");
-    assert!(!memo.add_word(STACK, 1 << VALUE_BITS), "no address");
+    notes.begin(STACK);
     for word in 0..WORDS as u64 {
-        assert!(memo.add_word(STACK + 8 * word, CODE + word));
+        notes.add_word(STACK + 8 * word, CODE + word);
     }
-    assert!(!memo.add_word(STACK, 1));
+    *memo.words_mut() = *notes.words();
+    memo.finish(&notes, EPOCH, SITE);
     let window = [CODE; WINDOW_BYTES / 8];
     let compare = |index, bytes| memo.compare(index, (STACK, bytes), &window);
     assert_eq!(compare(0, 2048), Compared::Same);

@@ -6,10 +6,7 @@ use std::iter::zip;
 use std::sync::Arc;
 
 use crate::model::name::Name;
-use crate::model::{
-    AllocationPath, By, CurvePoint, Frame, LifetimeBucket, MappedFile, MemoryKind, Origin,
-    Originals, Site, StackEnd,
-};
+use crate::model::{AllocationPath, By, Frame, MemoryKind, Origin, Originals, Site, StackEnd};
 
 /// Adds up the sites whose frames have the same names. Java code runs in the
 /// interpreter first, is compiled several times, and moves: its addresses are
@@ -28,7 +25,7 @@ pub fn one_for_each_name(sites: Vec<Site>) -> Vec<Site> {
             continue;
         };
         for site in members {
-            merge(&mut sum, site);
+            sum.add(site);
         }
         for (frame, originals) in zip(&mut sum.frames, originals) {
             frame.originals = originals;
@@ -196,71 +193,10 @@ fn same_names(one: &[Frame], other: &[Frame]) -> bool {
         && zip(one, other).all(|(one, other)| NamedFrame::of(one) == NamedFrame::of(other))
 }
 
-/// Adds a site to another of the same path. Frames stay as those were that
-/// have more live bytes.
-fn merge(sum: &mut Site, site: Site) {
-    sum.merge_shares(&site);
-    if let (Some(sum), Some(window)) = (&mut sum.window, &site.window) {
-        sum.add(window);
-    }
-    if site.live_bytes > sum.live_bytes {
-        sum.frames = site.frames;
-    }
-    if let Some(errors) = site.errors {
-        sum.errors.get_or_insert_default().add(&errors);
-    }
-    if let Some(survival) = &site.survival {
-        sum.survival.get_or_insert_default().add(survival);
-    }
-    sum.live_bytes += site.live_bytes;
-    sum.live_count += site.live_count;
-    sum.allocated_bytes += site.allocated_bytes;
-    sum.allocated_count += site.allocated_count;
-    sum.freed_bytes += site.freed_bytes;
-    sum.freed_count += site.freed_count;
-    sum.oldest_age = sum
-        .oldest_age
-        .into_iter()
-        .chain(site.oldest_age)
-        .reduce(f64::max);
-    sum.oldest_survived = sum.oldest_survived.max(site.oldest_survived);
-    sum.first_seen = sum.first_seen.min(site.first_seen);
-    sum.last_seen = sum.last_seen.max(site.last_seen);
-    sum.lower_bound |= site.lower_bound;
-    let bytes = |one: Option<u64>, other: Option<u64>| match (one, other) {
-        (Some(one), Some(other)) => Some(one + other),
-        (one, other) => one.or(other),
-    };
-    sum.resident_bytes = bytes(sum.resident_bytes, site.resident_bytes);
-    sum.resident_peak = bytes(sum.resident_peak, site.resident_peak);
-    MappedFile::merge(&mut sum.files, &site.files);
-    sum.stacks.add(site.stacks);
-    if let Some(pages) = &site.pages {
-        sum.pages.get_or_insert_default().add(pages);
-    }
-    for bucket in site.lifetimes {
-        add_bucket(&mut sum.lifetimes, bucket);
-    }
-    for bucket in site.ages {
-        add_bucket(&mut sum.ages, bucket);
-    }
-    sum.curve = CurvePoint::sum(&sum.curve, &site.curve);
-}
-
-/// Buckets are in the order of their bounds; the last one has none.
-fn add_bucket(buckets: &mut Vec<LifetimeBucket>, added: LifetimeBucket) {
-    let bound = |bucket: &LifetimeBucket| bucket.below.unwrap_or(f64::INFINITY);
-    let at = buckets.partition_point(|bucket| bound(bucket) < bound(&added));
-    match buckets.get_mut(at) {
-        Some(same) if same.below == added.below => same.count += added.count,
-        _ => buckets.insert(at, added),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Origin;
+    use crate::model::{LifetimeBucket, Origin};
 
     fn site(bytes: u64, frames: Vec<Frame>, lifetimes: &[(f64, u64)]) -> Site {
         let bucket = |(below, count): &(f64, u64)| LifetimeBucket {

@@ -9,7 +9,8 @@ use tracer_ebpf::limits::{
     CODE_RING_BYTES, EVENT_RING_BYTES, MAX_FILES, MAX_RANGES, MAX_RESERVERS, MAX_RULES, MAX_SPACES,
     PROBE_RING_BYTES,
 };
-use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo};
+use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo, UNREAD};
+use tracer_ebpf::notes::Notes;
 use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::DEATH_RING_BYTES;
 use tracer_ebpf::rule::Rule;
@@ -202,9 +203,10 @@ fn places() -> u64 {
     u64::from(MAX_PLACES) * entry + buckets(MAX_PLACES)
 }
 
-/// What threads remember of their stacks, and which of that nobody has.
+/// What threads remember of their stacks, which of that nobody has, and what walks go by.
 fn memos() -> u64 {
-    u64::from(MEMO_THREADS) * (u64::from(MEMOS) * size_of::<Memo>() as u64 + 4)
+    let notes = u64::from(MEMO_THREADS + UNREAD) * size_of::<Notes>() as u64;
+    notes + u64::from(MEMO_THREADS) * (u64::from(MEMOS) * size_of::<Memo>() as u64 + 4)
 }
 
 /// The images that have reserved addresses.

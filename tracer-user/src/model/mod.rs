@@ -25,6 +25,7 @@ mod originals;
 pub mod pages;
 pub mod reading;
 pub mod sampling;
+mod site_sum;
 pub mod untraced;
 
 use self::name::Name;

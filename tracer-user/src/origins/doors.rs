@@ -125,5 +125,5 @@ fn row_offset(table: &Table, offset: u64) -> Option<u64> {
 
 /// Whether a caller is found by adding to a register.
 fn is_simple(rule: Rule) -> bool {
-    rule.is_plain() && rule.goes_on() && rule.is_local() && !rule.bp().is_lost()
+    rule.is_plain() && rule.goes_on() && rule.local() == 1 && !rule.bp().is_lost()
 }

@@ -40,6 +40,12 @@ impl Curve {
         Self::new(self.points[..until].to_vec())
     }
 
+    /// The points from the last one before a time on: when, and bytes or blocks.
+    pub fn since(&self, time: f64) -> &[(f64, f64)] {
+        let from = self.points.partition_point(|point| point.0 < time);
+        &self.points[from.saturating_sub(1)..]
+    }
+
     fn last(&self) -> f64 {
         self.points.last().map_or(0.0, |point| point.1)
     }
@@ -107,11 +113,7 @@ impl Curve {
     /// the standard deviation that their difference would have if growth between looks were
     /// independent and the same all the time.
     pub fn halves(&self, since: f64) -> (f64, f64, f64) {
-        let from = self
-            .points
-            .partition_point(|point| point.0 < since)
-            .saturating_sub(1);
-        let steps = self.points[from..].windows(2);
+        let steps = self.since(since).windows(2);
         let steps: Vec<f64> = steps.map(|pair| pair[1].1 - pair[0].1).collect();
         let (first, last) = steps.split_at(steps.len() / 2);
         let sum = |steps: &[f64]| steps.iter().sum::<f64>();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::change;
 use super::curve::Curve;
 use super::forecast;
 use super::life_table::LifeTable;
@@ -30,7 +31,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
             .collect();
         let branches = sites.iter().zip(&labels).map(|(site, path)| Branch {
             path: path.iter().map(String::as_str).collect(),
-            weight: rate(&report.sites[*site], report.duration),
+            weight: Growth::of(report.sites[*site].clone()).rate(report.duration),
             site: *site,
         });
         for node in nodes(branches.collect()) {
@@ -71,70 +72,93 @@ fn common_path(sites: &[&Site]) -> Vec<String> {
     common
 }
 
-/// By how much what is live at a site grows, bytes a second (or blocks, of what has none):
-/// the median slope of its last half, or the mean where it grows by jumps.
-fn rate(site: &Site, duration: f64) -> f64 {
-    let has_bytes = site.kind.is_memory();
-    let curve = Curve::of(&site.curve, has_bytes);
-    let span = (duration - site.first_seen).max(f64::MIN_POSITIVE);
-    let live = match has_bytes {
-        true => site.live_bytes as f64,
-        false => site.live_count as f64,
-    };
-    let grows = match curve.slope(duration - span / 2.0) {
-        slope if slope > 0.0 => slope,
-        _ => live / span,
-    };
-    // Of what is mapped the part that is in memory.
-    match site.resident_bytes {
-        Some(resident) if live > 0.0 => grows * resident as f64 / live,
-        _ => grows,
+/// What is live of a site, or of several together, over time: bytes, or blocks of what has
+/// none.
+struct Growth {
+    sum: Site,
+    curve: Curve,
+    /// When it began, seconds from the run's start.
+    since: f64,
+}
+
+impl Growth {
+    fn of(sum: Site) -> Self {
+        let curve = Curve::of(&sum.curve, sum.kind.is_memory());
+        let began = change::began(&curve, sum.first_seen);
+        Self {
+            since: began.unwrap_or(sum.first_seen),
+            curve,
+            sum,
+        }
     }
+
+    /// By how much it grows, a second: the median slope of the last half, or of the time
+    /// since it began, or the mean where it grows by jumps.
+    fn rate(&self, duration: f64) -> f64 {
+        let site = &self.sum;
+        let span = (duration - self.since).max(f64::MIN_POSITIVE);
+        let live = match site.kind.is_memory() {
+            true => site.live_bytes as f64,
+            false => site.live_count as f64,
+        };
+        let grows = match self.curve.slope(duration - span / 2.0) {
+            slope if slope > 0.0 => slope,
+            _ => live / span,
+        };
+        // Of what is mapped the part that is in memory.
+        match site.resident_bytes {
+            Some(resident) if live > 0.0 => grows * resident as f64 / live,
+            _ => grows,
+        }
+    }
+}
+
+/// What these sites have together.
+fn sum(sites: &[&Site]) -> Site {
+    let mut sum = sites[0].clone();
+    for site in &sites[1..] {
+        sum.add((*site).clone());
+    }
+    sum
 }
 
 fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
     let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
     let first = sites[0];
-    let has_bytes = first.kind.is_memory();
-    let sum = |of: fn(&Site) -> u64| {
-        sites
-            .iter()
-            .fold(0_u64, |sum, site| sum.saturating_add(of(site)))
-    };
-    let (live_bytes, live_count) = (sum(Site::held_bytes), sum(|site| site.live_count));
-    let since = sites
-        .iter()
-        .map(|site| site.first_seen)
-        .fold(f64::INFINITY, f64::min);
-    let bytes_per_second = if has_bytes { node.weight } else { 0.0 };
+    let growth = Growth::of(sum(&sites));
+    let rate = growth.rate(report.duration);
+    let bytes_per_second = if first.kind.is_memory() { rate } else { 0.0 };
     Finding {
         kind: match verdict {
             Verdict::Leak => FindingKind::Leak,
             _ => FindingKind::Growing,
         },
-        title: title(first, verdict, node),
+        title: title(&culprit(first, node.depth), first.kind, verdict, rate),
         process: first.process,
         path: common_path(&sites),
         sites: sites.iter().map(|site| site.id).take(MAX_SITES).collect(),
         site_count: sites.len() as u64,
         bytes_per_second,
-        live_bytes,
-        live_count,
-        confidence: confidence(&sites, report.duration),
-        since,
+        live_bytes: growth.sum.held_bytes(),
+        live_count: growth.sum.live_count,
+        confidence: confidence(&sites),
+        since: growth.since,
         forecast: forecast::of(report, bytes_per_second),
-        evidence: evidence(report, &sites),
+        evidence: evidence(report, sites.len(), &growth),
         advice: advice(report, verdict),
     }
 }
 
-/// The mean of its sites' confidences, each by its part of the growth.
-fn confidence(sites: &[&Site], duration: f64) -> f64 {
-    let weights = sites.iter().map(|site| rate(site, duration));
-    let all: f64 = weights.clone().sum();
-    let each = sites.iter().zip(weights);
+/// The mean of its sites' confidences, each by its part of what is live.
+fn confidence(sites: &[&Site]) -> f64 {
+    let weight = |site: &Site| match site.kind.is_memory() {
+        true => site.held_bytes() as f64,
+        false => site.live_count as f64,
+    };
+    let all: f64 = sites.iter().map(|site| weight(site)).sum();
+    let each = sites.iter();
     let sum: f64 = each
-        .map(|(site, weight)| weight * site.confidence.unwrap_or(0.0))
+        .map(|site| weight(site) * site.confidence.unwrap_or(0.0))
         .sum();
     if all > 0.0 { sum / all } else { 0.0 }
 }
@@ -167,19 +191,18 @@ fn runtimes(frames: &[Frame]) -> String {
     }
 }
 
-fn title(site: &Site, verdict: Verdict, node: &Node) -> String {
-    let who = culprit(site, node.depth);
-    let how = match (site.kind, verdict) {
+fn title(who: &str, kind: MemoryKind, verdict: Verdict, rate: f64) -> String {
+    let how = match (kind, verdict) {
         (MemoryKind::Thread, _) => {
             return format!(
                 "{who} starts {} threads/s that do not end",
-                units::per_second(node.weight)
+                units::per_second(rate)
             );
         }
         (MemoryKind::JniHandle, _) => {
             return format!(
                 "{who} makes {} global handles/s that are not deleted",
-                units::per_second(node.weight)
+                units::per_second(rate)
             );
         }
         (MemoryKind::Page, _) => "touches memory that stays",
@@ -188,36 +211,41 @@ fn title(site: &Site, verdict: Verdict, node: &Node) -> String {
         (_, Verdict::Leak) => "allocates memory that is never freed",
         _ => "allocates more than is freed",
     };
-    format!("{who} {how}: {}/s", units::bytes_per_second(node.weight))
+    format!("{who} {how}: {}/s", units::bytes_per_second(rate))
 }
 
-/// What speaks for it.
-fn evidence(report: &Report, sites: &[&Site]) -> Vec<String> {
-    let first = sites[0];
+/// What speaks for it, of so many call paths.
+fn evidence(report: &Report, paths: usize, growth: &Growth) -> Vec<String> {
+    let (site, curve) = (&growth.sum, &growth.curve);
     let mut said = Vec::new();
-    if sites.len() > 1 {
+    if paths > 1 {
         said.push(format!(
-            "{} have this in common (what follows is of the largest)",
-            units::counted(sites.len() as u64, "call path")
+            "{} have this in common",
+            units::counted(paths as u64, "call path")
         ));
     }
-    let curve = Curve::of(&first.curve, first.kind.is_memory());
+    if growth.since > site.first_seen {
+        said.push(format!(
+            "it began to grow after {}: until then the same path did not",
+            units::seconds(growth.since)
+        ));
+    }
     if curve.tells() {
-        let looks = first.curve.len() - 1;
+        let looks = site.curve.len() - 1;
         said.push(format!(
             "more was live at {} of {} looks",
             curve.rises(),
             units::grouped(looks as u64)
         ));
     }
-    let table = LifeTable::of(&first.lifetimes, &first.ages);
+    let table = LifeTable::of(&site.lifetimes, &site.ages);
     match table.freed_by(0.95) {
-        None if first.freed_count == 0 => said.push("nothing of it was freed".to_owned()),
+        None if site.freed_count == 0 => said.push("nothing of it was freed".to_owned()),
         Some(usual) if usual.is_finite() => said.push(format!(
             "95 % of what was freed lived for less than {}, and {:.2} % of all blocks outlive that by far; the oldest is {} old",
             units::seconds(usual),
             100.0 * table.survival(4.0 * usual),
-            units::seconds(first.oldest_age.unwrap_or(0.0))
+            units::seconds(site.oldest_age.unwrap_or(0.0))
         )),
         _ => {}
     }

@@ -1,5 +1,6 @@
 //! The answers of a run: what each site is, what grows, and what is no leak.
 
+mod change;
 mod curve;
 mod forecast;
 mod growing;
@@ -12,6 +13,7 @@ mod own;
 mod retention;
 #[cfg(test)]
 mod simulated;
+mod together;
 mod tree;
 
 use std::collections::HashSet;
@@ -36,6 +38,7 @@ pub fn conclude(report: &mut Report) {
         site.verdict = judged.map(|judgement| judgement.verdict);
         site.confidence = judged.map(|judgement| judgement.confidence);
     }
+    together::judge_together(report, &ends);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));

@@ -35,8 +35,12 @@ pub(crate) use table::Table;
 
 /// The series that are run when none is named.
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
-/// The oldest and the newest, which are a part of every run of all tests.
-const ENDS: [&str; 2] = ["5.10", "7"];
+/// The oldest, one between, and the newest, which are a part of every run of all tests.
+const REGULAR: [(&str, Extent); 3] = [
+    ("5.10", Extent::Oldest),
+    ("6.12", Extent::Between),
+    ("7", Extent::Newest),
+];
 /// How long a VM may take for a choice of tests, or for one command, while
 /// other work goes first.
 const PATIENCE: Duration = Duration::from_secs(40 * 60);
@@ -76,15 +80,15 @@ pub(crate) fn tests(series: &[String], full: bool) -> Result<ExitCode> {
     })
 }
 
-/// Fetches the oldest and the newest kernel.
+/// Fetches the kernels of a run of all tests.
 ///
 /// # Errors
 /// A package is not to be had.
-pub(crate) fn fetch_ends() -> Result<Fleet> {
-    Fleet::prepare(&ENDS)
+pub(crate) fn fetch_regular() -> Result<Fleet> {
+    Fleet::prepare(&REGULAR.map(|(series, _)| series))
 }
 
-/// Runs the choice of tests on the kernels of [`fetch_ends`], shared out between them.
+/// Runs the choice of tests on the kernels of [`fetch_regular`], shared out between them.
 ///
 /// # Errors
 /// A test program does not tell its tests, or a VM cannot be started.
@@ -93,9 +97,7 @@ pub(crate) fn run_choice(
     end_to_end: &EndToEnd,
     timeline: &Timeline,
 ) -> Result<Table> {
-    let [oldest, newest] = ENDS;
-    let kernels = [(oldest, Extent::Oldest), (newest, Extent::Newest)];
-    run_tests(fleet, end_to_end, &kernels, timeline)
+    run_tests(fleet, end_to_end, &REGULAR, timeline)
 }
 
 /// Runs one shell command on each of the series, as root under the host's

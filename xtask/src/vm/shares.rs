@@ -13,6 +13,8 @@ pub(super) enum Extent {
     Oldest,
     /// The newest kernel's.
     Newest,
+    /// What is tried on one between them: [`BETWEEN`].
+    Between,
 }
 
 impl Extent {
@@ -23,6 +25,7 @@ impl Extent {
             Self::Choice => &[],
             Self::Oldest => NEWEST_ALONE,
             Self::Newest => OLDEST_ALONE,
+            Self::Between => return names(BETWEEN, program, test),
         };
         choice.has(test) && !names(others, program, test)
     }
@@ -163,10 +166,30 @@ pub(super) const NEWEST_ALONE: &[(&str, &[&str])] = &[
     ("sessions", &["what_a_small_call_maps_is_the_allocators"]),
 ];
 
+/// What runs on a kernel between the oldest and the newest, too: its verifier refused
+/// programs that both took, and return probes kill programs with a seccomp filter there
+/// (6.11 to 6.13).
+pub(super) const BETWEEN: &[(&str, &[&str])] = &[
+    ("roads", &["both_roads_count_the_same"]),
+    (
+        "returns",
+        &["a_program_with_a_seccomp_filter_is_seen_without_return_probes"],
+    ),
+    ("stress", &["a_hundred_frames_reach_main"]),
+];
+
 #[cfg(test)]
 mod tests {
     use super::super::selection::CHOSEN;
     use super::*;
+
+    #[test]
+    fn what_is_between_runs_a_few() {
+        let runs = |program, test| Extent::Between.has(program, Choice::All, test);
+        assert!(runs("stress", "a_hundred_frames_reach_main"));
+        assert!(!runs("stress", "too_many_live_blocks_are_counted_as_lost"));
+        assert!(!runs("growth", "a_hundred_frames_reach_main"));
+    }
 
     /// Whatever is chosen runs on one of the two kernels at least.
     #[test]

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::selection::{CHOSEN, Choice, EXCLUDED, Exclusion};
-use super::shares::{Extent, NEWEST_ALONE, OLDEST_ALONE};
+use super::shares::{BETWEEN, Extent, NEWEST_ALONE, OLDEST_ALONE};
 use crate::libtest;
 use crate::pool::name_of;
 use crate::shell::capture;
@@ -122,7 +122,7 @@ impl Program {
             .iter()
             .filter(|exclusion| exclusion.program == name)
             .collect();
-        let shared_out = OLDEST_ALONE.iter().chain(NEWEST_ALONE);
+        let shared_out = OLDEST_ALONE.iter().chain(BETWEEN).chain(NEWEST_ALONE);
         let alone = shared_out.filter(|(of, _)| *of == name);
         for test in excluded
             .iter()

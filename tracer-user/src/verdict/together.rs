@@ -1,0 +1,260 @@
+//! Judges together what alone is too little: a leak that is spread over many call paths
+//! has a few blocks on each.
+//!
+//! Paths with few blocks are added up from the leaves of the call tree on, until a node has
+//! enough to be judged as one site would be. Of each path the first block counts for
+//! nothing there: a program that goes a new way allocates what it needs there once.
+
+use std::collections::BTreeMap;
+
+use super::judge::judge;
+use super::own::down_to_own;
+use crate::model::{Frame, MemoryKind, Report, Site, Verdict};
+use crate::report::names;
+
+/// A site with as many blocks is judged by itself; and a node has to have so many beyond
+/// the first of each path.
+const ENOUGH: u64 = 15;
+/// Fewer blocks than these all come in the first half, or in the first quarter, of a run
+/// by chance in one case of twenty at least.
+const BY_CHANCE_IN_THE_FIRST_HALF: u64 = 5;
+const BY_CHANCE_IN_THE_FIRST_QUARTER: u64 = 3;
+
+/// Judges sites together that have too few blocks each. `ends`: when each process ended,
+/// seconds from the run's start.
+pub fn judge_together(report: &mut Report, ends: &[f64]) {
+    let mut trees: BTreeMap<(usize, MemoryKind), Vec<Leaf>> = BTreeMap::new();
+    for (index, site) in report.sites.iter().enumerate().filter(|it| is_small(it.1)) {
+        let tree = trees.entry((site.process, site.kind)).or_default();
+        tree.push(Leaf {
+            path: path(site),
+            site: index,
+        });
+    }
+    for ((process, _), mut leaves) in trees {
+        leaves.sort_by(|a, b| a.path.cmp(&b.path));
+        let end = ends.get(process).copied().unwrap_or(report.duration);
+        let mut tree = Tree {
+            sites: &mut report.sites,
+            end,
+        };
+        tree.gather(&leaves, 0);
+    }
+}
+
+/// Whether its numbers are too small to say much. That of a few blocks none came lately may
+/// be chance.
+fn is_small(site: &Site) -> bool {
+    let bound = match site.verdict {
+        None | Some(Verdict::Growing | Verdict::Leak) => ENOUGH,
+        Some(Verdict::Plateau) => BY_CHANCE_IN_THE_FIRST_HALF,
+        Some(Verdict::Startup) => BY_CHANCE_IN_THE_FIRST_QUARTER,
+        Some(Verdict::Batch | Verdict::Churn) => return false,
+    };
+    let known = !site.is_unsure() && site.survival.is_none() && site.kind != MemoryKind::JavaHeap;
+    known && (1..bound).contains(&site.live_count)
+}
+
+/// A path down to the last of the program's own functions, root first, as numbers that
+/// names have for this run.
+fn path(site: &Site) -> Vec<u64> {
+    let frames = names::drawn_frames(site);
+    let depth = down_to_own(&frames).unwrap_or(frames.len());
+    let number = |frame: &Frame| match &frame.function {
+        Some(name) => name.text_hash(),
+        None => frame.address,
+    };
+    frames[..depth].iter().map(number).collect()
+}
+
+/// A site at the end of its path.
+struct Leaf {
+    path: Vec<u64>,
+    site: usize,
+}
+
+/// Sites that are not judged yet, and their sum.
+#[derive(Default)]
+struct Pool {
+    sum: Option<Site>,
+    members: Vec<usize>,
+}
+
+struct Tree<'a> {
+    sites: &'a mut [Site],
+    end: f64,
+}
+
+impl Tree<'_> {
+    /// Judges what is below a node, whose leaves have `depth` names in common, as far as
+    /// there is enough. What is left is the pool.
+    fn gather(&mut self, leaves: &[Leaf], mut depth: usize) -> Pool {
+        let next = |leaf: &Leaf, depth: usize| leaf.path.get(depth).copied();
+        while let [first, .., last] = leaves
+            && next(first, depth).is_some()
+            && next(first, depth) == next(last, depth)
+        {
+            depth += 1;
+        }
+        let mut pool = Pool::default();
+        for run in leaves.chunk_by(|one, other| next(one, depth) == next(other, depth)) {
+            match run {
+                [leaf] => pool.add(self.single(leaf.site)),
+                _ if next(&run[0], depth).is_none() => {
+                    for leaf in run {
+                        pool.add(self.single(leaf.site));
+                    }
+                }
+                _ => pool.add(self.gather(run, depth + 1)),
+            }
+        }
+        // Nothing is in common at the root.
+        match depth > 0 && pool.members.len() > 1 && self.judge(&pool) {
+            true => Pool::default(),
+            false => pool,
+        }
+    }
+
+    fn single(&mut self, site: usize) -> Pool {
+        // Names are not needed, and long.
+        let frames = std::mem::take(&mut self.sites[site].frames);
+        let sum = self.sites[site].clone();
+        self.sites[site].frames = frames;
+        Pool {
+            sum: Some(sum),
+            members: vec![site],
+        }
+    }
+
+    /// Whether there is enough to judge. Growth is what all of them are.
+    fn judge(&mut self, pool: &Pool) -> bool {
+        let Some(sum) = &pool.sum else {
+            return false;
+        };
+        if sum.live_count < ENOUGH + pool.members.len() as u64 {
+            return false;
+        }
+        let judged = judge(sum, self.end);
+        if let Some(judgement) = judged.filter(|it| it.verdict.grows()) {
+            for member in &pool.members {
+                let site = &mut self.sites[*member];
+                site.verdict = Some(judgement.verdict);
+                site.confidence = Some(judgement.confidence);
+            }
+        }
+        judged.is_some()
+    }
+}
+
+impl Pool {
+    fn add(&mut self, other: Self) {
+        match (&mut self.sum, other.sum) {
+            (Some(sum), Some(site)) => sum.add(site),
+            (sum @ None, site) => *sum = site,
+            (Some(_), None) => {}
+        }
+        self.members.extend(other.members);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{CurvePoint, Level};
+    use crate::report::sample;
+
+    const END: f64 = 60.0;
+
+    /// A site of this path, with blocks that came at these times and stay.
+    fn site(id: u64, between: &[&str], births: &[f64]) -> Site {
+        let frames = between.iter().zip(0x40_2000..);
+        let frames = frames.map(|(name, address)| sample::program(name, "a.c", 1, address));
+        let live = births.len() as u64;
+        let curve = (1..=56).map(|look| {
+            let at = END * f64::from(look) / 56.0;
+            let count = births.iter().filter(|birth| **birth <= at).count() as u64;
+            let level = Level {
+                live_bytes: 100 * count,
+                live_count: count,
+                allocated_count: count,
+            };
+            CurvePoint::new(at, level)
+        });
+        let seen = births.iter().copied();
+        Site {
+            oldest_age: seen.clone().reduce(f64::min).map(|at| END - at),
+            first_seen: seen.clone().fold(END, f64::min),
+            last_seen: seen.fold(0.0, f64::max),
+            curve: curve.collect(),
+            verdict: None,
+            confidence: None,
+            ..sample::site(id, (100 * live, live), (0, 0), frames.collect())
+        }
+    }
+
+    fn judged(sites: Vec<Site>) -> Vec<Option<Verdict>> {
+        let mut report = Report {
+            sites,
+            duration: END,
+            ..sample::report()
+        };
+        judge_together(&mut report, &[END]);
+        report.sites.iter().map(|site| site.verdict).collect()
+    }
+
+    /// Forty leaves of one function, each of which leaks two blocks.
+    fn spread() -> Vec<Site> {
+        let leaf = |number: u32| {
+            let name = format!("field_{number}");
+            let at = f64::from(number) * 0.7;
+            site(number.into(), &["serve", &name], &[at + 1.0, at + 30.0])
+        };
+        (0..40).map(leaf).collect()
+    }
+
+    #[test]
+    fn a_leak_of_many_leaves_is_one_where_each_says_nothing() {
+        let verdicts = judged(spread());
+        assert!(
+            verdicts.iter().all(|it| *it == Some(Verdict::Leak)),
+            "{verdicts:?}"
+        );
+    }
+
+    #[test]
+    fn leaves_that_came_early_by_chance_are_of_the_leak() {
+        let mut sites = spread();
+        for site in &mut sites[..5] {
+            site.verdict = Some(Verdict::Startup);
+        }
+        sites[7].verdict = Some(Verdict::Plateau);
+        let verdicts = judged(sites);
+        assert!(
+            verdicts.iter().all(|it| *it == Some(Verdict::Leak)),
+            "{verdicts:?}"
+        );
+    }
+
+    #[test]
+    fn a_way_that_is_gone_once_is_no_growth() {
+        let once = |number: u32| {
+            let name = format!("part_{number}");
+            site(
+                number.into(),
+                &["load", &name],
+                &[1.0 + f64::from(number) * 1.4],
+            )
+        };
+        let verdicts = judged((0..40).map(once).collect());
+        assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
+    }
+
+    #[test]
+    fn others_of_the_same_program_are_not_drawn_in() {
+        let mut sites = spread();
+        sites.push(site(99, &["poll", "resolve"], &[20.0, 41.0]));
+        let verdicts = judged(sites);
+        assert_eq!(verdicts.last(), Some(&None));
+        assert_eq!(verdicts[0], Some(Verdict::Leak));
+    }
+}
