@@ -64,14 +64,7 @@ pub(crate) unsafe fn choose_notes(thread: *mut Thread) {
 /// `thread` is the current thread's record.
 #[inline(always)]
 pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
-    if !EXISTS {
-        // SAFETY: the caller's record.
-        return unsafe {
-            (*thread).window_length.set(0);
-            walk(thread, at)
-        };
-    }
-    // SAFETY: as above.
+    // SAFETY: the caller's record.
     let thread = unsafe { &mut *thread };
     // In the record, since the stacks of all functions that lead on to the walk's last
     // have 512 bytes together.
@@ -79,21 +72,18 @@ pub(crate) unsafe fn site(thread: *mut Thread, at: Registers) -> u32 {
     thread.recall.sp.set(at.sp);
     thread.recall.bp.set(at.bp);
     thread.recall.bx.set(at.bx);
-    match recalled(thread) {
-        NO_SITE => walk_on(),
-        known => known,
+    thread.window_length.set(0);
+    let known = match EXISTS {
+        true => recalled(thread),
+        false => NO_SITE,
+    };
+    if known != NO_SITE {
+        return known;
     }
-}
-
-/// The site of the current thread's stack, which has to be walked. Verified once, on its
-/// own: the verifier would go through the walk for each way that leads here.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn walk_on() -> u32 {
-    match inflight::record() {
-        // SAFETY: the current thread's record.
-        Some(thread) => unsafe { walk(thread, registers(&*thread)) },
-        None => NO_SITE,
+    // One after the other, and not one in the other, for the same reason.
+    match walk() {
+        0 => NO_SITE,
+        _ => settle(thread),
     }
 }
 
@@ -109,17 +99,30 @@ fn registers(thread: &Thread) -> Registers {
     }
 }
 
-/// Walks the stack, and remembers it.
-///
-/// # Safety
-/// `thread` is the current thread's record.
-#[inline(always)]
-unsafe fn walk(thread: *mut Thread, at: Registers) -> u32 {
-    let place = unwind::Place::Entry(Arguments::AT_ENTRY);
-    // SAFETY: the caller's record.
+/// Walks the stack from the registers in the current thread's record. Verified once, on its
+/// own: the verifier would go through the walk for each way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk() -> u32 {
+    let Some(thread) = inflight::record() else {
+        return 0;
+    };
+    // SAFETY: the current thread's record.
     unsafe {
-        let walk = unwind::capture_at(at, place, 0, thread);
-        let (time, size) = ((*thread).call.time, (*thread).call.size);
+        let place = unwind::Place::Entry(Arguments::AT_ENTRY);
+        let at = registers(&*thread);
+        (*thread).recall.walk = unwind::capture_at(at, place, 0, thread);
+    }
+    1
+}
+
+/// The site of the stack that was walked, which is remembered.
+#[inline(never)]
+fn settle(thread: &mut Thread) -> u32 {
+    let walk = thread.recall.walk;
+    let (time, size) = (thread.call.time, thread.call.size);
+    // SAFETY: the current thread's record.
+    unsafe {
         let site = inflight::site_of(&walk, SiteKind::Memory, thread, time, size);
         remember(thread, &walk, site);
         site
@@ -135,7 +138,6 @@ fn recalled(thread: &mut Thread) -> u32 {
     let epoch = maps::epoch();
     thread.recall.epoch.set(epoch);
     thread.recall.at.set(0);
-    thread.window_length.set(0);
     let set = thread.recall.set;
     if set == 0 {
         return NO_SITE;

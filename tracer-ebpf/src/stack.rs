@@ -159,6 +159,7 @@ pub trait Target: Memory {
 /// A stack's length, end and identity; the frames themselves are in the
 /// caller's array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Walk {
     /// How many frames were found.
     pub depth: u32,
@@ -169,6 +170,13 @@ pub struct Walk {
     pub key: SiteKey,
     /// Whether one does.
     pub is_local: bool,
+}
+
+impl Default for Walk {
+    /// Of no stack.
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 impl Walk {

@@ -6,7 +6,7 @@ use crate::hits::{Counter, KINDS, Timing};
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
 use crate::site::NO_SITE;
-use crate::stack::WalkState;
+use crate::stack::{Walk, WalkState};
 use crate::volatile::Volatile;
 
 /// A traced process, keyed by its id (tgid).
@@ -353,6 +353,8 @@ pub struct Recall {
     pub reach: Volatile,
     /// How many words of a memo were compared.
     pub compared: Volatile,
+    /// The stack that was walked last.
+    pub walk: Walk,
 }
 
 /// A mapping of a file, as the kernel told during a walk: it may be gone right
