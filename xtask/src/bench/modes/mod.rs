@@ -44,6 +44,16 @@ pub(super) enum Mode {
     Heaptrack,
 }
 
+impl Round {
+    /// What a mode is compared with.
+    fn without(&self, mode: Mode) -> Load {
+        match mode.options() {
+            Some(_) => self.plain,
+            None => self.fresh.unwrap_or(self.plain),
+        }
+    }
+}
+
 impl Mode {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         [
@@ -96,8 +106,7 @@ impl Mode {
         match (self, kind.is_loop()) {
             (Self::Overhead, false) => BUDGET_TIME,
             (Self::Overhead, true) => BUDGET_LOOP_TIME,
-            (_, false) => TIME,
-            (_, true) => LOOP_TIME,
+            _ => time(kind),
         }
     }
 }
@@ -112,6 +121,9 @@ struct Traced {
 /// A service without a tracer, and with one of each kind, or why that failed.
 struct Round {
     plain: Load,
+    /// The same of one that was started anew, as it is for some modes: what a virtual
+    /// machine has compiled until then is not what a long run leaves.
+    fresh: Option<Load>,
     traced: Vec<(Mode, Result<Traced, String>)>,
 }
 
@@ -129,8 +141,12 @@ pub(super) fn measure(unfreed: &Path, choice: &Choice) -> String {
 }
 
 fn round(unfreed: &Path, kind: Kind, service: &mut dyn Service, modes: &[Mode]) -> Result<Round> {
-    let plain = if kind.is_loop() { LOOP_TIME } else { TIME };
-    let plain = service.load(plain)?;
+    let plain = service.load(time(kind))?;
+    let starts = modes.iter().any(|mode| mode.options().is_none());
+    let fresh = match starts {
+        true => Some(load_started(kind, time(kind), &Launch::Plain)?.load),
+        false => None,
+    };
     let mut traced = Vec::new();
     for mode in modes {
         let one = match mode.options() {
@@ -142,7 +158,19 @@ fn round(unfreed: &Path, kind: Kind, service: &mut dyn Service, modes: &[Mode]) 
         }
         traced.push((*mode, one.map_err(|error| format!("{error:#}"))));
     }
-    Ok(Round { plain, traced })
+    Ok(Round {
+        plain,
+        fresh,
+        traced,
+    })
+}
+
+/// How long a load is.
+const fn time(kind: Kind) -> Duration {
+    match kind.is_loop() {
+        true => LOOP_TIME,
+        false => TIME,
+    }
 }
 
 /// With `unfreed record`, which is there before the load.
@@ -180,7 +208,7 @@ fn started(unfreed: &Path, kind: Kind, mode: Mode) -> Result<Traced> {
             options: &options,
         },
     };
-    let measured = load_started(kind, mode, &launch);
+    let measured = load_started(kind, mode.time(kind), &launch);
     if mode == Mode::Heaptrack {
         // It adds what it packs with.
         for end in ["zst", "gz"] {
@@ -200,11 +228,11 @@ fn started(unfreed: &Path, kind: Kind, mode: Mode) -> Result<Traced> {
     })
 }
 
-fn load_started(kind: Kind, mode: Mode, launch: &Launch<'_>) -> Result<Traced> {
+fn load_started(kind: Kind, time: Duration, launch: &Launch<'_>) -> Result<Traced> {
     let mut service = kind.start(launch).context("it does not start")?;
     service.load(service.warm_up())?;
     let watch = Watch::begin(&service.root(), Some(service.pid()));
-    let load = service.load(mode.time(kind))?;
+    let load = service.load(time)?;
     let beside = watch.end()?;
     Ok(Traced { load, beside })
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Mode, Round, Traced};
 use crate::bench::figures::{extremes, median};
 use crate::bench::rounds::Measured;
+use crate::bench::service::Load;
 
 /// The part that is left of each service, and all figures behind it.
 pub(super) fn all(rounds: usize, modes: &[Mode], measured: &[Measured<Round>]) -> String {
@@ -57,7 +58,7 @@ fn row(name: &str, modes: &[Mode], rounds: &[Round], reasons: &mut Vec<String>) 
     let mut row = format!("| {name} | {plain:.0}/s |");
     for mode in modes {
         let left: Vec<f64> = traced(rounds, *mode)
-            .map(|(round, traced)| traced.load.rate / round.plain.rate)
+            .map(|(round, traced)| traced.load.rate / round.without(*mode).rate)
             .collect();
         let failed = rounds.iter().flat_map(|round| &round.traced);
         let mut failed =
@@ -88,6 +89,16 @@ fn details(name: &str, modes: &[Mode], rounds: &[Round]) -> String {
         plain(|round| round.plain.rate),
         milliseconds(plain(|round| round.plain.p99.unwrap_or(f64::NAN)))
     );
+    let fresh: Vec<Load> = rounds.iter().filter_map(|round| round.fresh).collect();
+    if !fresh.is_empty() {
+        let fresh = |of: fn(&Load) -> f64| median(fresh.iter().map(of).collect());
+        let _ = writeln!(
+            text,
+            "| | none, started anew | {:.0} | {} | | | |",
+            fresh(|load| load.rate),
+            milliseconds(fresh(|load| load.p99.unwrap_or(f64::NAN)))
+        );
+    }
     for mode in modes {
         let middle =
             |of: fn(&Traced) -> f64| median(traced(rounds, *mode).map(|(_, it)| of(it)).collect());
@@ -128,7 +139,7 @@ fn mib(bytes: f64) -> String {
 mod tests {
     use super::*;
     use crate::bench::modes::Beside;
-    use crate::bench::service::{Kind, Load};
+    use crate::bench::service::Kind;
 
     fn load(rate: f64) -> Load {
         Load {
@@ -153,23 +164,26 @@ mod tests {
     fn throughput_is_compared_within_a_round() {
         let round = |scale: f64, exact: f64| Round {
             plain: load(1000.0 * scale),
+            fresh: Some(load(800.0 * scale)),
             traced: vec![
                 (Mode::Exact, one(exact * scale)),
                 (Mode::Growth, one(990.0 * scale)),
+                (Mode::Sampler, one(720.0 * scale)),
                 (Mode::Heaptrack, Err("no\nmore".into())),
             ],
         };
         let rounds = vec![round(1.0, 100.0), round(7.0, 120.0), round(2.0, 90.0)];
-        let modes = [Mode::Exact, Mode::Growth, Mode::Heaptrack];
+        let modes = [Mode::Exact, Mode::Growth, Mode::Sampler, Mode::Heaptrack];
         let measured = [
             (Kind::Redis, Ok(rounds)),
             (Kind::Nginx, Err(anyhow::anyhow!("it is not there"))),
         ];
         let text = all(3, &modes, &measured);
         for line in [
-            "| 2000/s | 0.100 (0.090 to 0.120) | 0.990 (0.990 to 0.990) | failed |",
+            "| 0.990 (0.990 to 0.990) | 0.900 (0.900 to 0.900) | failed |",
+            "| none, started anew | 1600 |",
             "heaptrack: failed 3 of 3 times: no\n",
-            "| failed: it is not there | | | |",
+            "| failed: it is not there | | | | |",
             "| none | 2000 | 1.00 ms | | | |",
             "| | exact | 180 | 1.00 ms | 5.0 ms/s | 30.0 MiB | 10.0 MiB |",
         ] {
