@@ -63,7 +63,7 @@ MAYBE static int arrivals(double rate) {
 MAYBE static double lifetime(double mean) { return mean * (fraction() + fraction()); }
 
 /* Between 0 at night and 1 at noon. */
-MAYBE static double daylight(double now) {
+MAYBE static double sunlight(double now) {
     double hour = now / DAY - (double)(long)(now / DAY);
     return hour < 0.5 ? 2 * hour : 2 - 2 * hour;
 }

@@ -203,7 +203,7 @@ SITE static void request_arena(double now) {
 
 /* Objects are given back to the pool; it has as many as were in use at once. */
 SITE static void object_pool(double now) {
-    unsigned in_use = (unsigned)(150 * daylight(now));
+    unsigned in_use = (unsigned)(150 * sunlight(now));
     while (length < in_use)
         enter(malloc(3001), 3001, 0);
 }
@@ -220,7 +220,7 @@ SITE static void batches(double now) {
 }
 
 SITE static void daily_cycle(double now) {
-    unsigned wanted = 20 + (unsigned)(300 * daylight(now));
+    unsigned wanted = 20 + (unsigned)(300 * sunlight(now));
     while (length > wanted)
         drop_first();
     while (length < wanted)

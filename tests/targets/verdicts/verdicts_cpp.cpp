@@ -28,7 +28,7 @@ struct Listener {
 // One of thirty requests adds a listener that nobody removes; requests follow the day.
 SITE static void add_listeners(double now) {
     static Listener *listeners;
-    for (int come = arrivals(400 * daylight(now)); come > 0; come--) {
+    for (int come = arrivals(400 * sunlight(now)); come > 0; come--) {
         std::string request(100, 'r');
         if (chance() % 30 == 0) {
             auto *listener = new Listener();

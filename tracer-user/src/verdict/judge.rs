@@ -15,13 +15,16 @@
 //!   as it says;
 //! - 1 + log2 of how many times longer survivors live than blocks usually do, if some were
 //!   freed;
-//! - the square of the ratio of growth in the last half to that in the first, as far as it
-//!   is certain that growth slows down: caches and pools do so before they are full;
+//! - how much likelier it is to slow down as it did from the first half to the last if it
+//!   goes on, and only its load drifts, than if it comes to an end as a cache does whose
+//!   keys are known one by one (`slows`);
 //! - n / 15 for n times that it rose, up to 1, which weakens what survival says too: what
 //!   came in a few lots has a few lots of evidence.
 //!
 //! Of what grows otherwise it is odds / (1 + odds) of how many standard deviations that is
 //! which growth by chance would have.
+
+use std::f64::consts::TAU;
 
 use super::curve::Curve;
 use super::life_table::LifeTable;
@@ -48,6 +51,11 @@ const MOST_CERTAIN: f64 = 0.99;
 /// much of it has to be in the last half.
 const GROWN: f64 = 2.0;
 const GROWN_LATE: f64 = 0.7;
+/// The load of what goes on differs by this between the halves of a run, as the standard
+/// deviation of its logarithm; and the logarithm of the range of time constants in which
+/// what fills up does so.
+const DRIFT: f64 = 0.15;
+const RANGE: f64 = 11.5;
 /// So many rises are full evidence.
 const MANY: f64 = 15.0;
 /// The time after which what grew steadily is as likely a leak as not, seconds; and how
@@ -199,17 +207,27 @@ impl Facts<'_> {
         survive.then(|| (self.oldest() / usual).max(1.0))
     }
 
-    /// What is to be made of that it grows slower in the last half than in the first: 1 if
-    /// it does not, or if that may be chance.
+    /// How much likelier growth that slows down like this is if it goes on than if it comes
+    /// to an end, at most 1.
+    ///
+    /// With x the logarithm of growth in the first half over that in the last: of what goes
+    /// on x is normal around 0, by the load's drift and by chance; of what fills up with a
+    /// time constant t, x is half of the span over t, and each power of ten of t is as
+    /// likely as another, so the density of x is 1 / (x ln R) over a range of R.
     fn slows(&self) -> f64 {
         let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         if !self.blocks.tells() || first <= 0.0 || last >= first {
             return 1.0;
         }
-        let ratio = (last / first).max(0.0);
-        let sigmas = (first - last) / scatter.max(1.0);
-        let certain = 1.0 - (-0.5 * (sigmas - 1.0).max(0.0).powi(2)).exp();
-        1.0 - certain * (1.0 - ratio * ratio)
+        let chance = 2.0 * scatter.max(1.0) / (first + last);
+        let spread = DRIFT.hypot(chance);
+        let slower = (first / last.max(1.0)).ln();
+        if slower <= spread {
+            return 1.0;
+        }
+        let goes_on = (-0.5 * (slower / spread).powi(2)).exp() / (spread * TAU.sqrt());
+        let ends = 1.0 / (slower * RANGE);
+        (goes_on / ends).min(1.0)
     }
 
     /// More is live than was.

@@ -134,7 +134,7 @@ pub(crate) fn run(parts: &[Part], against: Option<&Path>, choice: &Choice) -> Re
     };
     // What takes no time need not be quick.
     let profile = match parts {
-        [Part::Accuracy] => Profile::Dev,
+        [Part::Accuracy | Part::Verdicts] => Profile::Dev,
         _ => Profile::Release,
     };
     let unfreed = build::unfreed(profile)?;
