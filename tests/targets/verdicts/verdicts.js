@@ -53,11 +53,11 @@ const MODES = {
     remember_all: { map: new Map(), key: 0, tick() {
         for (let come = arrivals(3); come > 0; come--) this.map.set(this.key++, take(4001));
     } },
-    // What zlib allocates for this window and this level, measured.
-    keep_deflaters: { function: 'deflateInit2_', tick() {
+    // Each has a buffer for what it writes.
+    keep_deflaters: { function: 'CreateUnsafeArrayBuffer(', tick() {
         for (let come = arrivals(1.5); come > 0; come--) {
-            kept.push(zlib.createDeflate({ windowBits: 9, memLevel: 1 }));
-            held += 12000;
+            kept.push(zlib.createDeflate({ chunkSize: 16384 }));
+            held += 16384;
         }
     } },
     stop_listening: { tick() {

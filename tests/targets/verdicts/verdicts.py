@@ -61,7 +61,7 @@ class KeepBursts(Mode):
 class KeepCompressors(Mode):
     function = "deflateInit2_"
     # What zlib allocates for this window and this level.
-    SIZE = 12000
+    SIZE = 8512
 
     def tick(self):
         for _ in range(self.arrivals(2)):
@@ -156,7 +156,7 @@ class RoomyCache(Mode):
 
 
 class ParseRequests(Mode):
-    function = "XML_ParserCreate_MM"
+    function = "XML_GetBuffer"
 
     def tick(self):
         for _ in range(self.arrivals(20)):

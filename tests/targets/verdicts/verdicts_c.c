@@ -90,10 +90,19 @@ SITE static void appending_leak(double now) {
     }
 }
 
+static void *touched(void *map) {
+    if (map == MAP_FAILED)
+        abort();
+    return memset(map, 1, 65536);
+}
+
 SITE static void mapping_leak(double now) {
     (void)now;
     for (int come = arrivals(2.5); come > 0; come--)
-        keep(mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 65536);
+        keep(
+            touched(
+                mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+            65536);
 }
 
 /* One allocating function, two that call it: what one asks for is forgotten now and then. */
@@ -255,7 +264,8 @@ SITE static void mapped_window(double now) {
             munmap(*map, 65536);
         else
             held[0] += 65536;
-        *map = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        *map = touched(
+            mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     }
 }
 

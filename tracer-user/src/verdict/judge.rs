@@ -18,8 +18,9 @@
 //! - how much likelier it is to slow down as it did from the first half to the last if it
 //!   goes on, and only its load drifts, than if it comes to an end as a cache does whose
 //!   keys are known one by one (`slows`);
-//! - n / 15 for n times that it rose, up to 1, which weakens what survival says too: what
-//!   came in a few lots has a few lots of evidence.
+//! - n / 15 for n times that it rose, or n lots that would make growth as uneven, up to 1,
+//!   which weakens what survival says too: what came in a few lots has a few lots of
+//!   evidence.
 //!
 //! Of what grows otherwise it is odds / (1 + odds) of how many standard deviations that is
 //! which growth by chance would have.
@@ -175,10 +176,10 @@ impl Facts<'_> {
         is_it.then(|| judgement(Verdict::Churn, young))
     }
 
-    /// Whether more is live at the end than ever before the last third: what is replaced
-    /// has a level.
+    /// Whether more is live at the end than ever in the first half: what is replaced has a
+    /// level.
     fn rises_through(&self) -> bool {
-        let before = self.end - self.span() / 3.0;
+        let before = self.end - self.span() / 2.0;
         let most = self.curve.before(before).peak();
         self.curve.tells() && self.curve.at(self.end) > 1.2 * most
     }
@@ -191,8 +192,8 @@ impl Facts<'_> {
         let (full, span) = (self.curve.full_at(), self.span());
         let flat = (self.end - full) / span;
         // One that rests between bursts goes on.
-        let rested = self.end - self.curve.rose_at();
-        let goes_on = self.curve.rises() > 2 && self.curve.longest_rest() > 0.7 * rested;
+        let (longest, rested) = self.curve.rests();
+        let goes_on = self.curve.rises() > 2 && longest > 0.7 * rested;
         (flat > 0.5 && !goes_on).then(|| judgement(Verdict::Plateau, flat))
     }
 
@@ -237,14 +238,16 @@ impl Facts<'_> {
             // Each block that is live came at a time of its own.
             false => usize::try_from(self.site.live_count).unwrap_or(usize::MAX),
         };
-        let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples);
-        let rises = rises.min(usize::try_from(seen).unwrap_or(usize::MAX)) as f64;
-        let grew_late = self.site.last_seen > 0.5 * self.end;
+        let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples) as f64;
+        let rises = (rises as f64).min(seen);
+        // What came at once came once, however many blocks it is.
+        let came_for = self.site.last_seen - self.site.first_seen;
+        let grew_late = came_for > 0.5 * self.span();
         let sigmas = self.sigmas(rises)?;
         if rises < 3.0 || !grew_late || self.span() < SHORTEST {
             return None;
         }
-        let weight = (rises / MANY).min(1.0);
+        let weight = (rises.max(self.lots().min(seen)) / MANY).min(1.0);
         let steady = (self.span() / EVEN).powf(POWER) * weight;
         let odds = steady * self.slows();
         Some(match self.outlives() {
@@ -253,30 +256,45 @@ impl Facts<'_> {
         })
     }
 
+    /// In how many lots of the same size what is live may have come, at most one each block:
+    /// so many make growth as uneven as it was.
+    fn lots(&self) -> f64 {
+        if !self.blocks.tells() {
+            return 0.0;
+        }
+        let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
+        let lots = ((first + last) / scatter.max(1.0)).powi(2);
+        lots.min(self.site.live_count as f64)
+    }
+
     /// By how many standard deviations of chance it grew; `None` if it did not.
     fn sigmas(&self, rises: f64) -> Option<f64> {
         if !self.blocks.tells() {
             return Some(rises.sqrt());
         }
-        // Bytes that are enlarged are no new blocks.
-        let value = match self.site.live_count < 3 {
-            true => &self.curve,
-            false => &self.blocks,
-        };
-        let (first, last, scatter) = value.halves(self.site.first_seen);
+        if self.is_one() {
+            // It gets larger by parts of itself, ever more seldom.
+            return (self.curve.rests().1 < 0.5 * self.span()).then(|| rises.sqrt());
+        }
+        let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         let sigmas = (first + last) / scatter.max(f64::MIN_POSITIVE);
         let late = last / scatter.max(f64::MIN_POSITIVE);
         (sigmas >= GROWN && late >= GROWN_LATE).then_some(sigmas)
     }
 
+    /// One block that is made larger again and again may be a table.
+    fn is_one(&self) -> bool {
+        self.site.live_count < 3 && self.site.kind.is_memory()
+    }
+
     /// A leak by these odds, of what has grown by so many standard deviations.
     fn leak(&self, odds: f64, sigmas: f64) -> Judgement {
-        // One block that is made larger again and again may be a table.
-        let is_one = self.site.live_count < 3 && self.site.kind.is_memory();
         // That a page came into memory does not say who keeps it.
         let is_page = self.site.kind == MemoryKind::Page;
         match of_odds(odds) {
-            likely if likely >= LIKELY && !is_one && !is_page => judgement(Verdict::Leak, likely),
+            likely if likely >= LIKELY && !self.is_one() && !is_page => {
+                judgement(Verdict::Leak, likely)
+            }
             _ => judgement(Verdict::Growing, of_odds(sigmas)),
         }
     }

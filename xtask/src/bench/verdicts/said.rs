@@ -52,9 +52,8 @@ impl Said {
     }
 
     fn of_sites(report: &Report, label: &Label) -> Option<Self> {
-        let sites = sites(report, label).filter(|site| site.verdict.is_some());
-        let most =
-            sites.max_by_key(|site| (site.held_bytes(), site.live_count, site.allocated_count))?;
+        let held = |site: &&Site| (site.held_bytes(), site.live_count, site.allocated_count);
+        let most = sites(report, label).max_by_key(held)?;
         Some(Self {
             verdict: most.verdict?,
             confidence: most.confidence?,
