@@ -235,8 +235,8 @@ impl Facts<'_> {
     fn growth(&self) -> Option<Judgement> {
         let rises = match self.curve.tells() {
             true => self.curve.rises(),
-            // Each block that is live came at a time of its own.
-            false => usize::try_from(self.site.live_count).unwrap_or(usize::MAX),
+            // Blocks that differ in age by powers of two came at times of their own.
+            false => self.site.ages.len(),
         };
         let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples) as f64;
         let rises = (rises as f64).min(seen);
