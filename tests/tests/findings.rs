@@ -127,14 +127,14 @@ struct Label {
 #[test]
 fn labelled_behaviours_are_what_their_labels_say() -> Result<()> {
     let labels: Vec<Label> = serde_json::from_str(include_str!("../targets/verdicts/labels.json"))?;
+    let one = |(program, mode): (&str, &str)| {
+        let is_it = |label: &&Label| label.program == program && label.mode == mode;
+        let label = labels.iter().find(is_it);
+        let label = label.with_context(|| format!("{program}:{mode} has no label"))?;
+        judge(label).with_context(|| format!("{program}:{mode}"))
+    };
+    let one = &one;
     thread::scope(|scope| {
-        let one = |(program, mode): (&str, &str)| {
-            let is_it = |label: &&Label| label.program == program && label.mode == mode;
-            let label = labels.iter().find(is_it);
-            let label = label.with_context(|| format!("{program}:{mode} has no label"))?;
-            judge(label).with_context(|| format!("{program}:{mode}"))
-        };
-        let one = &one;
         let threads = OF_THE_SUITE.map(|name| scope.spawn(move || one(name)));
         threads
             .into_iter()

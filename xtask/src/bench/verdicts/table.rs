@@ -116,15 +116,18 @@ fn said(outcome: &Outcome) -> String {
     }
 }
 
+/// Whether an outcome is of some kind.
+type Is = fn(&Outcome) -> bool;
+
 fn names(outcomes: &[&Outcome]) -> String {
-    let named = |which: fn(&Outcome) -> bool| {
+    let named = |which: Is| {
         let chosen = outcomes.iter().filter(|it| which(it));
         let lines: Vec<String> = chosen
             .map(|it| format!("{} ({}): {}", it.name, it.kind, said(it)))
             .collect();
         lines
     };
-    let lists: [(&str, fn(&Outcome) -> bool); 3] = [
+    let lists: [(&str, Is); 3] = [
         ("False leaks", Outcome::is_false_leak),
         ("Leaks that were missed", Outcome::is_missed_leak),
         ("Other verdicts that are not right", |it| {
