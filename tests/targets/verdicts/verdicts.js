@@ -76,7 +76,7 @@ const MODES = {
     } },
     drain_queue: { queue: [], tick() {
         for (let come = arrivals(30); come > 0; come--) this.queue.push(take(1601));
-        const lags = now % 12 < 6;
+        const lags = now % 8 < 4;
         this.queue.splice(0, arrivals(lags ? 8 : 80));
         this.collect();
     } },

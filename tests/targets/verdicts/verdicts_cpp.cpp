@@ -172,17 +172,17 @@ SITE static void double_vector(double) {
 
 SITE static void refill_vector(double) {
     static std::vector<long> values;
-    if (values.size() >= 18000)
+    if (values.size() >= 28000)
         std::vector<long>().swap(values);
-    for (int come = arrivals(2000); come > 0; come--)
+    for (int come = arrivals(3000); come > 0; come--)
         values.push_back(come);
     held[0] = static_cast<long>(values.capacity() * sizeof(long));
 }
 
-// More comes than is done for six seconds, and less for six.
+// More comes than is done for four seconds, and less for four.
 SITE static void lagging_queue(double now) {
     static std::deque<std::unique_ptr<Sized<1400>>> queue;
-    bool lags = static_cast<long>(now / 6) % 2 == 0;
+    bool lags = static_cast<long>(now / 4) % 2 == 0;
     for (int come = arrivals(50); come > 0; come--) {
         queue.push_back(std::make_unique<Sized<1400>>());
         held[0] += 1400;

@@ -18,7 +18,8 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// What the findings say, or where there is none that of the site that has most live.
+    /// What the findings say, or where there is none the verdict on the site that allocated
+    /// most: one that gives it all back has nothing live at times.
     /// `None`: nothing is said.
     pub(super) fn of(report: &Report, label: &Label) -> Option<Self> {
         let findings = Self::of_findings(report, label);
@@ -52,8 +53,8 @@ impl Said {
     }
 
     fn of_sites(report: &Report, label: &Label) -> Option<Self> {
-        let held = |site: &&Site| (site.held_bytes(), site.live_count, site.allocated_count);
-        let most = sites(report, label).max_by_key(held)?;
+        let asked = |site: &&Site| (site.allocated_bytes, site.allocated_count);
+        let most = sites(report, label).max_by_key(asked)?;
         Some(Self {
             verdict: most.verdict?,
             confidence: most.confidence?,
