@@ -179,6 +179,16 @@ impl Target {
         }
     }
 
+    /// Waits for a line that begins with `prefix`, and returns the rest of it.
+    ///
+    /// # Errors
+    /// The target ended, or said no such thing in time.
+    pub fn hear(&mut self, prefix: &str) -> Result<String> {
+        let is_it = |line: &str| line.starts_with(prefix);
+        let line = self.stdout.wait_for(&format!("a line {prefix:?}"), is_it)?;
+        Ok(line.get(prefix.len()..).unwrap_or_default().to_owned())
+    }
+
     /// Sends a line without waiting for an answer.
     ///
     /// # Errors

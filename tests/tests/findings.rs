@@ -3,8 +3,13 @@
 //! The target (`targets/c/behaviours.c`) does for twelve seconds everything that what is
 //! live can do.
 
-use anyhow::{Context, Result, ensure};
-use unfreed_tests::model::{Finding, FindingKind, Verdict};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use unfreed_tests::model::{Finding, FindingKind, Site, Verdict};
 use unfreed_tests::{Target, Tracer, View, target_path, unfreed};
 
 /// What each function of the target is.
@@ -34,7 +39,7 @@ fn verdict_of(report: &View, function: &str) -> Result<Verdict> {
 }
 
 fn is_about(finding: &Finding, function: &str) -> bool {
-    finding.path.iter().any(|name| name == function)
+    finding.path.iter().any(|name| name.contains(function))
 }
 
 #[test]
@@ -93,6 +98,102 @@ fn leaks_are_told_from_what_is_none() -> Result<()> {
     ensure!(first.lines().count() <= 40, "{first}");
     ensure!(table.contains("looks like a leak ("), "{table}");
     Ok(())
+}
+
+/// Some of the suite of labelled behaviours that `cargo xtask bench verdicts` measures,
+/// told from each other in a short time: the program, the mode, and its words.
+const OF_THE_SUITE: [(&str, &str); 6] = [
+    ("c", "steady_leak"),
+    ("c", "batches"),
+    ("cpp", "remember_answers"),
+    ("cpp", "make_lazily"),
+    ("rust", "newest_entries"),
+    ("rust", "fill_arenas"),
+];
+/// Seconds after which they are judged.
+const JUDGED_AFTER: u64 = 18;
+
+/// A label of the suite, as far as it is used here.
+#[derive(Deserialize)]
+struct Label {
+    program: String,
+    mode: String,
+    judged: String,
+    #[serde(default)]
+    bytes_per_second: Option<f64>,
+    from: BTreeMap<u64, Vec<Verdict>>,
+}
+
+#[test]
+fn labelled_behaviours_are_what_their_labels_say() -> Result<()> {
+    let labels: Vec<Label> = serde_json::from_str(include_str!("../targets/verdicts/labels.json"))?;
+    let one = |(program, mode): (&str, &str)| {
+        let is_it = |label: &&Label| label.program == program && label.mode == mode;
+        let label = labels.iter().find(is_it);
+        let label = label.with_context(|| format!("{program}:{mode} has no label"))?;
+        judge(label).with_context(|| format!("{program}:{mode}"))
+    };
+    let one = &one;
+    thread::scope(|scope| {
+        let threads = OF_THE_SUITE.map(|name| scope.spawn(move || one(name)));
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })
+}
+
+fn judge(label: &Label) -> Result<()> {
+    let path = target_path(&format!("verdicts_{}", label.program))?;
+    let mut target = Target::start_with(Command::new(path).arg(&label.mode))?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.tell("go")?;
+    // It tells once a second what is live.
+    let told = format!("{} ", label.judged);
+    let mut live = 0.0;
+    for _ in 0..JUDGED_AFTER {
+        let line = target.hear("live ")?;
+        let (_, bytes) = line
+            .split_once(&told)
+            .context("it tells of something else")?;
+        live = bytes.parse()?;
+    }
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    let right = label.from.range(..=JUDGED_AFTER).next_back();
+    let (_, right) = right.context("its label has no class")?;
+    let is_it = |site: &&Site| {
+        let names = site
+            .frames
+            .iter()
+            .filter_map(|frame| frame.function.as_deref());
+        names.into_iter().any(|name| name.contains(&label.judged))
+    };
+    // The one that allocates most is what the mode is about.
+    let sites = report.sites.iter().filter(is_it);
+    let site = sites.max_by_key(|site| site.allocated_bytes);
+    let verdict = site.context("no site")?.verdict;
+    let is_right = verdict.is_some_and(|verdict| right.contains(&verdict));
+    ensure!(is_right, "{verdict:?}\n{}", report.table());
+    let leak = report
+        .findings
+        .iter()
+        .find(|it| it.kind == FindingKind::Leak);
+    match (leak, label.bytes_per_second) {
+        (None, None) => Ok(()),
+        (Some(leak), Some(_)) => {
+            let is = live / JUDGED_AFTER as f64;
+            let near = (0.7 * is..1.4 * is).contains(&leak.bytes_per_second);
+            ensure!(
+                near && is_about(leak, &label.judged),
+                "{is} bytes/s: {leak:?}"
+            );
+            Ok(())
+        }
+        (other, _) => bail!("{other:?}"),
+    }
 }
 
 /// A saved report says the same again.

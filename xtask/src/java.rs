@@ -1,7 +1,7 @@
-//! Builds the Java programs in `tests/targets/java` twice, all classes in one
-//! run of the compiler each: for Java 8 into `target/targets/java8`, and for all
-//! later releases, whose compiler makes other code of lambdas' captures, nested
-//! classes and strings, into `target/targets/java`.
+//! Builds the Java programs in `tests/targets/java`, and that of the labelled behaviours
+//! in `tests/targets/verdicts`, twice, all classes in one run of the compiler each: for
+//! Java 8 into `target/targets/java8`, and for all later releases, whose compiler makes
+//! other code of lambdas' captures, nested classes and strings, into `target/targets/java`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -55,7 +55,9 @@ pub(crate) fn folder() -> PathBuf {
 /// # Errors
 /// A source cannot be read or does not compile.
 pub(crate) fn build() -> Result<()> {
-    let sources = sources(&workspace().join("tests/targets/java"))?;
+    let targets = workspace().join("tests/targets");
+    let mut sources = sources(&targets.join("java"))?;
+    sources.push(targets.join("verdicts/Verdicts.java"));
     let listing = listing(&sources)?;
     let later = ["--release", RELEASE].map(OsString::from);
     build_for("java", &later, &sources, &listing)?;

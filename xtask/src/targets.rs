@@ -258,7 +258,7 @@ impl Target {
 /// All targets below a folder, in the order of their names.
 fn find(folder: &Path) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
-    for language in ["c", "cpp", "rust", "go"] {
+    for language in ["c", "cpp", "rust", "go", "verdicts"] {
         let folder = folder.join(language);
         let Ok(entries) = fs::read_dir(&folder) else {
             continue;

@@ -11,6 +11,8 @@ pub struct Curve {
 
 /// A change of what is live below this part of its height is none.
 const FLAT: f64 = 0.05;
+/// A rise of this part of the peak is one of the last of what fills up, and no burst.
+const SMALL: f64 = 0.01;
 
 impl Curve {
     /// The bytes of a site, or the blocks of one that has no bytes.
@@ -96,30 +98,42 @@ impl Curve {
         last.map_or(start, |pair| pair[1].0)
     }
 
-    /// The longest time without a rise before the last one, seconds.
-    pub fn longest_rest(&self) -> f64 {
-        let mut risen = self.points.first().map_or(0.0, |point| point.0);
-        let mut longest = 0.0_f64;
+    /// The longest time without a rise before the last one, and the time since that,
+    /// seconds. What is small beside the peak is no rise.
+    pub fn rests(&self) -> (f64, f64) {
+        let small = SMALL * self.peak();
+        let (Some(first), Some(last)) = (self.points.first(), self.points.last()) else {
+            return (0.0, 0.0);
+        };
+        let (mut risen, mut longest) = (first.0, 0.0_f64);
         for pair in self.points.windows(2) {
-            if pair[1].1 > pair[0].1 {
+            if pair[1].1 - pair[0].1 > small {
                 longest = longest.max(pair[0].0 - risen);
                 risen = pair[1].0;
             }
         }
-        longest
+        (longest, last.0 - risen)
     }
 
     /// By how much it grew in the first and in the last half of the time since `since`, and
-    /// the standard deviation that their difference would have if growth between looks were
-    /// independent and the same all the time.
+    /// the standard deviation that what it grew in all would have if growth between looks
+    /// were independent and as fast all the time.
     pub fn halves(&self, since: f64) -> (f64, f64, f64) {
-        let steps = self.since(since).windows(2);
-        let steps: Vec<f64> = steps.map(|pair| pair[1].1 - pair[0].1).collect();
-        let (first, last) = steps.split_at(steps.len() / 2);
-        let sum = |steps: &[f64]| steps.iter().sum::<f64>();
-        let mean = sum(&steps) / steps.len().max(1) as f64;
-        let squares = steps.iter().map(|step| (step - mean).powi(2));
-        (sum(first), sum(last), squares.sum::<f64>().sqrt())
+        let points = self.since(since);
+        let (Some(first), Some(last)) = (points.first(), points.last()) else {
+            return (0.0, 0.0, 0.0);
+        };
+        let (time, grown) = (last.0 - first.0, last.1 - first.1);
+        if time <= 0.0 {
+            return (0.0, 0.0, 0.0);
+        }
+        let beyond = |pair: &[(f64, f64)]| {
+            let expected = grown * (pair[1].0 - pair[0].0) / time;
+            (pair[1].1 - pair[0].1 - expected).powi(2)
+        };
+        let squares: f64 = points.windows(2).map(beyond).sum();
+        let middle = between(points, first.0 + time / 2.0);
+        (middle - first.1, last.1 - middle, squares.sqrt())
     }
 
     /// The median of the slopes between all pairs of points from `since` on, a second
@@ -138,6 +152,20 @@ impl Curve {
             }
         }
         median(&mut slopes)
+    }
+}
+
+/// What was live at a time, if it changed evenly between two points.
+fn between(points: &[(f64, f64)], time: f64) -> f64 {
+    let after = points.partition_point(|point| point.0 < time);
+    match (after.checked_sub(1).map(|at| points[at]), points.get(after)) {
+        (Some(before), Some(next)) => {
+            let part = (time - before.0) / (next.0 - before.0);
+            (next.1 - before.1).mul_add(part, before.1)
+        }
+        (Some(only), None) => only.1,
+        (None, Some(only)) => only.1,
+        (None, None) => 0.0,
     }
 }
 
@@ -190,6 +218,10 @@ mod tests {
         assert!(close(scatter, (40.0_f64 * 0.0625).sqrt()), "{scatter}");
         let (first, last, scatter) = curve(|at| 2.0 * at).halves(4.5);
         assert!(close(first, last) && close(scatter, 0.0));
+        // Looks that are not evenly spaced say the same.
+        let times = [0.0, 0.5, 3.0, 4.0, 9.0, 10.0];
+        let (first, last, scatter) = Curve::new(times.map(|at| (at, 2.0 * at)).into()).halves(0.0);
+        assert!(close(first, 10.0) && close(last, 10.0) && close(scatter, 0.0));
     }
 
     #[test]
@@ -197,11 +229,15 @@ mod tests {
         let teeth = curve(|at| at % 4.0);
         assert!(close(teeth.fall(), 1.0));
         let bursts = curve(|at| (at / 5.0).floor());
-        assert!(
-            close(bursts.longest_rest(), 4.5),
-            "{}",
-            bursts.longest_rest()
-        );
+        let (longest, last) = bursts.rests();
+        assert!(close(longest, 4.5) && close(last, 0.0), "{longest} {last}");
+        // The last keys of a table that is nearly full.
+        let full = curve(|at| match at {
+            ..6.0 => 50.0 * at,
+            6.0..15.0 => 300.0,
+            _ => 301.0,
+        });
+        assert!(close(full.rests().1, 14.0), "{:?}", full.rests());
         assert_eq!(bursts.rises(), 4);
     }
 }

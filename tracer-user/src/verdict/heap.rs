@@ -9,6 +9,9 @@ use crate::report::{names, units};
 /// [`GrowthVerdict::Grows`]: no twin of the incidents' programs was ever said to grow, but
 /// a cache that fills does, too.
 const GROWS: f64 = 0.8;
+/// What gained less than this in a whole run is not said to leak, bytes: a few texts and
+/// tables become old in every JVM.
+const LITTLE: u64 = 4096;
 
 /// A finding for each class that grows.
 pub fn findings(report: &Report) -> Vec<Finding> {
@@ -33,6 +36,10 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
         return None;
     }
     let bytes_per_second = bytes as f64 / time;
+    let kind = match bytes < LITTLE {
+        true => FindingKind::Growing,
+        false => FindingKind::Leak,
+    };
     let path = class.allocated.first();
     let frames = path.map(|path| path.frames.as_slice()).unwrap_or_default();
     let index = report
@@ -56,6 +63,6 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
             units::counted(instances, "object"),
             units::counted(heap.samples.len() as u64, "histogram")
         )],
-        ..Finding::new(FindingKind::Leak, index?, GROWS)
+        ..Finding::new(kind, index?, GROWS)
     })
 }

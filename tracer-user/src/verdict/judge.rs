@@ -15,13 +15,17 @@
 //!   as it says;
 //! - 1 + log2 of how many times longer survivors live than blocks usually do, if some were
 //!   freed;
-//! - the square of the ratio of growth in the last half to that in the first, as far as it
-//!   is certain that growth slows down: caches and pools do so before they are full;
-//! - n / 15 for n times that it rose, up to 1, which weakens what survival says too: what
-//!   came in a few lots has a few lots of evidence.
+//! - how much likelier it is to slow down as it did from the first half to the last if it
+//!   goes on, and only its load drifts, than if it comes to an end as a cache does whose
+//!   keys are known one by one (`slows`);
+//! - n / 15 for n times that it rose, or n lots that would make growth as uneven, up to 1,
+//!   which weakens what survival says too: what came in a few lots has a few lots of
+//!   evidence.
 //!
 //! Of what grows otherwise it is odds / (1 + odds) of how many standard deviations that is
 //! which growth by chance would have.
+
+use std::f64::consts::TAU;
 
 use super::curve::Curve;
 use super::life_table::LifeTable;
@@ -48,6 +52,11 @@ const MOST_CERTAIN: f64 = 0.99;
 /// much of it has to be in the last half.
 const GROWN: f64 = 2.0;
 const GROWN_LATE: f64 = 0.7;
+/// The load of what goes on differs by this between the halves of a run, as the standard
+/// deviation of its logarithm; and the logarithm of the range of time constants in which
+/// what fills up does so.
+const DRIFT: f64 = 0.15;
+const RANGE: f64 = 11.5;
 /// So many rises are full evidence.
 const MANY: f64 = 15.0;
 /// The time after which what grew steadily is as likely a leak as not, seconds; and how
@@ -167,10 +176,10 @@ impl Facts<'_> {
         is_it.then(|| judgement(Verdict::Churn, young))
     }
 
-    /// Whether more is live at the end than ever before the last third: what is replaced
-    /// has a level.
+    /// Whether more is live at the end than ever in the first half: what is replaced has a
+    /// level.
     fn rises_through(&self) -> bool {
-        let before = self.end - self.span() / 3.0;
+        let before = self.end - self.span() / 2.0;
         let most = self.curve.before(before).peak();
         self.curve.tells() && self.curve.at(self.end) > 1.2 * most
     }
@@ -183,8 +192,8 @@ impl Facts<'_> {
         let (full, span) = (self.curve.full_at(), self.span());
         let flat = (self.end - full) / span;
         // One that rests between bursts goes on.
-        let rested = self.end - self.curve.rose_at();
-        let goes_on = self.curve.rises() > 2 && self.curve.longest_rest() > 0.7 * rested;
+        let (longest, rested) = self.curve.rests();
+        let goes_on = self.curve.rises() > 2 && longest > 0.7 * rested;
         (flat > 0.5 && !goes_on).then(|| judgement(Verdict::Plateau, flat))
     }
 
@@ -199,34 +208,46 @@ impl Facts<'_> {
         survive.then(|| (self.oldest() / usual).max(1.0))
     }
 
-    /// What is to be made of that it grows slower in the last half than in the first: 1 if
-    /// it does not, or if that may be chance.
+    /// How much likelier growth that slows down like this is if it goes on than if it comes
+    /// to an end, at most 1.
+    ///
+    /// With x the logarithm of growth in the first half over that in the last: of what goes
+    /// on x is normal around 0, by the load's drift and by chance; of what fills up with a
+    /// time constant t, x is half of the span over t, and each power of ten of t is as
+    /// likely as another, so the density of x is 1 / (x ln R) over a range of R.
     fn slows(&self) -> f64 {
         let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         if !self.blocks.tells() || first <= 0.0 || last >= first {
             return 1.0;
         }
-        let ratio = (last / first).max(0.0);
-        let sigmas = (first - last) / scatter.max(1.0);
-        let certain = 1.0 - (-0.5 * (sigmas - 1.0).max(0.0).powi(2)).exp();
-        1.0 - certain * (1.0 - ratio * ratio)
+        let chance = 2.0 * scatter.max(1.0) / (first + last);
+        let spread = DRIFT.hypot(chance);
+        let slower = (first / last.max(1.0)).ln();
+        if slower <= spread {
+            return 1.0;
+        }
+        let goes_on = (-0.5 * (slower / spread).powi(2)).exp() / (spread * TAU.sqrt());
+        let ends = 1.0 / (slower * RANGE);
+        (goes_on / ends).min(1.0)
     }
 
     /// More is live than was.
     fn growth(&self) -> Option<Judgement> {
         let rises = match self.curve.tells() {
             true => self.curve.rises(),
-            // Each block that is live came at a time of its own.
-            false => usize::try_from(self.site.live_count).unwrap_or(usize::MAX),
+            // Blocks that differ in age by powers of two came at times of their own.
+            false => self.site.ages.len(),
         };
-        let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples);
-        let rises = rises.min(usize::try_from(seen).unwrap_or(usize::MAX)) as f64;
-        let grew_late = self.site.last_seen > 0.5 * self.end;
+        let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples) as f64;
+        let rises = (rises as f64).min(seen);
+        // What came at once came once, however many blocks it is.
+        let came_for = self.site.last_seen - self.site.first_seen;
+        let grew_late = came_for > 0.5 * self.span();
         let sigmas = self.sigmas(rises)?;
         if rises < 3.0 || !grew_late || self.span() < SHORTEST {
             return None;
         }
-        let weight = (rises / MANY).min(1.0);
+        let weight = (rises.max(self.lots().min(seen)) / MANY).min(1.0);
         let steady = (self.span() / EVEN).powf(POWER) * weight;
         let odds = steady * self.slows();
         Some(match self.outlives() {
@@ -235,30 +256,45 @@ impl Facts<'_> {
         })
     }
 
+    /// In how many lots of the same size what is live may have come, at most one each block:
+    /// so many make growth as uneven as it was.
+    fn lots(&self) -> f64 {
+        if !self.blocks.tells() {
+            return 0.0;
+        }
+        let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
+        let lots = ((first + last) / scatter.max(1.0)).powi(2);
+        lots.min(self.site.live_count as f64)
+    }
+
     /// By how many standard deviations of chance it grew; `None` if it did not.
     fn sigmas(&self, rises: f64) -> Option<f64> {
         if !self.blocks.tells() {
             return Some(rises.sqrt());
         }
-        // Bytes that are enlarged are no new blocks.
-        let value = match self.site.live_count < 3 {
-            true => &self.curve,
-            false => &self.blocks,
-        };
-        let (first, last, scatter) = value.halves(self.site.first_seen);
+        if self.is_one() {
+            // It gets larger by parts of itself, ever more seldom.
+            return (self.curve.rests().1 < 0.5 * self.span()).then(|| rises.sqrt());
+        }
+        let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         let sigmas = (first + last) / scatter.max(f64::MIN_POSITIVE);
         let late = last / scatter.max(f64::MIN_POSITIVE);
         (sigmas >= GROWN && late >= GROWN_LATE).then_some(sigmas)
     }
 
+    /// One block that is made larger again and again may be a table.
+    fn is_one(&self) -> bool {
+        self.site.live_count < 3 && self.site.kind.is_memory()
+    }
+
     /// A leak by these odds, of what has grown by so many standard deviations.
     fn leak(&self, odds: f64, sigmas: f64) -> Judgement {
-        // One block that is made larger again and again may be a table.
-        let is_one = self.site.live_count < 3 && self.site.kind.is_memory();
         // That a page came into memory does not say who keeps it.
         let is_page = self.site.kind == MemoryKind::Page;
         match of_odds(odds) {
-            likely if likely >= LIKELY && !is_one && !is_page => judgement(Verdict::Leak, likely),
+            likely if likely >= LIKELY && !self.is_one() && !is_page => {
+                judgement(Verdict::Leak, likely)
+            }
             _ => judgement(Verdict::Growing, of_odds(sigmas)),
         }
     }

@@ -11,6 +11,7 @@ mod document;
 mod figures;
 mod java;
 mod kernel;
+mod looks;
 /// The report's schema, from the tracer itself: there is one definition.
 #[path = "../../../tracer-user/src/model/mod.rs"]
 #[expect(
@@ -33,6 +34,7 @@ mod stacks;
 mod start;
 mod target;
 mod tracer;
+mod verdicts;
 
 use std::path::Path;
 
@@ -72,6 +74,8 @@ pub(crate) enum Part {
     Sampler,
     /// How good the answers are after 10 s, 1 and 5 minutes
     Answers,
+    /// How right verdicts are, on a suite of labelled programs
+    Verdicts,
 }
 
 impl Part {
@@ -88,6 +92,7 @@ impl Part {
             Self::Modes => "modes",
             Self::Sampler => "sampler",
             Self::Answers => "answers",
+            Self::Verdicts => "verdicts",
         }
     }
 
@@ -109,6 +114,7 @@ impl Part {
             Self::Modes => Ok(modes::measure(unfreed, choice)),
             Self::Sampler => sampler::measure(unfreed, choice),
             Self::Answers => Ok(answers::measure(unfreed, choice)),
+            Self::Verdicts => verdicts::measure(unfreed, choice),
         }
     }
 }
@@ -128,7 +134,7 @@ pub(crate) fn run(parts: &[Part], against: Option<&Path>, choice: &Choice) -> Re
     };
     // What takes no time need not be quick.
     let profile = match parts {
-        [Part::Accuracy] => Profile::Dev,
+        [Part::Accuracy | Part::Verdicts] => Profile::Dev,
         _ => Profile::Release,
     };
     let unfreed = build::unfreed(profile)?;

@@ -1,13 +1,12 @@
 //! What a report says of a leak.
 
-use std::fs;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::truth::Truth;
-use crate::bench::model::{Errors, Frame, MemoryKind, Report, Site, sampling};
+use crate::bench::looks::{self, names};
+use crate::bench::model::{Errors, MemoryKind, Report, Site, sampling};
 
 /// So near to the truth is what was counted one by one: the moment of a report is known to
 /// a millisecond or two.
@@ -56,10 +55,8 @@ impl Answer {
     /// # Errors
     /// Fails if it is none.
     pub(super) fn read(file: &Path, function: &str) -> Result<Self> {
-        let text = fs::read_to_string(file).context("there is no report")?;
-        let report: Report = serde_json::from_str(&text).context("the report is no report")?;
-        let began = humantime::parse_rfc3339(&report.started).context("the run has no begin")?;
-        let began = began.duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let report = looks::read(file)?;
+        let began = looks::began(&report)?;
         Ok(Self::of(&report, began, function))
     }
 
@@ -126,9 +123,4 @@ fn rows(report: &Report) -> Vec<&Site> {
         .collect();
     rows.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.id.cmp(&b.id)));
     rows
-}
-
-fn names(frame: &Frame, function: &str) -> bool {
-    let name = frame.function.as_deref();
-    name.is_some_and(|name| name == function || (function.len() > 4 && name.contains(function)))
 }

@@ -9,9 +9,8 @@ mod truth;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use self::answer::Answer;
 use self::leaky::Leaky;
@@ -19,6 +18,7 @@ use self::leaky::Subject;
 pub(super) use self::leaky::keys;
 use self::truth::Truth;
 use super::choice::Choice;
+use super::looks::{self, LATE};
 use super::modes::{Beside, Mode, Watch};
 use super::seen;
 use super::service::Launch;
@@ -27,9 +27,6 @@ use crate::shell;
 
 /// When runs are looked at, seconds.
 pub(super) const SECONDS: [u64; 3] = [10, 60, 300];
-
-/// How long a report may take, seconds.
-const LATE: u64 = 30;
 
 /// What it takes to start and to end a run, seconds.
 const AROUND: u64 = 4;
@@ -43,7 +40,7 @@ struct Run {
 
 /// Measures all, and makes the table. What fails has the reason in its place.
 pub(super) fn measure(unfreed: &Path, choice: &Choice) -> String {
-    let seconds = choice.seconds();
+    let seconds = choice.seconds(&SECONDS);
     let cells = cells(choice);
     let each = seconds.last().copied().unwrap_or(0) + AROUND;
     let mut rows = Vec::new();
@@ -89,7 +86,7 @@ fn cells(choice: &Choice) -> Vec<(Subject, Mode)> {
 fn run(unfreed: &Path, subject: Subject, mode: Mode, seconds: &[u64]) -> Result<Run> {
     let last = seconds.last().copied().context("no time to look at it")?;
     let file = seen::new_file("answers.json")?;
-    let interval = format!("{}s", seconds.iter().copied().fold(0, gcd));
+    let interval = format!("{}s", looks::interval(seconds));
     let told = ["--interval", &interval, "-o"].map(OsStr::new);
     let told = [&told[..], &[file.as_os_str()]].concat();
     let Some(options) = mode.options() else {
@@ -122,37 +119,13 @@ fn finish(leaky: Leaky, answers: Vec<Answer>, beside: Beside) -> Result<Run> {
     })
 }
 
-/// Reads each report as soon as it is there, until one is of so many seconds.
+/// Reads each report as soon as it is there.
 fn look(file: &Path, subject: Subject, last: u64) -> Result<Vec<Answer>> {
-    let begin = Instant::now();
-    let mut answers: Vec<Answer> = Vec::new();
-    let mut seen = None;
-    while answers
-        .last()
-        .is_none_or(|answer| answer.duration + 0.5 < last as f64)
-    {
-        let late = begin.elapsed() > Duration::from_secs(last + LATE);
-        ensure!(!late, "it has told nothing of its {last} s for {LATE} s");
-        std::thread::sleep(Duration::from_millis(50));
-        let written = written(file);
-        if written.is_some() && written != seen {
-            seen = written;
-            answers.push(Answer::read(file, subject.function())?);
-        }
-    }
-    Ok(answers)
-}
-
-fn written(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).ok()?.modified().ok()
-}
-
-/// The greatest number that divides both.
-const fn gcd(one: u64, other: u64) -> u64 {
-    match other {
-        0 => one,
-        _ => gcd(other, one % other),
-    }
+    let answers = looks::each(file, last, |file| {
+        let answer = Answer::read(file, subject.function())?;
+        Ok((answer.duration, answer))
+    })?;
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
 #[cfg(test)]
@@ -160,9 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_come_at_each_look() {
-        assert_eq!([10, 60, 300].into_iter().fold(0, gcd), 10);
-        assert_eq!([4, 6].into_iter().fold(0, gcd), 2);
+    fn each_program_is_traced_in_every_way() {
         assert_eq!(cells(&Choice::default()).len(), 25);
     }
 }

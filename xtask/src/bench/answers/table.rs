@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::answer::{Answer, Covers};
 use super::leaky::Subject;
 use super::{Mode, Run};
+use crate::bench::looks;
 
 pub(super) fn all(seconds: &[u64], rows: &[String]) -> String {
     let times: Vec<_> = seconds.iter().map(|at| format!("after {at} s")).collect();
@@ -53,12 +54,7 @@ pub(super) fn row(
 
 /// What the report nearest to this time said.
 fn cell(run: &Run, seconds: u64) -> String {
-    let distance = |answer: &&Answer| (answer.duration - seconds as f64).abs();
-    let nearest = run
-        .answers
-        .iter()
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    let Some(answer) = nearest.filter(|answer| distance(answer) < 1.5) else {
+    let Some(answer) = looks::nearest(&run.answers, seconds, |answer| answer.duration) else {
         return "no report".to_owned();
     };
     let Some(rank) = answer.rank else {

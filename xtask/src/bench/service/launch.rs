@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -121,6 +122,15 @@ impl Started {
 
     pub(in crate::bench) fn root(&self) -> String {
         self.child.id().to_string()
+    }
+
+    /// Tells it a line.
+    ///
+    /// # Errors
+    /// Fails if it has ended, or has no input.
+    pub(in crate::bench) fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("it has no input")?;
+        writeln!(input, "{line}").context("it does not hear")
     }
 
     /// Closes its input, at which some end.
