@@ -13,40 +13,47 @@ mod java_memory;
 mod java_native;
 mod jvm;
 mod layout;
+mod lifetimes;
 mod mapping;
+mod order;
 mod origins;
 mod pages;
 mod resources;
 mod site;
 mod stack;
 mod table;
+mod telling;
 mod untraced;
 mod window;
 
 use std::io::{self, IsTerminal, Write};
 
 pub use findings::SHORTEST;
-pub use layout::{Layout, PLAIN};
+pub use layout::{Layout, PLAIN, ROWS};
+pub use lifetimes::young_blocks;
 pub use site::nothing_live;
 pub use stack::Stack;
 pub use table::{Cell, Row, Table};
 pub use untraced::children_sentence;
 
+use crate::cli::table::TableArgs;
 use crate::model::Report;
+use crate::report::numbers::Numbers;
 
 /// The report as text: what was traced, the top sites with their stacks, the
 /// rest in one line, losses, cost. Every line ends with a newline and none is
 /// wider than the layout.
 pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
+    let numbers = Numbers::of(report);
     header::render(&mut text, report, layout);
     findings::render(&mut text, report, layout);
     harm::render(&mut text, report, layout);
     untraced::render(&mut text, report, layout);
-    site::render(&mut text, report, layout);
+    site::render(&mut text, report, &numbers, layout);
     growth::render(&mut text, report, layout);
-    resources::render(&mut text, report, layout);
-    java_heap::render(&mut text, report, layout);
+    resources::render(&mut text, report, &numbers, layout);
+    java_heap::render(&mut text, report, &numbers, layout);
     java_memory::render(&mut text, report, layout);
     java_native::render(&mut text, report, layout);
     jvm::render(&mut text, report, layout);
@@ -60,8 +67,8 @@ pub fn render(report: &Report, layout: &Layout) -> String {
 /// # Errors
 /// Fails when standard output cannot be written; a reader that closed the
 /// pipe is not an error.
-pub fn print(report: &Report, top: usize) -> anyhow::Result<()> {
-    print_text(&render(report, &Layout::of_stdout(top)))
+pub fn print(report: &Report, table: &TableArgs) -> anyhow::Result<()> {
+    print_text(&render(report, &Layout::of_stdout().with(table)))
 }
 
 /// Writes text to standard output.
@@ -83,7 +90,7 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
 
 impl Layout {
     /// The layout for standard output as it is now.
-    pub fn of_stdout(top: usize) -> Self {
+    pub fn of_stdout() -> Self {
         let stdout = io::stdout();
         let terminal = if stdout.is_terminal() {
             terminal_size::terminal_size_of(&stdout)
@@ -91,7 +98,11 @@ impl Layout {
             None
         };
         let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
-        Self::new(top, terminal.map(|(width, _)| usize::from(width.0)), colour)
+        Self::new(
+            ROWS,
+            terminal.map(|(width, _)| usize::from(width.0)),
+            colour,
+        )
     }
 }
 

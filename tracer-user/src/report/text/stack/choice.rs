@@ -1,0 +1,75 @@
+//! Which lines of a call path are shown.
+
+use std::collections::BTreeSet;
+
+use super::line::Line;
+use crate::report::text::telling::Tells;
+
+/// Lines that tell the path from those of other rows, at most: the first difference says
+/// most.
+const MAX_TELLING: usize = 3;
+/// Lines of a path without any of the program's own.
+const MAX_FOREIGN: usize = 4;
+
+/// The line that asks for memory for itself, of the program's own if it has any, leaf first.
+pub fn culprit(lines: &[Line<'_>]) -> Option<usize> {
+    let own = lines.iter().position(Line::is_own);
+    own.or_else(|| lines.iter().position(Line::asks))
+}
+
+/// The lines that are shown, at most so many with what stands for those left out, but for
+/// the most important one. One line alone is never left out: what would stand for it takes
+/// as much room.
+pub fn shown(lines: &[Line<'_>], room: usize) -> BTreeSet<usize> {
+    let mut shown = BTreeSet::new();
+    for line in by_importance(lines) {
+        shown.insert(line);
+        if shown.len() > 1 && height(&shown, lines.len()) > room {
+            shown.remove(&line);
+        }
+    }
+    fill_gaps(&shown, lines.len())
+}
+
+/// The lines that are worth to be shown, most important first.
+fn by_importance(lines: &[Line<'_>]) -> Vec<usize> {
+    let those = |which: &dyn Fn(&Line<'_>) -> bool| -> Vec<usize> {
+        let all = lines.iter().enumerate();
+        all.filter(|(_, line)| which(line))
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let own = those(&|line| line.is_own());
+    let foreign = match own.is_empty() {
+        true => those(&|line| line.asks()),
+        false => Vec::new(),
+    };
+    let foreign = foreign.into_iter().take(MAX_FOREIGN);
+    let telling = those(&|line| line.tells != Tells::Nothing);
+    let telling = telling.into_iter().take(MAX_TELLING);
+    let several = those(&|line| line.is_several());
+    let first = culprit(lines).into_iter().chain(telling).chain(several);
+    first.chain(own).chain(foreign).collect()
+}
+
+/// Lines that these take, with one for each gap between them.
+fn height(shown: &BTreeSet<usize>, count: usize) -> usize {
+    let (mut height, mut next) = (0, 0);
+    for line in shown {
+        height += 1 + usize::from(*line > next);
+        next = line + 1;
+    }
+    height + usize::from(next < count)
+}
+
+fn fill_gaps(shown: &BTreeSet<usize>, count: usize) -> BTreeSet<usize> {
+    let mut filled = shown.clone();
+    let mut next = 0;
+    for line in shown.iter().copied().chain([count]) {
+        if line == next + 1 {
+            filled.insert(next);
+        }
+        next = line + 1;
+    }
+    filled
+}
