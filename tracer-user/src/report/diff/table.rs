@@ -196,6 +196,8 @@ Before: monday.json: 10.7 MiB in 11,032 blocks, after 1m 00s
 After: friday.json: 11.6 MiB in 12,008 blocks, after 2m 00s
 Growth: +950 KiB (+972,496 bytes), +976 blocks
 
+Nothing new grows, and what grew goes on as it did.
+
 Most grown
  #     CHANGE    BEFORE     AFTER  BLOCKS
  1  +1.92 MiB  9.63 MiB  11.6 MiB  +2,000

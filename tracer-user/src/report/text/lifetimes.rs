@@ -46,8 +46,12 @@ pub fn usual(lifetimes: &[LifetimeBucket]) -> Option<f64> {
 }
 
 /// How many live blocks are younger than blocks of their site usually get, and that age,
-/// seconds. Ages are known by buckets: one that goes beyond is not counted.
+/// seconds. Ages are known by buckets: one that goes beyond is not counted. `None` where most
+/// blocks were not freed: how old those get is not known.
 pub fn young_blocks(site: &Site) -> Option<(u64, f64)> {
+    if site.freed_count <= site.live_count {
+        return None;
+    }
     let usual = usual(&site.lifetimes)?;
     let is_young = |bucket: &&LifetimeBucket| bucket.below.is_some_and(|below| below <= usual);
     let young = site.ages.iter().filter(is_young);

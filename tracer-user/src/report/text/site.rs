@@ -299,7 +299,7 @@ pub(super) fn verdict(site: &Site) -> Option<String> {
     let what = match verdict {
         Verdict::Leak | Verdict::Growing if is_page => "grows through the run",
         Verdict::Leak => "looks like a leak",
-        Verdict::Growing => "grows; too early to say that it leaks",
+        Verdict::Growing => "grows, and may leak",
         Verdict::Plateau => "grew and does no more, like a full cache",
         Verdict::Startup if is_page => "touched early in the run",
         Verdict::Startup => "of start-up",

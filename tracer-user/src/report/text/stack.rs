@@ -17,9 +17,9 @@ use crate::report::{names, units};
 use line::Line;
 
 /// Lines that a call path may take, unless all frames are asked for.
-const MAX_LINES: usize = 8;
+const MAX_LINES: usize = 7;
 /// The same of one that needs no attention.
-const FEW_LINES: usize = 4;
+const FEW_LINES: usize = 3;
 /// Owners of left out frames that are named.
 const MAX_OWNERS: usize = 3;
 
@@ -35,6 +35,8 @@ pub struct Stack<'a> {
     /// Of each frame, whether it tells the path from those of other rows; empty if there
     /// are none to tell it from.
     tells: Vec<Tells>,
+    /// The row above that has all frames but those that tell the two apart.
+    like: Option<String>,
 }
 
 impl<'a> Stack<'a> {
@@ -45,6 +47,7 @@ impl<'a> Stack<'a> {
             end,
             lines: MAX_LINES,
             tells: Vec::new(),
+            like: None,
         }
     }
 
@@ -62,9 +65,11 @@ impl<'a> Stack<'a> {
         self.frames
     }
 
-    /// Says of each frame whether it tells the path from those of other rows.
-    pub fn set_tells(&mut self, tells: Vec<Tells>) {
+    /// Says of each frame whether it tells the path from those of other rows, and which row
+    /// above has all others, if any.
+    pub fn set_tells(&mut self, tells: Vec<Tells>, like: Option<String>) {
         self.tells = tells;
+        self.like = like;
     }
 
     /// What was said of each frame.
@@ -77,6 +82,10 @@ impl<'a> Stack<'a> {
     /// program's own code stands out.
     pub fn render(&self, text: &mut String, indent: usize, layout: &Layout) {
         let lines = repeats::fold(self.lines());
+        if let Some(like) = self.like.as_deref().filter(|_| !layout.all_frames) {
+            difference(text, &lines, like, indent, layout);
+            return;
+        }
         let interest = choice::culprit(&lines).filter(|line| lines[*line].is_own());
         let shown = match layout.all_frames {
             true => (0..lines.len()).collect(),
@@ -125,6 +134,20 @@ impl<'a> Stack<'a> {
     }
 }
 
+/// Adds what tells a path from that of a row above.
+fn difference(text: &mut String, lines: &[Line<'_>], like: &str, indent: usize, layout: &Layout) {
+    let (shown, others) = choice::telling(lines);
+    for line in shown {
+        lines[line].render(text, indent, layout, false);
+    }
+    let rest = match others {
+        0 => format!("… otherwise as row {like}"),
+        1 => format!("… 1 more frame differs; otherwise as row {like}"),
+        _ => format!("… {others} more frames differ; otherwise as row {like}"),
+    };
+    layout.line(text, layout.faint, &format!("{:indent$}{rest}", ""));
+}
+
 /// What stands for lines that are left out: how many frames, and whose they are. The leaf
 /// is named, since it says in what way memory was asked for.
 fn left_out(lines: &[Line<'_>], is_leaf: bool) -> String {
@@ -134,11 +157,19 @@ fn left_out(lines: &[Line<'_>], is_leaf: bool) -> String {
     match lines.first().filter(|_| is_leaf && count > 1) {
         Some(leaf) => format!(
             "{}, and {}{whose}",
-            leaf.label,
+            without_parameters(&leaf.label),
             units::counted(count - 1, "more frame")
         ),
         None if whose.is_empty() => format!("… {}", units::counted(count, "more frame")),
         None => format!("… {}{whose}", units::counted(count, "frame")),
+    }
+}
+
+/// A function's name without its parameters.
+fn without_parameters(name: &str) -> &str {
+    match name.split_once('(') {
+        Some((plain, _)) if !plain.is_empty() => plain,
+        _ => name,
     }
 }
 

@@ -94,6 +94,13 @@ impl<'a> Table<'a> {
 }
 
 impl Row<'_> {
+    /// What the row is called, in a table whose rows have numbers.
+    pub fn number(&self) -> Option<String> {
+        let first = self.cells.first().filter(|cell| cell.header == "#");
+        let number = first.map(|cell| cell.value.trim().to_owned());
+        number.filter(|number| !number.is_empty())
+    }
+
     fn notes(&self, shown: usize) -> Vec<String> {
         let hidden = self.cells.iter().skip(shown);
         hidden

@@ -37,7 +37,8 @@ fn offset(frame: &Frame) -> u64 {
 }
 
 /// Looks at all rows of a table, and says of each frame whether it tells its row's path
-/// from those of other rows.
+/// from those of other rows. Of rows with the same functions of the program only the first
+/// shows them all.
 pub fn mark(rows: &mut [Row<'_>]) {
     let mut alike: HashMap<Vec<Cow<'_, str>>, Vec<usize>> = HashMap::new();
     for (index, row) in rows.iter().enumerate() {
@@ -45,12 +46,17 @@ pub fn mark(rows: &mut [Row<'_>]) {
         let own = own.map(names::label).collect();
         alike.entry(own).or_default().push(index);
     }
-    let several = alike.into_values().filter(|rows| rows.len() > 1);
-    for (row, tells) in several
-        .flat_map(|alike| compare(rows, &alike))
-        .collect::<Vec<_>>()
-    {
-        rows[row].stack.set_tells(tells);
+    let several = alike.into_iter().filter(|(_, rows)| rows.len() > 1);
+    let of_each = |(own, alike): (Vec<Cow<'_, str>>, Vec<usize>)| {
+        let first = alike[0];
+        // Without functions in common there is nothing to refer to.
+        let like = rows[first].number().filter(|_| !own.is_empty());
+        let each = compare(rows, &alike).into_iter();
+        each.map(|(row, tells)| (row, tells, like.clone().filter(|_| row != first)))
+            .collect::<Vec<_>>()
+    };
+    for (row, tells, like) in several.flat_map(of_each).collect::<Vec<_>>() {
+        rows[row].stack.set_tells(tells, like);
     }
 }
 
@@ -107,6 +113,37 @@ mod tests {
         let moved = [main, sample::library("strdup", 7)];
         let expected = vec![Tells::Nothing, Tells::ByOffset];
         assert_eq!(tells([&one, &moved]), [expected.clone(), expected]);
+    }
+
+    #[test]
+    fn a_row_like_one_above_shows_what_is_different() {
+        use super::super::Layout;
+        use super::super::table::{Cell, Table};
+        let main = sample::program("main", "main.cpp", 9, 1);
+        let libc = |name| sample::library(name, 2);
+        let one = [main.clone(), libc("strdup")];
+        let other = [main, libc("asprintf"), libc("grow")];
+        let row = |(number, frames)| Row {
+            cells: vec![Cell::new("#", number), Cell::new("LIVE", "7")],
+            notes: vec![],
+            stack: Stack::new(frames, None),
+        };
+        let mut text = String::new();
+        let rows = [(" 1", &one[..]), (" 2", &other[..])].map(row);
+        Table::new(rows).render(&mut text, &Layout::new(10, Some(60), false));
+        let expected = "\
+ #  LIVE
+ 1  7
+    strdup  (libc.so.6)
+    main  leaky/main.cpp:9
+
+ 2  7
+    grow  (libc.so.6)
+    asprintf  (libc.so.6)
+    … otherwise as row 1
+
+";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -5,11 +5,8 @@ use std::collections::BTreeSet;
 use super::line::Line;
 use crate::report::text::telling::Tells;
 
-/// Lines that tell the path from those of other rows, at most: the first difference says
-/// most.
-const MAX_TELLING: usize = 3;
 /// Lines of a path without any of the program's own.
-const MAX_FOREIGN: usize = 4;
+const MAX_FOREIGN: usize = 3;
 
 /// The line that asks for memory for itself, of the program's own if it has any, leaf first.
 pub fn culprit(lines: &[Line<'_>]) -> Option<usize> {
@@ -45,11 +42,28 @@ fn by_importance(lines: &[Line<'_>]) -> Vec<usize> {
         false => Vec::new(),
     };
     let foreign = foreign.into_iter().take(MAX_FOREIGN);
-    let telling = those(&|line| line.tells != Tells::Nothing);
-    let telling = telling.into_iter().take(MAX_TELLING);
+    let (telling, _) = telling(lines);
+    let telling = telling.into_iter().take(1);
     let several = those(&|line| line.is_several());
     let first = culprit(lines).into_iter().chain(telling).chain(several);
     first.chain(own).chain(foreign).collect()
+}
+
+/// Of the lines that tell the path from those of other rows two that say most, leaf first:
+/// where it leaves the others, and what asks for memory in the end; and how many more frames
+/// differ.
+pub fn telling(lines: &[Line<'_>]) -> (Vec<usize>, usize) {
+    let tells = |line: &usize| lines[*line].tells != Tells::Nothing;
+    let all: Vec<usize> = (0..lines.len()).filter(tells).collect();
+    let asks = all.iter().find(|line| lines[**line].asks()).or(all.first());
+    let by_name = |line: &&usize| lines[**line].tells == Tells::ByName;
+    let leaves = all.iter().rfind(by_name).or(all.last());
+    let mut shown: Vec<usize> = asks.into_iter().chain(leaves).copied().collect();
+    shown.sort_unstable();
+    shown.dedup();
+    let others = all.iter().filter(|line| !shown.contains(line));
+    let others = others.map(|line| lines[*line].frames).sum();
+    (shown, others)
 }
 
 /// Lines that these take, with one for each gap between them.

@@ -79,7 +79,7 @@ fn a_deep_path_takes_few_lines() {
     let layout = Layout::new(1, Some(60), false);
     Stack::new(&frames, None).render(&mut text, 2, &layout);
     assert_eq!(text.lines().count(), MAX_LINES);
-    assert!(text.ends_with("  … 113 more frames\n"), "{text}");
+    assert!(text.ends_with("  … 114 more frames\n"), "{text}");
     text.clear();
     Stack::new(&frames, None)
         .in_few_lines(true)
@@ -107,13 +107,12 @@ fn a_path_without_own_frames_shows_who_asks() {
     Stack::new(&frames, None)
         .in_few_lines(true)
         .render(&mut text, 2, &layout);
-    let expected = "\
-  os::malloc(unsigned long), and 1 more frame of the JVM
-  LinearScan::do_linear_scan()  (libjvm.so)
-  Compilation::emit_lir()  (libjvm.so)
-  … 3 frames of the JVM and libc
-";
-    assert_eq!(text, expected);
+    let expected = [
+        "  os::malloc, and 1 more frame of the JVM",
+        "  LinearScan::do_linear_scan()  (libjvm.so)",
+        "  … 4 frames of the JVM and libc",
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -172,7 +171,7 @@ fn what_is_repeated_in_turn_is_one_block() {
     // What a block stands for is hidden with it.
     let deep = format!("main a b c d {} o p q r s t u v", "f g ".repeat(20).trim());
     assert!(
-        shown(&deep).iter().any(|it| it == "… 46 more frames"),
+        shown(&deep).iter().any(|it| it == "… 47 more frames"),
         "{:?}",
         shown(&deep)
     );
@@ -188,9 +187,9 @@ fn a_name_that_stands_for_others_is_shown_however_deep_it_is() {
         ..Originals::one("made7".into(), crate::model::By::Asked)
     };
     frames[20].originals = Some(std::sync::Arc::new(made(1)));
-    assert_eq!(lines(&frames, None)[4], "  … 36 frames of libc");
+    assert_eq!(lines(&frames, None)[3], "  … 37 frames of libc");
     frames[20].originals = Some(std::sync::Arc::new(made(7)));
-    assert_eq!(lines(&frames, None)[5], "  lib20 (7 names)  (libc.so.6)");
+    assert_eq!(lines(&frames, None)[4], "  lib20 (7 names)  (libc.so.6)");
 }
 
 #[test]
