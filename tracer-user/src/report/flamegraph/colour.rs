@@ -24,6 +24,12 @@ pub const GROWING: Color = Color {
     g: 196,
     b: 0,
 };
+/// What stands for paler colours.
+pub const PALE: Color = Color {
+    r: 228,
+    g: 228,
+    b: 228,
+};
 /// How much paler than its code's colour a box is that does not grow.
 const PALER: f64 = 0.45;
 /// Growth.
@@ -97,11 +103,6 @@ pub fn judged(node: &Node) -> Color {
         () if is_half(calm) => mix(origin(node), WHITE, PALER),
         () => origin(node),
     }
-}
-
-/// What a kind of code looks like where nothing grows.
-pub fn calm(code: Code) -> Color {
-    mix(base(Some(code)), WHITE, PALER)
 }
 
 /// A share below a third that depends on the name only.

@@ -131,19 +131,19 @@ mod tests {
         let mut text = String::new();
         let rows = [(" 1", &one[..]), (" 2", &other[..])].map(row);
         Table::new(rows).render(&mut text, &Layout::new(10, Some(60), false));
-        let expected = "\
- #  LIVE
- 1  7
-    strdup  (libc.so.6)
-    main  leaky/main.cpp:9
-
- 2  7
-    grow  (libc.so.6)
-    asprintf  (libc.so.6)
-    … otherwise as row 1
-
-";
-        assert_eq!(text, expected);
+        let expected = [
+            " #  LIVE",
+            " 1  7",
+            "    strdup  (libc.so.6)",
+            "    main  leaky/main.cpp:9",
+            "",
+            " 2  7",
+            "    grow  (libc.so.6)",
+            "    asprintf  (libc.so.6)",
+            "    … otherwise as row 1",
+            "",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
