@@ -182,7 +182,7 @@ fn evidence(diff: &Diff, kind: DiffKind, changes: &[&Change]) -> Vec<String> {
     }
     match kind {
         DiffKind::New if before.is_there => {
-            said.push(format!("the earlier run has it, {}", state(before)))
+            said.push(format!("the earlier run has it, {}", state(before)));
         }
         DiffKind::New => {
             said.push("the earlier run does not have it".to_owned());
@@ -191,7 +191,7 @@ fn evidence(diff: &Diff, kind: DiffKind, changes: &[&Change]) -> Vec<String> {
             }
         }
         DiffKind::Stopped if after.is_there => {
-            said.push(format!("the later run has it, {}", state(after)))
+            said.push(format!("the later run has it, {}", state(after)));
         }
         DiffKind::Stopped => {
             said.push(
