@@ -6,9 +6,9 @@ use super::change;
 use super::curve::Curve;
 use super::forecast;
 use super::life_table::LifeTable;
-use super::own::{down_to_own, hands_on};
 use super::tree::{Branch, Node, nodes};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
+use crate::report::own::{down_to_own, hands_on};
 use crate::report::{names, units};
 
 /// Sites that a finding lists at most.

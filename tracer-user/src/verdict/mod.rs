@@ -1,22 +1,31 @@
 //! The answers of a run: what each site is, what grows, and what is no leak.
 
 mod change;
+mod compared;
 mod curve;
 mod forecast;
 mod growing;
 mod harmless;
 mod heap;
 mod judge;
+#[cfg(test)]
+mod large;
 mod life_table;
 mod outside;
-mod own;
 mod retention;
 #[cfg(test)]
 mod simulated;
+mod since;
 mod together;
 mod tree;
 
 use std::collections::HashSet;
+
+pub use compared::compared;
+pub use curve::Curve;
+pub use heap::class_of;
+pub use life_table::LifeTable;
+pub use since::Since;
 
 use crate::model::{Finding, FindingKind, Report};
 

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::judge::judge;
-use super::own::down_to_own;
 use crate::model::{Frame, MemoryKind, Report, Site, Verdict};
 use crate::report::names;
+use crate::report::own::down_to_own;
 
 /// A site with as many blocks is judged by itself; and a node has to have so many beyond
 /// the first of each path.
