@@ -39,7 +39,9 @@ pub fn render(report: &Report, number: RowNumber, layout: &Layout) -> Result<Str
     if let Some(finding) = found.finding {
         of_finding(&mut text, report, number, finding, layout);
     }
-    match (found.site, found.finding) {
+    let together = found.finding.filter(|_| number.part == 1);
+    let together = together.and_then(|finding| together_of(report, finding));
+    match (together.as_ref().or(found.site), found.finding) {
         (Some(site), _) => of_site(&mut text, report, site, layout),
         (None, Some(finding)) => {
             if let Some((heap, class)) = verdict::class_of(report, finding) {
@@ -49,6 +51,20 @@ pub fn render(report: &Report, number: RowNumber, layout: &Layout) -> Result<Str
         (None, None) => {}
     }
     Ok(text)
+}
+
+/// What the call paths of a finding have together, with the frames of the largest; `None`
+/// if it has not several.
+fn together_of(report: &Report, finding: &Finding) -> Option<Site> {
+    let sites = report.sites.iter();
+    let mut sites = sites.filter(|site| finding.sites.contains(&site.id));
+    let mut sum = sites.next()?.clone();
+    let mut several = false;
+    for site in sites {
+        sum.add(site.clone());
+        several = true;
+    }
+    several.then_some(sum)
 }
 
 fn nothing(number: RowNumber, numbers: &Numbers<'_>) -> anyhow::Error {
@@ -110,12 +126,18 @@ fn of_finding(
         names::process_of(report, finding.process),
         units::seconds(finding.since)
     )];
-    if finding.site_count > 1 {
-        said.push(format!(
-            "{} have it; this is number {} of them",
-            units::counted(finding.site_count, "call path"),
-            number.part
-        ));
+    match (finding.site_count, number.part) {
+        (0 | 1, _) => {}
+        (count, 1) => said.push(format!(
+            "what follows is of {}its {} together, and the path of the largest",
+            if count > finding.sites.len() as u64 {
+                "the largest 100 of "
+            } else {
+                ""
+            },
+            units::counted(count, "call path")
+        )),
+        (_, part) => said.push(format!("this is its call path number {part}")),
     }
     said.extend(
         finding

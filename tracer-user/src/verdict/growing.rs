@@ -149,18 +149,21 @@ fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
     }
 }
 
-/// The mean of its sites' confidences, each by its part of what is live.
+/// The mean of its sites' confidences, each by its part of what is live; of mappings of
+/// which nothing is in memory, by their sizes.
 fn confidence(sites: &[&Site]) -> f64 {
-    let weight = |site: &Site| match site.kind.is_memory() {
-        true => site.held_bytes() as f64,
-        false => site.live_count as f64,
+    let by_weight = |weight: fn(&Site) -> u64| {
+        let each = sites
+            .iter()
+            .map(|site| (weight(site) as f64, site.confidence));
+        let (all, sum) = each.fold((0.0, 0.0), |(all, sum), (weight, confidence)| {
+            (all + weight, sum + weight * confidence.unwrap_or(0.0))
+        });
+        (all > 0.0).then(|| sum / all)
     };
-    let all: f64 = sites.iter().map(|site| weight(site)).sum();
-    let each = sites.iter();
-    let sum: f64 = each
-        .map(|site| weight(site) * site.confidence.unwrap_or(0.0))
-        .sum();
-    if all > 0.0 { sum / all } else { 0.0 }
+    let held = by_weight(Site::held_bytes).or_else(|| by_weight(|site| site.live_bytes));
+    held.or_else(|| by_weight(|site| site.live_count))
+        .unwrap_or(0.0)
 }
 
 /// The deepest of the program's own functions that all sites have in common; any, if it
