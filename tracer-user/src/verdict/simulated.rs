@@ -309,3 +309,41 @@ fn healthy_programs_are_what_they_are() {
         assert!(good >= RUNS * 7 / 10, "{right:?}: {counts:?}");
     }
 }
+
+/// What came at once came once, whether its curve is known or not.
+#[test]
+fn many_blocks_at_once_are_no_growth() {
+    let lives: Vec<Life> = (0..24)
+        .map(|at| (80.0 + 0.02 * f64::from(at), NEVER))
+        .collect();
+    let known = site(&lives, 120.0);
+    let unknown = Site {
+        curve: Vec::new(),
+        ..known.clone()
+    };
+    for site in [known, unknown] {
+        let judgement = judge(&site, 120.0);
+        let grows = judgement.is_some_and(|it| it.verdict.grows());
+        assert!(!grows, "{judgement:?}");
+    }
+}
+
+/// A table that doubles when it is full gets larger ever more seldom; one that did so no
+/// more is none that grows.
+#[test]
+fn one_block_that_doubles_grows() {
+    let table = |last: f64| {
+        let ends = |at: f64| if at < last { 2.0 * at } else { NEVER };
+        let times = std::iter::successors(Some(0.5), |at| Some(2.0 * at));
+        let times: Vec<f64> = times.take_while(|at| *at <= last).collect();
+        let lives: Vec<Life> = times.iter().map(|at| (*at, ends(*at))).collect();
+        let mut site = site(&lives, 120.0);
+        for point in &mut site.curve {
+            let size = times.iter().rfind(|time| **time <= point.at);
+            point.live_bytes = whole(1000.0 * size.copied().unwrap_or(0.0));
+        }
+        judge(&site, 120.0).map(|judgement| judgement.verdict)
+    };
+    assert_eq!(table(64.0), Some(Verdict::Growing));
+    assert_eq!(table(8.0), Some(Verdict::Startup));
+}
