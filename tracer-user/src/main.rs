@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod duty;
 mod engine;
+mod explain;
 mod grouping;
 mod jvm;
 mod kernel;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::output::GROUP;
+pub use super::output::OutputArgs;
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
 use crate::grouping::Asked;
@@ -27,6 +29,8 @@ Examples:
       sudo unfreed run --fail-above 1M -- ./service --self-test
   Run a service with a sampler in it, for a few nanoseconds a call:
       sudo unfreed run --sampler --interval 1m -- ./service
+  Why is that said of finding 1?
+      unfreed report monday.json --explain 1
   Compare two recordings:
       unfreed diff monday.json friday.json -o growth.svg";
 
@@ -139,7 +143,8 @@ pub struct TraceArgs {
     /// Print a table of what is new, and rewrite the outputs, this often
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
-    /// Report only blocks that have been live at least this long
+    /// Report only blocks that have been live at least this long [default: all; rows say how
+    /// many are younger than their blocks usually get]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub older_than: Option<Duration>,
     /// Of a JVM, report only blocks that survived this many garbage collections
@@ -351,47 +356,6 @@ pub enum ReturnsChoice {
     Instructions,
 }
 
-const GROUP: &str = "\
-Write what REGEX matches in a function's name as NAME, before generated names become one: call \
-paths that are the same then are one row. It may be given several times; each rule sees what those \
-before it made.
-
-Names that generators are known to make (lambdas, proxies, accessors, scripts, closures) are one \
-anyway, and so are those that differ in a number alone, if there are ten and more of them. This is for \
-all others. A function that is named so is the same in every file and at every address, but not at \
-every line.
-
-REGEX is a regular expression and matches anywhere in the name; $1 and ${name} in NAME are its \
-groups, and $$ is a dollar sign. What the names were is in the JSON report (originals).
-
-    sudo unfreed record -p 1234 --group 'Handler[0-9]+=Handler*' --duration 60s
-    unfreed diff monday.json friday.json --group '(v[0-9]+)::=vN::'";
-
-/// What to write.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Output")]
-pub struct OutputArgs {
-    /// Write a report; the extension tells the format (repeatable, - is standard output)
-    #[arg(short, long = "output", value_name = "FILE")]
-    pub outputs: Vec<PathBuf>,
-    /// Format of outputs whose name does not tell it
-    #[arg(long, value_enum)]
-    pub format: Option<Format>,
-    /// Rows of the table
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub top: usize,
-    /// Write what REGEX matches in a function's name as NAME, before generated names become
-    /// one: call paths that are the same then are one row (repeatable)
-    #[arg(long = "group", value_name = "REGEX=NAME", long_help = GROUP)]
-    pub groups: Vec<Asked>,
-    /// Exit with status 3 when more than this is live at the end
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub fail_above: Option<u64>,
-    /// Exit with status 3 when the resident set grew by more than this
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub fail_growth_above: Option<u64>,
-}
-
 /// `unfreed report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
@@ -415,9 +379,12 @@ pub struct DiffArgs {
     /// Format of outputs whose name does not tell it
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// Rows of the table
+    /// Rows of each table
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
+    /// Show all frames of a call path, also those of allocators, runtimes and thread starts
+    #[arg(long)]
+    pub all_frames: bool,
     /// Write what REGEX matches in a function's name as NAME, before generated names become
     /// one: call paths that are the same then are one row (repeatable)
     #[arg(long = "group", value_name = "REGEX=NAME", long_help = GROUP)]
@@ -495,7 +462,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 90s, 5m or 1h30m"))
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// A number of bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
     parse_size::Config::new()
         .with_binary()
         .parse_size(text)

@@ -1,2 +1,4 @@
 //! The command line.
 pub mod args;
+mod output;
+pub mod table;

@@ -1,4 +1,4 @@
-//! `unfreed diff`: what grew between two reports.
+//! `unfreed diff`: what changed between two reports.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,8 +11,9 @@ use crate::privilege::capability::Phase;
 use crate::report::diff::{self, Snapshot};
 use crate::report::text::{self, Layout};
 use crate::report::{input, output};
+use crate::verdict;
 
-/// Prints the table of the most grown and writes the outputs. The table stays
+/// Prints what that says and the table of the most grown, and writes the outputs. The table stays
 /// away from standard output when an output goes there.
 ///
 /// # Errors
@@ -31,9 +32,12 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         "only one of the reports can be standard input"
     );
     let (before, after) = (Snapshot::read(&args.before)?, Snapshot::read(&args.after)?);
-    let diff = diff::compare(before, after, &Rules::new(&args.groups)?)?;
+    let mut diff = diff::compare(before, after, &Rules::new(&args.groups)?)?;
+    diff.findings = verdict::compared(&diff);
     if !output::takes_stdout(&outputs) {
-        text::print_text(&diff::render(&diff, &Layout::of_stdout(args.top)))?;
+        let mut layout = Layout::of_stdout();
+        (layout.top, layout.all_frames) = (args.top, args.all_frames);
+        text::print_text(&diff::render(&diff, &layout))?;
     }
     output::write_each(&outputs, |output| {
         output.write_with(|writer| diff::write(&diff, output.format(), writer))

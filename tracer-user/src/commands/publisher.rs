@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::cli::table::TableArgs;
 use crate::grouping::{Asked, Rules};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
@@ -14,14 +15,14 @@ use crate::report::output::{self, Output};
 use crate::report::{pool, text};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
-use crate::verdict;
+use crate::verdict::{self, Since};
 use crate::window::windows::Windows;
 
 /// Where reports go.
 #[derive(Clone)]
 pub struct Destination {
-    /// Whether a table is printed, and with how many rows.
-    pub table: Option<usize>,
+    /// What the table shows, if it is printed.
+    pub table: Option<TableArgs>,
     /// What is written.
     pub outputs: Arc<Vec<Output>>,
 }
@@ -32,10 +33,10 @@ impl Destination {
     /// # Errors
     /// Fails if one cannot be written; the others are written all the same.
     pub fn publish(&self, report: &Report) -> Result<()> {
-        if let Some(rows) = self.table
+        if let Some(table) = &self.table
             && !output::takes_stdout(&self.outputs)
         {
-            text::print(report, rows)?;
+            text::print(report, table)?;
         }
         output::write(&self.outputs, report)
     }
@@ -112,11 +113,13 @@ fn work(
     let rules = &Rules::new(groups)?;
     let mut symbolizer = Symbolizer::default();
     let mut windows = Windows::default();
+    let mut since = Since::default();
     for job in jobs {
         match job {
             Job::Window(snapshot) => {
                 let report = snapshot.report(&mut symbolizer, Some(&mut windows), rules);
-                let report = concluded(report);
+                let mut report = concluded(report);
+                since.enter(&mut report);
                 destination.publish(&report)?;
             }
             Job::Last(snapshot) => {

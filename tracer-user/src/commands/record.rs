@@ -14,13 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sle
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
-use crate::model::Untraced;
+use crate::explain;
+use crate::model::{Report, RowNumber, Untraced};
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFiles;
 use crate::report::gate;
 use crate::report::output::{self, Output};
+use crate::report::text::{self, Layout};
 use crate::session::Session;
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;
@@ -154,7 +156,7 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     fn destination(&self) -> Destination {
         Destination {
-            table: (!self.trace.quiet).then_some(self.output.top),
+            table: (!self.trace.quiet).then(|| self.output.table.clone()),
             outputs: Arc::clone(&self.outputs),
         }
     }
@@ -331,6 +333,9 @@ pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Re
     Phase::Reporting.start()?;
     let report = publisher.last(snapshot)?;
     plan.destination().publish(&report)?;
+    if let Some(number) = plan.output.table.explain {
+        explain(&report, number, &plan.outputs)?;
+    }
     if let Some(reasons) = nothing_left {
         bail!("{reasons}");
     }
@@ -339,4 +344,19 @@ pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Re
         plan.output.fail_above,
         plan.output.fail_growth_above,
     ))
+}
+
+/// Explains what has a number, below the table. That nothing has it is no failure of the run.
+fn explain(report: &Report, number: RowNumber, outputs: &[Output]) -> Result<()> {
+    if output::takes_stdout(outputs) {
+        eprintln!("unfreed: --explain {number} is left out: an output takes standard output");
+        return Ok(());
+    }
+    match explain::render(report, number, &Layout::of_stdout()) {
+        Ok(said) => text::print_text(&format!("\n{said}")),
+        Err(error) => {
+            eprintln!("unfreed: {error:#}");
+            Ok(())
+        }
+    }
 }

@@ -5,16 +5,19 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cli::args::ReportArgs;
+use crate::explain;
 use crate::grouping::{Rules, group_saved};
 use crate::privilege::capability::Phase;
-use crate::report::{gate, input, output, text};
+use crate::report::text::{self, Layout};
+use crate::report::{gate, input, output};
 use crate::verdict;
 
-/// Prints the table, writes the outputs and applies the gates. The table
-/// stays away from standard output when an output goes there.
+/// Prints the table, or the explanation that is asked for, writes the outputs and applies
+/// the gates. Nothing is printed on standard output when an output goes there.
 ///
 /// # Errors
-/// Fails when the report cannot be read or an output cannot be written.
+/// Fails when the report cannot be read, nothing has the number that is to be explained, or
+/// an output cannot be written.
 pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     Phase::Reporting.start()?;
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
@@ -25,8 +28,14 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode> {
     if report.findings.is_empty() || !args.output.groups.is_empty() {
         verdict::conclude(&mut report);
     }
+    let explained = args.output.table.explain;
+    let explained = explained.map(|number| explain::render(&report, number, &Layout::of_stdout()));
+    let explained = explained.transpose()?;
     if !output::takes_stdout(&outputs) {
-        text::print(&report, args.output.top)?;
+        match explained {
+            Some(text) => text::print_text(&text)?,
+            None => text::print(&report, &args.output.table)?,
+        }
     }
     output::write(&outputs, &report)?;
     Ok(gate::exit_code(

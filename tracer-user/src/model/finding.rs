@@ -22,6 +22,33 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All of them.
+    const ALL: [Self; 6] = [
+        Self::Leak,
+        Self::Growing,
+        Self::Plateau,
+        Self::Startup,
+        Self::Batch,
+        Self::Churn,
+    ];
+
+    /// The one with a name of exports.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verdict| verdict.name() == name)
+    }
+
+    /// Its name in exports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Leak => "leak",
+            Self::Growing => "growing",
+            Self::Plateau => "plateau",
+            Self::Startup => "startup",
+            Self::Batch => "batch",
+            Self::Churn => "churn",
+        }
+    }
+
     /// Whether it is a reason to worry.
     pub const fn grows(self) -> bool {
         matches!(self, Self::Leak | Self::Growing)
@@ -138,6 +165,11 @@ impl FindingKind {
             Self::Startup => "START-UP",
             Self::Churn => "CHURN",
         }
+    }
+
+    /// Whether it says of call paths that they do no harm.
+    pub const fn is_harmless(self) -> bool {
+        matches!(self, Self::Startup | Self::Plateau | Self::Churn)
     }
 
     /// Whether it says that memory is wanting.

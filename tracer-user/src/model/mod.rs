@@ -24,6 +24,7 @@ pub mod name;
 mod originals;
 pub mod pages;
 pub mod reading;
+mod row_number;
 pub mod sampling;
 pub mod untraced;
 
@@ -46,6 +47,7 @@ pub use left_alone::{LeftAlone, LeftAloneCause};
 pub use mapping::{MappedFile, Mappings, StackOwners};
 pub use originals::{By, Originals};
 pub use pages::TouchedPages;
+pub use row_number::RowNumber;
 pub use sampling::{Errors, Sampler, Sampling};
 pub use untraced::{Children, Untraced};
 
@@ -136,6 +138,10 @@ pub struct Report {
     /// The answers, most important first.
     #[serde(default)]
     pub findings: Vec<Finding>,
+    /// What came, went or changed of the findings since the report before, a sentence each,
+    /// in reports of `--interval` while a run goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// What memory there is at most, and how much of it is used.
     #[serde(default)]
     pub limits: Vec<MemoryLimit>,

@@ -1,11 +1,13 @@
 //! The difference between two reports or profiles.
 //!
 //! Call paths match by the names of functions and files, not by addresses,
-//! which differ from run to run. Paths of several processes match by the
+//! which differ from run to run, nor by versions of libraries. Paths of several processes match by the
 //! processes' names; threads are not told apart, since their ids differ from
 //! run to run.
 
 mod export;
+mod findings;
+mod matching;
 mod snapshot;
 mod table;
 
@@ -15,14 +17,15 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 
 pub use export::{check_format, write};
-pub use snapshot::Snapshot;
+pub use findings::{DiffFinding, DiffKind};
+pub use snapshot::{Judged, Snapshot};
 pub use table::render;
 
 use super::flamegraph::Amount;
-use super::names;
 use crate::grouping::{Groups, Rules};
 use crate::model::Frame;
 use crate::model::name::Names;
+use matching::Matching;
 use snapshot::Path;
 
 /// Two snapshots, compared.
@@ -35,6 +38,8 @@ pub struct Diff {
     /// Every call path of either that holds something in one of them, most
     /// grown first.
     pub changes: Vec<Change>,
+    /// What that says, most important first: see `verdict::compared`.
+    pub findings: Vec<DiffFinding>,
 }
 
 /// One call path in both snapshots.
@@ -48,6 +53,8 @@ pub struct Change {
     pub before: Amount,
     /// Live memory in the later snapshot.
     pub after: Amount,
+    /// What the earlier and the later run say of it.
+    pub judged: [Judged; 2],
 }
 
 impl Diff {
@@ -98,6 +105,7 @@ pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Resu
     groups.learn(before.frames().chain(after.frames()));
     before.group(&mut groups);
     after.group(&mut groups);
+    let matching = Matching::of(&before.builds, &after.builds);
     let named = before.has_several_names() || after.has_several_names();
     let mut texts = Names::default();
     let mut index: HashMap<Key, usize> = HashMap::new();
@@ -111,7 +119,7 @@ pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Resu
         let process = path.process.clone().filter(|_| named);
         let next = changes.len();
         let mut id = |text: &str| texts.keep(text).id();
-        let keys = path.frames.iter().map(names::key);
+        let keys = path.frames.iter().map(|frame| matching.key(frame));
         let keys = keys.map(|(label, module)| (id(&label), id(module)));
         let key = (process.clone(), keys.collect());
         let at = *index.entry(key).or_insert(next);
@@ -125,6 +133,8 @@ pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Resu
             &mut change.before
         };
         *side = side.plus(path.live);
+        let judged = &mut change.judged[usize::from(later)];
+        *judged = judged.plus(&path.judged);
     }
     changes
         .retain(|change| change.before != Amount::default() || change.after != Amount::default());
@@ -133,6 +143,7 @@ pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Resu
         before,
         after,
         changes,
+        findings: Vec::new(),
     })
 }
 
@@ -142,6 +153,7 @@ fn new_change(process: Option<String>, path: &Path) -> Change {
         frames: Arc::clone(&path.frames),
         before: Amount::default(),
         after: Amount::default(),
+        judged: [Judged::default(); 2],
     }
 }
 

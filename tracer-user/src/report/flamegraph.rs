@@ -13,7 +13,7 @@ use std::io::Write;
 use anyhow::Result;
 
 pub use draw::{Legend, Scene, draw};
-pub use tree::{Amount, Code, Node, Tree};
+pub use tree::{Amount, Code, Node, Tree, Verdicts};
 
 use super::words::Words;
 use super::{java_growth, names, text, units};
@@ -32,7 +32,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
     let total = tree.root().after.bytes;
     let words = Words::of(report);
     let live = |node: &Node| tooltip(node, total, words);
-    let colour = |node: &Node| colour::origin(node);
+    let colour = |node: &Node| colour::judged(node);
     let svg = draw(&Scene {
         title: match report.settings.growth {
             true => format!("Growth of {}", who(report)),
@@ -40,7 +40,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
         },
         subtitle: subtitle(report),
         empty: text::nothing_live(report),
-        legend: legend(live_frames(report)),
+        legend: judged_legend(report, &tree),
         tree: &tree,
         tooltip: &live,
         colour: &colour,
@@ -98,14 +98,38 @@ fn tree(report: &Report) -> Tree {
     for site in report.sites.iter().filter(|site| site.live_bytes > 0) {
         let live = Amount::live(site);
         let frames = names::drawn_frames(site);
-        tree.add(
+        tree.add_judged(
             &names::roots(report, site),
             &frames,
-            Amount::default(),
-            live,
+            (Amount::default(), live),
+            Verdicts::of(site.verdict, live.bytes),
         );
     }
     tree
+}
+
+/// What the colours mean: those of verdicts, then those of code, which are paler where
+/// nothing grows.
+fn judged_legend(report: &Report, tree: &Tree) -> Vec<Legend> {
+    let Verdicts {
+        leak,
+        growing,
+        calm,
+    } = tree.root().verdicts;
+    let verdicts = [
+        (leak, colour::LEAK, "leak"),
+        (growing, colour::GROWING, "growing"),
+    ];
+    let paler = (calm, colour::PALE, "paler: no growth");
+    let entry = |(bytes, colour, text): (u64, _, &str)| {
+        (bytes > 0).then(|| Legend {
+            colour,
+            text: text.to_owned(),
+        })
+    };
+    let verdicts = verdicts.into_iter().filter_map(entry);
+    let code = legend(live_frames(report));
+    verdicts.chain(code).chain(entry(paler)).collect()
 }
 
 fn tooltip(node: &Node, total: u64, words: Words) -> String {
@@ -123,7 +147,32 @@ fn tooltip(node: &Node, total: u64, words: Words) -> String {
     if let Some(tiers) = tiers(node) {
         text.push_str(&format!(", {tiers}"));
     }
+    if let Some(verdicts) = verdicts(node) {
+        text.push_str(&format!(", {verdicts}"));
+    }
     text
+}
+
+/// The share of what was said of its memory.
+fn verdicts(node: &Node) -> Option<String> {
+    let said = node.verdicts;
+    let said = [
+        ("leak", said.leak),
+        ("growing", said.growing),
+        ("no growth", said.calm),
+    ];
+    shares(&said, node.after.bytes)
+}
+
+/// Each part by its share, without those that are nothing; `None` if all are.
+fn shares(parts: &[(&str, u64)], all: u64) -> Option<String> {
+    let used = parts.iter().filter(|(_, sum)| *sum > 0);
+    let share = |(name, sum): &(&str, u64)| match units::percent(*sum, all) {
+        _ if *sum == all => (*name).to_owned(),
+        percent => format!("{percent} {name}"),
+    };
+    let used: Vec<String> = used.map(share).collect();
+    (!used.is_empty()).then(|| used.join(" "))
 }
 
 /// How a Java method was run: the share of its memory by each way.
@@ -144,13 +193,7 @@ fn tiers(node: &Node) -> Option<String> {
         let sum = weights.fold(0_u64, |sum, (_, weight)| sum.saturating_add(*weight));
         (name, sum)
     });
-    let mut used = shares.iter().filter(|(_, sum)| *sum > 0).peekable();
-    used.peek()?;
-    let share = |(name, sum): &(&str, u64)| match units::percent(*sum, node.weight) {
-        _ if *sum == node.weight => (*name).to_owned(),
-        percent => format!("{percent} {name}"),
-    };
-    Some(used.map(share).collect::<Vec<_>>().join(" "))
+    self::shares(&shares, node.weight)
 }
 
 fn who(report: &Report) -> String {
@@ -263,11 +306,11 @@ mod tests {
     fn every_box_says_its_exact_bytes_and_place() {
         let svg = svg(&sample::report());
         for title in [
-            "all (11,208,104 bytes, 100% of live, 11,032 blocks)",
-            "main (11,208,104 bytes, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90)",
-            "open_session(int) (10,097,063 bytes, 90.1% of live, 10,007 blocks, /src/leaky/session.cpp:42)",
-            "Cache::insert(Key const&amp;) (1,045,504 bytes, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13)",
-            "load_config() (65,537 bytes, 0.6% of live, 1 block, /src/leaky/main.cpp:20)",
+            "all (11,208,104 bytes, 100% of live, 11,032 blocks, 90.1% leak 9.9% no growth)",
+            "main (11,208,104 bytes, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90, 90.1% leak 9.9% no growth)",
+            "open_session(int) (10,097,063 bytes, 90.1% of live, 10,007 blocks, /src/leaky/session.cpp:42, leak)",
+            "Cache::insert(Key const&amp;) (1,045,504 bytes, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13, no growth)",
+            "load_config() (65,537 bytes, 0.6% of live, 1 block, /src/leaky/main.cpp:20, no growth)",
         ] {
             assert!(svg.contains(&format!("<title>{title}</title>")), "{title}");
         }
@@ -282,33 +325,68 @@ mod tests {
     fn boxes_of_a_sample_say_their_standard_errors() {
         let svg = svg(&sample::sampled_report());
         for title in [
-            "main (11,208,104 bytes ± 2.35 MiB, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90)",
-            "Cache::insert(Key const&amp;) (1,045,504 bytes ± 724 KiB, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13)",
+            "main (11,208,104 bytes ± 2.35 MiB, 100% of live, 11,032 blocks, /src/leaky/main.cpp:90, 90.1% leak 9.9% no growth)",
+            "Cache::insert(Key const&amp;) (1,045,504 bytes ± 724 KiB, 9.3% of live, 1,024 blocks, /src/leaky/cache.cpp:13, no growth)",
         ] {
             assert!(svg.contains(&format!("<title>{title}</title>")), "{title}");
         }
         assert!(svg.contains("estimates by a sample (one in 524288 bytes)"));
     }
 
+    fn fill<'a>(svg: &'a str, name: &str) -> &'a str {
+        let from = svg.find(&format!("<title>{name} (")).unwrap();
+        let rest = &svg[from..];
+        let at = rest.find("fill=\"").unwrap();
+        rest[at..].split('"').nth(1).unwrap()
+    }
+
     #[test]
     fn origins_and_inlining_have_colours_of_their_own() {
-        let svg = svg(&sample::report());
-        let fill = |name: &str| {
-            let from = svg.find(&format!("<title>{name} (")).unwrap();
-            let rest = &svg[from..];
-            rest[rest.find("fill=\"").unwrap()..]
-                .split('"')
-                .nth(1)
-                .unwrap()
-                .to_string()
-        };
-        let fills = [fill("main"), fill("malloc"), fill("Session::Session()")];
+        let mut report = sample::report();
+        report.sites.iter_mut().for_each(|site| site.verdict = None);
+        let svg = svg(&report);
+        let names = ["main", "malloc", "Session::Session()"];
+        let fills = names.map(|name| fill(&svg, name));
         assert!(
             fills[0] != fills[1] && fills[1] != fills[2] && fills[0] != fills[2],
             "{fills:?}"
         );
         assert!(svg.contains(">program</text>") && svg.contains(">library</text>"));
-        assert!(!svg.contains(">JIT</text>"));
+        assert!(!svg.contains(">JIT</text>") && !svg.contains(">leak</text>"));
+    }
+
+    #[test]
+    fn verdicts_have_colours_of_their_own() {
+        let mut report = sample::report();
+        let judged = svg(&report);
+        for text in ["leak", "program", "library", "paler: no growth"] {
+            assert!(judged.contains(&format!(">{text}</text>")), "{text}");
+        }
+        assert!(!judged.contains(">growing</text>"));
+        let of = |svg: &str, name: &str| {
+            let rgb = fill(svg, name)
+                .trim_start_matches("rgb(")
+                .trim_end_matches(')');
+            let channels = rgb.split(',').map(|channel| channel.parse::<u8>().unwrap());
+            <[u8; 3]>::try_from(channels.collect::<Vec<_>>()).unwrap()
+        };
+        // Red is what leaks; half of main does.
+        for name in ["open_session(int)", "main"] {
+            let [red, green, blue] = of(&judged, name);
+            assert!(red > 200 && green < 80 && blue < 90, "{name}");
+        }
+        let cache = of(&judged, "Cache::insert(Key const&amp;)");
+        report.sites[1].verdict = Some(crate::model::Verdict::Growing);
+        let growing = svg(&report);
+        let [red, green, blue] = of(&growing, "Cache::insert(Key const&amp;)");
+        assert!(
+            red > 240 && green > 180 && blue < 70,
+            "{red} {green} {blue}"
+        );
+        assert!(growing.contains(">growing</text>"));
+        report.sites[1].verdict = None;
+        let unknown = of(&svg(&report), "Cache::insert(Key const&amp;)");
+        assert!(cache[2] > unknown[2], "what does not grow is paler");
     }
 
     #[test]

@@ -1,31 +1,12 @@
-//! Frames of Java code, and names of Java methods: `com.acme.shop.Cart.add`.
+//! Names of Java methods: `com.acme.shop.Cart.add`.
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::model::{Frame, Origin};
+use crate::model::Origin;
 
 /// A longer name than any that people write is not shortened, bytes: it may
 /// have thousands of packages.
 const MAX_SHORTENED: usize = 1024;
-
-/// Packages of the JDK. A class in one of them is nobody's own code, nor is
-/// one that the JDK makes there, such as a lambda form.
-const JDK: [&str; 5] = ["java.", "javax.", "jdk.", "sun.", "com.sun."];
-
-/// Whether a frame is of the traced program's own code: of its executable, or
-/// of a Java class that is not the JDK's.
-pub fn is_own_code(frame: &Frame) -> bool {
-    match frame.origin {
-        Origin::Program => true,
-        Origin::Interpreted | Origin::C1 | Origin::C2 => !is_of_jdk(frame),
-        Origin::Library | Origin::Jit | Origin::Stub | Origin::Unknown => false,
-    }
-}
-
-fn is_of_jdk(frame: &Frame) -> bool {
-    let name = frame.function.as_deref().unwrap_or_default();
-    JDK.iter().any(|package| name.starts_with(package))
-}
 
 /// What async-profiler writes behind the name of a method that was run so.
 const TIERS: [(&str, Origin); 3] = [
@@ -76,27 +57,6 @@ fn packages(parts: &[&str]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
-
-    #[test]
-    fn own_code_is_the_programs_and_what_the_jdk_lacks() {
-        let java = |name| sample::java(name, "A.java", 1, Origin::C2);
-        assert!(is_own_code(&java("com.acme.Cart.add")));
-        assert!(is_own_code(&java("Main.main")));
-        assert!(is_own_code(&java("javassist.ClassPool.get")));
-        for name in [
-            "java.lang.Thread.run",
-            "com.sun.net.httpserver.HttpServer.start",
-            "jdk.internal.misc.Unsafe.allocateMemory",
-            "sun.nio.ch.Util.getTemporaryDirectBuffer",
-        ] {
-            assert!(!is_own_code(&java(name)), "{name}");
-        }
-        assert!(is_own_code(&sample::program("main", "a.cpp", 1, 1)));
-        assert!(!is_own_code(&sample::library("malloc", 1)));
-        let stub = sample::java("StubRoutines (1)", "", 0, Origin::Stub);
-        assert!(!is_own_code(&stub));
-    }
 
     #[test]
     fn packages_are_shortened_from_the_left_and_only_as_needed() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::destination::Destination;
-use super::text::{self, Layout};
+use super::text::{self, Layout, ROWS};
 use super::{flamegraph, folded, json, pprof};
 use crate::cli::args::Format;
 use crate::model::Report;
@@ -24,8 +24,6 @@ const ENDINGS: [(&str, Format); 8] = [
     (".json", Format::Json),
     (".txt", Format::Text),
 ];
-/// Rows of the table in a `.txt` file.
-const TEXT_ROWS: usize = usize::MAX;
 
 /// One report to write: where and how.
 #[derive(Debug)]
@@ -157,7 +155,7 @@ pub fn render(report: &Report, format: Format, writer: &mut dyn Write) -> Result
         Format::JavaSvg => flamegraph::write_java(report, writer),
         Format::JavaFolded => Ok(folded::write_java(report, writer)?),
         Format::Text => {
-            let layout = Layout::new(TEXT_ROWS, None, false);
+            let layout = Layout::new(ROWS, None, false).whole();
             writer
                 .write_all(text::render(report, &layout).as_bytes())
                 .context("cannot write the table")

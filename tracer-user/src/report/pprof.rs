@@ -17,6 +17,10 @@ pub const INUSE_OBJECTS: &str = "inuse_objects";
 pub const SAMPLED: &str = "sampled";
 /// Label of a sample: the process's name.
 pub const PROCESS: &str = "process";
+/// Label of a sample: what was said of its call path.
+const VERDICT: &str = "verdict";
+/// Label of a sample: how sure that is, percent.
+const CONFIDENCE: &str = "confidence";
 /// Label of a sample: the thread's name.
 const THREAD: &str = "thread";
 /// Label of a sample: the thread's id.
@@ -51,6 +55,10 @@ mod tests {
             assert_eq!(sample.value, site.live_bytes);
             assert_eq!(sample.count, Some(site.live_count));
             assert_eq!(sample.process.as_deref(), Some("leaky"));
+            let judgement = sample.judgement;
+            assert_eq!(judgement.map(|it| it.verdict), site.verdict);
+            let confidence = site.confidence.unwrap_or(0.0);
+            assert!((judgement.map_or(0.0, |it| it.confidence) - confidence).abs() < 0.01);
             assert!(
                 sample
                     .frames

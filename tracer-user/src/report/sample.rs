@@ -270,6 +270,7 @@ pub fn report() -> Report {
         balance: vec![],
         cgroups: vec![],
         findings: findings(),
+        changes: vec![],
         limits: vec![],
     }
 }

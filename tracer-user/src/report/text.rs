@@ -13,40 +13,47 @@ mod java_memory;
 mod java_native;
 mod jvm;
 mod layout;
+mod lifetimes;
 mod mapping;
+mod order;
 mod origins;
 mod pages;
 mod resources;
 mod site;
 mod stack;
 mod table;
+mod telling;
 mod untraced;
 mod window;
 
 use std::io::{self, IsTerminal, Write};
 
 pub use findings::SHORTEST;
-pub use layout::{Layout, PLAIN};
+pub use layout::{Layout, PLAIN, ROWS};
+pub use lifetimes::young_blocks;
 pub use site::nothing_live;
 pub use stack::Stack;
 pub use table::{Cell, Row, Table};
 pub use untraced::children_sentence;
 
+use crate::cli::table::TableArgs;
 use crate::model::Report;
+use crate::report::numbers::Numbers;
 
 /// The report as text: what was traced, the top sites with their stacks, the
 /// rest in one line, losses, cost. Every line ends with a newline and none is
 /// wider than the layout.
 pub fn render(report: &Report, layout: &Layout) -> String {
     let mut text = String::new();
+    let numbers = Numbers::of(report);
     header::render(&mut text, report, layout);
     findings::render(&mut text, report, layout);
     harm::render(&mut text, report, layout);
     untraced::render(&mut text, report, layout);
-    site::render(&mut text, report, layout);
+    site::render(&mut text, report, &numbers, layout);
     growth::render(&mut text, report, layout);
-    resources::render(&mut text, report, layout);
-    java_heap::render(&mut text, report, layout);
+    resources::render(&mut text, report, &numbers, layout);
+    java_heap::render(&mut text, report, &numbers, layout);
     java_memory::render(&mut text, report, layout);
     java_native::render(&mut text, report, layout);
     jvm::render(&mut text, report, layout);
@@ -60,8 +67,8 @@ pub fn render(report: &Report, layout: &Layout) -> String {
 /// # Errors
 /// Fails when standard output cannot be written; a reader that closed the
 /// pipe is not an error.
-pub fn print(report: &Report, top: usize) -> anyhow::Result<()> {
-    print_text(&render(report, &Layout::of_stdout(top)))
+pub fn print(report: &Report, table: &TableArgs) -> anyhow::Result<()> {
+    print_text(&render(report, &Layout::of_stdout().with(table)))
 }
 
 /// Writes text to standard output.
@@ -83,7 +90,7 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
 
 impl Layout {
     /// The layout for standard output as it is now.
-    pub fn of_stdout(top: usize) -> Self {
+    pub fn of_stdout() -> Self {
         let stdout = io::stdout();
         let terminal = if stdout.is_terminal() {
             terminal_size::terminal_size_of(&stdout)
@@ -91,7 +98,11 @@ impl Layout {
             None
         };
         let colour = anstream::AutoStream::choice(&stdout) != anstream::ColorChoice::Never;
-        Self::new(top, terminal.map(|(width, _)| usize::from(width.0)), colour)
+        Self::new(
+            ROWS,
+            terminal.map(|(width, _)| usize::from(width.0)),
+            colour,
+        )
     }
 }
 
@@ -131,28 +142,20 @@ Not leaks: 1 call path of start-up (64.0 KiB).
 
  #       LIVE  BLOCKS  SHARE  OLDEST  LAST ALLOC  ALLOCS/S   BYTES/S  FREED  LIFETIME OF FREED
  1   9.63 MiB  10,007  90.1%  59.0 s  100 ms ago       167   164 KiB     0%  –
-    10,097,063 bytes live · allocated 10,007 (10,097,063 bytes) · freed 0 · by malloc
-    looks like a leak (90 % sure)
+    looks like a leak (90 % sure) · 10,097,063 bytes live · allocated 10,007 · freed 0 · by malloc
     Session::Session() (inlined)  leaky/session.h:7
     open_session(int)  leaky/session.cpp:42
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)
 
  2  1,021 KiB   1,024   9.3%  200 ms  100 ms ago     5,000  4.87 MiB  99.7%  median <268 ms
-    1,045,504 bytes live · allocated 300,000 (306,300,000 bytes)
+    freed and replaced (97 % sure) · 1,045,504 bytes live · allocated 300,000 (306,300,000 bytes)
     freed 298,976 (305,254,496 bytes), all within 268 ms · by malloc
-    freed and replaced (97 % sure)
     Cache::insert(Key const&)  leaky/cache.cpp:13
     main  leaky/main.cpp:90
     __libc_start_main  (libc.so.6)
 
- 3   64.0 KiB       1   0.6%  59.0 s  59.5 s ago     0.017  1.07 KiB     0%  –
-    65,537 bytes live · allocated 1 (65,537 bytes) · freed 0 · by malloc
-    allocated early in the run, like what a start needs (95 % sure)
-    load_config()  leaky/main.cpp:20
-    main  leaky/main.cpp:90
-    __libc_start_main  (libc.so.6)
-
+1 more call path holds 64.0 KiB in 1 block live and does not grow: --top 3 shows all.
 1 call path holds nothing live.
 
 Stacks: 100% of the allocations have whole ones.
@@ -288,7 +291,17 @@ tracer's own CPU time.
     fn what_the_table_leaves_out_is_summed() {
         let text = render(&sample::report(), &Layout::new(1, Some(100), false));
         assert!(
-            text.contains("2 more call paths: 1.06 MiB in 1,025 blocks live."),
+            text.contains("1 more call path: 1,021 KiB in 1,024 blocks live."),
+            "{text}"
+        );
+        let small = "1 more call path holds 64.0 KiB in 1 block live and does not grow: --top 3";
+        assert!(text.contains(small), "{text}");
+        // Who asks for rows gets them, whatever they hold.
+        let mut layout = Layout::new(2, Some(100), false);
+        layout.small_rows = true;
+        let text = render(&sample::report(), &layout);
+        assert!(
+            text.contains("1 more call path: 64.0 KiB in 1 block live."),
             "{text}"
         );
         assert!(text.contains("1 call path holds nothing live."), "{text}");

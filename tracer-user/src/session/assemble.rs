@@ -102,6 +102,7 @@ impl Session {
             balance,
             cgroups: self.cgroup_balances(),
             findings: Vec::new(),
+            changes: Vec::new(),
             limits,
         };
         Ok(Snapshot {

@@ -3,7 +3,8 @@
 use super::forecast;
 use super::growing::labels;
 use crate::model::{ClassGrowth, Finding, FindingKind, GrowthVerdict, JavaHeap, Report};
-use crate::report::{names, units};
+use crate::report::numbers::about_class;
+use crate::report::units;
 
 /// Of a class that has more objects across collections, by the rule of
 /// [`GrowthVerdict::Grows`]: no twin of the incidents' programs was ever said to grow, but
@@ -24,6 +25,14 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     report.java_heap.iter().flat_map(of_heap).collect()
 }
 
+/// The class that a finding is about, and its heap.
+pub fn class_of<'a>(report: &'a Report, of: &Finding) -> Option<(&'a JavaHeap, &'a ClassGrowth)> {
+    let pid = report.processes.get(of.process)?.pid;
+    let heaps = report.java_heap.iter().filter(|heap| heap.pid == pid);
+    let mut all = heaps.flat_map(|heap| heap.classes.iter().map(move |class| (heap, class)));
+    all.find(|(_, class)| of.title.starts_with(&about_class(&class.class)))
+}
+
 fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Finding> {
     let (first, last) = (heap.samples.first()?, heap.samples.last()?);
     let time = last.at - first.at;
@@ -41,8 +50,8 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
         .position(|process| process.pid == heap.pid);
     Some(Finding {
         title: format!(
-            "objects of {} stay: {}/s in the Java heap",
-            names::clean(&class.class),
+            "{}: {}/s in the Java heap",
+            about_class(&class.class),
             units::bytes_per_second(bytes_per_second)
         ),
         path: labels(frames),

@@ -1,22 +1,33 @@
 //! The answers of a run: what each site is, what grows, and what is no leak.
 
+mod compared;
 mod curve;
 mod forecast;
 mod growing;
 mod harmless;
 mod heap;
 mod judge;
+#[cfg(test)]
+mod large;
 mod life_table;
 mod outside;
-mod own;
 mod retention;
 #[cfg(test)]
 mod simulated;
+mod since;
 mod tree;
 
 use std::collections::HashSet;
 
+pub use compared::compared;
+pub use curve::Curve;
+pub use heap::class_of;
+pub use life_table::LifeTable;
+pub use since::Since;
+
 use crate::model::{Finding, FindingKind, Report};
+// What is told of call paths and what is shown of them goes by the same words.
+use crate::report::own;
 
 /// Curves of more sites than these, and those of findings, are in no report: the ones
 /// that hold most.

@@ -6,11 +6,11 @@ use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
 use super::table::amount;
-use super::{Diff, Snapshot};
+use super::{Diff, DiffFinding, Snapshot};
 use crate::cli::args::Format;
 use crate::model::Frame;
 use crate::report::flamegraph::{self, Legend, Node, Scene, Tree};
-use crate::report::text::Layout;
+use crate::report::text::{Layout, ROWS};
 use crate::report::{folded, names, units};
 
 /// The schema of the difference as JSON.
@@ -47,7 +47,7 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
         Format::Folded => Ok(folded(diff, writer)?),
         Format::Json => Ok(json(diff, writer)?),
         Format::Text => {
-            let text = super::render(diff, &Layout::new(usize::MAX, None, false));
+            let text = super::render(diff, &Layout::new(ROWS, None, false).whole());
             Ok(writer.write_all(text.as_bytes())?)
         }
         Format::Pprof => bail!(NO_PPROF),
@@ -167,6 +167,7 @@ fn json(diff: &Diff, writer: &mut dyn Write) -> io::Result<()> {
         unit: &diff.after.unit,
         before: JsonSide::new(&diff.before),
         after: JsonSide::new(&diff.after),
+        findings: &diff.findings,
         paths: paths.collect(),
     };
     serde_json::to_writer(&mut *writer, &document)?;
@@ -182,6 +183,8 @@ struct Json<'a> {
     unit: &'a str,
     before: JsonSide<'a>,
     after: JsonSide<'a>,
+    /// What is new, got faster or slower, and stopped; most important first.
+    findings: &'a [DiffFinding],
     paths: Vec<JsonPath<'a>>,
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::matching::{Builds, builds};
 use crate::grouping::Groups;
 use crate::model::sampling::rounded;
-use crate::model::{Frame, Loss, Report, Sampling, Site};
+use crate::model::{Frame, Judgement, Loss, Report, Sampling, Site, Verdict};
 use crate::report::flamegraph::Amount;
 use crate::report::input::{self, Input};
 use crate::report::{names, pprof, units};
@@ -29,6 +30,73 @@ pub struct Snapshot {
     pub notes: Vec<String>,
     /// The call paths.
     pub paths: Vec<Path>,
+    /// The builds of its files, as far as they are known.
+    pub builds: Builds,
+}
+
+/// What a run says of a call path.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Judged {
+    /// Whether the run has the path, with something live or not.
+    pub is_there: bool,
+    /// What was said of it; of several sites the worst.
+    pub judgement: Option<Judgement>,
+    /// By how much it grew in the mean since it first allocated, bytes a second.
+    pub rate: f64,
+    /// The variance of that, if it is estimated.
+    pub variance: f64,
+    /// Blocks allocated; 0 if that is not known.
+    pub allocated: u64,
+}
+
+impl Judged {
+    /// Of a path that has something live for so long, seconds.
+    fn new(judgement: Option<Judgement>, live: Amount, time: f64, allocated: u64) -> Self {
+        let time = time.max(f64::MIN_POSITIVE);
+        Self {
+            is_there: true,
+            judgement,
+            rate: live.bytes as f64 / time,
+            variance: live.variance / (time * time),
+            allocated,
+        }
+    }
+
+    /// Whether it grows.
+    pub fn grows(&self) -> bool {
+        self.judgement.is_some_and(|it| it.verdict.grows())
+    }
+
+    /// Whether it is known not to grow.
+    pub fn is_calm(&self) -> bool {
+        self.judgement.is_some_and(|it| !it.verdict.grows())
+    }
+
+    /// That of two sites of one path.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        if !self.is_there {
+            return *other;
+        }
+        // What leaks is worse than what grows, and what is unknown than what does not.
+        let badness = |it: &Self| match it.judgement {
+            Some(it) if it.verdict == Verdict::Leak => (3, it.confidence),
+            Some(it) if it.verdict == Verdict::Growing => (2, it.confidence),
+            None => (1, 0.0),
+            Some(it) => (0, -it.confidence),
+        };
+        let worse = match badness(&self) >= badness(other) {
+            true => self.judgement,
+            false => other.judgement,
+        };
+        Self {
+            is_there: true,
+            judgement: worse,
+            rate: self.rate + other.rate,
+            variance: self.variance + other.variance,
+            allocated: self.allocated.saturating_add(other.allocated),
+        }
+    }
 }
 
 /// One call path of one process.
@@ -40,6 +108,8 @@ pub struct Path {
     pub frames: Arc<[Frame]>,
     /// What it holds.
     pub live: Amount,
+    /// What is said of it.
+    pub judged: Judged,
 }
 
 impl Snapshot {
@@ -63,11 +133,14 @@ impl Snapshot {
             .chain(report.occurred_losses().map(note))
             .collect();
         let processes = report.processes;
+        let builds = builds(&report.modules);
+        let end = report.duration;
         let path = |site: Site| Path {
             process: processes
                 .get(site.process)
                 .map(|process| process.name.clone()),
             live: Amount::live(&site),
+            judged: judged(&site, end),
             frames: site.frames.into(),
         };
         let sites = report.sites.into_iter();
@@ -80,18 +153,26 @@ impl Snapshot {
             duration: Some(report.duration),
             notes,
             paths: memory.map(path).collect(),
+            builds,
         }
     }
 
     /// The values of a profile.
     pub fn of_profile(name: &str, profile: pprof::Profile) -> Self {
-        let path = |sample: pprof::Sample| Path {
-            process: sample.process,
-            frames: sample.frames.into(),
-            live: Amount {
+        let time = profile.duration.unwrap_or(0.0);
+        let path = |sample: pprof::Sample| {
+            let live = Amount {
                 variance: (sample.error as f64).powi(2),
                 ..Amount::exact(sample.value, sample.count.unwrap_or(0))
-            },
+            };
+            // Without a duration there is no rate.
+            let judgement = sample.judgement.filter(|_| time > 0.0);
+            Path {
+                process: sample.process,
+                frames: sample.frames.into(),
+                live,
+                judged: Judged::new(judgement, live, time, 0),
+            }
         };
         let lost = profile
             .comments
@@ -107,6 +188,7 @@ impl Snapshot {
             counted: profile.samples.iter().all(|sample| sample.count.is_some()),
             duration: profile.duration,
             paths: profile.samples.into_iter().map(path).collect(),
+            builds: Builds::new(),
         }
     }
 
@@ -121,6 +203,14 @@ impl Snapshot {
             let frames = Arc::make_mut(&mut path.frames);
             frames.iter_mut().for_each(|frame| groups.apply(frame));
         }
+    }
+
+    /// Whether anything was said of its call paths: not of a run of less than two seconds,
+    /// nor of another tool's profile.
+    pub fn is_judged(&self) -> bool {
+        self.paths
+            .iter()
+            .any(|path| path.judged.judgement.is_some())
     }
 
     /// Everything that is live.
@@ -140,6 +230,16 @@ impl Snapshot {
 
 /// Comments of profiles that a reader must know.
 const NOTES: [&str; 2] = ["lost events", pprof::SAMPLED];
+
+fn judged(site: &Site, end: f64) -> Judged {
+    let confidence = site.confidence.unwrap_or(0.0);
+    let judgement = site.verdict.map(|verdict| Judgement {
+        verdict,
+        confidence,
+    });
+    let live = Amount::live(site);
+    Judged::new(judgement, live, end - site.first_seen, site.allocated_count)
+}
 
 fn sampled(sampling: &Sampling) -> String {
     format!(

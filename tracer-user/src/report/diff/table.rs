@@ -1,6 +1,6 @@
 //! The table of the most grown and the most shrunk call paths.
 
-use super::{Change, Diff, Snapshot};
+use super::{Change, Diff, Snapshot, findings};
 use crate::model::sampling::rounded;
 use crate::report::text::{Cell, Layout, PLAIN, Row, Stack, Table};
 use crate::report::{names, units};
@@ -9,6 +9,7 @@ use crate::report::{names, units};
 pub fn render(diff: &Diff, layout: &Layout) -> String {
     let mut text = String::new();
     header(&mut text, diff, layout);
+    findings::render(&mut text, diff, layout);
     let grown: Vec<&Change> = diff
         .changes
         .iter()
@@ -81,10 +82,7 @@ fn section(text: &mut String, diff: &Diff, heading: &str, changes: &[&Change], l
             .iter()
             .enumerate()
             .map(|(index, change)| row(diff, change, index + 1));
-        Table {
-            rows: rows.collect(),
-        }
-        .render(text, layout);
+        Table::new(rows).render(text, layout);
     }
     let rest = &changes[shown..];
     if !rest.is_empty() {
@@ -150,10 +148,7 @@ fn row<'a>(diff: &Diff, path: &'a Change, number: usize) -> Row<'a> {
     Row {
         cells,
         notes,
-        stack: Stack {
-            frames: &path.frames,
-            end: None,
-        },
+        stack: Stack::new(&path.frames, None),
     }
 }
 
@@ -200,6 +195,8 @@ mod tests {
 Before: monday.json: 10.7 MiB in 11,032 blocks, after 1m 00s
 After: friday.json: 11.6 MiB in 12,008 blocks, after 2m 00s
 Growth: +950 KiB (+972,496 bytes), +976 blocks
+
+Nothing new grows, and what grew goes on as it did.
 
 Most grown
  #     CHANGE    BEFORE     AFTER  BLOCKS

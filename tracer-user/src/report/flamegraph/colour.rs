@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use inferno::flamegraph::color::Color;
 
-use super::tree::{Code, Node};
+use super::tree::{Code, Node, Verdicts};
 use crate::model::Origin;
 
 const WHITE: Color = Color {
@@ -12,6 +12,26 @@ const WHITE: Color = Color {
     g: 255,
     b: 255,
 };
+/// What leaks.
+pub const LEAK: Color = Color {
+    r: 208,
+    g: 28,
+    b: 40,
+};
+/// What grows, and may leak.
+pub const GROWING: Color = Color {
+    r: 250,
+    g: 196,
+    b: 0,
+};
+/// What stands for paler colours.
+pub const PALE: Color = Color {
+    r: 228,
+    g: 228,
+    b: 228,
+};
+/// How much paler than its code's colour a box is that does not grow.
+const PALER: f64 = 0.45;
 /// Growth.
 pub const GROWN: Color = Color {
     r: 240,
@@ -65,6 +85,24 @@ pub fn origin(node: &Node) -> Color {
         _ => 0.0,
     };
     mix(base(code), WHITE, shade(node) + paler)
+}
+
+/// The colour of a box in a report that was judged: of what leaks or grows, if that is half
+/// of it; else that of its code, paler if it does not grow.
+pub fn judged(node: &Node) -> Color {
+    let Verdicts {
+        leak,
+        growing,
+        calm,
+    } = node.verdicts;
+    let is_half = |bytes: u64| bytes > 0 && bytes >= node.after.bytes / 2;
+    let vary = |colour| mix(colour, WHITE, shade(node) / 2.0);
+    match () {
+        () if is_half(leak) => vary(LEAK),
+        () if is_half(leak.saturating_add(growing)) => vary(GROWING),
+        () if is_half(calm) => mix(origin(node), WHITE, PALER),
+        () => origin(node),
+    }
 }
 
 /// A share below a third that depends on the name only.

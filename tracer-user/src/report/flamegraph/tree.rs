@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::name::{Name, Names};
 use crate::model::sampling::rounded;
-use crate::model::{Frame, Origin, Site};
+use crate::model::{Frame, Origin, Site, Verdict};
 use crate::report::{names, units};
 
 /// Live memory.
@@ -78,10 +78,43 @@ pub struct Node {
     pub after: Amount,
     /// How wide it is drawn: for each path the larger of before and after.
     pub weight: u64,
+    /// What was said of the paths, as far as they are judged.
+    pub verdicts: Verdicts,
     /// The child that was added last, and the sibling that was added before
     /// this node; 0 is none.
     child: u32,
     sibling: u32,
+}
+
+/// Bytes by what was said of their call paths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Of those that leak.
+    pub leak: u64,
+    /// Of those that grow, and may leak.
+    pub growing: u64,
+    /// Of those that do not grow: plateaus, start-up, batches and churn.
+    pub calm: u64,
+}
+
+impl Verdicts {
+    /// Those of one path.
+    pub fn of(verdict: Option<Verdict>, bytes: u64) -> Self {
+        let mut verdicts = Self::default();
+        match verdict {
+            Some(Verdict::Leak) => verdicts.leak = bytes,
+            Some(Verdict::Growing) => verdicts.growing = bytes,
+            Some(_) => verdicts.calm = bytes,
+            None => {}
+        }
+        verdicts
+    }
+
+    fn add(&mut self, other: Self) {
+        self.leak = self.leak.saturating_add(other.leak);
+        self.growing = self.growing.saturating_add(other.growing);
+        self.calm = self.calm.saturating_add(other.calm);
+    }
 }
 
 /// What kind of code a frame is. The same Java method may be interpreted on
@@ -106,6 +139,7 @@ impl Node {
             before: Amount::default(),
             after: Amount::default(),
             weight: 0,
+            verdicts: Verdicts::default(),
             child: 0,
             sibling: 0,
         }
@@ -189,11 +223,24 @@ impl Tree {
     /// Adds a call path (root first) below its process and thread, as far as
     /// these are named.
     pub fn add(&mut self, roots: &[String], frames: &[Frame], before: Amount, after: Amount) {
+        self.add_judged(roots, frames, (before, after), Verdicts::default());
+    }
+
+    /// The same of what was live before and after, with what was said of the path.
+    pub fn add_judged(
+        &mut self,
+        roots: &[String],
+        frames: &[Frame],
+        (before, after): (Amount, Amount),
+        verdicts: Verdicts,
+    ) {
         let mut at = 0;
         self.nodes[at].add(before, after);
+        self.nodes[at].verdicts.add(verdicts);
         for root in roots {
             (at, _) = self.child(at, root, "");
             self.nodes[at].add(before, after);
+            self.nodes[at].verdicts.add(verdicts);
         }
         for frame in frames {
             let (label, module) = names::key(frame);
@@ -206,6 +253,7 @@ impl Tree {
             node.merge_place(frame);
             node.add_code(frame, before.bytes.max(after.bytes));
             node.add(before, after);
+            node.verdicts.add(verdicts);
         }
     }
 

@@ -11,7 +11,7 @@ use prost::Message;
 use super::{budget, proto};
 use crate::model::name::{Name, Names};
 use crate::model::reading::{MAX_ALL_FRAMES, MAX_FRAMES};
-use crate::model::{Frame, Origin};
+use crate::model::{Frame, Judgement, Origin, Verdict};
 use crate::report::{java, names};
 
 /// Bytes a profile may have when it is decompressed.
@@ -48,6 +48,8 @@ pub struct Sample {
     pub count: Option<u64>,
     /// The standard error of the value, if a label has it.
     pub error: u64,
+    /// What was said of it, if a label has that, and how sure that is.
+    pub judgement: Option<Judgement>,
 }
 
 /// Reads a profile, compressed or not.
@@ -186,6 +188,22 @@ impl<'a> Reader<'a> {
             value: value(self.value)?,
             count: self.count.map(value).transpose()?,
             error: self.error(sample),
+            judgement: self.judgement(sample),
+        })
+    }
+
+    fn judgement(&self, sample: &proto::Sample) -> Option<Judgement> {
+        let label = |key: &str| {
+            sample
+                .label
+                .iter()
+                .find(|label| self.string(label.key) == key)
+        };
+        let verdict = Verdict::of_name(&self.string(label(super::VERDICT)?.str))?;
+        let percent = label(super::CONFIDENCE).map_or(0, |label| label.num.clamp(0, 100));
+        Some(Judgement {
+            verdict,
+            confidence: percent as f64 / 100.0,
         })
     }
 

@@ -204,6 +204,16 @@ impl<'a, W: Write> Writer<'a, W> {
                 )?,
             });
         }
+        if let Some(verdict) = site.verdict {
+            labels.push(self.text_label(super::VERDICT, verdict.name())?);
+            let percent = 100.0 * site.confidence.unwrap_or(0.0);
+            labels.push(Label {
+                key: self.string(super::CONFIDENCE)?,
+                str: 0,
+                num: int(rounded(percent.clamp(0.0, 100.0))),
+                num_unit: self.string("percent")?,
+            });
+        }
         if let Some(thread) = &site.thread {
             labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);
             labels.push(self.number_label(super::THREAD_ID, thread.id)?);

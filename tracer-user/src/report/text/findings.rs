@@ -5,10 +5,11 @@ use anstyle::Style;
 use super::balance;
 use super::layout::{Layout, PLAIN};
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
+use crate::report::numbers::told;
 use crate::report::{names, units};
 
 /// Findings that are told one by one; the others in one line.
-const MAX_FINDINGS: usize = 4;
+pub const MAX_FINDINGS: usize = 4;
 /// Names of a path that are shown, the deepest.
 const MAX_NAMES: usize = 6;
 /// What is said for a finding, at most.
@@ -22,8 +23,7 @@ const TOO_SHORT: &str = "The run was too short to tell what leaks from what is n
 
 /// Adds the findings, or that there are none, and an empty line.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
-    let is_told = |finding: &&Finding| !is_harmless(finding.kind);
-    let told: Vec<_> = report.findings.iter().filter(is_told).collect();
+    let told: Vec<_> = told(report).collect();
     if !told.iter().any(|finding| finding.kind.is_growth()) {
         let line = match report.duration < SHORTEST {
             true => TOO_SHORT.to_owned(),
@@ -45,26 +45,25 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     });
     if count > 0 {
         let line = format!(
-            "And {}, {}/s together (`findings` in the JSON has them).",
+            "And {}, {}/s together (--explain {}, and on).",
             units::counted(count, "lesser finding"),
-            units::bytes_per_second(rate)
+            units::bytes_per_second(rate),
+            MAX_FINDINGS + 1
         );
         layout.prose(text, PLAIN, 0, &line);
     }
-    let others = report.findings.iter().filter(|it| is_harmless(it.kind));
-    let others: Vec<_> = others.map(|finding| finding.title.as_str()).collect();
+    let others = report.findings.iter().filter(|it| it.kind.is_harmless());
+    let others: Vec<_> = others.map(|finding| names::clean(&finding.title)).collect();
     if !others.is_empty() {
         let line = format!("Not leaks: {}.", others.join("; "));
         layout.prose(text, layout.faint, 0, &line);
     }
+    if !report.changes.is_empty() {
+        let changes: Vec<_> = report.changes.iter().map(|it| names::clean(it)).collect();
+        let line = format!("Since the last table: {}.", changes.join("; "));
+        layout.prose(text, PLAIN, 0, &line);
+    }
     text.push('\n');
-}
-
-const fn is_harmless(kind: FindingKind) -> bool {
-    matches!(
-        kind,
-        FindingKind::Startup | FindingKind::Plateau | FindingKind::Churn
-    )
 }
 
 const fn style(finding: &Finding, layout: &Layout) -> Style {
@@ -79,7 +78,7 @@ fn head(number: usize, finding: &Finding) -> String {
         "{number}. {} ({:.0} % sure) {}",
         finding.kind.text(),
         100.0 * finding.confidence,
-        finding.title
+        names::clean(&finding.title)
     )
 }
 
@@ -99,7 +98,8 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
             units::seconds(finding.since)
         ));
     }
-    said.extend(finding.evidence.iter().take(MAX_EVIDENCE).cloned());
+    let evidence = finding.evidence.iter().take(MAX_EVIDENCE);
+    said.extend(evidence.map(|it| names::clean(it).into_owned()));
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
     }
@@ -115,15 +115,16 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
         ));
     }
     if !finding.advice.is_empty() && before.iter().all(|it| it.advice != finding.advice) {
-        lines.push(format!("Next: {}.", finding.advice));
+        lines.push(format!("Next: {}.", names::clean(&finding.advice)));
     }
     lines
 }
 
 /// The deepest names of a path.
-fn path(names: &[String]) -> String {
-    let from = names.len().saturating_sub(MAX_NAMES);
-    let shown = names[from..].join(" > ");
+fn path(path: &[String]) -> String {
+    let from = path.len().saturating_sub(MAX_NAMES);
+    let shown: Vec<_> = path[from..].iter().map(|name| names::clean(name)).collect();
+    let shown = shown.join(" > ");
     match from {
         0 => shown,
         _ => format!("… > {shown}"),

@@ -3,6 +3,7 @@
 use super::layout::{Layout, PLAIN};
 use super::{balance, pages, site};
 use crate::model::{Growth, Report, Totals};
+use crate::report::numbers::Numbers;
 
 /// What the table is, and what it is not.
 const WHAT: &str = "Growth: where memory was first touched, by page faults.";
@@ -21,7 +22,8 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     balance::render(text, &pages, layout);
     layout.prose(text, PLAIN, 0, pages::NOT_WHO_KEEPS_BESIDE);
     text.push('\n');
-    site::render(text, &pages, layout);
+    // Only the first table's rows have numbers of their own.
+    site::render(text, &pages, &Numbers::none(), layout);
 }
 
 /// Whether anything is new in memory.
@@ -46,6 +48,7 @@ fn as_report(report: &Report, growth: &Growth) -> Report {
         balance: growth.balance.clone(),
         cgroups: Vec::new(),
         findings: Vec::new(),
+        changes: Vec::new(),
         limits: Vec::new(),
         sampling: None,
         window: None,

@@ -1,7 +1,7 @@
 //! What was traced, and the totals.
 
 use super::layout::{Layout, Marks, PLAIN};
-use super::{balance, budget, chance, origins, pages, window};
+use super::{balance, budget, chance, lifetimes, origins, pages, window};
 use crate::model::{Loss, Process, ProcessEnd, Report};
 use crate::report::words::Words;
 use crate::report::{names, units};
@@ -83,6 +83,9 @@ fn live(report: &Report) -> String {
         units::grouped(report.held_bytes()),
         units::counted(sites, "call path"),
     );
+    if let Some(young) = young(report, words) {
+        line.push_str(&young);
+    }
     let empty = totals.live_bytes.saturating_sub(report.held_bytes());
     if empty > 0 {
         let empty = units::bytes(empty);
@@ -113,6 +116,21 @@ fn live(report: &Report) -> String {
         line.push_str(&format!("; only what {askers} asked for"));
     }
     line
+}
+
+/// How many of the live blocks may well be freed yet. They are not left out: what leaks is
+/// young at first, too.
+fn young(report: &Report, words: Words) -> Option<String> {
+    let young = report.memory().filter_map(lifetimes::young_blocks);
+    let count = young.map(|(count, _)| count).fold(0, u64::saturating_add);
+    let about = marks(report).about;
+    (count > 0).then(|| {
+        format!(
+            "; {about}{} younger than {} of their call paths usually get",
+            units::grouped(count),
+            words.units
+        )
+    })
 }
 
 fn allocated(report: &Report) -> String {

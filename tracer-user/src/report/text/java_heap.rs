@@ -3,7 +3,8 @@
 use super::layout::{Layout, PLAIN, fit_middle};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report};
+use crate::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, RowNumber};
+use crate::report::numbers::Numbers;
 use crate::report::{names, units};
 
 /// Columns of all other values, and the least for a class's name.
@@ -11,7 +12,7 @@ const OTHER_COLUMNS: usize = 58;
 const MIN_NAME: usize = 16;
 
 /// Adds a section for each JVM; nothing without `--java-heap`.
-pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+pub fn render(text: &mut String, report: &Report, numbers: &Numbers<'_>, layout: &Layout) {
     for heap in &report.java_heap {
         text.push('\n');
         let heading = format!("Java heap of {}", names::process_with(report, heap.pid));
@@ -36,7 +37,8 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
                 "Where objects are allocated is exact: the JVM tells of each (object__alloc).";
             layout.prose(text, PLAIN, 0, line);
         }
-        table(text, heap, layout);
+        let number = |class: &ClassGrowth| numbers.of_class(report, heap.pid, &class.class);
+        table(text, heap, &number, layout);
     }
 }
 
@@ -93,7 +95,12 @@ fn span(heap: &JavaHeap) -> f64 {
 }
 
 /// The classes that grow; those that may, if there are none.
-fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
+fn table(
+    text: &mut String,
+    heap: &JavaHeap,
+    number: &dyn Fn(&ClassGrowth) -> Option<RowNumber>,
+    layout: &Layout,
+) {
     let of = |verdict| {
         heap.classes
             .iter()
@@ -112,12 +119,8 @@ fn table(text: &mut String, heap: &JavaHeap, layout: &Layout) {
     text.push('\n');
     let rows = of(verdict)
         .take(layout.top)
-        .enumerate()
-        .map(|(index, class)| row(class, heap, index + 1, layout));
-    Table {
-        rows: rows.collect(),
-    }
-    .render(text, layout);
+        .map(|class| row(class, heap, number(class), layout));
+    Table::new(rows).render(text, layout);
     let rest = of(verdict).count().saturating_sub(layout.top);
     if rest > 0 {
         let noun = if rest == 1 { "class" } else { "classes" };
@@ -147,7 +150,12 @@ fn notes(class: &ClassGrowth, exact: bool) -> Vec<String> {
     notes
 }
 
-fn row<'a>(class: &'a ClassGrowth, heap: &JavaHeap, number: usize, layout: &Layout) -> Row<'a> {
+fn row<'a>(
+    class: &'a ClassGrowth,
+    heap: &JavaHeap,
+    number: Option<RowNumber>,
+    layout: &Layout,
+) -> Row<'a> {
     let ends = |series: &[u64]| {
         let end = |value: Option<&u64>| value.copied().unwrap_or(0);
         (end(series.first()), end(series.last()))
@@ -163,7 +171,10 @@ fn row<'a>(class: &'a ClassGrowth, heap: &JavaHeap, number: usize, layout: &Layo
     let room = layout.width.saturating_sub(OTHER_COLUMNS).max(MIN_NAME);
     Row {
         cells: vec![
-            Cell::new("#", format!("{number:>2}")),
+            Cell::new(
+                "#",
+                number.map_or_else(|| "  ".to_owned(), |it| format!("{it:>2}")),
+            ),
             Cell::new("BYTES", units::bytes_change(bytes_before, bytes_after)),
             Cell::new("INSTANCES", units::grouped_change(before, after)),
             Cell::new("BEFORE", units::grouped(before)),
@@ -172,10 +183,10 @@ fn row<'a>(class: &'a ClassGrowth, heap: &JavaHeap, number: usize, layout: &Layo
             Cell::new("CLASS", fit_middle(&names::clean(&class.class), room)),
         ],
         notes: notes(class, heap.sampled.exact),
-        stack: Stack {
-            frames: class.allocated.first().map_or(&[], |path| &path.frames),
-            end: class.allocated.first().map(|path| path.stack_end),
-        },
+        stack: Stack::new(
+            class.allocated.first().map_or(&[], |path| &path.frames),
+            class.allocated.first().map(|path| path.stack_end),
+        ),
     }
 }
 
@@ -234,7 +245,12 @@ mod tests {
 
     fn text(report: &Report, width: usize) -> String {
         let mut text = String::new();
-        render(&mut text, report, &Layout::new(10, Some(width), false));
+        render(
+            &mut text,
+            report,
+            &Numbers::of(report),
+            &Layout::new(10, Some(width), false),
+        );
         text
     }
 
@@ -255,7 +271,9 @@ all, at most 12.5 ms at a time.
     shop.Login.open  Login.java:17
 
 ";
-        let found = text(&report(vec![grown, other]), 100);
+        let mut report = report(vec![grown, other]);
+        report.findings[0].title = crate::report::numbers::about_class("shop.Session");
+        let found = text(&report, 100);
         assert_eq!(found, expected.replace(" #    BYTES", " #     BYTES"));
     }
 

@@ -95,12 +95,7 @@ fn tracked(
     });
     text.push('\n');
     let rows = changed.iter().take(layout.top);
-    Table {
-        rows: rows
-            .map(|(name, earlier, later)| row(name, earlier, later))
-            .collect(),
-    }
-    .render(text, layout);
+    Table::new(rows.map(|(name, earlier, later)| row(name, earlier, later))).render(text, layout);
 }
 
 fn beside_ours(
@@ -143,10 +138,7 @@ fn row<'a>(name: &str, before: &NativeMemory, after: &NativeMemory) -> Row<'a> {
             Cell::new("CATEGORY", names::clean(name)),
         ],
         notes: vec![],
-        stack: Stack {
-            frames: &[],
-            end: None,
-        },
+        stack: Stack::new(&[], None),
     }
 }
 

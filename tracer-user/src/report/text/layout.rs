@@ -3,10 +3,13 @@
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::cli::table::{Sort, TableArgs};
 use crate::model::Site;
 
 /// Columns when the width is not known.
 const DEFAULT_WIDTH: usize = 100;
+/// Rows of a table when nobody asks for more.
+pub const ROWS: usize = 10;
 /// Text is cut rather than laid out below this width.
 const MIN_WIDTH: usize = 20;
 /// The style of a plain line.
@@ -17,6 +20,12 @@ pub const PLAIN: Style = Style::new();
 pub struct Layout {
     /// Rows of the table.
     pub top: usize,
+    /// Whether rows that hold little and do not grow are among them.
+    pub small_rows: bool,
+    /// The order of the rows.
+    pub sort: Sort,
+    /// Whether all frames of a call path are shown.
+    pub all_frames: bool,
     /// Columns.
     pub width: usize,
     /// For headings and the frame to look at first.
@@ -33,6 +42,9 @@ impl Layout {
         let style = |style| if colour { style } else { Style::new() };
         Self {
             top,
+            small_rows: false,
+            sort: Sort::default(),
+            all_frames: false,
             width: width
                 .filter(|width| *width > 0)
                 .unwrap_or(DEFAULT_WIDTH)
@@ -40,6 +52,29 @@ impl Layout {
             strong: style(Style::new().bold()),
             faint: style(Style::new().dimmed()),
             warning: style(AnsiColor::Yellow.on_default()),
+        }
+    }
+
+    /// The same with the rows that were asked for.
+    #[must_use]
+    pub fn with(self, table: &TableArgs) -> Self {
+        Self {
+            top: table.top.unwrap_or(ROWS),
+            small_rows: table.top.is_some(),
+            sort: table.sort,
+            all_frames: table.all_frames,
+            ..self
+        }
+    }
+
+    /// The same with all that there is: every row, every frame.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        Self {
+            top: usize::MAX,
+            small_rows: true,
+            all_frames: true,
+            ..self
         }
     }
 

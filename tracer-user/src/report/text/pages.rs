@@ -74,7 +74,7 @@ mod tests {
             "Touched: 302 MiB in 310,009 pages; 5.03 MiB/s, 5,167 pages/s",
             "Given back: 291 MiB in 298,977 pages",
             NOT_WHO_KEEPS,
-            "10,097,063 bytes in memory · touched 10,007 (10,097,063 bytes) · given back 0",
+            "10,097,063 bytes in memory · touched 10,007 · given back 0",
             "at malloc",
             "4.81 MiB heap (brk) and 4.81 MiB mapped files",
             "4.00 KiB of it came in around touched pages",

@@ -2,10 +2,12 @@
 //! not delete, and Java threads that were started and did not end.
 
 use super::layout::{Layout, PLAIN};
-use super::site::{last_allocation, median, verdict};
+use super::lifetimes::median;
+use super::site::{last_allocation, needs_attention, verdict};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::model::{Jvm, MemoryKind, Report, Site};
+use crate::model::{Jvm, MemoryKind, Report, RowNumber, Site};
+use crate::report::numbers::Numbers;
 use crate::report::{names, units};
 
 /// A kind of thing, and its words.
@@ -43,10 +45,10 @@ const RESOURCES: [Resource; 2] = [
 ];
 
 /// Adds the call paths with most of each that are live; nothing if none are.
-pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+pub fn render(text: &mut String, report: &Report, numbers: &Numbers<'_>, layout: &Layout) {
     for resource in &RESOURCES {
         resource.problems(text, report, layout);
-        resource.table(text, report, layout);
+        resource.table(text, report, numbers, layout);
     }
 }
 
@@ -65,7 +67,7 @@ impl Resource {
         }
     }
 
-    fn table(&self, text: &mut String, report: &Report, layout: &Layout) {
+    fn table(&self, text: &mut String, report: &Report, numbers: &Numbers<'_>, layout: &Layout) {
         let sites = report.sites.iter();
         let is_live = |site: &&Site| site.kind == self.kind && site.live_count > 0;
         let mut live: Vec<&Site> = sites.filter(is_live).collect();
@@ -81,11 +83,10 @@ impl Resource {
         layout.prose(text, PLAIN, 0, self.meaning);
         text.push('\n');
         let (top, rest) = live.split_at(layout.top.min(live.len()));
-        let rows = std::iter::zip(1.., top).map(|(number, site)| self.row(report, site, number));
-        Table {
-            rows: rows.collect(),
-        }
-        .render(text, layout);
+        let rows = top
+            .iter()
+            .map(|site| self.row(report, site, numbers.of_site(site)));
+        Table::new(rows).render(text, layout);
         if !rest.is_empty() {
             let paths = units::counted(rest.len() as u64, "more call path");
             let line = format!("{paths}: {}.", units::counted(count(rest), self.noun));
@@ -93,13 +94,16 @@ impl Resource {
         }
     }
 
-    fn row<'a>(&self, report: &'a Report, site: &'a Site, number: usize) -> Row<'a> {
+    fn row<'a>(&self, report: &'a Report, site: &'a Site, number: Option<RowNumber>) -> Row<'a> {
         let callers = site.frames.len().saturating_sub(1);
         let oldest = site.oldest_age.map(units::seconds);
         let [made, gone, last, lifetime] = self.headers;
         Row {
             cells: vec![
-                Cell::new("#", format!("{number:>2}")),
+                Cell::new(
+                    "#",
+                    number.map_or_else(String::new, |number| format!("{number:>2}")),
+                ),
                 Cell::new("LIVE", units::grouped(site.live_count)),
                 Cell::new(made, units::grouped(site.allocated_count)),
                 Cell::new(gone, units::grouped(site.freed_count)),
@@ -108,10 +112,8 @@ impl Resource {
                 Cell::new(lifetime, median(&site.lifetimes)),
             ],
             notes: notes(report, site),
-            stack: Stack {
-                frames: &site.frames[..callers],
-                end: Some(site.stack_end),
-            },
+            stack: Stack::new(&site.frames[..callers], Some(site.stack_end))
+                .in_few_lines(!needs_attention(site)),
         }
     }
 }
@@ -144,7 +146,12 @@ mod tests {
 
     fn text(report: &Report, top: usize) -> String {
         let mut text = String::new();
-        render(&mut text, report, &Layout::new(top, Some(80), false));
+        render(
+            &mut text,
+            report,
+            &Numbers::of(report),
+            &Layout::new(top, Some(80), false),
+        );
         text
     }
 

@@ -3,62 +3,65 @@
 use super::header::rate;
 use super::layout::{Layout, Marks, PLAIN};
 use super::mapping;
+use super::order::Rows;
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use super::{balance, chance, origins, pages, window};
-use crate::model::{LifetimeBucket, MemoryKind, Report, Site, Verdict};
+use super::{balance, chance, lifetimes, origins, pages, window};
+use crate::model::{LifetimeBucket, MemoryKind, Report, RowNumber, Site, Verdict};
+use crate::report::numbers::Numbers;
 use crate::report::words::Words;
 use crate::report::{names, pool, units};
 
-/// Adds the top rows and what they leave out.
-pub fn render(text: &mut String, report: &Report, layout: &Layout) {
-    let live = match report.window {
-        Some(_) => window::busy(report),
-        None => {
-            let mut live: Vec<_> = report.memory().filter(|site| site.live_count > 0).collect();
-            live.sort_by(|a, b| b.rank().cmp(&a.rank()).then(a.id.cmp(&b.id)));
-            live
-        }
+/// Adds the top rows and what they leave out. Rows without a number in `numbers` are
+/// numbered as they come.
+pub fn render(text: &mut String, report: &Report, numbers: &Numbers<'_>, layout: &Layout) {
+    let Rows { rows, small } = Rows::of(report, numbers, layout);
+    let (top, rest) = rows.split_at(layout.top.min(rows.len()));
+    let is_window = report.window.is_some();
+    let number = |(index, site): (usize, &&Site)| {
+        let known = numbers.of_site(site).filter(|_| !is_window);
+        known.unwrap_or(RowNumber::whole(index))
     };
-    let (top, rest) = live.split_at(layout.top.min(live.len()));
-    let rows = top
-        .iter()
-        .enumerate()
-        .map(|(index, site)| row(report, site, index + 1))
-        .collect();
-    Table { rows }.render(text, layout);
+    let shown = (1..).zip(top);
+    Table::new(shown.map(|(index, site)| row(report, site, number((index, site)))))
+        .render(text, layout);
     let remainder = match report.window {
-        Some(_) => window::remainder(report, &live, rest),
-        None => remainder(report, &live, rest),
+        Some(_) => window::remainder(report, &rows, rest),
+        None => remainder(report, &rows, rest, &small),
     };
     for line in remainder {
         layout.prose(text, PLAIN, 0, &line);
     }
 }
 
-fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
+fn remainder(report: &Report, rows: &[&Site], rest: &[&Site], small: &[&Site]) -> Vec<String> {
     let words = Words::of(report);
     let mut lines = Vec::new();
-    if live.is_empty() {
+    if rows.is_empty() {
         lines.push(nothing_live(report));
     }
     if !rest.is_empty() {
-        let total = |value: fn(&Site) -> u64| {
-            rest.iter()
-                .fold(0_u64, |sum, site| sum.saturating_add(value(site)))
-        };
-        let about = Marks::new(rest.iter().any(|site| site.lower_bound))
-            .or_estimates(rest.iter().any(|site| site.errors.is_some()))
-            .about;
+        let (bytes, blocks) = held(rest, words);
         lines.push(format!(
-            "{}: {about}{} in {about}{} {}.",
+            "{}: {bytes} in {blocks} {}.",
             units::counted(rest.len() as u64, "more call path"),
-            units::bytes(total(Site::held_bytes)),
-            units::counted(total(|site| site.live_count), words.unit),
             words.live,
         ));
     }
-    let idle = report.memory().count() - live.len();
+    let live = rows.len() + small.len();
+    if !small.is_empty() {
+        let (bytes, blocks) = held(small, words);
+        let (hold, each, grow) = match small.len() {
+            1 => ("holds", "", "does not grow"),
+            _ => ("hold", ", less than 1 % each,", "do not grow"),
+        };
+        lines.push(format!(
+            "{} {hold} {bytes} in {blocks} {}{each} and {grow}: --top {live} shows all.",
+            units::counted(small.len() as u64, "more call path"),
+            words.live,
+        ));
+    }
+    let idle = report.memory().count() - live;
     if idle > 0 {
         let verb = if idle == 1 { "holds" } else { "hold" };
         let what = match report.is_sampled() {
@@ -71,6 +74,24 @@ fn remainder(report: &Report, live: &[&Site], rest: &[&Site]) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What sites hold together: bytes, and blocks.
+fn held(sites: &[&Site], words: Words) -> (String, String) {
+    let total = |value: fn(&Site) -> u64| {
+        let values = sites.iter().map(|site| value(site));
+        values.fold(0_u64, u64::saturating_add)
+    };
+    let about = Marks::new(sites.iter().any(|site| site.lower_bound))
+        .or_estimates(sites.iter().any(|site| site.errors.is_some()))
+        .about;
+    (
+        format!("{about}{}", units::bytes(total(Site::held_bytes))),
+        format!(
+            "{about}{}",
+            units::counted(total(|site| site.live_count), words.unit)
+        ),
+    )
 }
 
 /// What to say when no block is live: with losses, or with `--older-than`, it
@@ -143,19 +164,22 @@ fn nothing_survived(report: &Report) -> String {
     }
 }
 
-fn row<'a>(report: &'a Report, site: &'a Site, number: usize) -> Row<'a> {
+fn row<'a>(report: &'a Report, site: &'a Site, number: RowNumber) -> Row<'a> {
     let callers = site.frames.len().saturating_sub(1);
     Row {
         cells: cells(report, site, number),
         notes: notes(report, site),
-        stack: Stack {
-            frames: &site.frames[..callers],
-            end: Some(site.stack_end),
-        },
+        stack: Stack::new(&site.frames[..callers], Some(site.stack_end))
+            .in_few_lines(!needs_attention(site)),
     }
 }
 
-fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
+/// Whether it grows, or nobody knows.
+pub(super) fn needs_attention(site: &Site) -> bool {
+    site.verdict.is_none_or(|verdict| verdict.grows())
+}
+
+fn cells(report: &Report, site: &Site, number: RowNumber) -> Vec<Cell> {
     let Marks { at_least, about } = Marks::of(site);
     let oldest = site.oldest_age.map_or_else(
         || "–".into(),
@@ -204,7 +228,10 @@ fn cells(report: &Report, site: &Site, number: usize) -> Vec<Cell> {
         ),
     ];
     if site.kind != MemoryKind::Page {
-        cells.push(Cell::new("LIFETIME OF FREED", median(&site.lifetimes)));
+        cells.push(Cell::new(
+            "LIFETIME OF FREED",
+            lifetimes::median(&site.lifetimes),
+        ));
     }
     cells
 }
@@ -217,32 +244,24 @@ pub(super) fn last_allocation(report: &Report, site: &Site) -> String {
 fn notes(report: &Report, site: &Site) -> Vec<String> {
     let Marks { at_least, about } = Marks::of(site);
     let words = Words::of(report);
-    let mut notes = vec![
-        match site.resident_bytes {
-            None => format!(
-                "{about}{}{} bytes {}",
-                units::grouped(site.live_bytes),
-                chance::count(site.errors.map(|it| it.live_bytes)),
-                words.live
-            ),
-            Some(resident) => format!(
-                "{} bytes in memory of {about}{} mapped",
-                units::grouped(resident),
-                units::grouped(site.live_bytes)
-            ),
-        },
-        format!(
-            "{} {at_least}{}{} ({at_least}{}{} bytes)",
-            words.came,
-            units::grouped(site.allocated_count),
-            chance::count(site.errors.map(|it| it.allocated_count)),
-            units::grouped(site.allocated_bytes),
-            chance::count(site.errors.map(|it| it.allocated_bytes))
+    let mut notes: Vec<String> = verdict(site).into_iter().collect();
+    notes.push(match site.resident_bytes {
+        None => format!(
+            "{about}{}{} bytes {}",
+            units::grouped(site.live_bytes),
+            chance::count(site.errors.map(|it| it.live_bytes)),
+            words.live
         ),
-        freed(site, words, at_least),
-    ];
+        Some(resident) => format!(
+            "{} bytes in memory of {about}{} mapped",
+            units::grouped(resident),
+            units::grouped(site.live_bytes)
+        ),
+    });
+    notes.push(came(site, words, at_least));
+    notes.push(freed(site, words, at_least));
     notes.extend(chance::notes(site));
-    if let Some(count) = site.oldest_survived {
+    if let Some(count) = site.oldest_survived.filter(|count| *count > 0) {
         let collections = units::counted(count.into(), "garbage collection");
         notes.push(format!("the oldest survived {collections}"));
     }
@@ -264,7 +283,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         );
     }
     notes.extend(pool::note(report, site));
-    notes.extend(verdict(site));
+    notes.extend(lifetimes::young(site, words));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
@@ -280,10 +299,10 @@ pub(super) fn verdict(site: &Site) -> Option<String> {
     let what = match verdict {
         Verdict::Leak | Verdict::Growing if is_page => "grows through the run",
         Verdict::Leak => "looks like a leak",
-        Verdict::Growing => "grows; too early to say that it leaks",
-        Verdict::Plateau => "has grown and does no more, like a full cache",
+        Verdict::Growing => "grows, and may leak",
+        Verdict::Plateau => "grew and does no more, like a full cache",
         Verdict::Startup if is_page => "touched early in the run",
-        Verdict::Startup => "allocated early in the run, like what a start needs",
+        Verdict::Startup => "of start-up",
         Verdict::Batch => "freed at once from time to time",
         Verdict::Churn if is_page => "given back and touched anew",
         Verdict::Churn => "freed and replaced",
@@ -301,6 +320,26 @@ fn holders(site: &Site) -> Option<String> {
         largest.pid,
         if largest.ended { ", when it ended" } else { "" }
     ))
+}
+
+/// What came, without the bytes if all of them are live.
+fn came(site: &Site, words: Words, at_least: &str) -> String {
+    let is_all = site.errors.is_none() && !site.lower_bound;
+    let is_all = is_all && site.live_bytes == site.allocated_bytes;
+    let bytes = match is_all {
+        true => String::new(),
+        false => format!(
+            " ({at_least}{}{} bytes)",
+            units::grouped(site.allocated_bytes),
+            chance::count(site.errors.map(|it| it.allocated_bytes))
+        ),
+    };
+    format!(
+        "{} {at_least}{}{}{bytes}",
+        words.came,
+        units::grouped(site.allocated_count),
+        chance::count(site.errors.map(|it| it.allocated_count)),
+    )
 }
 
 fn freed(site: &Site, words: Words, at_least: &str) -> String {
@@ -327,28 +366,6 @@ fn freed(site: &Site, words: Words, at_least: &str) -> String {
         units::grouped(site.freed_bytes),
         chance::count(site.errors.map(|it| it.freed_bytes))
     )
-}
-
-/// The bucket that half of the freed blocks' lifetimes reach.
-pub(super) fn median(lifetimes: &[LifetimeBucket]) -> String {
-    let total = lifetimes
-        .iter()
-        .fold(0_u64, |sum, bucket| sum.saturating_add(bucket.count));
-    if total == 0 {
-        return "–".into();
-    }
-    let mut seen = 0_u64;
-    let mut over = None;
-    for bucket in lifetimes {
-        seen = seen.saturating_add(bucket.count);
-        match bucket.below {
-            Some(limit) if seen >= total.div_ceil(2) => {
-                return format!("median <{}", units::seconds(limit));
-            }
-            limit => over = limit.or(over),
-        }
-    }
-    format!("median ≥{}", units::seconds(over.unwrap_or(0.0)))
 }
 
 #[cfg(test)]
@@ -379,23 +396,5 @@ mod tests {
             let text = say(collections);
             assert!(text.contains(part), "{text}");
         }
-    }
-
-    #[test]
-    fn the_median_is_a_bound_of_its_bucket() {
-        let bucket = |below, count| LifetimeBucket { below, count };
-        assert_eq!(median(&[]), "–");
-        assert_eq!(
-            median(&[bucket(Some(0.001), 10), bucket(Some(2.0), 9)]),
-            "median <1.00 ms"
-        );
-        assert_eq!(
-            median(&[bucket(Some(0.001), 10), bucket(Some(2.0), 11)]),
-            "median <2.0 s"
-        );
-        assert_eq!(
-            median(&[bucket(Some(2.0), 1), bucket(None, 9)]),
-            "median ≥2.0 s"
-        );
     }
 }

@@ -4,6 +4,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::layout::{Layout, fit};
 use super::stack::Stack;
+use super::telling;
 
 /// Columns before the notes and the stack of a row.
 const INDENT: usize = 4;
@@ -46,13 +47,24 @@ pub struct Row<'a> {
 #[derive(Debug)]
 pub struct Table<'a> {
     /// Its rows.
-    pub rows: Vec<Row<'a>>,
+    rows: Vec<Row<'a>>,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    /// A table of these rows.
+    pub fn new(rows: impl IntoIterator<Item = Row<'a>>) -> Self {
+        Self {
+            rows: rows.into_iter().collect(),
+        }
+    }
+
     /// Adds the table; an empty table adds nothing. Columns that do not fit
-    /// the width are listed among the row's notes.
-    pub fn render(&self, text: &mut String, layout: &Layout) {
+    /// the width are listed among the row's notes. Unless all frames are shown, those are that
+    /// tell rows apart.
+    pub fn render(mut self, text: &mut String, layout: &Layout) {
+        if !layout.all_frames {
+            telling::mark(&mut self.rows);
+        }
         let Some(first) = self.rows.first() else {
             return;
         };
@@ -82,6 +94,13 @@ impl Table<'_> {
 }
 
 impl Row<'_> {
+    /// What the row is called, in a table whose rows have numbers.
+    pub fn number(&self) -> Option<String> {
+        let first = self.cells.first().filter(|cell| cell.header == "#");
+        let number = first.map(|cell| cell.value.trim().to_owned());
+        number.filter(|number| !number.is_empty())
+    }
+
     fn notes(&self, shown: usize) -> Vec<String> {
         let hidden = self.cells.iter().skip(shown);
         hidden
@@ -122,10 +141,7 @@ mod tests {
     use super::*;
 
     fn table(value: &str) -> String {
-        let stack = Stack {
-            frames: &[],
-            end: None,
-        };
+        let stack = Stack::new(&[], None);
         let cells = vec![
             Cell::new("#", "1"),
             Cell::new("LIVE", value),
@@ -137,7 +153,7 @@ mod tests {
             stack,
         }];
         let mut text = String::new();
-        Table { rows }.render(&mut text, &Layout::new(1, Some(20), false));
+        Table::new(rows).render(&mut text, &Layout::new(1, Some(20), false));
         text
     }
 
