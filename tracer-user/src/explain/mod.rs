@@ -130,10 +130,9 @@ fn of_finding(
         (0 | 1, _) => {}
         (count, 1) => said.push(format!(
             "what follows is of {}its {} together, and the path of the largest",
-            if count > finding.sites.len() as u64 {
-                "the largest 100 of "
-            } else {
-                ""
+            match count > finding.sites.len() as u64 {
+                true => "the largest of ",
+                false => "",
             },
             units::counted(count, "call path")
         )),

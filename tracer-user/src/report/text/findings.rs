@@ -9,7 +9,7 @@ use crate::report::numbers::told;
 use crate::report::{names, units};
 
 /// Findings that are told one by one; the others in one line.
-const MAX_FINDINGS: usize = 4;
+pub const MAX_FINDINGS: usize = 4;
 /// Names of a path that are shown, the deepest.
 const MAX_NAMES: usize = 6;
 /// What is said for a finding, at most.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::findings::MAX_FINDINGS;
 use super::layout::Layout;
 use super::window;
 use crate::cli::table::Sort;
@@ -29,9 +30,10 @@ impl<'a> Rows<'a> {
             None => report.memory().filter(|site| site.live_count > 0).collect(),
         };
         let is_window = report.window.is_some();
+        let all = report.held_bytes();
         match layout.sort {
             Sort::Growth if is_window => {}
-            Sort::Growth => rows.sort_by_key(|site| by_growth(site, numbers)),
+            Sort::Growth => rows.sort_by_key(|site| by_growth(site, all, numbers)),
             Sort::Live => rows.sort_by_key(|site| (Reverse(site.rank()), site.id)),
             Sort::Rate => rows.sort_by_key(|site| (Reverse(allocated(site)), site.id)),
             Sort::Age => rows.sort_by(|a, b| {
@@ -39,27 +41,38 @@ impl<'a> Rows<'a> {
                 age(b).total_cmp(&age(a)).then(a.id.cmp(&b.id))
             }),
         }
-        let all = report.held_bytes();
-        let is_small = |site: &&Site| {
+        let is_left_out = |site: &&Site| {
             let harmless = site.verdict.is_some_and(|verdict| !verdict.grows());
-            harmless && site.held_bytes().saturating_mul(SMALL) < all
+            harmless && is_small(site, all)
         };
-        let keeps_all = layout.small_rows || is_window || rows.iter().all(is_small);
+        let keeps_all = layout.small_rows || is_window || rows.iter().all(is_left_out);
         let (small, rows) = match keeps_all {
             true => (Vec::new(), rows),
-            false => rows.into_iter().partition(is_small),
+            false => rows.into_iter().partition(is_left_out),
         };
         Self { rows, small }
     }
 }
 
-/// As findings are ordered, but that the first call paths of each come first; then what is
-/// of no finding.
-fn by_growth(site: &Site, numbers: &Numbers<'_>) -> (bool, bool, RowNumber) {
+/// First the first call path of each finding that is told, and up to three that hold
+/// much; then what else holds much, and the rest: each as findings are ordered, and then by
+/// what it holds. So what grows by little does not hide what is large.
+fn by_growth(site: &Site, all: u64, numbers: &Numbers<'_>) -> (u8, RowNumber) {
     let last = RowNumber::whole(usize::MAX);
     let number = numbers.of_site(site).unwrap_or(last);
-    let is_other = !numbers.is_of_finding(number);
-    (is_other, number.part > LEADING, number)
+    let is_told = numbers.is_of_finding(number) && number.whole <= MAX_FINDINGS;
+    let class = match is_small(site, all) {
+        false if is_told && number.part <= LEADING => 0,
+        true if is_told && number.part == 1 => 0,
+        false => 1,
+        true => 2,
+    };
+    (class, number)
+}
+
+/// Whether a call path holds little of all that is live.
+fn is_small(site: &Site, all: u64) -> bool {
+    site.held_bytes().saturating_mul(SMALL) < all
 }
 
 /// Bytes allocated: in the window, if there is one.
@@ -118,6 +131,26 @@ mod tests {
         };
         report.findings.insert(1, next);
         let expected = [1, 11, 12, 14, 15, 13, 2, 3];
+        assert_eq!(ids(&report, &layout(Sort::Growth)).0, expected);
+    }
+
+    #[test]
+    fn what_grows_by_little_does_not_hide_what_is_large() {
+        let mut report = sample::report();
+        let little = Site {
+            live_bytes: 7,
+            ..report.sites[0].clone()
+        };
+        report.sites.extend((11..=13).map(|id| Site {
+            id,
+            ..little.clone()
+        }));
+        let finding = crate::model::Finding {
+            sites: vec![11, 12, 13],
+            ..report.findings[0].clone()
+        };
+        report.findings.insert(1, finding);
+        let expected = [1, 11, 2, 12, 13, 3];
         assert_eq!(ids(&report, &layout(Sort::Growth)).0, expected);
     }
 
