@@ -1,5 +1,7 @@
 //! Comparisons without branches, whose ways the verifier would follow one by one.
 
+#![expect(clippy::cast_possible_truncation, reason = "usize has 64 bits here")]
+
 use crate::volatile::opaque;
 
 /// 1 for a number that is not 0.

@@ -62,7 +62,7 @@ fn a_leaks_evidence_is_its_curve_its_lifetimes_and_its_whole_path() {
         "Speaks for “leak”",
         "- 95 % of the freed blocks lived for less than 1.00 ms, and 99.40 % of all outlive 4.00 ms.",
         "- more was live at 59 of 59 looks.",
-        "- it grew by 4.65 MiB in the first half of its time and by 4.82 MiB in the last",
+        "- it grew by 4.73 MiB in the first half of its time and by 4.73 MiB in the last",
         "Speaks against “leak”\n  nothing that was seen",
         "The whole call path, leaf first\n  malloc  (libc.so.6)\n  Session::Session() (inlined)",
         "  __libc_start_main  (libc.so.6)",

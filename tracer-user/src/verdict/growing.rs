@@ -1,5 +1,6 @@
 //! What grows, by call path.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::change;
@@ -31,7 +32,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
             .collect();
         let branches = sites.iter().zip(&labels).map(|(site, path)| Branch {
             path: path.iter().map(String::as_str).collect(),
-            weight: Growth::of(report.sites[*site].clone()).rate(report.duration),
+            weight: Growth::of(Cow::Borrowed(&report.sites[*site])).rate(report.duration),
             site: *site,
         });
         for node in nodes(branches.collect()) {
@@ -74,15 +75,15 @@ fn common_path(sites: &[&Site]) -> Vec<String> {
 
 /// What is live of a site, or of several together, over time: bytes, or blocks of what has
 /// none.
-struct Growth {
-    sum: Site,
+struct Growth<'a> {
+    sum: Cow<'a, Site>,
     curve: Curve,
     /// When it began, seconds from the run's start.
     since: f64,
 }
 
-impl Growth {
-    fn of(sum: Site) -> Self {
+impl<'a> Growth<'a> {
+    fn of(sum: Cow<'a, Site>) -> Self {
         let curve = Curve::of(&sum.curve, sum.kind.is_memory());
         let began = change::began(&curve, sum.first_seen);
         Self {
@@ -114,10 +115,10 @@ impl Growth {
 }
 
 /// What these sites have together.
-fn sum(sites: &[&Site]) -> Site {
-    let mut sum = sites[0].clone();
+fn sum<'a>(sites: &[&'a Site]) -> Cow<'a, Site> {
+    let mut sum = Cow::Borrowed(sites[0]);
     for site in &sites[1..] {
-        sum.add((*site).clone());
+        sum.to_mut().add((*site).clone());
     }
     sum
 }
@@ -218,7 +219,7 @@ fn title(who: &str, kind: MemoryKind, verdict: Verdict, rate: f64) -> String {
 }
 
 /// What speaks for it, of so many call paths.
-fn evidence(report: &Report, paths: usize, growth: &Growth) -> Vec<String> {
+fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
     let (site, curve) = (&growth.sum, &growth.curve);
     let mut said = Vec::new();
     if paths > 1 {
