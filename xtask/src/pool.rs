@@ -52,10 +52,10 @@ const ALONE: [&str; 10] = [
     "unfreed_tests",
 ];
 
-/// Programs that run when nothing else does, not even a VM. They ask what tracing costs:
+/// Programs that run when nothing else does, not even a VM. Some ask what tracing costs:
 /// `budget` and `budget_growth` load a core, and what others trace costs the targets of
-/// `overhead`, too.
-const IN_QUIET: [&str; 3] = ["budget", "budget_growth", "overhead"];
+/// `overhead`, too. In `findings` and `table` leaks are told from the rest by their pace.
+const IN_QUIET: [&str; 5] = ["budget", "budget_growth", "findings", "overhead", "table"];
 
 /// Whether a program is to run when nothing else does.
 pub(crate) fn wants_quiet(program: &Path) -> bool {

@@ -84,7 +84,7 @@ fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> 
         end_to_end_tests(&programs, &end_to_end, None, timeline)
     })?;
     let (lints, others, table) = (join(lints), join(others), join(elsewhere));
-    tally += timeline.phase("tests of what tracing costs", || {
+    tally += timeline.phase("tests that want quiet", || {
         end_to_end_tests(&quiet, &end_to_end, None, timeline)
     })?;
     print!("{timeline}");

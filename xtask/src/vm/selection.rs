@@ -103,6 +103,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // What is said of numbers, and of names, is user space's matter.
     ("findings", Choice::Only(&[])),
     ("grouping", Choice::Only(&[])),
+    // What is made of reports on the host; it takes minutes of leaks at a steady pace.
+    ("table", Choice::Only(&[])),
     // Dozens of JVMs and tracers.
     ("incidents", Choice::Only(&[])),
     // What a JVM answers does not depend on the kernel; the probe of each object
