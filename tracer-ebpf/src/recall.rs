@@ -47,6 +47,9 @@ pub(crate) fn give_back(set: u64) {
 /// `thread` points to the current thread's record.
 #[inline(always)]
 pub(crate) unsafe fn choose_notes(thread: *mut Thread) {
+    if !EXISTS {
+        return;
+    }
     // SAFETY: the helper has no preconditions, and the caller's record.
     unsafe {
         let unread = MEMO_THREADS + (bpf_get_smp_processor_id() & (UNREAD - 1));

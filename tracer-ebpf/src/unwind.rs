@@ -1,6 +1,8 @@
 //! The capture of a stack: rules from the tables, words from the thread's
 //! memory.
 
+use core::ptr::null_mut;
+
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use tracer_ebpf::arguments::Arguments;
@@ -128,7 +130,9 @@ pub(crate) unsafe fn capture_at(
     let Some(mut current) = Current::of(thread) else {
         return Walk::NONE;
     };
-    current.notes().begin(registers.sp);
+    if recall::EXISTS {
+        current.notes().begin(registers.sp);
+    }
     let (rule, own) = match place {
         Place::Entry(_) => (Ok(Rule::ENTRY), 0),
         Place::Inside | Place::TouchWithin => {
@@ -258,7 +262,7 @@ pub(crate) fn word_of(thread: *mut Thread, address: u64) -> u64 {
 /// last.
 pub(crate) struct Current {
     pub(crate) thread: *mut Thread,
-    /// Its record of what a walk goes by.
+    /// Its record of what a walk goes by; null where that is not noted.
     notes: *mut Notes,
 }
 
@@ -344,7 +348,8 @@ impl Target for Current {
 
     #[inline(always)]
     fn notes(&mut self) -> &mut Notes {
-        // SAFETY: a live map value; what others write to it too is never read.
+        // SAFETY: a live map value, where walks are noted; what others write to it too is
+        // never read.
         unsafe { &mut *self.notes }
     }
 }
@@ -353,6 +358,10 @@ impl Current {
     /// The thread of a record. There always is one: the notes' number is bounded.
     #[inline(always)]
     fn of(thread: *mut Thread) -> Option<Self> {
+        if !recall::EXISTS {
+            let notes = null_mut();
+            return Some(Self { thread, notes });
+        }
         // SAFETY: only this thread touches its record.
         let notes = NOTES.get_ptr_mut(unsafe { (*thread).recall.notes.get() } as u32)?;
         Some(Self { thread, notes })
