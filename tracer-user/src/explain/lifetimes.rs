@@ -1,21 +1,13 @@
 //! How long blocks lived, and how old those are that are live.
 
 use super::{INDENT, section};
-use crate::model::{LifetimeBucket, Site};
+use crate::model::Site;
 use crate::report::text::{Layout, PLAIN};
 use crate::report::units;
-use crate::verdict::LifeTable;
+use crate::verdict::{Interval, LifeTable};
 
 /// Lines of the table, at most.
 const MAX_LINES: usize = 12;
-
-/// A line of the table: blocks whose last known age is below a bound.
-struct Line {
-    /// Seconds; infinite for the last one.
-    below: f64,
-    freed: u64,
-    live: u64,
-}
 
 /// Adds the table; what it is estimated by stands below.
 pub fn render(text: &mut String, site: &Site, layout: &Layout) {
@@ -24,7 +16,8 @@ pub fn render(text: &mut String, site: &Site, layout: &Layout) {
         "How long blocks lived, and how old the live ones are",
         layout,
     );
-    let lines = lines(&site.lifetimes, &site.ages);
+    let table = LifeTable::of(&site.lifetimes, &site.ages);
+    let lines = lines(&table);
     if lines.is_empty() {
         layout.prose(text, layout.faint, INDENT, "not known");
         return;
@@ -34,9 +27,9 @@ pub fn render(text: &mut String, site: &Site, layout: &Layout) {
         "AGE", "FREED", "LIVE", "OUTLIVED"
     );
     layout.line(text, layout.faint, &format!("{:INDENT$}{head}", ""));
-    let table = LifeTable::of(&site.lifetimes, &site.ages);
     for line in lines {
-        layout.line(text, PLAIN, &format!("{:INDENT$}{}", "", line.text(&table)));
+        let line = said(&line, &table);
+        layout.line(text, PLAIN, &format!("{:INDENT$}{line}", ""));
     }
     let note = "OUTLIVED is the part of all blocks that get older than that, estimated by the \
         life table: a live block counts until its age.";
@@ -52,54 +45,38 @@ pub fn render(text: &mut String, site: &Site, layout: &Layout) {
     }
 }
 
-impl Line {
-    fn text(&self, table: &LifeTable) -> String {
-        let (age, outlived) = match self.below.is_finite() {
-            true => (
-                format!("<{}", units::seconds(self.below)),
-                format!("{:.1} %", 100.0 * table.survival(self.below)),
-            ),
-            false => ("older".to_owned(), "–".to_owned()),
-        };
-        format!(
-            "{age:>10}  {:>12}  {:>12}  {outlived:>8}",
-            units::grouped(self.freed),
-            units::grouped(self.live)
-        )
-    }
+/// A line: blocks whose last known age is below a bound.
+fn said(line: &Interval, table: &LifeTable) -> String {
+    let (age, outlived) = match line.below.is_finite() {
+        true => (
+            format!("<{}", units::seconds(line.below)),
+            format!("{:.1} %", 100.0 * table.survival(line.below)),
+        ),
+        false => ("older".to_owned(), "–".to_owned()),
+    };
+    format!(
+        "{age:>10}  {:>12}  {:>12}  {outlived:>8}",
+        units::grouped(line.freed),
+        units::grouped(line.live)
+    )
 }
 
-/// The buckets of both, ascending; where there are too many, neighbours are one.
-fn lines(lifetimes: &[LifetimeBucket], ages: &[LifetimeBucket]) -> Vec<Line> {
-    let line = |bucket: &LifetimeBucket, freed, live| Line {
-        below: bucket.below.unwrap_or(f64::INFINITY),
-        freed,
-        live,
+/// The table's intervals; where there are too many, neighbours are one.
+fn lines(table: &LifeTable) -> Vec<Interval> {
+    let intervals = table.intervals();
+    let together = intervals.len().div_ceil(MAX_LINES).max(1);
+    let sum = |some: &[Interval]| Interval {
+        below: some.last().map_or(0.0, |it| it.below),
+        freed: some.iter().map(|it| it.freed).sum(),
+        live: some.iter().map(|it| it.live).sum(),
     };
-    let freed = lifetimes.iter().map(|it| line(it, it.count, 0));
-    let live = ages.iter().map(|it| line(it, 0, it.count));
-    let mut lines: Vec<Line> = freed.chain(live).collect();
-    lines.sort_by(|a, b| a.below.total_cmp(&b.below));
-    lines.dedup_by(|next, kept| {
-        let same = next.below.total_cmp(&kept.below).is_eq();
-        if same {
-            kept.freed += next.freed;
-            kept.live += next.live;
-        }
-        same
-    });
-    let together = lines.len().div_ceil(MAX_LINES).max(1);
-    let sum = |lines: &[Line]| Line {
-        below: lines.last().map_or(0.0, |line| line.below),
-        freed: lines.iter().map(|line| line.freed).sum(),
-        live: lines.iter().map(|line| line.live).sum(),
-    };
-    lines.chunks(together).map(sum).collect()
+    intervals.chunks(together).map(sum).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::LifetimeBucket;
 
     #[test]
     fn many_buckets_are_few_lines_and_nothing_is_lost() {
@@ -115,7 +92,7 @@ mod tests {
                 count: 5,
             },
         ];
-        let lines = lines(&freed, &live);
+        let lines = lines(&LifeTable::of(&freed, &live));
         assert!(lines.len() <= MAX_LINES);
         assert_eq!(lines.iter().map(|line| line.freed).sum::<u64>(), 60);
         assert_eq!(lines.iter().map(|line| line.live).sum::<u64>(), 7);

@@ -57,14 +57,9 @@ pub fn render(report: &Report, number: RowNumber, layout: &Layout) -> Result<Str
 /// if it has not several.
 fn together_of(report: &Report, finding: &Finding) -> Option<Site> {
     let sites = report.sites.iter();
-    let mut sites = sites.filter(|site| finding.sites.contains(&site.id));
-    let mut sum = sites.next()?.clone();
-    let mut several = false;
-    for site in sites {
-        sum.add(site.clone());
-        several = true;
-    }
-    several.then_some(sum)
+    let sites = sites.filter(|site| finding.sites.contains(&site.id));
+    let sites: Vec<&Site> = sites.collect();
+    (sites.len() > 1).then(|| Site::sum(&sites).into_owned())
 }
 
 fn nothing(number: RowNumber, numbers: &Numbers<'_>) -> anyhow::Error {

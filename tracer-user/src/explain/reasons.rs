@@ -3,10 +3,8 @@
 use crate::model::{MemoryKind, Report, Site};
 use crate::report::text::young_blocks;
 use crate::report::units;
-use crate::verdict::{Curve, LifeTable};
+use crate::verdict::{Curve, FAR, LifeTable, MOST};
 
-/// Survivors are what lived for so many times what blocks usually do.
-const FAR: f64 = 4.0;
 /// Growth in the last half of the time that is less than this part of the first half's is
 /// slower.
 const SLOWER: f64 = 0.7;
@@ -29,10 +27,7 @@ pub struct Reasons {
 impl Reasons {
     /// Those of a call path.
     pub fn of(report: &Report, site: &Site) -> Self {
-        let end = report.processes.get(site.process);
-        let end = end.map_or(report.duration, |process| {
-            process.ended.min(report.duration)
-        });
+        let end = report.ended(site.process);
         let mut reasons = Self::default();
         reasons.of_lifetimes(site);
         reasons.of_curve(site, end);
@@ -51,7 +46,7 @@ impl Reasons {
             return;
         }
         let table = LifeTable::of(&site.lifetimes, &site.ages);
-        let usual = table.freed_by(0.95).filter(|usual| usual.is_finite());
+        let usual = table.freed_by(MOST).filter(|usual| usual.is_finite());
         if let Some(usual) = usual {
             let tail = table.tail(FAR * usual);
             let survive = 100.0 * table.survival(FAR * usual);

@@ -951,6 +951,12 @@ impl Report {
             .saturating_sub(empty.fold(0, u64::saturating_add))
     }
 
+    /// When a process, by its index, or the run ended: seconds from the run's start.
+    pub fn ended(&self, process: usize) -> f64 {
+        let process = self.processes.get(process);
+        process.map_or(self.duration, |it| it.ended.min(self.duration))
+    }
+
     /// The loss causes that occurred.
     pub fn occurred_losses(&self) -> impl Iterator<Item = &Loss> {
         self.losses.iter().filter(|loss| loss.count > 0)

@@ -1,8 +1,19 @@
 //! Sums of sites.
 
+use std::borrow::Cow;
+
 use super::{CurvePoint, LifetimeBucket, MappedFile, Site};
 
 impl Site {
+    /// What sites of one process and kind have together; there is one at least.
+    pub fn sum<'a>(sites: &[&'a Self]) -> Cow<'a, Self> {
+        let mut sum = Cow::Borrowed(sites[0]);
+        for site in &sites[1..] {
+            sum.to_mut().add((*site).clone());
+        }
+        sum
+    }
+
     /// Adds another one, of the same process and kind. Frames stay as those were that
     /// have more live bytes.
     pub fn add(&mut self, site: Self) {

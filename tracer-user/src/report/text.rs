@@ -28,7 +28,7 @@ mod window;
 
 use std::io::{self, IsTerminal, Write};
 
-pub use findings::SHORTEST;
+pub use findings::{SHORTEST, deepest};
 pub use layout::{Layout, PLAIN, ROWS};
 pub use lifetimes::young_blocks;
 pub use site::nothing_live;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::path;
 use super::tree::{Branch, Node, nodes};
 use crate::model::Verdict;
 use crate::report::diff::{Change, Diff, DiffFinding, DiffKind, Judged, Snapshot};
@@ -29,7 +30,7 @@ pub fn compared(diff: &Diff) -> Vec<DiffFinding> {
     }
     let mut findings = Vec::new();
     for ((kind, _), changes) in trees {
-        let paths: Vec<Vec<String>> = changes.iter().map(|change| own_path(change)).collect();
+        let paths: Vec<Vec<String>> = changes.iter().map(|it| path::own(&it.frames)).collect();
         let branches = changes.iter().zip(&paths).enumerate();
         let branches = branches.map(|(site, (change, path))| Branch {
             path: path.iter().map(String::as_str).collect(),
@@ -92,31 +93,6 @@ fn by_how_much(change: &Change) -> f64 {
     (rate(after) - rate(before)).abs()
 }
 
-fn labels(change: &Change) -> Vec<String> {
-    let label = |frame| names::label(frame).into_owned();
-    change.frames.iter().map(label).collect()
-}
-
-/// The names of a path down to the last of the program's own functions.
-fn own_path(change: &Change) -> Vec<String> {
-    let depth = down_to_own(&change.frames).unwrap_or(change.frames.len());
-    let mut path = labels(change);
-    path.truncate(depth);
-    path
-}
-
-/// The names that all paths begin with.
-fn common_path(changes: &[&Change]) -> Vec<String> {
-    let mut paths = changes.iter().map(|change| labels(change));
-    let mut common = paths.next().unwrap_or_default();
-    for path in paths {
-        let same = common.iter().zip(&path).take_while(|(a, b)| a == b);
-        let length = same.count();
-        common.truncate(length);
-    }
-    common
-}
-
 fn finding(diff: &Diff, kind: DiffKind, node: &Node, all: &[&Change]) -> DiffFinding {
     let changes: Vec<&Change> = node.sites.iter().map(|at| all[*at]).collect();
     let first = changes[0];
@@ -132,7 +108,7 @@ fn finding(diff: &Diff, kind: DiffKind, node: &Node, all: &[&Change]) -> DiffFin
         kind,
         title: title(kind, first, node.depth, (was, is)),
         process: first.process.clone(),
-        path: common_path(&changes),
+        path: path::common(changes.iter().map(|it| path::labels(&it.frames))),
         path_count: changes.len() as u64,
         before_bytes_per_second: was,
         after_bytes_per_second: is,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::change;
 use super::curve::Curve;
 use super::forecast;
-use super::life_table::LifeTable;
+use super::life_table::{FAR, LifeTable, MOST};
+use super::path;
 use super::tree::{Branch, Node, nodes};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
 use crate::report::own::{down_to_own, hands_on};
@@ -28,7 +29,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     for ((verdict, ..), sites) in trees {
         let labels: Vec<Vec<String>> = sites
             .iter()
-            .map(|at| own_path(&report.sites[*at]))
+            .map(|at| path::own(&names::drawn_frames(&report.sites[*at])))
             .collect();
         let branches = sites.iter().zip(&labels).map(|(site, path)| Branch {
             path: path.iter().map(String::as_str).collect(),
@@ -40,37 +41,6 @@ pub fn findings(report: &Report) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// The names of a path, root first.
-fn path(site: &Site) -> Vec<String> {
-    labels(&names::drawn_frames(site))
-}
-
-/// The names of frames.
-pub fn labels(frames: &[Frame]) -> Vec<String> {
-    let label = |frame| names::label(frame).into_owned();
-    frames.iter().map(label).collect()
-}
-
-/// The same down to the last of the program's own functions: by which of an allocator's
-/// functions, and at which of its lines, that asks for memory does not tell leaks apart.
-fn own_path(site: &Site) -> Vec<String> {
-    let frames = names::drawn_frames(site);
-    let depth = down_to_own(&frames).unwrap_or(frames.len());
-    labels(&frames[..depth])
-}
-
-/// The names that the paths of all sites begin with.
-fn common_path(sites: &[&Site]) -> Vec<String> {
-    let mut common = path(sites[0]);
-    for site in &sites[1..] {
-        let other = path(site);
-        let same = common.iter().zip(&other).take_while(|(a, b)| a == b);
-        let length = same.count();
-        common.truncate(length);
-    }
-    common
 }
 
 /// What is live of a site, or of several together, over time: bytes, or blocks of what has
@@ -114,19 +84,12 @@ impl<'a> Growth<'a> {
     }
 }
 
-/// What these sites have together.
-fn sum<'a>(sites: &[&'a Site]) -> Cow<'a, Site> {
-    let mut sum = Cow::Borrowed(sites[0]);
-    for site in &sites[1..] {
-        sum.to_mut().add((*site).clone());
-    }
-    sum
-}
-
 fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
     let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
     let first = sites[0];
-    let growth = Growth::of(sum(&sites));
+    let paths = sites.iter();
+    let paths = paths.map(|site| path::labels(&names::drawn_frames(site)));
+    let growth = Growth::of(Site::sum(&sites));
     let rate = growth.rate(report.duration);
     let bytes_per_second = if first.kind.is_memory() { rate } else { 0.0 };
     Finding {
@@ -136,7 +99,7 @@ fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
         },
         title: title(&culprit(first, node.depth), first.kind, verdict, rate),
         process: first.process,
-        path: common_path(&sites),
+        path: path::common(paths),
         sites: sites.iter().map(|site| site.id).take(MAX_SITES).collect(),
         site_count: sites.len() as u64,
         bytes_per_second,
@@ -243,12 +206,12 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
         ));
     }
     let table = LifeTable::of(&site.lifetimes, &site.ages);
-    match table.freed_by(0.95) {
+    match table.freed_by(MOST) {
         None if site.freed_count == 0 => said.push("nothing of it was freed".to_owned()),
         Some(usual) if usual.is_finite() => said.push(format!(
             "95 % of what was freed lived for less than {}, and {:.2} % of all blocks outlive that by far; the oldest is {} old",
             units::seconds(usual),
-            100.0 * table.survival(4.0 * usual),
+            100.0 * table.survival(FAR * usual),
             units::seconds(site.oldest_age.unwrap_or(0.0))
         )),
         _ => {}

@@ -1,7 +1,7 @@
 //! Java classes that grow.
 
 use super::forecast;
-use super::growing::labels;
+use super::path;
 use crate::model::{ClassGrowth, Finding, FindingKind, GrowthVerdict, JavaHeap, Report};
 use crate::report::numbers::about_class;
 use crate::report::units;
@@ -61,7 +61,7 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
             about_class(&class.class),
             units::bytes_per_second(bytes_per_second)
         ),
-        path: labels(frames),
+        path: path::labels(frames),
         bytes_per_second,
         live_bytes: class.bytes.last().copied()?,
         live_count: class.instances.last().copied()?,

@@ -28,16 +28,12 @@
 use std::f64::consts::TAU;
 
 use super::curve::Curve;
-use super::life_table::LifeTable;
+use super::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Judgement, MemoryKind, Site, Survival, Verdict};
 use crate::report::text::SHORTEST;
 
 /// Set-up is over after this part of a run.
 const BEGINNING: f64 = 0.25;
-/// How long blocks usually live: most of those that are freed are by then.
-const MOST: f64 = 0.95;
-/// Survivors lived for so many times that.
-const FAR: f64 = 4.0;
 /// So many of those that came so far may be freed yet, as a part.
 const SOME: f64 = 0.1;
 /// What grows is a leak from this confidence on.

@@ -7,15 +7,20 @@
 
 use crate::model::LifetimeBucket;
 
+/// How long blocks usually live: most of those that are freed are by then.
+pub const MOST: f64 = 0.95;
+/// Survivors lived for so many times that.
+pub const FAR: f64 = 4.0;
+
 /// An interval of ages.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Interval {
-    /// Its upper bound, seconds.
-    below: f64,
+pub struct Interval {
+    /// Its upper bound, seconds; infinite for the last one.
+    pub below: f64,
     /// Blocks that were freed at such an age.
-    freed: f64,
+    pub freed: u64,
     /// Blocks that are live at such an age.
-    live: f64,
+    pub live: u64,
 }
 
 /// A site's blocks by the age that they were seen at last.
@@ -39,11 +44,11 @@ impl LifeTable {
     /// live at these ages.
     pub fn of(lifetimes: &[LifetimeBucket], ages: &[LifetimeBucket]) -> Self {
         let freed = lifetimes.iter().map(|bucket| Interval {
-            freed: bucket.count as f64,
+            freed: bucket.count,
             ..Interval::below(bucket)
         });
         let live = ages.iter().map(|bucket| Interval {
-            live: bucket.count as f64,
+            live: bucket.count,
             ..Interval::below(bucket)
         });
         let mut intervals: Vec<Interval> = freed.chain(live).collect();
@@ -59,16 +64,21 @@ impl LifeTable {
         Self { intervals }
     }
 
+    /// Its intervals, ascending.
+    pub fn intervals(&self) -> &[Interval] {
+        &self.intervals
+    }
+
     /// The age by which this part of the freed blocks were freed, seconds: the upper bound
     /// of its interval. `None` if none was freed.
     pub fn freed_by(&self, part: f64) -> Option<f64> {
-        let all: f64 = self.intervals.iter().map(|it| it.freed).sum();
+        let all: f64 = self.intervals.iter().map(|it| it.freed as f64).sum();
         if all <= 0.0 {
             return None;
         }
         let mut sum = 0.0;
         let reaches = |it: &&Interval| {
-            sum += it.freed;
+            sum += it.freed as f64;
             sum >= part * all
         };
         self.intervals.iter().find(reaches).map(|it| it.below)
@@ -78,24 +88,26 @@ impl LifeTable {
     pub fn tail(&self, seconds: f64) -> Tail {
         let old = self.intervals.iter().filter(|it| it.below > seconds);
         old.fold(Tail::default(), |tail, it| Tail {
-            reached: tail.reached + it.freed + it.live,
-            freed: tail.freed + it.freed,
+            reached: tail.reached + it.freed as f64 + it.live as f64,
+            freed: tail.freed + it.freed as f64,
         })
     }
 
     /// The estimated part of blocks that are not freed before they are `seconds` old.
     pub fn survival(&self, seconds: f64) -> f64 {
-        let mut at_risk: f64 = self.intervals.iter().map(|it| it.freed + it.live).sum();
+        let all = self.intervals.iter();
+        let mut at_risk: f64 = all.map(|it| it.freed as f64 + it.live as f64).sum();
         let mut survival = 1.0;
         for it in &self.intervals {
             if it.below > seconds {
                 break;
             }
-            let exposed = at_risk - it.live / 2.0;
+            let (freed, live) = (it.freed as f64, it.live as f64);
+            let exposed = at_risk - live / 2.0;
             if exposed > 0.0 {
-                survival *= 1.0 - (it.freed / exposed).min(1.0);
+                survival *= 1.0 - (freed / exposed).min(1.0);
             }
-            at_risk -= it.freed + it.live;
+            at_risk -= freed + live;
         }
         survival
     }

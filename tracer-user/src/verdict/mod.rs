@@ -12,6 +12,7 @@ mod judge;
 mod large;
 mod life_table;
 mod outside;
+mod path;
 mod retention;
 #[cfg(test)]
 mod simulated;
@@ -24,7 +25,7 @@ use std::collections::HashSet;
 pub use compared::compared;
 pub use curve::Curve;
 pub use heap::class_of;
-pub use life_table::LifeTable;
+pub use life_table::{FAR, Interval, LifeTable, MOST};
 pub use since::Since;
 
 use crate::model::{Finding, FindingKind, Report};
@@ -35,8 +36,8 @@ const MAX_CURVES: usize = 20;
 
 /// Judges all sites of a report, and enters its findings.
 pub fn conclude(report: &mut Report) {
-    let processes = report.processes.iter();
-    let ends: Vec<f64> = processes.map(|it| it.ended.min(report.duration)).collect();
+    let processes = 0..report.processes.len();
+    let ends: Vec<f64> = processes.map(|process| report.ended(process)).collect();
     let pages = report
         .growth
         .iter_mut()

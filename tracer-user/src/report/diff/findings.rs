@@ -4,13 +4,11 @@ use serde::Serialize;
 
 use super::Diff;
 use crate::model::Verdict;
-use crate::report::text::{Layout, PLAIN};
+use crate::report::text::{Layout, PLAIN, deepest};
 use crate::report::{names, units};
 
 /// Findings that are told one by one.
 const MAX_FINDINGS: usize = 6;
-/// Names of a path that are shown, the deepest.
-const MAX_NAMES: usize = 6;
 
 /// What has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -123,13 +121,7 @@ fn nothing(diff: &Diff) -> &'static str {
 fn details(finding: &DiffFinding) -> Vec<String> {
     let mut lines = Vec::new();
     if !finding.path.is_empty() {
-        let from = finding.path.len().saturating_sub(MAX_NAMES);
-        let shown: Vec<_> = finding.path[from..]
-            .iter()
-            .map(|name| names::clean(name))
-            .collect();
-        let before = if from > 0 { "… > " } else { "" };
-        lines.push(format!("{before}{}", shown.join(" > ")));
+        lines.push(deepest(&finding.path));
     }
     let mut said = vec![format!(
         "{} live before, {} after",

@@ -7,49 +7,21 @@ use inferno::flamegraph::color::Color;
 use super::tree::{Code, Node, Verdicts};
 use crate::model::Origin;
 
-const WHITE: Color = Color {
-    r: 255,
-    g: 255,
-    b: 255,
-};
+const WHITE: Color = rgb(255, 255, 255);
 /// What leaks.
-pub const LEAK: Color = Color {
-    r: 208,
-    g: 28,
-    b: 40,
-};
+pub const LEAK: Color = rgb(208, 28, 40);
 /// What grows, and may leak.
-pub const GROWING: Color = Color {
-    r: 250,
-    g: 196,
-    b: 0,
-};
+pub const GROWING: Color = rgb(250, 196, 0);
 /// What stands for paler colours.
-pub const PALE: Color = Color {
-    r: 228,
-    g: 228,
-    b: 228,
-};
+pub const PALE: Color = rgb(228, 228, 228);
 /// How much paler than its code's colour a box is that does not grow.
 const PALER: f64 = 0.45;
 /// Growth.
-pub const GROWN: Color = Color {
-    r: 240,
-    g: 90,
-    b: 80,
-};
+pub const GROWN: Color = rgb(240, 90, 80);
 /// Neither growth nor shrinking.
-pub const SAME: Color = Color {
-    r: 200,
-    g: 200,
-    b: 200,
-};
+pub const SAME: Color = rgb(200, 200, 200);
 /// Shrinking.
-pub const SHRUNK: Color = Color {
-    r: 90,
-    g: 140,
-    b: 245,
-};
+pub const SHRUNK: Color = rgb(90, 140, 245);
 
 /// The colour that stands for a kind of code; for a process with `None`. The
 /// colours of Java code are those of the flamegraphs that Java developers know

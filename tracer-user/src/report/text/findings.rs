@@ -87,7 +87,7 @@ fn head(number: usize, finding: &Finding) -> String {
 fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     let mut lines = Vec::new();
     if !finding.path.is_empty() {
-        lines.push(path(&finding.path));
+        lines.push(deepest(&finding.path));
     }
     let mut said = Vec::new();
     if finding.live_count > 0 {
@@ -121,7 +121,7 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
 }
 
 /// The deepest names of a path.
-fn path(path: &[String]) -> String {
+pub fn deepest(path: &[String]) -> String {
     let from = path.len().saturating_sub(MAX_NAMES);
     let shown: Vec<_> = path[from..].iter().map(|name| names::clean(name)).collect();
     let shown = shown.join(" > ");
