@@ -14,6 +14,10 @@ impl Java {
         crate::java::build()?;
         Ok(Self(Server::start_by(launch)?))
     }
+
+    fn page(&self) -> String {
+        format!("http://127.0.0.1:{}/some/page", self.0.port())
+    }
 }
 
 impl Service for Java {
@@ -31,9 +35,10 @@ impl Service for Java {
     }
 
     fn load(&mut self, time: Duration) -> Result<Load> {
-        wrk::load(
-            &format!("http://127.0.0.1:{}/some/page", self.0.port()),
-            time,
-        )
+        wrk::load(&self.page(), time)
+    }
+
+    fn steady_load(&mut self, time: Duration, rate: f64) -> Result<Load> {
+        wrk::steady_load(&self.page(), time, rate)
     }
 }

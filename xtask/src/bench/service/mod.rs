@@ -52,6 +52,11 @@ pub(super) trait Service {
     }
     /// Puts it under full load, for some such time.
     fn load(&mut self, time: Duration) -> Result<Load>;
+    /// Puts it under a load of about `rate` operations a second, for some such time. What
+    /// waits for nobody is under full load.
+    fn steady_load(&mut self, time: Duration, _rate: f64) -> Result<Load> {
+        self.load(time)
+    }
     /// Processor time of all of its processes until now, seconds.
     fn processor_time(&self) -> Result<f64> {
         time::family(&self.pid())

@@ -105,11 +105,22 @@ impl Service for Postgres {
     }
 
     fn load(&mut self, time: Duration) -> Result<Load> {
+        self.bench(time, &[])
+    }
+
+    fn steady_load(&mut self, time: Duration, rate: f64) -> Result<Load> {
+        self.bench(time, &["-R", &format!("{rate:.0}")])
+    }
+}
+
+impl Postgres {
+    fn bench(&mut self, time: Duration, options: &[&str]) -> Result<Load> {
         let seconds = time.as_secs().max(1).to_string();
         let rate = format!("--sampling-rate={}", 1.0 / f64::from(NOTED));
         let mut pgbench = self.pgbench()?;
         pgbench.args(["-n", "-S", "-c", "2", "-T", &seconds]);
-        pgbench.args(["-l", "--log-prefix=times", &rate, "postgres"]);
+        pgbench.args(["-l", "--log-prefix=times", &rate]);
+        pgbench.args(options).arg("postgres");
         let said = shell::capture(pgbench.stderr(Stdio::null()))?;
         let (operations, rate) = parse(&said).with_context(|| format!("pgbench said {said}"))?;
         wait_until_alone(&self.pid())?;

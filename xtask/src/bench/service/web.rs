@@ -84,6 +84,10 @@ impl Web {
         web.listening()
     }
 
+    fn page(&self) -> String {
+        format!("http://127.0.0.1:{}/page", self.port)
+    }
+
     fn listening(self) -> Result<Self> {
         let address = ("127.0.0.1", self.port);
         self.started
@@ -106,7 +110,11 @@ impl Service for Web {
     }
 
     fn load(&mut self, time: Duration) -> Result<Load> {
-        wrk::load(&format!("http://127.0.0.1:{}/page", self.port), time)
+        wrk::load(&self.page(), time)
+    }
+
+    fn steady_load(&mut self, time: Duration, rate: f64) -> Result<Load> {
+        wrk::steady_load(&self.page(), time, rate)
     }
 }
 

@@ -1,5 +1,7 @@
 //! wrk: connections that stay, each with one request after the other.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,14 +11,53 @@ use super::Load;
 use crate::shell;
 
 /// Connections.
-const CONNECTIONS: &str = "8";
+const CONNECTIONS: u32 = 8;
 
 /// Asks for a page as often as it is answered.
 pub(super) fn load(url: &str, time: Duration) -> Result<Load> {
-    let seconds = format!("{}s", time.as_secs().max(1));
+    run(command(time).arg(url))
+}
+
+/// Asks for a page about so many times a second, by a pause before each request. Pauses are
+/// whole milliseconds, and of random length, so that connections do not keep step.
+pub(super) fn steady_load(url: &str, time: Duration, rate: f64) -> Result<Load> {
+    let pause = f64::from(CONNECTIONS) * 1e3 / rate;
+    let script = Script::new(&format!(
+        "function delay() return math.floor({pause:.3} * (0.5 + math.random()) + math.random()) end\n"
+    ))?;
+    run(command(time).arg("-s").arg(&script.0).arg(url))
+}
+
+/// A script for wrk, which goes with this.
+struct Script(PathBuf);
+
+impl Script {
+    fn new(text: &str) -> Result<Self> {
+        let name = format!("unfreed-bench-{}.lua", std::process::id());
+        let script = Self(std::env::temp_dir().join(name));
+        fs::write(&script.0, text)
+            .with_context(|| format!("cannot write {}", script.0.display()))?;
+        Ok(script)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // It is in the folder of temporary files.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn command(time: Duration) -> Command {
     let mut wrk = Command::new("wrk");
-    wrk.args(["-t1", "-c", CONNECTIONS, "-d", &seconds, "--latency", url]);
-    let said = shell::capture(&mut wrk)?;
+    let seconds = format!("{}s", time.as_secs().max(1));
+    wrk.args(["-t1", "--latency", "-d", &seconds, "-c"]);
+    wrk.arg(CONNECTIONS.to_string());
+    wrk
+}
+
+fn run(wrk: &mut Command) -> Result<Load> {
+    let said = shell::capture(wrk)?;
     let failed = ["Non-2xx", "Socket errors"];
     ensure!(!failed.iter().any(|it| said.contains(it)), "wrk: {said}");
     parse(&said).with_context(|| format!("wrk said {said}"))
