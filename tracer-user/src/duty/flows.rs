@@ -9,6 +9,11 @@
 //! and Tukey's jackknife, by groups): blocks of one burst often die together, so deaths
 //! are not independent of each other, but bursts at random moments are. They are dealt out
 //! to [`GROUPS`] in turn, and what is left of a sum without a group stands for all of it.
+//!
+//! Deaths that were not seen vary in no group. Of few blocks, each of whose deaths would
+//! hardly have been seen, that none was says little: one more death than was seen is as
+//! likely as not (as in Laplace's rule of succession), and what that one would stand for
+//! is how far off live blocks may be at least.
 
 use std::collections::HashMap;
 
@@ -129,7 +134,7 @@ impl Flows {
     }
 
     /// What the run is like.
-    pub fn estimates(&self, schedule: &Schedule, coverage: &Coverage) -> Estimates {
+    pub fn estimates(&self, schedule: &Schedule, coverage: &Coverage, now: u64) -> Estimates {
         let allocated = self.total(schedule, |without, scale| {
             let bursts = sum_without(&self.allocated, without);
             plus(pair(&self.certain[0]), times(bursts, scale))
@@ -144,6 +149,8 @@ impl Flows {
             plus(certain, times(minus(kept, young), scale))
         });
         let certain = self.certain[0].without(&self.certain[1]);
+        let one_more = self.one_more_death(schedule, now);
+        let live = (live.0, plus(live.1, one_more.map(|part| part * part)));
         let live = with_variance(live, &certain, allocated.0);
         let allocated = with_variance(allocated, &self.certain[0], [f64::MAX; 2]);
         let survival = &self.survival;
@@ -160,6 +167,17 @@ impl Flows {
             },
             live,
         }
+    }
+
+    /// What one more death than was seen would stand for: one over the mean probability that
+    /// a death was seen, times what a followed block stands for; all that was kept at most.
+    fn one_more_death(&self, schedule: &Schedule, now: u64) -> Sum {
+        if schedule.is_whole() {
+            return [0.0; 2];
+        }
+        let kept = sum_without(&self.kept, None);
+        let expected = self.survival(schedule, now).expected.max(1.0);
+        times(kept, 1.0 / expected)
     }
 
     /// How many blocks were followed, and how many of them were seen to die.

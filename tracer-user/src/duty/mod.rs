@@ -92,7 +92,7 @@ impl Duty {
         let sites = self.sites.iter();
         sites
             .map(|(key, flows)| {
-                let estimates = flows.estimates(&self.schedule, &coverage);
+                let estimates = flows.estimates(&self.schedule, &coverage, now);
                 (*key, (estimates, flows.survival(&self.schedule, now)))
             })
             .collect()

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::budget::Gaps;
-use crate::model::sampling::rounded;
+use crate::model::sampling::{range_by_bursts, rounded};
 use crate::targets::estimate::Estimate;
 
 const MS: u64 = 1_000_000;
@@ -146,7 +146,11 @@ fn run(rounds: u64, until: u64, gap: f64) -> Vec<(u64, f64, f64)> {
             let truth = lives.iter().filter(is_live).count() as f64;
             let (estimates, _) = &estimates[&key(number)];
             let error = estimates.live.count_variance.sqrt();
-            let is_within = (estimates.live.count - truth).abs() <= 1.96 * error + 1.0;
+            let range = range_by_bursts(estimates.live.count, error);
+            let is_within = match range {
+                Some((low, high)) => (low..=high + 1.0).contains(&truth),
+                None => true,
+            };
             found.0 += u64::from(is_within);
             found.1 += estimates.live.count / rounds as f64;
             found.2 += truth / rounds as f64;
@@ -163,10 +167,10 @@ fn leaks_are_told_from_what_dies_by_short_bursts() {
         panic!("four sites")
     };
     assert!((leak.1 / leak.2 - 1.0).abs() < 0.05, "{leak:?}");
-    assert!(leak.0 >= rounds * 85 / 100, "{leak:?}");
+    assert!(leak.0 >= rounds * 95 / 100, "{leak:?}");
     assert!(churn.1 < 30.0, "{churn:?}");
     for site in [requests, cache] {
-        assert!(site.0 >= rounds * 80 / 100, "{site:?} of {rounds}");
+        assert!(site.0 >= rounds * 90 / 100, "{site:?} of {rounds}");
     }
     // (Those of what dies are cut at nothing, so their mean is too high.)
     assert!(requests.1 < leak.1, "{requests:?} {leak:?}");

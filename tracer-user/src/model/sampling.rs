@@ -140,6 +140,14 @@ pub fn range(value: f64, error: f64) -> Option<(f64, f64)> {
     Some(((centre - half).max(0.0), centre + half))
 }
 
+/// The same of what was estimated by bursts. There the value is a difference, of what was
+/// allocated and of the deaths that were seen, each of which may stand for many: it may be
+/// too high by as much as too low.
+pub fn range_by_bursts(value: f64, error: f64) -> Option<(f64, f64)> {
+    let (low, high) = range(value, error)?;
+    Some((low.min((value - TWO_SIDED * error).max(0.0)), high))
+}
+
 impl Errors {
     /// Whether there are none: all blocks were chosen for certain.
     pub fn are_none(&self) -> bool {
@@ -181,6 +189,10 @@ impl Site {
     /// nothing.
     pub fn live_range(&self) -> Option<(u64, u64)> {
         let error = self.errors.as_ref()?.live_bytes;
+        let range = match self.survival {
+            Some(_) => range_by_bursts,
+            None => range,
+        };
         let (low, high) = range(self.live_bytes as f64, error)?;
         Some((rounded(low), rounded(high)))
     }

@@ -70,6 +70,10 @@ impl Answer {
             errors.add(&site.errors.unwrap_or_default());
         }
         let estimated = leaks.iter().any(|site| site.is_estimate());
+        let range = match leaks.iter().any(|site| site.survival.is_some()) {
+            true => sampling::range_by_bursts,
+            false => sampling::range,
+        };
         Self {
             began,
             duration: report.duration,
@@ -78,7 +82,7 @@ impl Answer {
                 .position(|site| is_leak(&site))
                 .map(|at| at + 1),
             live,
-            range: sampling::range(live, errors.live_bytes).filter(|_| estimated),
+            range: range(live, errors.live_bytes).filter(|_| estimated),
             factor: report.budget.as_ref().map_or(0.0, |it| it.scale_error),
             lost: leaks.iter().any(|site| site.lower_bound),
             unsure: leaks.first().is_some_and(|site| site.is_unsure()),
