@@ -47,6 +47,15 @@ const C: [&str; 16] = [
 /// How results are taken.
 const RETURNS: [&[&str]; 2] = [&[], &["--returns", "instructions"]];
 
+/// Programs with `new` that throws, each of another library.
+const THROWING: [(&str, Option<&str>); 5] = [
+    ("operators", None),
+    ("operators", Some(JEMALLOC)),
+    ("operators", Some(TCMALLOC)),
+    ("operators_libcpp", None),
+    ("operators_libcpp_static", None),
+];
+
 /// A program under an allocator.
 fn start(program: &str, library: Option<&str>) -> Result<Target> {
     let mut command = Command::new(target_path(program)?);
@@ -131,6 +140,13 @@ fn agrees_both(program: &str, library: Option<&str>, commands: &[&str]) -> Resul
 #[test]
 fn libstdcpp_and_glibc() -> Result<()> {
     agrees_both("operators", None, &OPERATORS)
+}
+
+/// LLVM's library, loaded and as a part of the program.
+#[test]
+fn libcpp_and_glibc() -> Result<()> {
+    agrees_both("operators_libcpp", None, &OPERATORS)?;
+    agrees_both("operators_libcpp_static", None, &OPERATORS)
 }
 
 #[test]
@@ -241,17 +257,17 @@ fn a_stripped_allocator_is_a_loss() -> Result<()> {
 /// path that threw it, which is freed when it was caught.
 #[test]
 fn what_a_failing_new_throws_is_a_block_of_its_own() -> Result<()> {
-    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
-        let mut target = start("operators", library)?;
+    for (program, library) in THROWING {
+        let mut target = start(program, library)?;
         let tracer = Tracer::record(target.pid, &[])?;
         let truth = target.command("throws_and_allocates")?;
         let report = tracer.stop()?.report()?;
-        let context = || format!("{library:?}");
+        let context = || format!("{program} {library:?}");
         report.agrees_with(&truth).with_context(context)?;
         let thrown = report.heap("__cxa_allocate_exception");
-        assert_eq!(thrown.allocated_count, 100, "{library:?}");
-        assert_eq!(thrown.live_count, 0, "{library:?}");
-        assert_eq!(report.totals.untraced_frees, 0, "{library:?}");
+        assert_eq!(thrown.allocated_count, 100, "{program} {library:?}");
+        assert_eq!(thrown.live_count, 0, "{program} {library:?}");
+        assert_eq!(report.totals.untraced_frees, 0, "{program} {library:?}");
     }
     Ok(())
 }
@@ -260,15 +276,15 @@ fn what_a_failing_new_throws_is_a_block_of_its_own() -> Result<()> {
 /// counted or a loss.
 #[test]
 fn a_new_whose_handler_catches_is_counted_or_lost() -> Result<()> {
-    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
-        let mut target = start("operators", library)?;
+    for (program, library) in THROWING {
+        let mut target = start(program, library)?;
         let tracer = Tracer::record(target.pid, &[])?;
         let truth = target.command("handler_catches")?;
         let report = tracer.stop()?.report()?;
         let size = truth.sites[0].size;
         let seen = report.sums_of_size(size, MemoryKind::Heap).live_count;
         let lost: u64 = report.losses.iter().map(|loss| loss.count).sum();
-        assert_eq!(seen + lost, 1, "{library:?} {:?}", report.losses);
+        assert_eq!(seen + lost, 1, "{program} {library:?} {:?}", report.losses);
     }
     Ok(())
 }
@@ -278,17 +294,17 @@ fn a_new_whose_handler_catches_is_counted_or_lost() -> Result<()> {
 /// mimalloc is built as C, and aborts where it should throw.)
 #[test]
 fn whoever_catches_bad_alloc_lives() -> Result<()> {
-    for library in [None, Some(JEMALLOC), Some(TCMALLOC)] {
+    for (program, library) in THROWING {
         let commands = ["throws_and_allocates", "lives_on_bad_alloc"];
-        let mut target = start("operators", library)?;
+        let mut target = start(program, library)?;
         let tracer = Tracer::record(target.pid, &[])?;
         let truths: Result<Vec<_>> = commands.iter().map(|name| target.command(name)).collect();
-        let truths = truths.with_context(|| format!("{library:?} has died"))?;
+        let truths = truths.with_context(|| format!("{program} {library:?} has died"))?;
         let report = tracer.stop()?.report()?;
         for truth in truths {
             report
                 .sites_agree_with(&truth)
-                .with_context(|| format!("{library:?}"))?;
+                .with_context(|| format!("{program} {library:?}"))?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
-use unfreed_tests::model::balance::{Balance, PartName};
+use unfreed_tests::model::balance::{Balance, KeptSource, PartName};
 use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline, erlang, target_path};
 
 const MIB: u64 = 1 << 20;
@@ -252,6 +252,75 @@ fn what_other_allocators_keep_is_theirs() -> Result<()> {
             ensure!(kept >= traced.grown / 5 * 4, "{:?}", traced.balance);
             traced.says("This is retention, not a leak: ")?;
         }
+    }
+    Ok(())
+}
+
+/// What they say themselves that is free is what their books say, and what they give back
+/// when they are asked is no more.
+#[test]
+fn books_of_other_allocators_are_what_they_say_themselves() -> Result<()> {
+    for (library, name) in [(JEMALLOC, "jemalloc"), (TCMALLOC, "tcmalloc")] {
+        let mut command = Command::new(target_path("balance")?);
+        // Free pages stay until they are asked for.
+        command
+            .env("LD_PRELOAD", library)
+            .env("MALLOC_CONF", "dirty_decay_ms:-1");
+        let mut traced = Traced::by(command, &["keep_arenas"], None, &[])?;
+        let balance = &traced.balance;
+        ensure!(
+            balance.kept_source == Some(KeptSource::Books),
+            "{balance:?}"
+        );
+        let [books] = balance.books.as_slice() else {
+            anyhow::bail!("{name}: {balance:?}");
+        };
+        let (free, arenas) = (books.free, books.arenas.unwrap_or(0));
+        let said = format!("kept by {name}");
+        traced.says(&said)?;
+        traced.says("By its own books ")?;
+        let (told, _) = traced.target.command_saying("tell_books", "books ")?;
+        ensure!(
+            told.trim() == format!("{free} {arenas}"),
+            "{name} says {told}: {:?}",
+            traced.balance
+        );
+        ensure!(free > 8 * MIB, "{name}: {free}");
+        let before = resident(traced.target.pid)?;
+        traced.target.command("trim")?;
+        let given_back = before.saturating_sub(resident(traced.target.pid)?);
+        println!("{name}: {free} free by its books, {given_back} given back");
+        ensure!(
+            given_back <= free + MIB / 4 && given_back >= free / 10 * 8,
+            "{name}: {given_back} of {free}"
+        );
+    }
+    Ok(())
+}
+
+/// Nothing but what is in its memory tells that a program has jemalloc in itself. Of
+/// mimalloc there are no books, and none are made up.
+#[test]
+fn books_need_no_symbols_and_no_library() -> Result<()> {
+    for (program, library, expected) in [
+        ("static_jemalloc", None, Some("jemalloc")),
+        ("rust_jemalloc", None, Some("jemalloc")),
+        ("balance", Some(MIMALLOC), None),
+        ("balance", None, None),
+    ] {
+        let mut command = Command::new(target_path(program)?);
+        command.envs(library.map(|library| ("LD_PRELOAD", library)));
+        let target = Target::start_with(&mut command)?;
+        let report = Tracer::record(target.pid, &[])?
+            .stop()?
+            .report_of_any_end()?;
+        let balance = report.balance.first().context("no balance")?;
+        let names: Vec<_> = (balance.books.iter())
+            .map(|books| books.allocator.as_str())
+            .collect();
+        ensure!(names == Vec::from_iter(expected), "{program}: {balance:?}");
+        let is_read = balance.kept_source == Some(KeptSource::Books);
+        ensure!(is_read == expected.is_some(), "{program}: {balance:?}");
     }
     Ok(())
 }

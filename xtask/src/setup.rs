@@ -54,6 +54,8 @@ impl Group {
                 "golang-1.19-go",
                 "jq",
                 "libapr1",
+                "libc++-14-dev",
+                "libc++abi-14-dev",
                 "libc6-dbg",
                 "libglib2.0-0",
                 "libgoogle-perftools4",

@@ -5,7 +5,14 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/mman.h>
+
+/* What only one allocator exports. */
+__attribute__((weak)) int mallctl(const char *, void *, size_t *, void *, size_t);
+__attribute__((weak)) int MallocExtension_GetNumericProperty(const char *, size_t *);
+__attribute__((weak)) void MallocExtension_ReleaseFreeMemory(void);
 
 #define MIB ((size_t)1 << 20)
 #define PAGES(count) ((size_t)(count) * 4096)
@@ -130,8 +137,45 @@ static void tell_free(void) {
     say("free %zu\n", info.fordblks);
 }
 
+static size_t of_jemalloc(const char *name) {
+    size_t value = 0, size = sizeof value;
+    if (mallctl(name, &value, &size, NULL, 0))
+        abort();
+    return value;
+}
+
+/* What another allocator says that is free in whole pages, and how many arenas it has. */
+static void tell_books(void) {
+    size_t free = 0, arenas = 0;
+    if (mallctl) {
+        uint64_t epoch = 1;
+        if (mallctl("epoch", NULL, NULL, &epoch, sizeof epoch))
+            abort();
+        free = 4096 * (of_jemalloc("stats.arenas.4096.pdirty") + of_jemalloc("stats.arenas.4096.pmuzzy"));
+        unsigned count = 0;
+        size_t size = sizeof count;
+        if (mallctl("arenas.narenas", &count, &size, NULL, 0))
+            abort();
+        for (unsigned arena = 0; arena < count; arena++) {
+            char name[64];
+            snprintf(name, sizeof name, "arena.%u.initialized", arena);
+            bool is_made = false;
+            size = sizeof is_made;
+            arenas += !mallctl(name, &is_made, &size, NULL, 0) && is_made;
+        }
+    } else if (!MallocExtension_GetNumericProperty("tcmalloc.pageheap_free_bytes", &free)) {
+        abort();
+    }
+    say("books %zu %zu\n", free, arenas);
+}
+
 static void trim(void) {
-    malloc_trim(0);
+    if (mallctl)
+        mallctl("arena.4096.purge", NULL, NULL, NULL, 0);
+    else if (MallocExtension_ReleaseFreeMemory)
+        MallocExtension_ReleaseFreeMemory();
+    else
+        malloc_trim(0);
 }
 
 /* --- mappings --- */
@@ -181,6 +225,7 @@ static const Command commands[] = {
     COMMAND(peak_alone),
     COMMAND(fork_child),
     COMMAND(tell_free),
+    COMMAND(tell_books),
     COMMAND(trim),
     COMMAND(touch_older),
     COMMAND(map_and_touch),

@@ -45,6 +45,12 @@ pub struct Balance {
     /// Bytes in memory that `malloc_trim(0)` would give back of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trimmable: Option<u64>,
+    /// What other allocators have free by their own books, read in the same way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub books: Vec<AllocatorBooks>,
+    /// Where what is said of memory that allocators keep comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_source: Option<KeptSource>,
     /// Why nothing, or not everything, could be explained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -64,6 +70,32 @@ pub struct Kinds {
     pub swap: u64,
     /// Page tables, which are the kernel's, and in no resident set.
     pub page_tables: u64,
+}
+
+/// Where knowledge of what allocators keep comes from. The part of the balance is always
+/// of pages, so that the parts add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptSource {
+    /// An allocator's own books were read too: `free_in_arenas` or `books`.
+    Books,
+    /// The pages in memory of allocators, less the live blocks in them, are all that is
+    /// known.
+    Pages,
+}
+
+/// What one allocator has free by its own books.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocatorBooks {
+    /// Its name: `jemalloc` or `tcmalloc`.
+    pub allocator: String,
+    /// Arenas that it has made, if it has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arenas: Option<u64>,
+    /// Bytes of whole pages that are free and not given back to the kernel, of memory
+    /// from before the run too. What it gives back when asked is as much, less pages that
+    /// were never touched.
+    pub free: u64,
 }
 
 /// One explanation of a growth.

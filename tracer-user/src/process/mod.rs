@@ -4,6 +4,7 @@
 pub mod account;
 pub mod address;
 pub mod arenas;
+pub mod books;
 pub mod bytes;
 pub mod cgroup;
 pub mod clock;

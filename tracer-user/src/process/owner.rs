@@ -57,7 +57,7 @@ pub fn find(
 
 /// The writable mappings with files' variables: those of the file itself, and what
 /// follows right behind, which is zero at first.
-fn data_of_files(mappings: &[Mapping]) -> impl Iterator<Item = (&Mapping, &str)> {
+pub(super) fn data_of_files(mappings: &[Mapping]) -> impl Iterator<Item = (&Mapping, &str)> {
     let mut last: Option<&Mapping> = None;
     mappings.iter().filter_map(move |mapping| {
         let before = last.filter(|last| last.range.end == mapping.range.start);

@@ -27,7 +27,15 @@ pub fn kept(report: &Report, balance: &Balance) -> Option<u64> {
     let settings = &report.settings;
     let is_whole = settings.min_size == 0 && !settings.is_by_caller() && !report.is_sampled();
     let is_known = report.lost_events() == 0 && is_whole;
-    (is_known && free >= MUCH && free > growth / 2 && freed >= free).then_some(kept)
+    let is_why = |free: u64| is_known && free >= MUCH && free > growth / 2 && freed >= free;
+    // An allocator's memory is also its metadata, which was never freed: by its books it
+    // is known what is free for certain.
+    let by_books = balance.books.iter().map(|books| books.free);
+    let by_books = by_books.fold(0, u64::saturating_add).min(free);
+    match is_why(free) {
+        true => Some(kept),
+        false => Some(by_books).filter(|free| is_why(*free)),
+    }
 }
 
 /// Bytes in memory of a process that are older than the run, if those are most of it and

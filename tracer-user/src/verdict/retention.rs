@@ -1,7 +1,7 @@
 //! Memory that no leak explains: what allocators keep, and what is older than the run.
 
 use super::per_second;
-use crate::model::balance::Balance;
+use crate::model::balance::{AllocatorBooks, Balance};
 use crate::model::{Finding, FindingKind, Report};
 use crate::report::retention::{is_mostly_older, kept};
 use crate::report::{names, units};
@@ -25,11 +25,27 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
             names::process_of(report, balance.process),
             units::bytes(kept)
         ),
-        evidence: vec!["all blocks were seen, and as much was freed during the run".to_owned()],
+        evidence: std::iter::once(
+            "all blocks were seen, and as much was freed during the run".to_owned(),
+        )
+        .chain(balance.books.iter().map(by_books))
+        .collect(),
         live_bytes: kept,
         bytes_per_second: per_second(report, kept as f64),
         ..Finding::new(FindingKind::Retention, balance.process, SURE)
     }
+}
+
+fn by_books(books: &AllocatorBooks) -> String {
+    let arenas = match books.arenas {
+        Some(count) => format!(" in {}", units::counted(count, "arena")),
+        None => String::new(),
+    };
+    format!(
+        "by the books of {} {} is free in whole pages{arenas}",
+        books.allocator,
+        units::bytes(books.free)
+    )
 }
 
 fn before(report: &Report, balance: &Balance, older: u64) -> Finding {

@@ -1,5 +1,6 @@
 //! How the resident sets grew, and what explains it.
 
+use super::kept_by;
 use super::layout::{Layout, PLAIN};
 use crate::model::Report;
 use crate::model::balance::{Balance, CgroupBalance, GrownMapping};
@@ -149,53 +150,11 @@ fn sampled(report: &Report, balance: &Balance) -> Option<String> {
 /// and as much was freed during the run.
 fn retention(report: &Report, balance: &Balance) -> Option<String> {
     let kept = retention::kept(report, balance)?;
-    Some({
-        let (allocator, remedy) = remedy(report, balance.process);
-        let arenas = match balance.arenas {
-            Some(count) => format!(" in {}", units::counted(count, "arena")),
-            None => String::new(),
-        };
-        let trimmable = match balance.trimmable {
-            Some(bytes) => format!(" (about {} now)", units::bytes(bytes)),
-            None => String::new(),
-        };
-        format!(
-            "This is retention, not a leak: {} that was freed is kept by {allocator}{arenas}. {}",
-            units::bytes(kept),
-            remedy.replace(" NOW", &trimmable)
-        )
-    })
-}
-
-/// The allocator of a process, and what makes it give memory back.
-fn remedy(report: &Report, process: usize) -> (&'static str, &'static str) {
-    const GLIBC: &str = "MALLOC_ARENA_MAX=2 in its environment has it make fewer arenas; malloc_trim(0) gives back what is free NOW.";
-    let probes = report.processes.get(process).map(|it| it.probes.as_slice());
-    let modules = || probes.unwrap_or_default().iter().map(|probe| &probe.module);
-    let has = |name: &str| modules().any(|module| module.contains(name));
-    match () {
-        () if has("jemalloc") => (
-            "jemalloc",
-            "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000 has it give back sooner.",
-        ),
-        () if has("mimalloc") => (
-            "mimalloc",
-            "MIMALLOC_PURGE_DELAY=0 has it give back at once.",
-        ),
-        () if has("tcmalloc") => (
-            "tcmalloc",
-            "TCMALLOC_RELEASE_RATE=10 has it give back sooner; MallocExtension::ReleaseFreeMemory() gives back what is free.",
-        ),
-        () if has("libapr-1.so") => (
-            "APR's pools, or glibc",
-            "apr_allocator_max_free_set (httpd: MaxMemFree) has APR keep less; malloc_trim(0) gives back what glibc keeps.",
-        ),
-        () if has("libc.so") || has("libc-") => ("glibc", GLIBC),
-        () => (
-            "its allocator",
-            "Its allocator's settings may have it give back sooner.",
-        ),
-    }
+    Some(format!(
+        "This is retention, not a leak: {} that was freed is kept by {}",
+        units::bytes(kept),
+        kept_by::sentences(report, balance)
+    ))
 }
 
 /// Where it grew, if that is no allocator's memory that is known.
@@ -292,7 +251,7 @@ pub fn signed(bytes: i64) -> String {
 mod tests {
     use super::*;
     use crate::model::Probe;
-    use crate::model::balance::{Part, PartName, change};
+    use crate::model::balance::{AllocatorBooks, Part, PartName, change};
     use crate::report::sample;
 
     const MIB: u64 = 1 << 20;
@@ -383,6 +342,24 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         let mut filtered = report.clone();
         filtered.settings.only = vec!["main".into()];
         assert!(!text(&filtered).contains("retention"));
+        // What was freed is less than what is kept, but not less than what is free by the
+        // allocator's books.
+        let mut booked = report.clone();
+        for site in &mut booked.sites {
+            (site.freed_bytes, site.freed_count) = (0, 0);
+        }
+        booked.sites[0].freed_bytes = 12 * MIB;
+        let without = text(&booked);
+        booked.balance[0].books = vec![AllocatorBooks {
+            allocator: "jemalloc".into(),
+            arenas: Some(9),
+            free: 11 * MIB,
+        }];
+        assert!(!without.contains("retention"), "{without}");
+        let said = "This is retention, not a leak: 11.0 MiB that was freed is kept by jemalloc in 9 arenas. By its own books 11.0 MiB";
+        assert!(text(&booked).contains(said), "{}", text(&booked));
+        booked.balance[0].books[0].free = 13 * MIB;
+        assert!(!text(&booked).contains("retention"));
         // So much was never freed.
         for site in &mut report.sites {
             site.freed_bytes = 0;

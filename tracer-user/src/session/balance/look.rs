@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::account::Account;
 use crate::process::arenas::Arenas;
+use crate::process::books::{self, Books};
 use crate::process::clock::monotonic_ns;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{self, Mapping};
@@ -28,6 +29,8 @@ pub struct Look {
     pub stacks: Vec<u64>,
     /// glibc's arenas.
     pub arenas: Arenas,
+    /// The books of other allocators.
+    pub books: Vec<Books>,
     /// When its pages were looked at, nanoseconds of `CLOCK_MONOTONIC`.
     pub began: u64,
     /// How long it took.
@@ -68,8 +71,8 @@ impl Look {
         })
     }
 
-    /// Adds what only the end of a run asks for: where threads have their stacks, and
-    /// glibc's arenas. What cannot be read is left out.
+    /// Adds what only the end of a run asks for: where threads have their stacks,
+    /// glibc's arenas, and other allocators' books. What cannot be read is left out.
     pub fn look_closer(&mut self, process: &ProcessHandle) {
         let threads = process.tasks().unwrap_or_default();
         let threads = threads.into_iter().take(MAX_THREADS);
@@ -78,6 +81,7 @@ impl Look {
             .collect();
         if let (Some(pages), Ok(memory)) = (&self.pages, process.open_proc("mem")) {
             self.arenas = Arenas::find(&memory, &self.mappings, &pages.present);
+            self.books = books::find(&memory, &self.mappings, &pages.present);
         }
     }
 }

@@ -10,9 +10,12 @@ use std::ops::Range;
 
 use self::grown::{Grown, variables_of};
 use super::look::Look;
-use crate::model::balance::{Balance, GrownMapping, Kinds, Part, PartName, change};
+use crate::model::balance::{
+    AllocatorBooks, Balance, GrownMapping, KeptSource, Kinds, Part, PartName, change,
+};
 use crate::model::sampling::rounded;
 use crate::process::account::Account;
+use crate::process::books::Books;
 use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::pagemap::PAGE;
 use crate::process::resident::{PageSet, Residents};
@@ -91,12 +94,12 @@ pub fn settle(facts: &Facts<'_>) -> Balance {
                     "not all pages could be looked at in the time and the memory that there are";
                 balance.problem = Some(problem.to_owned());
             }
-            let books = Books {
+            let accounts = Accounts {
                 facts,
                 before,
                 after,
             };
-            books.fill(&mut balance)
+            accounts.fill(&mut balance)
         }
         _ => BTreeMap::new(),
     };
@@ -128,13 +131,13 @@ fn kinds(account: &Account) -> Kinds {
     }
 }
 
-struct Books<'a> {
+struct Accounts<'a> {
     facts: &'a Facts<'a>,
     before: &'a Residents,
     after: &'a Residents,
 }
 
-impl Books<'_> {
+impl Accounts<'_> {
     fn fill(&self, balance: &mut Balance) -> BTreeMap<PartName, i64> {
         balance.older = self.before.present.with(&self.after.present, &EVERYWHERE);
         let arenas = self.facts.after.arenas.count;
@@ -142,6 +145,11 @@ impl Books<'_> {
         let free = self.facts.after.arenas.free;
         balance.free_in_arenas = free.map(|lists| lists.free);
         balance.trimmable = free.map(|lists| lists.trimmable);
+        balance.books = self.facts.after.books.iter().map(told).collect();
+        balance.kept_source = Some(match free.is_some() || !balance.books.is_empty() {
+            true => KeptSource::Books,
+            false => KeptSource::Pages,
+        });
         let mut sums = Sums::default();
         let live = if self.facts.is_forked && self.facts.parent.is_none() {
             let problem = "it was forked during the run: what it has from its parent, and shares with it, is in its resident set too";
@@ -363,6 +371,15 @@ impl Books<'_> {
         let (before, after) = (&self.before.present, &self.after.present);
         add_live(&mut live, block, before, after);
         live
+    }
+}
+
+/// Books as a report has them.
+fn told(books: &Books) -> AllocatorBooks {
+    AllocatorBooks {
+        allocator: books.allocator.to_owned(),
+        arenas: (books.arenas > 0).then_some(books.arenas),
+        free: books.free,
     }
 }
 

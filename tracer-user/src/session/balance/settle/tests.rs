@@ -45,6 +45,7 @@ fn look(mappings: Vec<Mapping>, pages: &[Range<u64>]) -> Look {
         mappings,
         stacks: Vec::new(),
         arenas: Arenas::default(),
+        books: Vec::new(),
         began: 0,
         took: Duration::ZERO,
     }
