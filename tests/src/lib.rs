@@ -38,6 +38,7 @@ pub mod pprof;
 mod program;
 mod recording;
 mod report;
+pub mod service;
 mod stack;
 mod target;
 pub mod terminal;

@@ -15,9 +15,11 @@ mod jvm;
 mod kernel;
 mod model;
 mod origins;
+mod pattern;
 mod privilege;
 mod process;
 mod report;
+mod serve;
 mod session;
 mod symbolize;
 mod tables;
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Record(args) => commands::record::run(&args),
         Command::Run(args) => commands::run::run(&args),
+        Command::Serve(args) => commands::serve::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Diff(args) => commands::diff::run(&args),

@@ -70,6 +70,7 @@ impl Group {
                 "openssl",
                 "perl",
                 "python3",
+                "python3-prometheus-client",
                 "sqlite3",
                 "valgrind",
                 "xz-utils",

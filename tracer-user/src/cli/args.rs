@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::output::GROUP;
 pub use super::output::OutputArgs;
+use super::serve::ServeArgs;
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
 use crate::grouping::Asked;
@@ -57,6 +58,12 @@ pub enum Command {
     /// -E` (or --preserve-env=NAME) hands on more; PATH is sudo's. Reports belong
     /// to root.
     Run(RunArgs),
+    /// Watch services of this host for as long as it runs, and show what grows
+    ///
+    /// Page faults of all processes that are services are followed, within a budget: which
+    /// paths touch memory that stays, and for each service what of it grows. No probes are
+    /// placed. Windows are kept in a folder, and told over HTTP.
+    Serve(ServeArgs),
     /// Render a saved JSON report again, offline
     Report(ReportArgs),
     /// Compare two reports (JSON or pprof)
@@ -455,7 +462,7 @@ pub enum Format {
     JavaFolded,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }

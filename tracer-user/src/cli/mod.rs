@@ -1,4 +1,5 @@
 //! The command line.
 pub mod args;
 mod output;
+pub mod serve;
 pub mod table;

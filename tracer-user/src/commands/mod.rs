@@ -9,4 +9,5 @@ pub mod publisher;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod serve;
 pub mod tables;

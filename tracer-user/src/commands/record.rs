@@ -297,7 +297,7 @@ pub async fn trace(
 }
 
 /// When the budget is to be looked at.
-fn budget_due(session: &Session, otherwise: Instant) -> Instant {
+pub fn budget_due(session: &Session, otherwise: Instant) -> Instant {
     session.budget_due().map_or(otherwise, Instant::from_std)
 }
 
@@ -310,7 +310,10 @@ async fn news_of(holder: &mut Option<Holder>) {
 }
 
 /// Waits for news, but not before `time`.
-async fn news_after(
+///
+/// # Errors
+/// Only those of the descriptor.
+pub async fn news_after(
     news: &AsyncFd<OwnedFd>,
     time: Instant,
 ) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {

@@ -7,12 +7,19 @@ use anyhow::{Result, bail};
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
 use crate::cli::args::{ReturnsChoice, TraceArgs};
-use crate::kernel::footprint::Sizes;
+use crate::kernel::footprint::{Sizes, Threads};
 use crate::kernel::memory::threads;
 use crate::kernel::program::Programs;
 
 /// The interval of samples that a budget decides on, bytes.
 const SAMPLED_INTERVAL: u64 = 512 << 10;
+
+/// What a service has room for: pages that came since their processes are watched, call
+/// paths, rows of unwind tables, and threads.
+const SERVICE_PAGES: u32 = 1 << 17;
+const SERVICE_SITES: u32 = 1 << 13;
+const SERVICE_ROWS: u32 = 1 << 20;
+const SERVICE_THREADS: u32 = 1 << 12;
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -45,6 +52,8 @@ pub struct Options {
     pub follow: bool,
     /// Whether each process has call paths of its own, also with `follow`.
     pub per_process: bool,
+    /// Whether targets come and go, and what ended is forgotten.
+    pub service: bool,
     /// How the results of calls are taken.
     pub returns: ReturnsChoice,
     /// Whether call paths are told apart by thread.
@@ -95,6 +104,7 @@ impl Options {
             growth: args.growth,
             follow: args.follow,
             per_process: args.per_process,
+            service: false,
             returns: args.returns,
             threads: args.threads,
             allocators: allocators(args),
@@ -144,6 +154,34 @@ impl Options {
         self.follow && !self.per_process && !self.threads
     }
 
+    /// Page faults of targets that come and go, within a budget and 64 MiB of the kernel's
+    /// memory.
+    ///
+    /// # Errors
+    /// Fails if the kernel's release is not of the usual form.
+    pub fn service(budget: Budget) -> Result<Self> {
+        let smallest = Self::smallest()?;
+        let threads = Threads {
+            most: smallest.sizes.threads.most.min(SERVICE_THREADS),
+            ..smallest.sizes.threads
+        };
+        Ok(Self {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            budget: Some(budget),
+            growth: true,
+            per_process: true,
+            service: true,
+            sizes: Sizes {
+                live: SERVICE_PAGES,
+                sites: SERVICE_SITES,
+                rows: SERVICE_ROWS,
+                threads,
+                ..smallest.sizes
+            },
+            ..smallest
+        })
+    }
+
     /// The least that loads.
     ///
     /// # Errors
@@ -164,6 +202,7 @@ impl Options {
             growth: false,
             follow: false,
             per_process: false,
+            service: false,
             returns: ReturnsChoice::Auto,
             threads: false,
             allocators: Vec::new(),
@@ -190,4 +229,16 @@ impl Options {
 fn allocators(args: &TraceArgs) -> Vec<Declared> {
     let pools = args.pools.then(Declared::pools);
     args.allocators.iter().cloned().chain(pools).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_takes_64_mib_of_the_kernel_at_most() {
+        let options = Options::service(Budget::Share(0.01)).unwrap();
+        let footprint = options.sizes.footprint(options.follow);
+        assert!(footprint.bound <= 64 << 20, "{footprint:?}");
+    }
 }

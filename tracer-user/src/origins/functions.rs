@@ -1,6 +1,7 @@
 //! Names of functions, as they are typed: symbols, names as they are shown, with or
 //! without arguments, and patterns.
 
+use crate::pattern::is_like;
 use crate::symbolize::demangle;
 
 /// What compilers put behind the name of a function of which they split off a part, or
@@ -97,27 +98,6 @@ pub fn whole(symbol: &str) -> &str {
         Some(end) if end > 0 => &symbol[..end],
         _ => symbol,
     }
-}
-
-/// Whether a text is like a pattern, in which `*` stands for any letters.
-pub fn is_like(pattern: &str, text: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else {
-        return pattern == text;
-    };
-    let Some(mut left) = text.strip_prefix(first) else {
-        return false;
-    };
-    let pieces: Vec<&str> = rest.split('*').collect();
-    let Some((last, middle)) = pieces.split_last() else {
-        return true;
-    };
-    for piece in middle {
-        match left.find(piece) {
-            Some(at) => left = &left[at + piece.len()..],
-            None => return false,
-        }
-    }
-    left.ends_with(last)
 }
 
 /// A C++ function's name as it is shown, without its arguments, and without what it

@@ -185,7 +185,8 @@ impl Residents {
         Ok(pages)
     }
 
-    fn chunks(&self) -> usize {
+    /// How many chunks of memory the sets are kept in.
+    pub fn chunks(&self) -> usize {
         self.present.chunks.len() + self.swapped.chunks.len()
     }
 }

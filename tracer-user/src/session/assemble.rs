@@ -43,6 +43,9 @@ impl Session {
             now,
         )?;
         collected.extend(self.retired.iter().cloned());
+        if self.options.service {
+            self.note_levels_of_pages(&collected);
+        }
         for site in &mut collected {
             site.curve = self.curves.of(site.key, site.kind);
         }

@@ -1,7 +1,7 @@
 //! Whether a target's children, which are not traced, hold the memory that is
 //! looked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Session;
 use super::family::Families;
@@ -21,6 +21,13 @@ pub(super) struct ChildrenState {
 fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     Some(Account::of_status(&status)?.anonymous)
+}
+
+impl ChildrenState {
+    /// Forgets all but these processes.
+    pub(super) fn retain(&mut self, pids: &HashSet<u32>) {
+        self.seen.retain(|pid, _| pids.contains(pid));
+    }
 }
 
 impl Session {

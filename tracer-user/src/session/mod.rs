@@ -35,6 +35,7 @@ mod origins;
 mod orphans;
 mod overhead;
 mod own_samples;
+mod part;
 mod perf_maps;
 pub mod preload;
 pub mod progress;
@@ -44,6 +45,7 @@ mod samplers;
 pub mod seccomp;
 pub mod shadow_stack;
 pub mod snapshot;
+pub mod split;
 pub mod stop;
 mod sums;
 pub mod target;
@@ -52,12 +54,14 @@ mod timeline;
 mod told_codes;
 mod unseen_blocks;
 mod usage;
+mod watch;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use self::balance::BalanceState;
+pub use self::balance::MAX_PROCESSES;
 use self::budget::BudgetState;
 use self::children::ChildrenState;
 use self::faults::FaultsState;
@@ -333,7 +337,7 @@ impl Session {
     }
 
     /// Seconds of tracing.
-    fn elapsed(&self) -> f64 {
+    pub fn elapsed(&self) -> f64 {
         self.now().saturating_sub(self.began.1) as f64 / 1e9
     }
 }

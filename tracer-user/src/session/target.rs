@@ -90,14 +90,14 @@ impl Target {
 }
 
 /// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
-pub(super) struct Stat {
+pub struct Stat {
     state: char,
     /// The process that made it, or has taken it over.
-    pub(super) parent: u32,
+    pub parent: u32,
     flags: u64,
     threads: u64,
     /// When it started, clock ticks since the machine's start.
-    pub(super) started: u64,
+    pub started: u64,
 }
 
 impl Stat {
@@ -106,7 +106,16 @@ impl Stat {
         !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
 
-    pub(super) fn read(pid: u32) -> Result<Self> {
+    /// Whether it is one of the kernel's threads.
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Fails if there is no such process.
+    pub fn read(pid: u32) -> Result<Self> {
         let text = std::fs::read(format!("/proc/{pid}/stat"))?;
         Self::parse(&String::from_utf8_lossy(&text)).context("/proc/PID/stat has an unknown form")
     }

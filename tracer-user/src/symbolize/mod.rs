@@ -146,6 +146,11 @@ pub struct Symbolizer {
 }
 
 impl Symbolizer {
+    /// What it keeps of files, bytes.
+    pub fn parsed(&self) -> usize {
+        self.parsed
+    }
+
     /// Begins another report: `files` are those that words of stacks name. What
     /// was read of files stays, but not what processes may have changed since.
     pub fn begin(&mut self, files: NumberedFiles) {

@@ -248,6 +248,15 @@ impl Images {
         }
     }
 
+    /// Forgets an image that has ended, and its group, which it was alone in.
+    pub fn release(&mut self, index: usize) {
+        let group = self.images.get(&index).and_then(|image| image.group);
+        if let Some(group) = group.filter(|_| !self.by_program) {
+            self.groups.remove(&group);
+        }
+        self.forget(index);
+    }
+
     /// Enters which group an image belongs to.
     fn join(&mut self, index: usize, group: u64) {
         let Some(image) = self.images.get_mut(&index) else {

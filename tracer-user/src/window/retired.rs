@@ -77,6 +77,12 @@ impl Retired {
         self.paths.values().chain(self.others.values())
     }
 
+    /// Forgets the paths of groups that are gone.
+    pub fn retain(&mut self, is_there: impl Fn(u64) -> bool) {
+        self.paths.retain(|_, site| is_there(site.group));
+        self.others.retain(|(group, _), _| is_there(*group));
+    }
+
     /// How many paths were not kept apart.
     pub fn not_kept(&self) -> u64 {
         self.not_kept
@@ -134,6 +140,24 @@ mod tests {
         assert_eq!(all.samples, 3);
         assert_eq!(all.allocated.whole(), (32, 3001));
         assert_eq!(all.freed.bytes_variance, 24_000.0);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_group_that_is_gone() {
+        let mut retired = Retired::new(1);
+        for number in 0..4 {
+            let group = number % 2;
+            retired.add(
+                key(number),
+                CollectedSite {
+                    group,
+                    ..site(0, 1)
+                },
+            );
+        }
+        retired.retain(|group| group == 1);
+        let left: Vec<_> = retired.iter().map(|site| site.group).collect();
+        assert!(!left.is_empty() && left.iter().all(|group| *group == 1));
     }
 
     #[test]

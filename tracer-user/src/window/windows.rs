@@ -29,6 +29,14 @@ pub struct Windows {
 }
 
 impl Windows {
+    /// Windows of which the first begins at `at`, seconds since the run's start, with nothing.
+    pub fn since(at: f64) -> Self {
+        Self {
+            at,
+            ..Self::default()
+        }
+    }
+
     /// Ends a window at `at`, seconds since the run's start: each site gets what
     /// is new at its path. A path that comes twice, from the kernel and from
     /// before its place was given to another, is one: its first site has it all.

@@ -27,10 +27,11 @@ use crate::targets::estimate::Estimate;
 use crate::targets::images::Image;
 
 /// Processes whose pages are looked at, the largest first; of more than these the
-/// account alone is told.
+/// account alone is told. Where pages are followed alone, all of them are looked at, since
+/// nothing else says whose they are.
 const MAX_LOOKS: usize = 32;
 /// Processes that are told at all.
-const MAX_PROCESSES: usize = 256;
+pub const MAX_PROCESSES: usize = 256;
 /// What looking at all processes may take at the start, and at the end. It stops
 /// nobody; 1 GiB of pages takes 20 to 60 ms.
 const START: Duration = Duration::from_secs(1);
@@ -51,7 +52,20 @@ pub(super) struct BalanceState {
     /// At the end, by image.
     pub(super) after: Option<HashMap<u64, Look>>,
     /// What control groups were charged at the start, and at the end.
-    cgroups: BTreeMap<String, (Cgroup, Charged, Option<Charged>)>,
+    pub(super) cgroups: BTreeMap<String, (Cgroup, Charged, Option<Charged>)>,
+}
+
+impl BalanceState {
+    /// Begins the account of a process's control group, unless it is kept already.
+    pub(super) fn enter_cgroup(&mut self, process: &ProcessHandle) {
+        if let Some(group) = Cgroup::of(process)
+            && !self.cgroups.contains_key(&group.path)
+            && let Some(charged) = group.charged()
+        {
+            let path = group.path.clone();
+            self.cgroups.insert(path, (group, charged, None));
+        }
+    }
 }
 
 impl Session {
@@ -63,13 +77,7 @@ impl Session {
             .filter_map(|it| self.process_of(it))
             .collect();
         for process in processes.into_iter().take(MAX_PROCESSES) {
-            if let Some(group) = Cgroup::of(&process)
-                && !self.balance.cgroups.contains_key(&group.path)
-                && let Some(charged) = group.charged()
-            {
-                let path = group.path.clone();
-                self.balance.cgroups.insert(path, (group, charged, None));
-            }
+            self.balance.enter_cgroup(&process);
         }
     }
 
@@ -181,10 +189,14 @@ impl Session {
             .collect();
         known.sort_by_key(|(resident, ..)| Reverse(*resident));
         known.truncate(MAX_PROCESSES);
+        let most = match self.options.growth {
+            true => MAX_PROCESSES,
+            false => MAX_LOOKS,
+        };
         let mut looks = HashMap::new();
         let mut room = MAX_CHUNKS;
         for (number, (_, image, process)) in known.into_iter().enumerate() {
-            let look = match deadline.filter(|_| number < MAX_LOOKS) {
+            let look = match deadline.filter(|_| number < most) {
                 Some(deadline) => Look::take(&process, deadline, &mut room),
                 None => Look::glance(&process),
             };
@@ -205,7 +217,7 @@ impl Session {
         images.filter(|image| image.ended.is_none())
     }
 
-    fn process_of(&self, image: &Image) -> Option<ProcessHandle> {
+    pub(super) fn process_of(&self, image: &Image) -> Option<ProcessHandle> {
         let code = self.images.code(image)?;
         Some(code.process().clone())
     }

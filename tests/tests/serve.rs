@@ -1,0 +1,335 @@
+//! `unfreed serve`: what grows is found and told, services come and go, and what was kept
+//! outlives the tracer. The target's source is `targets/c/paced.c`.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+use tempfile::tempdir;
+use unfreed_tests::pprof::Profile;
+use unfreed_tests::service::{Service, ask};
+use unfreed_tests::{KernelObjects, Target, gunzip, patched_bytes, unfreed, wait_until};
+
+/// Pages that the target touches a second.
+const GROWS: &str = "grow 500";
+
+/// Go's own reader of profiles.
+const GO: &str = "/usr/lib/go-1.19/bin/go";
+
+fn number(value: &Value, name: &str) -> i64 {
+    value[name].as_i64().unwrap_or(i64::MIN)
+}
+
+fn pids(service: &Value) -> Vec<u32> {
+    let series = service["series"].as_array().into_iter().flatten();
+    let running = series.filter(|series| series["ended"].is_null());
+    running
+        .filter_map(|series| u32::try_from(series["pid"].as_u64()?).ok())
+        .collect()
+}
+
+fn config(folder: &Path, text: &str) -> Result<String> {
+    let path = folder.join("serve.toml");
+    fs::write(&path, text)?;
+    Ok(path.display().to_string())
+}
+
+/// Runs a program on a text; what it prints.
+fn filtered(command: &mut Command, text: &[u8]) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(text)?;
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Metrics, as Prometheus' own library for Python reads OpenMetrics.
+fn metrics(text: &[u8]) -> Result<Value> {
+    const READ: &str = "import sys, json
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read
+print(json.dumps([[s.name, s.labels, s.value] for f in read(sys.stdin.read()) for s in f.samples]))";
+    let json = filtered(Command::new("/usr/bin/python3").args(["-c", READ]), text)?;
+    Ok(serde_json::from_str(&json)?)
+}
+
+fn metric(all: &Value, name: &str, label: Option<(&str, &str)>) -> Option<f64> {
+    let is_it = |sample: &&Value| {
+        sample[0] == name && label.is_none_or(|(key, value)| sample[1][key] == value)
+    };
+    all.as_array()?.iter().find(is_it)?[2].as_f64()
+}
+
+#[test]
+fn what_grows_is_found_and_told() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let state = tempdir()?;
+    let pid = target.pid.to_string();
+    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    ensure!(patched_bytes(target.pid)? == 0, "there are probes");
+    target.tell(GROWS)?;
+    // What it is called follows from what it does.
+    let path = "/api/services/paced/findings";
+    let grows = |finding: &Value| {
+        let title = finding["title"].as_str().unwrap_or_default();
+        let kind = finding["kind"].as_str().unwrap_or_default();
+        title.contains("grows") && ["leak", "growing"].contains(&kind)
+    };
+    let findings = service.wait_for(path, |all| {
+        all.as_array().is_some_and(|all| all.iter().any(grows))
+    })?;
+    let all = findings.as_array().context("no findings")?;
+    let finding = all.iter().find(|finding| grows(finding)).context("gone")?;
+    let rate = finding["bytes_per_second"].as_f64().unwrap_or_default();
+    ensure!(
+        (1e6..4e6).contains(&rate),
+        "500 pages/s are 2 MB/s: {finding}"
+    );
+    let seen = service.wait_service("paced", |it| number(it, "live_bytes") > 4 << 20)?;
+    ensure!(pids(&seen) == [target.pid], "{seen}");
+    ensure!(
+        number(&seen, "new_bytes") > 0 && number(&seen, "growing") > 0,
+        "{seen}"
+    );
+
+    let answer = service.ask("/debug/pprof/growth?service=paced")?;
+    ensure!(answer.status == 200, "{}", answer.text());
+    let profile = Profile::parse(&gunzip(&answer.body)?)?;
+    ensure!(
+        profile.strings.iter().any(|name| name == "grows"),
+        "{:?}",
+        profile.strings
+    );
+    let in_use = i64::try_from(profile.sum("inuse_space"))?;
+    ensure!(in_use >= number(&seen, "live_bytes"), "{in_use}: {seen}");
+    let file = state.path().join("growth.pb.gz");
+    fs::write(&file, &answer.body)?;
+    let top = Command::new(GO)
+        .args(["tool", "pprof", "-top", "-sample_index=inuse_space"])
+        .arg(&file)
+        .env("HOME", state.path())
+        .output()?;
+    let top = String::from_utf8_lossy(&top.stdout).into_owned();
+    ensure!(top.contains("grows"), "{top}");
+
+    let answer = service.ask("/metrics")?;
+    ensure!(
+        answer.head.contains("application/openmetrics-text"),
+        "{}",
+        answer.head
+    );
+    let read = metrics(&answer.body)?;
+    let of_service = Some(("service", "paced"));
+    let live = metric(&read, "unfreed_service_live_bytes", of_service);
+    ensure!(live.is_some_and(|live| live > 4e6), "{read}");
+    let kept = metric(&read, "unfreed_windows_kept_total", None);
+    ensure!(kept.is_some_and(|kept| kept >= 1.0), "{read}");
+    let described = service.ask("/api/openapi.json")?.json()?;
+    ensure!(
+        described["paths"]["/api/services"].is_object(),
+        "{described}"
+    );
+    service.stop()
+}
+
+#[test]
+fn a_restarted_service_is_a_new_series_of_it() -> Result<()> {
+    let state = tempdir()?;
+    let mut first = Target::start("paced")?;
+    let rules = config(
+        state.path(),
+        "window = \"1s\"\nscan = \"200ms\"\n[[service]]\nname = \"steady\"\ncommand = \"*/paced\"\n",
+    )?;
+    let service = Service::start(state.path(), &["--config", &rules])?;
+    first.tell(GROWS)?;
+    service.wait_service("steady", |it| pids(it).contains(&first.pid))?;
+    let before = first.pid;
+    first.kill()?;
+    let mut second = Target::start("paced")?;
+    second.tell(GROWS)?;
+    let after = service.wait_service("steady", |it| {
+        pids(it).contains(&second.pid) && number(it, "live_bytes") > 0
+    })?;
+    ensure!(!pids(&after).contains(&before), "{after}");
+    // The end of the first is in a window, with what it had.
+    let ended = |windows: &Value| {
+        let windows = windows["windows"].as_array().into_iter().flatten();
+        let mut series = windows.flat_map(|it| it["series"].as_array().into_iter().flatten());
+        series.any(|it| it["pid"] == before && !it["ended"].is_null())
+    };
+    service.wait_for("/api/services/steady/windows", ended)?;
+    // Then it is forgotten.
+    service.wait_service("steady", |it| {
+        pids(it).contains(&second.pid)
+            && it["series"]
+                .as_array()
+                .is_some_and(|all| all.iter().all(|series| series["pid"] != before))
+    })?;
+    service.stop()
+}
+
+#[test]
+fn a_configuration_is_read_again_and_a_wrong_one_refused() -> Result<()> {
+    let state = tempdir()?;
+    let one = Target::start("paced")?;
+    let other = Target::start("touched")?;
+    let text = |pid: u32, name: &str| {
+        format!(
+            "window = \"1s\"\nscan = \"200ms\"\n[[service]]\nname = \"{name}\"\npids = [{pid}]\n"
+        )
+    };
+    let path = config(state.path(), &text(one.pid, "one"))?;
+    let mut service = Service::start(state.path(), &["--config", &path])?;
+    service.wait_service("one", |it| pids(it) == [one.pid])?;
+    config(state.path(), "window = \"1s\"\n[[service]]\nwhat = 1\n")?;
+    service.signal(libc::SIGHUP)?;
+    let said = service.hear("is refused")?;
+    ensure!(said.contains("serve.toml"), "{said}");
+    ensure!(said.contains("line 3"), "{said}");
+    let ended = number(&service.ask("/api/services")?.json()?, "ended");
+    let still = service.wait_service("one", |it| number(it, "ended") > ended)?;
+    ensure!(pids(&still) == [one.pid], "{still}");
+    // The same process under another name, and one more.
+    let both = format!(
+        "{}[[service]]\nname = \"two\"\npids = [{}]\n",
+        text(one.pid, "uno"),
+        other.pid
+    );
+    config(state.path(), &both)?;
+    service.signal(libc::SIGHUP)?;
+    service.hear("read again")?;
+    service.wait_service("two", |it| pids(it) == [other.pid])?;
+    service.wait_service("uno", |it| pids(it) == [one.pid])?;
+    // Nobody asks for it any more.
+    config(state.path(), &text(other.pid, "two"))?;
+    service.signal(libc::SIGHUP)?;
+    service.hear("read again")?;
+    service.wait_for("/api/services", |all| {
+        let services = all["services"].as_array();
+        services.is_some_and(|all| all.len() == 1 && all[0]["name"] == "two")
+    })?;
+    let check = unfreed(&["serve", "--check", "--config", &path])?;
+    ensure!(
+        check
+            .stdout
+            .contains(&format!("process {} as two", other.pid)),
+        "{}",
+        check.stdout
+    );
+    service.stop()
+}
+
+#[test]
+fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
+    let state = tempdir()?;
+    let mut target = Target::start("paced")?;
+    let pid = target.pid.to_string();
+    let arguments = ["-p", &pid, "--window", "1s"];
+    let service = Service::start(state.path(), &arguments)?;
+    target.tell(GROWS)?;
+    service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
+    let objects = KernelObjects::of_process(service.pid())?;
+    let kept = service.ask("/api/services/paced/windows")?.json()?;
+    service.kill()?;
+    wait_until("nothing of it in the kernel", || {
+        Ok(objects.remaining()?.is_empty().then_some(()))
+    })?;
+    ensure!(patched_bytes(target.pid)? == 0, "there are probes");
+    let service = Service::start(state.path(), &arguments)?;
+    service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
+    let now = service.ask("/api/services/paced/windows")?.json()?;
+    let first = &kept["windows"][0];
+    ensure!(&now["windows"][0] == first, "{now}");
+    let gap = &now["gaps"][0];
+    ensure!(
+        gap["lost"] == true && number(gap, "to") > number(gap, "from"),
+        "{now}"
+    );
+    // What was seen before is read back.
+    let ended = number(first, "ended");
+    let profile = service.ask(&format!("/debug/pprof/growth?service=paced&window={ended}"))?;
+    ensure!(profile.status == 200, "{}", profile.text());
+    Profile::parse(&gunzip(&profile.body)?)?;
+    service.stop()?;
+    let service = Service::start(state.path(), &arguments)?;
+    let gaps = service.ask("/api/services")?.json()?["gaps"].clone();
+    ensure!(gaps[1]["lost"] == false, "{gaps}");
+    service.stop()
+}
+
+#[test]
+fn nobody_is_answered_without_the_token() -> Result<()> {
+    let state = tempdir()?;
+    let target = Target::start("paced")?;
+    let pid = target.pid.to_string();
+    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    for path in [
+        "/metrics",
+        "/api/services",
+        "/api/openapi.json",
+        "/debug/pprof/growth?service=paced",
+    ] {
+        for token in [None, Some("0123456789abcdef")] {
+            let answer = service.ask_with(path, token)?;
+            ensure!(answer.status == 401, "{path}: {}", answer.status);
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        ensure!(service.ask_with(path, None)?.status == 200, "{path}");
+    }
+    ensure!(
+        service.ask("/api/services/nobody/findings")?.status == 404,
+        "nobody is known"
+    );
+    // The thread that answers holds nothing.
+    let threads = service.threads()?;
+    let http = threads.iter().find(|(name, _)| name == "http");
+    let (_, status) = http.with_context(|| format!("{threads:?}"))?;
+    for set in ["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"] {
+        let nothing = format!("{set}:\t0000000000000000");
+        ensure!(status.contains(&nothing), "{status}");
+    }
+    ensure!(status.contains("NoNewPrivs:\t1"), "{status}");
+    let refused = unfreed(&["serve", "-p", &pid, "--listen", "0.0.0.0:0"])?;
+    refused.fails_saying(&["loopback"])?;
+    service.stop()
+}
+
+#[test]
+fn two_hundred_scrapers_at_once_do_no_harm() -> Result<()> {
+    let state = tempdir()?;
+    let mut target = Target::start("paced")?;
+    let pid = target.pid.to_string();
+    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    target.tell(GROWS)?;
+    service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
+    let token = fs::read_to_string(state.path().join("token"))?;
+    let scrapers: Vec<_> = (0..200)
+        .map(|number| {
+            let (address, token) = (service.address().to_owned(), token.trim().to_owned());
+            let path = match number % 2 {
+                0 => "/metrics",
+                _ => "/debug/pprof/growth?service=paced",
+            };
+            thread::spawn(move || ask(&address, path, Some(&token)))
+        })
+        .collect();
+    for scraper in scrapers {
+        let answer = scraper
+            .join()
+            .map_err(|_| anyhow!("a scraper panicked"))??;
+        ensure!(answer.status == 200, "{}", answer.text());
+    }
+    // Windows go on being closed.
+    let ended = number(&service.ask("/api/services")?.json()?, "ended");
+    service.wait_service("paced", |it| number(it, "ended") > ended)?;
+    service.stop()
+}

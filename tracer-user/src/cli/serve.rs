@@ -1,0 +1,116 @@
+//! The arguments of `unfreed serve`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::args::{duration, size};
+use crate::budget::Budget;
+use crate::serve::config::{Flags, Grown, Rule};
+use crate::serve::listen::Listen;
+
+const EXAMPLES: &str = "\
+Examples:
+  Watch a process and all of nginx, and ask what grows:
+      sudo unfreed serve -p 1234 --command '*nginx*'
+      TOKEN=$(sudo cat /var/lib/unfreed/token)
+      curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:7411/api/services
+  What would this file watch, or where is it wrong?
+      sudo unfreed serve --check --config /etc/unfreed.toml
+
+  budget = \"1%\"                  # of the watched processes' processor time
+  window = \"60s\"                 # a window is closed, and kept, this often
+  scan = \"5s\"                    # new processes are looked for this often
+  listen = \"127.0.0.1:7411\"      # or unix:/run/unfreed.sock, or none
+  state = \"/var/lib/unfreed\"
+  [retention]
+  size = \"1G\"
+  age = \"7d\"
+  [[service]]                    # the first that a process matches names its service
+  name = \"web\"
+  command = \"*nginx*\"            # its arguments; * is any letters
+  [[service]]
+  unit = \"postgresql*.service\"   # or cgroup = \"/system.slice/*\", pids = [1234]
+  [[service]]
+  jvm = true                     # every JVM
+  [[service]]
+  growing = \"64M\"                # whatever has grown so much since it was seen first
+
+SIGHUP reads the file again; one that is wrong is refused, and the old one stays.";
+
+/// `unfreed serve`
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    /// What to watch, and how, in TOML; flags come before what it says
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say what would be watched, or what is wrong with the configuration, and end
+    #[arg(long)]
+    pub check: bool,
+    /// Process to watch (repeatable)
+    #[arg(short, long = "pid", value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pids: Vec<u32>,
+    /// Watch processes with such arguments; * is any letters (repeatable)
+    #[arg(long = "command", value_name = "PATTERN")]
+    commands: Vec<String>,
+    /// Watch processes of such control groups (repeatable)
+    #[arg(long = "cgroup", value_name = "PATTERN")]
+    cgroups: Vec<String>,
+    /// Watch processes of such systemd units (repeatable)
+    #[arg(long = "unit", value_name = "PATTERN")]
+    units: Vec<String>,
+    /// Watch every JVM
+    #[arg(long)]
+    jvms: bool,
+    /// Watch whatever has grown so much since it was seen first
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    growing: Option<u64>,
+    /// What following page faults may take of the watched processes' processor time [default: 1%]
+    #[arg(long, value_name = "BUDGET")]
+    overhead: Option<Budget>,
+    /// Close a window this often [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    window: Option<Duration>,
+    /// Answer at 127.0.0.1:PORT or [::1]:PORT, at unix:/PATH, or nowhere: none [default: 127.0.0.1:7411]
+    #[arg(long, value_name = "PLACE")]
+    listen: Option<Listen>,
+    /// A file with the bearer token [default: made in the folder of --state]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Keep windows in this folder [default: /var/lib/unfreed]
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+    /// No messages but warnings
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl ServeArgs {
+    /// What they say of the configuration.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            rules: self.rules(),
+            budget: self.overhead,
+            window: self.window,
+            listen: self.listen.clone(),
+            token_file: self.token_file.clone(),
+            state: self.state.clone(),
+        }
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let all = |patterns: &[String], rule: fn(String) -> Rule| {
+            patterns.iter().cloned().map(rule).collect::<Vec<_>>()
+        };
+        let mut rules: Vec<Rule> = self.pids.iter().copied().map(Rule::of_pid).collect();
+        rules.extend(all(&self.commands, Rule::of_command));
+        rules.extend(all(&self.cgroups, Rule::of_cgroup));
+        rules.extend(all(&self.units, Rule::of_unit));
+        rules.extend(self.jvms.then(Rule::of_jvms));
+        rules.extend(self.growing.map(|bytes| Rule::of_growing(Grown(bytes))));
+        rules
+    }
+}

@@ -1,0 +1,410 @@
+//! `unfreed serve`: watch services for as long as the host runs.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
+
+use super::record::{budget_due, news_after, runtime};
+use crate::cli::serve::ServeArgs;
+use crate::engine::{Options, preflight};
+use crate::privilege::capability::{Duties, Phase};
+use crate::serve::config::Config;
+use crate::serve::discovery::{Discovery, Found};
+use crate::serve::http::{self, Answers, Auth};
+use crate::serve::keeper::{Closed, Keeper};
+use crate::serve::listen::Listen;
+use crate::serve::services::Services;
+use crate::serve::status::{Status, Tracer};
+use crate::serve::store::{Gap, Store};
+use crate::session::Session;
+use crate::session::target::Target;
+use crate::tables::Builder;
+use crate::visible::clean;
+
+/// What happened is looked at this often; news of mapped code are not read more often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The token, in the folder of the state.
+const TOKEN: &str = "token";
+
+/// Runs the verb.
+///
+/// # Errors
+/// Says what failed and what mends it.
+pub fn run(args: &ServeArgs) -> Result<ExitCode> {
+    let config = config_of(args)?;
+    if args.check {
+        return Ok(check(&config));
+    }
+    preflight::check()?;
+    let place = config.listen.clone();
+    let listener = config.listen.open()?;
+    let (store, gap) = Store::open(&config.state, now())?;
+    let answers = Arc::new(Answers {
+        status: Arc::new(Status::default()),
+        store: Arc::new(store),
+        auth: auth(&config)?,
+        is_ready: AtomicBool::new(false),
+    });
+    // Before there are other threads.
+    let duties = Duties {
+        opens_events: true,
+        ..Duties::default()
+    };
+    Phase::Tracing(duties).start()?;
+    let said = Said { quiet: args.quiet };
+    said.gap(gap);
+    let ended = runtime()?.block_on(async {
+        let watcher = Watcher::start(config, Arc::clone(&answers), said)?;
+        if let Some(listener) = listener {
+            said.remark(&format!("listening at {}", listener.place()));
+            http::start(listener, Arc::clone(&answers))?;
+        }
+        watcher.watch(args).await
+    });
+    if let Listen::Unix(path) = place {
+        // It is gone if somebody took it away.
+        let _ = std::fs::remove_file(path);
+    }
+    ended?;
+    answers.store.stop(now())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn config_of(args: &ServeArgs) -> Result<Config> {
+    Config::new(args.config.as_deref(), args.flags())
+}
+
+/// Who may ask.
+fn auth(config: &Config) -> Result<Auth> {
+    let own = config.state.join(TOKEN);
+    let token = match &config.token_file {
+        Some(file) => http::token(file, false)?,
+        None => http::token(&own, true)?,
+    };
+    let mut users = config.users.clone();
+    users.extend([0, rustix::process::geteuid().as_raw()]);
+    Ok(Auth { token, users })
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Says what would be watched.
+fn check(config: &Config) -> ExitCode {
+    let found = Discovery::default().scan(&config.rules);
+    print!("{}", config.describe());
+    for rule in &config.rules {
+        println!("service {}", clean(&rule.to_string()));
+    }
+    for found in &found {
+        println!(
+            "would watch process {} as {}",
+            found.pid,
+            clean(&found.service)
+        );
+    }
+    if found.is_empty() {
+        println!("no process that runs now is one of these services");
+    }
+    ExitCode::SUCCESS
+}
+
+/// What is said on standard error.
+#[derive(Clone, Copy)]
+struct Said {
+    quiet: bool,
+}
+
+impl Said {
+    fn remark(self, text: &str) {
+        if !self.quiet {
+            eprintln!("unfreed: {text}");
+        }
+    }
+
+    fn gap(self, gap: Option<Gap>) {
+        let Some(gap) = gap else {
+            return;
+        };
+        let seconds = gap.to.saturating_sub(gap.from) / 1000;
+        if gap.lost {
+            eprintln!(
+                "unfreed: warning: the tracer ended without a word: nobody watched for {seconds} s, and what it saw after its last window is lost"
+            );
+        } else {
+            self.remark(&format!("nobody watched for {seconds} s"));
+        }
+    }
+}
+
+/// The service at work.
+struct Watcher {
+    session: Session,
+    config: Config,
+    discovery: Discovery,
+    services: Services,
+    keeper: Keeper,
+    answers: Arc<Answers>,
+    said: Said,
+    /// When the run began, milliseconds since 1970.
+    run: u64,
+    reloads: (u64, u64),
+    /// Windows that were not closed, since the one before was not kept yet.
+    postponed: u64,
+}
+
+impl Watcher {
+    fn start(config: Config, answers: Arc<Answers>, said: Said) -> Result<Self> {
+        let options = Options::service(config.budget())?;
+        let mut session = Session::load(options, Builder::start()?)?;
+        session.start()?;
+        let run = now();
+        let keeper = Keeper::start(Arc::clone(&answers.status), Arc::clone(&answers.store));
+        Ok(Self {
+            session,
+            config,
+            discovery: Discovery::default(),
+            services: Services::default(),
+            keeper,
+            answers,
+            said,
+            run,
+            reloads: (0, 0),
+            postponed: 0,
+        })
+    }
+
+    /// Watches until a signal ends it.
+    async fn watch(mut self, args: &ServeArgs) -> Result<()> {
+        let mut ends = Ends::catch()?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
+        let news =
+            unsafe { AsyncFd::register_with_interest(self.session.news()?, Interest::READABLE)? };
+        let begin = Instant::now();
+        let mut next_look = begin;
+        let mut look = calm(interval(LOOK));
+        let mut scan = calm(interval(self.config.scan()));
+        let mut window = self.windows();
+        self.scan()?;
+        self.announce();
+        loop {
+            tokio::select! {
+                biased;
+                () = ends.next() => break,
+                _ = hangup.recv() => {
+                    if self.reload(args) {
+                        scan = calm(interval(self.config.scan()));
+                        window = self.windows();
+                    }
+                }
+                () = sleep_until(budget_due(&self.session, begin)), if self.session.budget_due().is_some() => {
+                    self.session.step_budget()?;
+                }
+                _ = window.tick() => self.close_window()?,
+                _ = scan.tick() => self.scan()?,
+                ready = news_after(&news, next_look) => {
+                    ready?.clear_ready();
+                    self.session.poll_code()?;
+                    next_look = Instant::now() + LOOK;
+                }
+                _ = look.tick() => self.look()?,
+            }
+        }
+        self.end()
+    }
+
+    fn windows(&self) -> Interval {
+        let window = self.config.window();
+        calm(interval_at(Instant::now() + window, window))
+    }
+
+    /// Says that tracing has begun. Scripts wait for this line.
+    fn announce(&self) {
+        self.answers.is_ready.store(true, Ordering::Release);
+        if self.said.quiet {
+            return;
+        }
+        let footprint = self.session.footprint();
+        eprintln!(
+            "tracing {} processes of {} services' rules; kernel memory {}, at most {}",
+            self.session.watched(),
+            self.config.rules.len(),
+            indicatif::HumanBytes(footprint.fixed),
+            indicatif::HumanBytes(footprint.bound),
+        );
+    }
+
+    fn say_notices(&mut self) {
+        for notice in self.session.take_notices(self.said.quiet) {
+            eprintln!("unfreed: {notice}");
+        }
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.session.poll()?;
+        self.say_notices();
+        Ok(())
+    }
+
+    /// Looks for services' processes, and watches those that are there.
+    fn scan(&mut self) -> Result<()> {
+        self.session.poll()?;
+        let found = self.discovery.scan(&self.config.rules);
+        let changes = self.services.compare(&found);
+        for pid in changes.end {
+            self.session.let_target_go(pid)?;
+            self.services.end(pid);
+        }
+        for found in changes.begin {
+            self.begin(found)?;
+        }
+        self.say_notices();
+        Ok(())
+    }
+
+    fn begin(&mut self, found: Found) -> Result<()> {
+        let since = self.session.elapsed();
+        let is_watched = match Target::find(found.pid) {
+            Ok(target) => self.session.watch_target(target)?,
+            Err(error) => {
+                self.said.remark(&clean(&format!("{error:#}")));
+                false
+            }
+        };
+        if !is_watched {
+            self.services.refuse(&found);
+            return Ok(());
+        }
+        let (pid, service) = (found.pid, clean(&found.service).into_owned());
+        self.said
+            .remark(&format!("watching process {pid} as {service}"));
+        self.services.begin(found, since);
+        Ok(())
+    }
+
+    /// Closes the window, and hands it over to be named and kept.
+    fn close_window(&mut self) -> Result<()> {
+        if self.keeper.is_busy() {
+            self.postponed += 1;
+            self.said
+                .remark("this window is longer: the one before is not kept yet");
+            return Ok(());
+        }
+        self.session.poll()?;
+        let snapshot = self.session.snapshot_of_window()?;
+        let ended = self.run_time();
+        let (names, shares): (Vec<_>, Vec<_>) = self
+            .services
+            .shares(snapshot.processes())
+            .into_iter()
+            .unzip();
+        let parts = snapshot.split(&shares);
+        self.session.release_ended()?;
+        self.services.forget_ended();
+        self.keeper.keep(Closed {
+            run: self.run,
+            ended,
+            services: names.into_iter().zip(parts).collect(),
+            tracer: self.tracer(),
+            retention: self.config.retention(),
+        })
+    }
+
+    /// Milliseconds since 1970, by a clock that is never set back while the tracer runs.
+    fn run_time(&self) -> u64 {
+        let elapsed = Duration::from_secs_f64(self.session.elapsed().max(0.0));
+        self.run + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn tracer(&self) -> Tracer {
+        let footprint = self.session.footprint();
+        Tracer {
+            watched: self.session.watched() as u64,
+            left_out: self.services.left_out() as u64,
+            reloads: self.reloads.0,
+            refused_reloads: self.reloads.1,
+            windows_postponed: self.postponed,
+            kernel_bytes: footprint.fixed,
+            kernel_bytes_at_most: footprint.bound,
+            ..Tracer::default()
+        }
+    }
+
+    /// Reads the configuration again. One that is wrong is refused.
+    fn reload(&mut self, args: &ServeArgs) -> bool {
+        let new = match config_of(args) {
+            Ok(new) => new,
+            Err(error) => {
+                self.reloads.1 += 1;
+                eprintln!(
+                    "unfreed: warning: the configuration is refused, and the old one stays: {error:#}"
+                );
+                return false;
+            }
+        };
+        let fixed = self.config.fixed_changes(&new);
+        if !fixed.is_empty() {
+            eprintln!(
+                "unfreed: warning: {} changed, which takes effect when the service is started anew",
+                fixed.join(", ")
+            );
+        }
+        self.config = new;
+        self.discovery.forget_decisions();
+        self.reloads.0 += 1;
+        self.said.remark("the configuration was read again");
+        true
+    }
+
+    /// The last window is kept, and the probes go.
+    fn end(mut self) -> Result<()> {
+        if !self.keeper.is_busy() {
+            self.close_window()?;
+        }
+        self.session.detach()?;
+        drop(self.session);
+        self.keeper.end().context("windows are not kept any more")
+    }
+}
+
+/// One that does not make up for what it missed.
+fn calm(mut interval: Interval) -> Interval {
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// The signals that end it.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

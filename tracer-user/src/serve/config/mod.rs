@@ -1,0 +1,293 @@
+//! What `unfreed serve` is to do: a TOML file, and the same as flags.
+
+mod rule;
+mod setting;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use self::setting::{Part, Size, Span};
+use super::listen::Listen;
+use crate::budget::Budget;
+
+pub use self::rule::{Candidate, Grown, Rule};
+
+/// A file of more bytes is none of ours.
+const MAX_BYTES: u64 = 8 << 20;
+/// Rules at most: each process that begins is compared with all of them.
+const MAX_RULES: usize = 10_000;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What page faults and the tracer's own time may take.
+    budget: Part,
+    /// A window is closed this often.
+    window: Span,
+    /// New processes are looked for this often.
+    scan: Span,
+    /// Where others may ask.
+    pub listen: Listen,
+    /// The bearer token, if it is in a file of the user's.
+    pub token_file: Option<PathBuf>,
+    /// Users that may connect to a unix socket, beside root and ourselves.
+    pub users: Vec<u32>,
+    /// Where windows are kept.
+    pub state: PathBuf,
+    /// For how long.
+    retention: Retention,
+    /// What is watched; the first rule that a process matches names its service.
+    #[serde(rename = "service")]
+    pub rules: Vec<Rule>,
+}
+
+/// What flags say.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// Rules, which come before those of the file.
+    pub rules: Vec<Rule>,
+    /// See [`Config::budget`].
+    pub budget: Option<Budget>,
+    /// See [`Config::window`].
+    pub window: Option<Duration>,
+    /// See [`Config::listen`].
+    pub listen: Option<Listen>,
+    /// See [`Config::token_file`].
+    pub token_file: Option<PathBuf>,
+    /// See [`Config::state`].
+    pub state: Option<PathBuf>,
+}
+
+impl Flags {
+    fn change(self, config: &mut Config) {
+        config.rules.splice(0..0, self.rules);
+        if let Some(budget) = self.budget {
+            config.budget = Part(budget);
+        }
+        if let Some(window) = self.window {
+            config.window = Span(window);
+        }
+        if let Some(listen) = self.listen {
+            config.listen = listen;
+        }
+        if let Some(state) = self.state {
+            config.state = state;
+        }
+        config.token_file = self.token_file.or(config.token_file.take());
+    }
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Retention {
+    /// Bytes at most.
+    size: Size,
+    /// How old at most.
+    age: Span,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            size: Size(1 << 30),
+            age: Span(Duration::from_hours(7 * 24)),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            budget: Part(Budget::Share(0.01)),
+            window: Span(Duration::from_mins(1)),
+            scan: Span(Duration::from_secs(5)),
+            listen: Listen::default(),
+            token_file: None,
+            users: Vec::new(),
+            state: PathBuf::from("/var/lib/unfreed"),
+            retention: Retention::default(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// From the file, if there is one, and the flags, which come before what it says.
+    ///
+    /// # Errors
+    /// Says the line and what is wrong with it.
+    pub fn new(file: Option<&Path>, flags: Flags) -> Result<Self> {
+        let mut config = match file {
+            Some(path) => Self::of_file(path)?,
+            None => Self::default(),
+        };
+        flags.change(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn of_file(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
+        let mut text = String::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_string(&mut text)
+            .with_context(|| format!("cannot read {shown}"))?;
+        ensure!(
+            text.len() as u64 <= MAX_BYTES,
+            "{shown} has more than 8 MiB: it is no configuration"
+        );
+        Self::parse(&text).with_context(|| format!("{shown} is not as it should be"))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    fn check(&self) -> Result<()> {
+        let rules = self.rules.len();
+        ensure!(
+            rules <= MAX_RULES,
+            "there are {rules} services, and {MAX_RULES} at most: a pattern can stand for many"
+        );
+        if rules == 0 {
+            bail!(
+                "nothing is to be watched: add `-p PID`, `--command PATTERN`, or a [[service]] to --config FILE"
+            );
+        }
+        Ok(())
+    }
+
+    /// What page faults and the tracer's own time may take.
+    pub fn budget(&self) -> Budget {
+        self.budget.0
+    }
+
+    /// A window is closed this often.
+    pub fn window(&self) -> Duration {
+        self.window.0.max(Duration::from_secs(1))
+    }
+
+    /// New processes are looked for this often.
+    pub fn scan(&self) -> Duration {
+        self.scan.0.max(Duration::from_millis(100))
+    }
+
+    /// How many bytes of windows are kept at most, and for how long.
+    pub fn retention(&self) -> (u64, Duration) {
+        (self.retention.size.0, self.retention.age.0)
+    }
+
+    /// What differs from `new` and cannot be changed while the service runs.
+    pub fn fixed_changes(&self, new: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        let mut note = |name, differs: bool| {
+            if differs {
+                changed.push(name);
+            }
+        };
+        note("budget", self.budget != new.budget);
+        note("listen", self.listen != new.listen);
+        note("state", self.state != new.state);
+        note("token_file", self.token_file != new.token_file);
+        note("users", self.users != new.users);
+        changed
+    }
+
+    /// The settings, a line each, for `--check`.
+    pub fn describe(&self) -> String {
+        let (size, age) = self.retention();
+        let time = |time| humantime::format_duration(time).to_string();
+        let mut said = String::new();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            said,
+            "budget {}, a window each {}, new processes looked for each {}",
+            self.budget(),
+            time(self.window()),
+            time(self.scan())
+        );
+        let _ = writeln!(
+            said,
+            "kept in {}: {} and {} at most",
+            self.state.display(),
+            indicatif::HumanBytes(size),
+            time(age)
+        );
+        let _ = writeln!(said, "listens at {}", self.listen);
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        format!("{:#}", Config::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let config = Config::parse(
+            r#"
+            budget = "5ms/s"
+            window = "30s"
+            listen = "unix:/run/u.sock"
+            users = [1000]
+            [retention]
+            size = "10M"
+            age = "2h"
+            [[service]]
+            name = "web"
+            command = "*nginx*"
+            [[service]]
+            jvm = true
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.window(), Duration::from_secs(30));
+        assert_eq!(config.retention(), (10 << 20, Duration::from_hours(2)));
+        assert_eq!(config.rules.len(), 2);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let error = refused("window = \"60s\"\nwindw = \"1s\"\n");
+        assert!(
+            error.contains("line 2") && error.contains("windw"),
+            "{error}"
+        );
+        let error = refused("\n\nwindow = \"soon\"\n");
+        assert!(error.contains("line 3"), "{error}");
+        let error = refused("listen = \"0.0.0.0:80\"\n");
+        assert!(
+            error.contains("line 1") && error.contains("loopback"),
+            "{error}"
+        );
+        let error = refused("[[service]]\nname = \"x\"\n");
+        assert!(
+            error.contains("line 1") && error.contains("nothing"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn rules_are_bounded() {
+        let mut config = Config::parse(&"[[service]]\ncommand = \"a*\"\n".repeat(10_000)).unwrap();
+        config.check().unwrap();
+        let one_more = config.rules[0].clone();
+        config.rules.push(one_more);
+        assert!(config.check().is_err());
+        assert!(Config::default().check().is_err());
+    }
+}

@@ -1,0 +1,216 @@
+//! Which processes of the host are services.
+
+use std::collections::HashMap;
+use std::fs;
+
+use super::config::{Candidate, Rule};
+use crate::attach::inspect::all_processes;
+use crate::jvm::attach::is_jvm;
+use crate::process::handle::ProcessHandle;
+use crate::process::vitals::resident;
+use crate::session::target::Stat;
+
+/// Of arguments so many bytes are compared.
+const MAX_COMMAND: usize = 4096;
+
+/// A process that is a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, clock ticks since the machine's start.
+    pub started: u64,
+    /// The service.
+    pub service: String,
+    /// The path of its control group.
+    pub cgroup: String,
+}
+
+/// What is known of the host's processes.
+#[derive(Debug, Default)]
+pub struct Discovery {
+    known: HashMap<u32, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    started: u64,
+    /// What it had in memory when it was seen first, bytes.
+    resident: u64,
+    /// Its short name when it was compared with the rules: a program that is executed
+    /// changes it.
+    name: String,
+    found: Option<Found>,
+}
+
+impl Discovery {
+    /// Looks at all processes that are new, or that have become something else, and returns
+    /// all that are services now.
+    pub fn scan(&mut self, rules: &[Rule]) -> Vec<Found> {
+        let asks_for_growth = rules.iter().any(Rule::asks_for_growth);
+        let own = std::process::id();
+        let mut now = HashMap::new();
+        for pid in all_processes().into_iter().filter(|pid| *pid != own) {
+            let Ok(stat) = Stat::read(pid) else {
+                continue;
+            };
+            if stat.is_kernel_thread() {
+                continue;
+            }
+            let before = self.known.remove(&pid);
+            let before = before.filter(|known| known.started == stat.started);
+            if let Some(known) = look(pid, stat.started, before, rules, asks_for_growth) {
+                now.insert(pid, known);
+            }
+        }
+        self.known = now;
+        let mut found: Vec<Found> = self
+            .known
+            .values()
+            .filter_map(|known| known.found.clone())
+            .collect();
+        found.sort_unstable_by_key(|found| (found.started, found.pid));
+        found
+    }
+
+    /// Compares all processes anew at the next scan: the rules are others.
+    pub fn forget_decisions(&mut self) {
+        for known in self.known.values_mut() {
+            known.found = None;
+            known.name.clear();
+        }
+    }
+}
+
+/// Looks at a process; nothing if it is gone.
+fn look(
+    pid: u32,
+    started: u64,
+    before: Option<Known>,
+    rules: &[Rule],
+    asks_for_growth: bool,
+) -> Option<Known> {
+    if let Some(known) = before.as_ref().filter(|known| known.found.is_some()) {
+        debug_assert_eq!(known.started, started);
+        return before;
+    }
+    let name = text_of(pid, "comm")?;
+    let in_memory = match asks_for_growth || before.is_none() {
+        true => resident(pid)?,
+        false => 0,
+    };
+    let first = before.as_ref().map_or(in_memory, |known| known.resident);
+    let is_same = before.as_ref().is_some_and(|known| known.name == name);
+    let mut known = Known {
+        started,
+        resident: first,
+        name,
+        found: None,
+    };
+    if is_same && !asks_for_growth {
+        return Some(known);
+    }
+    let candidate = candidate(pid, &known, in_memory, rules)?;
+    let rule = rules.iter().find(|rule| rule.matches(&candidate));
+    known.found = rule.map(|rule| Found {
+        pid,
+        started,
+        service: rule.service_of(&candidate),
+        cgroup: candidate.cgroup.clone(),
+    });
+    Some(known)
+}
+
+fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<Candidate> {
+    let mut candidate = Candidate {
+        pid,
+        name: known.name.clone(),
+        command: command_of(pid)?,
+        cgroup: cgroup_of(&text_of(pid, "cgroup").unwrap_or_default()),
+        is_jvm: false,
+        grown: in_memory.saturating_sub(known.resident),
+    };
+    if rules.iter().any(Rule::asks_for_jvm) {
+        let process = ProcessHandle::open(pid).ok()?;
+        candidate.is_jvm = is_jvm(&process);
+    }
+    Some(candidate)
+}
+
+/// A file of `/proc/PID`, without the end of its last line.
+fn text_of(pid: u32, name: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/{name}")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+/// A process's arguments, joined by spaces.
+fn command_of(pid: u32) -> Option<String> {
+    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    bytes.truncate(MAX_COMMAND);
+    for byte in &mut bytes {
+        if *byte == 0 {
+            *byte = b' ';
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+/// The path of a control group: of version 2, and else of systemd's own hierarchy.
+fn cgroup_of(text: &str) -> String {
+    let path = |line: &str| line.splitn(3, ':').nth(2).map(str::to_owned);
+    let unified = text.lines().find(|line| line.starts_with("0::"));
+    let of_systemd = || text.lines().find(|line| line.contains(":name=systemd:"));
+    let unified = unified.and_then(path).filter(|path| path != "/");
+    unified
+        .or_else(|| of_systemd().and_then(path))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// It is killed with this value.
+    struct Sleeper(Child);
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _gone = self.0.kill();
+            let _reaped = self.0.wait();
+        }
+    }
+
+    fn sleeper() -> Sleeper {
+        Sleeper(Command::new("sleep").arg("7919").spawn().unwrap())
+    }
+
+    #[test]
+    fn processes_are_found_while_they_live() {
+        let rules = [Rule::of_command("sleep 7919".to_owned())];
+        let mut discovery = Discovery::default();
+        let child = sleeper();
+        let pid = child.0.id();
+        // It calls exec a moment after the fork.
+        let found = std::iter::repeat_with(|| discovery.scan(&rules))
+            .find_map(|found| found.into_iter().find(|found| found.pid == pid))
+            .unwrap();
+        assert_eq!(found.service, "sleep");
+        let other = [Rule::of_pid(std::process::id())];
+        discovery.forget_decisions();
+        assert_eq!(discovery.scan(&other), []);
+        drop(child);
+        discovery.forget_decisions();
+        let left = discovery.scan(&rules);
+        assert!(left.iter().all(|found| found.pid != pid));
+    }
+
+    #[test]
+    fn control_groups_of_both_versions_are_read() {
+        assert_eq!(cgroup_of("0::/a.slice/b.service\n"), "/a.slice/b.service");
+        let both = "4:memory:/x\n1:name=systemd:/c.service\n0::/\n";
+        assert_eq!(cgroup_of(both), "/c.service");
+        assert_eq!(cgroup_of(""), "");
+    }
+}

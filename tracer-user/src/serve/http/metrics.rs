@@ -1,0 +1,223 @@
+//! Metrics (OpenMetrics): of each service, and of the tracer.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Refusal, Shared};
+use crate::serve::status::{Host, Summary, Tracer};
+
+/// What the text is.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
+
+/// Metrics of each service, and of the tracer.
+#[utoipa::path(get, path = "/metrics", responses(
+    (status = 200, description = "OpenMetrics", content_type = "application/openmetrics-text")))]
+pub async fn metrics(State(answers): Shared) -> Result<Response, Refusal> {
+    let host = answers.status.now();
+    let text = text_of(&host).map_err(anyhow::Error::from)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+fn text_of(host: &Host) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("unfreed");
+    let summaries: Vec<_> = host.services.iter().map(|it| &it.summary).collect();
+    of_services(&mut registry, &summaries);
+    of_findings(&mut registry, host);
+    of_tracer(&mut registry, &host.tracer);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn of_services(registry: &mut Registry, services: &[&Summary]) {
+    let mut add = |name, help, unit: Option<Unit>, value: &dyn Fn(&Summary) -> i64| {
+        let family = Gauges::default();
+        for service in services {
+            let labels = vec![("service", service.name.clone())];
+            family.get_or_create(&labels).set(value(service));
+        }
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, family),
+            None => registry.register(name, help, family),
+        }
+    };
+    let bytes = || Some(Unit::Bytes);
+    add(
+        "service_processes",
+        "Processes of the service that run",
+        None,
+        &|it| whole(it.series.iter().filter(|it| it.ended.is_none()).count() as u64),
+    );
+    add(
+        "service_resident",
+        "What the service has in memory",
+        bytes(),
+        &|it| whole(it.resident_bytes),
+    );
+    add(
+        "service_growth",
+        "By how much that has grown since its processes are watched",
+        bytes(),
+        &|it| it.growth_bytes,
+    );
+    add(
+        "service_live",
+        "Memory that was first touched since then on known call paths, and is there",
+        bytes(),
+        &|it| whole(it.live_bytes),
+    );
+    add(
+        "service_new",
+        "By how much that has grown in the last window",
+        bytes(),
+        &|it| it.new_bytes,
+    );
+}
+
+fn of_findings(registry: &mut Registry, host: &Host) {
+    let family = Gauges::default();
+    for service in &host.services {
+        for finding in &service.findings {
+            let kind = finding.kind.text().to_lowercase().replace([' ', '-'], "_");
+            let labels = vec![("service", service.summary.name.clone()), ("verdict", kind)];
+            family.get_or_create(&labels).inc();
+        }
+    }
+    let help = "Findings of the service since its processes are watched";
+    registry.register("service_findings", help, family);
+}
+
+fn of_tracer(registry: &mut Registry, tracer: &Tracer) {
+    for (name, help, value) in [
+        (
+            "windows_kept",
+            "Windows that were kept",
+            tracer.windows_kept,
+        ),
+        (
+            "windows_lost",
+            "Windows that could not be kept",
+            tracer.windows_lost,
+        ),
+        (
+            "windows_postponed",
+            "Windows that were longer than asked, since the one before was not kept yet",
+            tracer.windows_postponed,
+        ),
+        (
+            "reloads",
+            "Times that a configuration was read again",
+            tracer.reloads,
+        ),
+        (
+            "refused_reloads",
+            "Configurations that were refused",
+            tracer.refused_reloads,
+        ),
+        (
+            "faults_followed",
+            "Page faults that were followed",
+            tracer.faults_followed,
+        ),
+        (
+            "faults_not_followed",
+            "Page faults that were not, to keep the budget",
+            tracer.faults_not_followed,
+        ),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    for (name, help, value) in [
+        ("tracer_cpu", "Processor time of the tracer", tracer.seconds),
+        (
+            "overhead",
+            "What tracing took of the services' processor time: an estimate",
+            tracer.target_seconds,
+        ),
+        (
+            "budget",
+            "What both together were allowed to take",
+            tracer.allowed_seconds,
+        ),
+    ] {
+        let counter = Counter::<f64, AtomicU64>::default();
+        counter.inc_by(value.max(0.0));
+        registry.register_with_unit(name, help, Unit::Seconds, counter);
+    }
+    for (name, help, value) in [
+        (
+            "watched_processes",
+            "Processes that are watched",
+            tracer.watched,
+        ),
+        (
+            "left_out_processes",
+            "Processes of services that there is no room for",
+            tracer.left_out,
+        ),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(whole(value));
+        registry.register(name, help, gauge);
+    }
+    let kernel: Gauge = Gauge::default();
+    kernel.set(whole(tracer.kernel_bytes));
+    registry.register_with_unit("kernel", "Memory of the kernel's maps", Unit::Bytes, kernel);
+    let losses = Family::<Labels, Counter>::default();
+    for loss in &tracer.losses {
+        let labels = vec![("cause", loss.cause.clone())];
+        losses.get_or_create(&labels).inc_by(loss.count);
+    }
+    registry.register("lost_events", "What was lost, by cause", losses);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::report::sample;
+    use crate::serve::status::{Lost, Service};
+
+    #[test]
+    fn names_of_services_cannot_break_the_text() {
+        let name = "a\"} 1\n# EOF\n\\".to_owned();
+        let service = Service::of(name, &sample::report(), 1000, 2000).unwrap();
+        let host = Host {
+            ended: 2000,
+            services: vec![Arc::new(service)],
+            tracer: Tracer {
+                losses: vec![Lost {
+                    cause: "sites_full".to_owned(),
+                    count: 3,
+                }],
+                ..Tracer::default()
+            },
+        };
+        let text = text_of(&host).unwrap();
+        assert!(text.ends_with("# EOF\n"));
+        assert_eq!(text.lines().filter(|line| *line == "# EOF").count(), 1);
+        assert!(
+            text.contains("unfreed_service_resident_bytes{service=\"a\\\"} 1\\n# EOF\\n\\\\\"}"),
+            "{text}"
+        );
+        assert!(text.contains("unfreed_lost_events_total{cause=\"sites_full\"} 3"));
+    }
+}

@@ -1,0 +1,137 @@
+//! What others may ask, over HTTP, on a thread that holds no rights and cannot get any.
+
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod api;
+mod auth;
+mod metrics;
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod profiles;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::{TcpListener, UnixListener};
+
+use self::auth::Peer;
+pub use self::auth::{Auth, token};
+use super::listen::Listener;
+use super::status::Status;
+use super::store::Store;
+use crate::privilege::capability::Phase;
+
+/// What answers are made of.
+#[derive(Debug)]
+pub struct Answers {
+    /// What is known now.
+    pub status: Arc<Status>,
+    /// What was kept.
+    pub store: Arc<Store>,
+    /// Who may ask.
+    pub auth: Auth,
+    /// Whether tracing has begun.
+    pub is_ready: AtomicBool,
+}
+
+type Shared = State<Arc<Answers>>;
+
+/// Answers from now on, until the program ends. Returns once the thread has given up all
+/// rights.
+///
+/// # Errors
+/// The kernel refuses that.
+pub fn start(listener: Listener, answers: Arc<Answers>) -> Result<()> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("http".to_owned())
+        .spawn(move || {
+            let gave_up = Phase::Parsing.enter();
+            let may_go_on = gave_up.is_ok();
+            if tell.send(gave_up).is_ok()
+                && may_go_on
+                && let Err(error) = answer(listener, answers)
+            {
+                eprintln!("unfreed: warning: nobody is answered any more: {error:#}");
+            }
+        })
+        .context("cannot start the thread that answers")?;
+    told.recv()
+        .context("the thread that answers ended")?
+        .context("cannot give up capabilities")
+}
+
+fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let service = router(answers).into_make_service_with_connect_info::<Peer>();
+        match listener {
+            Listener::Loopback(listener) => {
+                axum::serve(TcpListener::from_std(listener)?, service).await?;
+            }
+            Listener::Unix(listener) => {
+                axum::serve(UnixListener::from_std(listener)?, service).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn router(answers: Arc<Answers>) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/debug/pprof/growth", get(profiles::growth))
+        .route("/api/openapi.json", get(api::description))
+        .route("/api/services", get(api::services))
+        .route("/api/services/{service}/windows", get(api::windows))
+        .route("/api/services/{service}/findings", get(api::findings))
+        .layer(from_fn_with_state(Arc::clone(&answers), auth::check));
+    Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .merge(guarded)
+        .with_state(answers)
+}
+
+async fn ready(State(answers): Shared) -> Response {
+    match answers.is_ready.load(Ordering::Acquire) {
+        true => "ready\n".into_response(),
+        false => Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "tracing has not begun".to_owned(),
+        )
+        .into_response(),
+    }
+}
+
+/// Why there is no answer: a status and a sentence.
+#[derive(Debug)]
+pub struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn unknown(service: &str) -> Self {
+        Self(
+            StatusCode::NOT_FOUND,
+            format!("nothing is known of a service {service:?}; /api/services has all"),
+        )
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, self.1 + "\n").into_response()
+    }
+}

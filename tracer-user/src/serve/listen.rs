@@ -1,0 +1,181 @@
+//! Where others may ask: loopback, or a unix socket.
+
+use std::fmt;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// A place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// An address of this host alone.
+    Loopback(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// Nowhere.
+    Nowhere,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::Loopback(SocketAddr::from(([127, 0, 0, 1], 7411)))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::Nowhere);
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return match path.is_absolute() {
+                true => Ok(Self::Unix(path)),
+                false => Err("write unix:/PATH, from the root on".to_owned()),
+            };
+        }
+        let address: SocketAddr = text
+            .parse()
+            .map_err(|_| "write 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or none".to_owned())?;
+        match address.ip().is_loopback() {
+            true => Ok(Self::Loopback(address)),
+            false => Err(format!(
+                "{} is not a loopback address, and what a program does is nobody else's to read: listen at 127.0.0.1, and put a proxy that speaks TLS before it",
+                address.ip()
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Nowhere => f.write_str("nothing"),
+        }
+    }
+}
+
+/// An open listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// At an address of this host.
+    Loopback(TcpListener),
+    /// At a socket in the file system.
+    Unix(UnixListener),
+}
+
+impl Listen {
+    /// Opens it; nothing if it is nowhere.
+    ///
+    /// # Errors
+    /// Says what stands in the way.
+    pub fn open(&self) -> Result<Option<Listener>> {
+        let cannot = || format!("cannot listen at {self}");
+        match self {
+            Self::Nowhere => Ok(None),
+            Self::Loopback(address) => {
+                let listener = TcpListener::bind(address).with_context(cannot)?;
+                listener.set_nonblocking(true)?;
+                Ok(Some(Listener::Loopback(listener)))
+            }
+            Self::Unix(path) => {
+                let listener = open_socket(path).with_context(cannot)?;
+                listener.set_nonblocking(true)?;
+                Ok(Some(Listener::Unix(listener)))
+            }
+        }
+    }
+}
+
+/// Makes the socket. One that was left behind is taken away; any other file stays.
+fn open_socket(path: &Path) -> Result<UnixListener> {
+    if let Ok(there) = fs::symlink_metadata(path) {
+        if !there.file_type().is_socket() {
+            bail!("{} is there, and is no socket", path.display());
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("somebody listens there already");
+        }
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    // Who connects is asked who it is.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+impl Listener {
+    /// Where it is: the port may have been the system's choice.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Loopback(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "?".to_owned(), |address| format!("http://{address}")),
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|it| it.as_pathname());
+                path.map_or_else(|| "?".to_owned(), |path| format!("unix:{}", path.display()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_can_ask() {
+        for text in ["0.0.0.0:80", "10.0.0.1:80", "[::]:80"] {
+            assert!(
+                text.parse::<Listen>().unwrap_err().contains("loopback"),
+                "{text}"
+            );
+        }
+        for text in [
+            "127.0.0.1:0",
+            "[::1]:7411",
+            "127.8.9.1:1",
+            "unix:/run/a",
+            "none",
+        ] {
+            assert!(text.parse::<Listen>().is_ok(), "{text}");
+        }
+        assert!("unix:a".parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("here");
+        fs::write(&path, "mine").unwrap();
+        assert!(Listen::Unix(path.clone()).open().is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        let socket = folder.path().join("socket");
+        let listen = Listen::Unix(socket);
+        let first = listen.open().unwrap();
+        let error = format!("{:#}", listen.open().unwrap_err());
+        assert!(error.contains("already"), "{error}");
+        drop(first);
+        assert!(listen.open().unwrap().is_some());
+    }
+}

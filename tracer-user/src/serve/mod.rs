@@ -1,0 +1,11 @@
+//! Watching a host for weeks: what is watched (`config`, `discovery`, `services`), what is
+//! kept of it (`keeper`, `store`, `status`), and what others are told (`http`).
+
+pub mod config;
+pub mod discovery;
+pub mod http;
+pub mod keeper;
+pub mod listen;
+pub mod services;
+pub mod status;
+pub mod store;

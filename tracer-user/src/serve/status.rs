@@ -1,0 +1,196 @@
+//! What is known now, for those who ask: it is made anew with each window, and whoever reads
+//! it meanwhile keeps what he has.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::model::{Finding, Process, ProcessEnd, Report};
+use crate::report::pprof;
+
+/// All that is told.
+#[derive(Debug, Default)]
+pub struct Status {
+    now: RwLock<Arc<Host>>,
+}
+
+impl Status {
+    /// What there is now.
+    pub fn now(&self) -> Arc<Host> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// There is something new.
+    pub fn put(&self, host: Host) {
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(host);
+    }
+}
+
+/// The host at the end of a window.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// When the window ended, milliseconds since 1970; 0 before the first one.
+    pub ended: u64,
+    /// Its services, by name.
+    pub services: Vec<Arc<Service>>,
+    /// What the tracer itself is at.
+    pub tracer: Tracer,
+}
+
+impl Host {
+    /// A service by its name.
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services
+            .iter()
+            .find(|service| service.summary.name == name)
+    }
+}
+
+/// The tracer's own numbers.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub struct Tracer {
+    /// Processes that are watched.
+    pub watched: u64,
+    /// Processes of services that there was no room for at the last look.
+    pub left_out: u64,
+    /// Windows that were kept since the tracer began.
+    pub windows_kept: u64,
+    /// Windows that could not be kept: the disk was full, or the tracer had no time.
+    pub windows_lost: u64,
+    /// Windows that were longer than asked, since the one before was not kept yet.
+    pub windows_postponed: u64,
+    /// Times that a configuration was read, and that one was refused.
+    pub reloads: u64,
+    /// See `reloads`.
+    pub refused_reloads: u64,
+    /// Memory of the kernel's maps, bytes (computed; all that they take from the start).
+    pub kernel_bytes: u64,
+    /// The most that it can be, bytes (computed).
+    pub kernel_bytes_at_most: u64,
+    /// Processor time of the tracer itself, seconds.
+    pub seconds: f64,
+    /// What tracing took of the watched processes' time, seconds: an estimate.
+    pub target_seconds: f64,
+    /// What of both together was allowed until now, seconds.
+    pub allowed_seconds: f64,
+    /// Page faults that were followed.
+    pub faults_followed: u64,
+    /// Page faults that were not, to keep the budget.
+    pub faults_not_followed: u64,
+    /// What was lost, by cause; causes that did not occur are left out.
+    pub losses: Vec<Lost>,
+}
+
+/// What was lost for one cause, of all services together.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub struct Lost {
+    /// The cause.
+    pub cause: String,
+    /// How many events.
+    pub count: u64,
+}
+
+/// A service at the end of a window.
+#[derive(Debug)]
+pub struct Service {
+    /// Its numbers.
+    pub summary: Summary,
+    /// Its findings since its processes are watched.
+    pub findings: Vec<Finding>,
+    /// Its profile: pprof, compressed by gzip.
+    pub profile: Vec<u8>,
+}
+
+/// The numbers of a service in a window.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Summary {
+    /// The service.
+    pub name: String,
+    /// When the window began, milliseconds since 1970.
+    pub began: u64,
+    /// When it ended.
+    pub ended: u64,
+    /// Its processes: each is a series.
+    pub series: Vec<Series>,
+    /// What they have in memory, bytes.
+    pub resident_bytes: u64,
+    /// By how much that has grown since each is watched, bytes.
+    pub growth_bytes: i64,
+    /// Memory that was first touched since then and is there yet, by the paths that were
+    /// followed, bytes.
+    pub live_bytes: u64,
+    /// By how much that has grown in this window, bytes.
+    pub new_bytes: i64,
+    /// Call paths.
+    pub paths: u64,
+    /// Findings that are a reason to worry.
+    pub growing: u64,
+}
+
+/// One process of a service, from the start of its tracing or of the program that it
+/// executed, to its end.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Series {
+    /// Its process id.
+    pub pid: u32,
+    /// Its short name.
+    pub name: String,
+    /// Since when it is watched, milliseconds since 1970.
+    pub began: u64,
+    /// When it ended, if it did.
+    pub ended: Option<u64>,
+}
+
+impl Service {
+    /// From a judged report of its processes, whose run began and whose window ended at
+    /// these times, milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The profile cannot be written.
+    pub fn of(name: String, report: &Report, run: u64, ended: u64) -> anyhow::Result<Self> {
+        let at = |seconds: f64| run + milliseconds(seconds);
+        let window = report.window.as_ref();
+        let balance = report.balance.iter();
+        let growing = report.findings.iter().filter(|it| it.kind.is_growth());
+        let summary = Summary {
+            name,
+            began: window.map_or(run, |window| at(window.began)),
+            ended,
+            series: report.processes.iter().map(|it| series(it, at)).collect(),
+            resident_bytes: balance.clone().map(|it| it.resident_end).sum(),
+            growth_bytes: balance.map(|it| it.growth).sum(),
+            live_bytes: report.totals.live_bytes,
+            new_bytes: window.map_or(0, |window| window.sums.live_bytes),
+            paths: report.sites.len() as u64,
+            growing: growing.count() as u64,
+        };
+        let mut profile = Vec::new();
+        pprof::write(report, &mut profile)?;
+        Ok(Self {
+            summary,
+            findings: report.findings.clone(),
+            profile,
+        })
+    }
+}
+
+fn series(process: &Process, at: impl Fn(f64) -> u64) -> Series {
+    let has_ended = process.end != ProcessEnd::Running || process.running == 0;
+    Series {
+        pid: process.pid,
+        name: process.name.clone(),
+        began: at(process.began),
+        ended: has_ended.then(|| at(process.ended)),
+    }
+}
+
+fn milliseconds(seconds: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a time since the start, which a cast brings within what there is"
+    )]
+    let milliseconds = (seconds * 1e3) as u64;
+    milliseconds
+}
