@@ -58,8 +58,16 @@ pub fn run_leak(options: &[&str]) -> Result<Finished> {
 /// # Errors
 /// It is none.
 pub fn gunzip(path: &Path) -> Result<Vec<u8>> {
+    unpacked(File::open(path)?)
+}
+
+/// What gzip made smaller.
+///
+/// # Errors
+/// It is none of gzip's.
+pub fn unpacked(packed: impl Read) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(File::open(path)?).read_to_end(&mut bytes)?;
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

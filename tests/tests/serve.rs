@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 use unfreed_tests::pprof::Profile;
 use unfreed_tests::service::{Service, ask};
-use unfreed_tests::{KernelObjects, Target, gunzip, patched_bytes, unfreed, wait_until};
+use unfreed_tests::{KernelObjects, Target, patched_bytes, unfreed, unpacked, wait_until};
 
 /// Pages that the target touches a second.
 const GROWS: &str = "grow 500";
@@ -73,7 +73,10 @@ fn what_grows_is_found_and_told() -> Result<()> {
     let mut target = Target::start("paced")?;
     let state = tempdir()?;
     let pid = target.pid.to_string();
-    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    let service = Service::start(
+        state.path(),
+        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
+    )?;
     ensure!(patched_bytes(target.pid)? == 0, "there are probes");
     target.tell(GROWS)?;
     // What it is called follows from what it does.
@@ -81,7 +84,7 @@ fn what_grows_is_found_and_told() -> Result<()> {
     let grows = |finding: &Value| {
         let title = finding["title"].as_str().unwrap_or_default();
         let kind = finding["kind"].as_str().unwrap_or_default();
-        title.contains("grows") && ["leak", "growing"].contains(&kind)
+        title.starts_with("grows ") && ["leak", "growing"].contains(&kind)
     };
     let findings = service.wait_for(path, |all| {
         all.as_array().is_some_and(|all| all.iter().any(grows))
@@ -102,7 +105,7 @@ fn what_grows_is_found_and_told() -> Result<()> {
 
     let answer = service.ask("/debug/pprof/growth?service=paced")?;
     ensure!(answer.status == 200, "{}", answer.text());
-    let profile = Profile::parse(&gunzip(&answer.body)?)?;
+    let profile = Profile::parse(&unpacked(answer.body.as_slice())?)?;
     ensure!(
         profile.strings.iter().any(|name| name == "grows"),
         "{:?}",
@@ -146,7 +149,7 @@ fn a_restarted_service_is_a_new_series_of_it() -> Result<()> {
     let mut first = Target::start("paced")?;
     let rules = config(
         state.path(),
-        "window = \"1s\"\nscan = \"200ms\"\n[[service]]\nname = \"steady\"\ncommand = \"*/paced\"\n",
+        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n[[service]]\nname = \"steady\"\ncommand = \"*/paced\"\n",
     )?;
     let service = Service::start(state.path(), &["--config", &rules])?;
     first.tell(GROWS)?;
@@ -232,7 +235,7 @@ fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("paced")?;
     let pid = target.pid.to_string();
-    let arguments = ["-p", &pid, "--window", "1s"];
+    let arguments = ["-p", &pid, "--window", "1s", "--overhead", "500ms/s"];
     let service = Service::start(state.path(), &arguments)?;
     target.tell(GROWS)?;
     service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
@@ -257,7 +260,7 @@ fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
     let ended = number(first, "ended");
     let profile = service.ask(&format!("/debug/pprof/growth?service=paced&window={ended}"))?;
     ensure!(profile.status == 200, "{}", profile.text());
-    Profile::parse(&gunzip(&profile.body)?)?;
+    Profile::parse(&unpacked(profile.body.as_slice())?)?;
     service.stop()?;
     let service = Service::start(state.path(), &arguments)?;
     let gaps = service.ask("/api/services")?.json()?["gaps"].clone();
@@ -270,7 +273,10 @@ fn nobody_is_answered_without_the_token() -> Result<()> {
     let state = tempdir()?;
     let target = Target::start("paced")?;
     let pid = target.pid.to_string();
-    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    let service = Service::start(
+        state.path(),
+        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
+    )?;
     for path in [
         "/metrics",
         "/api/services",
@@ -308,7 +314,10 @@ fn two_hundred_scrapers_at_once_do_no_harm() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("paced")?;
     let pid = target.pid.to_string();
-    let service = Service::start(state.path(), &["-p", &pid, "--window", "1s"])?;
+    let service = Service::start(
+        state.path(),
+        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
+    )?;
     target.tell(GROWS)?;
     service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
     let token = fs::read_to_string(state.path().join("token"))?;

@@ -19,7 +19,7 @@ Examples:
   What would this file watch, or where is it wrong?
       sudo unfreed serve --check --config /etc/unfreed.toml
 
-  budget = \"1%\"                  # of the watched processes' processor time
+  budget = \"20ms/s\"              # of processor time, or 1% of what is watched uses
   window = \"60s\"                 # a window is closed, and kept, this often
   scan = \"5s\"                    # new processes are looked for this often
   listen = \"127.0.0.1:7411\"      # or unix:/run/unfreed.sock, or none
@@ -68,7 +68,8 @@ pub struct ServeArgs {
     /// Watch whatever has grown so much since it was seen first
     #[arg(long, value_name = "SIZE", value_parser = size)]
     growing: Option<u64>,
-    /// What following page faults may take of the watched processes' processor time [default: 1%]
+    /// What page faults and the tracer may take of processor time: 20ms/s, or 1% of what the
+    /// watched processes use [default: 1% of what the host's processors can do]
     #[arg(long, value_name = "BUDGET")]
     overhead: Option<Budget>,
     /// Close a window this often [default: 60s]

@@ -172,7 +172,22 @@ impl Names {
         let mut report = snapshot.report(&mut self.symbolizer, Some(windows), &self.rules);
         report.count_again();
         verdict::conclude(&mut report);
+        advise(&mut report);
         report
+    }
+}
+
+/// The run goes on by itself: what is left to do is to ask who keeps what was touched.
+fn advise(report: &mut Report) {
+    for finding in &mut report.findings {
+        let process = report.processes.get(finding.process);
+        finding.advice = match process.filter(|_| finding.kind.is_growth()) {
+            Some(process) => format!(
+                "who never frees it: sudo unfreed record -p {} --overhead 1% --duration 10m",
+                process.pid
+            ),
+            None => String::new(),
+        };
     }
 }
 

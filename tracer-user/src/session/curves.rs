@@ -14,10 +14,12 @@ use crate::window::curves::Key;
 
 impl Session {
     /// Looks at what is live, if it is time. Within a budget nothing is spent on that: what
-    /// was seen in bursts is no curve.
+    /// was seen in bursts is no curve. Where pages alone are followed for weeks, snapshots are
+    /// the moments.
     pub(super) fn take_curves(&mut self) {
         let begin = Instant::now();
-        if self.budget.is_none() && self.curves.is_due(begin) && self.engine.object.is_active() {
+        let has_own_moments = self.budget.is_some() || self.options.service;
+        if !has_own_moments && self.curves.is_due(begin) && self.engine.object.is_active() {
             self.look_at_levels();
             self.curves.rest(begin, begin.elapsed());
         }

@@ -389,12 +389,12 @@ fn by_address(frames: &[Frame]) -> Vec<&[Frame]> {
 }
 
 /// Matches the allocator's functions, as [`proto`](super::proto::Profile) has
-/// it: a viewer then shows who asked for memory, not that malloc gave it.
+/// it: a viewer then shows who asked for memory, not that malloc gave it. What touched a
+/// page is no allocator.
 fn allocators(report: &Report) -> String {
-    let leaves = report
-        .sites
-        .iter()
-        .filter_map(|site| site.frames.last()?.function.as_deref());
+    let asked = report.sites.iter();
+    let asked = asked.filter(|site| site.kind != MemoryKind::Page);
+    let leaves = asked.filter_map(|site| site.frames.last()?.function.as_deref());
     let plain = leaves.filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
     let names: BTreeSet<&str> = plain.chain([OPERATOR_NEW]).collect();
     names.into_iter().collect::<Vec<_>>().join("|")

@@ -6,6 +6,7 @@ mod setting;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const MAX_RULES: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// What page faults and the tracer's own time may take.
+    /// What page faults and the tracer's own time may take together.
     budget: Part,
     /// A window is closed this often.
     window: Span,
@@ -106,7 +107,7 @@ impl Default for Retention {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            budget: Part(Budget::Share(0.01)),
+            budget: Part(budget_of_host()),
             window: Span(Duration::from_mins(1)),
             scan: Span(Duration::from_secs(5)),
             listen: Listen::default(),
@@ -117,6 +118,13 @@ impl Default for Config {
             rules: Vec::new(),
         }
     }
+}
+
+/// One part in a hundred of what the host's processors can do.
+fn budget_of_host() -> Budget {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX).min(100);
+    Budget::PerSecond(processors * Duration::from_millis(10))
 }
 
 impl Config {
