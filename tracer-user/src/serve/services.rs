@@ -162,7 +162,7 @@ mod tests {
         let first = found(7, 1, "a");
         assert_eq!(
             services.compare(std::slice::from_ref(&first)).begin,
-            [first.clone()]
+            std::slice::from_ref(&first)
         );
         services.begin(first, 1.0);
         let second = found(7, 2, "b");
