@@ -298,33 +298,6 @@ fn books_of_other_allocators_are_what_they_say_themselves() -> Result<()> {
     Ok(())
 }
 
-/// Nothing but what is in its memory tells that a program has jemalloc in itself. Of
-/// mimalloc there are no books, and none are made up.
-#[test]
-fn books_need_no_symbols_and_no_library() -> Result<()> {
-    for (program, library, expected) in [
-        ("static_jemalloc", None, Some("jemalloc")),
-        ("rust_jemalloc", None, Some("jemalloc")),
-        ("balance", Some(MIMALLOC), None),
-        ("balance", None, None),
-    ] {
-        let mut command = Command::new(target_path(program)?);
-        command.envs(library.map(|library| ("LD_PRELOAD", library)));
-        let target = Target::start_with(&mut command)?;
-        let report = Tracer::record(target.pid, &[])?
-            .stop()?
-            .report_of_any_end()?;
-        let balance = report.balance.first().context("no balance")?;
-        let names: Vec<_> = (balance.books.iter())
-            .map(|books| books.allocator.as_str())
-            .collect();
-        ensure!(names == Vec::from_iter(expected), "{program}: {balance:?}");
-        let is_read = balance.kept_source == Some(KeptSource::Books);
-        ensure!(is_read == expected.is_some(), "{program}: {balance:?}");
-    }
-    Ok(())
-}
-
 /// Growth is the kernel's within 5 %, and all but 5 % of it is explained.
 fn is_explained(balance: &Balance, grown: u64) -> Result<()> {
     ensure!(

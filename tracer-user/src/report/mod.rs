@@ -9,6 +9,7 @@ pub mod input;
 pub mod java;
 pub mod java_growth;
 pub mod json;
+pub mod kept_by;
 pub mod long_names;
 pub mod names;
 pub mod numbers;

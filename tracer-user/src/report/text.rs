@@ -12,7 +12,6 @@ mod java_heap;
 mod java_memory;
 mod java_native;
 mod jvm;
-mod kept_by;
 mod layout;
 mod lifetimes;
 mod mapping;

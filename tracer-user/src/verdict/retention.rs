@@ -4,7 +4,7 @@ use super::per_second;
 use crate::model::balance::{AllocatorBooks, Balance};
 use crate::model::{Finding, FindingKind, Report};
 use crate::report::retention::{is_mostly_older, kept};
-use crate::report::{names, units};
+use crate::report::{kept_by, names, units};
 
 /// Both are said only where the kernel's and our own accounts leave nothing else.
 const SURE: f64 = 0.95;
@@ -30,6 +30,7 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
         )
         .chain(balance.books.iter().map(by_books))
         .collect(),
+        advice: kept_by::remedy(report, balance),
         live_bytes: kept,
         bytes_per_second: per_second(report, kept as f64),
         ..Finding::new(FindingKind::Retention, balance.process, SURE)

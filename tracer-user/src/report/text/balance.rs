@@ -1,12 +1,11 @@
 //! How the resident sets grew, and what explains it.
 
-use super::kept_by;
 use super::layout::{Layout, PLAIN};
 use crate::model::Report;
 use crate::model::balance::{Balance, CgroupBalance, GrownMapping};
 use crate::model::sampling::rounded;
 use crate::report::retention::{self, MUCH};
-use crate::report::{names, units};
+use crate::report::{kept_by, names, units};
 
 /// Processes that are told one by one, those that changed most; the others in one
 /// line.

@@ -5,48 +5,80 @@ use crate::model::Report;
 use crate::model::balance::{AllocatorBooks, Balance, KeptSource};
 use crate::report::units;
 
+/// An allocator whose remedy is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    Jemalloc,
+    Tcmalloc,
+    Mimalloc,
+    Apr,
+    Glibc,
+}
+
 /// The allocator of a process with its arenas, then a sentence on its books and one on its
 /// remedy.
 pub fn sentences(report: &Report, balance: &Balance) -> String {
-    let process = report.processes.get(balance.process);
-    let probes = process.map(|it| it.probes.as_slice()).unwrap_or_default();
-    let in_module = |name: &str| probes.iter().any(|probe| probe.module.contains(name));
-    let books = (balance.books.iter()).max_by_key(|books| books.free);
-    let is = |name: &str| match books {
-        // One that is linked into a program has no file of its own.
-        Some(books) => books.allocator == name,
-        None => in_module(name),
+    let books = books_of(balance);
+    let name = match keeper(report, balance) {
+        Some(Keeper::Jemalloc) => format!("jemalloc{}", account(balance, books)),
+        Some(Keeper::Tcmalloc) => format!("tcmalloc{}", account(balance, books)),
+        Some(Keeper::Mimalloc) => format!("mimalloc{}", account(balance, None)),
+        Some(Keeper::Apr) => format!("APR's pools, or glibc{}", arenas(balance.arenas)),
+        Some(Keeper::Glibc) => format!("glibc{}", arenas(balance.arenas)),
+        None => "its allocator.".to_owned(),
     };
-    match () {
-        () if is("jemalloc") => {
-            let is_rust = (probes.iter()).any(|probe| probe.function.starts_with("_rjem_"));
-            let prefix = if is_rust { "_RJEM_" } else { "" };
+    format!("{name} {}.", remedy(report, balance))
+}
+
+/// What makes a process's allocator give memory back, now and sooner.
+pub fn remedy(report: &Report, balance: &Balance) -> String {
+    match keeper(report, balance) {
+        Some(Keeper::Jemalloc) => {
+            let probes = report.processes.get(balance.process);
+            let mut probes = probes.into_iter().flat_map(|it| &it.probes);
+            let is_rust = probes.any(|probe| probe.function.starts_with("_rjem_"));
             format!(
-                "jemalloc{} mallctl(\"arena.4096.purge\") gives back what is free; {prefix}MALLOC_CONF=background_thread:true,dirty_decay_ms:1000 in its environment has it do so sooner.",
-                account(balance, books)
+                "mallctl(\"arena.4096.purge\") gives back what is free; {}MALLOC_CONF=background_thread:true,dirty_decay_ms:1000 in its environment has it do so sooner",
+                if is_rust { "_RJEM_" } else { "" }
             )
         }
-        () if is("tcmalloc") => format!(
-            "tcmalloc{} MallocExtension::ReleaseFreeMemory() gives back what is free; TCMALLOC_RELEASE_RATE=10 in its environment has it do so sooner.",
-            account(balance, books)
-        ),
-        () if is("mimalloc") => format!(
-            "mimalloc{} mi_collect(true) gives back what is free; MIMALLOC_PURGE_DELAY=0 (before 2.1 MIMALLOC_RESET_DELAY=0) in its environment has it do so at once.",
-            account(balance, None)
-        ),
-        () if in_module("libapr-1.so") => format!(
-            "APR's pools, or glibc{} apr_allocator_max_free_set (httpd: MaxMemFree) has APR keep less; malloc_trim(0) gives back what glibc keeps.",
-            arenas(balance.arenas)
-        ),
-        () if in_module("libc.so") || in_module("libc-") => format!(
-            "glibc{} MALLOC_ARENA_MAX=2 in its environment has it make fewer arenas; malloc_trim(0) gives back what is free{}.",
-            arenas(balance.arenas),
+        // TCMALLOC_RELEASE_RATE alone gives nothing back of a peak of some 60 MiB.
+        Some(Keeper::Tcmalloc) => "MallocExtension::ReleaseFreeMemory() gives back what is free; TCMALLOC_AGGRESSIVE_DECOMMIT=1 in its environment has it do so at once".to_owned(),
+        Some(Keeper::Mimalloc) => "mi_collect(true) gives back what is free; MIMALLOC_PURGE_DELAY=0 (before 2.1 MIMALLOC_RESET_DELAY=0) in its environment has it do so at once".to_owned(),
+        Some(Keeper::Apr) => "apr_allocator_max_free_set (httpd: MaxMemFree) has APR keep less; malloc_trim(0) gives back what glibc keeps".to_owned(),
+        Some(Keeper::Glibc) => format!(
+            "MALLOC_ARENA_MAX=2 in its environment has it make fewer arenas; malloc_trim(0) gives back what is free{}",
             match balance.trimmable {
                 Some(bytes) => format!(" (about {} now)", units::bytes(bytes)),
                 None => String::new(),
             }
         ),
-        () => "its allocator. Its allocator's settings may have it give back sooner.".to_owned(),
+        None => "Its allocator's settings may have it give back sooner".to_owned(),
+    }
+}
+
+/// Books with most in them.
+fn books_of(balance: &Balance) -> Option<&AllocatorBooks> {
+    balance.books.iter().max_by_key(|books| books.free)
+}
+
+/// Whose memory it is, by its books or by what is probed: one that is linked into a
+/// program has no file of its own.
+fn keeper(report: &Report, balance: &Balance) -> Option<Keeper> {
+    let process = report.processes.get(balance.process);
+    let probes = process.map(|it| it.probes.as_slice()).unwrap_or_default();
+    let has = |name: &str| probes.iter().any(|probe| probe.module.contains(name));
+    let is = |name: &str| match books_of(balance) {
+        Some(books) => books.allocator == name,
+        None => has(name),
+    };
+    match () {
+        () if is("jemalloc") => Some(Keeper::Jemalloc),
+        () if is("tcmalloc") => Some(Keeper::Tcmalloc),
+        () if is("mimalloc") => Some(Keeper::Mimalloc),
+        () if has("libapr-1.so") => Some(Keeper::Apr),
+        () if has("libc.so") || has("libc-") => Some(Keeper::Glibc),
+        () => None,
     }
 }
 
