@@ -92,7 +92,7 @@ impl Report {
             timeline: Vec::new(),
             window: None,
             losses: self.losses.clone(),
-            shortened: self.shortened.clone(),
+            shortened: self.shortened,
             overhead: self.overhead.clone(),
             java_heap: Vec::new(),
             java_memory: Vec::new(),
