@@ -106,7 +106,7 @@ pub fn is_own(frame: &Frame) -> bool {
         Origin::Program | Origin::Library | Origin::Unknown => entry(FILES, module).is_some(),
     };
     // A whole name, or the beginning of a qualified one.
-    !is_runtimes && !function.starts_with('[') && !entry(FUNCTIONS, function).is_some()
+    !is_runtimes && !function.starts_with('[') && entry(FUNCTIONS, function).is_none()
 }
 
 /// Whether a script engine made a function of perf maps for itself: V8's built-in ones and
