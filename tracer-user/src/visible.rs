@@ -84,6 +84,10 @@ pub fn is_plain(c: char) -> bool {
 /// Replaces everything that could steer a terminal or reorder a line, or that
 /// cannot be seen at all, so that two names would look the same, by `�`.
 pub fn clean(name: &str) -> Cow<'_, str> {
+    // As nearly all names are, and looked at in words.
+    if name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(name);
+    }
     let mut reader = Reader::new();
     if name.chars().all(|c| reader.shows(c)) {
         return Cow::Borrowed(name);

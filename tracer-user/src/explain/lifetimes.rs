@@ -2,9 +2,9 @@
 
 use super::{INDENT, section};
 use crate::model::Site;
+use crate::model::life_table::{Interval, LifeTable};
 use crate::report::text::{Layout, PLAIN};
 use crate::report::units;
-use crate::verdict::{Interval, LifeTable};
 
 /// Lines of the table, at most.
 const MAX_LINES: usize = 12;

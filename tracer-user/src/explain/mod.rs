@@ -32,8 +32,11 @@ const SCALE: usize = 12;
 /// Fails if nothing has that number, and says which numbers there are.
 pub fn render(report: &Report, number: RowNumber, layout: &Layout) -> Result<String> {
     let numbers = Numbers::of(report);
-    let found = numbers.find(report, number);
-    let found = found.ok_or_else(|| nothing(number, &numbers))?;
+    let pages = report.growth.as_ref();
+    let pages = pages.map(|growth| Numbers::of_pages(growth, &numbers));
+    let of_pages = || pages.as_ref()?.find(report, number);
+    let found = numbers.find(report, number).or_else(of_pages);
+    let found = found.ok_or_else(|| nothing(number, pages.as_ref().unwrap_or(&numbers)))?;
     let mut text = String::new();
     heading(&mut text, number, &found, layout);
     if let Some(finding) = found.finding {
@@ -93,10 +96,14 @@ fn heading(text: &mut String, number: RowNumber, found: &Numbered<'_>, layout: &
 
 /// What a call path is that is in no finding.
 fn of_no_finding(site: &Site) -> String {
+    let (verb, unit) = match site.kind {
+        MemoryKind::Page => ("touched", "page"),
+        _ => ("holds", "block"),
+    };
     let holds = format!(
-        "a call path that holds {} in {}",
+        "a call path that {verb} {} in {}",
         units::bytes(site.held_bytes()),
-        units::counted(site.live_count, "block")
+        units::counted(site.live_count, unit)
     );
     match (site.verdict, site.confidence) {
         (Some(verdict), Some(confidence)) => format!(

@@ -1,9 +1,10 @@
 //! Facts of a call path, as sentences, by what they speak for.
 
+use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{MemoryKind, Report, Site};
 use crate::report::text::young_blocks;
 use crate::report::units;
-use crate::verdict::{Curve, FAR, LifeTable, MOST};
+use crate::verdict::Curve;
 
 /// Growth in the last half of the time that is less than this part of the first half's is
 /// slower.
@@ -130,8 +131,7 @@ impl Reasons {
                 units::seconds(quiet)
             )),
         }
-        let is_table = site.live_count < 3 && site.kind.is_memory();
-        if is_table && site.live_count > 0 {
+        if site.may_be_table() && site.live_count > 0 {
             self.calm.push(
                 "it is hardly more than one block: a table may be made larger again and again"
                     .to_owned(),

@@ -2,8 +2,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::*;
 use crate::model::{
-    AllocationPath, By, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap, Level,
-    LifetimeBucket, Originals, StackEnd, Verdict,
+    AllocationPath, By, ClassGrowth, Growth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
+    Level, LifetimeBucket, Originals, StackEnd, Verdict,
 };
 use crate::report::sample;
 
@@ -168,4 +168,24 @@ fn no_line_is_too_wide_and_nothing_steers_the_terminal() {
             assert!(line.width() <= width, "{} > {width}: {line}", line.width());
         }
     }
+}
+
+#[test]
+fn a_row_of_the_second_table_is_explained() {
+    let mut report = sample::report();
+    let last = Numbers::of(&report).last();
+    let page = Site {
+        kind: MemoryKind::Page,
+        ..report.sites[0].clone()
+    };
+    report.growth = Some(Growth {
+        sites: vec![page],
+        balance: Vec::new(),
+    });
+    let text = render(&report, RowNumber::whole(last + 1), &layout()).unwrap();
+    assert!(text.contains("a call path that touched 9.63 MiB"), "{text}");
+    assert!(text.contains("does not say who keeps it"), "{text}");
+    let error = render(&report, RowNumber::whole(last + 2), &layout()).unwrap_err();
+    let said = format!("they are 1 to {}", last + 1);
+    assert!(error.to_string().contains(&said), "{error}");
 }

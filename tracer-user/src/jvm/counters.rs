@@ -143,6 +143,20 @@ impl Counters {
         counts.map(|(_, count)| *count).reduce(u64::saturating_add)
     }
 
+    /// Collections that look through the old generation, since the JVM's start. All
+    /// collectors with generations count those of the young one first (0); what comes after
+    /// that are full collections, and G1's stops for its cycles (from JDK 11 on).
+    pub fn old_collections(&self) -> Option<u64> {
+        let young = "sun.gc.collector.0.invocations";
+        self.get(young)?;
+        let counts = self.numbers.iter().filter(|(name, _)| {
+            name.starts_with("sun.gc.collector.")
+                && name.ends_with(".invocations")
+                && *name != young
+        });
+        counts.map(|(_, count)| *count).reduce(u64::saturating_add)
+    }
+
     /// How long the JVM has stopped all its Java threads since its start.
     pub fn stopped(&self) -> Option<Duration> {
         let ticks = self.get("sun.rt.safepointTime")?;
@@ -242,6 +256,7 @@ mod tests {
     fn numbers_and_strings_are_read() {
         let counters = Counters::parse(&file()).unwrap();
         assert_eq!(counters.collections(), Some(42));
+        assert_eq!(counters.old_collections(), Some(3));
         assert_eq!(counters.stopped(), Some(Duration::from_nanos(64_988_696)));
         assert_eq!(counters.get("sun.gc.collector.0.name"), None);
         assert!(counters.forbids_attach());
@@ -270,6 +285,7 @@ mod tests {
     fn what_is_not_counted_is_none() {
         let counters = Counters::default();
         assert_eq!((counters.collections(), counters.stopped()), (None, None));
+        assert_eq!(counters.old_collections(), None);
         assert!(!counters.forbids_attach());
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::account;
 use super::attach::{AttachError, Listener};
+use super::counters::Counters;
 use super::heap_samples::{Samples, Taken};
 use super::histogram::Histogram;
 use crate::model::{HeapSample, HeapSampling, JavaHeap, JavaMemory, JvmAccount};
@@ -275,12 +276,15 @@ fn take(jvm: &Listener, live_only: bool) -> Result<Taken, AttachError> {
     let pause = after
         .zip(before)
         .map(|(after, before)| after.saturating_sub(before).as_secs_f64());
+    let counters = jvm.counters();
+    let counted = |of: fn(&Counters) -> Option<u64>| counters.as_ref().and_then(of);
     let sample = HeapSample {
         at: 0.0,
         answered_in,
         pause,
         after_collection: false,
-        collections: collections(jvm),
+        collections: counted(Counters::collections),
+        old_collections: counted(Counters::old_collections),
         instances: histogram.total.instances,
         bytes: histogram.total.bytes,
     };

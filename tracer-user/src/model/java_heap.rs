@@ -46,6 +46,10 @@ pub struct HeapSample {
     pub after_collection: bool,
     /// Collections since the JVM's start, as it counts them.
     pub collections: Option<u64>,
+    /// Those of them that look through the old generation: full ones, and G1's cycles from
+    /// JDK 11 on. `null` where the JVM does not count, and in reports of earlier versions.
+    #[serde(default)]
+    pub old_collections: Option<u64>,
     /// Objects of all classes.
     pub instances: u64,
     /// Their bytes.

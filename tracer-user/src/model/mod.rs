@@ -19,6 +19,7 @@ pub mod java_memory;
 pub mod java_native;
 pub mod jvm;
 pub mod left_alone;
+pub mod life_table;
 pub mod mapping;
 pub mod name;
 mod originals;
@@ -520,6 +521,11 @@ impl Site {
     /// all that is live.
     pub fn held_bytes(&self) -> u64 {
         self.resident_bytes.unwrap_or(self.live_bytes)
+    }
+
+    /// Whether it is hardly more than one block: a table may be made larger again and again.
+    pub const fn may_be_table(&self) -> bool {
+        self.live_count < 3 && self.kind.is_memory()
     }
 
     /// What brings sites into order: those that hold most come first.

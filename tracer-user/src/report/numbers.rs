@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::names;
-use crate::model::{Finding, Report, RowNumber, Site};
+use crate::model::{Finding, Growth, Report, RowNumber, Site};
 
 /// The numbers of a report: first the findings that are told, in their order, each with
 /// its call paths; then all other call paths with something live, memory first, what grows
@@ -14,6 +14,8 @@ pub struct Numbers<'a> {
     by_site: HashMap<u64, RowNumber>,
     /// In the order of their numbers, after those of the findings.
     others: Vec<&'a Site>,
+    /// Numbers that another table has before.
+    before: usize,
 }
 
 /// What has a number.
@@ -25,18 +27,18 @@ pub struct Numbered<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    /// Nothing has a number.
-    pub fn none() -> Self {
-        Self {
-            findings: Vec::new(),
-            by_site: HashMap::new(),
-            others: Vec::new(),
-        }
-    }
-
     /// The numbers of a judged report.
     pub fn of(report: &'a Report) -> Self {
-        let findings: Vec<&Finding> = told(report).collect();
+        Self::new(told(report).collect(), &report.sites, 0)
+    }
+
+    /// The numbers of the second table of a run within a budget, of paths that touched new
+    /// memory: they go on where those of its first table, `first`, end.
+    pub fn of_pages(growth: &'a Growth, first: &Numbers<'_>) -> Self {
+        Self::new(Vec::new(), &growth.sites, first.last())
+    }
+
+    fn new(findings: Vec<&'a Finding>, sites: &'a [Site], before: usize) -> Self {
         let mut by_site = HashMap::new();
         for (whole, finding) in (1..).zip(&findings) {
             for (part, site) in (1..).zip(&finding.sites) {
@@ -44,14 +46,14 @@ impl<'a> Numbers<'a> {
             }
         }
         let is_other = |site: &&Site| site.live_count > 0 && !by_site.contains_key(&site.id);
-        let mut others: Vec<&Site> = report.sites.iter().filter(is_other).collect();
+        let mut others: Vec<&Site> = sites.iter().filter(is_other).collect();
         others.sort_by_cached_key(|site| {
             let grows = site.verdict.is_some_and(|verdict| verdict.grows());
             let memory = site.kind.is_memory();
             let most = (site.rank(), site.live_count);
             (Reverse((memory, grows, most)), site.id)
         });
-        let from = findings.len() + 1;
+        let from = before + findings.len() + 1;
         by_site.extend(
             (from..)
                 .zip(&others)
@@ -61,6 +63,7 @@ impl<'a> Numbers<'a> {
             findings,
             by_site,
             others,
+            before,
         }
     }
 
@@ -82,12 +85,12 @@ impl<'a> Numbers<'a> {
 
     /// Whether a number is of a finding.
     pub const fn is_of_finding(&self, number: RowNumber) -> bool {
-        number.whole <= self.findings.len()
+        number.whole > self.before && number.whole - self.before <= self.findings.len()
     }
 
     /// What has a number.
     pub fn find(&self, report: &'a Report, number: RowNumber) -> Option<Numbered<'a>> {
-        let index = number.whole.checked_sub(1)?;
+        let index = number.whole.checked_sub(self.before + 1)?;
         let Some(finding) = self.findings.get(index) else {
             let site = self.others.get(index - self.findings.len());
             return site.filter(|_| number.part == 1).map(|site| Numbered {
@@ -105,7 +108,7 @@ impl<'a> Numbers<'a> {
 
     /// The last whole number; 0 if there is none.
     pub fn last(&self) -> usize {
-        self.findings.len() + self.others.len()
+        self.before + self.findings.len() + self.others.len()
     }
 }
 
@@ -149,6 +152,27 @@ mod tests {
             assert_eq!(site(none), None, "{none}");
         }
         assert_eq!(numbers.last(), 2);
+    }
+
+    #[test]
+    fn pages_are_numbered_after_blocks() {
+        let report = sample::report();
+        let growth = Growth {
+            sites: report.sites.clone(),
+            balance: Vec::new(),
+        };
+        let blocks = Numbers::of(&report);
+        let pages = Numbers::of_pages(&growth, &blocks);
+        let (first, last) = (blocks.last() + 1, pages.last());
+        let live = growth.sites.iter().filter(|site| site.live_count > 0);
+        assert_eq!(last - blocks.last(), live.count());
+        let number = pages.of_site(&growth.sites[0]);
+        assert_eq!(number, Some(RowNumber::whole(first)));
+        let found = pages.find(&report, RowNumber::whole(first)).unwrap();
+        assert!(found.finding.is_none());
+        assert_eq!(found.site.map(|site| site.id), Some(1));
+        assert!(pages.find(&report, RowNumber::whole(1)).is_none());
+        assert!(pages.find(&report, RowNumber::whole(last + 1)).is_none());
     }
 
     #[test]

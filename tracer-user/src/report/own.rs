@@ -6,80 +6,91 @@ use std::borrow::Cow;
 use crate::model::{Frame, Origin};
 use crate::report::names;
 
-/// Files of runtimes and of C libraries, by the beginning of their names.
-const FILES: [&str; 23] = [
-    "ld-linux",
-    "ld-musl",
-    "libasan",
-    "libc++",
-    "libc-",
-    "libc.",
-    "libcrypt",
-    "libdl",
-    "libgcc_s",
-    "libjava.",
-    "libjemalloc",
-    "libjli.",
-    "libjvm",
-    "libm.",
-    "libmimalloc",
-    "libpthread",
-    "librt.",
-    "libstdc++",
-    "libtcmalloc",
-    "libunfreed",
-    "libz.",
-    "libzip.",
-    "[",
+/// Beginnings of names, and whose those are that begin so, as people call it; `None` where
+/// the name of its file says that best. Sorted, and none begins with another.
+type Owners = [(&'static str, Option<&'static str>)];
+
+/// Files of runtimes and of C libraries.
+const FILES: &Owners = &[
+    ("[", None),
+    ("ld-linux", Some("libc")),
+    ("ld-musl", Some("libc")),
+    ("libasan", None),
+    ("libc++", Some("the standard library")),
+    ("libc-", Some("libc")),
+    ("libc.", Some("libc")),
+    ("libcrypt", None),
+    ("libdl", None),
+    ("libgcc_s", Some("the standard library")),
+    ("libjava.", Some("the JDK")),
+    ("libjemalloc", None),
+    ("libjli.", Some("the JVM")),
+    ("libjvm", Some("the JVM")),
+    ("libm.", None),
+    ("libmimalloc", None),
+    ("libpthread", Some("libc")),
+    ("librt.", None),
+    ("libstdc++", Some("the standard library")),
+    ("libtcmalloc", None),
+    ("libunfreed", Some("the sampler")),
+    ("libz.", None),
+    ("libzip.", Some("the JDK")),
 ];
 
-/// Functions of runtimes that are linked into programs, and classes of the JDK, by the
-/// beginning of their names.
-const FUNCTIONS: [&str; 43] = [
-    "<alloc::",
-    "<core::",
-    "<std::",
-    "Builtins_",
-    "PyBytes_",
-    "PyDict_",
-    "PyEval_",
-    "PyList_",
-    "PyMem_",
-    "PyObject_",
-    "PyRun_",
-    "PyTuple_",
-    "PyUnicode_",
-    "PyVectorcall_",
-    "Py_",
-    "_Py",
-    "__cxa_",
-    "__gnu_cxx::",
-    "__libc_",
-    "__rust_",
-    "__rustc",
-    "_rjem_",
-    "_start",
-    "alloc::",
-    "calloc",
-    "clone3",
-    "com.sun.",
-    "core::",
-    "java.",
-    "javax.",
-    "jdk.",
-    "malloc",
-    "node::",
-    "operator new",
-    "posix_memalign",
-    "pymain_",
-    "realloc",
-    "runtime.",
-    "start_thread",
-    "std::",
-    "sun.",
-    "uv_",
-    "v8::",
+/// Functions of runtimes that are linked into programs, and classes of the JDK.
+const FUNCTIONS: &Owners = &[
+    ("<alloc::", Some("the standard library")),
+    ("<core::", Some("the standard library")),
+    ("<std::", Some("the standard library")),
+    ("Builtins_", Some("V8")),
+    ("PyBytes_", Some("Python")),
+    ("PyDict_", Some("Python")),
+    ("PyEval_", Some("Python")),
+    ("PyList_", Some("Python")),
+    ("PyMem_", Some("Python")),
+    ("PyObject_", Some("Python")),
+    ("PyRun_", Some("Python")),
+    ("PyTuple_", Some("Python")),
+    ("PyUnicode_", Some("Python")),
+    ("PyVectorcall_", Some("Python")),
+    ("Py_", Some("Python")),
+    ("_Py", Some("Python")),
+    ("__cxa_", Some("the standard library")),
+    ("__gnu_cxx::", Some("the standard library")),
+    ("__libc_", Some("libc")),
+    ("__rust_", Some("the standard library")),
+    ("__rustc", Some("the standard library")),
+    ("_rjem_", None),
+    ("_start", Some("libc")),
+    ("alloc::", Some("the standard library")),
+    ("calloc", Some("the allocator")),
+    ("clone3", Some("libc")),
+    ("com.sun.", Some("the JDK")),
+    ("core::", Some("the standard library")),
+    ("java.", Some("the JDK")),
+    ("javax.", Some("the JDK")),
+    ("jdk.", Some("the JDK")),
+    ("malloc", Some("the allocator")),
+    ("node::", Some("Node")),
+    ("operator new", Some("the standard library")),
+    ("posix_memalign", None),
+    ("pymain_", Some("Python")),
+    ("realloc", None),
+    ("runtime.", Some("Go's runtime")),
+    ("start_thread", Some("libc")),
+    ("std::", Some("the standard library")),
+    ("sun.", Some("the JDK")),
+    ("uv_", Some("Node")),
+    ("v8::", Some("V8")),
 ];
+
+/// The entry that a name begins with: since none begins with another, that is the last one
+/// that is not after the name.
+fn entry(owners: &Owners, name: &str) -> Option<Option<&'static str>> {
+    let after = owners.partition_point(|(start, _)| *start <= name);
+    let (start, owner) = owners.get(after.checked_sub(1)?)?;
+    name.starts_with(start).then_some(*owner)
+}
 
 /// Whether a frame is of the program itself, or of a library that it has chosen.
 pub fn is_own(frame: &Frame) -> bool {
@@ -87,16 +98,15 @@ pub fn is_own(frame: &Frame) -> bool {
     let Some(function) = frame.function.as_deref() else {
         return false;
     };
-    let begins = |list: &[&str], name: &str| list.iter().any(|it| name.starts_with(it));
     let is_runtimes = match frame.origin {
         Origin::Stub => true,
         // Its file is no file, and says nothing.
         Origin::Jit => return !is_engines(function),
         Origin::Interpreted | Origin::C1 | Origin::C2 => false,
-        Origin::Program | Origin::Library | Origin::Unknown => begins(&FILES, module),
+        Origin::Program | Origin::Library | Origin::Unknown => entry(FILES, module).is_some(),
     };
     // A whole name, or the beginning of a qualified one.
-    !is_runtimes && !function.starts_with('[') && !begins(&FUNCTIONS, function)
+    !is_runtimes && !function.starts_with('[') && entry(FUNCTIONS, function).is_none()
 }
 
 /// Whether a script engine made a function of perf maps for itself: V8's built-in ones and
@@ -113,62 +123,9 @@ fn is_engines(function: &str) -> bool {
     KINDS.iter().any(|kind| function.starts_with(kind)) || function.contains(" node:")
 }
 
-/// Whose a frame is that is not the program's own, by the beginning of its file's name.
-const OWNERS_OF_FILES: [(&str, &str); 12] = [
-    ("ld-", "libc"),
-    ("libc-", "libc"),
-    ("libc.", "libc"),
-    ("libpthread", "libc"),
-    ("libgcc_s", "the standard library"),
-    ("libc++", "the standard library"),
-    ("libstdc++", "the standard library"),
-    ("libjvm", "the JVM"),
-    ("libjli.", "the JVM"),
-    ("libjava.", "the JDK"),
-    ("libzip.", "the JDK"),
-    ("libunfreed", "the sampler"),
-];
-
-/// The same by the beginning of a function's name.
-const OWNERS_OF_FUNCTIONS: [(&str, &str); 29] = [
-    ("<alloc::", "the standard library"),
-    ("<core::", "the standard library"),
-    ("<std::", "the standard library"),
-    ("Builtins_", "V8"),
-    ("Py", "Python"),
-    ("_Py", "Python"),
-    ("__cxa_", "the standard library"),
-    ("__gnu_cxx::", "the standard library"),
-    ("__libc_", "libc"),
-    ("__rust", "the standard library"),
-    ("_start", "libc"),
-    ("alloc::", "the standard library"),
-    ("clone3", "libc"),
-    ("com.sun.", "the JDK"),
-    ("core::", "the standard library"),
-    ("java.", "the JDK"),
-    ("javax.", "the JDK"),
-    ("jdk.", "the JDK"),
-    ("node::", "Node"),
-    ("operator new", "the standard library"),
-    ("pymain_", "Python"),
-    ("runtime.", "Go's runtime"),
-    ("start_thread", "libc"),
-    ("std::", "the standard library"),
-    ("sun.", "the JDK"),
-    ("uv_", "Node"),
-    ("v8::", "V8"),
-    ("calloc", "the allocator"),
-    ("malloc", "the allocator"),
-];
-
 /// Whose a frame is that is not the program's own, as people call it: `libc`, `the JVM`,
 /// `V8`; else the name of its file.
 pub fn owner(frame: &Frame) -> Cow<'_, str> {
-    let begins = |list: &'static [(&str, &str)], name: &str| {
-        let found = list.iter().find(|(start, _)| name.starts_with(start));
-        found.map(|(_, owner)| *owner)
-    };
     let file = frame.module.as_deref().map(names::base).unwrap_or_default();
     let function = frame.function.as_deref().unwrap_or_default();
     let known = match frame.origin {
@@ -177,7 +134,10 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
         Origin::Jit if function.contains(" node:") => Some("Node"),
         Origin::Jit => Some("generated code"),
         _ if frame.origin.is_java() => Some("the JDK"),
-        _ => begins(&OWNERS_OF_FILES, file).or_else(|| begins(&OWNERS_OF_FUNCTIONS, function)),
+        _ => {
+            let of = |owners, name| entry(owners, name).flatten();
+            of(FILES, file).or_else(|| of(FUNCTIONS, function))
+        }
     };
     match known {
         Some(known) => known.into(),
@@ -196,6 +156,20 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
     last.map(|last| last + 1)
 }
 
+/// Why a runtime keeps ever more for itself for a while, as a sentence, if a call path is of
+/// that: what its compiler has made is kept as long as its code is used, and there is ever
+/// less of it that is new.
+pub fn warms_up(frames: &[Frame]) -> Option<&'static str> {
+    const COMPILERS: [&str; 2] = ["CompileBroker::", "v8::internal::OptimizingCompile"];
+    let is_compilers = |frame: &Frame| {
+        let name = frame.function.as_deref().unwrap_or_default();
+        COMPILERS.iter().any(|start| name.starts_with(start))
+    };
+    frames.iter().any(is_compilers).then_some(
+        "it is of the runtime's compiler: that keeps more as long as the program warms up",
+    )
+}
+
 /// Whether a function seems to hand on what it is asked for, by its name.
 pub fn hands_on(frame: &Frame) -> bool {
     const WORDS: [&str; 5] = ["alloc", "strdup", "memdup", "arena::grow", "_cfunc_"];
@@ -209,6 +183,23 @@ pub fn hands_on(frame: &Frame) -> bool {
 mod tests {
     use super::*;
     use crate::model::Origin;
+
+    #[test]
+    fn beginnings_are_in_order_and_none_begins_with_another() {
+        for owners in [FILES, FUNCTIONS] {
+            for pair in owners.windows(2) {
+                let (one, next) = (pair[0].0, pair[1].0);
+                assert!(one < next && !next.starts_with(one), "{one} {next}");
+            }
+            for (start, owner) in owners {
+                assert_eq!(entry(owners, start), Some(*owner));
+                assert_eq!(entry(owners, &format!("{start}~")), Some(*owner));
+            }
+        }
+        assert_eq!(entry(FUNCTIONS, ""), None);
+        assert_eq!(entry(FUNCTIONS, "std"), None);
+        assert_eq!(entry(FUNCTIONS, "~"), None);
+    }
 
     #[test]
     fn who_hands_on_is_not_who_asks() {
@@ -228,6 +219,22 @@ mod tests {
         assert_eq!(down_to_own(&frames), Some(3));
         assert_eq!(down_to_own(&frames[3..]), None);
         assert_eq!(down_to_own(&[frame("take(std::allocator<int>)")]), Some(1));
+    }
+
+    #[test]
+    fn a_compiler_warms_up() {
+        let frame = |function: &str| Frame {
+            function: Some(function.into()),
+            ..Frame::default()
+        };
+        let path = [
+            "start_thread",
+            "CompileBroker::compiler_thread_loop()",
+            "malloc",
+        ];
+        let frames: Vec<Frame> = path.into_iter().map(frame).collect();
+        assert!(warms_up(&frames).is_some());
+        assert!(warms_up(&frames[..1]).is_none() && warms_up(&[]).is_none());
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn render(report: &Report, layout: &Layout) -> String {
     harm::render(&mut text, report, layout);
     untraced::render(&mut text, report, layout);
     site::render(&mut text, report, &numbers, layout);
-    growth::render(&mut text, report, layout);
+    growth::render(&mut text, report, &numbers, layout);
     resources::render(&mut text, report, &numbers, layout);
     java_heap::render(&mut text, report, &numbers, layout);
     java_memory::render(&mut text, report, layout);

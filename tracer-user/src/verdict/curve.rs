@@ -115,6 +115,20 @@ impl Curve {
         (longest, last.0 - risen)
     }
 
+    /// What was live at a time, and at the last point.
+    pub fn ends(&self, since: f64) -> Option<(f64, f64)> {
+        let points = self.since(since);
+        Some((points.first()?.1, points.last()?.1))
+    }
+
+    /// The least and the most that was live at points from a time on.
+    pub fn range(&self, since: f64) -> Option<(f64, f64)> {
+        let from = self.points.partition_point(|point| point.0 < since);
+        let values = self.points[from..].iter().map(|point| point.1);
+        let least = values.clone().reduce(f64::min)?;
+        Some((least, values.reduce(f64::max)?))
+    }
+
     /// By how much it grew in the first and in the last half of the time since `since`, and
     /// the standard deviation that what it grew in all would have if growth between looks
     /// were independent and as fast all the time.

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use super::change;
 use super::curve::Curve;
 use super::forecast;
-use super::life_table::{FAR, LifeTable, MOST};
 use super::path;
 use super::tree::{Branch, Node, nodes};
+use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
-use crate::report::own::{down_to_own, hands_on};
+use crate::report::own::{down_to_own, hands_on, warms_up};
 use crate::report::{names, units};
 
 /// Sites that a finding lists at most.
@@ -215,6 +215,9 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
             units::seconds(site.oldest_age.unwrap_or(0.0))
         )),
         _ => {}
+    }
+    if let Some(why) = warms_up(&site.frames) {
+        said.push(why.to_owned());
     }
     let rest = report.duration - curve.rose_at();
     if curve.tells() && rest > 0.15 * report.duration {

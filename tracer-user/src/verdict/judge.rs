@@ -28,8 +28,9 @@
 use std::f64::consts::TAU;
 
 use super::curve::Curve;
-use super::life_table::{FAR, LifeTable, MOST};
+use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Judgement, MemoryKind, Site, Survival, Verdict};
+use crate::report::own::warms_up;
 use crate::report::text::SHORTEST;
 
 /// Set-up is over after this part of a run.
@@ -44,6 +45,8 @@ const UNKNOWN: f64 = 0.5;
 const IN_BURSTS: f64 = 0.9;
 /// Nothing is more certain, seen in one run.
 const MOST_CERTAIN: f64 = 0.99;
+/// Of blocks of which one is needed at a time more than this part are freed.
+const REPLACED: f64 = 0.9;
 /// Growth of so many standard deviations of the steps between looks is no chance; and so
 /// much of it has to be in the last half.
 const GROWN: f64 = 2.0;
@@ -80,7 +83,7 @@ pub fn judge(site: &Site, end: f64) -> Option<Judgement> {
         return None;
     }
     if site.live_count == 0 {
-        return (site.freed_count > 0).then(|| judgement(Verdict::Churn, MOST_CERTAIN));
+        return of_nothing_live(site);
     }
     if let Some(survival) = &site.survival {
         return of_bursts(site, survival);
@@ -109,6 +112,26 @@ const fn judgement(verdict: Verdict, confidence: f64) -> Judgement {
 /// A probability of odds.
 fn of_odds(odds: f64) -> f64 {
     odds / (1.0 + odds)
+}
+
+/// Nothing is live. Of an estimate that is as sure as the number of blocks that it is made
+/// of allows: if n were seen and all are gone, the next one stays with 1 / (n + 2) (Laplace's
+/// rule of succession). `None` if none was seen, or one that was is not known to be gone.
+fn of_nothing_live(site: &Site) -> Option<Judgement> {
+    if site.freed_count == 0 {
+        return None;
+    }
+    let Some(errors) = &site.errors else {
+        let exact = site.survival.is_none();
+        return exact.then(|| judgement(Verdict::Churn, MOST_CERTAIN));
+    };
+    let most = if site.survival.is_some() {
+        IN_BURSTS
+    } else {
+        MOST_CERTAIN
+    };
+    let gone = (errors.live_samples == 0 && errors.samples > 0).then_some(errors.samples as f64)?;
+    Some(judgement(Verdict::Churn, of_odds(1.0 + gone).min(most)))
 }
 
 /// What became of blocks that were followed in bursts says whether they stay: where none
@@ -168,8 +191,15 @@ impl Facts<'_> {
     /// What is live is young, and replaces what was freed.
     fn churn(&self) -> Option<Judgement> {
         let young = 1.0 - self.oldest() / self.span();
-        let is_it = self.freed_part() > 0.5 && young > 0.5 && !self.rises_through();
-        is_it.then(|| judgement(Verdict::Churn, young))
+        if self.freed_part() <= 0.5 || self.rises_through() {
+            return None;
+        }
+        // One after the other, of which one may rest for long.
+        let in_turn = self.site.may_be_table() && self.freed_part() > REPLACED;
+        match in_turn {
+            true => Some(judgement(Verdict::Churn, self.freed_part())),
+            false => (young > 0.5).then(|| judgement(Verdict::Churn, young)),
+        }
     }
 
     /// Whether more is live at the end than ever in the first half: what is replaced has a
@@ -244,11 +274,16 @@ impl Facts<'_> {
             return None;
         }
         let weight = (rises.max(self.lots().min(seen)) / MANY).min(1.0);
+        // A few lots of what a compiler keeps are nothing to tell.
+        let warms_up = warms_up(&self.site.frames).is_some();
+        if warms_up && weight < 1.0 {
+            return None;
+        }
         let steady = (self.span() / EVEN).powf(POWER) * weight;
         let odds = steady * self.slows();
         Some(match self.outlives() {
-            Some(times) => self.leak(odds * (1.0 + weight * times.log2()), sigmas),
-            None => judgement(Verdict::Growing, of_odds(sigmas)),
+            Some(times) if !warms_up => self.leak(odds * (1.0 + weight * times.log2()), sigmas),
+            _ => judgement(Verdict::Growing, of_odds(sigmas)),
         })
     }
 
@@ -268,9 +303,10 @@ impl Facts<'_> {
         if !self.blocks.tells() {
             return Some(rises.sqrt());
         }
-        if self.is_one() {
+        if self.site.may_be_table() {
             // It gets larger by parts of itself, ever more seldom.
-            return (self.curve.rests().1 < 0.5 * self.span()).then(|| rises.sqrt());
+            let grows = self.curve.rests().1 < 0.5 * self.span() && self.rises_through();
+            return grows.then(|| rises.sqrt());
         }
         let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         let sigmas = (first + last) / scatter.max(f64::MIN_POSITIVE);
@@ -278,20 +314,54 @@ impl Facts<'_> {
         (sigmas >= GROWN && late >= GROWN_LATE).then_some(sigmas)
     }
 
-    /// One block that is made larger again and again may be a table.
-    fn is_one(&self) -> bool {
-        self.site.live_count < 3 && self.site.kind.is_memory()
-    }
-
     /// A leak by these odds, of what has grown by so many standard deviations.
     fn leak(&self, odds: f64, sigmas: f64) -> Judgement {
         // That a page came into memory does not say who keeps it.
         let is_page = self.site.kind == MemoryKind::Page;
         match of_odds(odds) {
-            likely if likely >= LIKELY && !self.is_one() && !is_page => {
+            likely if likely >= LIKELY && !self.site.may_be_table() && !is_page => {
                 judgement(Verdict::Leak, likely)
             }
             _ => judgement(Verdict::Growing, of_odds(sigmas)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Errors;
+    use crate::report::sample;
+
+    #[test]
+    fn what_was_not_seen_is_not_sure() {
+        let gone = Site {
+            live_bytes: 0,
+            live_count: 0,
+            allocated_count: 900,
+            freed_count: 900,
+            ..sample::report().sites[1].clone()
+        };
+        let said = |seen: Option<(u64, u64)>, survival: Option<Survival>| {
+            let errors = seen.map(|(samples, live_samples)| Errors {
+                samples,
+                live_samples,
+                ..Errors::default()
+            });
+            let site = Site {
+                errors,
+                survival,
+                ..gone.clone()
+            };
+            judge(&site, 60.0).map(|it| (it.verdict, it.confidence))
+        };
+        let churn = |confidence| Some((Verdict::Churn, confidence));
+        let bursts = Some(Survival::default());
+        assert_eq!(said(None, None), churn(MOST_CERTAIN));
+        assert_eq!(said(Some((3, 0)), None), churn(0.8));
+        assert_eq!(said(Some((900, 0)), bursts), churn(IN_BURSTS));
+        assert_eq!(said(Some((0, 0)), bursts), None, "no burst saw one");
+        assert_eq!(said(Some((9, 2)), bursts), None, "two may be live");
+        assert_eq!(said(None, bursts), None);
     }
 }

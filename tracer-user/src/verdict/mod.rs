@@ -10,9 +10,9 @@ mod heap;
 mod judge;
 #[cfg(test)]
 mod large;
-mod life_table;
 mod outside;
 mod path;
+mod replaced;
 mod retention;
 #[cfg(test)]
 mod simulated;
@@ -25,7 +25,6 @@ use std::collections::HashSet;
 pub use compared::compared;
 pub use curve::Curve;
 pub use heap::class_of;
-pub use life_table::{FAR, Interval, LifeTable, MOST};
 pub use since::Since;
 
 use crate::model::{Finding, FindingKind, Report};
@@ -49,6 +48,7 @@ pub fn conclude(report: &mut Report) {
         site.confidence = judged.map(|judgement| judgement.confidence);
     }
     together::judge_together(report, &ends);
+    replaced::take_back(report, &ends);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));

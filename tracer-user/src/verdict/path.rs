@@ -1,6 +1,6 @@
 //! Call paths by the names of their functions, root first.
 
-use crate::model::Frame;
+use crate::model::{Frame, Site};
 use crate::report::names;
 use crate::report::own::down_to_own;
 
@@ -15,6 +15,17 @@ pub fn labels(frames: &[Frame]) -> Vec<String> {
 pub fn own(frames: &[Frame]) -> Vec<String> {
     let depth = down_to_own(frames).unwrap_or(frames.len());
     labels(&frames[..depth])
+}
+
+/// The same of a site, as numbers that names have for this run.
+pub fn hashes(site: &Site) -> Vec<u64> {
+    let frames = names::drawn_frames(site);
+    let depth = down_to_own(&frames).unwrap_or(frames.len());
+    let number = |frame: &Frame| match &frame.function {
+        Some(name) => name.text_hash(),
+        None => frame.address,
+    };
+    frames[..depth].iter().map(number).collect()
 }
 
 /// The names that all paths begin with; none if there is no path.

@@ -14,7 +14,7 @@ use crate::report::sample;
 use crate::window::collect::lifetime_buckets;
 
 /// When a block is born and when it is freed, seconds.
-type Life = (f64, f64);
+pub type Life = (f64, f64);
 
 const SIZE: u64 = 100;
 const LOOKS: u32 = 56;
@@ -32,7 +32,7 @@ fn exponential(rng: &mut Rng, mean: f64) -> f64 {
 }
 
 /// Births at random until `end`, `count` of them in the mean.
-fn births(rng: &mut Rng, end: f64, count: f64) -> Vec<f64> {
+pub fn births(rng: &mut Rng, end: f64, count: f64) -> Vec<f64> {
     let (mut births, mut at) = (Vec::new(), 0.0);
     loop {
         at += exponential(rng, end / count);
@@ -61,7 +61,7 @@ fn buckets(ages: impl Iterator<Item = f64>) -> Vec<LifetimeBucket> {
 }
 
 /// The site of these blocks, after `end` seconds.
-fn site(lives: &[Life], end: f64) -> Site {
+pub fn site(lives: &[Life], end: f64) -> Site {
     let count = |which: &dyn Fn(&&Life) -> bool| lives.iter().filter(which).count() as u64;
     let is_live = |at: f64| move |life: &&Life| life.0 <= at && life.1 > at;
     let freed = || lives.iter().filter(|life| life.1 <= end);
@@ -346,4 +346,39 @@ fn one_block_that_doubles_grows() {
     };
     assert_eq!(table(64.0), Some(Verdict::Growing));
     assert_eq!(table(8.0), Some(Verdict::Startup));
+}
+
+/// A compiler's arenas: one or two are live, some for long, and all are given back.
+#[test]
+fn what_is_needed_one_at_a_time_is_no_growth() {
+    for seed in 0..RUNS as u64 {
+        let mut rng = Rng::with_seed(seed);
+        let mut at = 3.0;
+        let mut lives: Vec<Life> = Vec::new();
+        while at < 118.0 {
+            let takes = exponential(&mut rng, 0.3);
+            lives.push((at, at + takes));
+            at += takes + exponential(&mut rng, 2.0);
+        }
+        // Two of the last rest until the next is needed.
+        let count = lives.len();
+        for life in &mut lives[count / 4..=count / 4 + 1] {
+            life.1 = NEVER;
+        }
+        let judgement = judge(&site(&lives, 120.0), 120.0);
+        let grows = judgement.is_some_and(|it| it.verdict.grows());
+        assert!(!grows, "{seed}: {judgement:?}");
+    }
+}
+
+/// What a runtime's compiler keeps grows while a program warms up, and is not said to leak.
+#[test]
+fn what_a_compiler_keeps_grows() {
+    let lives = steady_leak(&mut Rng::with_seed(1), 120.0);
+    let mut site = site(&lives, 120.0);
+    let verdict = |site: &Site| judge(site, 120.0).map(|it| it.verdict);
+    assert_eq!(verdict(&site), Some(Verdict::Leak));
+    let compiler = sample::library("CompileBroker::compiler_thread_loop()", 1);
+    site.frames.insert(0, compiler);
+    assert_eq!(verdict(&site), Some(Verdict::Growing));
 }

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::judge::judge;
-use crate::model::{Frame, MemoryKind, Report, Site, Verdict};
-use crate::report::names;
-use crate::report::own::down_to_own;
+use super::path;
+use crate::model::{MemoryKind, Report, Site, Verdict};
+use crate::report::own::warms_up;
 
 /// A site with as many blocks is judged by itself; and a node has to have so many beyond
 /// the first of each path.
@@ -27,7 +27,7 @@ pub fn judge_together(report: &mut Report, ends: &[f64]) {
     for (index, site) in report.sites.iter().enumerate().filter(|it| is_small(it.1)) {
         let tree = trees.entry((site.process, site.kind)).or_default();
         tree.push(Leaf {
-            path: path(site),
+            path: path::hashes(site),
             site: index,
         });
     }
@@ -52,19 +52,9 @@ fn is_small(site: &Site) -> bool {
         Some(Verdict::Batch | Verdict::Churn) => return false,
     };
     let known = !site.is_unsure() && site.survival.is_none() && site.kind != MemoryKind::JavaHeap;
+    // What it is stands in its frames, which are not added up.
+    let known = known && warms_up(&site.frames).is_none();
     known && (1..bound).contains(&site.live_count)
-}
-
-/// A path down to the last of the program's own functions, root first, as numbers that
-/// names have for this run.
-fn path(site: &Site) -> Vec<u64> {
-    let frames = names::drawn_frames(site);
-    let depth = down_to_own(&frames).unwrap_or(frames.len());
-    let number = |frame: &Frame| match &frame.function {
-        Some(name) => name.text_hash(),
-        None => frame.address,
-    };
-    frames[..depth].iter().map(number).collect()
 }
 
 /// A site at the end of its path.

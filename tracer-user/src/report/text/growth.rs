@@ -11,8 +11,8 @@ const WHAT: &str = "Growth: where memory was first touched, by page faults.";
 /// Less that is new in memory is worth no table, bytes.
 const WORTH: u64 = 1 << 20;
 
-/// Adds the paths that touched new memory.
-pub fn render(text: &mut String, report: &Report, layout: &Layout) {
+/// Adds the paths that touched new memory, numbered on from the `first` table.
+pub fn render(text: &mut String, report: &Report, first: &Numbers<'_>, layout: &Layout) {
     let Some(growth) = report.growth.as_ref().filter(|it| is_worth(it)) else {
         return;
     };
@@ -22,8 +22,8 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     balance::render(text, &pages, layout);
     layout.prose(text, PLAIN, 0, pages::NOT_WHO_KEEPS_BESIDE);
     text.push('\n');
-    // Only the first table's rows have numbers of their own.
-    site::render(text, &pages, &Numbers::none(), layout);
+    let numbers = Numbers::of_pages(growth, first);
+    site::render(text, &pages, &numbers, layout);
 }
 
 /// Whether anything is new in memory.

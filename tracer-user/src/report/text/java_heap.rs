@@ -229,6 +229,7 @@ mod tests {
             pause: Some(0.0125),
             after_collection: at > 0.0,
             collections: Some(collections),
+            old_collections: Some(0),
             instances,
             bytes: 24 * instances,
         };

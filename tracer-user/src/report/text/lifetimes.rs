@@ -1,12 +1,11 @@
 //! What lifetimes of freed blocks, and ages of live ones, say in a few words.
 
 use super::layout::Marks;
+use crate::model::life_table::{LifeTable, MOST};
 use crate::model::{LifetimeBucket, Site};
 use crate::report::units;
 use crate::report::words::Words;
 
-/// Blocks usually live for as long as this part of the freed ones did.
-const MOST: f64 = 0.95;
 /// Less than this part of what is live being young is not worth a word.
 const WORTH: f64 = 0.05;
 
@@ -32,19 +31,6 @@ pub fn median(lifetimes: &[LifetimeBucket]) -> String {
     format!("median ≥{}", units::seconds(over.unwrap_or(0.0)))
 }
 
-/// How long a site's blocks usually live: what all but a twentieth of the freed ones did not
-/// reach, seconds; `None` if none was freed, or if they live too long to tell.
-pub fn usual(lifetimes: &[LifetimeBucket]) -> Option<f64> {
-    let all: u64 = lifetimes.iter().map(|bucket| bucket.count).sum();
-    let mut seen = 0;
-    let reaches = |bucket: &&LifetimeBucket| {
-        seen += bucket.count;
-        seen as f64 >= MOST * all as f64
-    };
-    let bucket = lifetimes.iter().find(reaches).filter(|_| all > 0)?;
-    bucket.below
-}
-
 /// How many live blocks are younger than blocks of their site usually get, and that age,
 /// seconds. Ages are known by buckets: one that goes beyond is not counted. `None` where most
 /// blocks were not freed: how old those get is not known.
@@ -52,7 +38,8 @@ pub fn young_blocks(site: &Site) -> Option<(u64, f64)> {
     if site.freed_count <= site.live_count {
         return None;
     }
-    let usual = usual(&site.lifetimes)?;
+    let usual = LifeTable::of(&site.lifetimes, &[]).freed_by(MOST);
+    let usual = usual.filter(|usual| usual.is_finite())?;
     let is_young = |bucket: &&LifetimeBucket| bucket.below.is_some_and(|below| below <= usual);
     let young = site.ages.iter().filter(is_young);
     let count = young

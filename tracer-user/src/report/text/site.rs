@@ -23,7 +23,8 @@ pub fn render(text: &mut String, report: &Report, numbers: &Numbers<'_>, layout:
         known.unwrap_or(RowNumber::whole(index))
     };
     let shown = (1..).zip(top);
-    Table::new(shown.map(|(index, site)| row(report, site, number((index, site)))))
+    let held = report.held_bytes();
+    Table::new(shown.map(|(index, site)| row(report, site, number((index, site)), held)))
         .render(text, layout);
     let remainder = match report.window {
         Some(_) => window::remainder(report, &rows, rest),
@@ -164,10 +165,11 @@ fn nothing_survived(report: &Report) -> String {
     }
 }
 
-fn row<'a>(report: &'a Report, site: &'a Site, number: RowNumber) -> Row<'a> {
+/// A row; `held` is what all paths hold, bytes.
+fn row<'a>(report: &'a Report, site: &'a Site, number: RowNumber, held: u64) -> Row<'a> {
     let callers = site.frames.len().saturating_sub(1);
     Row {
-        cells: cells(report, site, number),
+        cells: cells(report, site, number, held),
         notes: notes(report, site),
         stack: Stack::new(&site.frames[..callers], Some(site.stack_end))
             .in_few_lines(!needs_attention(site)),
@@ -179,7 +181,7 @@ pub(super) fn needs_attention(site: &Site) -> bool {
     site.verdict.is_none_or(|verdict| verdict.grows())
 }
 
-fn cells(report: &Report, site: &Site, number: RowNumber) -> Vec<Cell> {
+fn cells(report: &Report, site: &Site, number: RowNumber, held: u64) -> Vec<Cell> {
     let Marks { at_least, about } = Marks::of(site);
     let oldest = site.oldest_age.map_or_else(
         || "–".into(),
@@ -205,10 +207,7 @@ fn cells(report: &Report, site: &Site, number: RowNumber) -> Vec<Cell> {
             blocks,
             format!("{about}{}", units::grouped(site.live_count)),
         ),
-        Cell::new(
-            "SHARE",
-            units::percent(site.held_bytes(), report.held_bytes()),
-        ),
+        Cell::new("SHARE", units::percent(site.held_bytes(), held)),
         Cell::new("OLDEST", oldest),
         Cell::new(last, last_allocation(report, site)),
         Cell::new(

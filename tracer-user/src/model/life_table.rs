@@ -5,7 +5,7 @@
 //! utilization of the life table method in analyzing survival", J. Chronic Dis. 8, 1958):
 //! who is censored within an interval was at risk for half of it.
 
-use crate::model::LifetimeBucket;
+use super::LifetimeBucket;
 
 /// How long blocks usually live: most of those that are freed are by then.
 pub const MOST: f64 = 0.95;
