@@ -40,6 +40,15 @@ fn text_of(host: &Host) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
+/// A label's value as the text has it: the library writes it as it is, and a process chooses
+/// its name.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -48,7 +57,7 @@ fn of_services(registry: &mut Registry, services: &[&Summary]) {
     let mut add = |name, help, unit: Option<Unit>, value: &dyn Fn(&Summary) -> i64| {
         let family = Gauges::default();
         for service in services {
-            let labels = vec![("service", service.name.clone())];
+            let labels = vec![("service", escaped(&service.name))];
             family.get_or_create(&labels).set(value(service));
         }
         match unit {
@@ -94,7 +103,10 @@ fn of_findings(registry: &mut Registry, host: &Host) {
     for service in &host.services {
         for finding in &service.findings {
             let kind = finding.kind.text().to_lowercase().replace([' ', '-'], "_");
-            let labels = vec![("service", service.summary.name.clone()), ("verdict", kind)];
+            let labels = vec![
+                ("service", escaped(&service.summary.name)),
+                ("verdict", kind),
+            ];
             family.get_or_create(&labels).inc();
         }
     }
