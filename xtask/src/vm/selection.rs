@@ -103,6 +103,10 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     // What is said of numbers, and of names, is user space's matter.
     ("findings", Choice::Only(&[])),
     ("grouping", Choice::Only(&[])),
+    // Files, HTTP and signals; which pages a path touched, `growth` shows.
+    ("serve", Choice::Only(&[])),
+    // Other programs' memory is read alike everywhere.
+    ("books", Choice::Only(&[])),
     // What is made of reports on the host; it takes minutes of leaks at a steady pace.
     ("table", Choice::Only(&[])),
     // Dozens of JVMs and tracers.
