@@ -68,15 +68,20 @@ fn metric(all: &Value, name: &str, label: Option<(&str, &str)>) -> Option<f64> {
     all.as_array()?.iter().find(is_it)?[2].as_f64()
 }
 
+/// A service that watches one process, with windows of a second and room for all its faults.
+fn watch(state: &Path, pid: u32) -> Result<Service> {
+    let pid = pid.to_string();
+    Service::start(
+        state,
+        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
+    )
+}
+
 #[test]
 fn what_grows_is_found_and_told() -> Result<()> {
     let mut target = Target::start("paced")?;
     let state = tempdir()?;
-    let pid = target.pid.to_string();
-    let service = Service::start(
-        state.path(),
-        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
-    )?;
+    let service = watch(state.path(), target.pid)?;
     ensure!(patched_bytes(target.pid)? == 0, "there are probes");
     target.tell(GROWS)?;
     // What it is called follows from what it does.
@@ -234,9 +239,7 @@ fn a_configuration_is_read_again_and_a_wrong_one_refused() -> Result<()> {
 fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("paced")?;
-    let pid = target.pid.to_string();
-    let arguments = ["-p", &pid, "--window", "1s", "--overhead", "500ms/s"];
-    let service = Service::start(state.path(), &arguments)?;
+    let service = watch(state.path(), target.pid)?;
     target.tell(GROWS)?;
     service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
     let objects = KernelObjects::of_process(service.pid())?;
@@ -246,7 +249,7 @@ fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
         Ok(objects.remaining()?.is_empty().then_some(()))
     })?;
     ensure!(patched_bytes(target.pid)? == 0, "there are probes");
-    let service = Service::start(state.path(), &arguments)?;
+    let service = watch(state.path(), target.pid)?;
     service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
     let now = service.ask("/api/services/paced/windows")?.json()?;
     let first = &kept["windows"][0];
@@ -262,7 +265,7 @@ fn what_was_kept_outlives_a_kill_and_the_gap_is_marked() -> Result<()> {
     ensure!(profile.status == 200, "{}", profile.text());
     Profile::parse(&unpacked(profile.body.as_slice())?)?;
     service.stop()?;
-    let service = Service::start(state.path(), &arguments)?;
+    let service = watch(state.path(), target.pid)?;
     let gaps = service.ask("/api/services")?.json()?["gaps"].clone();
     ensure!(gaps[1]["lost"] == false, "{gaps}");
     service.stop()
@@ -273,10 +276,7 @@ fn nobody_is_answered_without_the_token() -> Result<()> {
     let state = tempdir()?;
     let target = Target::start("paced")?;
     let pid = target.pid.to_string();
-    let service = Service::start(
-        state.path(),
-        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
-    )?;
+    let service = watch(state.path(), target.pid)?;
     for path in [
         "/metrics",
         "/api/services",
@@ -313,11 +313,7 @@ fn nobody_is_answered_without_the_token() -> Result<()> {
 fn two_hundred_scrapers_at_once_do_no_harm() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("paced")?;
-    let pid = target.pid.to_string();
-    let service = Service::start(
-        state.path(),
-        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
-    )?;
+    let service = watch(state.path(), target.pid)?;
     target.tell(GROWS)?;
     service.wait_service("paced", |it| number(it, "live_bytes") > 0)?;
     let token = fs::read_to_string(state.path().join("token"))?;

@@ -2,9 +2,9 @@
 //! to a file, and the kernel places none there.
 
 use super::allocator::{Declared, InFile, in_file};
-use super::inspect::process_name;
 use crate::model::{LeftAlone, LeftAloneCause};
 use crate::process::copied::Copied;
+use crate::process::short_name::short_name;
 
 /// What is not seen, and what to do.
 const UNSEEN: &str = "its calls are not seen; start the program without large pages for its code (node's --use-largepages, for example), or preload an allocator in a library of its own";
@@ -39,7 +39,7 @@ pub fn allocator_in(
         module: path.into_owned(),
         file_offset: one.start.0,
         pid,
-        process: process_name(pid),
+        process: short_name(pid).unwrap_or_default(),
         cause: LeftAloneCause::Copied,
         leads_to: Vec::new(),
         at: None,

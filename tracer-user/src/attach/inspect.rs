@@ -24,6 +24,7 @@ use crate::process::bytes::Bytes;
 use crate::process::file::{ModuleFile, same_file};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappedRange, MappingName, read_with_writable};
+use crate::process::short_name::short_name;
 use crate::process::translator;
 
 /// Jumps that are followed from a hook on, at most: an agent's own code is
@@ -60,19 +61,13 @@ impl Finding {
             module: module.to_owned(),
             file_offset: self.stretch.start.0,
             pid: self.pid,
-            process: process_name(self.pid),
+            process: short_name(self.pid).unwrap_or_default(),
             cause: self.cause,
             leads_to: self.leads_to.clone(),
             at,
             unseen: unseen.to_owned(),
         }
     }
-}
-
-/// The short name of a process; empty if it is gone.
-pub fn process_name(pid: u32) -> String {
-    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
 /// What must be left alone of a file's functions in a scope, each once.

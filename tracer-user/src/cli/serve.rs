@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{duration, size};
 use crate::budget::Budget;
-use crate::serve::config::{Flags, Grown, Rule};
+use crate::serve::config::{Flags, Rule};
 use crate::serve::listen::Listen;
 
 const EXAMPLES: &str = "\
@@ -111,7 +111,7 @@ impl ServeArgs {
         rules.extend(all(&self.cgroups, Rule::of_cgroup));
         rules.extend(all(&self.units, Rule::of_unit));
         rules.extend(self.jvms.then(Rule::of_jvms));
-        rules.extend(self.growing.map(|bytes| Rule::of_growing(Grown(bytes))));
+        rules.extend(self.growing.map(Rule::of_growing));
         rules
     }
 }

@@ -148,6 +148,14 @@ pub fn range_by_bursts(value: f64, error: f64) -> Option<(f64, f64)> {
     Some((low.min((value - TWO_SIDED * error).max(0.0)), high))
 }
 
+/// The same of live blocks or bytes, which are estimated by bursts, or by a sample.
+pub fn range_of_live(live: f64, error: f64, by_bursts: bool) -> Option<(f64, f64)> {
+    match by_bursts {
+        true => range_by_bursts(live, error),
+        false => range(live, error),
+    }
+}
+
 impl Errors {
     /// Whether there are none: all blocks were chosen for certain.
     pub fn are_none(&self) -> bool {
@@ -189,11 +197,7 @@ impl Site {
     /// nothing.
     pub fn live_range(&self) -> Option<(u64, u64)> {
         let error = self.errors.as_ref()?.live_bytes;
-        let range = match self.survival {
-            Some(_) => range_by_bursts,
-            None => range,
-        };
-        let (low, high) = range(self.live_bytes as f64, error)?;
+        let (low, high) = range_of_live(self.live_bytes as f64, error, self.survival.is_some())?;
         Some((rounded(low), rounded(high)))
     }
 }

@@ -29,6 +29,7 @@ pub mod regions;
 pub mod resident;
 pub mod room;
 mod segments;
+pub mod short_name;
 pub mod stack;
 pub mod status;
 pub mod symtab;

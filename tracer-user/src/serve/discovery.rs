@@ -7,6 +7,7 @@ use super::config::{Candidate, Rule};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
 use crate::process::handle::ProcessHandle;
+use crate::process::short_name::short_name;
 use crate::process::vitals::resident;
 use crate::session::target::Stat;
 
@@ -94,7 +95,7 @@ fn look(
         debug_assert_eq!(known.started, started);
         return before;
     }
-    let name = text_of(pid, "comm")?;
+    let name = short_name(pid)?;
     let in_memory = match asks_for_growth || before.is_none() {
         true => resident(pid)?,
         false => 0,
@@ -126,7 +127,7 @@ fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<
         pid,
         name: known.name.clone(),
         command: command_of(pid)?,
-        cgroup: cgroup_of(&text_of(pid, "cgroup").unwrap_or_default()),
+        cgroup: cgroup_of(&cgroups_of(pid)),
         is_jvm: false,
         grown: in_memory.saturating_sub(known.resident),
     };
@@ -137,10 +138,10 @@ fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<
     Some(candidate)
 }
 
-/// A file of `/proc/PID`, without the end of its last line.
-fn text_of(pid: u32, name: &str) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/{name}")).ok()?;
-    Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+/// The control groups of a process, one in each hierarchy; none if it is gone.
+fn cgroups_of(pid: u32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A process's arguments, joined by spaces.

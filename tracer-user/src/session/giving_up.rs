@@ -7,14 +7,9 @@ use super::Session;
 use super::left_alone::Notice;
 use crate::attach::probes::Scope;
 use crate::model::Untraced;
+use crate::process::short_name::short_name;
 use crate::targets::images::Image;
 use crate::visible::clean;
-
-/// The short name of a process, as far as it is known.
-fn name_of(pid: u32) -> String {
-    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name).trim_end().to_owned()
-}
 
 /// The reasons in one message: one alone speaks for itself.
 pub fn all_reasons(untraced: &[Untraced]) -> String {
@@ -31,7 +26,7 @@ impl Untraced {
     pub fn never(pid: u32, error: &Error) -> Self {
         Self {
             pid,
-            process: name_of(pid),
+            process: short_name(pid).unwrap_or_default(),
             reason: format!("{error:#}"),
             at: None,
         }

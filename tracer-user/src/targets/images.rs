@@ -19,6 +19,7 @@ use super::status::Status;
 use crate::model::{Mappings, ProcessEnd, Suspicion};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
+use crate::process::short_name::short_name;
 use crate::process::watch::CodeEvent;
 
 /// One process image.
@@ -132,7 +133,7 @@ impl Images {
     /// Fails if the process is gone or may not be read.
     pub fn attach(&mut self, pid: u32, id: u64, at_ns: u64) -> Result<()> {
         let code = CodeSpace::attach(pid, at_ns, &mut self.files)?;
-        let name = process_name(pid).unwrap_or_default();
+        let name = short_name(pid).unwrap_or_default();
         self.begin_life(pid, Space { name, code }, true);
         if let Some(life) = self.current_life(pid) {
             life.attached = at_ns;
@@ -653,10 +654,4 @@ impl Images {
 /// Whether an image is the tracer's own: where it measures what probes cost.
 pub fn is_own(image: u64) -> bool {
     image_pid(image) == std::process::id()
-}
-
-/// The short name of a living process.
-fn process_name(pid: u32) -> Option<String> {
-    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }

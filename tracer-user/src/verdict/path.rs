@@ -28,6 +28,55 @@ pub fn hashes(site: &Site) -> Vec<u64> {
     frames[..depth].iter().map(number).collect()
 }
 
+/// A site at the end of its path.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leaf {
+    /// Its [`hashes`].
+    pub path: Vec<u64>,
+    /// Its index.
+    pub site: usize,
+}
+
+impl Leaf {
+    /// The site with this index.
+    pub fn of(sites: &[Site], index: usize) -> Self {
+        Self {
+            path: hashes(&sites[index]),
+            site: index,
+        }
+    }
+}
+
+/// What is below a node of the call tree.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Branch<'a> {
+    /// A site that ends there, or has a way of its own from there on.
+    Site(usize),
+    /// Several that go on alike.
+    Node(&'a [Leaf]),
+}
+
+/// How many names lead to the node where these leaves part, and what is below it. The leaves
+/// are in order, and have `depth` names in common at least.
+pub fn branches(leaves: &[Leaf], mut depth: usize) -> (usize, Vec<Branch<'_>>) {
+    let next = |leaf: &Leaf, depth: usize| leaf.path.get(depth).copied();
+    while let [first, .., last] = leaves
+        && next(first, depth).is_some()
+        && next(first, depth) == next(last, depth)
+    {
+        depth += 1;
+    }
+    let mut branches = Vec::new();
+    for run in leaves.chunk_by(|one, other| next(one, depth) == next(other, depth)) {
+        if run.len() == 1 || next(&run[0], depth).is_none() {
+            branches.extend(run.iter().map(|leaf| Branch::Site(leaf.site)));
+        } else {
+            branches.push(Branch::Node(run));
+        }
+    }
+    (depth, branches)
+}
+
 /// The names that all paths begin with; none if there is no path.
 pub fn common(mut paths: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     let mut common = paths.next().unwrap_or_default();

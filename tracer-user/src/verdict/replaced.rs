@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::curve::Curve;
 use super::judge::judge;
-use super::path;
+use super::path::{Branch, Leaf, branches};
 use crate::model::{CurvePoint, Judgement, MemoryKind, Report, Site, Verdict};
 
 /// More paths than these are not one function's ways to the same blocks.
@@ -38,8 +38,8 @@ pub fn take_back(report: &mut Report, ends: &[f64]) {
         if members.len() < 2 || !members.iter().any(grows) {
             continue;
         }
-        let path = |site| (path::hashes(&report.sites[site]), site);
-        let mut leaves: Vec<Leaf> = members.into_iter().map(path).collect();
+        let leaves = members.into_iter();
+        let mut leaves: Vec<Leaf> = leaves.map(|at| Leaf::of(&report.sites, at)).collect();
         leaves.sort();
         let end = ends.get(process).copied().unwrap_or(report.duration);
         let mut tree = Tree {
@@ -49,9 +49,6 @@ pub fn take_back(report: &mut Report, ends: &[f64]) {
         tree.gather(&leaves, 0);
     }
 }
-
-/// A path by the hashes of its names, and the index of its site.
-type Leaf = (Vec<u64>, usize);
 
 fn grows(site: &Site) -> bool {
     site.verdict.is_some_and(Verdict::grows)
@@ -76,22 +73,13 @@ struct Tree<'a> {
 impl Tree<'_> {
     /// Looks at what is below a node, whose leaves have `depth` names in common, and at the
     /// node. Returns the sites that are not explained.
-    fn gather(&mut self, leaves: &[Leaf], mut depth: usize) -> Vec<usize> {
-        let next = |leaf: &Leaf, depth: usize| leaf.0.get(depth).copied();
-        while let [first, .., last] = leaves
-            && next(first, depth).is_some()
-            && next(first, depth) == next(last, depth)
-        {
-            depth += 1;
-        }
+    fn gather(&mut self, leaves: &[Leaf], depth: usize) -> Vec<usize> {
+        let (depth, branches) = branches(leaves, depth);
         let mut members = Vec::new();
-        for run in leaves.chunk_by(|one, other| next(one, depth) == next(other, depth)) {
-            match run {
-                [(_, site)] => members.push(*site),
-                _ if next(&run[0], depth).is_none() => {
-                    members.extend(run.iter().map(|(_, site)| *site));
-                }
-                _ => members.extend(self.gather(run, depth + 1)),
+        for branch in branches {
+            match branch {
+                Branch::Site(site) => members.push(site),
+                Branch::Node(leaves) => members.extend(self.gather(leaves, depth + 1)),
             }
         }
         // Nothing is in common at the root.

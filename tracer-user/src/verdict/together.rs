@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::judge::judge;
-use super::path;
+use super::path::{Branch, Leaf, branches};
 use crate::model::{MemoryKind, Report, Site, Verdict};
 use crate::report::own::warms_up;
 
@@ -26,13 +26,10 @@ pub fn judge_together(report: &mut Report, ends: &[f64]) {
     let mut trees: BTreeMap<(usize, MemoryKind), Vec<Leaf>> = BTreeMap::new();
     for (index, site) in report.sites.iter().enumerate().filter(|it| is_small(it.1)) {
         let tree = trees.entry((site.process, site.kind)).or_default();
-        tree.push(Leaf {
-            path: path::hashes(site),
-            site: index,
-        });
+        tree.push(Leaf::of(&report.sites, index));
     }
     for ((process, _), mut leaves) in trees {
-        leaves.sort_by(|a, b| a.path.cmp(&b.path));
+        leaves.sort();
         let end = ends.get(process).copied().unwrap_or(report.duration);
         let mut tree = Tree {
             sites: &mut report.sites,
@@ -57,12 +54,6 @@ fn is_small(site: &Site) -> bool {
     known && (1..bound).contains(&site.live_count)
 }
 
-/// A site at the end of its path.
-struct Leaf {
-    path: Vec<u64>,
-    site: usize,
-}
-
 /// Sites that are not judged yet, and their sum.
 #[derive(Default)]
 struct Pool {
@@ -78,25 +69,14 @@ struct Tree<'a> {
 impl Tree<'_> {
     /// Judges what is below a node, whose leaves have `depth` names in common, as far as
     /// there is enough. What is left is the pool.
-    fn gather(&mut self, leaves: &[Leaf], mut depth: usize) -> Pool {
-        let next = |leaf: &Leaf, depth: usize| leaf.path.get(depth).copied();
-        while let [first, .., last] = leaves
-            && next(first, depth).is_some()
-            && next(first, depth) == next(last, depth)
-        {
-            depth += 1;
-        }
+    fn gather(&mut self, leaves: &[Leaf], depth: usize) -> Pool {
+        let (depth, branches) = branches(leaves, depth);
         let mut pool = Pool::default();
-        for run in leaves.chunk_by(|one, other| next(one, depth) == next(other, depth)) {
-            match run {
-                [leaf] => pool.add(self.single(leaf.site)),
-                _ if next(&run[0], depth).is_none() => {
-                    for leaf in run {
-                        pool.add(self.single(leaf.site));
-                    }
-                }
-                _ => pool.add(self.gather(run, depth + 1)),
-            }
+        for branch in branches {
+            pool.add(match branch {
+                Branch::Site(site) => self.single(site),
+                Branch::Node(leaves) => self.gather(leaves, depth + 1),
+            });
         }
         // Nothing is in common at the root.
         match depth > 0 && pool.members.len() > 1 && self.judge(&pool) {

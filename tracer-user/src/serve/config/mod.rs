@@ -17,7 +17,7 @@ use self::setting::{Part, Size, Span};
 use super::listen::Listen;
 use crate::budget::Budget;
 
-pub use self::rule::{Candidate, Grown, Rule};
+pub use self::rule::{Candidate, Rule};
 
 /// A file of more bytes is none of ours.
 const MAX_BYTES: u64 = 8 << 20;

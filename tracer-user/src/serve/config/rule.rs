@@ -50,10 +50,6 @@ impl TryFrom<Fields> for Rule {
     }
 }
 
-/// By how much a process has to grow, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grown(pub u64);
-
 /// What is known of a process that may be of a service.
 #[derive(Debug, Clone, Default)]
 pub struct Candidate {
@@ -83,62 +79,38 @@ impl Candidate {
 impl Rule {
     /// One process.
     pub fn of_pid(pid: u32) -> Self {
-        Self {
-            fields: Fields {
-                pids: vec![pid],
-                ..Fields::default()
-            },
-        }
+        Self::of(|fields| fields.pids.push(pid))
     }
 
     /// Processes with such arguments.
     pub fn of_command(pattern: String) -> Self {
-        Self {
-            fields: Fields {
-                command: Some(pattern),
-                ..Fields::default()
-            },
-        }
+        Self::of(|fields| fields.command = Some(pattern))
     }
 
     /// Processes of such control groups.
     pub fn of_cgroup(pattern: String) -> Self {
-        Self {
-            fields: Fields {
-                cgroup: Some(pattern),
-                ..Fields::default()
-            },
-        }
+        Self::of(|fields| fields.cgroup = Some(pattern))
     }
 
     /// Processes of such systemd units.
     pub fn of_unit(pattern: String) -> Self {
-        Self {
-            fields: Fields {
-                unit: Some(pattern),
-                ..Fields::default()
-            },
-        }
+        Self::of(|fields| fields.unit = Some(pattern))
     }
 
     /// All JVMs.
     pub fn of_jvms() -> Self {
-        Self {
-            fields: Fields {
-                jvm: true,
-                ..Fields::default()
-            },
-        }
+        Self::of(|fields| fields.jvm = true)
     }
 
-    /// Whatever has grown so much.
-    pub fn of_growing(Grown(bytes): Grown) -> Self {
-        Self {
-            fields: Fields {
-                growing: Some(Size(bytes)),
-                ..Fields::default()
-            },
-        }
+    /// Whatever has grown by so many bytes.
+    pub fn of_growing(bytes: u64) -> Self {
+        Self::of(|fields| fields.growing = Some(Size(bytes)))
+    }
+
+    fn of(set: impl FnOnce(&mut Fields)) -> Self {
+        let mut fields = Fields::default();
+        set(&mut fields);
+        Self { fields }
     }
 
     fn says_nothing(&self) -> bool {

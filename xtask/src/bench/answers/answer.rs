@@ -70,10 +70,7 @@ impl Answer {
             errors.add(&site.errors.unwrap_or_default());
         }
         let estimated = leaks.iter().any(|site| site.is_estimate());
-        let range = match leaks.iter().any(|site| site.survival.is_some()) {
-            true => sampling::range_by_bursts,
-            false => sampling::range,
-        };
+        let by_bursts = leaks.iter().any(|site| site.survival.is_some());
         Self {
             began,
             duration: report.duration,
@@ -82,7 +79,8 @@ impl Answer {
                 .position(|site| is_leak(&site))
                 .map(|at| at + 1),
             live,
-            range: range(live, errors.live_bytes).filter(|_| estimated),
+            range: sampling::range_of_live(live, errors.live_bytes, by_bursts)
+                .filter(|_| estimated),
             factor: report.budget.as_ref().map_or(0.0, |it| it.scale_error),
             lost: leaks.iter().any(|site| site.lower_bound),
             unsure: leaks.first().is_some_and(|site| site.is_unsure()),

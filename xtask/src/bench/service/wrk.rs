@@ -1,13 +1,12 @@
 //! wrk: connections that stay, each with one request after the other.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Load;
+use super::{Folder, Load};
 use crate::shell;
 
 /// Connections.
@@ -22,30 +21,13 @@ pub(super) fn load(url: &str, time: Duration) -> Result<Load> {
 /// whole milliseconds, and of random length, so that connections do not keep step.
 pub(super) fn steady_load(url: &str, time: Duration, rate: f64) -> Result<Load> {
     let pause = f64::from(CONNECTIONS) * 1e3 / rate;
-    let script = Script::new(&format!(
+    let text = format!(
         "function delay() return math.floor({pause:.3} * (0.5 + math.random()) + math.random()) end\n"
-    ))?;
-    run(command(time).arg("-s").arg(&script.0).arg(url))
-}
-
-/// A script for wrk, which goes with this.
-struct Script(PathBuf);
-
-impl Script {
-    fn new(text: &str) -> Result<Self> {
-        let name = format!("unfreed-bench-{}.lua", std::process::id());
-        let script = Self(std::env::temp_dir().join(name));
-        fs::write(&script.0, text)
-            .with_context(|| format!("cannot write {}", script.0.display()))?;
-        Ok(script)
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        // It is in the folder of temporary files.
-        let _ = fs::remove_file(&self.0);
-    }
+    );
+    let folder = Folder::new("wrk")?;
+    let script = folder.path().join("pauses.lua");
+    fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+    run(command(time).arg("-s").arg(&script).arg(url))
 }
 
 fn command(time: Duration) -> Command {
