@@ -31,16 +31,21 @@ fn shown(arguments: &[&str]) -> Result<String> {
     Ok(finished.stdout)
 }
 
-/// The lines of each row: what follows the line that begins with its number.
+/// The lines of each row, first the one that begins with its number.
 fn rows(table: &str) -> Result<Vec<Vec<&str>>> {
-    let (_, rows) = table
+    let (_, table) = table
         .split_once("LIFETIME OF FREED\n")
         .context("no table")?;
-    let rows = rows
-        .split("\n\n")
-        .map(|row| row.lines().collect::<Vec<_>>());
-    let is_row = |row: &Vec<&str>| row.len() > 2 && row[1].starts_with("    ");
-    Ok(rows.take_while(is_row).collect())
+    let mut rows: Vec<Vec<&str>> = Vec::new();
+    for line in table.lines().filter(|line| !line.is_empty()) {
+        let number = line.trim_start().split(' ').next().unwrap_or_default();
+        match rows.last_mut() {
+            Some(row) if line.starts_with("    ") => row.push(line),
+            _ if number.parse::<f64>().is_ok() && line.contains('%') => rows.push(vec![line]),
+            _ => break,
+        }
+    }
+    Ok(rows)
 }
 
 /// The functions of the target, by the first line of each row that has one.

@@ -15,8 +15,11 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         let process = report.processes.get(jvm.process);
         let name = process.map_or_else(String::new, names::process);
         layout.prose(text, layout.strong, 0, &format!("JVM of {name}"));
-        for line in lines(jvm, process) {
-            layout.prose(text, PLAIN, 2, &line);
+        if jvm.problem.is_none() {
+            layout.items(text, PLAIN, 2, &counts(jvm));
+            for line in lines(jvm, process) {
+                layout.prose(text, PLAIN, 2, &line);
+            }
         }
         if let Some(problem) = problem(jvm) {
             layout.prose(text, layout.warning, 2, &problem);
@@ -28,25 +31,24 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     }
 }
 
+/// What came and went.
+fn counts(jvm: &Jvm) -> Vec<String> {
+    vec![
+        collections(&jvm.collections),
+        classes(jvm),
+        threads(jvm),
+        format!(
+            "Compiled methods: {}, {} thrown away",
+            units::grouped(jvm.compiled.loaded),
+            units::grouped(jvm.compiled.unloaded)
+        ),
+    ]
+}
+
 fn lines(jvm: &Jvm, process: Option<&Process>) -> Vec<String> {
-    if jvm.problem.is_some() {
-        return Vec::new();
-    }
-    let mut lines = vec![collections(&jvm.collections)];
-    lines.extend(
-        jvm.pools
-            .iter()
-            .filter(|pool| pool.old)
-            .filter_map(old_generation),
-    );
-    lines.push(classes(jvm));
+    let old = jvm.pools.iter().filter(|pool| pool.old);
+    let mut lines: Vec<String> = old.filter_map(old_generation).collect();
     lines.extend(failures(jvm));
-    lines.push(threads(jvm));
-    lines.push(format!(
-        "Compiled methods: {}, {} thrown away",
-        units::grouped(jvm.compiled.loaded),
-        units::grouped(jvm.compiled.unloaded)
-    ));
     let late = process.map_or(0.0, |process| jvm.began - process.began);
     if late > 0.001 {
         lines.push(format!(

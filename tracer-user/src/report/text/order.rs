@@ -18,7 +18,8 @@ const SMALL: u64 = 100;
 pub struct Rows<'a> {
     /// In the order that was asked for.
     pub rows: Vec<&'a Site>,
-    /// Those that hold little and do not grow, which are told in one line.
+    /// Those that hold little and of which nothing says that they grow, which are told in
+    /// one line.
     pub small: Vec<&'a Site>,
 }
 
@@ -42,8 +43,8 @@ impl<'a> Rows<'a> {
             }),
         }
         let is_left_out = |site: &&Site| {
-            let harmless = site.verdict.is_some_and(|verdict| !verdict.grows());
-            harmless && is_small(site, all)
+            let grows = site.verdict.is_some_and(|verdict| verdict.grows());
+            is_small(site, all) && !grows
         };
         let keeps_all = layout.small_rows || is_window || rows.iter().all(is_left_out);
         let (small, rows) = match keeps_all {
@@ -160,8 +161,9 @@ mod tests {
         let layout = Layout::new(10, None, false);
         assert_eq!(ids(&report, &layout), (vec![1, 2], vec![3]));
         report.sites[2].verdict = None;
-        let judged = "nobody knows whether it grows";
-        assert_eq!(ids(&report, &layout), (vec![1, 2, 3], vec![]), "{judged}");
+        assert_eq!(ids(&report, &layout), (vec![1, 2], vec![3]));
+        report.sites[2].verdict = Some(crate::model::Verdict::Growing);
+        assert_eq!(ids(&report, &layout), (vec![1, 2, 3], vec![]));
         // Where nothing holds much, nothing is left out.
         let little = Site {
             verdict: Some(crate::model::Verdict::Churn),

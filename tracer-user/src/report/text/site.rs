@@ -52,9 +52,16 @@ fn remainder(report: &Report, rows: &[&Site], rest: &[&Site], small: &[&Site]) -
     let live = rows.len() + small.len();
     if !small.is_empty() {
         let (bytes, blocks) = held(small, words);
-        let (hold, each, grow) = match small.len() {
-            1 => ("holds", "", "does not grow"),
-            _ => ("hold", ", less than 1 % each,", "do not grow"),
+        let is_judged = small.iter().all(|site| site.verdict.is_some());
+        let (hold, each) = match small.len() {
+            1 => ("holds", ""),
+            _ => ("hold", ", less than 1 % each,"),
+        };
+        let grow = match (is_judged, small.len()) {
+            (true, 1) => "does not grow",
+            (true, _) => "do not grow",
+            (false, 1) => "is not known to grow",
+            (false, _) => "are not known to grow",
         };
         lines.push(format!(
             "{} {hold} {bytes} in {blocks} {}{each} and {grow}: --top {live} shows all.",

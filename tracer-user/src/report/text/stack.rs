@@ -72,6 +72,11 @@ impl<'a> Stack<'a> {
         self.like = like;
     }
 
+    /// The number of the row above that has all frames but those that tell the two apart.
+    pub fn like(&self) -> Option<&str> {
+        self.like.as_deref()
+    }
+
     /// What was said of each frame.
     #[cfg(test)]
     pub fn tells(&self) -> &[Tells] {

@@ -60,7 +60,8 @@ impl<'a> Table<'a> {
 
     /// Adds the table; an empty table adds nothing. Columns that do not fit
     /// the width are listed among the row's notes. Unless all frames are shown, those are that
-    /// tell rows apart.
+    /// tell rows apart, and a row that refers to one above follows it at once, with the notes
+    /// that differ.
     pub fn render(mut self, text: &mut String, layout: &Layout) {
         if !layout.all_frames {
             telling::mark(&mut self.rows);
@@ -72,13 +73,26 @@ impl<'a> Table<'a> {
         let shown = columns_that_fit(&widths, layout.width);
         let headers = first.cells.iter().map(|cell| cell.header);
         layout.line(text, layout.faint, &aligned(headers.take(shown), &widths));
-        for row in &self.rows {
+        for (index, row) in self.rows.iter().enumerate() {
+            let like = self.like(row).filter(|_| !layout.all_frames);
+            if index > 0 && like.is_none() {
+                text.push('\n');
+            }
             let values = row.cells.iter().map(|cell| cell.value.as_str());
             layout.line(text, layout.strong, &aligned(values.take(shown), &widths));
-            layout.items(text, layout.faint, INDENT, &row.notes(shown));
+            let mut notes = row.notes(shown);
+            notes.retain(|note| like.is_none_or(|like| !like.notes.contains(note)));
+            layout.items(text, layout.faint, INDENT, &notes);
             row.stack.render(text, INDENT, layout);
-            text.push('\n');
         }
+        text.push('\n');
+    }
+
+    /// The row above that this one refers to.
+    fn like(&self, row: &Row<'_>) -> Option<&Row<'a>> {
+        let number = row.stack.like()?;
+        let mut rows = self.rows.iter();
+        rows.find(|other| other.number().as_deref() == Some(number))
     }
 
     fn widths(&self) -> Vec<usize> {

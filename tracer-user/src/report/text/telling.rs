@@ -136,7 +136,6 @@ mod tests {
             " 1  7",
             "    strdup  (libc.so.6)",
             "    main  leaky/main.cpp:9",
-            "",
             " 2  7",
             "    grow  (libc.so.6)",
             "    asprintf  (libc.so.6)",
