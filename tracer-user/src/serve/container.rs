@@ -96,7 +96,7 @@ fn id_of(part: &str) -> Option<&str> {
 
 /// The pod's id in a part of a path: `podID`, or `kubepods-…-podID.slice` with `_` for `-`.
 fn pod_of(part: &str) -> Option<String> {
-    let part = part.strip_suffix(".slice").unwrap_or(part);
+    let part = part.split('.').next().unwrap_or(part);
     let id = match part.strip_prefix("pod") {
         Some(id) => id,
         None => part.strip_prefix("kubepods")?.rsplit_once("-pod")?.1,
@@ -152,7 +152,7 @@ mod tests {
             (format!("/kubepods/besteffort/podab-cd/{id}"), Some("ab-cd")),
             (
                 format!("/kubepods-podab_cd.slice:cri-containerd:{id}"),
-                None,
+                Some("ab-cd"),
             ),
         ] {
             let found = names.of_cgroup(&path).unwrap();
