@@ -36,6 +36,7 @@ mod oracle;
 mod outputs;
 pub mod pprof;
 mod program;
+pub mod receiver;
 mod recording;
 mod report;
 pub mod service;

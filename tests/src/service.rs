@@ -57,9 +57,27 @@ impl Service {
     /// # Errors
     /// It ended instead; its messages are in the error.
     pub fn start(state: &Path, arguments: &[&str]) -> Result<Self> {
-        let mut child = Command::new(binary()?)
+        Self::run(&mut Command::new(binary()?), state, state, arguments)
+    }
+
+    /// The same by another program, which is given the tracer's own as its next argument. The
+    /// service has a folder under the name of `inside`.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_by(
+        runner: &mut Command,
+        inside: &Path,
+        state: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        Self::run(runner.arg(binary()?), inside, state, arguments)
+    }
+
+    fn run(command: &mut Command, inside: &Path, state: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut child = command
             .args(["serve", "--listen", "127.0.0.1:0", "--state"])
-            .arg(state)
+            .arg(inside)
             .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

@@ -18,6 +18,7 @@ mod lint;
 mod packages;
 mod pool;
 mod programs;
+mod python;
 mod setup;
 mod shell;
 mod tally;

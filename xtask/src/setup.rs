@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
 use crate::shell::{as_root_with, capture, is_root, run, say};
-use crate::{apt, jdks, wheel};
+use crate::{apt, jdks, python, wheel};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
 const CLIPPY: &str = "rust-web-clippy";
@@ -69,9 +69,14 @@ impl Group {
                 "openjdk-17-jdk-headless",
                 "openssl",
                 "perl",
+                "prometheus",
                 "python3",
+                "python3-jsonschema",
                 "python3-prometheus-client",
+                "python3-seccomp",
+                "python3-yaml",
                 "sqlite3",
+                "systemd",
                 "valgrind",
                 "xz-utils",
                 "zstd",
@@ -141,7 +146,8 @@ pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
     if groups.contains(&Group::Lint) && !is_nightly(&found) {
         wanted.insert(CLIPPY);
     }
-    if groups.contains(&Group::Lint) {
+    let wants_python = groups.contains(&Group::Test);
+    if groups.contains(&Group::Lint) || wants_python {
         wanted.extend(wheel::packages());
     }
     let wants_java = groups.contains(&Group::Test) || groups.contains(&Group::Bench);
@@ -151,6 +157,9 @@ pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
     apt(&wanted.into_iter().collect::<Vec<_>>())?;
     if wants_java {
         jdks::ensure()?;
+    }
+    if wants_python {
+        python::ensure()?;
     }
 
     if let Err(Missing::Linker { compiler, .. }) = choose(&look()) {

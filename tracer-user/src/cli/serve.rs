@@ -36,6 +36,18 @@ Examples:
   jvm = true                     # every JVM
   [[service]]
   growing = \"64M\"                # whatever has grown so much since it was seen first
+  [[service]]
+  pod = \"web-*\"                  # or container, or namespace; it has the container's name
+  [[push]]                       # each window goes there
+  to = \"otlp-grpc\"               # or otlp-http, or pyroscope
+  url = \"https://collector:4317\"
+  token_file = \"/etc/token\"      # also: headers = { X-Scope-OrgID = \"a\" }, ca_file = \"FILE\"
+  timeout = \"10s\"
+  queue = 1000                   # entries that wait on disk at most; the oldest go
+  [[alert]]                      # findings go there, as JSON; also what [[push]] has but `to`
+  url = \"https://example.org/hook\"
+  confidence = 0.9               # told once, from here on
+  within = \"24h\"                 # and when its forecast is so near, and each time that it halves
 
 SIGHUP reads the file again; one that is wrong is refused, and the old one stays.";
 

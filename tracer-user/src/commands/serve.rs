@@ -20,6 +20,7 @@ use crate::serve::discovery::{Discovery, Found};
 use crate::serve::http::{self, Answers, Auth};
 use crate::serve::keeper::{Closed, Keeper};
 use crate::serve::listen::Listen;
+use crate::serve::push::Destinations;
 use crate::serve::services::Services;
 use crate::serve::status::{Status, Tracer};
 use crate::serve::store::{Gap, Store};
@@ -41,12 +42,15 @@ const TOKEN: &str = "token";
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let config = config_of(args)?;
     if args.check {
+        Destinations::of(&config)?;
         return Ok(check(&config));
     }
     preflight::check()?;
     let place = config.listen.clone();
     let listener = config.listen.open()?;
-    let (store, gap) = Store::open(&config.state, now())?;
+    let (mut store, gap) = Store::open(&config.state, now())?;
+    let destinations = Destinations::of(&config)?;
+    store.set_queues(destinations.queues())?;
     let answers = Arc::new(Answers {
         status: Arc::new(Status::default()),
         store: Arc::new(store),
@@ -63,6 +67,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     said.gap(gap);
     let ended = runtime()?.block_on(async {
         let watcher = Watcher::start(config, Arc::clone(&answers), said)?;
+        destinations.start(Arc::clone(&answers.status), Arc::clone(&answers.store))?;
         if let Some(listener) = listener {
             said.remark(&format!("listening at {}", listener.place()));
             http::start(listener, Arc::clone(&answers))?;
@@ -314,11 +319,13 @@ impl Watcher {
             .unzip();
         let parts = snapshot.split(&shares);
         self.session.release_ended()?;
+        let containers = self.services.containers();
         self.services.forget_ended();
         self.keeper.keep(Closed {
             run: self.run,
             ended,
             services: names.into_iter().zip(parts).collect(),
+            containers,
             tracer: self.tracer(),
             retention: self.config.retention(),
         })

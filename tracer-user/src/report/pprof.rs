@@ -2,7 +2,7 @@
 //! open. Written for every report; read, also from other tools, for `diff`.
 
 mod budget;
-mod proto;
+pub mod proto;
 mod read;
 mod write;
 

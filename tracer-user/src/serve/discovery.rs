@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use super::config::{Candidate, Rule};
+use super::container::{Container, Names};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
 use crate::process::handle::ProcessHandle;
@@ -25,6 +26,8 @@ pub struct Found {
     pub service: String,
     /// The path of its control group.
     pub cgroup: String,
+    /// The container that it is in.
+    pub container: Option<Container>,
 }
 
 /// What is known of the host's processes.
@@ -118,6 +121,7 @@ fn look(
         started,
         service: rule.service_of(&candidate),
         cgroup: candidate.cgroup.clone(),
+        container: candidate.container.clone(),
     });
     Some(known)
 }
@@ -128,9 +132,11 @@ fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<
         name: known.name.clone(),
         command: command_of(pid)?,
         cgroup: cgroup_of(&cgroups_of(pid)),
+        container: None,
         is_jvm: false,
         grown: in_memory.saturating_sub(known.resident),
     };
+    candidate.container = Names::default().of_cgroup(&candidate.cgroup);
     if rules.iter().any(Rule::asks_for_jvm) {
         let process = ProcessHandle::open(pid).ok()?;
         candidate.is_jvm = is_jvm(&process);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use flate2::read::GzDecoder;
 
+use super::container::Container;
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
 use crate::grouping::Rules;
@@ -34,6 +35,8 @@ pub struct Closed {
     pub ended: u64,
     /// What there was of each service, by name.
     pub services: Vec<(String, Snapshot)>,
+    /// The containers of each service's processes.
+    pub containers: HashMap<String, Vec<Container>>,
     /// The tracer's own numbers.
     pub tracer: Tracer,
     /// How many bytes of windows are kept at most, and for how long.
@@ -142,7 +145,7 @@ impl Names {
         })
     }
 
-    fn host(&mut self, closed: Closed) -> Result<Host> {
+    fn host(&mut self, mut closed: Closed) -> Result<Host> {
         let mut host = Host {
             ended: closed.ended,
             services: Vec::new(),
@@ -157,7 +160,8 @@ impl Names {
             let report = self.report(snapshot, &mut windows);
             note_tracer(&mut host.tracer, &report);
             at = report.duration;
-            let service = Service::of(name.clone(), &report, closed.run, closed.ended)?;
+            let mut service = Service::of(name.clone(), &report, closed.run, closed.ended)?;
+            service.summary.containers = closed.containers.remove(&name).unwrap_or_default();
             host.services.push(Arc::new(service));
             self.windows.insert(name, windows);
         }

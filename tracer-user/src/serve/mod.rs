@@ -1,11 +1,14 @@
-//! Watching a host for weeks: what is watched (`config`, `discovery`, `services`), what is
-//! kept of it (`keeper`, `store`, `status`), and what others are told (`http`).
+//! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`), what is
+//! kept of it (`keeper`, `store`, `status`), and what others are told: when they
+//! ask (`http`), and by ourselves (`push`).
 
 pub mod config;
+pub mod container;
 pub mod discovery;
 pub mod http;
 pub mod keeper;
 pub mod listen;
+pub mod push;
 pub mod services;
 pub mod status;
 pub mod store;

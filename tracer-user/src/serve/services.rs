@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::container::Container;
 use super::discovery::Found;
 use crate::model::Process;
 use crate::session::MAX_PROCESSES;
@@ -113,6 +114,24 @@ impl Services {
         shares
     }
 
+    /// The containers of each service's processes.
+    pub fn containers(&self) -> HashMap<String, Vec<Container>> {
+        let mut all: HashMap<String, Vec<Container>> = HashMap::new();
+        for watched in self.watched.values().flatten() {
+            let Some(container) = &watched.found.container else {
+                continue;
+            };
+            let of_service = all.entry(watched.found.service.clone()).or_default();
+            if !of_service.contains(container) {
+                of_service.push(container.clone());
+            }
+        }
+        for containers in all.values_mut() {
+            containers.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        }
+        all
+    }
+
     /// Forgets what ended: its last numbers were told.
     pub fn forget_ended(&mut self) {
         for all in self.watched.values_mut() {
@@ -145,6 +164,7 @@ mod tests {
             started,
             service: service.to_owned(),
             cgroup: format!("/{service}"),
+            container: None,
         }
     }
 

@@ -1,29 +1,36 @@
 //! What is known now, for those who ask: it is made anew with each window, and whoever reads
 //! it meanwhile keeps what he has.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::model::{Finding, Process, ProcessEnd, Report};
 use crate::report::pprof;
+use crate::serve::container::Container;
 
 /// All that is told.
 #[derive(Debug, Default)]
 pub struct Status {
-    now: RwLock<Arc<Host>>,
+    now: watch::Sender<Arc<Host>>,
 }
 
 impl Status {
     /// What there is now.
     pub fn now(&self) -> Arc<Host> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.now.borrow())
     }
 
     /// There is something new.
     pub fn put(&self, host: Host) {
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(host);
+        self.now.send_replace(Arc::new(host));
+    }
+
+    /// Waits for what is new.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Host>> {
+        self.now.subscribe()
     }
 }
 
@@ -111,6 +118,8 @@ pub struct Summary {
     pub began: u64,
     /// When it ended.
     pub ended: u64,
+    /// The containers of its processes; none if they are in none.
+    pub containers: Vec<Container>,
     /// Its processes: each is a series.
     pub series: Vec<Series>,
     /// What they have in memory, bytes.
@@ -157,6 +166,7 @@ impl Service {
             name,
             began: window.map_or(run, |window| at(window.began)),
             ended,
+            containers: Vec::new(),
             series: report.processes.iter().map(|it| series(it, at)).collect(),
             resident_bytes: balance.clone().map(|it| it.resident_end).sum(),
             growth_bytes: balance.map(|it| it.growth).sum(),

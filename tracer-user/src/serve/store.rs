@@ -1,11 +1,13 @@
 //! Windows on disk: one file, which a commit changes as a whole or not at all, and whose
 //! pages are checksummed. A crash or a full disk loses the open window at most.
 
+pub mod outbox;
+
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -14,6 +16,8 @@ use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use self::outbox::{Gone, OUTBOX, Queue, TOLD};
 
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
@@ -74,6 +78,8 @@ pub struct Store {
     database: RwLock<Option<Database>>,
     /// This run, by its begin.
     began: u64,
+    /// Of destinations that windows go to, or alerts.
+    queues: Vec<Arc<Queue>>,
 }
 
 impl Store {
@@ -93,6 +99,7 @@ impl Store {
             path,
             database: RwLock::new(Some(database)),
             began,
+            queues: Vec::new(),
         };
         Ok((store, gap))
     }
@@ -106,17 +113,22 @@ impl Store {
     /// anew.
     pub fn keep(&self, ended: u64, windows: &[Kept], size: u64, age: Duration) -> Result<()> {
         let oldest = ended.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.change(|transaction| {
+        let gone = self.change(|transaction| {
+            let mut gone = Gone::default();
             for window in windows {
                 enter(transaction, ended, window)?;
+                gone.enqueue(transaction, &self.queues, &window.service, ended)?;
             }
             make_room(transaction, size, oldest)?;
             let run = Run {
                 last: ended,
                 stopped: false,
             };
-            note_run(transaction, self.began, run)
-        })
+            note_run(transaction, self.began, run)?;
+            Ok(gone)
+        })?;
+        gone.count(&self.queues);
+        Ok(())
     }
 
     /// The run ends as it should.
@@ -131,7 +143,7 @@ impl Store {
         self.change(|transaction| note_run(transaction, self.began, run))
     }
 
-    fn change(&self, act: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
+    fn change<T>(&self, act: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
         let mut database = self
             .database
             .write()
@@ -143,8 +155,9 @@ impl Store {
             || Err(anyhow!("the file is closed")),
             |database| {
                 let transaction = database.begin_write()?;
-                act(&transaction)?;
-                Ok(transaction.commit()?)
+                let result = act(&transaction)?;
+                transaction.commit()?;
+                Ok(result)
             },
         );
         if changed.is_err() {
@@ -174,6 +187,18 @@ impl Store {
             }
             found.reverse();
             Ok(found)
+        })
+    }
+
+    /// The numbers of a service's window by its end, JSON; `None` if it is not kept.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn summary(&self, service: &str, ended: u64) -> Result<Option<Vec<u8>>> {
+        self.look(|database| {
+            let table = database.begin_read()?.open_table(SUMMARIES)?;
+            let summary = table.get((service, ended))?;
+            Ok(summary.map(|summary| summary.value().to_vec()))
         })
     }
 
@@ -256,6 +281,8 @@ fn open_file(path: &Path) -> Result<Database> {
     transaction.open_table(FINDINGS)?;
     transaction.open_table(ORDER)?;
     transaction.open_table(RUNS)?;
+    transaction.open_table(OUTBOX)?;
+    transaction.open_table(TOLD)?;
     transaction.commit()?;
     Ok(database)
 }
@@ -430,7 +457,7 @@ mod tests {
         store.keep(1000, &[window("a", 10)], 1 << 20, DAY).unwrap();
         let failed = store.change(|transaction| {
             enter(transaction, 2000, &window("a", 10))?;
-            Err(anyhow!("no space is left"))
+            Err::<(), _>(anyhow!("no space is left"))
         });
         assert!(failed.is_err());
         store.keep(3000, &[window("a", 10)], 1 << 20, DAY).unwrap();

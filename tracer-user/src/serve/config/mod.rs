@@ -1,5 +1,6 @@
 //! What `unfreed serve` is to do: a TOML file, and the same as flags.
 
+mod destination;
 mod rule;
 mod setting;
 
@@ -17,12 +18,16 @@ use self::setting::{Part, Size, Span};
 use super::listen::Listen;
 use crate::budget::Budget;
 
+pub use self::destination::{Alert, Place, Protocol, Push};
 pub use self::rule::{Candidate, Rule};
 
 /// A file of more bytes is none of ours.
 const MAX_BYTES: u64 = 8 << 20;
 /// Rules at most: each process that begins is compared with all of them.
 const MAX_RULES: usize = 10_000;
+
+/// Destinations at most: each has a queue, and a connection.
+const MAX_DESTINATIONS: usize = 16;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -47,6 +52,12 @@ pub struct Config {
     /// What is watched; the first rule that a process matches names its service.
     #[serde(rename = "service")]
     pub rules: Vec<Rule>,
+    /// Where windows are pushed to.
+    #[serde(rename = "push")]
+    pub pushes: Vec<Push>,
+    /// Where findings are told.
+    #[serde(rename = "alert")]
+    pub alerts: Vec<Alert>,
 }
 
 /// What flags say.
@@ -116,6 +127,8 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/unfreed"),
             retention: Retention::default(),
             rules: Vec::new(),
+            pushes: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 }
@@ -171,6 +184,17 @@ impl Config {
                 "nothing is to be watched: add `-p PID`, `--command PATTERN`, or a [[service]] to --config FILE"
             );
         }
+        let pushes = self.pushes.iter().map(Push::name);
+        let mut names: Vec<_> = pushes.chain(self.alerts.iter().map(Alert::name)).collect();
+        let destinations = names.len();
+        ensure!(
+            destinations <= MAX_DESTINATIONS,
+            "there are {destinations} destinations, and {MAX_DESTINATIONS} at most: a collector can hand on what it gets"
+        );
+        names.sort_unstable();
+        if let Some(two) = names.windows(2).find(|two| two[0] == two[1]) {
+            bail!("two destinations are the same: {}", two[0]);
+        }
         Ok(())
     }
 
@@ -207,6 +231,8 @@ impl Config {
         note("state", self.state != new.state);
         note("token_file", self.token_file != new.token_file);
         note("users", self.users != new.users);
+        note("push", self.pushes != new.pushes);
+        note("alert", self.alerts != new.alerts);
         changed
     }
 
@@ -231,6 +257,17 @@ impl Config {
             time(age)
         );
         let _ = writeln!(said, "listens at {}", self.listen);
+        for push in &self.pushes {
+            let _ = writeln!(said, "pushes windows to {}", push.name());
+        }
+        for alert in &self.alerts {
+            let _ = writeln!(
+                said,
+                "tells findings that are {:.0} % sure to {}",
+                100.0 * alert.confidence,
+                alert.place.url
+            );
+        }
         said
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::setting::Size;
 use crate::pattern::is_like;
+use crate::serve::container::Container;
 
 /// A name of more bytes is no service's.
 const MAX_NAME: usize = 128;
@@ -26,8 +27,24 @@ struct Fields {
     command: Option<String>,
     cgroup: Option<String>,
     unit: Option<String>,
+    container: Option<String>,
+    pod: Option<String>,
+    namespace: Option<String>,
     jvm: bool,
     growing: Option<Size>,
+}
+
+impl Fields {
+    fn patterns(&self) -> [(&'static str, &Option<String>); 6] {
+        [
+            ("command", &self.command),
+            ("cgroup", &self.cgroup),
+            ("unit", &self.unit),
+            ("container", &self.container),
+            ("pod", &self.pod),
+            ("namespace", &self.namespace),
+        ]
+    }
 }
 
 impl TryFrom<Fields> for Rule {
@@ -37,7 +54,7 @@ impl TryFrom<Fields> for Rule {
         let rule = Self { fields };
         if rule.says_nothing() {
             return Err(
-                "this service says nothing of its processes: add pids, command, cgroup, unit, jvm or growing"
+                "this service says nothing of its processes: add pids, command, cgroup, unit, container, pod, namespace, jvm or growing"
                     .to_owned(),
             );
         }
@@ -61,6 +78,8 @@ pub struct Candidate {
     pub command: String,
     /// The path of its control group; of version 2, or of systemd's hierarchy.
     pub cgroup: String,
+    /// The container that it is in.
+    pub container: Option<Container>,
     /// Whether it has a JVM in it, if that was looked for.
     pub is_jvm: bool,
     /// By how many bytes its resident set has grown since it was seen first.
@@ -115,9 +134,8 @@ impl Rule {
 
     fn says_nothing(&self) -> bool {
         let fields = &self.fields;
-        let texts = [&fields.command, &fields.cgroup, &fields.unit];
         fields.pids.is_empty()
-            && texts.iter().all(|text| text.is_none())
+            && fields.patterns().iter().all(|(_, text)| text.is_none())
             && !fields.jvm
             && fields.growing.is_none()
     }
@@ -132,6 +150,12 @@ impl Rule {
         self.fields.growing.is_some()
     }
 
+    fn asks_for_container(&self) -> bool {
+        let fields = &self.fields;
+        let texts = [&fields.container, &fields.pod, &fields.namespace];
+        texts.iter().any(|text| text.is_some())
+    }
+
     /// Whether a process is of this service.
     pub fn matches(&self, candidate: &Candidate) -> bool {
         let Fields {
@@ -140,9 +164,13 @@ impl Rule {
             command,
             cgroup,
             unit,
+            container,
+            pod,
+            namespace,
             jvm,
             growing,
         } = &self.fields;
+        let of = candidate.container.clone().unwrap_or_default();
         let is = |pattern: &Option<String>, text: &str| {
             pattern
                 .as_ref()
@@ -152,18 +180,28 @@ impl Rule {
             && is(command, &candidate.command)
             && is(cgroup, &candidate.cgroup)
             && is(unit, candidate.unit().unwrap_or_default())
+            && is(container, &of.name.unwrap_or_default())
+            && is(pod, &of.pod.unwrap_or_default())
+            && is(namespace, &of.namespace.unwrap_or_default())
             && (!*jvm || candidate.is_jvm)
             && growing.is_none_or(|least| candidate.grown >= least.0)
     }
 
     /// What the service of a process that matches is called: as the rule says, and else by
-    /// its systemd unit if the rule is about one, and else by its short name.
+    /// its container or its systemd unit if the rule is about one, and else by its short name.
     pub fn service_of(&self, candidate: &Candidate) -> String {
         if let Some(name) = &self.fields.name {
             return name.clone();
         }
         let unit = self.fields.unit.as_ref().and_then(|_| candidate.unit());
-        let name = unit.unwrap_or(&candidate.name);
+        let container = match self.asks_for_container() {
+            true => candidate
+                .container
+                .as_ref()
+                .and_then(|it| it.name.as_deref()),
+            false => None,
+        };
+        let name = container.or(unit).unwrap_or(&candidate.name);
         match name.is_empty() {
             true => format!("pid-{}", candidate.pid),
             false => name.chars().take(MAX_NAME / 4).collect(),
@@ -178,11 +216,7 @@ impl fmt::Display for Rule {
         if !fields.pids.is_empty() {
             said.push(format!("pids {:?}", fields.pids));
         }
-        for (what, pattern) in [
-            ("command", &fields.command),
-            ("cgroup", &fields.cgroup),
-            ("unit", &fields.unit),
-        ] {
+        for (what, pattern) in fields.patterns() {
             said.extend(pattern.iter().map(|pattern| format!("{what} {pattern:?}")));
         }
         if fields.jvm {
@@ -213,6 +247,13 @@ mod tests {
             name: "nginx".to_owned(),
             command: "nginx: worker process".to_owned(),
             cgroup: "/system.slice/nginx.service".to_owned(),
+            container: Some(Container {
+                id: "0".to_owned(),
+                name: Some("main".to_owned()),
+                pod: Some("web-5d-x".to_owned()),
+                namespace: Some("shop".to_owned()),
+                pod_id: None,
+            }),
             is_jvm: false,
             grown: 4096,
         }
@@ -227,6 +268,9 @@ mod tests {
             ("command = \"nginx: *\"\nunit = \"nginx.service\"", true),
             ("command = \"nginx: *\"\nunit = \"other.service\"", false),
             ("cgroup = \"/system.slice/*\"", true),
+            ("pod = \"web-*\"\nnamespace = \"shop\"", true),
+            ("pod = \"db-*\"", false),
+            ("container = \"main\"", true),
             ("jvm = true", false),
             ("growing = \"4k\"", true),
             ("growing = \"8k\"", false),
@@ -240,6 +284,7 @@ mod tests {
         let name = |text: &str| rule(text).service_of(&candidate());
         assert_eq!(name("name = \"web\"\npids = [7]"), "web");
         assert_eq!(name("unit = \"ng*\""), "nginx.service");
+        assert_eq!(name("pod = \"web-*\""), "main");
         assert_eq!(name("pids = [7]"), "nginx");
     }
 

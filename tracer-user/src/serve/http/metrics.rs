@@ -1,6 +1,6 @@
 //! Metrics (OpenMetrics): of each service, and of the tracer.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -13,6 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Refusal, Shared};
 use crate::serve::status::{Host, Summary, Tracer};
+use crate::serve::store::Store;
 
 /// What the text is.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,16 +26,17 @@ type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
     (status = 200, description = "OpenMetrics", content_type = "application/openmetrics-text")))]
 pub async fn metrics(State(answers): Shared) -> Result<Response, Refusal> {
     let host = answers.status.now();
-    let text = text_of(&host).map_err(anyhow::Error::from)?;
+    let text = text_of(&host, &answers.store)?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
 
-fn text_of(host: &Host) -> Result<String, std::fmt::Error> {
+fn text_of(host: &Host, store: &Store) -> anyhow::Result<String> {
     let mut registry = Registry::with_prefix("unfreed");
     let summaries: Vec<_> = host.services.iter().map(|it| &it.summary).collect();
     of_services(&mut registry, &summaries);
     of_findings(&mut registry, host);
     of_tracer(&mut registry, &host.tracer);
+    of_destinations(&mut registry, store)?;
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -200,6 +202,41 @@ fn of_tracer(registry: &mut Registry, tracer: &Tracer) {
     registry.register("lost_events", "What was lost, by cause", losses);
 }
 
+/// What becomes of what goes to others.
+fn of_destinations(registry: &mut Registry, store: &Store) -> anyhow::Result<()> {
+    type Counters = Family<Labels, Counter>;
+    let (sent, failed, dropped) = (
+        Counters::default(),
+        Counters::default(),
+        Counters::default(),
+    );
+    let waiting = Gauges::default();
+    for queue in store.queues() {
+        let label = ("destination", escaped(&queue.name));
+        let labels = vec![label.clone()];
+        let counts = &queue.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        sent.get_or_create(&labels).inc_by(read(&counts.sent));
+        failed.get_or_create(&labels).inc_by(read(&counts.failed));
+        for (cause, counter) in [
+            ("full", &counts.full),
+            ("expired", &counts.expired),
+            ("refused", &counts.refused),
+        ] {
+            let labels = vec![label.clone(), ("cause", cause.to_owned())];
+            dropped.get_or_create(&labels).inc_by(read(counter));
+        }
+        let waits = whole(store.waiting(queue)?);
+        waiting.get_or_create(&labels).set(waits);
+    }
+    registry.register("pushed", "Windows and alerts that arrived", sent);
+    registry.register("push_failures", "Attempts that failed", failed);
+    let help = "Windows and alerts that will not arrive: there were too many (full), the window was not kept any more (expired), or the destination will not have it (refused)";
+    registry.register("push_dropped", help, dropped);
+    registry.register("push_waiting", "Windows and alerts that wait", waiting);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -207,6 +244,7 @@ mod tests {
     use super::*;
     use crate::report::sample;
     use crate::serve::status::{Lost, Service};
+    use crate::serve::store::outbox::Queue;
 
     #[test]
     fn names_of_services_cannot_break_the_text() {
@@ -223,13 +261,20 @@ mod tests {
                 ..Tracer::default()
             },
         };
-        let text = text_of(&host).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(folder.path(), 0).unwrap();
+        let name = "pyroscope http://a/\"".to_owned();
+        store.set_queues(vec![Queue::new(name, 1, true)]).unwrap();
+        let text = text_of(&host, &store).unwrap();
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(text.lines().filter(|line| *line == "# EOF").count(), 1);
         assert!(
             text.contains("unfreed_service_resident_bytes{service=\"a\\\"} 1\\n# EOF\\n\\\\\"}"),
             "{text}"
         );
+        assert!(text.contains(
+            "unfreed_push_dropped_total{destination=\"pyroscope http://a/\\\"\",cause=\"full\"} 0"
+        ));
         assert!(text.contains("unfreed_lost_events_total{cause=\"sites_full\"} 3"));
     }
 }
