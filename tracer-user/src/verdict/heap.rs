@@ -139,6 +139,7 @@ mod tests {
             instances: counts.to_vec(),
             bytes: counts.iter().map(|count| 100 * count).collect(),
             allocated: Vec::new(),
+            holders: None,
         };
         let mut report = crate::report::sample::report();
         report.java_heap = vec![JavaHeap {

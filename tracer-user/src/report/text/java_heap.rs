@@ -205,6 +205,7 @@ mod tests {
             instances: instances.to_vec(),
             bytes: instances.iter().map(|count| 24 * count).collect(),
             allocated: vec![],
+            holders: None,
         }
     }
 
