@@ -108,6 +108,7 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
         since: first.at,
         forecast: forecast::of(report, bytes_per_second),
         evidence,
+        holders: class.holders.clone(),
         advice: match stays {
             true => String::new(),
             false => format!(
