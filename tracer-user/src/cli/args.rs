@@ -116,6 +116,9 @@ pub struct JavaArgs {
     /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
     pub live: bool,
+    /// Search who holds what grows
+    #[arg(long, requires = "java_heap")]
+    pub holders: bool,
 }
 
 /// `unfreed run`

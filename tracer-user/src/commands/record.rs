@@ -71,6 +71,9 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         session.attach_all(targets)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
+            if args.java.holders {
+                session.search_java_holders();
+            }
             while !session.java_heaps_have_begun() {
                 tokio::select! {
                     number = signals.next() => return Ok(signalled(number)),

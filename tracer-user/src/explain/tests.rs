@@ -123,6 +123,7 @@ fn a_class_is_explained_by_its_histograms() {
                 crate::model::Origin::C1,
             )],
         }],
+        holders: None,
     };
     report.java_heap = vec![JavaHeap {
         pid: 1234,

@@ -90,6 +90,7 @@ impl Samples {
             instances,
             bytes,
             allocated: vec![],
+            holders: None,
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct JavaFields {
     constants: u32,
     /// The array with the description, in the class.
     array: u32,
+    /// How many fields the class's source declares; the stream begins with that.
+    count: Option<Number>,
     length: Number,
     form: Form,
     pool: PoolLayout,
@@ -30,6 +32,7 @@ enum Form {
     Records {
         data: u32,
         record: usize,
+        access: usize,
         name: usize,
         signature: usize,
         low: usize,
@@ -48,6 +51,30 @@ pub struct JavaField {
     /// class.
     pub signature: Option<String>,
 }
+
+/// A field that points to objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Its name.
+    pub name: String,
+    /// Bytes from its object's start; of a static field, from that of the class's mirror.
+    pub offset: u32,
+    /// Whether it is static.
+    pub is_static: bool,
+}
+
+/// A field as the class describes it: the indices of its name and its type's descriptor
+/// in the class's pool.
+#[derive(Debug, Clone, Copy)]
+struct Described {
+    name: u64,
+    signature: u64,
+    offset: u32,
+    access: u32,
+}
+
+/// `JVM_ACC_STATIC`, the same in each class file.
+const STATIC: u32 = 8;
 
 /// The index of its type's descriptor in the class's pool, and its offset.
 type Found = (u64, u32);
@@ -75,6 +102,7 @@ impl JavaFields {
         Ok(JavaFields {
             constants: fields.offset(&[("InstanceKlass", "_constants")])?,
             array,
+            count: fields.find_number(&[("InstanceKlass", "_java_fields_count")]),
             length: fields.number(&[("Array<int>", "_length")])?,
             form,
             pool: PoolLayout::of(fields)?,
@@ -89,24 +117,12 @@ impl JavaFields {
 
     /// A field of a class.
     pub fn field(&self, memory: &dyn TargetMemory, klass: u64, name: &str) -> Option<JavaField> {
-        let pointer = |offset: u32| aligned(memory.u64(klass.checked_add(offset.into())?).ok()?);
-        let pool = Pool::read(&self.pool, memory, pointer(self.constants)?)?;
-        let array = pointer(self.array)?;
-        let length = u64::try_from(self.length.read(memory, array).ok()?).ok()?;
-        let read = |data: u32, size: u64| {
-            let bytes = length
-                .checked_mul(size)
-                .filter(|bytes| *bytes < MAX_LENGTH)?;
-            memory
-                .vec(array + u64::from(data), usize::try_from(bytes).ok()?)
-                .ok()
-        };
+        let (pool, bytes) = self.description(memory, klass)?;
         let text = |index: u64| self.symbols.read(memory, pool.entry(memory, index)?);
         let has_name = |index: u64| text(index).as_deref() == Some(name);
         let (signature, offset) = match self.form {
-            Form::Records { data, .. } => self.find_record(&read(data, 2)?, has_name)?,
-            Form::Stream { data, flags } => {
-                let bytes = read(data, 1)?;
+            Form::Records { .. } => self.find_record(&bytes, has_name)?,
+            Form::Stream { flags, .. } => {
                 flags.find(Stream::new(&bytes, Encoding::WithoutZero), has_name)?
             }
         };
@@ -114,6 +130,80 @@ impl JavaFields {
             offset,
             signature: text(signature),
         })
+    }
+
+    /// The fields of a class that point to objects, without those of its superclasses;
+    /// none if they cannot be read.
+    pub fn references(&self, memory: &dyn TargetMemory, klass: u64) -> Option<Vec<Reference>> {
+        let (pool, bytes) = self.description(memory, klass)?;
+        let text = |index: u64| self.symbols.read(memory, pool.entry(memory, index)?);
+        let described = match self.form {
+            Form::Records { .. } => self.records(memory, klass, &bytes)?,
+            Form::Stream { flags, .. } => {
+                flags.all(Stream::new(&bytes, Encoding::WithoutZero))?
+            }
+        };
+        let mut found = Vec::new();
+        for field in described {
+            if text(field.signature)?.starts_with(['L', '[']) {
+                found.push(Reference {
+                    name: text(field.name)?,
+                    offset: field.offset,
+                    is_static: field.access & STATIC != 0,
+                });
+            }
+        }
+        Some(found)
+    }
+
+    /// A class's pool, and the bytes that describe its fields.
+    fn description(&self, memory: &dyn TargetMemory, klass: u64) -> Option<(Pool, Vec<u8>)> {
+        let pointer = |offset: u32| aligned(memory.u64(klass.checked_add(offset.into())?).ok()?);
+        let pool = Pool::read(&self.pool, memory, pointer(self.constants)?)?;
+        let array = pointer(self.array)?;
+        let length = u64::try_from(self.length.read(memory, array).ok()?).ok()?;
+        let (data, size) = match self.form {
+            Form::Records { data, .. } => (data, 2),
+            Form::Stream { data, .. } => (data, 1),
+        };
+        let bytes = length
+            .checked_mul(size)
+            .filter(|bytes| *bytes < MAX_LENGTH)?;
+        let bytes = memory.vec(array + u64::from(data), usize::try_from(bytes).ok()?);
+        Some((pool, bytes.ok()?))
+    }
+
+    /// All fields that the class's source declares, from their records.
+    fn records(
+        &self,
+        memory: &dyn TargetMemory,
+        klass: u64,
+        bytes: &[u8],
+    ) -> Option<Vec<Described>> {
+        let Form::Records {
+            record,
+            access,
+            name,
+            signature,
+            low,
+            tag_bits,
+            ..
+        } = self.form
+        else {
+            return None;
+        };
+        let count = usize::try_from(self.count?.read(memory, klass).ok()?).ok()?;
+        let records = bytes.chunks_exact(2 * record).take(count);
+        records
+            .map(|record| {
+                Some(Described {
+                    name: half(record, name)?.into(),
+                    signature: half(record, signature)?.into(),
+                    offset: packed(record, low)? >> tag_bits,
+                    access: half(record, access)?.into(),
+                })
+            })
+            .collect()
     }
 
     /// The field that is wanted, from the records of all.
@@ -129,15 +219,21 @@ impl JavaFields {
         else {
             return None;
         };
-        let half = |record: &[u8], at: usize| {
-            Some(u16::from_le_bytes(*record.get(2 * at..)?.first_chunk()?))
-        };
         let mut records = bytes.chunks_exact(2 * record);
         let found =
             records.find(|record| half(record, name).is_some_and(|index| wanted(index.into())))?;
-        let packed = u32::from(half(found, low + 1)?) << 16 | u32::from(half(found, low)?);
-        Some((half(found, signature)?.into(), packed >> tag_bits))
+        Some((half(found, signature)?.into(), packed(found, low)? >> tag_bits))
     }
+}
+
+/// A 16-bit number of a record.
+fn half(record: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*record.get(2 * at..)?.first_chunk()?))
+}
+
+/// A record's offset, with its tag.
+fn packed(record: &[u8], low: usize) -> Option<u32> {
+    Some(u32::from(half(record, low + 1)?) << 16 | u32::from(half(record, low)?))
 }
 
 impl Flags {
@@ -146,19 +242,36 @@ impl Flags {
         let count = stream.unsigned()?;
         let _injected = stream.unsigned()?;
         for _ in 0..count {
-            let name = stream.unsigned()?;
-            let signature = stream.unsigned()?;
-            let offset = stream.unsigned()?;
-            let _access = stream.unsigned()?;
-            let flags = stream.unsigned()?;
-            if wanted(name.into()) {
-                return Some((signature.into(), offset));
-            }
-            for _ in self.more.iter().filter(|bit| flags & **bit != 0) {
-                stream.unsigned()?;
+            let field = self.next(&mut stream)?;
+            if wanted(field.name) {
+                return Some((field.signature, field.offset));
             }
         }
         None
+    }
+
+    /// All fields that the class's source declares.
+    fn all(self, mut stream: Stream<'_>) -> Option<Vec<Described>> {
+        let count = stream.unsigned()?;
+        let _injected = stream.unsigned()?;
+        (0..count).map(|_| self.next(&mut stream)).collect()
+    }
+
+    fn next(self, stream: &mut Stream<'_>) -> Option<Described> {
+        let name = stream.unsigned()?.into();
+        let signature = stream.unsigned()?.into();
+        let offset = stream.unsigned()?;
+        let access = stream.unsigned()?;
+        let flags = stream.unsigned()?;
+        for _ in self.more.iter().filter(|bit| flags & **bit != 0) {
+            stream.unsigned()?;
+        }
+        Some(Described {
+            name,
+            signature,
+            offset,
+            access,
+        })
     }
 }
 
@@ -184,6 +297,7 @@ fn records_form(fields: Fields<'_>) -> Result<Form, UnknownLayout> {
     Ok(Form::Records {
         data: fields.offset(&[("Array<u2>", "_data")])?,
         record: place("FieldInfo::field_slots")?.max(1),
+        access: place("FieldInfo::access_flags_offset")?,
         name: place("FieldInfo::name_index_offset")?,
         signature: place("FieldInfo::signature_index_offset")?,
         low: place("FieldInfo::low_packed_offset")?,

@@ -18,6 +18,7 @@ pub mod growth;
 pub mod heap_samples;
 pub mod heap_watch;
 pub mod histogram;
+pub mod holders;
 mod java_fields;
 pub mod klass;
 pub mod layout;

@@ -136,6 +136,29 @@ impl Objects {
         (self.klasses.wide(narrow) == class).then_some(Header::Compact)
     }
 
+    /// The class of an object whose first 16 bytes these are, by how this VM keeps it.
+    pub fn class(&self, header: Header, first: &[u8; 16]) -> u64 {
+        let word = u128::from_le_bytes(*first);
+        let at = 8 * self.klass;
+        #[expect(clippy::cast_possible_truncation, reason = "parts of it are meant")]
+        match header {
+            Header::Wide => (word >> at) as u64,
+            Header::Narrow => self.klasses.wide((word >> at) as u32),
+            Header::Compact => {
+                let shift = self.mark_shift.unwrap_or(0);
+                self.klasses.wide((word as u64 >> shift) as u32)
+            }
+        }
+    }
+
+    /// The address of the object that a narrow pointer means; 0 is none.
+    pub fn wide(&self, narrow: u32) -> u64 {
+        match narrow {
+            0 => 0,
+            narrow => self.oops.wide(narrow),
+        }
+    }
+
     /// Whether a collection has moved the object: what is here is its past.
     ///
     /// # Errors

@@ -56,6 +56,14 @@ pub fn read(jvm: &Jvm) -> Result<ThreadStacks> {
     })
 }
 
+/// The stack of a `JavaThread`; none if what it says of it is not believed.
+///
+/// # Errors
+/// Fails if the VM does not tell, or the process is gone.
+pub fn of_thread(jvm: &Jvm, thread: u64) -> Result<Option<Range<u64>>> {
+    Ok(Reader::of(jvm)?.stack(thread))
+}
+
 /// The stacks of threads that are not the VM's, and how many do not tell. One that runs
 /// does not, nor one that is about to end; so they are asked again after a while.
 fn others(

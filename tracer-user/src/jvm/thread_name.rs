@@ -73,12 +73,17 @@ impl ThreadNames {
         (self.look(memory, thread)? == name).then_some(name)
     }
 
-    fn look(&self, memory: &dyn TargetMemory, thread: u64) -> Option<String> {
+    /// The `java.lang.Thread` of the thread with this `JavaThread`, now.
+    pub fn object(&self, memory: &dyn TargetMemory, thread: u64) -> Option<u64> {
         let object = memory.u64(thread.checked_add(self.thread.into())?).ok()?;
-        let object = match self.by_handle {
-            true => memory.u64(object).ok()?,
-            false => object,
-        };
+        match self.by_handle {
+            true => memory.u64(object).ok(),
+            false => Some(object),
+        }
+    }
+
+    fn look(&self, memory: &dyn TargetMemory, thread: u64) -> Option<String> {
+        let object = self.object(memory, thread)?;
         // Which width pointers have, the class of what they lead to tells.
         let (string, header, narrow) = [true, false].into_iter().find_map(|narrow| {
             let string = self.objects.follow(memory, object, self.name, narrow)?;

@@ -225,6 +225,9 @@ pub struct Finding {
     pub forecast: Option<Forecast>,
     /// What speaks for it, a sentence each.
     pub evidence: Vec<String>,
+    /// Who holds what it is about (`--holders`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<super::Holders>,
     /// What to do next: a sentence with a command, or nothing.
     pub advice: String,
 }
@@ -246,6 +249,7 @@ impl Finding {
             since: 0.0,
             forecast: None,
             evidence: Vec::new(),
+            holders: None,
             advice: String::new(),
         }
     }

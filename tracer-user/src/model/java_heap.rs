@@ -70,6 +70,9 @@ pub struct ClassGrowth {
     /// Where its objects were allocated during the run, as far as samples
     /// tell; most bytes first.
     pub allocated: Vec<AllocationPath>,
+    /// Who holds its objects (`--holders`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<super::Holders>,
 }
 
 /// Samples of what a JVM allocated: each time that a thread's buffer was full,

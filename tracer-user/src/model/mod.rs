@@ -14,6 +14,7 @@ pub mod budget;
 pub mod ending;
 pub mod finding;
 mod growth;
+pub mod holders;
 pub mod java_heap;
 pub mod java_memory;
 pub mod java_native;
@@ -39,6 +40,7 @@ pub use finding::{
     CurvePoint, Finding, FindingKind, Forecast, Judgement, Level, MemoryLimit, Verdict,
 };
 pub use growth::Growth;
+pub use holders::{Chain, Holders, Link, LinkKind};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
@@ -416,6 +418,9 @@ pub struct Site {
     /// What became of its blocks that were followed in bursts (`--overhead`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survival: Option<Survival>,
+    /// Who holds its live blocks (`--holders`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Holders>,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,

@@ -125,6 +125,7 @@ mod tests {
             instances: vec![5, 105],
             bytes: vec![0, 1000],
             allocated: paths.iter().map(path).collect(),
+            holders: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod footer;
 mod growth;
 mod harm;
 mod header;
+mod holders;
 mod java_heap;
 mod java_memory;
 mod java_native;

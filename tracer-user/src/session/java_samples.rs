@@ -107,7 +107,7 @@ impl Session {
     }
 
     /// The image that a process had last.
-    fn last_image(&self, pid: u32) -> Option<(&Image, &CodeSpace)> {
+    pub(super) fn last_image(&self, pid: u32) -> Option<(&Image, &CodeSpace)> {
         let mut images = self.images.iter().filter(|image| image.pid == pid);
         let image = images.next_back()?;
         Some((image, self.images.code(image)?))

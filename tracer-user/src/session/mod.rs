@@ -21,6 +21,7 @@ mod image_paths;
 mod inherited;
 mod internal_frees;
 mod java;
+mod java_holders;
 mod java_native;
 mod java_objects;
 pub mod java_samples;
@@ -158,6 +159,8 @@ struct Java {
     perf_maps: PerfMaps,
     machines: Machines,
     heaps: Vec<HeapWatch>,
+    /// Whether who holds what grows is searched for.
+    searches_holders: bool,
     native: NativeViews,
 }
 
@@ -170,6 +173,7 @@ impl Java {
             perf_maps: PerfMaps::default(),
             machines: Machines::default(),
             heaps: Vec::new(),
+            searches_holders: false,
             native: NativeViews::default(),
         }
     }

@@ -180,6 +180,7 @@ fn named(
         stacks: site.stacks,
         errors: site.estimates.map(|estimates| estimates.errors()),
         survival: site.survival,
+        holders: None,
         lower_bound: site.untracked > 0,
         stack_end,
         processes: site.shares.processes,

@@ -109,6 +109,7 @@ fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
         since: growth.since,
         forecast: forecast::of(report, bytes_per_second),
         evidence: evidence(report, sites.len(), &growth),
+        holders: None,
         advice: advice(report, verdict),
     }
 }

@@ -108,6 +108,7 @@ fn finding(report: &Report, heap: &JavaHeap, class: &ClassGrowth) -> Option<Find
         since: first.at,
         forecast: forecast::of(report, bytes_per_second),
         evidence,
+        holders: class.holders.clone(),
         advice: match stays {
             true => String::new(),
             false => format!(
@@ -139,6 +140,7 @@ mod tests {
             instances: counts.to_vec(),
             bytes: counts.iter().map(|count| 100 * count).collect(),
             allocated: Vec::new(),
+            holders: None,
         };
         let mut report = crate::report::sample::report();
         report.java_heap = vec![JavaHeap {

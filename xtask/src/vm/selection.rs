@@ -119,6 +119,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "java_heap",
         Choice::Only(&["each_object_of_one_jvm_is_counted"]),
     ),
+    // Other programs' memory is read alike everywhere.
+    ("java_holders", Choice::Only(&[])),
     ("java_memory", Choice::Only(&[])),
     ("java_native", Choice::Only(&[])),
     ("jvm_attach", Choice::Only(&[])),

@@ -3,6 +3,7 @@
 use anstyle::Style;
 
 use super::balance;
+use super::holders;
 use super::layout::{Layout, PLAIN};
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::numbers::told;
@@ -102,6 +103,9 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     said.extend(evidence.map(|it| names::clean(it).into_owned()));
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
+    }
+    if let Some(found) = &finding.holders {
+        lines.push(holders::sentence(found));
     }
     if let Some(forecast) = &finding.forecast
         && before.iter().all(|it| it.forecast.is_none())

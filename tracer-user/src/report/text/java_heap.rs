@@ -1,5 +1,6 @@
 //! Which Java classes grow.
 
+use super::holders;
 use super::layout::{Layout, PLAIN, fit_middle};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
@@ -182,7 +183,10 @@ fn row<'a>(
             Cell::new("PER MIN", units::per_second(per_minute)),
             Cell::new("CLASS", fit_middle(&names::clean(&class.class), room)),
         ],
-        notes: notes(class, heap.sampled.exact),
+        notes: notes(class, heap.sampled.exact)
+            .into_iter()
+            .chain(class.holders.as_ref().map(holders::sentence))
+            .collect(),
         stack: Stack::new(
             class.allocated.first().map_or(&[], |path| &path.frames),
             class.allocated.first().map(|path| path.stack_end),
@@ -205,6 +209,7 @@ mod tests {
             instances: instances.to_vec(),
             bytes: instances.iter().map(|count| 24 * count).collect(),
             allocated: vec![],
+            holders: None,
         }
     }
 

@@ -1,0 +1,125 @@
+import common.Pid;
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.InputStreamReader;
+import java.lang.ref.SoftReference;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledThreadPoolExecutor;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Keeps objects of classes of its own, each in another way: `grow N` keeps N more of each,
+ * `collect` collects all garbage.
+ */
+class Holders {
+    static class Kept {
+        long a;
+    }
+
+    static final class InList extends Kept {}
+
+    static final class InMap extends Kept {}
+
+    static final class OfService extends Kept {
+        final Service service;
+
+        OfService(Service service) {
+            this.service = service;
+        }
+    }
+
+    static final class OnStack extends Kept {}
+
+    static final class Soft extends Kept {}
+
+    /** An element of a list whose older elements point to newer ones. */
+    static final class Forward extends Kept {
+        Forward next;
+    }
+
+    /** Each holds the one that it will restore, in a variable of a thread of a pool. */
+    static final class Scope extends Kept {
+        final Scope toRestore;
+
+        Scope(Scope toRestore) {
+            this.toRestore = toRestore;
+        }
+    }
+
+    static final class Task extends Kept implements Runnable {
+        @Override
+        public void run() {}
+    }
+
+    /** All that it has points back to it. */
+    static final class Service {
+        final List<OfService> sessions = new ArrayList<>();
+    }
+
+    static final class Sessions {
+        static final Service service = new Service();
+    }
+
+    static final List<InList> list = new ArrayList<>();
+    static final Map<Integer, InMap> byId = new ConcurrentHashMap<>();
+    static final Forward first = new Forward();
+    static Forward last = first;
+    static final ThreadLocal<Scope> active = new ThreadLocal<>();
+    static final ScheduledThreadPoolExecutor timer = new ScheduledThreadPoolExecutor(1);
+    static final List<SoftReference<Soft>> soft = new ArrayList<>();
+
+    public static void main(String[] arguments) throws Exception {
+        ExecutorService pool =
+                Executors.newSingleThreadExecutor(task -> new Thread(task, "pool-7-thread-3"));
+        BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
+        List<OnStack> local = new ArrayList<>();
+        run("grow", 1, local, pool);
+        System.out.println(Pid.own() + " ready");
+        for (String line; (line = input.readLine()) != null; ) {
+            String[] words = line.split(" ");
+            run(words[0], words.length > 1 ? Integer.parseInt(words[1]) : 0, local, pool);
+            System.out.println("done {\"sites\":[],\"untraced_frees\":0,\"losses\":0,\"others\":true}");
+        }
+        System.out.println(local.size());
+        System.exit(0);
+    }
+
+    private static void run(String name, int count, List<OnStack> local, ExecutorService pool)
+            throws Exception {
+        switch (name) {
+            case "grow":
+                for (int i = 0; i < count; i++) {
+                    keep(local);
+                }
+                pool.submit(() -> enter(count)).get();
+                break;
+            case "collect":
+                System.gc();
+                break;
+            default:
+                throw new IllegalArgumentException(name);
+        }
+    }
+
+    private static void keep(List<OnStack> local) {
+        list.add(new InList());
+        byId.put(byId.size(), new InMap());
+        Sessions.service.sessions.add(new OfService(Sessions.service));
+        local.add(new OnStack());
+        soft.add(new SoftReference<>(new Soft()));
+        last.next = new Forward();
+        last = last.next;
+        timer.schedule(new Task(), 1, TimeUnit.DAYS);
+    }
+
+    private static void enter(int count) {
+        for (int i = 0; i < count; i++) {
+            active.set(new Scope(active.get()));
+        }
+    }
+}

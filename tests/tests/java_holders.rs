@@ -1,0 +1,159 @@
+//! Who holds growing Java classes, against a program that knows.
+
+use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::{Holders, JavaHeap, LinkKind};
+use unfreed_tests::{Jdk, Target, Tracer};
+
+/// Objects of each class that a step makes.
+const GROWN: u64 = 2003;
+const SERIAL: &str = "-XX:+UseSerialGC";
+const PARALLEL: &str = "-XX:+UseParallelGC";
+const G1: &str = "-XX:+UseG1GC";
+
+/// A class, its root's kind and name, and a link that its chain has.
+const HELD: [(&str, LinkKind, &str, &str); 7] = [
+    ("InList", LinkKind::JavaStatic, "Holders.list", "java.util.ArrayList.elementData"),
+    (
+        "InMap",
+        LinkKind::JavaStatic,
+        "Holders.byId",
+        "java.util.concurrent.ConcurrentHashMap$Node.val",
+    ),
+    (
+        "OfService",
+        LinkKind::JavaStatic,
+        "Holders$Sessions.service",
+        "Holders$Service.sessions",
+    ),
+    (
+        "Scope",
+        LinkKind::JavaThread,
+        "pool-7-thread-3",
+        "java.lang.ThreadLocal$ThreadLocalMap$Entry.value",
+    ),
+    (
+        "Task",
+        LinkKind::JavaStatic,
+        "Holders.timer",
+        "java.util.concurrent.ScheduledThreadPoolExecutor$DelayedWorkQueue.queue",
+    ),
+    ("Forward", LinkKind::JavaStatic, "Holders.first", "Holders$Forward.next"),
+    ("OnStack", LinkKind::Stack, "main", "java.util.ArrayList.elementData"),
+];
+
+fn of<'a>(heap: &'a JavaHeap, class: &str) -> Result<&'a Holders> {
+    let name = format!("Holders${class}");
+    let found = heap.classes.iter().find(|found| found.class == name);
+    let found = found.with_context(|| format!("{name} is not in the report"))?;
+    found.holders.as_ref().with_context(|| format!("{name} has no holders"))
+}
+
+/// The heap at the end of a run in which the target grows, is collected or not, and lives on.
+fn traced(jdk: &Jdk, options: &[&str], collect: bool) -> Result<(JavaHeap, String)> {
+    let small = ["-Xmx96m", "-Xmn48m"].iter().chain(options).copied();
+    let options: Vec<_> = small.collect();
+    let mut target = jdk.start(&options, "Holders", &[])?;
+    let tracer = Tracer::record(target.pid, &["--java-heap", "--holders"])?;
+    target.command(&format!("grow {GROWN}"))?;
+    if collect {
+        target.command("collect")?;
+    }
+    let finished = tracer.stop()?;
+    // It lives on.
+    target.command("grow 1")?;
+    let heap = finished.report()?.java_heap.first().cloned();
+    Ok((heap.context("no Java heap")?, finished.stdout.clone()))
+}
+
+/// Each class has the holder that the program has for it.
+fn check(heap: &JavaHeap) -> Result<()> {
+    for (class, kind, root, link) in HELD {
+        let holders = of(heap, class)?;
+        ensure!(holders.sampled == 64, "{class}: {holders:?}");
+        let first = holders.chains.first();
+        let first = first.with_context(|| format!("{class}: {holders:?}"))?;
+        let found = first.links.first().context("a chain of nothing")?;
+        // The sampled queue and last elements may be reached in another way, too.
+        ensure!(
+            (found.kind, found.name.as_str()) == (kind, root) && first.blocks >= 60,
+            "{class}: {holders:#?}"
+        );
+        let has_link = first.links.iter().any(|found| found.name == link);
+        ensure!(has_link, "{class}: {holders:#?}");
+    }
+    // Nothing but soft references leads to these.
+    let soft = of(heap, "Soft")?;
+    ensure!(soft.chains.is_empty() && soft.undecided == 64, "{soft:#?}");
+    let why = soft.unsearched.join(" ");
+    ensure!(why.contains("weak, soft and phantom references"), "{why}");
+    let scopes = of(heap, "Scope")?;
+    let longest = scopes.chains[0].links.iter().map(|link| link.repeated).max();
+    let length = longest.context("no link")?;
+    ensure!(length > GROWN / 2 && length <= GROWN + 1, "{scopes:#?}");
+    Ok(())
+}
+
+#[test]
+fn each_class_has_its_holder_on_every_version() -> Result<()> {
+    for jdk in Jdk::versions()? {
+        let (heap, text) = traced(&jdk, &[G1], true)?;
+        check(&heap).with_context(|| format!("{}:\n{text}", jdk.name))?;
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(text.contains("held by Holders.list -> ArrayList.elementData"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_class_has_its_holder_with_other_collectors() -> Result<()> {
+    for jdk in Jdk::some()? {
+        for options in [&[SERIAL][..], &[PARALLEL], &[SERIAL, "-XX:-UseCompressedOops"]] {
+            for collect in [false, true] {
+                let (heap, text) = traced(&jdk, options, collect)?;
+                check(&heap).with_context(|| format!("{}, {options:?}:\n{text}", jdk.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Headers without a word for the class.
+#[test]
+fn compact_headers_are_read() -> Result<()> {
+    let options = [G1, "-XX:+UnlockExperimentalVMOptions", "-XX:+UseCompactObjectHeaders"];
+    let (heap, text) = traced(&Jdk::newest()?, &options, true)?;
+    check(&heap).with_context(|| text)
+}
+
+/// Of a heap whose objects move at any time it is said why nothing is told.
+#[test]
+fn a_collector_that_cannot_be_read_is_a_reason() -> Result<()> {
+    let (heap, text) = traced(&Jdk::newest()?, &["-XX:+UseZGC", "-XX:-ZProactive"], false)?;
+    let holders = of(&heap, "InList")?;
+    let why = holders.unsearched.join(" ");
+    ensure!(holders.sampled == 0 && holders.chains.is_empty(), "{holders:?}");
+    ensure!(why.contains("none of serial, parallel and G1"), "{why}");
+    ensure!(text.contains("who holds it was not found"), "{text}");
+    Ok(())
+}
+
+/// Nothing is forced, and the answer is the same each time.
+#[test]
+fn twenty_searches_give_the_same_first_root() -> Result<()> {
+    let jdk = Jdk::full()?;
+    let mut target: Target = jdk.start(&["-Xmx96m", G1], "Holders", &[])?;
+    for _ in 0..20 {
+        let tracer = Tracer::record(target.pid, &["--java-heap", "--holders"])?;
+        target.command(&format!("grow {GROWN}"))?;
+        let finished = tracer.stop()?;
+        let heap = finished.report()?.java_heap.first().cloned();
+        let heap = heap.context("no Java heap")?;
+        for (class, kind, root, _) in HELD {
+            let holders = of(&heap, class)?;
+            let first = holders.chains.first().and_then(|chain| chain.links.first());
+            let first = first.map(|link| (link.kind, link.name.as_str()));
+            ensure!(first == Some((kind, root)), "{class}: {holders:#?}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Who holds memory that is live: a part of the report's schema.
+
+use serde::{Deserialize, Serialize};
+
+/// What was found to hold a sample of live blocks, or of the objects of a Java class.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    /// Blocks, or objects, that were looked for: the oldest live ones.
+    pub sampled: u64,
+    /// Those of them that no root reaches: nobody has a pointer to them, or only such
+    /// blocks have. Nothing can free these any more.
+    pub lost: u64,
+    /// Those of them that somebody points to, but whose root was not found within the
+    /// bounds of the search, and those that were freed or moved while it went on.
+    pub undecided: u64,
+    /// By what the others are held, most blocks first. A block counts in the shortest
+    /// chain that leads to it, and in no other.
+    pub chains: Vec<Chain>,
+    /// What was not searched, and why: a sentence each.
+    pub unsearched: Vec<String>,
+}
+
+/// One way from a root to sampled blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// What holds what, root first. The block itself is not among them.
+    pub links: Vec<Link>,
+    /// Of how many sampled blocks this is true.
+    pub blocks: u64,
+}
+
+/// One holder in a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// What it is.
+    pub kind: LinkKind,
+    /// Its name: of a global its symbol, of a stack the thread and function, of a block
+    /// the function that allocated it or its class, of a Java object class and field.
+    pub name: String,
+    /// How many of that kind and name follow each other here: 1, or the length of a list.
+    pub repeated: u64,
+    /// The site of a traced block, by [`super::Site::id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<u64>,
+}
+
+/// What a holder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// A global or static variable of a file: a root.
+    Global,
+    /// A variable of one thread: a root.
+    ThreadLocal,
+    /// A frame on a thread's stack: a root.
+    Stack,
+    /// Memory of a mapping that no allocator of ours has: a root, since nobody knows who
+    /// holds it.
+    Mapping,
+    /// A block that is traced.
+    Block,
+    /// A block of an allocator that was allocated before the run or not followed.
+    UntracedBlock,
+    /// A field of a Java class: a root.
+    JavaStatic,
+    /// A Java thread: a root.
+    JavaThread,
+    /// A handle that native code has of a Java object: a root.
+    JniHandle,
+    /// A class loader: a root.
+    ClassLoader,
+    /// A Java object, by the field that holds what follows.
+    JavaObject,
+}
+
+impl LinkKind {
+    /// Whether nothing has to hold it.
+    pub const fn is_root(self) -> bool {
+        !matches!(self, Self::Block | Self::UntracedBlock | Self::JavaObject)
+    }
+}
