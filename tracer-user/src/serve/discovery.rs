@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::config::{Candidate, Rule};
+use super::config::{Candidate, Depth, Rule};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
 use crate::process::handle::ProcessHandle;
@@ -15,7 +15,7 @@ use crate::session::target::Stat;
 const MAX_COMMAND: usize = 4096;
 
 /// A process that is a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Its process id.
     pub pid: u32,
@@ -25,6 +25,8 @@ pub struct Found {
     pub service: String,
     /// The path of its control group.
     pub cgroup: String,
+    /// How closely it is looked at.
+    pub depth: Depth,
 }
 
 /// What is known of the host's processes.
@@ -118,6 +120,7 @@ fn look(
         started,
         service: rule.service_of(&candidate),
         cgroup: candidate.cgroup.clone(),
+        depth: rule.depth(),
     });
     Some(known)
 }

@@ -2,18 +2,24 @@
 //! pages are checksummed. A crash or a full disk loses the open window at most.
 
 use std::fs::{self, Permissions};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::look::{Look, Looked, Seen};
+use crate::model::Finding;
 
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
@@ -30,6 +36,10 @@ const SUMMARIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new(
 const PROFILES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("profiles");
 /// The findings (JSON, compressed by zstd).
 const FINDINGS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("findings");
+/// Closer looks, and what they had found when a window ended (JSON, compressed by zstd).
+const LOOKS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("looks");
+/// Their heap profiles (pprof, compressed by zstd).
+const HEAPS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("heaps");
 /// All windows, oldest first, each with the bytes that it takes.
 const ORDER: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("order");
 /// When the tracer ran: when it began, and the rest as JSON.
@@ -46,6 +56,44 @@ pub struct Kept {
     pub profile: Vec<u8>,
     /// Its findings, JSON.
     pub findings: Vec<u8>,
+}
+
+/// What a profile tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Who touched the memory that came.
+    Growth,
+    /// Who allocated it.
+    Heap,
+}
+
+impl Kind {
+    fn table(self) -> TableDefinition<'static, (&'static str, u64), &'static [u8]> {
+        match self {
+            Self::Growth => PROFILES,
+            Self::Heap => HEAPS,
+        }
+    }
+}
+
+/// What there was before, of a service.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing: nobody watched or looked yet.
+    Nothing,
+    /// This profile, of a window that ended then.
+    Kept(u64, Vec<u8>),
+    /// What is not kept any more; the oldest window ended then.
+    Gone(u64),
+}
+
+/// What is kept of a closer look beside its profile.
+#[derive(Debug, Serialize, Deserialize)]
+struct KeptLook {
+    look: Look,
+    /// When the look began that has found this.
+    began: u64,
+    findings: Vec<Finding>,
 }
 
 /// How long the tracer ran, milliseconds since 1970.
@@ -119,6 +167,54 @@ impl Store {
         })
     }
 
+    /// Keeps what a closer look has seen, with the window that ended then; see [`Self::keep`].
+    ///
+    /// # Errors
+    /// Says what failed: then it is not kept.
+    pub fn keep_look(&self, looked: &Looked, size: u64, age: Duration) -> Result<()> {
+        let Some(seen) = &looked.seen else {
+            return Ok(());
+        };
+        let oldest = seen.at.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.change(|transaction| {
+            enter_look(transaction, looked, seen)?;
+            make_room(transaction, size, oldest)
+        })
+    }
+
+    /// The last look at each service of which one is kept.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn last_looks(&self) -> Result<Vec<Looked>> {
+        let mut found = Vec::new();
+        for service in self.services_in(LOOKS)? {
+            let last = self.look(|database| {
+                let table = database.begin_read()?.open_table(LOOKS)?;
+                let mut all = table.range((service.as_str(), 0)..=(service.as_str(), u64::MAX))?;
+                let last = all.next_back().transpose()?;
+                Ok(last.map(|(key, kept)| (key.value().1, kept.value().to_vec())))
+            })?;
+            let Some((at, kept)) = last else {
+                continue;
+            };
+            let kept: KeptLook = serde_json::from_slice(&unpack(&kept)?)?;
+            let profile = self.of_kind(Kind::Heap, &service, at)?.unwrap_or_default();
+            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+            packed.write_all(&profile)?;
+            found.push(Looked {
+                look: kept.look,
+                seen: Some(Seen {
+                    at,
+                    began: kept.began,
+                    findings: kept.findings,
+                    profile: packed.finish()?,
+                }),
+            });
+        }
+        Ok(found)
+    }
+
     /// The run ends as it should.
     ///
     /// # Errors
@@ -181,8 +277,57 @@ impl Store {
     ///
     /// # Errors
     /// Says what failed.
-    pub fn profile(&self, service: &str, ended: u64) -> Result<Option<Vec<u8>>> {
-        self.unpacked(PROFILES, service, ended)
+    pub fn of_kind(&self, kind: Kind, service: &str, ended: u64) -> Result<Option<Vec<u8>>> {
+        self.unpacked(kind.table(), service, ended)
+    }
+
+    /// When this run began, milliseconds since 1970.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Since when the profile of a window counts: the begin of its run, or of its look.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn counts_since(&self, kind: Kind, service: &str, ended: u64) -> Result<u64> {
+        if kind == Kind::Heap {
+            let kept = self.unpacked(LOOKS, service, ended)?.unwrap_or_default();
+            return Ok(serde_json::from_slice::<KeptLook>(&kept)?.began);
+        }
+        self.look(|database| {
+            let table = database.begin_read()?.open_table(RUNS)?;
+            let mut runs = table.range(..=ended)?;
+            let run = runs.next_back().transpose()?;
+            Ok(run.map_or(0, |(began, _)| began.value()))
+        })
+    }
+
+    /// The last profile that a service had at a time, where it counts since `began`.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn base(&self, kind: Kind, service: &str, began: u64, time: u64) -> Result<Base> {
+        if time <= began {
+            return Ok(Base::Nothing);
+        }
+        let (ended, oldest) = self.look(|database| {
+            let read = database.begin_read()?;
+            let table = read.open_table(kind.table())?;
+            let mut before = table.range((service, began)..=(service, time))?;
+            let ended = before.next_back().transpose()?;
+            let order = read.open_table(ORDER)?;
+            let oldest = order.first()?.map_or(u64::MAX, |(key, _)| key.value().0);
+            Ok((ended.map(|(key, _)| key.value().1), oldest))
+        })?;
+        match ended {
+            Some(ended) => {
+                let profile = self.of_kind(kind, service, ended)?;
+                Ok(profile.map_or(Base::Gone(oldest), |it| Base::Kept(ended, it)))
+            }
+            None if oldest <= time => Ok(Base::Nothing),
+            None => Ok(Base::Gone(oldest)),
+        }
     }
 
     /// The findings of a window by its end, JSON; `None` if it is not kept.
@@ -212,8 +357,15 @@ impl Store {
     /// # Errors
     /// Says what failed.
     pub fn services(&self) -> Result<Vec<String>> {
+        self.services_in(SUMMARIES)
+    }
+
+    fn services_in(
+        &self,
+        table: TableDefinition<'_, (&'static str, u64), &'static [u8]>,
+    ) -> Result<Vec<String>> {
         self.look(|database| {
-            let table = database.begin_read()?.open_table(SUMMARIES)?;
+            let table = database.begin_read()?.open_table(table)?;
             let mut found: Vec<String> = Vec::new();
             // From each to the first of the next one.
             loop {
@@ -254,6 +406,8 @@ fn open_file(path: &Path) -> Result<Database> {
     transaction.open_table(SUMMARIES)?;
     transaction.open_table(PROFILES)?;
     transaction.open_table(FINDINGS)?;
+    transaction.open_table(LOOKS)?;
+    transaction.open_table(HEAPS)?;
     transaction.open_table(ORDER)?;
     transaction.open_table(RUNS)?;
     transaction.commit()?;
@@ -312,10 +466,33 @@ fn enter(transaction: &WriteTransaction, ended: u64, window: &Kept) -> Result<()
     transaction
         .open_table(FINDINGS)?
         .insert(key, findings.as_slice())?;
-    transaction
-        .open_table(ORDER)?
-        .insert((ended, window.service.as_str()), bytes as u64)?;
+    count(transaction, (ended, &window.service), bytes)
+}
+
+/// Enters that so many bytes are kept of a service at a time.
+fn count(transaction: &WriteTransaction, key: (u64, &str), bytes: usize) -> Result<()> {
+    let mut order = transaction.open_table(ORDER)?;
+    let before = order.get(key)?.map_or(0, |bytes| bytes.value());
+    order.insert(key, before + bytes as u64)?;
     Ok(())
+}
+
+fn enter_look(transaction: &WriteTransaction, looked: &Looked, seen: &Seen) -> Result<()> {
+    let kept = KeptLook {
+        look: looked.look.clone(),
+        began: seen.began,
+        findings: seen.findings.clone(),
+    };
+    let mut profile = Vec::new();
+    GzDecoder::new(seen.profile.as_slice()).read_to_end(&mut profile)?;
+    let (kept, profile) = (pack(&serde_json::to_vec(&kept)?), pack(&profile));
+    let service = looked.look.service.as_str();
+    let key = (service, seen.at);
+    transaction.open_table(LOOKS)?.insert(key, kept.as_slice())?;
+    transaction
+        .open_table(HEAPS)?
+        .insert(key, profile.as_slice())?;
+    count(transaction, (seen.at, service), kept.len() + profile.len())
 }
 
 /// Takes out the oldest windows while there is more than `size` or one ended before `oldest`.
@@ -343,6 +520,8 @@ fn make_room(transaction: &WriteTransaction, size: u64, oldest: u64) -> Result<(
         transaction.open_table(SUMMARIES)?.remove(key)?;
         transaction.open_table(PROFILES)?.remove(key)?;
         transaction.open_table(FINDINGS)?.remove(key)?;
+        transaction.open_table(LOOKS)?.remove(key)?;
+        transaction.open_table(HEAPS)?.remove(key)?;
     }
 }
 
@@ -393,9 +572,9 @@ mod tests {
         };
         assert_eq!(gap.as_ref(), Some(&lost));
         assert_eq!(store.services().unwrap(), ["a", "b"]);
-        assert_eq!(store.profile("a", 2000).unwrap().unwrap(), kept[0].profile);
+        assert_eq!(store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(), kept[0].profile);
         assert_eq!(store.findings("b", 2000).unwrap().unwrap(), b"[]");
-        assert_eq!(store.profile("a", 2001).unwrap(), None);
+        assert_eq!(store.of_kind(Kind::Growth, "a", 2001).unwrap(), None);
         store.stop(6000).unwrap();
         drop(store);
         // The clock went back.
@@ -414,8 +593,8 @@ mod tests {
         }
         let left = store.summaries("a", 100).unwrap().len();
         assert_eq!(left, 4);
-        assert!(store.profile("a", 6000).unwrap().is_none());
-        assert!(store.profile("a", 7000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 6000).unwrap().is_none());
+        assert!(store.of_kind(Kind::Growth, "a", 7000).unwrap().is_some());
         let second = Duration::from_secs(1);
         store.keep(11_000, &[], 4500, second).unwrap();
         assert_eq!(store.summaries("a", 100).unwrap().len(), 1);
@@ -434,8 +613,8 @@ mod tests {
         });
         assert!(failed.is_err());
         store.keep(3000, &[window("a", 10)], 1 << 20, DAY).unwrap();
-        assert!(store.profile("a", 2000).unwrap().is_none());
-        assert!(store.profile("a", 1000).unwrap().is_some());
-        assert!(store.profile("a", 3000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 2000).unwrap().is_none());
+        assert!(store.of_kind(Kind::Growth, "a", 1000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 3000).unwrap().is_some());
     }
 }

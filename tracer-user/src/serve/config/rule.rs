@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::setting::Size;
+use super::depth::{Depth, Mode};
+use super::setting::{Part, Size};
 use crate::pattern::is_like;
 
 /// A name of more bytes is no service's.
@@ -28,6 +29,8 @@ struct Fields {
     unit: Option<String>,
     jvm: bool,
     growing: Option<Size>,
+    mode: Option<Mode>,
+    budget: Option<Part>,
 }
 
 impl TryFrom<Fields> for Rule {
@@ -122,6 +125,22 @@ impl Rule {
             && fields.growing.is_none()
     }
 
+    /// The same, looked at so closely.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Option<Mode>) -> Self {
+        self.fields.mode = mode.or(self.fields.mode);
+        self
+    }
+
+    /// How closely its service is looked at.
+    pub fn depth(&self) -> Depth {
+        let usual = Depth::default();
+        Depth {
+            mode: self.fields.mode.unwrap_or(usual.mode),
+            budget: self.fields.budget.map_or(usual.budget, |part| part.0),
+        }
+    }
+
     /// Whether it asks for JVMs, which takes a look at what a process has mapped.
     pub fn asks_for_jvm(&self) -> bool {
         self.fields.jvm
@@ -142,6 +161,8 @@ impl Rule {
             unit,
             jvm,
             growing,
+            mode: _,
+            budget: _,
         } = &self.fields;
         let is = |pattern: &Option<String>, text: &str| {
             pattern
@@ -192,6 +213,7 @@ impl fmt::Display for Rule {
             let bytes = indicatif::HumanBytes(bytes);
             said.push(format!("whatever grows by {bytes}"));
         }
+        said.push(format!("mode {}", self.depth()));
         match &fields.name {
             Some(name) => write!(f, "{name}: {}", said.join(", ")),
             None => f.write_str(&said.join(", ")),
@@ -241,6 +263,17 @@ mod tests {
         assert_eq!(name("name = \"web\"\npids = [7]"), "web");
         assert_eq!(name("unit = \"ng*\""), "nginx.service");
         assert_eq!(name("pids = [7]"), "nginx");
+    }
+
+    #[test]
+    fn each_rule_says_how_closely_to_look() {
+        let depth = |text: &str| rule(&format!("pids = [7]\n{text}")).depth();
+        assert_eq!(depth(""), Depth::default());
+        let asked = depth("mode = \"overhead\"\nbudget = \"0.5%\"");
+        assert_eq!(asked.to_string(), "overhead (0.5%)");
+        assert_eq!(depth("mode = \"growth\"").mode, Mode::Growth);
+        let of_flags = rule("pids = [7]").with_mode(Some(Mode::Growth));
+        assert_eq!(of_flags.depth().mode, Mode::Growth);
     }
 
     /// A scope is a unit, too; a slice is none.
