@@ -1,25 +1,23 @@
 //! Windows on disk: one file, which a commit changes as a whole or not at all, and whose
 //! pages are checksummed. A crash or a full disk loses the open window at most.
 
+mod looks;
+
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::look::{Look, Looked, Seen};
-use crate::model::Finding;
+pub use self::looks::{Base, Kind};
 
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
@@ -56,44 +54,6 @@ pub struct Kept {
     pub profile: Vec<u8>,
     /// Its findings, JSON.
     pub findings: Vec<u8>,
-}
-
-/// What a profile tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Who touched the memory that came.
-    Growth,
-    /// Who allocated it.
-    Heap,
-}
-
-impl Kind {
-    fn table(self) -> TableDefinition<'static, (&'static str, u64), &'static [u8]> {
-        match self {
-            Self::Growth => PROFILES,
-            Self::Heap => HEAPS,
-        }
-    }
-}
-
-/// What there was before, of a service.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Base {
-    /// Nothing: nobody watched or looked yet.
-    Nothing,
-    /// This profile, of a window that ended then.
-    Kept(u64, Vec<u8>),
-    /// What is not kept any more; the oldest window ended then.
-    Gone(u64),
-}
-
-/// What is kept of a closer look beside its profile.
-#[derive(Debug, Serialize, Deserialize)]
-struct KeptLook {
-    look: Look,
-    /// When the look began that has found this.
-    began: u64,
-    findings: Vec<Finding>,
 }
 
 /// How long the tracer ran, milliseconds since 1970.
@@ -167,54 +127,6 @@ impl Store {
         })
     }
 
-    /// Keeps what a closer look has seen, with the window that ended then; see [`Self::keep`].
-    ///
-    /// # Errors
-    /// Says what failed: then it is not kept.
-    pub fn keep_look(&self, looked: &Looked, size: u64, age: Duration) -> Result<()> {
-        let Some(seen) = &looked.seen else {
-            return Ok(());
-        };
-        let oldest = seen.at.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.change(|transaction| {
-            enter_look(transaction, looked, seen)?;
-            make_room(transaction, size, oldest)
-        })
-    }
-
-    /// The last look at each service of which one is kept.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn last_looks(&self) -> Result<Vec<Looked>> {
-        let mut found = Vec::new();
-        for service in self.services_in(LOOKS)? {
-            let last = self.look(|database| {
-                let table = database.begin_read()?.open_table(LOOKS)?;
-                let mut all = table.range((service.as_str(), 0)..=(service.as_str(), u64::MAX))?;
-                let last = all.next_back().transpose()?;
-                Ok(last.map(|(key, kept)| (key.value().1, kept.value().to_vec())))
-            })?;
-            let Some((at, kept)) = last else {
-                continue;
-            };
-            let kept: KeptLook = serde_json::from_slice(&unpack(&kept)?)?;
-            let profile = self.of_kind(Kind::Heap, &service, at)?.unwrap_or_default();
-            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-            packed.write_all(&profile)?;
-            found.push(Looked {
-                look: kept.look,
-                seen: Some(Seen {
-                    at,
-                    began: kept.began,
-                    findings: kept.findings,
-                    profile: packed.finish()?,
-                }),
-            });
-        }
-        Ok(found)
-    }
-
     /// The run ends as it should.
     ///
     /// # Errors
@@ -271,63 +183,6 @@ impl Store {
             found.reverse();
             Ok(found)
         })
-    }
-
-    /// The profile of a window by its end, pprof; `None` if it is not kept.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn of_kind(&self, kind: Kind, service: &str, ended: u64) -> Result<Option<Vec<u8>>> {
-        self.unpacked(kind.table(), service, ended)
-    }
-
-    /// When this run began, milliseconds since 1970.
-    pub fn began(&self) -> u64 {
-        self.began
-    }
-
-    /// Since when the profile of a window counts: the begin of its run, or of its look.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn counts_since(&self, kind: Kind, service: &str, ended: u64) -> Result<u64> {
-        if kind == Kind::Heap {
-            let kept = self.unpacked(LOOKS, service, ended)?.unwrap_or_default();
-            return Ok(serde_json::from_slice::<KeptLook>(&kept)?.began);
-        }
-        self.look(|database| {
-            let table = database.begin_read()?.open_table(RUNS)?;
-            let mut runs = table.range(..=ended)?;
-            let run = runs.next_back().transpose()?;
-            Ok(run.map_or(0, |(began, _)| began.value()))
-        })
-    }
-
-    /// The last profile that a service had at a time, where it counts since `began`.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn base(&self, kind: Kind, service: &str, began: u64, time: u64) -> Result<Base> {
-        if time <= began {
-            return Ok(Base::Nothing);
-        }
-        let (ended, oldest) = self.look(|database| {
-            let read = database.begin_read()?;
-            let table = read.open_table(kind.table())?;
-            let mut before = table.range((service, began)..=(service, time))?;
-            let ended = before.next_back().transpose()?;
-            let order = read.open_table(ORDER)?;
-            let oldest = order.first()?.map_or(u64::MAX, |(key, _)| key.value().0);
-            Ok((ended.map(|(key, _)| key.value().1), oldest))
-        })?;
-        match ended {
-            Some(ended) => {
-                let profile = self.of_kind(kind, service, ended)?;
-                Ok(profile.map_or(Base::Gone(oldest), |it| Base::Kept(ended, it)))
-            }
-            None if oldest <= time => Ok(Base::Nothing),
-            None => Ok(Base::Gone(oldest)),
-        }
     }
 
     /// The findings of a window by its end, JSON; `None` if it is not kept.
@@ -475,24 +330,6 @@ fn count(transaction: &WriteTransaction, key: (u64, &str), bytes: usize) -> Resu
     let before = order.get(key)?.map_or(0, |bytes| bytes.value());
     order.insert(key, before + bytes as u64)?;
     Ok(())
-}
-
-fn enter_look(transaction: &WriteTransaction, looked: &Looked, seen: &Seen) -> Result<()> {
-    let kept = KeptLook {
-        look: looked.look.clone(),
-        began: seen.began,
-        findings: seen.findings.clone(),
-    };
-    let mut profile = Vec::new();
-    GzDecoder::new(seen.profile.as_slice()).read_to_end(&mut profile)?;
-    let (kept, profile) = (pack(&serde_json::to_vec(&kept)?), pack(&profile));
-    let service = looked.look.service.as_str();
-    let key = (service, seen.at);
-    transaction.open_table(LOOKS)?.insert(key, kept.as_slice())?;
-    transaction
-        .open_table(HEAPS)?
-        .insert(key, profile.as_slice())?;
-    count(transaction, (seen.at, service), kept.len() + profile.len())
 }
 
 /// Takes out the oldest windows while there is more than `size` or one ended before `oldest`.
