@@ -12,6 +12,8 @@ pub struct Profile {
     pub sample_types: Vec<String>,
     /// The string table.
     pub strings: Vec<String>,
+    /// The value that viewers show first.
+    pub shown_first: String,
     values: BTreeMap<usize, u64>,
 }
 
@@ -23,12 +25,14 @@ impl Profile {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut profile = Self::default();
         let mut types = Vec::new();
+        let mut first = 0;
         for field in fields(bytes)? {
             match field {
                 // sample_type: ValueType { type = 1, unit = 2 }
                 (1, Value::Bytes(value_type)) => types.push(number(value_type, 1)?),
                 // sample: Sample { location_id = 1, value = 2 }
                 (2, Value::Bytes(sample)) => profile.add_sample(sample)?,
+                (14, Value::Number(index)) => first = usize::try_from(index)?,
                 (6, Value::Bytes(text)) => profile.strings.push(String::from_utf8(text.into())?),
                 _ => {}
             }
@@ -40,6 +44,7 @@ impl Profile {
                 .context("no such string")?;
             profile.sample_types.push(name.clone());
         }
+        profile.shown_first = profile.strings.get(first).cloned().unwrap_or_default();
         Ok(profile)
     }
 
@@ -64,7 +69,9 @@ impl Profile {
                 _ => continue,
             };
             for value in values {
-                *self.values.entry(index).or_default() += value;
+                // A value of a difference may be below zero.
+                let sum = self.values.entry(index).or_default();
+                *sum = sum.wrapping_add(value);
                 index += 1;
             }
         }

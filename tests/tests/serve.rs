@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -337,4 +338,170 @@ fn two_hundred_scrapers_at_once_do_no_harm() -> Result<()> {
     let ended = number(&service.ask("/api/services")?.json()?, "ended");
     service.wait_service("paced", |it| number(it, "ended") > ended)?;
     service.stop()
+}
+
+/// Requests a second of the target: each tenth leaks.
+const LOAD: &str = "load 300";
+/// A leak is looked at closer, and named, within so long.
+const NAMED_WITHIN: Duration = Duration::from_secs(40);
+
+fn names_leak(finding: &Value) -> bool {
+    let path = finding["path"].as_array().into_iter().flatten();
+    let grows = finding["kind"] == "leak" || finding["kind"] == "growing";
+    grows && path.into_iter().any(|name| name == "leak")
+}
+
+/// What page faults say grows is looked at by the allocators' probes, which name the path;
+/// then they go, and what was found stays, also over a restart.
+#[test]
+fn what_grows_is_looked_at_closer() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let state = tempdir()?;
+    // Room for all of its calls: a second's window makes a look dear.
+    let rules = config(
+        state.path(),
+        &format!(
+            "window = \"1s\"\nbudget = \"600ms/s\"\nlook = \"14s\"\n\
+             [[service]]\npids = [{}]\nbudget = \"300ms/s\"\n",
+            target.pid
+        ),
+    )?;
+    let mut service = Service::start(state.path(), &["--config", &rules])?;
+    service.wait_service("paced", |it| number(it, "ended") > 0)?;
+    let none = service.ask("/debug/pprof/heap?service=paced")?;
+    ensure!(
+        none.status == 404 && none.text().contains("nobody has looked closer"),
+        "{}",
+        none.text()
+    );
+    ensure!(patched_bytes(target.pid)? == 0, "there are probes");
+    let began = Instant::now();
+    target.tell(LOAD)?;
+    target.tell(GROWS)?;
+    let line = service.hear("looking closer at paced")?;
+    ensure!(line.contains("grows by"), "{line}");
+    let looked = service.wait_for("/api/services/paced/look", |it| {
+        let findings = it["found"]["findings"].as_array();
+        findings.is_some_and(|all| all.iter().any(names_leak))
+    })?;
+    ensure!(began.elapsed() < NAMED_WITHIN, "{:?}", began.elapsed());
+    ensure!(looked["look"]["processes"][0] == target.pid, "{looked}");
+    ensure!(looked["look"]["cost"]["budget"] == "300ms/s", "{looked}");
+
+    service.hear("the closer look at paced has ended")?;
+    ensure!(patched_bytes(target.pid)? == 0, "there are probes");
+    // The target goes on, and growth is watched.
+    ensure!(!target.ask("truth", "truth ")?.is_empty(), "it is gone");
+    let ended = service.wait_for("/api/services/paced/look", |it| {
+        !it["look"]["ended"].is_null()
+    })?;
+    let threads = service.threads()?;
+    ensure!(
+        threads.iter().all(|(name, _)| name != "closer"),
+        "{threads:?}"
+    );
+    let allocated = looked_profile(&service, "allocs")?;
+    let live = looked_profile(&service, "heap")?;
+    for (profile, first) in [(&allocated, "alloc_space"), (&live, "inuse_space")] {
+        ensure!(profile.shown_first == first, "{}", profile.shown_first);
+        ensure!(profile.strings.iter().any(|name| name == "leak"), "no leak");
+    }
+    let last = looked_profile(&service, "heap?seconds=3")?;
+    let (all, part) = (allocated.sum("alloc_space"), last.sum("alloc_space"));
+    ensure!(part > 0 && part * 10 < all * 9, "{part} of {all}");
+    let top = top_of(&service, state.path(), "/debug/pprof/heap?service=paced&seconds=3")?;
+    ensure!(top.contains("leak"), "{top}");
+
+    let read = metrics(&service.ask("/metrics")?.body)?;
+    let of_service = Some(("service", "paced"));
+    let value = |name| metric(&read, name, of_service);
+    ensure!(value("unfreed_look") == Some(0.0), "{read}");
+    ensure!(value("unfreed_look_findings").is_some(), "{read}");
+    ensure!(value("unfreed_look_cost_seconds").is_some_and(|it| it > 0.0), "{read}");
+    service.stop()?;
+
+    let pid = target.pid.to_string();
+    let service = Service::start(state.path(), &["-p", &pid, "--mode", "growth"])?;
+    let kept = service.ask("/api/services/paced/look")?.json()?;
+    ensure!(kept["look"]["began"] == ended["look"]["began"], "{kept}");
+    let findings = kept["found"]["findings"].as_array();
+    ensure!(
+        findings.is_some_and(|all| all.iter().any(names_leak)),
+        "{kept}"
+    );
+    service.stop()
+}
+
+fn looked_profile(service: &Service, what: &str) -> Result<Profile> {
+    let and = if what.contains('?') { '&' } else { '?' };
+    let answer = service.ask(&format!("/debug/pprof/{what}{and}service=paced"))?;
+    ensure!(answer.status == 200, "{}", answer.text());
+    Profile::parse(&unpacked(answer.body.as_slice())?)
+}
+
+/// What `go tool pprof` shows first of a profile.
+fn top_of(service: &Service, folder: &Path, path: &str) -> Result<String> {
+    let file = folder.join("profile.pb.gz");
+    fs::write(&file, service.ask(path)?.body)?;
+    let top = Command::new(GO)
+        .args(["tool", "pprof", "-top", "-nodecount=100"])
+        .arg(&file)
+        .env("HOME", folder)
+        .output()?;
+    Ok(String::from_utf8_lossy(&top.stdout).into_owned())
+}
+
+/// A rule that asks for it is looked at from the start, within its own budget; one that asks
+/// for growth alone never is. A kill leaves nothing behind.
+#[test]
+fn each_rule_says_how_closely_to_look() -> Result<()> {
+    let state = tempdir()?;
+    let mut asked = Target::start("paced")?;
+    let mut never = Target::start("paced")?;
+    let rules = format!(
+        "window = \"1s\"\nscan = \"200ms\"\nlook = \"2s\"\nbudget = \"400ms/s\"\n\
+         [[service]]\nname = \"asked\"\npids = [{}]\nmode = \"overhead\"\nbudget = \"250ms/s\"\n\
+         [[service]]\nname = \"never\"\npids = [{}]\nmode = \"growth\"\n",
+        asked.pid, never.pid
+    );
+    let path = config(state.path(), &rules)?;
+    for target in [&mut asked, &mut never] {
+        target.tell(LOAD)?;
+        target.tell(GROWS)?;
+    }
+    let mut service = Service::start(state.path(), &["--config", &path])?;
+    service.hear("looking closer at asked, since its rule asks for it")?;
+    let looked = service.wait_for("/api/services/asked/look", |it| !it["found"].is_null())?;
+    let cost = &looked["look"]["cost"];
+    ensure!(cost["budget"] == "250ms/s", "{looked}");
+    let kernel = number(cost, "kernel_bytes");
+    ensure!((1 << 20..40 << 20).contains(&kernel), "{looked}");
+    // It goes on, as nobody else waits.
+    let growing = service.wait_service("never", |it| number(it, "growing") > 0)?;
+    let ended = number(&growing, "ended");
+    service.wait_service("never", |it| number(it, "ended") > ended + 5000)?;
+    ensure!(
+        service.ask("/api/services/never/look")?.status == 404,
+        "it is looked at"
+    );
+    let looked = service.ask("/api/services/asked/look")?.json()?;
+    ensure!(looked["look"]["ended"].is_null(), "{looked}");
+    ensure!(patched_bytes(never.pid)? == 0, "there are probes");
+    let objects = KernelObjects::of_process(service.pid())?;
+    service.kill()?;
+    wait_until("nothing of it in the kernel", || {
+        Ok(objects.remaining()?.is_empty().then_some(()))
+    })?;
+    ensure!(patched_bytes(asked.pid)? == 0, "there are probes");
+    ensure!(!asked.ask("truth", "truth ")?.is_empty(), "it is gone");
+    Ok(())
+}
+
+#[test]
+fn a_mode_that_is_none_is_refused() -> Result<()> {
+    let state = tempdir()?;
+    let path = config(state.path(), "[[service]]\njvm = true\nmode = \"deep\"\n")?;
+    let refused = unfreed(&["serve", "--check", "--config", &path])?;
+    refused.fails_saying(&["line 3", "deep", "growth"])?;
+    unfreed(&["serve", "--check", "-p", "1", "--mode", "deep"])?.fails_saying(&["overhead"])
 }

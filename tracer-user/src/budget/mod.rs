@@ -31,6 +31,8 @@ pub enum Budget {
     Share(f64),
     /// So much processor time in each second.
     PerSecond(Duration),
+    /// The less of both: this part of what the targets use, and so much in each second.
+    Least(f64, Duration),
 }
 
 impl Budget {
@@ -40,8 +42,26 @@ impl Budget {
         let asked = match self {
             Self::Share(share) => share * targets,
             Self::PerSecond(time) => time.as_secs_f64() * seconds,
+            Self::Least(share, time) => (share * targets).min(time.as_secs_f64() * seconds),
         };
         asked.max(FLOOR * seconds)
+    }
+
+    /// The less of two budgets, at any moment.
+    pub fn within(self, other: Self) -> Self {
+        let parts = |budget| match budget {
+            Self::Share(share) => (Some(share), None),
+            Self::PerSecond(time) => (None, Some(time)),
+            Self::Least(share, time) => (Some(share), Some(time)),
+        };
+        let ((one, first), (two, second)) = (parts(self), parts(other));
+        let share = one.into_iter().chain(two).reduce(f64::min);
+        let time = first.into_iter().chain(second).min();
+        match (share, time) {
+            (Some(share), Some(time)) => Self::Least(share, time),
+            (Some(share), None) => Self::Share(share),
+            (None, time) => Self::PerSecond(time.unwrap_or_default()),
+        }
     }
 }
 
@@ -71,6 +91,9 @@ impl fmt::Display for Budget {
         match self {
             Self::Share(share) => write!(f, "{}%", (share * 1e5).round() / 1e3),
             Self::PerSecond(time) => write!(f, "{}/s", humantime::format_duration(*time)),
+            Self::Least(share, time) => {
+                write!(f, "{} and {} at most", Self::Share(*share), Self::PerSecond(*time))
+            }
         }
     }
 }
@@ -127,6 +150,20 @@ mod tests {
         ] {
             assert!(wrong.parse::<Budget>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn of_two_budgets_the_less_holds_at_any_moment() {
+        let time = |milliseconds| Budget::PerSecond(Duration::from_millis(milliseconds));
+        let share = Budget::Share(0.01);
+        assert_eq!(share.within(Budget::Share(0.02)), share);
+        assert_eq!(time(20).within(time(10)), time(10));
+        let both = share.within(time(10));
+        assert_eq!(both.within(time(20)), both);
+        assert_eq!(both.to_string(), "1% and 10ms/s at most");
+        // Of half a processor, and of two.
+        assert!((both.allowance(10.0, 6.0) - 0.06).abs() < 1e-9);
+        assert!((both.allowance(10.0, 20.0) - 0.1).abs() < 1e-9);
     }
 
     #[test]

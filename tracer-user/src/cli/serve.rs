@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::{duration, size};
 use crate::budget::Budget;
-use crate::serve::config::{Flags, Rule};
+use crate::serve::config::{Flags, Mode, Rule};
 use crate::serve::listen::Listen;
 
 const EXAMPLES: &str = "\
@@ -21,6 +21,7 @@ Examples:
 
   budget = \"20ms/s\"              # of processor time, or 1% of what is watched uses
   window = \"60s\"                 # a window is closed, and kept, this often
+  look = \"5m\"                    # a closer look at what grows lasts so long
   scan = \"5s\"                    # new processes are looked for this often
   listen = \"127.0.0.1:7411\"      # or unix:/run/unfreed.sock, or none
   state = \"/var/lib/unfreed\"
@@ -36,6 +37,8 @@ Examples:
   jvm = true                     # every JVM
   [[service]]
   growing = \"64M\"                # whatever has grown so much since it was seen first
+  mode = \"closer\"                # or growth: page faults alone; or overhead: all the time
+  budget = \"0.5%\"                # of the service's processor time, for closer looks
   [[service]]
   pod = \"web-*\"                  # or container, or namespace; it has the container's name
   [[push]]                       # each window goes there
@@ -87,6 +90,13 @@ pub struct ServeArgs {
     /// Close a window this often [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     window: Option<Duration>,
+    /// Look at the processes of these flags by the allocators' probes, too: never (growth), when
+    /// they grow (closer), or all the time (overhead) [default: closer]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// A closer look lasts so long [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    look: Option<Duration>,
     /// Answer at 127.0.0.1:PORT or [::1]:PORT, at unix:/PATH, or nowhere: none [default: 127.0.0.1:7411]
     #[arg(long, value_name = "PLACE")]
     listen: Option<Listen>,
@@ -108,6 +118,7 @@ impl ServeArgs {
             rules: self.rules(),
             budget: self.overhead,
             window: self.window,
+            look: self.look,
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),
             state: self.state.clone(),
@@ -124,6 +135,7 @@ impl ServeArgs {
         rules.extend(all(&self.units, Rule::of_unit));
         rules.extend(self.jvms.then(Rule::of_jvms));
         rules.extend(self.growing.map(Rule::of_growing));
-        rules
+        let rules = rules.into_iter();
+        rules.map(|rule| rule.with_mode(self.mode)).collect()
     }
 }

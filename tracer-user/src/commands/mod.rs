@@ -3,6 +3,8 @@
 pub mod completions;
 pub mod diff;
 pub mod doctor;
+mod look;
+mod looking;
 pub mod manual;
 pub mod probes;
 pub mod publisher;

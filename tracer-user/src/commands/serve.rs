@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
 
+use super::looking::{Looking, Scene};
 use super::record::{budget_due, news_after, runtime};
 use crate::cli::serve::ServeArgs;
 use crate::engine::{Options, preflight};
@@ -162,6 +163,7 @@ struct Watcher {
     discovery: Discovery,
     services: Services,
     keeper: Keeper,
+    looking: Looking,
     answers: Arc<Answers>,
     said: Said,
     /// When the run began, milliseconds since 1970.
@@ -184,6 +186,7 @@ impl Watcher {
             discovery: Discovery::default(),
             services: Services::default(),
             keeper,
+            looking: Looking::default(),
             answers,
             said,
             run,
@@ -262,7 +265,34 @@ impl Watcher {
     fn look(&mut self) -> Result<()> {
         self.session.poll()?;
         self.say_notices();
-        Ok(())
+        self.look_closer()
+    }
+
+    /// Has one service looked at closer, if one is due, and charges the budget with that.
+    fn look_closer(&mut self) -> Result<()> {
+        self.session.charge(self.looking.new_cost());
+        let host = self.answers.status.now();
+        let scene = Scene {
+            now: self.run_time(),
+            host: &host,
+            services: &self.services,
+            config: &self.config,
+            quiet: self.said.quiet,
+        };
+        self.looking.step(&scene, || self.keeper.looks())
+    }
+
+    /// Ends the closer look that goes on.
+    fn end_look(&mut self) {
+        let host = self.answers.status.now();
+        let scene = Scene {
+            now: self.run_time(),
+            host: &host,
+            services: &self.services,
+            config: &self.config,
+            quiet: self.said.quiet,
+        };
+        self.looking.end(&scene);
     }
 
     /// Looks for services' processes, and watches those that are there.
@@ -321,6 +351,7 @@ impl Watcher {
         self.session.release_ended()?;
         let containers = self.services.containers();
         self.services.forget_ended();
+        self.looking.window_ended(ended);
         self.keeper.keep(Closed {
             run: self.run,
             ended,
@@ -345,6 +376,7 @@ impl Watcher {
             reloads: self.reloads.0,
             refused_reloads: self.reloads.1,
             windows_postponed: self.postponed,
+            looks: self.looking.begun,
             kernel_bytes: footprint.fixed,
             kernel_bytes_at_most: footprint.bound,
             ..Tracer::default()
@@ -379,6 +411,7 @@ impl Watcher {
 
     /// The last window is kept, and the probes go.
     fn end(mut self) -> Result<()> {
+        self.end_look();
         if !self.keeper.is_busy() {
             self.close_window()?;
         }

@@ -16,10 +16,17 @@ const SAMPLED_INTERVAL: u64 = 512 << 10;
 
 /// What a service has room for: pages that came since their processes are watched, call
 /// paths, rows of unwind tables, and threads.
-const SERVICE_PAGES: u32 = 1 << 17;
-const SERVICE_SITES: u32 = 6 << 10;
-const SERVICE_ROWS: u32 = 1 << 20;
-const SERVICE_THREADS: u32 = 1 << 11;
+const SERVICE_PAGES: u32 = 5 << 14;
+const SERVICE_SITES: u32 = 5 << 10;
+const SERVICE_ROWS: u32 = 1 << 19;
+const SERVICE_THREADS: u32 = 1 << 10;
+
+/// What a closer look has room for: live blocks, call paths, rows of unwind tables, and
+/// threads.
+const CLOSER_BLOCKS: u32 = 1 << 15;
+const CLOSER_SITES: u32 = 1 << 10;
+const CLOSER_ROWS: u32 = 1 << 18;
+const CLOSER_THREADS: u32 = 1 << 8;
 
 /// What was asked for, resolved.
 #[derive(Debug, Clone)]
@@ -54,6 +61,9 @@ pub struct Options {
     pub per_process: bool,
     /// Whether targets come and go, and what ended is forgotten.
     pub service: bool,
+    /// Whether another session of this process follows page faults: this one follows none,
+    /// and what it costs is its own thread's time.
+    pub is_beside: bool,
     /// How the results of calls are taken.
     pub returns: ReturnsChoice,
     /// Whether call paths are told apart by thread.
@@ -105,6 +115,7 @@ impl Options {
             follow: args.follow,
             per_process: args.per_process,
             service: false,
+            is_beside: false,
             returns: args.returns,
             threads: args.threads,
             allocators: allocators(args),
@@ -114,6 +125,8 @@ impl Options {
                 is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),
                 has_budget: args.overhead.is_some() && !args.growth,
                 has_arenas: args.pools,
+                has_calls: true,
+                has_told: true,
                 has_origins: !(args.modules.is_empty() && args.only.is_empty()),
                 live: u32::try_from(args.max_live)?,
                 sites,
@@ -140,7 +153,8 @@ impl Options {
     /// Whether page faults are followed: alone, or beside allocations within a budget, which
     /// then knows when something grows.
     pub fn follows_pages(&self) -> bool {
-        self.growth || (self.budget.is_some() && self.programs == Programs::Counting)
+        let is_beside_them = self.budget.is_some() && !self.is_beside;
+        self.growth || (is_beside_them && self.programs == Programs::Counting)
     }
 
     /// Whether a budget decides which allocations are followed.
@@ -172,9 +186,41 @@ impl Options {
             per_process: true,
             service: true,
             sizes: Sizes {
+                has_calls: false,
+                has_told: false,
                 live: SERVICE_PAGES,
                 sites: SERVICE_SITES,
                 rows: SERVICE_ROWS,
+                threads,
+                ..smallest.sizes
+            },
+            ..smallest
+        })
+    }
+
+    /// Allocations of a few processes for some minutes, within a budget, beside a session of
+    /// page faults ([`Self::service`]).
+    ///
+    /// # Errors
+    /// Fails if the kernel's release is not of the usual form.
+    pub fn closer(budget: Budget) -> Result<Self> {
+        let smallest = Self::smallest()?;
+        let threads = Threads {
+            most: smallest.sizes.threads.most.min(CLOSER_THREADS),
+            ..smallest.sizes.threads
+        };
+        Ok(Self {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            budget: Some(budget),
+            sample: SAMPLED_INTERVAL,
+            is_beside: true,
+            sizes: Sizes {
+                is_sampled: true,
+                has_budget: true,
+                has_told: false,
+                live: CLOSER_BLOCKS,
+                sites: CLOSER_SITES,
+                rows: CLOSER_ROWS,
                 threads,
                 ..smallest.sizes
             },
@@ -203,6 +249,7 @@ impl Options {
             follow: false,
             per_process: false,
             service: false,
+            is_beside: false,
             returns: ReturnsChoice::Auto,
             threads: false,
             allocators: Vec::new(),
@@ -213,6 +260,8 @@ impl Options {
                 has_budget: false,
                 has_arenas: false,
                 has_origins: false,
+                has_calls: true,
+                has_told: true,
                 live: 1024,
                 sites: 16,
                 rows: 1 << 18,
@@ -235,10 +284,14 @@ fn allocators(args: &TraceArgs) -> Vec<Declared> {
 mod tests {
     use super::*;
 
+    /// A closer look beside it included; each has 2 MiB of buffers on two processors.
     #[test]
     fn a_service_takes_64_mib_of_the_kernel_with_the_buffers_of_two_processors() {
-        let options = Options::service(Budget::Share(0.01)).unwrap();
-        let footprint = options.sizes.footprint(options.follow);
-        assert!(footprint.bound <= 62 << 20, "{footprint:?}");
+        let share = Budget::Share(0.01);
+        let both = [Options::service(share), Options::closer(share)].map(|options| {
+            let options = options.unwrap();
+            options.sizes.footprint(options.follow).bound
+        });
+        assert!(both[0] + both[1] <= 60 << 20, "{both:?}");
     }
 }

@@ -34,6 +34,10 @@ pub struct Sizes {
     pub has_arenas: bool,
     /// Whether it matters where calls are made from.
     pub has_origins: bool,
+    /// Whether calls of allocators are followed at any time.
+    pub has_calls: bool,
+    /// Whether JVMs tell of themselves by their own probes.
+    pub has_told: bool,
     /// Live blocks.
     pub live: u32,
     /// Sites.
@@ -75,6 +79,10 @@ const FREED_SINCE_IN_ADVANCE: u32 = 1 << 16;
 /// advance.
 const STATED_IN_ADVANCE: u32 = 1 << 12;
 
+/// Entries of a map that nobody uses, and that keeps those used last: the kernel wants some
+/// for each processor.
+const FEW: u32 = 1024;
+
 /// Arenas, at most.
 const ARENAS: u32 = 1 << 18;
 
@@ -92,6 +100,8 @@ impl Sizes {
     /// How many sites can have samples that processes took themselves.
     pub fn stated(self) -> u32 {
         match self.threads.in_advance {
+            // Samplers are left alone then.
+            _ if !self.has_calls || self.has_budget => 1,
             true => self.sites.min(STATED_IN_ADVANCE),
             false => self.sites,
         }
@@ -115,10 +125,11 @@ impl Sizes {
         let sites = u64::from(self.sites) * (size_of::<Site>() + 4) as u64;
         let per_thread = hash_entry_bytes(8, size_of::<Thread>()) as u64;
         let threads = per_thread * u64::from(self.threads.most);
-        let rings = [EVENT_RING_BYTES, PROBE_RING_BYTES, CODE_RING_BYTES].map(u64::from);
+        let [told, compiled] = self.told();
+        let rings = [EVENT_RING_BYTES, told, compiled].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let fixed = places() + reservers() + unknown_frees() + memos() + rings + self.samples();
+        let fixed = places() + reservers() + unknown_frees(self.unknown_frees()) + memos() + rings + self.samples();
         let [objects, arenas] = self.arenas();
         let chains = buckets(objects) + buckets(arenas);
         let stated = self.stated();
@@ -136,7 +147,7 @@ impl Sizes {
         let chains = u64::from(objects) * object + u64::from(arenas) * arena;
         let samples = hash_entry_bytes(4, size_of::<StatedSite>()) as u64 * u64::from(stated);
         let on_demand =
-            threads + class_names() + files() + u64::from(freed) * entry + chains + samples;
+            threads + class_names(self.class_names()) + files() + u64::from(freed) * entry + chains + samples;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,
@@ -159,6 +170,25 @@ impl Sizes {
         let [sites, slots] = self.sampled().map(u64::from);
         let lists = u64::from(lists(self.has_origins)) * size_of::<Origins>() as u64;
         sites * size_of::<SampledSite>() as u64 + slots * 8 + u64::from(self.deaths()) + lists
+    }
+
+    /// Rings for what JVMs tell, and of compiled code, bytes: a page each if they are not
+    /// asked.
+    pub fn told(self) -> [u32; 2] {
+        match self.has_told {
+            true => [PROBE_RING_BYTES, CODE_RING_BYTES],
+            false => [4096; 2],
+        }
+    }
+
+    /// How many names of classes JVMs may tell of.
+    pub fn class_names(self) -> u32 {
+        if self.has_told { MAX_NAMES } else { 1 }
+    }
+
+    /// How many places are remembered at which unknown blocks were freed.
+    pub fn unknown_frees(self) -> u32 {
+        if self.has_calls { MAX_FREED_UNKNOWN } else { FEW }
     }
 
     /// Room for deaths that are told one by one, bytes: a page if none are.
@@ -192,9 +222,9 @@ impl Sizes {
 }
 
 /// Where unknown blocks were freed.
-fn unknown_frees() -> u64 {
+fn unknown_frees(most: u32) -> u64 {
     let entry = hash_entry_bytes(size_of::<BlockKey>(), size_of::<u64>()) as u64;
-    u64::from(MAX_FREED_UNKNOWN) * entry + buckets(MAX_FREED_UNKNOWN)
+    u64::from(most) * entry + buckets(most)
 }
 
 /// The places of USDT probes.
@@ -220,8 +250,8 @@ fn files() -> u64 {
 }
 
 /// The names of classes, if all are there.
-fn class_names() -> u64 {
-    u64::from(MAX_NAMES) * hash_entry_bytes(8, size_of::<ClassName>()) as u64
+fn class_names(most: u32) -> u64 {
+    u64::from(most) * hash_entry_bytes(8, size_of::<ClassName>()) as u64
 }
 
 /// A bucket head of 16 bytes for each entry, rounded up to a power of two.
@@ -242,6 +272,8 @@ mod tests {
             has_budget: false,
             has_arenas: false,
             has_origins: false,
+            has_calls: true,
+            has_told: true,
             live: 1 << 20,
             sites: 1 << 14,
             rows: 1 << 20,

@@ -166,6 +166,7 @@ impl Object {
         let processes = MAX_PROCESSES.min(threads.most);
         let [sampled, slots] = sizes.sampled();
         let [objects, arenas] = sizes.arenas();
+        let [told, compiled_code] = sizes.told();
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", as_bytes(settings), true)
             .override_global("AYA_LOG_LEVEL", &level, false)
@@ -180,6 +181,10 @@ impl Object {
             .map_max_entries("ORIGINS", lists(sizes.has_origins))
             .map_max_entries("ORIGINS_OF", processes)
             .map_max_entries("DEATHS", sizes.deaths())
+            .map_max_entries("TOLD", told)
+            .map_max_entries("COMPILED", compiled_code)
+            .map_max_entries("CLASS_NAMES", sizes.class_names())
+            .map_max_entries("FREED_UNKNOWN", sizes.unknown_frees())
             .map_max_entries("ROWS", sizes.rows)
             .map_max_entries("THREADS", threads.most)
             .map_max_entries("PROCESSES", processes)

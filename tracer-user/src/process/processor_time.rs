@@ -11,6 +11,12 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     if found == 0 { read(clock) } else { None }
 }
 
+/// Processor time that this thread has used.
+pub fn own_thread_time() -> Duration {
+    // Everybody has that clock.
+    read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
+}
+
 fn read(clock: libc::clockid_t) -> Option<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -2,15 +2,19 @@
 //! open. Written for every report; read, also from other tools, for `diff`.
 
 mod budget;
+mod difference;
 pub mod proto;
 mod read;
 mod write;
 
+pub use difference::{difference, show_first};
 pub use read::{Profile, Sample, read};
 pub use write::write;
 
 /// The sample type that viewers open first.
 pub const INUSE_SPACE: &str = "inuse_space";
+/// All that was allocated.
+pub const ALLOC_SPACE: &str = "alloc_space";
 /// Live blocks.
 pub const INUSE_OBJECTS: &str = "inuse_objects";
 /// How a comment begins that tells of estimates.

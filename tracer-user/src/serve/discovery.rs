@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::config::{Candidate, Rule};
+use super::config::{Candidate, Depth, Rule};
 use super::container::{Container, Names};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
@@ -16,7 +16,7 @@ use crate::session::target::Stat;
 const MAX_COMMAND: usize = 4096;
 
 /// A process that is a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Its process id.
     pub pid: u32,
@@ -28,6 +28,8 @@ pub struct Found {
     pub cgroup: String,
     /// The container that it is in.
     pub container: Option<Container>,
+    /// How closely it is looked at.
+    pub depth: Depth,
 }
 
 /// What is known of the host's processes.
@@ -122,6 +124,7 @@ fn look(
         service: rule.service_of(&candidate),
         cgroup: candidate.cgroup.clone(),
         container: candidate.container.clone(),
+        depth: rule.depth(),
     });
     Some(known)
 }

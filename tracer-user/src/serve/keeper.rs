@@ -1,7 +1,7 @@
 //! Naming, judging and keeping windows, on a thread of its own: files are read for names,
 //! and a disk may be slow, while the kernel side must not wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,11 +13,13 @@ use anyhow::{Context, Result, anyhow};
 use flate2::read::GzDecoder;
 
 use super::container::Container;
+use super::look::{Look, Looked, Seen};
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
 use crate::grouping::Rules;
 use crate::model::Report;
 use crate::privilege::capability::Phase;
+use crate::report::pool;
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::verdict;
@@ -43,18 +45,57 @@ pub struct Closed {
     pub retention: (u64, Duration),
 }
 
+/// What a closer look has seen.
+pub struct SeenCloser {
+    /// The look.
+    pub look: Look,
+    /// Until when it has seen it, milliseconds since 1970.
+    pub at: u64,
+    /// What it has seen, if it has yet.
+    pub snapshot: Option<Snapshot>,
+    /// See [`Closed::retention`].
+    pub retention: (u64, Duration),
+}
+
+/// What is to be named, judged and kept.
+enum Job {
+    Window(Closed),
+    Look(Box<SeenCloser>),
+}
+
+/// Jobs that may wait: a window, and what a closer look has seen at its beginning, at a window
+/// and at its end.
+const WAITING: usize = 4;
+
 /// The thread.
 pub struct Keeper {
-    queue: SyncSender<Closed>,
+    queue: SyncSender<Job>,
     thread: JoinHandle<Result<()>>,
     /// Windows that are on their way.
     pending: Arc<AtomicUsize>,
 }
 
+/// Hands over what a closer look has seen.
+#[derive(Clone)]
+pub struct Looks(SyncSender<Job>);
+
+impl Looks {
+    /// Hands it over, if there is room: what is next has all of it.
+    pub fn tell(&self, seen: SeenCloser) {
+        // Without a thread windows cannot be handed over either, which says so.
+        let _ = self.0.try_send(Job::Look(Box::new(seen)));
+    }
+
+    /// Hands over the last there is, and waits for room.
+    pub fn tell_end(&self, seen: SeenCloser) {
+        let _ = self.0.send(Job::Look(Box::new(seen)));
+    }
+}
+
 impl Keeper {
     /// Starts it. What it finds is told to `status` and kept in `store`.
     pub fn start(status: Arc<Status>, store: Arc<Store>) -> Self {
-        let (queue, jobs) = sync_channel(1);
+        let (queue, jobs) = sync_channel(WAITING);
         let pending = Arc::new(AtomicUsize::new(0));
         let own = Arc::clone(&pending);
         let thread = std::thread::spawn(move || work(&jobs, &status, &store, &own));
@@ -78,8 +119,13 @@ impl Keeper {
     pub fn keep(&self, closed: Closed) -> Result<()> {
         self.pending.fetch_add(1, Ordering::AcqRel);
         self.queue
-            .send(closed)
+            .send(Job::Window(closed))
             .map_err(|_| anyhow!("the thread that keeps windows has ended"))
+    }
+
+    /// For closer looks. They have to be over before [`Self::end`].
+    pub fn looks(&self) -> Looks {
+        Looks(self.queue.clone())
     }
 
     /// Waits until all is kept.
@@ -95,7 +141,7 @@ impl Keeper {
 }
 
 fn work(
-    jobs: &Receiver<Closed>,
+    jobs: &Receiver<Job>,
     status: &Status,
     store: &Store,
     pending: &AtomicUsize,
@@ -104,25 +150,92 @@ fn work(
         .enter()
         .context("cannot give up capabilities")?;
     let mut names = Names::new()?;
-    let mut counts = (0, 0);
-    for closed in jobs {
-        let retention = closed.retention;
-        let ended = closed.ended;
-        let mut host = names.host(closed)?;
-        let kept = kept(&host).and_then(|kept| store.keep(ended, &kept, retention.0, retention.1));
-        match kept {
-            Ok(()) => counts.0 += 1,
-            Err(error) => {
-                counts.1 += 1;
-                eprintln!("unfreed: warning: this window is told, and not kept: {error:#}");
+    let mut counts = Counts::default();
+    let before = looks_before(store).unwrap_or_else(|error| {
+        eprintln!("unfreed: warning: closer looks of before cannot be read: {error:#}");
+        BTreeMap::new()
+    });
+    status.put(Host {
+        looks: before,
+        ..Host::default()
+    });
+    for job in jobs {
+        match job {
+            Job::Window(closed) => {
+                keep_window(closed, &mut names, &mut counts, status, store)?;
+                pending.fetch_sub(1, Ordering::AcqRel);
             }
+            Job::Look(seen) => keep_look(*seen, &mut names, status, store)?,
         }
-        host.tracer.windows_kept += counts.0;
-        host.tracer.windows_lost += counts.1;
-        status.put(host);
-        pending.fetch_sub(1, Ordering::AcqRel);
     }
     Ok(())
+}
+
+/// How many windows were kept, and how many could not be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    kept: u64,
+    lost: u64,
+}
+
+fn keep_window(
+    closed: Closed,
+    names: &mut Names,
+    counts: &mut Counts,
+    status: &Status,
+    store: &Store,
+) -> Result<()> {
+    let (size, age) = closed.retention;
+    let ended = closed.ended;
+    let mut host = names.host(closed)?;
+    let kept = kept(&host).and_then(|kept| store.keep(ended, &kept, size, age));
+    match kept {
+        Ok(()) => counts.kept += 1,
+        Err(error) => {
+            counts.lost += 1;
+            eprintln!("unfreed: warning: this window is told, and not kept: {error:#}");
+        }
+    }
+    host.tracer.windows_kept += counts.kept;
+    host.tracer.windows_lost += counts.lost;
+    host.looks.clone_from(&status.now().looks);
+    status.put(host);
+    Ok(())
+}
+
+/// Names and judges what a look has seen, tells it, and keeps it.
+fn keep_look(seen: SeenCloser, names: &mut Names, status: &Status, store: &Store) -> Result<()> {
+    let SeenCloser {
+        mut look,
+        at,
+        snapshot,
+        retention: (size, age),
+    } = seen;
+    let mut host = Host::clone(&status.now());
+    let before = host.looks.get(&look.service);
+    let mut seen = before.and_then(|before| before.seen.clone());
+    let has_seen = snapshot.is_some();
+    if let Some(snapshot) = snapshot {
+        let report = names.closer(snapshot);
+        look.enter(&report);
+        seen = Some(Seen::of(&report, look.began, at)?);
+    }
+    let service = look.service.clone();
+    let looked = Looked { look, seen };
+    if has_seen && let Err(error) = store.keep_look(&looked, size, age) {
+        eprintln!("unfreed: warning: this closer look is told, and not kept: {error:#}");
+    }
+    host.looks.insert(service, Arc::new(looked));
+    status.put(host);
+    Ok(())
+}
+
+/// What was seen closer by runs before.
+fn looks_before(store: &Store) -> Result<BTreeMap<String, Arc<Looked>>> {
+    let looks = store.last_looks()?.into_iter();
+    Ok(looks
+        .map(|looked| (looked.look.service.clone(), Arc::new(looked)))
+        .collect())
 }
 
 /// What is needed to name and judge windows.
@@ -149,6 +262,7 @@ impl Names {
         let mut host = Host {
             ended: closed.ended,
             services: Vec::new(),
+            looks: BTreeMap::new(),
             tracer: closed.tracer,
         };
         let mut before = std::mem::take(&mut self.windows);
@@ -170,6 +284,13 @@ impl Names {
             self.symbolizer = Symbolizer::default();
         }
         Ok(host)
+    }
+
+    fn closer(&mut self, snapshot: Snapshot) -> Report {
+        let mut report = snapshot.report(&mut self.symbolizer, None, &self.rules);
+        pool::tell_apart(&mut report);
+        verdict::conclude(&mut report);
+        report
     }
 
     fn report(&mut self, snapshot: Snapshot, windows: &mut Windows) -> Report {
@@ -197,13 +318,7 @@ fn advise(report: &mut Report) {
 
 /// What any report says of the tracer, which is of all services.
 fn note_tracer(tracer: &mut Tracer, report: &Report) {
-    tracer.losses = report
-        .occurred_losses()
-        .map(|loss| Lost {
-            cause: loss.cause.clone(),
-            count: loss.count,
-        })
-        .collect();
+    tracer.losses = report.occurred_losses().map(Lost::of).collect();
     let Some(budget) = &report.budget else {
         return;
     };

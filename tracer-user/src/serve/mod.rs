@@ -1,13 +1,15 @@
-//! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`), what is
-//! kept of it (`keeper`, `store`, `status`), and what others are told: when they
-//! ask (`http`), and by ourselves (`push`).
+//! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`),
+//! which of it is looked at closer (`agenda`, `look`), what is kept of it (`keeper`, `store`,
+//! `status`), and what others are told: when they ask (`http`), and by ourselves (`push`).
 
+pub mod agenda;
 pub mod config;
 pub mod container;
 pub mod discovery;
 pub mod http;
 pub mod keeper;
 pub mod listen;
+pub mod look;
 pub mod push;
 pub mod services;
 pub mod status;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::config::Depth;
 use super::container::Container;
 use super::discovery::Found;
 use crate::model::Process;
@@ -30,7 +31,7 @@ pub struct Services {
 }
 
 /// What has to be done so that what is found is what is watched.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Changes {
     /// Processes to watch.
     pub begin: Vec<Found>,
@@ -48,6 +49,7 @@ impl Services {
             wanted.insert((found.pid, found.started));
             if let Some(watched) = self.running_mut(found) {
                 watched.found.service.clone_from(&found.service);
+                watched.found.depth = found.depth;
             } else if !self.refused.contains(&(found.pid, found.started)) {
                 changes.begin.push(found.clone());
             }
@@ -95,6 +97,21 @@ impl Services {
     /// How many processes there was no room for at the last look.
     pub fn left_out(&self) -> usize {
         self.left_out
+    }
+
+    /// The services that have a process, each with how closely it is looked at, as the rule of
+    /// the process says that is watched for longest, and its processes.
+    pub fn running_by_service(&self) -> BTreeMap<&str, (Depth, Vec<u32>)> {
+        let all = self.watched.values().flatten();
+        let mut running: Vec<&Watched> = all.filter(|it| it.runs).collect();
+        running.sort_unstable_by(|one, other| one.since.total_cmp(&other.since));
+        let mut services = BTreeMap::new();
+        for Watched { found, .. } in running {
+            let of = services.entry(found.service.as_str());
+            let (_, pids) = of.or_insert((found.depth, Vec::new()));
+            pids.push(found.pid);
+        }
+        services
     }
 
     /// The processes of a report, by service.
@@ -165,6 +182,7 @@ mod tests {
             service: service.to_owned(),
             cgroup: format!("/{service}"),
             container: None,
+            depth: Depth::default(),
         }
     }
 

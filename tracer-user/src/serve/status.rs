@@ -1,13 +1,15 @@
 //! What is known now, for those who ask: it is made anew with each window, and whoever reads
 //! it meanwhile keeps what he has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
-use crate::model::{Finding, Process, ProcessEnd, Report};
+use super::look::Looked;
+use crate::model::{Finding, Loss, Process, ProcessEnd, Report};
 use crate::report::pprof;
 use crate::serve::container::Container;
 
@@ -41,6 +43,8 @@ pub struct Host {
     pub ended: u64,
     /// Its services, by name.
     pub services: Vec<Arc<Service>>,
+    /// The last closer look at each service, by name.
+    pub looks: BTreeMap<String, Arc<Looked>>,
     /// What the tracer itself is at.
     pub tracer: Tracer,
 }
@@ -67,6 +71,8 @@ pub struct Tracer {
     pub windows_lost: u64,
     /// Windows that were longer than asked, since the one before was not kept yet.
     pub windows_postponed: u64,
+    /// Closer looks that were begun.
+    pub looks: u64,
     /// Times that a configuration was read, and that one was refused.
     pub reloads: u64,
     /// See `reloads`.
@@ -90,12 +96,22 @@ pub struct Tracer {
 }
 
 /// What was lost for one cause, of all services together.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Lost {
     /// The cause.
     pub cause: String,
     /// How many events.
     pub count: u64,
+}
+
+impl Lost {
+    /// From a report's.
+    pub fn of(loss: &Loss) -> Self {
+        Self {
+            cause: loss.cause.clone(),
+            count: loss.count,
+        }
+    }
 }
 
 /// A service at the end of a window.
@@ -152,6 +168,12 @@ pub struct Series {
 }
 
 impl Service {
+    /// How fast it grows, bytes a second, if any finding says that it does.
+    pub fn growth(&self) -> Option<f64> {
+        let growing = self.findings.iter().filter(|it| it.kind.is_growth());
+        growing.map(|it| it.bytes_per_second).reduce(|one, other| one + other)
+    }
+
     /// From a judged report of its processes, whose run began and whose window ended at
     /// these times, milliseconds since 1970.
     ///
@@ -195,7 +217,8 @@ fn series(process: &Process, at: impl Fn(f64) -> u64) -> Series {
     }
 }
 
-fn milliseconds(seconds: f64) -> u64 {
+/// Milliseconds of a time in seconds.
+pub(super) fn milliseconds(seconds: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -1,6 +1,7 @@
 //! Windows on disk: one file, which a commit changes as a whole or not at all, and whose
 //! pages are checksummed. A crash or a full disk loses the open window at most.
 
+mod looks;
 pub mod outbox;
 
 use std::fs::{self, Permissions};
@@ -19,6 +20,8 @@ use utoipa::ToSchema;
 
 use self::outbox::{Gone, OUTBOX, Queue, TOLD};
 
+pub use self::looks::{Base, Kind};
+
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
 /// The database keeps so much of its file in memory, bytes.
@@ -34,6 +37,10 @@ const SUMMARIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new(
 const PROFILES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("profiles");
 /// The findings (JSON, compressed by zstd).
 const FINDINGS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("findings");
+/// Closer looks, and what they had found when a window ended (JSON, compressed by zstd).
+const LOOKS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("looks");
+/// Their heap profiles (pprof, compressed by zstd).
+const HEAPS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("heaps");
 /// All windows, oldest first, each with the bytes that it takes.
 const ORDER: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("order");
 /// When the tracer ran: when it began, and the rest as JSON.
@@ -237,8 +244,15 @@ impl Store {
     /// # Errors
     /// Says what failed.
     pub fn services(&self) -> Result<Vec<String>> {
+        self.services_in(SUMMARIES)
+    }
+
+    fn services_in(
+        &self,
+        table: TableDefinition<'_, (&'static str, u64), &'static [u8]>,
+    ) -> Result<Vec<String>> {
         self.look(|database| {
-            let table = database.begin_read()?.open_table(SUMMARIES)?;
+            let table = database.begin_read()?.open_table(table)?;
             let mut found: Vec<String> = Vec::new();
             // From each to the first of the next one.
             loop {
@@ -279,6 +293,8 @@ fn open_file(path: &Path) -> Result<Database> {
     transaction.open_table(SUMMARIES)?;
     transaction.open_table(PROFILES)?;
     transaction.open_table(FINDINGS)?;
+    transaction.open_table(LOOKS)?;
+    transaction.open_table(HEAPS)?;
     transaction.open_table(ORDER)?;
     transaction.open_table(RUNS)?;
     transaction.open_table(OUTBOX)?;
@@ -339,9 +355,14 @@ fn enter(transaction: &WriteTransaction, ended: u64, window: &Kept) -> Result<()
     transaction
         .open_table(FINDINGS)?
         .insert(key, findings.as_slice())?;
-    transaction
-        .open_table(ORDER)?
-        .insert((ended, window.service.as_str()), bytes as u64)?;
+    count(transaction, (ended, &window.service), bytes)
+}
+
+/// Enters that so many bytes are kept of a service at a time.
+fn count(transaction: &WriteTransaction, key: (u64, &str), bytes: usize) -> Result<()> {
+    let mut order = transaction.open_table(ORDER)?;
+    let before = order.get(key)?.map_or(0, |bytes| bytes.value());
+    order.insert(key, before + bytes as u64)?;
     Ok(())
 }
 
@@ -370,6 +391,8 @@ fn make_room(transaction: &WriteTransaction, size: u64, oldest: u64) -> Result<(
         transaction.open_table(SUMMARIES)?.remove(key)?;
         transaction.open_table(PROFILES)?.remove(key)?;
         transaction.open_table(FINDINGS)?.remove(key)?;
+        transaction.open_table(LOOKS)?.remove(key)?;
+        transaction.open_table(HEAPS)?.remove(key)?;
     }
 }
 
@@ -420,9 +443,9 @@ mod tests {
         };
         assert_eq!(gap.as_ref(), Some(&lost));
         assert_eq!(store.services().unwrap(), ["a", "b"]);
-        assert_eq!(store.profile("a", 2000).unwrap().unwrap(), kept[0].profile);
+        assert_eq!(store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(), kept[0].profile);
         assert_eq!(store.findings("b", 2000).unwrap().unwrap(), b"[]");
-        assert_eq!(store.profile("a", 2001).unwrap(), None);
+        assert_eq!(store.of_kind(Kind::Growth, "a", 2001).unwrap(), None);
         store.stop(6000).unwrap();
         drop(store);
         // The clock went back.
@@ -441,8 +464,8 @@ mod tests {
         }
         let left = store.summaries("a", 100).unwrap().len();
         assert_eq!(left, 4);
-        assert!(store.profile("a", 6000).unwrap().is_none());
-        assert!(store.profile("a", 7000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 6000).unwrap().is_none());
+        assert!(store.of_kind(Kind::Growth, "a", 7000).unwrap().is_some());
         let second = Duration::from_secs(1);
         store.keep(11_000, &[], 4500, second).unwrap();
         assert_eq!(store.summaries("a", 100).unwrap().len(), 1);
@@ -461,8 +484,8 @@ mod tests {
         });
         assert!(failed.is_err());
         store.keep(3000, &[window("a", 10)], 1 << 20, DAY).unwrap();
-        assert!(store.profile("a", 2000).unwrap().is_none());
-        assert!(store.profile("a", 1000).unwrap().is_some());
-        assert!(store.profile("a", 3000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 2000).unwrap().is_none());
+        assert!(store.of_kind(Kind::Growth, "a", 1000).unwrap().is_some());
+        assert!(store.of_kind(Kind::Growth, "a", 3000).unwrap().is_some());
     }
 }

@@ -23,12 +23,12 @@ use self::deltas::Deltas;
 use self::pace::Background;
 use super::Session;
 use super::faults::FaultsState;
-use super::overhead::own_cpu_time;
 use crate::attach::probes::drop_all;
 use crate::budget::{Attention, Budget, Forecast, Ledger, Policy, Regime};
 use crate::duty::{Duty, Pace, Part, Spell, Work};
 use crate::engine::cost::Hits;
 use crate::process::clock::monotonic_ns;
+use crate::process::processor_time::own_thread_time;
 
 /// How long all allocations are followed in a burst, at least and at most.
 const ALLOCATIONS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
@@ -59,8 +59,8 @@ pub(super) struct BudgetState {
     next: Instant,
     /// When each regime began.
     regimes: Vec<(Regime, u64)>,
-    /// Takes probes away.
-    leaving: Option<JoinHandle<()>>,
+    /// Takes probes away; the processor time that it took.
+    leaving: Option<JoinHandle<Duration>>,
     /// When allocations began to be looked at how closely, in bursts.
     paces: Vec<(Attention, u64)>,
     background: Background,
@@ -160,6 +160,7 @@ impl Session {
         let now = monotonic_ns();
         let used = self.processor_time();
         let hits = self.hits()?;
+        let tracer = self.own_seconds();
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };
@@ -168,7 +169,7 @@ impl Session {
             at: now,
             targets: seconds_of(&hits),
             faults: seconds_of_faults(&hits),
-            tracer: own_cpu_time().as_secs_f64(),
+            tracer,
             used,
         };
         budget.note_regime(now);
@@ -230,12 +231,12 @@ impl Session {
         let leaving = self.budget.as_mut().and_then(|it| it.leaving.take());
         if let Some(leaving) = leaving {
             // It cannot panic.
-            let _ = leaving.join();
+            self.helpers += leaving.join().unwrap_or_default();
         }
     }
 
     fn place_for_burst(&mut self) -> Result<()> {
-        let is_leaving = |leaving: &JoinHandle<()>| !leaving.is_finished();
+        let is_leaving = |leaving: &JoinHandle<Duration>| !leaving.is_finished();
         if let Some(budget) = &mut self.budget
             && budget.leaving.as_ref().is_some_and(is_leaving)
         {
@@ -364,7 +365,10 @@ impl Session {
     fn leave(&mut self) -> Result<()> {
         self.engine.object.choose(Choice::Pause);
         let links = self.engine.probes.take_away();
-        let leaving = std::thread::spawn(move || drop_all(links));
+        let leaving = std::thread::spawn(move || {
+            drop_all(links);
+            own_thread_time()
+        });
         let Some(budget) = &mut self.budget else {
             return Ok(());
         };

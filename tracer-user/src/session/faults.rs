@@ -7,7 +7,6 @@ use anyhow::Result;
 use tracer_ebpf::hits::{Cost, KINDS, Kind};
 
 use super::Session;
-use super::overhead::own_cpu_time;
 use crate::budget::{Attention, Budget, FaultPrices, Following, Gate, Ledger, Rise, Spent};
 use crate::engine::Options;
 use crate::engine::cost::Hits;
@@ -312,9 +311,15 @@ impl Session {
         let passed_over = self.faults_passed_over();
         let all = passed_over.iter().chain([&followed]);
         Spent {
-            targets: all.map(Hits::seconds).sum(),
-            tracer: own_cpu_time().as_secs_f64(),
+            targets: all.map(Hits::seconds).sum::<f64>() + self.charged,
+            tracer: self.own_seconds(),
         }
+    }
+
+    /// Charges the budget with what others took of the targets' processor time, seconds: page
+    /// faults get what is left.
+    pub fn charge(&mut self, seconds: f64) {
+        self.charged += seconds.max(0.0);
     }
 
     /// Page faults that were passed over.

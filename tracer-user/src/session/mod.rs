@@ -137,6 +137,11 @@ pub struct Session {
     /// If what following page faults costs is.
     faults: Option<FaultsState>,
     usage: Usage,
+    /// What others took of the targets' processor time, which the budget is charged with,
+    /// seconds.
+    charged: f64,
+    /// Processor time of threads that took probes away.
+    helpers: Duration,
     /// Frees that allocators made for themselves in images that are forgotten.
     internal_frees: u64,
     unseen_blocks: UnseenBlocks,
@@ -233,6 +238,8 @@ impl Session {
                 .map(|asked| BudgetState::new(asked, options.sizes.sites)),
             faults: FaultsState::new(&options),
             usage: Usage::default(),
+            charged: 0.0,
+            helpers: Duration::ZERO,
             internal_frees: 0,
             unseen_blocks: UnseenBlocks::default(),
             ends_said: 0,

@@ -10,6 +10,7 @@ use crate::attach::plan::Returns;
 use crate::engine::cost::Hits;
 use crate::kernel::link::cookies;
 use crate::kernel::object::SystemCalls;
+use crate::process::processor_time::own_thread_time;
 use crate::model::{HitCost, MemoryKind, Overhead};
 
 /// What the target loses beyond the hits themselves, as a part of their time and at most:
@@ -53,8 +54,18 @@ impl Session {
             target_seconds_low: (seconds - spread).max(0.0),
             target_seconds_high: seconds * (1.0 + UNSEEN) + spread + unknown,
             kernel_bytes: self.footprint().fixed,
-            tracer_seconds: own_cpu_time().as_secs_f64(),
+            tracer_seconds: self.own_seconds(),
         })
+    }
+
+    /// Processor time of the tracer, seconds. Of a session beside another it is that of its
+    /// own thread, and of those that took probes away for it.
+    pub(super) fn own_seconds(&self) -> f64 {
+        let time = match self.options.is_beside {
+            true => own_thread_time() + self.helpers,
+            false => own_cpu_time(),
+        };
+        time.as_secs_f64()
     }
 
     /// The hits of the probes that follow blocks and mappings, by kind.
@@ -120,8 +131,8 @@ fn cost(hits: &Hits) -> HitCost {
     }
 }
 
-/// CPU time that this process has used.
-pub(super) fn own_cpu_time() -> Duration {
+/// Processor time that this process has used.
+fn own_cpu_time() -> Duration {
     // SAFETY: an all-zero rusage is valid, and the call fills it.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: a valid pointer to a local.

@@ -131,6 +131,11 @@ impl Session {
         self.running_images().count()
     }
 
+    /// The processes that are traced now.
+    pub fn watched_pids(&self) -> Vec<u32> {
+        self.running_images().map(|image| image.pid).collect()
+    }
+
     /// Forgets control groups that no process is in any more.
     fn forget_cgroups(&mut self) {
         let processes = self.running_images();

@@ -19,7 +19,7 @@ use crate::report::{java, names, units};
 /// Sample types and units, in the order of Go's heap profiles.
 const SAMPLE_TYPES: [(&str, &str); 4] = [
     ("alloc_objects", "count"),
-    ("alloc_space", "bytes"),
+    (super::ALLOC_SPACE, "bytes"),
     (super::INUSE_OBJECTS, "count"),
     (super::INUSE_SPACE, "bytes"),
 ];

@@ -1,5 +1,6 @@
 //! What `unfreed serve` is to do: a TOML file, and the same as flags.
 
+mod depth;
 mod destination;
 mod rule;
 mod setting;
@@ -18,6 +19,7 @@ use self::setting::{Part, Size, Span};
 use super::listen::Listen;
 use crate::budget::Budget;
 
+pub use self::depth::{Depth, Mode};
 pub use self::destination::{Alert, Place, Protocol, Push};
 pub use self::rule::{Candidate, Rule};
 
@@ -39,6 +41,8 @@ pub struct Config {
     window: Span,
     /// New processes are looked for this often.
     scan: Span,
+    /// How long a closer look lasts.
+    look: Span,
     /// Where others may ask.
     pub listen: Listen,
     /// The bearer token, if it is in a file of the user's.
@@ -69,6 +73,8 @@ pub struct Flags {
     pub budget: Option<Budget>,
     /// See [`Config::window`].
     pub window: Option<Duration>,
+    /// See [`Config::look`].
+    pub look: Option<Duration>,
     /// See [`Config::listen`].
     pub listen: Option<Listen>,
     /// See [`Config::token_file`].
@@ -85,6 +91,9 @@ impl Flags {
         }
         if let Some(window) = self.window {
             config.window = Span(window);
+        }
+        if let Some(look) = self.look {
+            config.look = Span(look);
         }
         if let Some(listen) = self.listen {
             config.listen = listen;
@@ -121,6 +130,7 @@ impl Default for Config {
             budget: Part(budget_of_host()),
             window: Span(Duration::from_mins(1)),
             scan: Span(Duration::from_secs(5)),
+            look: Span(Duration::from_mins(5)),
             listen: Listen::default(),
             token_file: None,
             users: Vec::new(),
@@ -213,6 +223,11 @@ impl Config {
         self.scan.0.max(Duration::from_millis(100))
     }
 
+    /// How long a closer look lasts.
+    pub fn look(&self) -> Duration {
+        self.look.0.max(Duration::from_secs(1))
+    }
+
     /// How many bytes of windows are kept at most, and for how long.
     pub fn retention(&self) -> (u64, Duration) {
         (self.retention.size.0, self.retention.age.0)
@@ -244,10 +259,11 @@ impl Config {
         // Writing to a string cannot fail.
         let _ = writeln!(
             said,
-            "budget {}, a window each {}, new processes looked for each {}",
+            "budget {}, a window each {}, new processes looked for each {}, closer looks of {}",
             self.budget(),
             time(self.window()),
-            time(self.scan())
+            time(self.scan()),
+            time(self.look())
         );
         let _ = writeln!(
             said,
@@ -317,6 +333,16 @@ mod tests {
         let error = refused("listen = \"0.0.0.0:80\"\n");
         assert!(
             error.contains("line 1") && error.contains("loopback"),
+            "{error}"
+        );
+        let error = refused("[[service]]\njvm = true\nmode = \"deep\"\n");
+        assert!(
+            error.contains("line 3") && error.contains("`growth`, `closer`"),
+            "{error}"
+        );
+        let error = refused("[[service]]\njvm = true\nbudget = \"200%\"\n");
+        assert!(
+            error.contains("line 3") && error.contains("100%"),
             "{error}"
         );
         let error = refused("[[service]]\nname = \"x\"\n");

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::setting::Size;
+use super::depth::{Depth, Mode};
+use super::setting::{Part, Size};
 use crate::pattern::is_like;
 use crate::serve::container::Container;
 
@@ -32,6 +33,8 @@ struct Fields {
     namespace: Option<String>,
     jvm: bool,
     growing: Option<Size>,
+    mode: Option<Mode>,
+    budget: Option<Part>,
 }
 
 impl Fields {
@@ -140,6 +143,22 @@ impl Rule {
             && fields.growing.is_none()
     }
 
+    /// The same, looked at so closely.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Option<Mode>) -> Self {
+        self.fields.mode = mode.or(self.fields.mode);
+        self
+    }
+
+    /// How closely its service is looked at.
+    pub fn depth(&self) -> Depth {
+        let usual = Depth::default();
+        Depth {
+            mode: self.fields.mode.unwrap_or(usual.mode),
+            budget: self.fields.budget.map_or(usual.budget, |part| part.0),
+        }
+    }
+
     /// Whether it asks for JVMs, which takes a look at what a process has mapped.
     pub fn asks_for_jvm(&self) -> bool {
         self.fields.jvm
@@ -169,6 +188,8 @@ impl Rule {
             namespace,
             jvm,
             growing,
+            mode: _,
+            budget: _,
         } = &self.fields;
         let of = candidate.container.clone().unwrap_or_default();
         let is = |pattern: &Option<String>, text: &str| {
@@ -226,6 +247,7 @@ impl fmt::Display for Rule {
             let bytes = indicatif::HumanBytes(bytes);
             said.push(format!("whatever grows by {bytes}"));
         }
+        said.push(format!("mode {}", self.depth()));
         match &fields.name {
             Some(name) => write!(f, "{name}: {}", said.join(", ")),
             None => f.write_str(&said.join(", ")),
@@ -286,6 +308,17 @@ mod tests {
         assert_eq!(name("unit = \"ng*\""), "nginx.service");
         assert_eq!(name("pod = \"web-*\""), "main");
         assert_eq!(name("pids = [7]"), "nginx");
+    }
+
+    #[test]
+    fn each_rule_says_how_closely_to_look() {
+        let depth = |text: &str| rule(&format!("pids = [7]\n{text}")).depth();
+        assert_eq!(depth(""), Depth::default());
+        let asked = depth("mode = \"overhead\"\nbudget = \"0.5%\"");
+        assert_eq!(asked.to_string(), "overhead (0.5%)");
+        assert_eq!(depth("mode = \"growth\"").mode, Mode::Growth);
+        let of_flags = rule("pids = [7]").with_mode(Some(Mode::Growth));
+        assert_eq!(of_flags.depth().mode, Mode::Growth);
     }
 
     /// A scope is a unit, too; a slice is none.

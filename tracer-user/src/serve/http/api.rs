@@ -10,6 +10,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::{Refusal, Shared, metrics, profiles};
+use crate::model::Finding;
+use crate::serve::look::Look;
 use crate::serve::status::{Summary, Tracer};
 use crate::serve::store::Gap;
 
@@ -21,7 +23,16 @@ const MOST_WINDOWS: usize = 10_000;
 /// The description of all of this.
 #[derive(OpenApi)]
 #[openapi(
-    paths(services, windows, findings, profiles::growth, metrics::metrics),
+    paths(
+        services,
+        windows,
+        findings,
+        look,
+        profiles::growth,
+        profiles::heap,
+        profiles::allocs,
+        metrics::metrics
+    ),
     info(title = "unfreed serve", license(name = "MIT OR Apache-2.0"))
 )]
 struct Description;
@@ -45,6 +56,8 @@ pub struct Services {
     kept: Vec<String>,
     /// Times in which nobody watched.
     gaps: Vec<Gap>,
+    /// The last closer look at each service.
+    looks: Vec<Look>,
     /// The tracer's own numbers.
     tracer: Tracer,
 }
@@ -59,7 +72,54 @@ pub async fn services(State(answers): Shared) -> Result<Json<Services>, Refusal>
         services: services.map(|service| service.summary.clone()).collect(),
         kept: answers.store.services()?,
         gaps: answers.store.gaps()?,
+        looks: host.looks.values().map(|it| it.look.clone()).collect(),
         tracer: host.tracer.clone(),
+    }))
+}
+
+/// The last closer look at a service, and what the last one that saw anything has found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Looked {
+    /// The look.
+    look: Look,
+    /// What was found; nothing if no look has seen anything yet.
+    found: Option<Found>,
+}
+
+/// What a closer look has found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Found {
+    /// Since when allocations were followed, milliseconds since 1970.
+    since: u64,
+    /// Until when.
+    until: u64,
+    /// How long ago that is, seconds.
+    age_seconds: u64,
+    /// Findings, as in a report.
+    #[schema(value_type = Vec<Object>)]
+    findings: Vec<Finding>,
+}
+
+/// What the allocators' probes have found at a service: the call paths by which what grows was
+/// allocated.
+#[utoipa::path(get, path = "/api/services/{service}/look", params(("service" = String, Path)),
+    responses((status = 200, body = Looked), (status = 404, description = "nobody has looked at this service closer yet")))]
+pub async fn look(
+    State(answers): Shared,
+    Path(service): Path<String>,
+) -> Result<Json<Looked>, Refusal> {
+    let host = answers.status.now();
+    let looked = host.looks.get(&service);
+    let looked = looked.ok_or_else(|| Refusal::no_look(&host, &service))?;
+    let found = looked.seen.as_ref().map(|seen| Found {
+        since: seen.began,
+        until: seen.at,
+        age_seconds: seen.age().as_secs(),
+        findings: seen.findings.clone(),
+    });
+    Ok(Json(Looked {
+        look: looked.look.clone(),
+        found,
     }))
 }
 

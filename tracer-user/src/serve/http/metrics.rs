@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{Refusal, Shared};
+use crate::model::Finding;
+use crate::serve::look::Looked;
 use crate::serve::status::{Host, Summary, Tracer};
 use crate::serve::store::Store;
 
@@ -20,6 +22,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
+type Seconds = Family<Labels, Gauge<f64, AtomicU64>>;
 
 /// Metrics of each service, and of the tracer.
 #[utoipa::path(get, path = "/metrics", responses(
@@ -35,6 +38,7 @@ fn text_of(host: &Host, store: &Store) -> anyhow::Result<String> {
     let summaries: Vec<_> = host.services.iter().map(|it| &it.summary).collect();
     of_services(&mut registry, &summaries);
     of_findings(&mut registry, host);
+    of_looks(&mut registry, host);
     of_tracer(&mut registry, &host.tracer);
     of_destinations(&mut registry, store)?;
     let mut text = String::new();
@@ -49,6 +53,11 @@ fn escaped(value: &str) -> String {
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")
+}
+
+/// What a finding says, as a label's value.
+fn verdict(finding: &Finding) -> String {
+    finding.kind.text().to_lowercase().replace([' ', '-'], "_")
 }
 
 fn whole(number: u64) -> i64 {
@@ -104,16 +113,56 @@ fn of_findings(registry: &mut Registry, host: &Host) {
     let family = Gauges::default();
     for service in &host.services {
         for finding in &service.findings {
-            let kind = finding.kind.text().to_lowercase().replace([' ', '-'], "_");
             let labels = vec![
                 ("service", escaped(&service.summary.name)),
-                ("verdict", kind),
+                ("verdict", verdict(finding)),
             ];
             family.get_or_create(&labels).inc();
         }
     }
     let help = "Findings of the service since its processes are watched";
     registry.register("service_findings", help, family);
+}
+
+/// Closer looks: of each service the last one.
+fn of_looks(registry: &mut Registry, host: &Host) {
+    let service = |looked: &Looked| ("service", escaped(&looked.look.service));
+    let (goes_on, cost, age) = (Gauges::default(), Seconds::default(), Seconds::default());
+    let findings = Gauges::default();
+    for looked in host.looks.values() {
+        let labels = vec![service(looked)];
+        let look = &looked.look;
+        let is_on = i64::from(look.ended.is_none());
+        goes_on.get_or_create(&labels).set(is_on);
+        let both = look.cost.tracer_seconds + look.cost.target_seconds;
+        cost.get_or_create(&labels).set(both);
+        let Some(seen) = &looked.seen else {
+            continue;
+        };
+        age.get_or_create(&labels).set(seen.age().as_secs_f64());
+        for finding in &seen.findings {
+            let labels = vec![service(looked), ("verdict", verdict(finding))];
+            findings.get_or_create(&labels).inc();
+        }
+    }
+    registry.register("look", "1 while the service is looked at closer", goes_on);
+    registry.register_with_unit(
+        "look_cost",
+        "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start",
+        Unit::Seconds,
+        cost,
+    );
+    registry.register_with_unit(
+        "look_age",
+        "How old that is which the last closer look has seen",
+        Unit::Seconds,
+        age,
+    );
+    registry.register(
+        "look_findings",
+        "What the last closer look has found",
+        findings,
+    );
 }
 
 fn of_tracer(registry: &mut Registry, tracer: &Tracer) {
@@ -133,6 +182,7 @@ fn of_tracer(registry: &mut Registry, tracer: &Tracer) {
             "Windows that were longer than asked, since the one before was not kept yet",
             tracer.windows_postponed,
         ),
+        ("looks", "Closer looks that were begun", tracer.looks),
         (
             "reloads",
             "Times that a configuration was read again",
@@ -239,6 +289,7 @@ fn of_destinations(registry: &mut Registry, store: &Store) -> anyhow::Result<()>
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
@@ -253,6 +304,7 @@ mod tests {
         let host = Host {
             ended: 2000,
             services: vec![Arc::new(service)],
+            looks: BTreeMap::new(),
             tracer: Tracer {
                 losses: vec![Lost {
                     cause: "sites_full".to_owned(),

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 use self::auth::Peer;
 pub use self::auth::{Auth, token};
 use super::listen::Listener;
-use super::status::Status;
+use super::status::{Host, Status};
 use super::store::Store;
 use crate::privilege::capability::Phase;
 
@@ -88,10 +88,13 @@ fn router(answers: Arc<Answers>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/debug/pprof/growth", get(profiles::growth))
+        .route("/debug/pprof/heap", get(profiles::heap))
+        .route("/debug/pprof/allocs", get(profiles::allocs))
         .route("/api/openapi.json", get(api::description))
         .route("/api/services", get(api::services))
         .route("/api/services/{service}/windows", get(api::windows))
         .route("/api/services/{service}/findings", get(api::findings))
+        .route("/api/services/{service}/look", get(api::look))
         .layer(from_fn_with_state(Arc::clone(&answers), auth::check));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
@@ -121,6 +124,27 @@ impl Refusal {
             StatusCode::NOT_FOUND,
             format!("nothing is known of a service {service:?}; /api/services has all"),
         )
+    }
+}
+
+impl Refusal {
+    /// Why there is nothing that closer looks have seen.
+    fn no_look(host: &Host, service: &str) -> Self {
+        let look = host.looks.get(service).map(|looked| &looked.look);
+        let failure = look.and_then(|look| look.failure.as_ref());
+        let sentence = match (host.service(service), look, failure) {
+            (None, None, _) => return Self::unknown(service),
+            (_, Some(_), Some(reason)) => {
+                format!("a closer look at {service:?} failed: {reason}")
+            }
+            (_, Some(_), None) => format!(
+                "a closer look at {service:?} has just begun: ask when the next window has ended"
+            ),
+            (Some(_), None, _) => format!(
+                "nobody has looked closer at {service:?} yet: that is done when it grows for some windows, or always with mode = \"overhead\" in its [[service]]; /debug/pprof/growth has what page faults tell"
+            ),
+        };
+        Self(StatusCode::NOT_FOUND, sentence)
     }
 }
 

@@ -1,17 +1,22 @@
 //! Profiles, as `go tool pprof` and its like ask for them.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::time::Duration;
 
+use anyhow::Context;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Refusal, Shared};
+use super::{Answers, Refusal, Shared};
+use crate::report::pprof;
+use crate::serve::store::{Base, Kind};
 
 /// Which profile.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -22,6 +27,8 @@ pub struct Asked {
     service: String,
     /// The end of a window that is kept, milliseconds since 1970; without it the last one.
     window: Option<u64>,
+    /// What came in so many seconds before: the difference to what is kept of then.
+    seconds: Option<u64>,
 }
 
 /// Where a service's memory was first touched that came since its processes are watched:
@@ -33,31 +40,152 @@ pub async fn growth(
     State(answers): Shared,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Refusal> {
+    answer(&answers, &asked, Kind::Growth, "growth", pprof::INUSE_SPACE)
+}
+
+/// What a closer look has seen allocated, and what of it is live.
+#[utoipa::path(get, path = "/debug/pprof/heap", params(Asked), responses(
+    (status = 200, description = "pprof, compressed by gzip", content_type = "application/octet-stream"),
+    (status = 404, description = "nobody has looked at this service closer yet, or the window is not kept")))]
+pub async fn heap(
+    State(answers): Shared,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Refusal> {
+    answer(&answers, &asked, Kind::Heap, "heap", pprof::INUSE_SPACE)
+}
+
+/// The same as `heap`; what was allocated is shown first.
+#[utoipa::path(get, path = "/debug/pprof/allocs", params(Asked), responses(
+    (status = 200, description = "pprof, compressed by gzip", content_type = "application/octet-stream"),
+    (status = 404, description = "nobody has looked at this service closer yet, or the window is not kept")))]
+pub async fn allocs(
+    State(answers): Shared,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Refusal> {
+    answer(&answers, &asked, Kind::Heap, "allocs", pprof::ALLOC_SPACE)
+}
+
+/// A profile that was found.
+struct Profile {
+    /// When it ends, and since when it counts, milliseconds since 1970.
+    ended: u64,
+    began: u64,
+    /// Compressed by gzip.
+    packed: Vec<u8>,
+}
+
+fn answer(
+    answers: &Answers,
+    asked: &Asked,
+    kind: Kind,
+    name: &str,
+    shown_first: &str,
+) -> Result<Response, Refusal> {
     let profile = match asked.window {
-        None => {
-            let host = answers.status.now();
-            let service = host.service(&asked.service);
-            let service = service.ok_or_else(|| Refusal::unknown(&asked.service))?;
-            service.profile.clone()
-        }
-        Some(ended) => {
-            let profile = answers.store.profile(&asked.service, ended)?;
-            let profile = profile.ok_or_else(|| {
-                let sentence = format!("no window that ended at {ended} is kept of this service");
-                Refusal(StatusCode::NOT_FOUND, sentence)
-            })?;
-            pack(&profile).map_err(anyhow::Error::from)?
+        None => last(answers, &asked.service, kind)?,
+        Some(ended) => kept(answers, &asked.service, kind, ended)?,
+    };
+    let file = match asked.seconds {
+        None if kind == Kind::Growth || shown_first == pprof::INUSE_SPACE => profile.packed,
+        seconds => {
+            let mut bytes = unpack(&profile.packed)?;
+            if let Some(seconds) = seconds {
+                bytes = since(answers, asked, kind, (&profile, &bytes), seconds)?;
+            }
+            pack(&pprof::show_first(&bytes, shown_first)?)?
         }
     };
     let headers = [
-        (CONTENT_TYPE, "application/octet-stream"),
-        (CONTENT_DISPOSITION, "attachment; filename=\"growth.pb.gz\""),
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (
+            CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}.pb.gz\""),
+        ),
     ];
-    Ok((headers, profile).into_response())
+    Ok((headers, file).into_response())
 }
 
-fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+/// The last one.
+fn last(answers: &Answers, service: &str, kind: Kind) -> Result<Profile, Refusal> {
+    let host = answers.status.now();
+    match kind {
+        Kind::Growth => {
+            let known = host.service(service);
+            let known = known.ok_or_else(|| Refusal::unknown(service))?;
+            Ok(Profile {
+                ended: known.summary.ended,
+                began: answers.store.began(),
+                packed: known.profile.clone(),
+            })
+        }
+        Kind::Heap => {
+            let looked = host.looks.get(service);
+            let seen = looked.and_then(|looked| looked.seen.as_ref());
+            let seen = seen.ok_or_else(|| Refusal::no_look(&host, service))?;
+            Ok(Profile {
+                ended: seen.at,
+                began: seen.began,
+                packed: seen.profile.clone(),
+            })
+        }
+    }
+}
+
+/// That of a window that is kept.
+fn kept(answers: &Answers, service: &str, kind: Kind, ended: u64) -> Result<Profile, Refusal> {
+    let not_kept = || {
+        let sentence = match kind {
+            Kind::Growth => format!("no window that ended at {ended} is kept of this service"),
+            Kind::Heap => format!("no closer look at this service is kept of a window that ended at {ended}"),
+        };
+        Refusal(StatusCode::NOT_FOUND, sentence)
+    };
+    let bytes = answers.store.of_kind(kind, service, ended)?;
+    let bytes = bytes.ok_or_else(not_kept)?;
+    Ok(Profile {
+        ended,
+        began: answers.store.counts_since(kind, service, ended)?,
+        packed: pack(&bytes)?,
+    })
+}
+
+/// What a profile has beyond that of so many seconds before.
+fn since(
+    answers: &Answers,
+    asked: &Asked,
+    kind: Kind,
+    (profile, bytes): (&Profile, &[u8]),
+    seconds: u64,
+) -> Result<Vec<u8>, Refusal> {
+    let from = profile.ended.saturating_sub(seconds.saturating_mul(1000));
+    let base = answers
+        .store
+        .base(kind, &asked.service, profile.began, from)?;
+    match base {
+        Base::Nothing => Ok(bytes.to_vec()),
+        Base::Kept(at, base) => {
+            let time = Duration::from_millis(profile.ended.saturating_sub(at));
+            Ok(pprof::difference(bytes, &base, time)?)
+        }
+        Base::Gone(oldest) => {
+            let sentence = format!(
+                "what there was {seconds} s before is not kept any more: the oldest window of this host ended at {oldest}"
+            );
+            Err(Refusal(StatusCode::NOT_FOUND, sentence))
+        }
+    }
+}
+
+fn pack(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut file = GzEncoder::new(Vec::new(), Compression::default());
     file.write_all(bytes)?;
-    file.finish()
+    Ok(file.finish()?)
+}
+
+fn unpack(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed)
+        .read_to_end(&mut bytes)
+        .context("a profile of ours cannot be unpacked")?;
+    Ok(bytes)
 }

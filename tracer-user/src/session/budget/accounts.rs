@@ -6,7 +6,6 @@ use anyhow::Result;
 use tracer_ebpf::hits::Kind;
 
 use super::super::Session;
-use super::super::overhead::own_cpu_time;
 use super::{ALLOCATIONS, COMING_AND_GOING, FREES, OWN, Step, seconds};
 use crate::budget::Spent;
 use crate::duty::{Part, Spell};
@@ -87,6 +86,7 @@ impl Session {
     /// seconds since then, what was spent in them, and what the targets spent of it because
     /// of their calls.
     pub(super) fn account(&mut self, until: &Moment) -> (f64, Spent, f64) {
+        let tracer = self.own_seconds();
         let Some(budget) = &mut self.budget else {
             return (0.0, Spent::default(), 0.0);
         };
@@ -94,7 +94,7 @@ impl Session {
             at: until.at,
             // The mean run of a program changes as more are timed.
             targets: until.lost.max(budget.last.targets),
-            tracer: own_cpu_time().as_secs_f64(),
+            tracer,
             used: until.used,
             faults: seconds_of_faults(&until.hits).max(budget.last.faults),
         };

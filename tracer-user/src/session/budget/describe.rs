@@ -57,6 +57,13 @@ impl Session {
         })
     }
 
+    /// What following allocations took of the targets' processor time until the last look at
+    /// it, seconds: an estimate.
+    pub fn cost_of_targets(&self) -> f64 {
+        let budget = self.budget.as_ref();
+        budget.map_or(0.0, |budget| budget.ledger.spent().targets)
+    }
+
     /// Whether nothing of the run was left out.
     pub(in crate::session) fn has_seen_all(&self) -> bool {
         let Some(budget) = &self.budget else {

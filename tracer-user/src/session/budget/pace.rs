@@ -20,7 +20,7 @@ pub(super) struct Background {
 
 impl Background {
     /// Enters what was spent in each second since the last look.
-    fn note(&mut self, spent: f64, leaving: Option<&JoinHandle<()>>) {
+    fn note(&mut self, spent: f64, leaving: Option<&JoinHandle<Duration>>) {
         if self.is_open {
             self.rate = match self.rate > 0.0 {
                 true => self.rate * 0.8 + spent * 0.2,

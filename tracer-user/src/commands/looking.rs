@@ -1,0 +1,111 @@
+//! Which service `unfreed serve` looks at closer, and when.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::look::{Looker, Order};
+use crate::serve::agenda::{Agenda, Candidate};
+use crate::serve::config::Config;
+use crate::serve::keeper::Looks;
+use crate::serve::look::Look;
+use crate::serve::services::Services;
+use crate::serve::status::Host;
+
+/// Closer looks, one at a time.
+#[derive(Default)]
+pub struct Looking {
+    agenda: Agenda,
+    current: Option<Looker>,
+    /// The end of the last window that the agenda knows.
+    noted: u64,
+    /// Looks that were begun.
+    pub begun: u64,
+}
+
+/// What decides what is looked at.
+pub struct Scene<'a> {
+    /// Now, milliseconds since 1970.
+    pub now: u64,
+    /// What was found until the last window.
+    pub host: &'a Host,
+    /// What is watched.
+    pub services: &'a Services,
+    /// What is to be done.
+    pub config: &'a Config,
+    /// No messages but warnings.
+    pub quiet: bool,
+}
+
+impl Looking {
+    /// Ends a look that has had its time, and begins the one that is due.
+    ///
+    /// # Errors
+    /// There are no threads left.
+    pub fn step(&mut self, scene: &Scene<'_>, looks: impl FnOnce() -> Looks) -> Result<()> {
+        let candidates = candidates(scene);
+        if scene.host.ended > self.noted {
+            self.noted = scene.host.ended;
+            self.agenda.note(&candidates);
+        }
+        let length = scene.config.look();
+        let has_ended = self.current.as_ref().is_some_and(Looker::has_ended);
+        if has_ended || self.agenda.is_over(scene.now, length, &candidates) {
+            self.end(scene);
+        }
+        let Some((service, why)) = self.agenda.next(scene.now, length, &candidates) else {
+            return Ok(());
+        };
+        let running = scene.services.running_by_service();
+        let Some((depth, pids)) = running.get(service.as_str()) else {
+            return Ok(());
+        };
+        self.current = Some(Looker::start(Order {
+            look: Look::new(&service, why, scene.now),
+            ordered: Instant::now(),
+            pids: pids.clone(),
+            budget: depth.budget.within(scene.config.budget()),
+            looks: looks(),
+            retention: scene.config.retention(),
+            quiet: scene.quiet,
+        })?);
+        self.agenda.begin(&service, scene.now);
+        self.begun += 1;
+        Ok(())
+    }
+
+    /// A window ended at this time, milliseconds since 1970.
+    pub fn window_ended(&self, at: u64) {
+        if let Some(current) = &self.current {
+            current.window_ended(at);
+        }
+    }
+
+    /// What looks took of processes' time since the last call, seconds: an estimate.
+    pub fn new_cost(&mut self) -> f64 {
+        self.current.as_mut().map_or(0.0, Looker::new_cost)
+    }
+
+    /// Ends the look that goes on, and waits until its probes are gone.
+    pub fn end(&mut self, scene: &Scene<'_>) {
+        if let Some(current) = self.current.take() {
+            let start = current.end();
+            // What there is in a second if nothing is used.
+            let rate = scene.config.budget().allowance(1.0, 0.0);
+            self.agenda.end(scene.now, start, rate);
+        }
+    }
+}
+
+/// The services that have processes, and how fast those grow that do.
+fn candidates(scene: &Scene<'_>) -> Vec<Candidate> {
+    let running = scene.services.running_by_service();
+    running
+        .into_iter()
+        .map(|(service, (depth, _))| Candidate {
+            service: service.to_owned(),
+            depth,
+            grows: scene.host.service(service).and_then(|it| it.growth()),
+        })
+        .collect()
+}
