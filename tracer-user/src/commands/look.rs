@@ -127,7 +127,10 @@ fn work(mut order: Order, requests: UnboundedReceiver<u64>, spent: &AtomicU64) -
 fn begin(order: &mut Order) -> Result<Session> {
     let pids = largest(&order.pids);
     let mut session = Session::load(Options::closer(order.budget)?, Builder::start()?)?;
-    let targets: Vec<Target> = pids.iter().filter_map(|pid| Target::find(*pid).ok()).collect();
+    let targets: Vec<Target> = pids
+        .iter()
+        .filter_map(|pid| Target::find(*pid).ok())
+        .collect();
     let traced = session.attach_all(targets);
     say(&mut session, order);
     traced?;

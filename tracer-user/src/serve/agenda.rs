@@ -77,7 +77,9 @@ impl Agenda {
             .iter()
             .filter_map(|it| Some((it, self.why_of_growth(it, now, look)?)));
         let most = growing.max_by(|(one, _), (other, _)| {
-            one.grows.partial_cmp(&other.grows).unwrap_or(std::cmp::Ordering::Equal)
+            one.grows
+                .partial_cmp(&other.grows)
+                .unwrap_or(std::cmp::Ordering::Equal)
         });
         let asked = candidates
             .iter()

@@ -137,12 +137,7 @@ impl Keeper {
     }
 }
 
-fn work(
-    jobs: &Receiver<Job>,
-    status: &Status,
-    store: &Store,
-    pending: &AtomicUsize,
-) -> Result<()> {
+fn work(jobs: &Receiver<Job>, status: &Status, store: &Store, pending: &AtomicUsize) -> Result<()> {
     Phase::Reporting
         .enter()
         .context("cannot give up capabilities")?;

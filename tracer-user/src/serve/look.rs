@@ -111,7 +111,8 @@ impl Seen {
     /// How long ago it saw the last.
     pub fn age(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap_or_default().saturating_sub(Duration::from_millis(self.at))
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_millis(self.at))
     }
 
     /// From a judged report of a look.

@@ -2,11 +2,13 @@
 //! pages are checksummed. A crash or a full disk loses the open window at most.
 
 mod looks;
+mod room;
 
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::looks::{Base, Kind};
+use self::room::make_room;
 
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
@@ -82,6 +85,8 @@ pub struct Store {
     database: RwLock<Option<Database>>,
     /// This run, by its begin.
     began: u64,
+    /// How long the file was when room was given back last, bytes; 0 before.
+    compacted: AtomicU64,
 }
 
 impl Store {
@@ -101,6 +106,7 @@ impl Store {
             path,
             database: RwLock::new(Some(database)),
             began,
+            compacted: AtomicU64::new(0),
         };
         Ok((store, gap))
     }
@@ -114,17 +120,19 @@ impl Store {
     /// anew.
     pub fn keep(&self, ended: u64, windows: &[Kept], size: u64, age: Duration) -> Result<()> {
         let oldest = ended.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.change(|transaction| {
+        let kept = self.change(|transaction| {
             for window in windows {
                 enter(transaction, ended, window)?;
             }
-            make_room(transaction, size, oldest)?;
+            let kept = make_room(transaction, size, oldest)?;
             let run = Run {
                 last: ended,
                 stopped: false,
             };
-            note_run(transaction, self.began, run)
-        })
+            note_run(transaction, self.began, run)?;
+            Ok(kept)
+        })?;
+        self.compact(kept)
     }
 
     /// The run ends as it should.
@@ -139,7 +147,7 @@ impl Store {
         self.change(|transaction| note_run(transaction, self.began, run))
     }
 
-    fn change(&self, act: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
+    fn change<T>(&self, act: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
         let mut database = self
             .database
             .write()
@@ -151,8 +159,9 @@ impl Store {
             || Err(anyhow!("the file is closed")),
             |database| {
                 let transaction = database.begin_write()?;
-                act(&transaction)?;
-                Ok(transaction.commit()?)
+                let done = act(&transaction)?;
+                transaction.commit()?;
+                Ok(done)
             },
         );
         if changed.is_err() {
@@ -332,36 +341,6 @@ fn count(transaction: &WriteTransaction, key: (u64, &str), bytes: usize) -> Resu
     Ok(())
 }
 
-/// Takes out the oldest windows while there is more than `size` or one ended before `oldest`.
-fn make_room(transaction: &WriteTransaction, size: u64, oldest: u64) -> Result<()> {
-    let mut order = transaction.open_table(ORDER)?;
-    let mut kept: u64 = 0;
-    for entry in order.iter()? {
-        kept += entry?.1.value();
-    }
-    loop {
-        let first = order.first()?;
-        let first = first.map(|(key, bytes)| {
-            let (ended, service) = key.value();
-            (ended, service.to_owned(), bytes.value())
-        });
-        let Some((ended, service, bytes)) = first else {
-            return Ok(());
-        };
-        if kept <= size && ended >= oldest {
-            return Ok(());
-        }
-        kept = kept.saturating_sub(bytes);
-        order.remove((ended, service.as_str()))?;
-        let key = (service.as_str(), ended);
-        transaction.open_table(SUMMARIES)?.remove(key)?;
-        transaction.open_table(PROFILES)?.remove(key)?;
-        transaction.open_table(FINDINGS)?.remove(key)?;
-        transaction.open_table(LOOKS)?.remove(key)?;
-        transaction.open_table(HEAPS)?.remove(key)?;
-    }
-}
-
 fn pack(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
 }
@@ -409,7 +388,10 @@ mod tests {
         };
         assert_eq!(gap.as_ref(), Some(&lost));
         assert_eq!(store.services().unwrap(), ["a", "b"]);
-        assert_eq!(store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(), kept[0].profile);
+        assert_eq!(
+            store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(),
+            kept[0].profile
+        );
         assert_eq!(store.findings("b", 2000).unwrap().unwrap(), b"[]");
         assert_eq!(store.of_kind(Kind::Growth, "a", 2001).unwrap(), None);
         store.stop(6000).unwrap();
@@ -444,7 +426,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), 0).unwrap();
         store.keep(1000, &[window("a", 10)], 1 << 20, DAY).unwrap();
-        let failed = store.change(|transaction| {
+        let failed: Result<()> = store.change(|transaction| {
             enter(transaction, 2000, &window("a", 10))?;
             Err(anyhow!("no space is left"))
         });
