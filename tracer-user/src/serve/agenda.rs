@@ -53,6 +53,8 @@ pub struct Agenda {
 impl Agenda {
     /// A window was closed.
     pub fn note(&mut self, candidates: &[Candidate]) {
+        let known = |service: &str| candidates.iter().any(|it| it.service == service);
+        self.looked.retain(|service, _| known(service));
         let before = std::mem::take(&mut self.streaks);
         let growing = candidates.iter().filter(|it| it.grows.is_some());
         for service in growing.map(|it| &it.service) {
