@@ -105,7 +105,10 @@ impl Looker {
         drop(self.requests);
         // What it panicked of is said.
         let start = self.thread.join().unwrap_or_default();
-        let new = self.spent.load(Ordering::Acquire).saturating_sub(self.charged);
+        let new = self
+            .spent
+            .load(Ordering::Acquire)
+            .saturating_sub(self.charged);
         (start, Duration::from_nanos(new).as_secs_f64())
     }
 }

@@ -8,7 +8,6 @@ use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -85,8 +84,6 @@ pub struct Store {
     database: RwLock<Option<Database>>,
     /// This run, by its begin.
     began: u64,
-    /// How long the file was when room was given back last, bytes; 0 before.
-    compacted: AtomicU64,
 }
 
 impl Store {
@@ -106,7 +103,6 @@ impl Store {
             path,
             database: RwLock::new(Some(database)),
             began,
-            compacted: AtomicU64::new(0),
         };
         Ok((store, gap))
     }
@@ -120,19 +116,17 @@ impl Store {
     /// anew.
     pub fn keep(&self, ended: u64, windows: &[Kept], size: u64, age: Duration) -> Result<()> {
         let oldest = ended.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let kept = self.change(|transaction| {
+        self.change(|transaction| {
             for window in windows {
                 enter(transaction, ended, window)?;
             }
-            let kept = make_room(transaction, size, oldest)?;
+            make_room(transaction, size, oldest)?;
             let run = Run {
                 last: ended,
                 stopped: false,
             };
-            note_run(transaction, self.began, run)?;
-            Ok(kept)
-        })?;
-        self.compact(kept)
+            note_run(transaction, self.began, run)
+        })
     }
 
     /// The run ends as it should.

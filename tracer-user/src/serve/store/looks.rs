@@ -66,7 +66,7 @@ impl Store {
             .saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         self.change(|transaction| {
             enter_look(transaction, looked, seen)?;
-            make_room(transaction, size, oldest).map(drop)
+            make_room(transaction, size, oldest)
         })
     }
 
