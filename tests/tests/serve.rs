@@ -409,7 +409,11 @@ fn what_grows_is_looked_at_closer() -> Result<()> {
     let last = looked_profile(&service, "heap?seconds=3")?;
     let (all, part) = (allocated.sum("alloc_space"), last.sum("alloc_space"));
     ensure!(part > 0 && part * 10 < all * 9, "{part} of {all}");
-    let top = top_of(&service, state.path(), "/debug/pprof/heap?service=paced&seconds=3")?;
+    let top = top_of(
+        &service,
+        state.path(),
+        "/debug/pprof/heap?service=paced&seconds=3",
+    )?;
     ensure!(top.contains("leak"), "{top}");
 
     let read = metrics(&service.ask("/metrics")?.body)?;
@@ -417,7 +421,10 @@ fn what_grows_is_looked_at_closer() -> Result<()> {
     let value = |name| metric(&read, name, of_service);
     ensure!(value("unfreed_look") == Some(0.0), "{read}");
     ensure!(value("unfreed_look_findings").is_some(), "{read}");
-    ensure!(value("unfreed_look_cost_seconds").is_some_and(|it| it > 0.0), "{read}");
+    ensure!(
+        value("unfreed_look_cost_seconds").is_some_and(|it| it > 0.0),
+        "{read}"
+    );
     service.stop()?;
 
     let pid = target.pid.to_string();

@@ -92,7 +92,12 @@ impl fmt::Display for Budget {
             Self::Share(share) => write!(f, "{}%", (share * 1e5).round() / 1e3),
             Self::PerSecond(time) => write!(f, "{}/s", humantime::format_duration(*time)),
             Self::Least(share, time) => {
-                write!(f, "{} and {} at most", Self::Share(*share), Self::PerSecond(*time))
+                write!(
+                    f,
+                    "{} and {} at most",
+                    Self::Share(*share),
+                    Self::PerSecond(*time)
+                )
             }
         }
     }

@@ -100,11 +100,16 @@ impl Looker {
     }
 
     /// Ends it, and waits until its probes are gone. What its start took of processor time,
-    /// seconds.
-    pub fn end(self) -> f64 {
+    /// and what is new of its cost ([`Self::new_cost`]), seconds.
+    pub fn end(self) -> (f64, f64) {
         drop(self.requests);
         // What it panicked of is said.
-        self.thread.join().unwrap_or_default()
+        let start = self.thread.join().unwrap_or_default();
+        let new = self
+            .spent
+            .load(Ordering::Acquire)
+            .saturating_sub(self.charged);
+        (start, Duration::from_nanos(new).as_secs_f64())
     }
 }
 
@@ -114,7 +119,7 @@ fn work(mut order: Order, requests: UnboundedReceiver<u64>, spent: &AtomicU64) -
     let ended = begin(&mut order).and_then(|mut session| {
         start = order.look.cost.start_seconds;
         let followed = runtime()?.block_on(follow(&mut session, &order, requests, spent));
-        finish(session, &mut order).and(followed)
+        finish(session, &mut order, spent).and(followed)
     });
     if let Err(error) = ended {
         start = own_thread_time().as_secs_f64();
@@ -127,7 +132,10 @@ fn work(mut order: Order, requests: UnboundedReceiver<u64>, spent: &AtomicU64) -
 fn begin(order: &mut Order) -> Result<Session> {
     let pids = largest(&order.pids);
     let mut session = Session::load(Options::closer(order.budget)?, Builder::start()?)?;
-    let targets: Vec<Target> = pids.iter().filter_map(|pid| Target::find(*pid).ok()).collect();
+    let targets: Vec<Target> = pids
+        .iter()
+        .filter_map(|pid| Target::find(*pid).ok())
+        .collect();
     let traced = session.attach_all(targets);
     say(&mut session, order);
     traced?;
@@ -202,8 +210,7 @@ async fn follow(
             _ = poll.tick() => {
                 session.poll()?;
                 say(session, order);
-                let cost = Duration::from_secs_f64(session.cost_of_targets().max(0.0));
-                spent.store(u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+                note_cost(session, spent);
                 if session.is_over() {
                     return Ok(());
                 }
@@ -212,9 +219,17 @@ async fn follow(
     }
 }
 
+/// Notes what it has cost its processes until now, nanoseconds.
+fn note_cost(session: &Session, spent: &AtomicU64) {
+    let cost = Duration::from_secs_f64(session.cost_of_targets().max(0.0));
+    let nanoseconds = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+    spent.store(nanoseconds, Ordering::Release);
+}
+
 /// Takes the probes away, and tells the last there is.
-fn finish(mut session: Session, order: &mut Order) -> Result<()> {
+fn finish(mut session: Session, order: &mut Order, spent: &AtomicU64) -> Result<()> {
     session.detach()?;
+    note_cost(&session, spent);
     say(&mut session, order);
     let seconds = session.elapsed();
     let ended = order.look.after(seconds);

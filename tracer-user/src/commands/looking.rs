@@ -19,6 +19,8 @@ pub struct Looking {
     current: Option<Looker>,
     /// The end of the last window that the agenda knows.
     noted: u64,
+    /// What looks that have ended took of processes' time, and was not told yet, seconds.
+    owed: f64,
     /// Looks that were begun.
     pub begun: u64,
 }
@@ -83,13 +85,15 @@ impl Looking {
 
     /// What looks took of processes' time since the last call, seconds: an estimate.
     pub fn new_cost(&mut self) -> f64 {
-        self.current.as_mut().map_or(0.0, Looker::new_cost)
+        let new = self.current.as_mut().map_or(0.0, Looker::new_cost);
+        new + std::mem::take(&mut self.owed)
     }
 
     /// Ends the look that goes on, and waits until its probes are gone.
     pub fn end(&mut self, scene: &Scene<'_>) {
         if let Some(current) = self.current.take() {
-            let start = current.end();
+            let (start, cost) = current.end();
+            self.owed += cost;
             // What there is in a second if nothing is used.
             let rate = scene.config.budget().allowance(1.0, 0.0);
             self.agenda.end(scene.now, start, rate);

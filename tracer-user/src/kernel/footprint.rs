@@ -129,7 +129,12 @@ impl Sizes {
         let rings = [EVENT_RING_BYTES, told, compiled].map(u64::from);
         let rings: u64 = rings.iter().sum();
         let freed = self.freed_since(follow);
-        let fixed = places() + reservers() + unknown_frees(self.unknown_frees()) + memos() + rings + self.samples();
+        let fixed = places()
+            + reservers()
+            + unknown_frees(self.unknown_frees())
+            + memos()
+            + rings
+            + self.samples();
         let [objects, arenas] = self.arenas();
         let chains = buckets(objects) + buckets(arenas);
         let stated = self.stated();
@@ -146,8 +151,12 @@ impl Sizes {
         let arena = hash_entry_bytes(size_of::<BlockKey>(), 8) as u64;
         let chains = u64::from(objects) * object + u64::from(arenas) * arena;
         let samples = hash_entry_bytes(4, size_of::<StatedSite>()) as u64 * u64::from(stated);
-        let on_demand =
-            threads + class_names(self.class_names()) + files() + u64::from(freed) * entry + chains + samples;
+        let on_demand = threads
+            + class_names(self.class_names())
+            + files()
+            + u64::from(freed) * entry
+            + chains
+            + samples;
         if self.threads.in_advance {
             return Footprint {
                 fixed: others + on_demand,
@@ -188,7 +197,11 @@ impl Sizes {
 
     /// How many places are remembered at which unknown blocks were freed.
     pub fn unknown_frees(self) -> u32 {
-        if self.has_calls { MAX_FREED_UNKNOWN } else { FEW }
+        if self.has_calls {
+            MAX_FREED_UNKNOWN
+        } else {
+            FEW
+        }
     }
 
     /// Room for deaths that are told one by one, bytes: a page if none are.

@@ -53,6 +53,8 @@ pub struct Agenda {
 impl Agenda {
     /// A window was closed.
     pub fn note(&mut self, candidates: &[Candidate]) {
+        let known = |service: &str| candidates.iter().any(|it| it.service == service);
+        self.looked.retain(|service, _| known(service));
         let before = std::mem::take(&mut self.streaks);
         let growing = candidates.iter().filter(|it| it.grows.is_some());
         for service in growing.map(|it| &it.service) {
@@ -77,7 +79,9 @@ impl Agenda {
             .iter()
             .filter_map(|it| Some((it, self.why_of_growth(it, now, look)?)));
         let most = growing.max_by(|(one, _), (other, _)| {
-            one.grows.partial_cmp(&other.grows).unwrap_or(std::cmp::Ordering::Equal)
+            one.grows
+                .partial_cmp(&other.grows)
+                .unwrap_or(std::cmp::Ordering::Equal)
         });
         let asked = candidates
             .iter()

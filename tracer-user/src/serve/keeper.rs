@@ -140,12 +140,7 @@ impl Keeper {
     }
 }
 
-fn work(
-    jobs: &Receiver<Job>,
-    status: &Status,
-    store: &Store,
-    pending: &AtomicUsize,
-) -> Result<()> {
+fn work(jobs: &Receiver<Job>, status: &Status, store: &Store, pending: &AtomicUsize) -> Result<()> {
     Phase::Reporting
         .enter()
         .context("cannot give up capabilities")?;
@@ -199,6 +194,11 @@ fn keep_window(
     host.tracer.windows_kept += counts.kept;
     host.tracer.windows_lost += counts.lost;
     host.looks.clone_from(&status.now().looks);
+    // What is not kept any more is told only of those that run.
+    let services = &host.services;
+    let runs = |name: &str| services.iter().any(|it| it.summary.name == name);
+    host.looks
+        .retain(|name, looked| looked.is_since(ended, age) || runs(name));
     status.put(host);
     Ok(())
 }

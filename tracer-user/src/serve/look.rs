@@ -107,11 +107,19 @@ impl Look {
     }
 }
 
+impl Looked {
+    /// Whether it began less than `age` before a time, milliseconds since 1970.
+    pub fn is_since(&self, time: u64, age: Duration) -> bool {
+        Duration::from_millis(time.saturating_sub(self.look.began)) < age
+    }
+}
+
 impl Seen {
     /// How long ago it saw the last.
     pub fn age(&self) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        now.unwrap_or_default().saturating_sub(Duration::from_millis(self.at))
+        now.unwrap_or_default()
+            .saturating_sub(Duration::from_millis(self.at))
     }
 
     /// From a judged report of a look.

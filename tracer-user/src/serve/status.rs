@@ -171,7 +171,9 @@ impl Service {
     /// How fast it grows, bytes a second, if any finding says that it does.
     pub fn growth(&self) -> Option<f64> {
         let growing = self.findings.iter().filter(|it| it.kind.is_growth());
-        growing.map(|it| it.bytes_per_second).reduce(|one, other| one + other)
+        growing
+            .map(|it| it.bytes_per_second)
+            .reduce(|one, other| one + other)
     }
 
     /// From a judged report of its processes, whose run began and whose window ended at

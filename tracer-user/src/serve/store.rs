@@ -3,6 +3,7 @@
 
 mod looks;
 pub mod outbox;
+mod room;
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::outbox::{Gone, OUTBOX, Queue, TOLD};
+use self::room::make_room;
 
 pub use self::looks::{Base, Kind};
 
@@ -162,9 +164,9 @@ impl Store {
             || Err(anyhow!("the file is closed")),
             |database| {
                 let transaction = database.begin_write()?;
-                let result = act(&transaction)?;
+                let done = act(&transaction)?;
                 transaction.commit()?;
-                Ok(result)
+                Ok(done)
             },
         );
         if changed.is_err() {
@@ -366,36 +368,6 @@ fn count(transaction: &WriteTransaction, key: (u64, &str), bytes: usize) -> Resu
     Ok(())
 }
 
-/// Takes out the oldest windows while there is more than `size` or one ended before `oldest`.
-fn make_room(transaction: &WriteTransaction, size: u64, oldest: u64) -> Result<()> {
-    let mut order = transaction.open_table(ORDER)?;
-    let mut kept: u64 = 0;
-    for entry in order.iter()? {
-        kept += entry?.1.value();
-    }
-    loop {
-        let first = order.first()?;
-        let first = first.map(|(key, bytes)| {
-            let (ended, service) = key.value();
-            (ended, service.to_owned(), bytes.value())
-        });
-        let Some((ended, service, bytes)) = first else {
-            return Ok(());
-        };
-        if kept <= size && ended >= oldest {
-            return Ok(());
-        }
-        kept = kept.saturating_sub(bytes);
-        order.remove((ended, service.as_str()))?;
-        let key = (service.as_str(), ended);
-        transaction.open_table(SUMMARIES)?.remove(key)?;
-        transaction.open_table(PROFILES)?.remove(key)?;
-        transaction.open_table(FINDINGS)?.remove(key)?;
-        transaction.open_table(LOOKS)?.remove(key)?;
-        transaction.open_table(HEAPS)?.remove(key)?;
-    }
-}
-
 fn pack(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
 }
@@ -443,7 +415,10 @@ mod tests {
         };
         assert_eq!(gap.as_ref(), Some(&lost));
         assert_eq!(store.services().unwrap(), ["a", "b"]);
-        assert_eq!(store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(), kept[0].profile);
+        assert_eq!(
+            store.of_kind(Kind::Growth, "a", 2000).unwrap().unwrap(),
+            kept[0].profile
+        );
         assert_eq!(store.findings("b", 2000).unwrap().unwrap(), b"[]");
         assert_eq!(store.of_kind(Kind::Growth, "a", 2001).unwrap(), None);
         store.stop(6000).unwrap();
@@ -478,7 +453,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), 0).unwrap();
         store.keep(1000, &[window("a", 10)], 1 << 20, DAY).unwrap();
-        let failed = store.change(|transaction| {
+        let failed: Result<()> = store.change(|transaction| {
             enter(transaction, 2000, &window("a", 10))?;
             Err::<(), _>(anyhow!("no space is left"))
         });

@@ -10,8 +10,8 @@ use crate::attach::plan::Returns;
 use crate::engine::cost::Hits;
 use crate::kernel::link::cookies;
 use crate::kernel::object::SystemCalls;
-use crate::process::processor_time::own_thread_time;
 use crate::model::{HitCost, MemoryKind, Overhead};
+use crate::process::processor_time::own_thread_time;
 
 /// What the target loses beyond the hits themselves, as a part of their time and at most:
 /// tracing takes its place in caches and branch predictors, and processes that are traced

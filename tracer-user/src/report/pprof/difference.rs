@@ -40,12 +40,12 @@ pub fn difference(now: &[u8], base: &[u8], time: Duration) -> Result<Vec<u8>> {
     let mut sums = Sums::default();
     for sample in samples {
         let own = tables.own(sample);
-        sums.add(own, 1);
+        sums.add(&own, 1);
     }
     let places = tables.places_of(&base)?;
     for sample in &base.sample {
         let own = tables.translated(sample, &base, &places)?;
-        sums.add(own, -1);
+        sums.add(&own, -1);
     }
     let mut profile = tables.profile;
     profile.sample = sums.samples;
@@ -67,15 +67,18 @@ fn string(profile: &Profile, index: i64) -> &[u8] {
     text.map_or(b"", Vec::as_slice)
 }
 
+/// A sample's call path, and its labels: key, text and number.
+type SampleKey = (Vec<u64>, Vec<(i64, i64, i64)>);
+
 /// Samples of equal call paths and labels, added up.
 #[derive(Default)]
 struct Sums {
     samples: Vec<Sample>,
-    index: HashMap<(Vec<u64>, Vec<(i64, i64, i64)>), usize>,
+    index: HashMap<SampleKey, usize>,
 }
 
 impl Sums {
-    fn add(&mut self, sample: Sample, sign: i64) {
+    fn add(&mut self, sample: &Sample, sign: i64) {
         let labels = sample.label.iter();
         let labels = labels.map(|it| (it.key, it.str, it.num)).collect();
         let key = (sample.location_id.clone(), labels);
@@ -119,8 +122,7 @@ impl Tables {
         }
         let functions = profile.function.iter().map(|it| (key_of(it), it.id));
         let mappings = profile.mapping.iter();
-        let mappings =
-            mappings.map(|it| ((it.filename, it.memory_start, it.file_offset), it.id));
+        let mappings = mappings.map(|it| ((it.filename, it.memory_start, it.file_offset), it.id));
         let mut locations: HashMap<LocationKey, u64> = HashMap::new();
         let mut first = HashMap::new();
         for it in &profile.location {

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 
+use super::limit::Limited;
 use super::{Answers, Refusal};
 
 /// The token that is made has so many random bytes.
@@ -46,15 +47,15 @@ pub struct Peer {
     user: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+impl Connected<IncomingStream<'_, Limited<TcpListener>>> for Peer {
+    fn connect_info(_: IncomingStream<'_, Limited<TcpListener>>) -> Self {
         Self { user: None }
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
+impl Connected<IncomingStream<'_, Limited<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited<UnixListener>>) -> Self {
+        let credentials = stream.io().io().peer_cred();
         Self {
             user: credentials.ok().map(|it| it.uid()),
         }

@@ -3,6 +3,7 @@
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod api;
 mod auth;
+mod limit;
 mod metrics;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod profiles;
@@ -21,6 +22,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use self::auth::Peer;
 pub use self::auth::{Auth, token};
+use self::limit::{LONGEST, Limited, MOST_CONNECTIONS};
 use super::listen::Listener;
 use super::status::{Host, Status};
 use super::store::Store;
@@ -74,10 +76,14 @@ fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {
         let service = router(answers).into_make_service_with_connect_info::<Peer>();
         match listener {
             Listener::Loopback(listener) => {
-                axum::serve(TcpListener::from_std(listener)?, service).await?;
+                let listener = TcpListener::from_std(listener)?;
+                let limited = Limited::new(listener, MOST_CONNECTIONS, LONGEST);
+                axum::serve(limited, service).await?;
             }
             Listener::Unix(listener) => {
-                axum::serve(UnixListener::from_std(listener)?, service).await?;
+                let listener = UnixListener::from_std(listener)?;
+                let limited = Limited::new(listener, MOST_CONNECTIONS, LONGEST);
+                axum::serve(limited, service).await?;
             }
         }
         Ok(())

@@ -47,10 +47,7 @@ pub async fn growth(
 #[utoipa::path(get, path = "/debug/pprof/heap", params(Asked), responses(
     (status = 200, description = "pprof, compressed by gzip", content_type = "application/octet-stream"),
     (status = 404, description = "nobody has looked at this service closer yet, or the window is not kept")))]
-pub async fn heap(
-    State(answers): Shared,
-    Query(asked): Query<Asked>,
-) -> Result<Response, Refusal> {
+pub async fn heap(State(answers): Shared, Query(asked): Query<Asked>) -> Result<Response, Refusal> {
     answer(&answers, &asked, Kind::Heap, "heap", pprof::INUSE_SPACE)
 }
 
@@ -136,7 +133,9 @@ fn kept(answers: &Answers, service: &str, kind: Kind, ended: u64) -> Result<Prof
     let not_kept = || {
         let sentence = match kind {
             Kind::Growth => format!("no window that ended at {ended} is kept of this service"),
-            Kind::Heap => format!("no closer look at this service is kept of a window that ended at {ended}"),
+            Kind::Heap => {
+                format!("no closer look at this service is kept of a window that ended at {ended}")
+            }
         };
         Refusal(StatusCode::NOT_FOUND, sentence)
     };

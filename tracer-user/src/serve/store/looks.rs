@@ -61,7 +61,9 @@ impl Store {
         let Some(seen) = &looked.seen else {
             return Ok(());
         };
-        let oldest = seen.at.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let oldest = seen
+            .at
+            .saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         self.change(|transaction| {
             enter_look(transaction, looked, seen)?;
             make_room(transaction, size, oldest)
@@ -170,7 +172,9 @@ fn enter_look(transaction: &WriteTransaction, looked: &Looked, seen: &Seen) -> R
     let (kept, profile) = (pack(&serde_json::to_vec(&kept)?), pack(&profile));
     let service = looked.look.service.as_str();
     let key = (service, seen.at);
-    transaction.open_table(LOOKS)?.insert(key, kept.as_slice())?;
+    transaction
+        .open_table(LOOKS)?
+        .insert(key, kept.as_slice())?;
     transaction
         .open_table(HEAPS)?
         .insert(key, profile.as_slice())?;
@@ -262,6 +266,9 @@ mod tests {
             findings: b"[]".to_vec(),
         };
         store.keep(1500, &[older], SIZE, DAY).unwrap();
-        assert_eq!(store.base(Kind::Heap, "a", 1000, 1900).unwrap(), Base::Nothing);
+        assert_eq!(
+            store.base(Kind::Heap, "a", 1000, 1900).unwrap(),
+            Base::Nothing
+        );
     }
 }
