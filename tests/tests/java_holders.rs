@@ -6,13 +6,20 @@ use unfreed_tests::{Jdk, Target, Tracer};
 
 /// Objects of each class that a step makes.
 const GROWN: u64 = 2003;
+/// Searches of one program, one after the other.
+const SEARCHES: usize = 5;
 const SERIAL: &str = "-XX:+UseSerialGC";
 const PARALLEL: &str = "-XX:+UseParallelGC";
 const G1: &str = "-XX:+UseG1GC";
 
 /// A class, its root's kind and name, and a link that its chain has.
 const HELD: [(&str, LinkKind, &str, &str); 7] = [
-    ("InList", LinkKind::JavaStatic, "Holders.list", "java.util.ArrayList.elementData"),
+    (
+        "InList",
+        LinkKind::JavaStatic,
+        "Holders.list",
+        "java.util.ArrayList.elementData",
+    ),
     (
         "InMap",
         LinkKind::JavaStatic,
@@ -37,15 +44,28 @@ const HELD: [(&str, LinkKind, &str, &str); 7] = [
         "Holders.timer",
         "java.util.concurrent.ScheduledThreadPoolExecutor$DelayedWorkQueue.queue",
     ),
-    ("Forward", LinkKind::JavaStatic, "Holders.first", "Holders$Forward.next"),
-    ("OnStack", LinkKind::Stack, "main", "java.util.ArrayList.elementData"),
+    (
+        "Forward",
+        LinkKind::JavaStatic,
+        "Holders.first",
+        "Holders$Forward.next",
+    ),
+    (
+        "OnStack",
+        LinkKind::Stack,
+        "main",
+        "java.util.ArrayList.elementData",
+    ),
 ];
 
 fn of<'a>(heap: &'a JavaHeap, class: &str) -> Result<&'a Holders> {
     let name = format!("Holders${class}");
     let found = heap.classes.iter().find(|found| found.class == name);
     let found = found.with_context(|| format!("{name} is not in the report"))?;
-    found.holders.as_ref().with_context(|| format!("{name} has no holders"))
+    found
+        .holders
+        .as_ref()
+        .with_context(|| format!("{name} has no holders"))
 }
 
 /// The heap at the end of a run in which the target grows, is collected or not, and lives on.
@@ -87,7 +107,11 @@ fn check(heap: &JavaHeap) -> Result<()> {
     let why = soft.unsearched.join(" ");
     ensure!(why.contains("weak, soft and phantom references"), "{why}");
     let scopes = of(heap, "Scope")?;
-    let longest = scopes.chains[0].links.iter().map(|link| link.repeated).max();
+    let longest = scopes.chains[0]
+        .links
+        .iter()
+        .map(|link| link.repeated)
+        .max();
     let length = longest.context("no link")?;
     ensure!(length > GROWN / 2 && length <= GROWN + 1, "{scopes:#?}");
     Ok(())
@@ -99,19 +123,25 @@ fn each_class_has_its_holder_on_every_version() -> Result<()> {
         let (heap, text) = traced(&jdk, &[G1], true)?;
         check(&heap).with_context(|| format!("{}:\n{text}", jdk.name))?;
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        ensure!(text.contains("held by Holders.list -> ArrayList.elementData"), "{text}");
+        ensure!(
+            text.contains("held by Holders.list -> ArrayList.elementData"),
+            "{text}"
+        );
     }
     Ok(())
 }
 
 #[test]
 fn each_class_has_its_holder_with_other_collectors() -> Result<()> {
-    for jdk in Jdk::some()? {
-        for options in [&[SERIAL][..], &[PARALLEL], &[SERIAL, "-XX:-UseCompressedOops"]] {
-            for collect in [false, true] {
-                let (heap, text) = traced(&jdk, options, collect)?;
-                check(&heap).with_context(|| format!("{}, {options:?}:\n{text}", jdk.name))?;
-            }
+    let ways = [
+        (&[SERIAL][..], false),
+        (&[PARALLEL], true),
+        (&[SERIAL, "-XX:-UseCompressedOops"], true),
+    ];
+    for jdk in [Jdk::stripped()?, Jdk::newest()?] {
+        for (options, collect) in ways {
+            let (heap, text) = traced(&jdk, options, collect)?;
+            check(&heap).with_context(|| format!("{}, {options:?}:\n{text}", jdk.name))?;
         }
     }
     Ok(())
@@ -120,7 +150,11 @@ fn each_class_has_its_holder_with_other_collectors() -> Result<()> {
 /// Headers without a word for the class.
 #[test]
 fn compact_headers_are_read() -> Result<()> {
-    let options = [G1, "-XX:+UnlockExperimentalVMOptions", "-XX:+UseCompactObjectHeaders"];
+    let options = [
+        G1,
+        "-XX:+UnlockExperimentalVMOptions",
+        "-XX:+UseCompactObjectHeaders",
+    ];
     let (heap, text) = traced(&Jdk::newest()?, &options, true)?;
     check(&heap).with_context(|| text)
 }
@@ -131,7 +165,10 @@ fn a_collector_that_cannot_be_read_is_a_reason() -> Result<()> {
     let (heap, text) = traced(&Jdk::newest()?, &["-XX:+UseZGC", "-XX:-ZProactive"], false)?;
     let holders = of(&heap, "InList")?;
     let why = holders.unsearched.join(" ");
-    ensure!(holders.sampled == 0 && holders.chains.is_empty(), "{holders:?}");
+    ensure!(
+        holders.sampled == 0 && holders.chains.is_empty(),
+        "{holders:?}"
+    );
     ensure!(why.contains("none of serial, parallel and G1"), "{why}");
     ensure!(text.contains("who holds it was not found"), "{text}");
     Ok(())
@@ -139,10 +176,10 @@ fn a_collector_that_cannot_be_read_is_a_reason() -> Result<()> {
 
 /// Nothing is forced, and the answer is the same each time.
 #[test]
-fn twenty_searches_give_the_same_first_root() -> Result<()> {
+fn repeated_searches_give_the_same_first_root() -> Result<()> {
     let jdk = Jdk::full()?;
     let mut target: Target = jdk.start(&["-Xmx96m", G1], "Holders", &[])?;
-    for _ in 0..20 {
+    for _ in 0..SEARCHES {
         let tracer = Tracer::record(target.pid, &["--java-heap", "--holders"])?;
         target.command(&format!("grow {GROWN}"))?;
         let finished = tracer.stop()?;

@@ -139,9 +139,7 @@ impl JavaFields {
         let text = |index: u64| self.symbols.read(memory, pool.entry(memory, index)?);
         let described = match self.form {
             Form::Records { .. } => self.records(memory, klass, &bytes)?,
-            Form::Stream { flags, .. } => {
-                flags.all(Stream::new(&bytes, Encoding::WithoutZero))?
-            }
+            Form::Stream { flags, .. } => flags.all(Stream::new(&bytes, Encoding::WithoutZero))?,
         };
         let mut found = Vec::new();
         for field in described {
@@ -222,7 +220,10 @@ impl JavaFields {
         let mut records = bytes.chunks_exact(2 * record);
         let found =
             records.find(|record| half(record, name).is_some_and(|index| wanted(index.into())))?;
-        Some((half(found, signature)?.into(), packed(found, low)? >> tag_bits))
+        Some((
+            half(found, signature)?.into(),
+            packed(found, low)? >> tag_bits,
+        ))
     }
 }
 

@@ -50,7 +50,9 @@ impl Names<'_> {
 
     /// The field or array by which something points; none of a root that is the pointer.
     fn holder(&self, graph: &Graph, edge: &Edge) -> Option<String> {
-        let class = self.classes.get(graph.nodes.get(edge.from as usize)?.class?)?;
+        let class = self
+            .classes
+            .get(graph.nodes.get(edge.from as usize)?.class?)?;
         match edge.place {
             Place::Static(..) => None,
             Place::Element => Some(class.name.clone()),
@@ -96,12 +98,20 @@ pub fn merge(chains: Vec<Vec<Link>>) -> Vec<Chain> {
     let mut merged = add_up(exact.into_iter(), |name| stars(name));
     // One thread alone keeps its name.
     merged.sort_by(|one, other| {
-        let names = |links: &[Link]| links.iter().map(|link| link.name.clone()).collect::<Vec<_>>();
+        let names = |links: &[Link]| {
+            links
+                .iter()
+                .map(|link| link.name.clone())
+                .collect::<Vec<_>>()
+        };
         (other.1, names(&one.0)).cmp(&(one.1, names(&other.0)))
     });
     let chain = |(links, blocks)| Chain { links, blocks };
     merged.into_iter().map(chain).collect()
 }
+
+/// A chain's kinds and names, by which chains are equal.
+type Key = Vec<(LinkKind, String)>;
 
 /// Adds up chains that are equal once their threads' names are written as `name` says; the
 /// first's name stays if there is no second.
@@ -109,7 +119,7 @@ fn add_up(
     chains: impl Iterator<Item = (Vec<Link>, u64)>,
     name: impl Fn(&String) -> String,
 ) -> Vec<(Vec<Link>, u64)> {
-    let mut sums: HashMap<Vec<(LinkKind, String)>, (Vec<Link>, u64)> = HashMap::new();
+    let mut sums: HashMap<Key, (Vec<Link>, u64)> = HashMap::new();
     for (links, count) in chains {
         let key = links.iter().map(|link| match link.kind {
             LinkKind::JavaThread | LinkKind::Stack => (link.kind, name(&link.name)),

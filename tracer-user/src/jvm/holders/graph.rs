@@ -1,7 +1,7 @@
 //! What leads to a sample of objects: those that point to them, and so on, up to roots. It
 //! has a bound, and never is the graph of a whole heap.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::classes::ClassId;
 use super::walk::Place;
@@ -60,6 +60,8 @@ pub struct Graph {
     /// All pointers.
     pub edges: Vec<Edge>,
     by_address: HashMap<u64, u32>,
+    /// The pointers' ends: each pass comes to all of them again.
+    known: HashSet<(u32, u32)>,
     filter: Vec<u64>,
     /// Whether anything was left out.
     pub is_full: bool,
@@ -72,6 +74,7 @@ impl Graph {
             nodes: Vec::new(),
             edges: Vec::new(),
             by_address: HashMap::new(),
+            known: HashSet::new(),
             filter: vec![0; FILTER / 64],
             is_full: false,
         }
@@ -123,6 +126,10 @@ impl Graph {
         let Some(to) = self.by_address.get(&to).copied() else {
             return false;
         };
+        let known = self.by_address.get(&address);
+        if known.is_some_and(|from| self.known.contains(&(*from, to))) {
+            return false;
+        }
         let held = &mut self.nodes[to as usize];
         if root.is_none() && held.holders >= MAX_HOLDERS || self.edges.len() >= MAX_EDGES {
             self.is_full = true;
@@ -139,6 +146,7 @@ impl Graph {
             place: at,
         };
         self.edges.push(edge);
+        self.known.insert((from, to));
         is_new
     }
 
@@ -227,6 +235,8 @@ mod tests {
             graph.hold((0x1000 + 8 * holder, None, None), Place::Element, 0x100);
         }
         assert!(graph.is_full && graph.edges.len() == 32);
+        graph.hold((0x1008, None, None), Place::Element, 0x100);
+        assert_eq!(graph.edges.len(), 32, "it is known already");
         assert!(graph.way(&graph.ways(), sample).is_none());
         graph.hold((0x900, None, Some(Root::Mirror(0))), Place::Element, 0x100);
         assert_eq!(graph.way(&graph.ways(), sample).unwrap().len(), 1);

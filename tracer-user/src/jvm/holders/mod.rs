@@ -18,7 +18,7 @@ mod spaces;
 mod walk;
 mod window;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -35,6 +35,7 @@ use super::fields::Fields;
 use super::flags;
 use super::klass::well_known;
 use crate::model::Holders;
+use crate::process::clock::thread_cpu_ns;
 use crate::process::pagemap::PageMap;
 
 /// More classes are not searched for at once.
@@ -46,6 +47,9 @@ const PER_GIB: Duration = Duration::from_secs(2);
 const LEAST: Duration = Duration::from_secs(5);
 /// Time between two tries while a collection runs.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How often that is waited for.
+const WAITS: u32 = 1000;
 
 /// What is said where objects were found that no root leads to.
 const NOT_LOOKED_AT: &str = "handles that native code has of Java objects, stacks of virtual threads and of threads \
@@ -72,11 +76,12 @@ fn tries(jvm: &Jvm, classes: &[String]) -> Result<Vec<Holders>> {
     let fields = Fields(&jvm.structs);
     let collections = Collections::of(fields, &jvm.memory)?;
     let collections = collections.context("it has no heap yet")?;
-    let begin = Instant::now();
+    let begin = thread_cpu_ns();
     let mut limit = LEAST;
-    let mut tried = 0;
-    while tried < TRIES && begin.elapsed() < limit {
+    let (mut tried, mut waited) = (0, 0);
+    while tried < TRIES && waited < WAITS && spent(begin) < limit {
         let Some(before) = collections.count(&jvm.memory)? else {
+            waited += 1;
             std::thread::sleep(PAUSE);
             continue;
         };
@@ -95,6 +100,11 @@ fn tries(jvm: &Jvm, classes: &[String]) -> Result<Vec<Holders>> {
     )
 }
 
+/// Processor time of this thread since a moment.
+fn spent(begin: u64) -> Duration {
+    Duration::from_nanos(thread_cpu_ns().saturating_sub(begin))
+}
+
 /// One search.
 struct Search<'a> {
     jvm: &'a Jvm,
@@ -102,14 +112,17 @@ struct Search<'a> {
     spaces: Vec<spaces::Space>,
     threads: Threads,
     graph: Graph,
-    begin: Instant,
+    /// Processor time of this thread when the first try began, nanoseconds.
+    begin: u64,
     limit: Duration,
+    /// Whether time was up.
+    is_late: bool,
     /// Whether no collection has run since it began.
     is_valid: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Search<'a> {
-    fn begin(jvm: &'a Jvm, begin: Instant, is_valid: &'a dyn Fn() -> bool) -> Result<Self> {
+    fn begin(jvm: &'a Jvm, begin: u64, is_valid: &'a dyn Fn() -> bool) -> Result<Self> {
         let (fields, memory) = (Fields(&jvm.structs), &jvm.memory);
         let spaces = spaces::read(fields, memory)?;
         let threads = Threads::of(jvm)?;
@@ -131,6 +144,7 @@ impl<'a> Search<'a> {
             threads,
             graph: Graph::new(),
             begin,
+            is_late: false,
             is_valid,
         })
     }
@@ -138,10 +152,12 @@ impl<'a> Search<'a> {
     fn run(&mut self, classes: &[String]) -> Result<Vec<Holders>> {
         let mut samples = Samples::new(classes);
         let (is_valid, begin, limit) = (self.is_valid, self.begin, self.limit);
-        let blocks = self.walker.survey(&self.spaces, &mut |walker, objects, is_eden| {
-            samples.add(&walker.classes, objects, is_eden);
-            is_valid() && begin.elapsed() < limit
-        });
+        let blocks = self
+            .walker
+            .survey(&self.spaces, &mut |walker, objects, is_eden| {
+                samples.add(&walker.classes, objects, is_eden);
+                is_valid() && spent(begin) < limit
+            });
         let samples = samples.take();
         let mut sought = Vec::new();
         for object in samples.iter().flatten() {
@@ -191,10 +207,15 @@ impl<'a> Search<'a> {
     fn pass(&mut self, blocks: &[Block], downwards: bool) -> Option<bool> {
         let (mut objects, mut is_news) = (Vec::new(), false);
         for index in 0..blocks.len() {
-            if self.begin.elapsed() >= self.limit || !(self.is_valid)() {
+            self.is_late = spent(self.begin) >= self.limit;
+            if self.is_late || !(self.is_valid)() {
                 return None;
             }
-            let index = if downwards { blocks.len() - 1 - index } else { index };
+            let index = if downwards {
+                blocks.len() - 1 - index
+            } else {
+                index
+            };
             self.walker.block(*blocks.get(index)?, &mut objects);
             if downwards {
                 objects.reverse();
@@ -258,11 +279,7 @@ impl<'a> Search<'a> {
         sought.iter().map(of).collect()
     }
 
-    fn holders(
-        &self,
-        chains: Vec<Option<Vec<crate::model::Link>>>,
-        is_complete: bool,
-    ) -> Holders {
+    fn holders(&self, chains: Vec<Option<Vec<crate::model::Link>>>, is_complete: bool) -> Holders {
         let sampled = chains.len() as u64;
         let known: Vec<_> = chains.into_iter().flatten().collect();
         let undecided = sampled - known.len() as u64;
@@ -293,16 +310,16 @@ impl<'a> Search<'a> {
 
     /// What bound the search has come to.
     fn bound(&self) -> String {
-        match self.graph.is_full {
-            true => format!(
+        match self.is_late {
+            false => format!(
                 "of objects with very many holders some are left out, and no more than {} objects \
                  are followed",
                 graph::MAX_NODES
             ),
-            false => format!(
-                "the search ended after {:.1} s: it has 2 s of one core for each GiB of the heap, \
-                 and no less than 5",
-                self.begin.elapsed().as_secs_f64()
+            true => format!(
+                "the search ended after {:.1} s of processor time: it has 2 for each GiB of the \
+                 heap, and no less than 5",
+                spent(self.begin).as_secs_f64()
             ),
         }
     }

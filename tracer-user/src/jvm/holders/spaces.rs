@@ -66,17 +66,12 @@ impl Vm<'_> {
     }
 
     fn heap(&self) -> Result<u64> {
-        let heap = self
-            .fields
-            .address(&[("Universe", "_collectedHeap")])?;
+        let heap = self.fields.address(&[("Universe", "_collectedHeap")])?;
         aligned(self.memory.u64(heap)?).context("it has no heap yet")
     }
 
     fn space(&self, space: u64, is_eden: bool) -> Result<Space> {
-        let start = [
-            ("MutableSpace", "_bottom"),
-            ("ImmutableSpace", "_bottom"),
-        ];
+        let start = [("MutableSpace", "_bottom"), ("ImmutableSpace", "_bottom")];
         Ok(Space {
             start: self.pointer(space, &start)?,
             end: self.pointer(space, &[("MutableSpace", "_top")])?,
@@ -105,7 +100,10 @@ impl Vm<'_> {
             None => (
                 self.pointer(
                     heap,
-                    &[("SerialHeap", "_young_gen"), ("GenCollectedHeap", "_young_gen")],
+                    &[
+                        ("SerialHeap", "_young_gen"),
+                        ("GenCollectedHeap", "_young_gen"),
+                    ],
                 )?,
                 self.pointer(
                     heap,
@@ -134,9 +132,8 @@ impl Vm<'_> {
             aligned(self.memory.u64(place)?).context("it has no heap yet")
         };
         let (young, old) = (generation("_young_gen")?, generation("_old_gen")?);
-        let young_space = |name, is_eden| {
-            self.space(self.pointer(young, &[("PSYoungGen", name)])?, is_eden)
-        };
+        let young_space =
+            |name, is_eden| self.space(self.pointer(young, &[("PSYoungGen", name)])?, is_eden);
         Ok(vec![
             young_space("_eden_space", true)?,
             young_space("_from_space", false)?,

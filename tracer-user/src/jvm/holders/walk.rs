@@ -230,10 +230,12 @@ impl<'a> Walker<'a> {
             self.elements(object, header, is_sought, found);
             return;
         }
-        let offsets = class.slots.iter().map(|slot| slot.offset);
-        let offsets: Vec<_> = offsets.zip(0_u32..).collect();
-        for (offset, index) in offsets {
-            let to = self.pointer(object.address + u64::from(offset));
+        for index in 0..u32::try_from(class.slots.len()).unwrap_or(0) {
+            let class = self.classes.get(object.class);
+            let Some(slot) = class.and_then(|class| class.slots.get(index as usize)) else {
+                break;
+            };
+            let to = self.pointer(object.address + u64::from(slot.offset));
             if is_sought(to) {
                 found.push((Place::Field(index), to));
             }

@@ -46,7 +46,11 @@ fn unknown(holders: &Holders) -> String {
         let lost = units::grouped(holders.lost);
         return format!("held by nobody: {lost} of {lost} sampled");
     }
-    let why: Vec<_> = holders.unsearched.iter().map(|it| names::clean(it)).collect();
+    let why: Vec<_> = holders
+        .unsearched
+        .iter()
+        .map(|it| names::clean(it))
+        .collect();
     match why.is_empty() {
         true => "who holds it was not found".to_owned(),
         false => format!("who holds it was not found: {}", why.join("; ")),
@@ -120,8 +124,16 @@ mod tests {
     fn a_chain_is_a_line() {
         let links = vec![
             link(LinkKind::JavaThread, "pool-1-thread-3", 1),
-            link(LinkKind::JavaObject, "java.lang.ThreadLocal$ThreadLocalMap.table", 1),
-            link(LinkKind::JavaObject, "java.lang.ThreadLocal$ThreadLocalMap$Entry[]", 1),
+            link(
+                LinkKind::JavaObject,
+                "java.lang.ThreadLocal$ThreadLocalMap.table",
+                1,
+            ),
+            link(
+                LinkKind::JavaObject,
+                "java.lang.ThreadLocal$ThreadLocalMap$Entry[]",
+                1,
+            ),
             link(LinkKind::JavaObject, "io.trace.Scope.toRestore", 9214),
         ];
         let other = vec![link(LinkKind::JavaStatic, "shop.Cart.all", 1)];
