@@ -59,7 +59,7 @@ pub struct SeenCloser {
 
 /// What is to be named, judged and kept.
 enum Job {
-    Window(Closed),
+    Window(Box<Closed>),
     Look(Box<SeenCloser>),
 }
 
@@ -119,7 +119,7 @@ impl Keeper {
     pub fn keep(&self, closed: Closed) -> Result<()> {
         self.pending.fetch_add(1, Ordering::AcqRel);
         self.queue
-            .send(Job::Window(closed))
+            .send(Job::Window(Box::new(closed)))
             .map_err(|_| anyhow!("the thread that keeps windows has ended"))
     }
 
@@ -157,7 +157,7 @@ fn work(jobs: &Receiver<Job>, status: &Status, store: &Store, pending: &AtomicUs
     for job in jobs {
         match job {
             Job::Window(closed) => {
-                keep_window(closed, &mut names, &mut counts, status, store)?;
+                keep_window(*closed, &mut names, &mut counts, status, store)?;
                 pending.fetch_sub(1, Ordering::AcqRel);
             }
             Job::Look(seen) => keep_look(*seen, &mut names, status, store)?,
