@@ -93,8 +93,17 @@ impl Looks {
 }
 
 impl Keeper {
-    /// Starts it. What it finds is told to `status` and kept in `store`.
+    /// Starts it. What it finds is told to `status` and kept in `store`; what runs before have
+    /// seen closer is told from the first answer on.
     pub fn start(status: Arc<Status>, store: Arc<Store>) -> Self {
+        let looks = looks_before(&store).unwrap_or_else(|error| {
+            eprintln!("unfreed: warning: closer looks of before cannot be read: {error:#}");
+            BTreeMap::new()
+        });
+        status.put(Host {
+            looks,
+            ..Host::default()
+        });
         let (queue, jobs) = sync_channel(WAITING);
         let pending = Arc::new(AtomicUsize::new(0));
         let own = Arc::clone(&pending);
@@ -146,14 +155,6 @@ fn work(jobs: &Receiver<Job>, status: &Status, store: &Store, pending: &AtomicUs
         .context("cannot give up capabilities")?;
     let mut names = Names::new()?;
     let mut counts = Counts::default();
-    let before = looks_before(store).unwrap_or_else(|error| {
-        eprintln!("unfreed: warning: closer looks of before cannot be read: {error:#}");
-        BTreeMap::new()
-    });
-    status.put(Host {
-        looks: before,
-        ..Host::default()
-    });
     for job in jobs {
         match job {
             Job::Window(closed) => {
