@@ -2,7 +2,6 @@
 //! and a disk may be slow, while the kernel side must not wait.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use flate2::read::GzDecoder;
 
 use super::container::Container;
+use super::gzip;
 use super::look::{Look, Looked, Seen};
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
@@ -337,13 +336,11 @@ fn kept(host: &Host) -> Result<Vec<Kept>> {
     let services = host.services.iter();
     services
         .map(|service| {
-            let mut profile = Vec::new();
-            GzDecoder::new(service.profile.as_slice()).read_to_end(&mut profile)?;
             Ok(Kept {
                 service: service.summary.name.clone(),
                 summary: serde_json::to_vec(&service.summary)?,
                 findings: serde_json::to_vec(&service.findings)?,
-                profile,
+                profile: gzip::unpack(&service.profile)?,
             })
         })
         .collect()
