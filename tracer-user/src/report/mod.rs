@@ -1,5 +1,6 @@
 //! Reports: the model, and one exporter a file.
 
+pub mod brief;
 pub mod destination;
 pub mod diff;
 pub mod flamegraph;

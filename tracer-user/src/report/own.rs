@@ -84,6 +84,15 @@ const FUNCTIONS: &Owners = &[
     ("v8::", Some("V8")),
 ];
 
+/// Programs that are a runtime from end to end, what people wrote in their language aside.
+const RUNTIMES: [(&str, &str); 2] = [("node", "Node"), ("nodejs", "Node")];
+
+/// Whose a file is that is a runtime.
+fn runtime(file: &str) -> Option<&'static str> {
+    let found = RUNTIMES.iter().find(|(name, _)| *name == file);
+    found.map(|(_, owner)| *owner)
+}
+
 /// The entry that a name begins with: since none begins with another, that is the last one
 /// that is not after the name.
 fn entry(owners: &Owners, name: &str) -> Option<Option<&'static str>> {
@@ -103,7 +112,9 @@ pub fn is_own(frame: &Frame) -> bool {
         // Its file is no file, and says nothing.
         Origin::Jit => return !is_engines(function),
         Origin::Interpreted | Origin::C1 | Origin::C2 => false,
-        Origin::Program | Origin::Library | Origin::Unknown => entry(FILES, module).is_some(),
+        Origin::Program | Origin::Library | Origin::Unknown => {
+            entry(FILES, module).is_some() || runtime(module).is_some()
+        }
     };
     // A whole name, or the beginning of a qualified one.
     !is_runtimes && !function.starts_with('[') && entry(FUNCTIONS, function).is_none()
@@ -136,7 +147,8 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
         _ if frame.origin.is_java() => Some("the JDK"),
         _ => {
             let of = |owners, name| entry(owners, name).flatten();
-            of(FILES, file).or_else(|| of(FUNCTIONS, function))
+            let known = of(FILES, file).or_else(|| of(FUNCTIONS, function));
+            known.or_else(|| runtime(file))
         }
     };
     match known {
@@ -154,6 +166,13 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
         .iter()
         .rposition(|frame| is_own(frame) && !hands_on(frame));
     last.map(|last| last + 1)
+}
+
+/// Whether a frame is of what every program stands on: a C library, a standard library, an
+/// allocator.
+pub fn is_basic(frame: &Frame) -> bool {
+    const BASIC: [&str; 3] = ["libc", "the allocator", "the standard library"];
+    BASIC.contains(&owner(frame).as_ref()) || hands_on(frame)
 }
 
 /// Why a runtime keeps ever more for itself for a while, as a sentence, if a call path is of
