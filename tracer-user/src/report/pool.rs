@@ -45,7 +45,7 @@ const PYTHON: Pool = heap(
     "PYTHONMALLOC=malloc in its environment at the next start has each object counted here; tracemalloc.start() tells the lines that allocate from then on",
 );
 const ERLANG: Pool = heap(
-    "a carrier of Erlang",
+    "carriers of Erlang",
     true,
     "--pools counts its objects; erlang:memory() tells whether processes, binaries or ETS tables grow",
 );
@@ -140,7 +140,7 @@ const REFILLS: [(&str, &Pool); 44] = [
 /// Pools of which `--pools` counts the objects, and a function that is probed then.
 const LOOKED_INTO: [(&str, &str); 2] = [
     ("an APR pool", "apr_palloc"),
-    ("a carrier of Erlang", "erts_alcu_alloc_thr_pref"),
+    ("carriers of Erlang", "erts_alcu_alloc_thr_pref"),
 ];
 
 /// Callers of the allocator among which a pool's function is looked for.
@@ -299,7 +299,7 @@ mod tests {
         for (function, pool) in [
             ("apr_palloc", Some("an APR pool")),
             ("apr_palloc0", None),
-            ("erts_alcu_alloc_thr_pref", Some("a carrier of Erlang")),
+            ("erts_alcu_alloc_thr_pref", Some("carriers of Erlang")),
             (
                 "google::protobuf::internal::ThreadSafeArena::AllocateAlignedFallback(unsigned long)",
                 Some("an arena of protobuf"),

@@ -1,10 +1,11 @@
 //! Heaps of language runtimes, each judged as one: which call path happens to make such a heap
 //! grow says little of who keeps its objects.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::judge::judge;
-use crate::model::{MemoryKind, Report, Site, Verdict};
+use crate::model::{Report, Site, Verdict};
 use crate::report::pool::{self, Pool};
 
 /// A heap of one process, and its call paths.
@@ -19,6 +20,23 @@ pub struct Heap {
     pub sites: Vec<usize>,
 }
 
+impl Heap {
+    /// Its sites. Where some are of what is mapped and others of blocks, what is in memory of a
+    /// block is all of it.
+    pub fn sites<'a>(&self, report: &'a Report) -> Vec<Cow<'a, Site>> {
+        let sites = self.sites.iter().map(|at| &report.sites[*at]);
+        let is_known = sites.clone().any(|site| site.resident_bytes.is_some());
+        let whole = |site: &'a Site| match (is_known, site.resident_bytes) {
+            (true, None) => Cow::Owned(Site {
+                resident_bytes: Some(site.live_bytes),
+                ..site.clone()
+            }),
+            _ => Cow::Borrowed(site),
+        };
+        sites.map(whole).collect()
+    }
+}
+
 /// The pool that a site makes larger, if it is a language's heap.
 pub fn heap_of(site: &Site) -> Option<&'static Pool> {
     pool::refilled(site).filter(|pool| pool.heap.is_some())
@@ -26,13 +44,13 @@ pub fn heap_of(site: &Site) -> Option<&'static Pool> {
 
 /// The heaps of all processes.
 pub fn heaps(report: &Report) -> Vec<Heap> {
-    let mut found: BTreeMap<(usize, MemoryKind, &str), Heap> = BTreeMap::new();
+    let mut found: BTreeMap<(usize, &str), Heap> = BTreeMap::new();
     for (index, site) in report.sites.iter().enumerate() {
         let Some(pool) = heap_of(site).filter(|_| site.live_count > 0) else {
             continue;
         };
         let Some(about) = &pool.heap else { continue };
-        let heap = found.entry((site.process, site.kind, pool.name));
+        let heap = found.entry((site.process, pool.name));
         let heap = heap.or_insert_with(|| Heap {
             pool,
             collected: about.collected,
@@ -52,7 +70,8 @@ pub fn heaps(report: &Report) -> Vec<Heap> {
 /// Judges each heap as if it were one site. What may be garbage is no leak.
 pub fn judge_heaps(report: &mut Report, ends: &[f64]) {
     for heap in heaps(report) {
-        let sites: Vec<&Site> = heap.sites.iter().map(|at| &report.sites[*at]).collect();
+        let sites = heap.sites(report);
+        let sites: Vec<&Site> = sites.iter().map(Cow::as_ref).collect();
         let end = ends.get(sites[0].process).copied();
         let judged = judge(&Site::sum(&sites), end.unwrap_or(report.duration));
         let verdict = judged.map(|judgement| match judgement.verdict {
@@ -70,7 +89,7 @@ pub fn judge_heaps(report: &mut Report, ends: &[f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CurvePoint, Level};
+    use crate::model::{CurvePoint, Level, MemoryKind};
     use crate::report::sample;
 
     /// A site by which a function has taken blocks of 1 MiB at these times.

@@ -97,11 +97,12 @@ impl<'a> Growth<'a> {
 
 /// What a language's heap has taken, of all the paths that made it grow.
 fn of_heap(report: &Report, verdict: Verdict, heap: &Heap) -> Step {
-    let sites: Vec<&Site> = heap.sites.iter().map(|at| &report.sites[*at]).collect();
+    let sites = heap.sites(report);
+    let sites: Vec<&Site> = sites.iter().map(Cow::as_ref).collect();
     let mut step = of_sites(report, verdict, &sites, heap.pool.name.to_owned());
     let finding = &mut step.finding;
     let rate = units::bytes_per_second(finding.bytes_per_second);
-    finding.title = format!("{} grows: {rate}/s", heap.pool.name);
+    finding.title = format!("memory for {} grows: {rate}/s", heap.pool.name);
     finding.evidence.insert(
         0,
         match heap.collected {
