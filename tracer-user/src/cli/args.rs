@@ -116,9 +116,6 @@ pub struct JavaArgs {
     /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
     pub live: bool,
-    /// Search who holds what grows
-    #[arg(long, requires = "java_heap")]
-    pub holders: bool,
 }
 
 /// `unfreed run`
@@ -202,6 +199,12 @@ pub struct TraceArgs {
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
           "survived", "returns", "allocators", "pools", "programs"])]
     pub growth: bool,
+    /// At the end, while the processes live, search their memory for who holds live blocks
+    #[arg(long, long_help = HOLDERS, conflicts_with_all = ["growth", "programs"])]
+    pub holders: bool,
+    /// With --holders, the processor time for each GiB that is searched
+    #[arg(long, requires = "holders", value_name = "TIME", value_parser = duration, default_value = "2s")]
+    pub holders_budget: Duration,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
     #[arg(long)]
@@ -272,6 +275,21 @@ no call of its own: name the one that it is in. A function that ends in a jump t
 seen; its caller is.
 
     sudo unfreed record -p 1234 --only 'cache::insert' --only parse_header";
+
+const HOLDERS: &str = "\
+At the end, while the processes live, search their memory for who holds live blocks: of the sites \
+that hold most, 64 of the oldest blocks each. Nothing is stopped, and no page is touched that is \
+not in memory.
+
+A chain begins with a variable, a thread-local, a thread's stack or a mapping, and goes on by the \
+blocks in between. A block that no such chain leads to, in two looks, is lost: nothing can free it \
+any more. That is what a leak detector within the program would find, but for pointers that are in \
+a register alone.
+
+Pointers to the middle of a block count, as do those in memory that a live block has and does not \
+use. Pointers that are xored or compressed are not seen.
+
+    sudo unfreed record -p 1234 --duration 60s --holders";
 
 const SAMPLE: &str = "\
 Trace a sample of the allocations, chosen by chance: one in so many bytes on average (512k is a \

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
+use super::holders;
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
@@ -71,7 +72,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         session.attach_all(targets)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
-            if args.java.holders {
+            if args.trace.holders {
                 session.search_java_holders();
             }
             while !session.java_heaps_have_begun() {
@@ -290,6 +291,9 @@ pub async fn trace(
             }
         }
     };
+    if plan.trace.holders {
+        holders::search(session, holder, signals).await?;
+    }
     if let Some(holder) = holder {
         session.let_go(holder)?;
     }

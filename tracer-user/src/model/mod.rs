@@ -421,6 +421,10 @@ pub struct Site {
     /// Who holds its live blocks (`--holders`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holders: Option<Holders>,
+    /// The numbers that it had in the kernel: links of holders have these until sites have
+    /// ids.
+    #[serde(skip)]
+    pub indices: Vec<u32>,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,

@@ -214,6 +214,14 @@ impl<'a, W: Write> Writer<'a, W> {
                 num_unit: self.string("percent")?,
             });
         }
+        if let Some(holders) = &site.holders {
+            let root = holders.chains.first().and_then(|it| it.links.first());
+            let named = root.map(|root| names::clean(&root.name).into_owned());
+            let lost = (holders.lost > 0).then(|| "lost".to_owned());
+            if let Some(name) = named.or(lost) {
+                labels.push(self.text_label(super::HELD_BY, &name)?);
+            }
+        }
         if let Some(thread) = &site.thread {
             labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);
             labels.push(self.number_label(super::THREAD_ID, thread.id)?);

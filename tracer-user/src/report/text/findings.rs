@@ -7,7 +7,7 @@ use super::holders;
 use super::layout::{Layout, PLAIN};
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::numbers::told;
-use crate::report::{names, units};
+use crate::report::{held_by, names, units};
 
 /// Findings that are told one by one; the others in one line.
 pub const MAX_FINDINGS: usize = 4;
@@ -104,9 +104,15 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
     }
-    if let Some(found) = &finding.holders {
-        lines.push(holders::sentence(found));
-    }
+    // A class of Java's heap has no call paths.
+    let held = finding
+        .holders
+        .as_ref()
+        .and_then(|it| match finding.sites.is_empty() {
+            true => Some(holders::sentence(it)),
+            false => held_by::line(it).map(|it| format!("{}.", capitalized(&it))),
+        });
+    lines.extend(held);
     if let Some(forecast) = &finding.forecast
         && before.iter().all(|it| it.forecast.is_none())
     {
@@ -122,6 +128,15 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
         lines.push(format!("Next: {}.", names::clean(&finding.advice)));
     }
     lines
+}
+
+/// A sentence's beginning.
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
 }
 
 /// The deepest names of a path.
