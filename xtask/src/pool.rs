@@ -35,18 +35,21 @@ const LONG: [&str; 8] = [
 /// (in `jvm_stacks`, `lifecycle`, `races`) has the kernel place breakpoints in
 /// every process: valgrind's in `oracle` die of them, gdb's in `stacks` and `changes`
 /// may take them for its own or find the kernel's trampolines for return addresses,
-/// and `robustness` and the tests of the tests themselves find code patched that should not be.
+/// and `growth`, `robustness`, `serve` and the tests of the tests themselves find code patched
+/// that should not be.
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
 /// thousands of times, of which every tracer is told. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 12] = [
     "changes",
     "follow",
+    "growth",
     "hooks",
     "kin",
     "oracle",
     "roads",
     "robustness",
+    "serve",
     "stacks",
     "stress",
     "unfreed_tests",

@@ -93,10 +93,9 @@ impl Looker {
 
     /// What tracing took of the processes' time since the last call, seconds: an estimate.
     pub fn new_cost(&mut self) -> f64 {
-        let spent = self.spent.load(Ordering::Acquire);
-        let new = spent.saturating_sub(self.charged);
+        let (spent, new) = new_seconds(&self.spent, self.charged);
         self.charged = spent;
-        Duration::from_nanos(new).as_secs_f64()
+        new
     }
 
     /// Ends it, and waits until its probes are gone. What its start took of processor time,
@@ -105,12 +104,15 @@ impl Looker {
         drop(self.requests);
         // What it panicked of is said.
         let start = self.thread.join().unwrap_or_default();
-        let new = self
-            .spent
-            .load(Ordering::Acquire)
-            .saturating_sub(self.charged);
-        (start, Duration::from_nanos(new).as_secs_f64())
+        (start, new_seconds(&self.spent, self.charged).1)
     }
+}
+
+/// What was spent, nanoseconds, and what of it is not charged yet, seconds.
+fn new_seconds(spent: &AtomicU64, charged: u64) -> (u64, f64) {
+    let spent = spent.load(Ordering::Acquire);
+    let new = Duration::from_nanos(spent.saturating_sub(charged));
+    (spent, new.as_secs_f64())
 }
 
 /// Looks until it is told to end. What the start took, seconds.

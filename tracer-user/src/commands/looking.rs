@@ -1,12 +1,14 @@
 //! Which service `unfreed serve` looks at closer, and when.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
 
 use super::look::{Looker, Order};
+use crate::budget::Budget;
 use crate::serve::agenda::{Agenda, Candidate};
-use crate::serve::config::Config;
+use crate::serve::config::{Config, Depth};
 use crate::serve::keeper::Looks;
 use crate::serve::look::Look;
 use crate::serve::services::Services;
@@ -45,7 +47,8 @@ impl Looking {
     /// # Errors
     /// There are no threads left.
     pub fn step(&mut self, scene: &Scene<'_>, looks: impl FnOnce() -> Looks) -> Result<()> {
-        let candidates = candidates(scene);
+        let running = scene.services.running_by_service();
+        let candidates = candidates(&running, scene.host);
         if scene.host.ended > self.noted {
             self.noted = scene.host.ended;
             self.agenda.note(&candidates);
@@ -53,12 +56,11 @@ impl Looking {
         let length = scene.config.look();
         let has_ended = self.current.as_ref().is_some_and(Looker::has_ended);
         if has_ended || self.agenda.is_over(scene.now, length, &candidates) {
-            self.end(scene);
+            self.end(scene.now, scene.config.budget());
         }
         let Some((service, why)) = self.agenda.next(scene.now, length, &candidates) else {
             return Ok(());
         };
-        let running = scene.services.running_by_service();
         let Some((depth, pids)) = running.get(service.as_str()) else {
             return Ok(());
         };
@@ -89,27 +91,27 @@ impl Looking {
         new + std::mem::take(&mut self.owed)
     }
 
-    /// Ends the look that goes on, and waits until its probes are gone.
-    pub fn end(&mut self, scene: &Scene<'_>) {
+    /// Ends the look that goes on, now, milliseconds since 1970, and waits until its probes
+    /// are gone. `budget` is the host's.
+    pub fn end(&mut self, now: u64, budget: Budget) {
         if let Some(current) = self.current.take() {
             let (start, cost) = current.end();
             self.owed += cost;
             // What there is in a second if nothing is used.
-            let rate = scene.config.budget().allowance(1.0, 0.0);
-            self.agenda.end(scene.now, start, rate);
+            let rate = budget.allowance(1.0, 0.0);
+            self.agenda.end(now, start, rate);
         }
     }
 }
 
 /// The services that have processes, and how fast those grow that do.
-fn candidates(scene: &Scene<'_>) -> Vec<Candidate> {
-    let running = scene.services.running_by_service();
+fn candidates(running: &BTreeMap<&str, (Depth, Vec<u32>)>, host: &Host) -> Vec<Candidate> {
     running
-        .into_iter()
+        .iter()
         .map(|(service, (depth, _))| Candidate {
-            service: service.to_owned(),
-            depth,
-            grows: scene.host.service(service).and_then(|it| it.growth()),
+            service: (*service).to_owned(),
+            depth: *depth,
+            grows: host.service(service).and_then(|it| it.growth()),
         })
         .collect()
 }

@@ -284,15 +284,7 @@ impl Watcher {
 
     /// Ends the closer look that goes on.
     fn end_look(&mut self) {
-        let host = self.answers.status.now();
-        let scene = Scene {
-            now: self.run_time(),
-            host: &host,
-            services: &self.services,
-            config: &self.config,
-            quiet: self.said.quiet,
-        };
-        self.looking.end(&scene);
+        self.looking.end(self.run_time(), self.config.budget());
     }
 
     /// Looks for services' processes, and watches those that are there.

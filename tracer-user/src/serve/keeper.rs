@@ -2,7 +2,6 @@
 //! and a disk may be slow, while the kernel side must not wait.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use flate2::read::GzDecoder;
 
 use super::container::Container;
+use super::gzip;
 use super::look::{Look, Looked, Seen};
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
@@ -59,7 +58,7 @@ pub struct SeenCloser {
 
 /// What is to be named, judged and kept.
 enum Job {
-    Window(Closed),
+    Window(Box<Closed>),
     Look(Box<SeenCloser>),
 }
 
@@ -93,8 +92,17 @@ impl Looks {
 }
 
 impl Keeper {
-    /// Starts it. What it finds is told to `status` and kept in `store`.
+    /// Starts it. What it finds is told to `status` and kept in `store`; what runs before have
+    /// seen closer is told from the first answer on.
     pub fn start(status: Arc<Status>, store: Arc<Store>) -> Self {
+        let looks = looks_before(&store).unwrap_or_else(|error| {
+            eprintln!("unfreed: warning: closer looks of before cannot be read: {error:#}");
+            BTreeMap::new()
+        });
+        status.put(Host {
+            looks,
+            ..Host::default()
+        });
         let (queue, jobs) = sync_channel(WAITING);
         let pending = Arc::new(AtomicUsize::new(0));
         let own = Arc::clone(&pending);
@@ -119,7 +127,7 @@ impl Keeper {
     pub fn keep(&self, closed: Closed) -> Result<()> {
         self.pending.fetch_add(1, Ordering::AcqRel);
         self.queue
-            .send(Job::Window(closed))
+            .send(Job::Window(Box::new(closed)))
             .map_err(|_| anyhow!("the thread that keeps windows has ended"))
     }
 
@@ -146,18 +154,10 @@ fn work(jobs: &Receiver<Job>, status: &Status, store: &Store, pending: &AtomicUs
         .context("cannot give up capabilities")?;
     let mut names = Names::new()?;
     let mut counts = Counts::default();
-    let before = looks_before(store).unwrap_or_else(|error| {
-        eprintln!("unfreed: warning: closer looks of before cannot be read: {error:#}");
-        BTreeMap::new()
-    });
-    status.put(Host {
-        looks: before,
-        ..Host::default()
-    });
     for job in jobs {
         match job {
             Job::Window(closed) => {
-                keep_window(closed, &mut names, &mut counts, status, store)?;
+                keep_window(*closed, &mut names, &mut counts, status, store)?;
                 pending.fetch_sub(1, Ordering::AcqRel);
             }
             Job::Look(seen) => keep_look(*seen, &mut names, status, store)?,
@@ -336,13 +336,11 @@ fn kept(host: &Host) -> Result<Vec<Kept>> {
     let services = host.services.iter();
     services
         .map(|service| {
-            let mut profile = Vec::new();
-            GzDecoder::new(service.profile.as_slice()).read_to_end(&mut profile)?;
             Ok(Kept {
                 service: service.summary.name.clone(),
                 summary: serde_json::to_vec(&service.summary)?,
                 findings: serde_json::to_vec(&service.findings)?,
-                profile,
+                profile: gzip::unpack(&service.profile)?,
             })
         })
         .collect()

@@ -191,19 +191,22 @@ impl Rule {
             mode: _,
             budget: _,
         } = &self.fields;
-        let of = candidate.container.clone().unwrap_or_default();
         let is = |pattern: &Option<String>, text: &str| {
             pattern
                 .as_ref()
                 .is_none_or(|pattern| is_like(pattern, text))
         };
+        let container_is = |pattern: &Option<String>, name: fn(&Container) -> &Option<String>| {
+            let name = candidate.container.as_ref().map(name);
+            is(pattern, name.and_then(Option::as_deref).unwrap_or_default())
+        };
         (pids.is_empty() || pids.contains(&candidate.pid))
             && is(command, &candidate.command)
             && is(cgroup, &candidate.cgroup)
             && is(unit, candidate.unit().unwrap_or_default())
-            && is(container, &of.name.unwrap_or_default())
-            && is(pod, &of.pod.unwrap_or_default())
-            && is(namespace, &of.namespace.unwrap_or_default())
+            && container_is(container, |it| &it.name)
+            && container_is(pod, |it| &it.pod)
+            && container_is(namespace, |it| &it.namespace)
             && (!*jvm || candidate.is_jvm)
             && growing.is_none_or(|least| candidate.grown >= least.0)
     }

@@ -11,7 +11,7 @@ mod profiles;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,9 +24,9 @@ use self::auth::Peer;
 pub use self::auth::{Auth, token};
 use self::limit::{LONGEST, Limited, MOST_CONNECTIONS};
 use super::listen::Listener;
+use super::powerless;
 use super::status::{Host, Status};
 use super::store::Store;
-use crate::privilege::capability::Phase;
 
 /// What answers are made of.
 #[derive(Debug)]
@@ -49,23 +49,9 @@ type Shared = State<Arc<Answers>>;
 /// # Errors
 /// The kernel refuses that.
 pub fn start(listener: Listener, answers: Arc<Answers>) -> Result<()> {
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
-    std::thread::Builder::new()
-        .name("http".to_owned())
-        .spawn(move || {
-            let gave_up = Phase::Parsing.enter();
-            let may_go_on = gave_up.is_ok();
-            if tell.send(gave_up).is_ok()
-                && may_go_on
-                && let Err(error) = answer(listener, answers)
-            {
-                eprintln!("unfreed: warning: nobody is answered any more: {error:#}");
-            }
-        })
-        .context("cannot start the thread that answers")?;
-    told.recv()
-        .context("the thread that answers ended")?
-        .context("cannot give up capabilities")
+    powerless::start("http", "nobody is answered any more", move || {
+        answer(listener, answers)
+    })
 }
 
 fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {

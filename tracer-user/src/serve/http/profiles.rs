@@ -1,21 +1,18 @@
 //! Profiles, as `go tool pprof` and its like ask for them.
 
-use std::io::{Read, Write};
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{Answers, Refusal, Shared};
+
 use crate::report::pprof;
+use crate::serve::gzip;
 use crate::serve::store::{Base, Kind};
 
 /// Which profile.
@@ -85,11 +82,11 @@ fn answer(
     let file = match asked.seconds {
         None if kind == Kind::Growth || shown_first == pprof::INUSE_SPACE => profile.packed,
         seconds => {
-            let mut bytes = unpack(&profile.packed)?;
+            let mut bytes = gzip::unpack(&profile.packed)?;
             if let Some(seconds) = seconds {
                 bytes = since(answers, asked, kind, (&profile, &bytes), seconds)?;
             }
-            pack(&pprof::show_first(&bytes, shown_first)?)?
+            gzip::pack(&pprof::show_first(&bytes, shown_first)?)?
         }
     };
     let headers = [
@@ -144,7 +141,7 @@ fn kept(answers: &Answers, service: &str, kind: Kind, ended: u64) -> Result<Prof
     Ok(Profile {
         ended,
         began: answers.store.counts_since(kind, service, ended)?,
-        packed: pack(&bytes)?,
+        packed: gzip::pack(&bytes)?,
     })
 }
 
@@ -173,18 +170,4 @@ fn since(
             Err(Refusal(StatusCode::NOT_FOUND, sentence))
         }
     }
-}
-
-fn pack(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut file = GzEncoder::new(Vec::new(), Compression::default());
-    file.write_all(bytes)?;
-    Ok(file.finish()?)
-}
-
-fn unpack(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    GzDecoder::new(packed)
-        .read_to_end(&mut bytes)
-        .context("a profile of ours cannot be unpacked")?;
-    Ok(bytes)
 }

@@ -17,10 +17,10 @@ use self::alert::Teller;
 use self::client::Client;
 use self::sender::Sender;
 use super::config::{Alert, Config, Protocol, Push};
+use super::powerless;
 use super::status::Status;
 use super::store::Store;
 use super::store::outbox::Queue;
-use crate::privilege::capability::Phase;
 
 /// Whom is sent what, with everything of it that takes rights: tokens and certificates are
 /// read.
@@ -65,23 +65,9 @@ impl Destinations {
         if self.pushes.is_empty() && self.alerts.is_empty() {
             return Ok(());
         }
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        std::thread::Builder::new()
-            .name("push".to_owned())
-            .spawn(move || {
-                let gave_up = Phase::Parsing.enter();
-                let may_go_on = gave_up.is_ok();
-                if tell.send(gave_up).is_ok()
-                    && may_go_on
-                    && let Err(error) = self.send(&status, &store)
-                {
-                    eprintln!("unfreed: warning: nothing is pushed any more: {error:#}");
-                }
-            })
-            .context("cannot start the thread that pushes")?;
-        told.recv()
-            .context("the thread that pushes ended")?
-            .context("cannot give up capabilities")
+        powerless::start("push", "nothing is pushed any more", move || {
+            self.send(&status, &store)
+        })
     }
 
     fn send(self, status: &Status, store: &Arc<Store>) -> Result<()> {

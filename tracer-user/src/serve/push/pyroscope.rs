@@ -1,15 +1,12 @@
 //! Pyroscope's push API: `push.v1.PusherService/Push` of its Connect API, with pprof inside
 //! (<https://grafana.com/docs/pyroscope/latest/reference-server-api/>).
 
-use std::io::Write as _;
-
-use anyhow::{Context, Result};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use anyhow::Result;
 use prost::Message;
 
 use super::client::{Client, Failure};
 use super::window::{Window, host};
+use crate::serve::gzip;
 
 /// The method, behind the address.
 const PUSH: &str = "/push.v1.PusherService/Push";
@@ -61,9 +58,7 @@ pub async fn push(client: &Client, window: &Window) -> Result<(), Failure> {
 }
 
 fn request(window: &Window) -> Result<Vec<u8>> {
-    let mut file = GzEncoder::new(Vec::new(), Compression::default());
-    file.write_all(&window.profile.encode_to_vec())?;
-    let raw_profile = file.finish().context("cannot compress a profile")?;
+    let raw_profile = gzip::pack(&window.profile.encode_to_vec())?;
     let request = PushRequest {
         series: vec![Series {
             labels: labels(window),

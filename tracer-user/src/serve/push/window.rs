@@ -120,20 +120,16 @@ fn nanos(milliseconds: u64) -> i64 {
 
 #[cfg(test)]
 pub mod tests {
-    use std::io::Read;
-
     use super::*;
     use crate::report::{pprof, sample};
+    use crate::serve::gzip;
 
     /// The window of a report.
     pub fn window() -> Window {
         let report = sample::report();
         let mut packed = Vec::new();
         pprof::write(&report, &mut packed).unwrap();
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(packed.as_slice())
-            .read_to_end(&mut bytes)
-            .unwrap();
+        let bytes = gzip::unpack(&packed).unwrap();
         let profile = Profile::decode(bytes.as_slice()).unwrap();
         Window {
             service: "web".to_owned(),

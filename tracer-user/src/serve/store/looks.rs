@@ -1,17 +1,14 @@
 //! Closer looks that are kept, and profiles of a moment and of the time before it.
 
-use std::io::{Read, Write};
 use std::time::Duration;
 
 use anyhow::Result;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::{HEAPS, LOOKS, ORDER, PROFILES, RUNS, Store, count, make_room, pack, unpack};
 use crate::model::Finding;
+use crate::serve::gzip;
 use crate::serve::look::{Look, Looked, Seen};
 
 /// What a profile tells.
@@ -88,15 +85,13 @@ impl Store {
             };
             let kept: KeptLook = serde_json::from_slice(&unpack(&kept)?)?;
             let profile = self.of_kind(Kind::Heap, &service, at)?.unwrap_or_default();
-            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-            packed.write_all(&profile)?;
             found.push(Looked {
                 look: kept.look,
                 seen: Some(Seen {
                     at,
                     began: kept.began,
                     findings: kept.findings,
-                    profile: packed.finish()?,
+                    profile: gzip::pack(&profile)?,
                 }),
             });
         }
@@ -167,8 +162,7 @@ fn enter_look(transaction: &WriteTransaction, looked: &Looked, seen: &Seen) -> R
         began: seen.began,
         findings: seen.findings.clone(),
     };
-    let mut profile = Vec::new();
-    GzDecoder::new(seen.profile.as_slice()).read_to_end(&mut profile)?;
+    let profile = gzip::unpack(&seen.profile)?;
     let (kept, profile) = (pack(&serde_json::to_vec(&kept)?), pack(&profile));
     let service = looked.look.service.as_str();
     let key = (service, seen.at);
@@ -190,8 +184,6 @@ mod tests {
     const SIZE: u64 = 1 << 20;
 
     fn looked(at: u64, profile: &[u8]) -> Looked {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
-        packed.write_all(profile).unwrap();
         Looked {
             look: Look {
                 service: "a".to_owned(),
@@ -202,7 +194,7 @@ mod tests {
                 at,
                 began: 1000,
                 findings: Vec::new(),
-                profile: packed.finish().unwrap(),
+                profile: gzip::pack(profile).unwrap(),
             }),
         }
     }
