@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::areas::{self, Area, Kind};
@@ -11,7 +12,9 @@ use super::heaps::Heaps;
 use super::mark::{Holder, Marks};
 use super::memory::{ProcessMemory, Words, word};
 use super::nodes::{Node, Nodes, What};
-use super::threads::{self, Thread};
+use super::nptl::Layout;
+use super::threads::{InThread, Threads};
+use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{self, Mapping, MappingKind};
 use crate::process::maps::FileId;
@@ -49,6 +52,8 @@ pub type Key = (u64, u64);
 pub struct Job {
     /// The process.
     pub process: ProcessHandle,
+    /// Its code, and its files.
+    pub code: Arc<CodeSpace>,
     /// Where a JVM keeps its objects, which are not searched.
     pub java_heap: Option<Range<u64>>,
     /// All traced live blocks.
@@ -115,9 +120,8 @@ pub enum RawLink {
         id: u32,
         /// Its name.
         name: String,
-        /// How far behind the place its descriptor is, if that is known: thread-locals are
-        /// right before it.
-        before: Option<i64>,
+        /// Where in what it has.
+        place: InThread,
     },
     /// A part of a heap that could not be gone through.
     Heap,
@@ -143,7 +147,14 @@ impl Job {
         let file = self.process.open_proc("mem")?;
         let heaps = Heaps::read(&memory, &file, &mappings, &pages.present);
         let mut words = Words::new(&memory, &pages.present);
-        let threads = threads::read(&self.process, &mappings, &mut words, &pages.present);
+        let layout = Layout::of(&self.code);
+        let threads = Threads::read(
+            &self.process,
+            &mappings,
+            &mut words,
+            &pages.present,
+            layout.as_ref(),
+        );
         let nodes = Nodes::new(self.blocks.iter().map(node).collect(), heaps.chunks);
         let mut known = self.known(&nodes, &heaps.known, &threads);
         let unknown = heaps.unknown.into_iter();
@@ -173,14 +184,11 @@ impl Job {
     }
 
     /// What is known of memory beside mappings.
-    fn known(&self, nodes: &Nodes, heaps: &[Range<u64>], threads: &[Thread]) -> Vec<Area> {
+    fn known(&self, nodes: &Nodes, heaps: &[Range<u64>], threads: &Threads) -> Vec<Area> {
         let blocks = nodes.all().iter().map(|node| node.start..node.end);
-        let dead = threads.iter().filter_map(Thread::dead);
         let nothing = heaps.iter().cloned().chain(self.java_heap.clone());
-        let nothing = nothing.chain(dead).chain(blocks).map(Area::none);
-        let threads = (0..).zip(threads);
-        let stacks = threads.flat_map(|(number, thread)| thread.areas(number));
-        nothing.chain(stacks).collect()
+        let nothing = nothing.chain(blocks).map(Area::none);
+        nothing.chain(threads.areas()).collect()
     }
 
     fn unsearched(&self, marks: &Marks, pages: &Residents) -> Vec<String> {
@@ -220,7 +228,7 @@ struct Scene<'a> {
     memory: &'a ProcessMemory,
     present: &'a PageSet,
     mappings: &'a [Mapping],
-    threads: &'a [Thread],
+    threads: &'a Threads,
     nodes: &'a Nodes,
     areas: &'a [(Range<u64>, Kind)],
 }
@@ -344,16 +352,10 @@ impl Scene<'_> {
                 Some(file) => RawLink::Data(file, place),
                 None => RawLink::Mapping(String::new()),
             },
-            Kind::Thread(number) => match self.threads.get(*number as usize) {
-                Some(thread) => RawLink::Thread {
-                    id: thread.id,
-                    name: thread.name.clone(),
-                    before: thread
-                        .descriptor
-                        .map(|at| at.wrapping_sub(place).cast_signed()),
-                },
-                None => RawLink::Mapping(String::new()),
-            },
+            Kind::Thread(number) => {
+                let link = self.threads.link(*number, place);
+                link.unwrap_or_else(|| RawLink::Mapping(String::new()))
+            }
             Kind::Heap => RawLink::Heap,
             Kind::Mapping(at) => {
                 let mapping = self.mappings.get(*at);
@@ -380,13 +382,17 @@ impl Scene<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::file::ModuleFiles;
 
     /// A variable that holds a block.
     static HELD: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
     fn job(blocks: &[Traced], before: Option<Look>) -> Job {
+        let mut files = ModuleFiles::new();
+        let code = CodeSpace::attach(std::process::id(), 0, &mut files).unwrap();
         Job {
             process: ProcessHandle::open(std::process::id()).unwrap(),
+            code: Arc::new(code),
             java_heap: None,
             blocks: blocks.to_vec(),
             wanted: blocks.iter().map(|it| (it.start, it.time)).collect(),

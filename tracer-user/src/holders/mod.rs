@@ -17,6 +17,7 @@ mod mark;
 mod memory;
 mod naming;
 mod nodes;
+mod nptl;
 mod settle;
 mod threads;
 mod variables;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::look::RawLink;
 use super::settle::{Found, Outcome};
+use super::threads::InThread;
 use super::variables::Variables;
 use crate::model::{Chain, Holders, Link, LinkKind};
 use crate::process::code::{CodeMapping, CodeSpace};
@@ -16,8 +17,6 @@ use crate::symbolize::demangle;
 const TABLE: &str = "_ZTV";
 /// Chains that are told of a site.
 const MAX_CHAINS: usize = 16;
-/// What a thread's descriptor takes, bytes: behind its thread-locals.
-const DESCRIPTOR: i64 = 0x900;
 
 /// Gives names, and keeps what it read of files.
 #[derive(Default)]
@@ -59,9 +58,13 @@ impl Namer {
             RawLink::Data(file, address) => {
                 (LinkKind::Global, self.global(code, *file, *address), None)
             }
-            RawLink::Thread { id, name, before } => {
-                let (kind, what) = self.of_thread(code, *before);
-                (kind, format!("{what} of thread {name} ({id})"), None)
+            RawLink::Thread { id, name, place } => {
+                let (kind, what) = self.of_thread(code, place);
+                let thread = format!("{name} ({id})");
+                match what {
+                    Some(what) => (kind, format!("{what} of thread {thread}"), None),
+                    None => (kind, thread, None),
+                }
             }
             RawLink::Heap => (
                 LinkKind::UntracedBlock,
@@ -108,17 +111,38 @@ impl Namer {
         }
     }
 
-    /// What a place is that has a thread's descriptor so far behind it.
-    fn of_thread(&mut self, code: &CodeSpace, before: Option<i64>) -> (LinkKind, String) {
-        let stack = (LinkKind::Stack, "the stack".to_owned());
-        let Some(before) = before else { return stack };
-        if before <= 0 {
-            return match before > -DESCRIPTOR {
-                true => (LinkKind::ThreadLocal, "thread-specific data".to_owned()),
-                false => stack,
-            };
+    /// What a place of a thread is; without words if it is on the stack.
+    fn of_thread(&mut self, code: &CodeSpace, place: &InThread) -> (LinkKind, Option<String>) {
+        let what = match place {
+            InThread::Stack => None,
+            InThread::Descriptor => Some("thread-specific data".to_owned()),
+            InThread::Local(file, offset) => Some(self.local(code, *file, *offset)),
+            InThread::Before(before) => self.before(code, *before),
+        };
+        match what {
+            Some(what) => (LinkKind::ThreadLocal, Some(what)),
+            None => (LinkKind::Stack, None),
         }
-        let before = before.unsigned_abs();
+    }
+
+    /// A thread-local of a file, at an offset.
+    fn local(&mut self, code: &CodeSpace, file: FileId, offset: u64) -> String {
+        let Some((module, mapping)) = module_of(code, file) else {
+            return "thread-local data".to_owned();
+        };
+        match self.variables(file, &module).local(&module.content, offset) {
+            Some(name) => format!("thread-local {}", demangle(&name)),
+            None => {
+                let path = mapping.display_name();
+                let base = path.rsplit('/').next().unwrap_or_default();
+                format!("thread-local data of {base}")
+            }
+        }
+    }
+
+    /// The thread-local that is so far before a thread's descriptor, if the program's are
+    /// nearest to it; `None` if there is none.
+    fn before(&mut self, code: &CodeSpace, before: u64) -> Option<String> {
         let program = code.current().find(|mapping| code.is_program(mapping));
         let program = program.and_then(|mapping| module_of(code, mapping.range.file));
         let mut own = 0;
@@ -130,13 +154,10 @@ impl Namer {
             let found = offset.and_then(|at| variables.local(&module.content, at));
             if let Some(name) = found {
                 let name = demangle(&name);
-                return (LinkKind::ThreadLocal, format!("thread-local {name}"));
+                return Some(format!("thread-local {name}"));
             }
         }
-        match before <= own + self.others(code) {
-            true => (LinkKind::ThreadLocal, "thread-local data".to_owned()),
-            false => stack,
-        }
+        (before <= own + self.others(code)).then(|| "thread-local data".to_owned())
     }
 
     /// Bytes of the thread-locals of libraries, at most: those that are opened later have

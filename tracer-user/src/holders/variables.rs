@@ -1,5 +1,6 @@
 //! The variables of a file, by its symbol tables.
 
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 
 use object::Endianness;
@@ -137,6 +138,33 @@ impl Variables {
         Some(address.wrapping_sub(linked))
     }
 
+    /// Where in the file what has an address as linked is, bytes, if it is in the file.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        self.segments.iter().find_map(|segment| {
+            let into = address.checked_sub(segment.address)?;
+            (into < segment.size).then(|| segment.offset.wrapping_add(into))
+        })
+    }
+
+    /// The addresses as linked of variables with these names, as far as there are such.
+    pub fn addresses(
+        &self,
+        file: &dyn Bytes,
+        names: &[&'static str],
+    ) -> HashMap<&'static str, u64> {
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or(0);
+        // One more, so that a longer name is not taken for its beginning.
+        let mut buffer = vec![0; longest + 1];
+        let mut found = HashMap::new();
+        for variable in &self.globals {
+            let name = symtab::string(file, &variable.table, variable.name, &mut buffer);
+            if let Some(name) = names.iter().find(|wanted| wanted.as_bytes() == name) {
+                found.entry(*name).or_insert(variable.range.start);
+            }
+        }
+        found
+    }
+
     /// The linker's name of the variable that holds an address as linked.
     pub fn global(&self, file: &dyn Bytes, address: u64) -> Option<String> {
         find(&self.globals, file, address)
@@ -191,6 +219,11 @@ mod tests {
         let address = &raw const A_VARIABLE_OF_THIS_TEST as u64 + 8;
         let found = variables.global(&file, address - bias);
         assert_eq!(found, Some("A_VARIABLE_OF_THIS_TEST".to_owned()));
+        let names = ["A_VARIABLE_OF_THIS_TEST", "A_VARIABLE_OF_THIS", "A_VARIABLE_OF_NOBODY"];
+        let addresses = variables.addresses(&file, &names);
+        assert_eq!(addresses, HashMap::from([(names[0], address - 8 - bias)]));
+        let place = usize::try_from(variables.file_offset(address - bias).unwrap()).unwrap();
+        assert_eq!(content[place..place + 8], 2_u64.to_le_bytes());
         assert!(variables.thread_locals.is_some());
     }
 

@@ -71,6 +71,7 @@ impl Session {
         }
         let job = Job {
             process: self.process_of(image)?,
+            code: Arc::new(self.images.code(image)?.view()),
             java_heap: image.java_heap.clone(),
             blocks,
             wanted,
