@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Holders, Link, Report, Site};
-use crate::report::names;
-use crate::report::own::down_to_own;
+use crate::model::{Holders, Link, Report};
+use crate::report::held_by::{ALLOCATED, allocated_at};
 
 /// What a report says of a site that the kernel had under a number.
 type Known = HashMap<u64, (u64, String)>;
@@ -32,8 +31,8 @@ fn name_links(holders: &mut Holders, known: &Known) {
             if let Some((id, function)) = link.site.and_then(|index| known.get(&index)) {
                 link.site = Some(*id);
                 link.name = match link.name.is_empty() {
-                    true => format!("allocated at {function}"),
-                    false => format!("{}, allocated at {function}", link.name),
+                    true => format!("{ALLOCATED}{function}"),
+                    false => format!("{}, {ALLOCATED}{function}", link.name),
                 };
             }
             // Several sites of the kernel may be one.
@@ -46,14 +45,4 @@ fn name_links(holders: &mut Holders, known: &Known) {
         holders.add_chain(chain);
     }
     holders.arrange(usize::MAX);
-}
-
-/// The deepest of the program's own functions.
-fn allocated_at(site: &Site) -> String {
-    let frames = names::drawn_frames(site);
-    let depth = down_to_own(&frames).unwrap_or(frames.len());
-    match depth.checked_sub(1).and_then(|at| frames.get(at)) {
-        Some(frame) => names::label(frame).into_owned(),
-        None => names::UNKNOWN.to_owned(),
-    }
 }

@@ -3,7 +3,6 @@
 use anstyle::Style;
 
 use super::balance;
-use super::holders;
 use super::layout::{Layout, PLAIN};
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::numbers::told;
@@ -104,15 +103,8 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
     }
-    // A class of Java's heap has no call paths.
-    let held = finding
-        .holders
-        .as_ref()
-        .and_then(|it| match finding.sites.is_empty() {
-            true => Some(holders::sentence(it)),
-            false => held_by::line(it).map(|it| format!("{}.", capitalized(&it))),
-        });
-    lines.extend(held);
+    let held = finding.holders.as_ref().map(held_by::sentence);
+    lines.extend(held.map(|it| format!("{}.", capitalized(&it))));
     if let Some(forecast) = &finding.forecast
         && before.iter().all(|it| it.forecast.is_none())
     {

@@ -294,7 +294,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
     notes.extend(holders(site));
-    notes.extend(site.holders.as_ref().and_then(held_by::line));
+    notes.extend(site.holders.as_ref().map(held_by::sentence));
     notes.extend(site.thread.as_ref().map(names::thread));
     notes
 }
