@@ -481,6 +481,8 @@ pub enum Format {
     JavaSvg,
     /// The same as folded stacks, growth in bytes as the value (.java.folded)
     JavaFolded,
+    /// Who holds what, roots on top, with --holders (.holders.svg)
+    HoldersSvg,
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

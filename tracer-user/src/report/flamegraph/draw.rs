@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 
 use anyhow::{Context, Result};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
+pub use inferno::flamegraph::Direction;
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::tree::{Node, Tree};
@@ -51,6 +52,8 @@ pub struct Scene<'a> {
     pub tooltip: &'a dyn Fn(&Node) -> String,
     /// The colour of a box.
     pub colour: &'a dyn Fn(&Node) -> Color,
+    /// Whether roots are at the bottom or, inverted, on top.
+    pub direction: Direction,
 }
 
 /// One colour and what it means.
@@ -87,6 +90,7 @@ pub fn draw(scene: &Scene<'_>) -> Result<String> {
     options.bgcolors = Some(BackgroundColor::Flat(BACKGROUND));
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.min_width = 0.0;
+    options.direction = scene.direction;
     let mut svg = Vec::new();
     flamegraph::from_lines(
         &mut options,
