@@ -132,6 +132,11 @@ pub struct RunArgs {
     #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
           "modules", "only", "programs"])]
     pub sampler: bool,
+    /// When the program ends, look what nothing points to any more; exit with status 3 if
+    /// there is anything
+    #[arg(long, long_help = CHECK_LOST, conflicts_with_all = ["growth", "overhead", "sample", "sampler",
+          "programs"])]
+    pub check_lost: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
     #[arg(long)]
     pub as_root: bool,
@@ -202,8 +207,8 @@ pub struct TraceArgs {
     /// At the end, while the processes live, search their memory for who holds live blocks
     #[arg(long, long_help = HOLDERS, conflicts_with_all = ["growth", "programs"])]
     pub holders: bool,
-    /// With --holders, the processor time for each GiB that is searched
-    #[arg(long, requires = "holders", value_name = "TIME", value_parser = duration, default_value = "2s")]
+    /// With --holders or --check-lost, the processor time for each GiB that is searched
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
     pub holders_budget: Duration,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
@@ -290,6 +295,18 @@ Pointers to the middle of a block count, as do those in memory that a live block
 use. Pointers that are xored or compressed are not seen.
 
     sudo unfreed record -p 1234 --duration 60s --holders";
+
+const CHECK_LOST: &str = "\
+When the program ends, look which live blocks nothing points to any more; exit with status 3 if there \
+are any, or if that could not be found out. It is --holders, of all blocks and at the one moment when \
+the program has called exit, its destructors have run, and its memory is there still: it waits there, for \
+a second or so.
+
+That is what a leak sanitizer finds, and what valgrind calls definitely and indirectly lost; but the \
+program is neither built for it nor slowed down by more than the tracing. A program that a signal \
+ends is not looked at.
+
+    sudo unfreed run --check-lost -- ./tests --all";
 
 const SAMPLE: &str = "\
 Trace a sample of the allocations, chosen by chance: one in so many bytes on average (512k is a \

@@ -25,6 +25,10 @@ pub async fn search(
     holder: &mut Option<Holder>,
     signals: &mut Signals,
 ) -> Result<()> {
+    // Memory that is gone holds nothing.
+    if session.is_over() {
+        return Ok(());
+    }
     let searched = async {
         let jobs = session.holder_jobs(None)?;
         let first = look(session, holder, jobs).await?;

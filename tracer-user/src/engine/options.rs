@@ -76,6 +76,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// Processor time for each GiB that is searched for who holds live blocks, if it is.
     pub holders: Option<Duration>,
+    /// Whether the program waits at its end, until it is known what is lost.
+    pub check_lost: bool,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -124,6 +126,7 @@ impl Options {
             modules: args.modules.clone(),
             only: args.only.clone(),
             holders: args.holders.then_some(args.holders_budget),
+            check_lost: false,
             sizes: Sizes {
                 is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),
                 has_budget: args.overhead.is_some() && !args.growth,
@@ -259,6 +262,7 @@ impl Options {
             modules: Vec::new(),
             only: Vec::new(),
             holders: None,
+            check_lost: false,
             sizes: Sizes {
                 is_sampled: false,
                 has_budget: false,

@@ -75,6 +75,11 @@ pub struct Look {
     pub kept: HashSet<Key>,
     /// What the look before saw.
     pub before: HashMap<Key, Seen>,
+    /// All traced blocks that nothing leads to, whether asked for or not; `None` if the search
+    /// was cut off.
+    pub unreached: Option<HashSet<Key>>,
+    /// Those of them that nothing led to before.
+    pub lost: Option<Vec<Traced>>,
     /// What was not searched, and why.
     pub unsearched: Vec<String>,
 }
@@ -170,12 +175,18 @@ impl Job {
         };
         let marks = scene.mark(self.per_gib);
         let mut look = Look {
+            unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
             unsearched: self.unsearched(&marks, &pages),
             ..Look::default()
         };
         if let Some(before) = self.before {
             look.kept = scene.kept(&before);
+            look.lost = lost(
+                &self.blocks,
+                look.unreached.as_ref(),
+                before.unreached.as_ref(),
+            );
             look.before = before.seen;
         }
         // Its id may be another's, if it is gone.
@@ -189,6 +200,15 @@ impl Job {
         let nothing = heaps.iter().cloned().chain(self.java_heap.clone());
         let nothing = nothing.chain(blocks).map(Area::none);
         nothing.chain(threads.areas()).collect()
+    }
+
+    fn unreached(&self, nodes: &Nodes, marks: &Marks) -> Option<HashSet<Key>> {
+        let is_lost = |block: &&Traced| {
+            let node = nodes.find(block.start);
+            node.is_some_and(|node| marks.of(node).is_none())
+        };
+        let lost = self.blocks.iter().filter(is_lost);
+        marks.is_whole.then(|| lost.map(key).collect())
     }
 
     fn unsearched(&self, marks: &Marks, pages: &Residents) -> Vec<String> {
@@ -212,6 +232,21 @@ impl Job {
         }
         said
     }
+}
+
+const fn key(block: &Traced) -> Key {
+    (block.start, block.time)
+}
+
+/// The blocks that nothing led to in two looks, if both were whole.
+fn lost(
+    blocks: &[Traced],
+    now: Option<&HashSet<Key>>,
+    before: Option<&HashSet<Key>>,
+) -> Option<Vec<Traced>> {
+    let (now, before) = (now?, before?);
+    let is_lost = |block: &&Traced| now.contains(&key(block)) && before.contains(&key(block));
+    Some(blocks.iter().filter(is_lost).copied().collect())
 }
 
 fn node(block: &Traced) -> Node {

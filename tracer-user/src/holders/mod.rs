@@ -24,4 +24,4 @@ mod variables;
 
 pub use look::{Job, Key, Look, Traced};
 pub use naming::Namer;
-pub use settle::{Found, Outcome, settle};
+pub use settle::{Found, OfSite, Outcome, settle};

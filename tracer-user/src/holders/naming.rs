@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::look::RawLink;
-use super::settle::{Found, Outcome};
+use super::settle::{OfSite, Outcome};
 use super::threads::InThread;
 use super::variables::Variables;
 use crate::model::{Chain, Holders, Link, LinkKind};
@@ -27,13 +27,15 @@ pub struct Namer {
 impl Namer {
     /// What is said of the blocks of a site. Links of traced blocks have no name yet, and in
     /// the place of a site's id its index in the kernel.
-    pub fn holders(&mut self, found: &[Found], unsearched: &[String]) -> Option<Holders> {
-        if found.is_empty() {
+    pub fn holders(&mut self, site: &OfSite, unsearched: &[String]) -> Option<Holders> {
+        let found = &site.found;
+        if found.is_empty() && site.lost.is_none_or(|lost| lost.blocks == 0) {
             return None;
         }
         let mut holders = Holders {
             sampled: found.len() as u64,
             unsearched: unsearched.to_vec(),
+            all_lost: site.lost,
             ..Holders::default()
         };
         for found in found {

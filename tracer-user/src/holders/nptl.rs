@@ -38,7 +38,10 @@ const FIELDS: [&str; 12] = [
     "_thread_db_link_map_l_tls_modid",
 ];
 /// Sizes: one number, bytes.
-const SIZES: [&str; 2] = ["_thread_db_sizeof_pthread", "_thread_db_sizeof_dtv_slotinfo"];
+const SIZES: [&str; 2] = [
+    "_thread_db_sizeof_pthread",
+    "_thread_db_sizeof_dtv_slotinfo",
+];
 
 /// Where a descriptor has its own address (`tcbhead_t`, a part of the psABI's for x86-64).
 const SELF: u64 = 16;
@@ -89,13 +92,15 @@ pub struct Module {
 impl Layout {
     /// That of a process's libc; `None` if it has none, or an old one.
     pub fn of(code: &CodeSpace) -> Option<Self> {
-        code.current().filter(|mapping| is_libc(mapping)).find_map(|mapping| {
-            let file = &mapping.file.as_ref().ok()?.content;
-            let (offset, start) = (mapping.range.file_offset.0, mapping.range.start.0);
-            let variables = Variables::read(file);
-            let bias = variables.bias(offset, start)?;
-            Self::of_file(file, &variables, bias)
-        })
+        code.current()
+            .filter(|mapping| is_libc(mapping))
+            .find_map(|mapping| {
+                let file = &mapping.file.as_ref().ok()?.content;
+                let (offset, start) = (mapping.range.file_offset.0, mapping.range.start.0);
+                let variables = Variables::read(file);
+                let bias = variables.bias(offset, start)?;
+                Self::of_file(file, &variables, bias)
+            })
     }
 
     fn of_file(file: &dyn Bytes, variables: &Variables, bias: u64) -> Option<Self> {
@@ -117,8 +122,20 @@ impl Layout {
     }
 
     fn of_fields(global: u64, fields: [u64; 12], sizes: [u64; 2]) -> Option<Self> {
-        let [used, user, slots, next, in_list, id, length, slots_next, first, map, offset, number] =
-            fields;
+        let [
+            used,
+            user,
+            slots,
+            next,
+            in_list,
+            id,
+            length,
+            slots_next,
+            first,
+            map,
+            offset,
+            number,
+        ] = fields;
         let [descriptor, slot_size] = sizes;
         (slot_size > 0).then_some(Self {
             global,
@@ -208,7 +225,9 @@ impl Layout {
     /// opened later are in a block of their own.
     fn module(&self, words: &mut Words<'_>, mappings: &[Mapping], slot: u64) -> Option<Module> {
         let entry = words.get(slot.checked_add(self.slot_map)?)?;
-        words.get(entry.checked_add(self.tls_number)?).filter(|number| *number > 0)?;
+        words
+            .get(entry.checked_add(self.tls_number)?)
+            .filter(|number| *number > 0)?;
         let before = words.get(entry.checked_add(self.tls_offset)?)?;
         // 0 is not known yet, and all ones that it is in a block of its own.
         if before == 0 || before > MAX_BEFORE {

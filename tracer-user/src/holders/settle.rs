@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::look::{Key, Look, RawLink, Seen};
+use crate::model::Lost;
 
 /// What is said of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,25 @@ pub enum Outcome {
     Undecided,
     /// It is held so: root first, each link with how often it follows itself.
     Held(Vec<(RawLink, u64)>),
+}
+
+/// What is known of a site's blocks.
+#[derive(Debug, Clone, Default)]
+pub struct OfSite {
+    /// Of those that were looked for.
+    pub found: Vec<Found>,
+    /// Which of all nothing leads to, if that is known.
+    pub lost: Option<Lost>,
+}
+
+impl OfSite {
+    /// Adds what is known of other blocks.
+    pub fn add(&mut self, other: &Self) {
+        self.found.extend(other.found.iter().cloned());
+        if let Some(lost) = other.lost {
+            self.lost.get_or_insert_default().add(lost);
+        }
+    }
 }
 
 /// A block that was looked for, and in which process.

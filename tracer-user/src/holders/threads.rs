@@ -86,7 +86,9 @@ impl Threads {
         let ids = process.tasks().unwrap_or_default();
         let ids = ids.into_iter().take(MAX_THREADS);
         let mut all: Vec<Thread> = ids.map(|id| Thread::read(process, mappings, id)).collect();
-        let known = layout.map(|layout| layout.threads(words)).unwrap_or_default();
+        let known = layout
+            .map(|layout| layout.threads(words))
+            .unwrap_or_default();
         let modules = layout.map(|layout| layout.modules(words, mappings));
         let size = layout.map_or(DESCRIPTOR, |layout| layout.descriptor);
         match known.is_empty() {
@@ -278,12 +280,7 @@ fn edges(range: &Range<u64>) -> Vec<Range<u64>> {
     }
 }
 
-fn search(
-    words: &mut Words<'_>,
-    present: &PageSet,
-    range: &Range<u64>,
-    id: u32,
-) -> Option<u64> {
+fn search(words: &mut Words<'_>, present: &PageSet, range: &Range<u64>, id: u32) -> Option<u64> {
     let runs = present.runs(range).into_iter();
     let mut places = runs.flat_map(|run| run.step_by(16));
     places.find(|at| is_descriptor(words, *at, id))

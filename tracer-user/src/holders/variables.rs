@@ -219,7 +219,11 @@ mod tests {
         let address = &raw const A_VARIABLE_OF_THIS_TEST as u64 + 8;
         let found = variables.global(&file, address - bias);
         assert_eq!(found, Some("A_VARIABLE_OF_THIS_TEST".to_owned()));
-        let names = ["A_VARIABLE_OF_THIS_TEST", "A_VARIABLE_OF_THIS", "A_VARIABLE_OF_NOBODY"];
+        let names = [
+            "A_VARIABLE_OF_THIS_TEST",
+            "A_VARIABLE_OF_THIS",
+            "A_VARIABLE_OF_NOBODY",
+        ];
         let addresses = variables.addresses(&file, &names);
         assert_eq!(addresses, HashMap::from([(names[0], address - 8 - bias)]));
         let place = usize::try_from(variables.file_offset(address - bias).unwrap()).unwrap();

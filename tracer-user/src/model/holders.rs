@@ -18,6 +18,27 @@ pub struct Holders {
     pub chains: Vec<Chain>,
     /// What was not searched, and why: a sentence each.
     pub unsearched: Vec<String>,
+    /// Of all live blocks, not of the sample alone, those that no root reaches; `None` if that
+    /// is not known: of Java's objects, and where the search was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_lost: Option<Lost>,
+}
+
+/// Blocks that no root reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Lost {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.blocks = self.blocks.saturating_add(other.blocks);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// One way from a root to sampled blocks.
@@ -97,6 +118,9 @@ impl Holders {
         self.sampled += other.sampled;
         self.lost += other.lost;
         self.undecided += other.undecided;
+        if let Some(lost) = other.all_lost {
+            self.all_lost.get_or_insert_default().add(lost);
+        }
         for chain in other.chains {
             self.add_chain(chain);
         }

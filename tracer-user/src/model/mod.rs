@@ -40,7 +40,7 @@ pub use finding::{
     CurvePoint, Finding, FindingKind, Forecast, Judgement, Level, MemoryLimit, Verdict,
 };
 pub use growth::Growth;
-pub use holders::{Chain, Holders, Link, LinkKind};
+pub use holders::{Chain, Holders, Link, LinkKind, Lost};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };

@@ -10,7 +10,7 @@ const UNKNOWN: &str = "what nobody knows";
 const MAX_LINKS: usize = 8;
 
 /// `held by thread "pool-1-thread-3" -> Entry.value -> Scope.next (a chain of 9,214): 63 of 64
-/// sampled; 1 that no pointer leads to`; or why it is not known.
+/// sampled; lost: no pointer leads to 1 of 64 sampled`; or why it is not known.
 pub fn sentence(holders: &Holders) -> String {
     let mut said = Vec::new();
     if let Some(first) = holders.chains.first() {
@@ -18,15 +18,7 @@ pub fn sentence(holders: &Holders) -> String {
         said.push(format!("held by {}: {of}", chain(first)));
         said.extend(others(holders));
     }
-    let lost = units::grouped(holders.lost);
-    match said.is_empty() {
-        _ if holders.lost == 0 => {}
-        true => said.push(format!(
-            "lost: no pointer leads to {}",
-            of_all(holders.lost, holders)
-        )),
-        false => said.push(format!("{lost} that no pointer leads to")),
-    }
+    said.extend(lost(holders));
     match said.is_empty() {
         true => return unknown(holders),
         false if holders.undecided > 0 => said.push(format!(
@@ -44,6 +36,21 @@ fn of_all(part: u64, holders: &Holders) -> String {
         units::grouped(part),
         units::grouped(holders.sampled)
     )
+}
+
+/// How many nothing leads to: of all, if that is known.
+fn lost(holders: &Holders) -> Option<String> {
+    let which = match holders.all_lost {
+        Some(lost) if lost.blocks == 0 => return None,
+        Some(lost) => format!(
+            "{} ({})",
+            units::counted(lost.blocks, "block"),
+            units::bytes(lost.bytes)
+        ),
+        None if holders.lost == 0 => return None,
+        None => of_all(holders.lost, holders),
+    };
+    Some(format!("lost: no pointer leads to {which}"))
 }
 
 /// How many are held in other ways than the first.
@@ -138,6 +145,7 @@ pub fn is_cache(holders: &Holders) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Lost;
 
     fn named(kind: LinkKind, name: &str, repeated: u64) -> Link {
         Link {
@@ -165,8 +173,17 @@ mod tests {
         let mut holders = holders(vec![Chain { links, blocks: 63 }]);
         holders.lost = 1;
         let expected = "held by g_cache (prog) -> a block allocated at insert (a chain of 9,214): \
-                        63 of 64 sampled; 1 that no pointer leads to";
+                        63 of 64 sampled; lost: no pointer leads to 1 of 64 sampled";
         assert_eq!(sentence(&holders), expected);
+        holders.all_lost = Some(Lost {
+            blocks: 3,
+            bytes: 4096,
+        });
+        let text = sentence(&holders);
+        assert!(
+            text.ends_with("; lost: no pointer leads to 3 blocks (4.00 KiB)"),
+            "{text}"
+        );
         assert!(is_cache(&holders));
     }
 

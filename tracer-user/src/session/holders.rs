@@ -7,8 +7,8 @@ use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey, OTHERS};
 
 use super::Session;
-use crate::holders::{Found, Job, Key, Look, Outcome, Traced, settle};
-use crate::model::MemoryKind;
+use crate::holders::{Found, Job, Key, Look, OfSite, Outcome, Traced, settle};
+use crate::model::{Lost, MemoryKind};
 use crate::targets::images::Image;
 use crate::window::collect::CollectedSite;
 
@@ -25,8 +25,12 @@ pub type Looks = HashMap<u64, Look>;
 pub(super) struct HoldersState {
     /// The blocks that are looked for, with their sites.
     wanted: HashMap<(u64, Key), u32>,
+    /// The images that run and have live blocks.
+    images: HashSet<u64>,
     /// By the index of the site.
     found: HashMap<u32, Vec<Found>>,
+    /// The same of all blocks that nothing leads to; `None` if that is not known.
+    lost: Option<HashMap<u32, Lost>>,
     /// What was not searched, and why.
     unsearched: Vec<String>,
 }
@@ -46,6 +50,9 @@ impl Session {
         })?;
         if before.is_none() {
             self.holders.wanted = wanted(&live);
+            let running = self.running_images().map(|image| image.id);
+            let images = running.filter(|id| live.contains_key(id)).collect();
+            self.holders.images = images;
         }
         let mut before = before.unwrap_or_default();
         let mut jobs = Vec::new();
@@ -66,7 +73,7 @@ impl Session {
         let wanted = self.holders.wanted.keys();
         let wanted = wanted.filter(|(of, _)| *of == image.id);
         let wanted: HashSet<Key> = wanted.map(|(_, key)| *key).collect();
-        if wanted.is_empty() {
+        if wanted.is_empty() && (blocks.is_empty() || !self.options.check_lost) {
             return None;
         }
         let job = Job {
@@ -87,6 +94,7 @@ impl Session {
         let mut found: HashMap<u32, Vec<Found>> = HashMap::new();
         let mut unsearched: Vec<String> = Vec::new();
         let mut outcomes: HashMap<(u64, Key), Outcome> = HashMap::new();
+        let lost = lost(&state.images, &looks);
         for (image, look) in looks {
             let settled = settle(&look).into_iter();
             outcomes.extend(settled.map(|(key, outcome)| ((image, key), outcome)));
@@ -110,7 +118,9 @@ impl Session {
         unsearched.dedup();
         self.holders = HoldersState {
             wanted: state.wanted,
+            images: state.images,
             found,
+            lost,
             unsearched,
         };
     }
@@ -120,10 +130,19 @@ impl Session {
         for site in sites.iter_mut() {
             if site.kind == MemoryKind::Heap {
                 let found = self.holders.found.get(&site.index);
-                site.holders = found.cloned().unwrap_or_default();
+                let lost = self.holders.lost.as_ref();
+                site.holders = OfSite {
+                    found: found.cloned().unwrap_or_default(),
+                    lost: lost.map(|lost| lost.get(&site.index).copied().unwrap_or_default()),
+                };
                 site.indices = vec![site.index];
             }
         }
+    }
+
+    /// Whether the search found all blocks that nothing leads to.
+    pub fn knows_what_is_lost(&self) -> bool {
+        self.holders.lost.is_some()
     }
 
     /// What was not searched, and why.
@@ -139,6 +158,20 @@ fn traced(key: BlockKey, block: Block) -> Traced {
         site: block.site,
         time: block.time,
     }
+}
+
+/// The blocks that nothing leads to, by site; `None` if an image's are not known.
+fn lost(images: &HashSet<u64>, looks: &Looks) -> Option<HashMap<u32, Lost>> {
+    let mut lost: HashMap<u32, Lost> = HashMap::new();
+    for image in images {
+        for block in looks.get(image)?.lost.as_ref()? {
+            lost.entry(block.site).or_default().add(Lost {
+                blocks: 1,
+                bytes: block.size,
+            });
+        }
+    }
+    Some(lost)
 }
 
 /// The blocks that are looked for.

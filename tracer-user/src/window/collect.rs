@@ -10,7 +10,7 @@ use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 use tracer_ebpf::stated::{self, StatedSite, StatedSums};
 
-use crate::holders::Found;
+use crate::holders::OfSite;
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::model::{
@@ -99,7 +99,7 @@ pub struct CollectedSite {
     /// What was live over time.
     pub curve: Vec<CurvePoint>,
     /// Who holds some of its live blocks.
-    pub holders: Vec<Found>,
+    pub holders: OfSite,
     /// The indices of all sites that were added to it, where holders were looked for.
     pub indices: Vec<u32>,
 }
@@ -114,7 +114,7 @@ impl CollectedSite {
         self.shares.merge(&site.shares);
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
         self.curve = CurvePoint::sum(&self.curve, &site.curve);
-        self.holders.extend(site.holders.iter().cloned());
+        self.holders.add(&site.holders);
         self.indices.extend(&site.indices);
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
@@ -174,7 +174,7 @@ impl CollectedSite {
             stacks: StackOwners::default(),
             pages: None,
             curve: Vec::new(),
-            holders: Vec::new(),
+            holders: OfSite::default(),
             indices: Vec::new(),
         }
     }

@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 
 use anyhow::{Context, Result};
-use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 pub use inferno::flamegraph::Direction;
+use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::tree::{Node, Tree};

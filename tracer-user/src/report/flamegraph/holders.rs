@@ -87,7 +87,10 @@ impl Picture {
         let chains = holders.chains.iter();
         let chains = chains.map(|chain| (boxes(&chain.links), chain.blocks));
         let lost = (vec![(LOST.to_owned(), Kind::Lost)], holders.lost);
-        let undecided = (vec![(UNDECIDED.to_owned(), Kind::Undecided)], holders.undecided);
+        let undecided = (
+            vec![(UNDECIDED.to_owned(), Kind::Undecided)],
+            holders.undecided,
+        );
         let mut shares = Shares::new(bytes, holders.sampled);
         for (mut path, blocks) in chains.chain([lost, undecided]) {
             let live = Amount::exact(shares.next(blocks), blocks);
@@ -116,7 +119,8 @@ impl Picture {
         };
         let kind = |node: &Node| self.kinds.get(node.label.as_str()).copied();
         let of_kind = |kind| LEGEND.iter().find(|(other, ..)| Some(*other) == kind);
-        let colour = |node: &Node| of_kind(kind(node)).map_or(colour::PALE, |(_, colour, _)| *colour);
+        let colour =
+            |node: &Node| of_kind(kind(node)).map_or(colour::PALE, |(_, colour, _)| *colour);
         let occurs = |wanted: Kind| self.kinds.values().any(|kind| *kind == wanted);
         let legend = LEGEND.iter().filter(|(kind, ..)| occurs(*kind));
         draw(&Scene {
@@ -126,7 +130,8 @@ impl Picture {
                 units::bytes(total),
                 units::counted(self.sampled, "sampled block")
             ),
-            empty: "Nobody was looked for: --holders was not asked for, or nothing is live.".to_owned(),
+            empty: "Nobody was looked for: --holders was not asked for, or nothing is live."
+                .to_owned(),
             legend: legend
                 .map(|(_, colour, text)| Legend {
                     colour: *colour,
@@ -216,7 +221,7 @@ mod tests {
             lost: 15,
             undecided: 1,
             chains: vec![Chain { links, blocks: 48 }],
-            unsearched: Vec::new(),
+            ..Holders::default()
         });
         let svg = drawn(&report);
         for title in [
@@ -225,7 +230,10 @@ mod tests {
             "lost: no pointer leads to it (about 1.46 KiB, 23.4% of what was looked for, by 15 sampled blocks)",
             "whose holder was not found (about 100 B, 1.6% of what was looked for, by 1 sampled block)",
         ] {
-            assert!(svg.contains(&format!("<title>{title}</title>")), "{title}\n{svg}");
+            assert!(
+                svg.contains(&format!("<title>{title}</title>")),
+                "{title}\n{svg}"
+            );
         }
         for text in ["variable", "lost", "not found", "holds, and is held"] {
             assert!(svg.contains(&format!(">{text}</text>")), "{text}");
@@ -233,7 +241,12 @@ mod tests {
         let height = |name: &str| {
             let rest = &svg[svg.find(&format!("<title>{name}")).unwrap()..];
             let at = rest.find(" y=\"").unwrap() + 4;
-            rest[at..].split('"').next().unwrap().parse::<u32>().unwrap()
+            rest[at..]
+                .split('"')
+                .next()
+                .unwrap()
+                .parse::<u32>()
+                .unwrap()
         };
         assert!(height("g_sessions") < height("a block of"));
         assert!(height("all") < height("g_sessions"));
