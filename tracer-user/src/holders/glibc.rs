@@ -293,20 +293,26 @@ mod tests {
 
     #[test]
     fn what_is_no_chunk_ends_the_walk() {
-        for wrong in [0, 3, 24, 40 | 1, 1 << 40, u64::MAX] {
-            let mut memory = heap();
-            memory.put(FIRST + 32 + 8, wrong);
-            let present = memory.present();
-            let mut words = Words::new(&memory, &present);
-            let mut found = Vec::new();
-            let end = walk(&mut words, HEAP..HEAP + 2 * PAGE, &mut found, 100);
-            let expected = if wrong == 1 << 40 {
-                HEAP + 2 * PAGE
-            } else {
-                FIRST + 32
-            };
-            assert_eq!(end, expected, "{wrong:x}");
+        // The last would end beyond the heap, at no page: the chunk at the top ends at one.
+        for wrong in [0, 3, 24, 40 | 1, u64::MAX, 1 << 40] {
+            assert_eq!(ends(wrong), FIRST + 32, "{wrong:x}");
         }
+    }
+
+    #[test]
+    fn the_top_may_have_grown() {
+        let grown = HEAP + 9 * PAGE - (FIRST + 32);
+        assert_eq!(ends(grown | BEFORE_IS_USED), HEAP + 2 * PAGE);
+    }
+
+    /// Where the walk ends if the second small chunk has this size.
+    fn ends(size: u64) -> u64 {
+        let mut memory = heap();
+        memory.put(FIRST + 32 + 8, size);
+        let present = memory.present();
+        let mut words = Words::new(&memory, &present);
+        let mut found = Vec::new();
+        walk(&mut words, HEAP..HEAP + 2 * PAGE, &mut found, 100)
     }
 
     #[test]
