@@ -230,8 +230,8 @@ mod tests {
         let mut marks = Marks::new(nodes);
         let present = memory.present();
         let mut budget = Budget::new(time);
-        let areas = [BASE..BASE + 32];
-        marks.spread(nodes, &areas, (memory, &present), &mut budget);
+        let area = BASE..BASE + 32;
+        marks.spread(nodes, &[area], (memory, &present), &mut budget);
         marks
     }
 
@@ -307,8 +307,8 @@ mod tests {
         assert!(present.insert(&(BASE..BASE + 4 * PAGE)));
         let mut marks = Marks::new(&nodes);
         let mut budget = Budget::new(Duration::MAX);
-        let areas = [BASE..BASE + 32];
-        marks.spread(&nodes, &areas, (&memory, &present), &mut budget);
+        let area = BASE..BASE + 32;
+        marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
         assert!(marks.of(2).is_some() && marks.of(1).is_some());
         assert_eq!(marks.left, 64);
     }

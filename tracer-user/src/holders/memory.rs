@@ -180,7 +180,7 @@ pub mod tests {
         assert_eq!(&buffer[..read], b"twoone");
         assert_eq!(memory.read(&[], &mut buffer), 0);
         assert_eq!(
-            ProcessMemory::new(u32::MAX).read(&[at..at + 3], &mut buffer),
+            ProcessMemory::new(u32::MAX).read(&[at..at + 3, at..at + 1], &mut buffer),
             0
         );
     }

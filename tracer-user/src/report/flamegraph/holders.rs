@@ -57,7 +57,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
             let several = report.processes.len() > 1;
             let process = several.then(|| names::process_of(report, site.process));
             let held = format!("blocks allocated at {}", held_by::allocated_at(site));
-            picture.add(process, holders, &held, site.held_bytes());
+            picture.add(process.as_ref(), holders, &held, site.held_bytes());
         }
     }
     for heap in &report.java_heap {
@@ -65,7 +65,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
             if let (Some(holders), Some(bytes)) = (&class.holders, class.bytes.last()) {
                 let process = names::process_with(report, heap.pid);
                 let held = format!("objects of {}", names::clean(&class.class));
-                picture.add(Some(process), holders, &held, *bytes);
+                picture.add(Some(&process), holders, &held, *bytes);
             }
         }
     }
@@ -82,7 +82,7 @@ struct Picture {
 
 impl Picture {
     /// Adds what holds `bytes`.
-    fn add(&mut self, process: Option<String>, holders: &Holders, held: &str, bytes: u64) {
+    fn add(&mut self, process: Option<&String>, holders: &Holders, held: &str, bytes: u64) {
         self.sampled += holders.sampled;
         let chains = holders.chains.iter();
         let chains = chains.map(|chain| (boxes(&chain.links), chain.blocks));
@@ -98,7 +98,7 @@ impl Picture {
                 continue;
             }
             path.push((held.to_owned(), Kind::Held));
-            if let Some(process) = &process {
+            if let Some(process) = process {
                 path.insert(0, (process.clone(), Kind::Process));
             }
             let labels: Vec<String> = path.iter().map(|(label, _)| label.clone()).collect();
