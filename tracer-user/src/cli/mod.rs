@@ -1,5 +1,6 @@
 //! The command line.
 pub mod args;
+mod holders;
 mod output;
 pub mod serve;
 pub mod table;

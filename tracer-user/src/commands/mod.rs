@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod diff;
 pub mod doctor;
+mod holders;
 mod look;
 mod looking;
 pub mod manual;

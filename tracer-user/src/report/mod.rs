@@ -6,6 +6,7 @@ pub mod diff;
 pub mod flamegraph;
 pub mod folded;
 pub mod gate;
+pub mod held_by;
 pub mod input;
 pub mod java;
 pub mod java_growth;

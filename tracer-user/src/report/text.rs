@@ -8,7 +8,6 @@ mod footer;
 mod growth;
 mod harm;
 mod header;
-mod holders;
 mod java_heap;
 mod java_memory;
 mod java_native;

@@ -8,6 +8,7 @@ mod forecast;
 mod growing;
 mod harmless;
 mod heap;
+mod held;
 mod judge;
 #[cfg(test)]
 mod large;
@@ -52,10 +53,12 @@ pub fn conclude(report: &mut Report) {
     together::judge_together(report, &ends);
     engine::judge_heaps(report, &ends);
     replaced::take_back(report, &ends);
+    report.sites.iter_mut().for_each(held::raise);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
     findings.extend(retention::findings(report));
+    held::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
     findings.extend(harmless::findings(report));
     report.findings = findings;

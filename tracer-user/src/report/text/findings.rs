@@ -3,13 +3,12 @@
 use anstyle::Style;
 
 use super::balance;
-use super::holders;
 use super::layout::{Layout, PLAIN};
 use super::path;
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::brief::brief;
 use crate::report::numbers::told;
-use crate::report::{names, units};
+use crate::report::{held_by, names, units};
 
 /// Findings that are told one by one; the others in one line.
 pub const MAX_FINDINGS: usize = 4;
@@ -108,9 +107,8 @@ fn details(report: &Report, finding: &Finding, before: &[&Finding]) -> Vec<Strin
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
     }
-    if let Some(found) = &finding.holders {
-        lines.push(holders::sentence(found));
-    }
+    let held = finding.holders.as_ref().map(held_by::sentence);
+    lines.extend(held.map(|it| format!("{}.", capitalized(&it))));
     if let Some(forecast) = &finding.forecast
         && before.iter().all(|it| it.forecast.is_none())
     {
@@ -126,6 +124,15 @@ fn details(report: &Report, finding: &Finding, before: &[&Finding]) -> Vec<Strin
         lines.push(format!("Next: {}.", names::clean(&finding.advice)));
     }
     lines
+}
+
+/// A sentence's beginning.
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
 }
 
 /// What else comes block for block with a finding, each with its number.
