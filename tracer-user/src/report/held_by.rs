@@ -1,7 +1,7 @@
 //! Who holds blocks, or the objects of a Java class, in words.
 
 use crate::model::{Chain, Holders, Link, LinkKind, Site};
-use crate::report::own::down_to_own;
+use crate::report::own::own_part;
 use crate::report::{names, units};
 
 /// In the place of a root that nobody knows.
@@ -129,11 +129,10 @@ fn short(name: &str) -> &str {
 /// Where blocks are allocated: the deepest of the program's own functions.
 pub fn allocated_at(site: &Site) -> String {
     let frames = names::drawn_frames(site);
-    let depth = down_to_own(&frames).unwrap_or(frames.len());
-    match depth.checked_sub(1).and_then(|at| frames.get(at)) {
-        Some(frame) => names::label(frame).into_owned(),
-        None => names::UNKNOWN.to_owned(),
-    }
+    let deepest = own_part(&frames).last();
+    deepest
+        .map_or(names::UNKNOWN.into(), names::label)
+        .into_owned()
 }
 
 /// Whether a holder is a cache by its name.

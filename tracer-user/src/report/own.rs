@@ -186,6 +186,11 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
     last.map(|last| last + 1)
 }
 
+/// The part of a call path that [`down_to_own`] tells; all of it, if it tells none.
+pub fn own_part(frames: &[Frame]) -> &[Frame] {
+    &frames[..down_to_own(frames).unwrap_or(frames.len())]
+}
+
 /// Whether a frame is of what every program stands on: a C library, a standard library, an
 /// allocator.
 pub fn is_basic(frame: &Frame) -> bool {

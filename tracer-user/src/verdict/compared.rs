@@ -9,7 +9,7 @@ use super::tree::{Branch, Node, nodes};
 use crate::model::Verdict;
 use crate::report::brief::brief;
 use crate::report::diff::{Change, Diff, DiffFinding, DiffKind, Judged, Snapshot};
-use crate::report::own::down_to_own;
+use crate::report::own::own_part;
 use crate::report::text::SHORTEST;
 use crate::report::{names, units};
 
@@ -124,8 +124,7 @@ fn finding(diff: &Diff, kind: DiffKind, node: &Node, all: &[&Change]) -> DiffFin
 
 fn title(kind: DiffKind, change: &Change, depth: usize, (was, is): (f64, f64)) -> String {
     let common = &change.frames[..depth.min(change.frames.len())];
-    let depth = down_to_own(common).unwrap_or(common.len());
-    let who = common[..depth]
+    let who = own_part(common)
         .last()
         .map_or(names::UNKNOWN.into(), names::label);
     let who = brief(&who);

@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 
 use super::judge::judge;
 use crate::model::{Report, Site, Verdict};
-use crate::report::pool::{self, Pool};
+use crate::report::pool;
 
 /// A heap of one process, and its call paths.
 pub struct Heap {
-    /// Its name.
-    pub pool: &'static Pool,
-    /// Whether garbage stays in it for a while.
-    pub collected: bool,
-    /// What tells more.
-    pub advice: &'static str,
+    /// What it is called.
+    pub name: &'static str,
+    /// What there is to know of its kind.
+    pub about: &'static pool::Heap,
     /// Its sites by their index, those that hold most first.
     pub sites: Vec<usize>,
 }
@@ -37,24 +35,18 @@ impl Heap {
     }
 }
 
-/// The pool that a site makes larger, if it is a language's heap.
-pub fn heap_of(site: &Site) -> Option<&'static Pool> {
-    pool::refilled(site).filter(|pool| pool.heap.is_some())
-}
-
 /// The heaps of all processes.
 pub fn heaps(report: &Report) -> Vec<Heap> {
     let mut found: BTreeMap<(usize, &str), Heap> = BTreeMap::new();
     for (index, site) in report.sites.iter().enumerate() {
-        let Some(pool) = heap_of(site).filter(|_| site.live_count > 0) else {
+        let pool = pool::refilled(site).filter(|_| site.live_count > 0);
+        let Some((name, about)) = pool.and_then(|it| Some((it.name, it.heap.as_ref()?))) else {
             continue;
         };
-        let Some(about) = &pool.heap else { continue };
-        let heap = found.entry((site.process, pool.name));
+        let heap = found.entry((site.process, name));
         let heap = heap.or_insert_with(|| Heap {
-            pool,
-            collected: about.collected,
-            advice: about.advice,
+            name,
+            about,
             sites: Vec::new(),
         });
         heap.sites.push(index);
@@ -75,7 +67,7 @@ pub fn judge_heaps(report: &mut Report, ends: &[f64]) {
         let end = ends.get(sites[0].process).copied();
         let judged = judge(&Site::sum(&sites), end.unwrap_or(report.duration));
         let verdict = judged.map(|judgement| match judgement.verdict {
-            Verdict::Leak if heap.collected => Verdict::Growing,
+            Verdict::Leak if heap.about.collected => Verdict::Growing,
             verdict => verdict,
         });
         for at in heap.sites {

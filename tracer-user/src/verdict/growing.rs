@@ -1,7 +1,7 @@
 //! What grows, by call path.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::change;
 use super::curve::Curve;
@@ -23,15 +23,17 @@ pub const MAX_SITES: usize = 100;
 pub fn findings(report: &Report) -> Vec<Finding> {
     let mut trees: BTreeMap<(Verdict, usize, MemoryKind), Vec<usize>> = BTreeMap::new();
     let mut steps = Vec::new();
-    for heap in engine::heaps(report) {
+    let heaps = engine::heaps(report);
+    for heap in &heaps {
         let first = &report.sites[heap.sites[0]];
         if let Some(verdict) = first.verdict.filter(|verdict| verdict.grows()) {
-            steps.push(of_heap(report, verdict, &heap));
+            steps.push(of_heap(report, verdict, heap));
         }
     }
+    let of_heaps: HashSet<usize> = heaps.iter().flat_map(|it| &it.sites).copied().collect();
     for (index, site) in report.sites.iter().enumerate() {
         if let Some(verdict) = site.verdict.filter(|verdict| verdict.grows())
-            && engine::heap_of(site).is_none()
+            && !of_heaps.contains(&index)
         {
             let tree = trees.entry((verdict, site.process, site.kind));
             tree.or_default().push(index);
@@ -99,18 +101,18 @@ impl<'a> Growth<'a> {
 fn of_heap(report: &Report, verdict: Verdict, heap: &Heap) -> Step {
     let sites = heap.sites(report);
     let sites: Vec<&Site> = sites.iter().map(Cow::as_ref).collect();
-    let mut step = of_sites(report, verdict, &sites, heap.pool.name.to_owned());
+    let mut step = of_sites(report, verdict, &sites, heap.name.to_owned());
     let finding = &mut step.finding;
     let rate = units::bytes_per_second(finding.bytes_per_second);
-    finding.title = format!("memory for {} grows: {rate}/s", heap.pool.name);
+    finding.title = format!("memory for {} grows: {rate}/s", heap.name);
     finding.evidence.insert(
         0,
-        match heap.collected {
+        match heap.about.collected {
             true => "what of it is garbage is not known from outside".to_owned(),
             false => "who makes it grow need not be who keeps its objects".to_owned(),
         },
     );
-    finding.advice = heap.advice.to_owned();
+    finding.advice = heap.about.advice.to_owned();
     step
 }
 

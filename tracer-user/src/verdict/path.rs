@@ -2,7 +2,7 @@
 
 use crate::model::{Frame, Site};
 use crate::report::names;
-use crate::report::own::down_to_own;
+use crate::report::own::own_part;
 
 /// The names of frames.
 pub fn labels(frames: &[Frame]) -> Vec<String> {
@@ -13,19 +13,17 @@ pub fn labels(frames: &[Frame]) -> Vec<String> {
 /// The same down to the last of the program's own functions: by which of an allocator's
 /// functions, and at which of its lines, that asks for memory does not tell leaks apart.
 pub fn own(frames: &[Frame]) -> Vec<String> {
-    let depth = down_to_own(frames).unwrap_or(frames.len());
-    labels(&frames[..depth])
+    labels(own_part(frames))
 }
 
 /// The same of a site, as numbers that names have for this run.
 pub fn hashes(site: &Site) -> Vec<u64> {
     let frames = names::drawn_frames(site);
-    let depth = down_to_own(&frames).unwrap_or(frames.len());
     let number = |frame: &Frame| match &frame.function {
         Some(name) => name.text_hash(),
         None => frame.address,
     };
-    frames[..depth].iter().map(number).collect()
+    own_part(&frames).iter().map(number).collect()
 }
 
 /// A site at the end of its path.
