@@ -4,7 +4,7 @@
 use anyhow::Result;
 use tracer_ebpf_build::Toolchain;
 
-use crate::deny;
+use crate::{deny, npm};
 use crate::shell::{cargo, run};
 
 /// Runs every lint; the quickest to fail first.
@@ -17,6 +17,7 @@ pub(crate) fn all(toolchain: &Toolchain) -> Result<()> {
         .args(["clippy", "--workspace", "--all-targets", "--quiet"])
         .args(["--", "-D", "warnings"]))?;
     kernel_side(toolchain)?;
+    npm::check()?;
     deny::check()
 }
 

@@ -1,0 +1,61 @@
+// Call paths as a table, those of most bytes first.
+
+import { button, el } from "./dom";
+import { matches, namesOf, type Path, type Tree } from "./tree";
+import { bytes, count, percent, rate } from "./units";
+
+/** Rows at a time: thousands that nobody reads would only be slow. */
+const ROWS = 50;
+/** Functions that a row shows, from the innermost on. */
+const FUNCTIONS = 4;
+
+export class Paths {
+  readonly element = el("section", { class: "paths" });
+  private rows = ROWS;
+
+  constructor(private readonly chosen: (path: Path) => void) {}
+
+  show(tree: Tree, search: string, path: Path | null): void {
+    const own = (it: Path) => Math.max(...it.own.map(Math.abs));
+    const all = tree.paths.filter((it) => own(it) > 0 && (!search || matches(it, search)));
+    all.sort((a, b) => own(b) - own(a));
+    const more = () => {
+      this.rows += ROWS;
+      this.show(tree, search, path);
+    };
+    const isTwo = tree.spans.length > 1;
+    const heads = isTwo ? ["here", "other", "call path, innermost first"] : ["bytes", "", "call path, innermost first"];
+    const rows = all.slice(0, this.rows).map((it) => this.row(tree, it, it === path));
+    this.element.replaceChildren(
+      el("h2", {}, `Call paths (${count(all.length)})`),
+      el(
+        "table",
+        {},
+        el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {}, head)))),
+        el("tbody", {}, ...rows),
+      ),
+      all.length > rows.length &&
+        button(`${count(all.length - rows.length)} more: show ${ROWS}`, more),
+    );
+  }
+
+  private row(tree: Tree, path: Path, isChosen: boolean): HTMLElement {
+    const say = tree.isRate ? rate : bytes;
+    const [one = 0, two] = path.own;
+    const second = two === undefined ? percent(one, tree.root.sums[0] ?? 0) : say(two);
+    const names = namesOf(path).reverse();
+    const hidden = names.length - FUNCTIONS;
+    const shown = names.slice(0, FUNCTIONS).join(" ← ") + (hidden > 0 ? ` ← ${hidden} more` : "");
+    return el(
+      "tr",
+      isChosen ? { class: "chosen" } : {},
+      el("td", { class: "number" }, say(one)),
+      el("td", { class: "number" }, second),
+      el(
+        "td",
+        { class: "path" },
+        el("button", { type: "button", class: "link", click: () => this.chosen(path) }, shown),
+      ),
+    );
+  }
+}
