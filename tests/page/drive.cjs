@@ -131,6 +131,8 @@ async function desktop(options) {
     await shot("service");
     await theRanges(page, shot);
     await thePath(page, options, shot);
+    // Out of the search first.
+    await page.keyboard.press("Escape");
     await page.keyboard.press("t");
     await page.waitForFunction(() => document.documentElement.dataset.theme === "dark");
     await shot("dark");
@@ -159,7 +161,8 @@ async function hostile(options) {
     await open(page, options);
     await page.getByRole("link", { name: HOSTILE, exact: true }).click();
     await page.locator("h1", { hasText: HOSTILE }).waitFor();
-    await frame(page, HOSTILE).click();
+    // The root is called like the service.
+    await page.locator(`.flame .frame[name=${JSON.stringify(HOSTILE)}]`).last().click();
     await page.locator(".detail h2", { hasText: HOSTILE }).waitFor();
     await page.locator(".detail .u-over").waitFor();
     await page.locator(".paths", { hasText: HOSTILE }).waitFor();

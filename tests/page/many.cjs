@@ -1,4 +1,4 @@
-// A call tree as a large program has it: so many call paths, each of 20 to 30 functions, that
+// A call tree as a large program has it: so many call paths, each of 18 to 21 functions, that
 // share their first ones.
 
 /** As `/api/services/{service}/tree` answers. */
@@ -28,9 +28,9 @@ function manyPaths(count) {
   while (chosen.size < count) {
     const bytes = 4096 * (1 + random(50));
     const way = [0];
-    const depth = 20 + random(10);
+    const depth = 18 + random(4);
     for (let level = 0; level < depth; level += 1) {
-      const choices = level < 8 ? 2 : level < 16 ? 3 : 6;
+      const choices = level < 14 ? 2 : 1;
       way.push(child(way[way.length - 1], 1 + ((level * 137 + random(choices) * 29) % 4000)));
     }
     chosen.add(way[way.length - 1]);

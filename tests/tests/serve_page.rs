@@ -67,7 +67,10 @@ fn drive(service: &Service, state: &Path, scenes: &[&str]) -> Result<String> {
     let output = Command::new("node")
         .arg(repository().join("tests/page/drive.cjs"))
         .arg(options.to_string())
-        .env("NODE_PATH", repository().join("target/tools/page-driver/node_modules"))
+        .env(
+            "NODE_PATH",
+            repository().join("target/tools/page-driver/node_modules"),
+        )
         .env("HOME", state)
         .output()
         .context("cannot run node")?;

@@ -4,8 +4,8 @@
 use anyhow::Result;
 use tracer_ebpf_build::Toolchain;
 
-use crate::{deny, npm};
 use crate::shell::{cargo, run};
+use crate::{deny, npm};
 
 /// Runs every lint; the quickest to fail first.
 ///

@@ -109,7 +109,9 @@ impl Project {
         let entries = entries.with_context(|| format!("{} has no packages", path.display()))?;
         // The first is the project itself.
         let entries = entries.iter().filter(|(path, _)| !path.is_empty());
-        entries.map(|(path, entry)| Package::of(path, entry)).collect()
+        entries
+            .map(|(path, entry)| Package::of(path, entry))
+            .collect()
     }
 }
 
@@ -139,7 +141,9 @@ impl Package {
         };
         text("integrity")?;
         if entry["resolved"].is_string() {
-            bail!("{path} has an address in the lock file: run npm install with the .npmrc beside it");
+            bail!(
+                "{path} has an address in the lock file: run npm install with the .npmrc beside it"
+            );
         }
         Ok(Self {
             path: path.to_owned(),
@@ -184,7 +188,9 @@ impl Package {
 pub(crate) fn check() -> Result<()> {
     for project in [PAGE, DRIVER] {
         for package in project.packages()? {
-            package.check().with_context(|| format!("in {}", project.folder))?;
+            package
+                .check()
+                .with_context(|| format!("in {}", project.folder))?;
         }
     }
     Ok(())

@@ -40,7 +40,11 @@ pub(crate) fn ensure() -> Result<()> {
     let built = place.join("built");
     run(program("esbuild")
         .args(["src/page.ts", "--bundle", "--minify", "--format=esm"])
-        .args(["--target=es2022", "--legal-comments=none", "--log-level=warning"])
+        .args([
+            "--target=es2022",
+            "--legal-comments=none",
+            "--log-level=warning",
+        ])
         .arg(format!("--outdir={}", built.display())))?;
     fs::copy(place.join(HTML), built.join(HTML))?;
     fs::write(built.join("licences.txt"), licences(&place)?)?;

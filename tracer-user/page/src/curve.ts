@@ -3,6 +3,7 @@
 import uPlot from "uplot";
 
 import type { Curve } from "./api";
+import { options } from "./charts";
 import { el } from "./dom";
 import type { Range } from "./state";
 import { colour } from "./theme";
@@ -92,22 +93,8 @@ export class CurveChart {
     this.plot?.destroy();
     const seconds = this.curve?.ended.map((at) => at / 1000) ?? [];
     const shown = this.lines.filter((line) => !this.hidden.has(line.name));
-    const axis = {
-      stroke: colour("dim"),
-      grid: { stroke: colour("grid"), width: 1 },
-      ticks: { stroke: colour("grid"), width: 1 },
-      font: "12px system-ui, sans-serif",
-    };
-    const options: uPlot.Options = {
-      width: this.host.clientWidth || 600,
-      height: HEIGHT,
-      legend: { show: false },
-      cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
-      scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
-      axes: [
-        axis,
-        { ...axis, size: 72, values: (_, splits) => splits.map((value) => bytes(value)) },
-      ],
+    const chart: uPlot.Options = {
+      ...options(this.host.clientWidth || 600, HEIGHT),
       series: [
         {},
         ...shown.map((line, index) => ({
@@ -122,7 +109,7 @@ export class CurveChart {
       },
     };
     const values = shown.map((line) => line.values);
-    this.plot = new uPlot(options, [seconds, ...values] as uPlot.AlignedData, this.host);
+    this.plot = new uPlot(chart, [seconds, ...values] as uPlot.AlignedData, this.host);
     this.listen(this.plot);
     this.tell(null);
   }

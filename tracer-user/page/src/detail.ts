@@ -3,6 +3,7 @@
 import uPlot from "uplot";
 
 import { history, type History } from "./api";
+import { options } from "./charts";
 import { button, el } from "./dom";
 import { describe } from "./flame";
 import type { Source } from "./state";
@@ -57,22 +58,11 @@ export class Detail {
   private draw(host: HTMLElement, note: HTMLElement, had: History): void {
     this.plot?.destroy();
     host.replaceChildren();
-    const axis = {
-      stroke: colour("dim"),
-      grid: { stroke: colour("grid"), width: 1 },
-      ticks: { stroke: colour("grid"), width: 1 },
-      font: "12px system-ui, sans-serif",
-    };
-    const options: uPlot.Options = {
-      width: host.clientWidth || 300,
-      height: HEIGHT,
-      legend: { show: false },
-      cursor: { drag: { x: false, y: false }, y: false },
-      scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
-      axes: [axis, { ...axis, size: 72, values: (_, splits) => splits.map((it) => bytes(it)) }],
+    const chart: uPlot.Options = {
+      ...options(host.clientWidth || 300, HEIGHT),
       series: [{}, { stroke: colour("live"), width: 2, points: { show: had.ended.length < 40 } }],
     };
-    this.plot = new uPlot(options, [had.ended.map((it) => it / 1000), had.values], host);
+    this.plot = new uPlot(chart, [had.ended.map((it) => it / 1000), had.values], host);
     const some = had.windows > had.ended.length ? `${had.ended.length} of ${count(had.windows)} windows, evenly` : `${count(had.windows)} windows`;
     const ends = [had.values[0] ?? 0, had.values.at(-1) ?? 0] as const;
     note.textContent = `${some}: from ${bytes(ends[0])} to ${bytes(ends[1])}.`;

@@ -1,6 +1,6 @@
 // The flamegraph, by d3-flame-graph: the root is on top, as in a list that one reads down.
 
-import { flamegraph } from "d3-flame-graph";
+import flamegraph, { type FlameGraph } from "d3-flame-graph";
 import { select } from "d3-selection";
 
 import { el } from "./dom";
@@ -12,12 +12,34 @@ import { bytes, percent, rate } from "./units";
 const NARROWEST = 1.5;
 const CELL = 19;
 
-/** A box: what the library makes of a path. */
+/** What is drawn of a path: what it calls, as far as that is wide enough. */
+interface Drawn {
+  path: Path;
+  name: string;
+  value: number;
+  children: Drawn[];
+  /** It calls what is zoomed to, and is as wide. */
+  fade: boolean;
+}
+
+/** What the library makes of it. */
 interface Box {
-  data: Path;
-  parent: Box | null;
-  children?: Box[];
-  highlight?: boolean;
+  data: Drawn;
+}
+
+function drawn(path: Path, narrowest: number): Drawn {
+  const wide = path.children.filter((child) => child.width >= narrowest);
+  const children = wide.map((child) => drawn(child, narrowest));
+  return { path, name: path.name, value: path.width, children, fade: false };
+}
+
+/** A path with what it calls, below all its callers. */
+function zoomed(path: Path, pixels: number): Drawn {
+  let top = drawn(path, (path.width * NARROWEST) / pixels);
+  for (let above = path.parent; above; above = above.parent) {
+    top = { path: above, name: above.name, value: path.width, children: [top], fade: true };
+  }
+  return top;
 }
 
 /** What a path has, in words. */
@@ -35,11 +57,11 @@ function hue(name: string): number {
 }
 
 /** Warm by name; where two ranges are compared red is more, blue is less. */
-function fill(tree: Tree, box: Box): string {
+function fill(path: Path, isFound: boolean): string {
   const light = isDark() ? 62 : 72;
-  if (box.highlight) return isDark() ? "hsl(285 70% 68%)" : "hsl(285 85% 76%)";
-  const { sums, name, parent } = box.data;
-  if (!parent) return isDark() ? "hsl(220 8% 55%)" : "hsl(220 10% 82%)";
+  if (isFound) return isDark() ? "hsl(285 70% 68%)" : "hsl(285 85% 76%)";
+  const { sums, name } = path;
+  if (!path.parent) return isDark() ? "hsl(220 8% 66%)" : "hsl(220 10% 82%)";
   const [one = 0, two] = sums;
   if (two === undefined) {
     const place = hue(name);
@@ -55,9 +77,9 @@ export class Flame {
   readonly element: HTMLElement;
   private readonly host = el("div", { class: "flame", tabindex: "0", role: "group" });
   private readonly said = el("p", { class: "said", "aria-live": "polite" });
-  private chart: ReturnType<typeof flamegraph> | null = null;
+  private chart: FlameGraph<Drawn, Box> | null = null;
   private tree: Tree | null = null;
-  private box: Box | null = null;
+  private path: Path | null = null;
   private search = "";
 
   /** `chosen` is called with the path that was clicked, or gone to by keys. */
@@ -77,112 +99,66 @@ export class Flame {
     }).observe(this.host);
   }
 
+  /** Draws what a path of it calls; all of it, if none is chosen. */
   show(tree: Tree, path: Path | null): void {
+    if (this.tree === tree && this.path === (path ?? tree.root)) return;
     this.tree = tree;
-    this.draw(path);
+    this.path = path ?? tree.root;
+    this.redraw();
   }
 
   redraw(): void {
-    this.draw(this.box?.data ?? null);
-  }
-
-  private draw(path: Path | null): void {
-    const tree = this.tree;
-    if (!tree) return;
+    const { tree, path, host } = this;
+    if (!tree || !path) return;
     this.chart?.destroy();
-    this.host.replaceChildren();
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const chart = flamegraph()
-      .width(Math.max(200, this.host.clientWidth))
+    host.replaceChildren();
+    const width = Math.max(200, host.clientWidth);
+    const isFound = (name: string) => this.search !== "" && name.toLowerCase().includes(this.search);
+    const chart = flamegraph<Drawn, Box>()
+      .width(width)
       .cellHeight(CELL)
       .minFrameSize(NARROWEST)
       .inverted(true)
-      .transitionDuration(calm ? 0 : 150)
-      .sort(false)
-      .setColorMapper((box: Box) => fill(tree, box))
-      .label((box: Box) => `${box.data.name}\n${describe(tree, box.data)}`)
-      .setDetailsHandler((text: string | null) => {
+      .transitionDuration(0)
+      .setColorMapper((box) => fill(box.data.path, isFound(box.data.name)))
+      .setLabelHandler((box) => `${box.data.name}\n${describe(tree, box.data.path)}`)
+      .setDetailsHandler((text) => {
         if (text) this.said.textContent = text.replace("\n", ": ");
       })
-      .onClick((box: Box) => this.went(box));
+      .onClick((box) => this.go(box.data.path));
     this.chart = chart;
-    for (const each of tree.paths) Object.assign(each, { hide: false, fade: false });
-    select(this.host).datum(tree.root).call(chart);
-    this.box = this.root();
-    if (this.search) {
-      this.mark();
-      (chart as unknown as { update: () => void }).update();
-    }
-    const box = path && this.boxOf(path);
-    if (box && box !== this.box) this.zoom(box);
-    else this.say(tree.root);
+    select(host).datum(zoomed(path, width)).call(chart);
+    this.said.textContent = `${path.name}: ${describe(tree, path)}`;
   }
 
   /** Marks what has this text in its name. */
   find(text: string): void {
     const wanted = text.toLowerCase();
-    if (wanted === this.search || !this.chart) return;
+    if (wanted === this.search) return;
     this.search = wanted;
-    this.mark();
-    (this.chart as unknown as { update: () => void }).update();
-  }
-
-  private mark(): void {
-    const boxes = [this.root()];
-    for (let box = boxes.pop(); box; box = boxes.pop()) {
-      box.highlight = this.search !== "" && box.data.name.toLowerCase().includes(this.search);
-      boxes.push(...(box.children ?? []));
-    }
+    this.chart?.update();
   }
 
   go(path: Path): void {
-    const box = this.boxOf(path);
-    if (box) this.zoom(box);
-  }
-
-  private root(): Box {
-    return select(this.host).datum() as unknown as Box;
-  }
-
-  private boxOf(path: Path): Box | null {
-    const way: Path[] = [];
-    for (let at: Path | null = path; at?.parent; at = at.parent) way.push(at);
-    let box: Box | undefined = this.root();
-    for (const step of way.reverse()) {
-      box = box?.children?.find((child) => child.data === step);
-    }
-    return box ?? null;
-  }
-
-  private zoom(box: Box): void {
-    (this.chart as unknown as { zoomTo: (box: Box) => void }).zoomTo(box);
-  }
-
-  private went(box: Box): void {
-    this.box = box;
-    this.say(box.data);
-    this.chosen(box.data);
-  }
-
-  private say(path: Path): void {
-    if (this.tree) this.said.textContent = `${path.name}: ${describe(this.tree, path)}`;
+    if (this.tree) this.show(this.tree, path);
+    this.chosen(path);
   }
 
   private key(event: KeyboardEvent): void {
-    const box = this.box;
-    if (!box) return;
-    const beside = box.parent?.children ?? [];
-    const index = beside.indexOf(box);
-    const next: Record<string, Box | null | undefined> = {
-      ArrowDown: box.children?.[0],
-      ArrowUp: box.parent,
+    const { path, tree } = this;
+    if (!path || !tree) return;
+    const beside = path.parent?.children ?? [];
+    const index = beside.indexOf(path);
+    const next: Record<string, Path | null | undefined> = {
+      ArrowDown: path.children[0],
+      ArrowUp: path.parent,
       ArrowLeft: beside[index - 1],
       ArrowRight: beside[index + 1],
-      Escape: this.root(),
+      Escape: tree.root,
     };
     if (!(event.key in next)) return;
     event.preventDefault();
     const to = next[event.key];
-    if (to) this.zoom(to);
+    if (to) this.go(to);
   }
 }

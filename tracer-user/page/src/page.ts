@@ -101,7 +101,7 @@ class Page {
     }
     this.view ??= new ServiceView(this.state, (change) => this.go(change));
     this.put(this.view.element);
-    await this.view.refresh(services.services.find((it) => it.name === service) ?? null);
+    await this.view.refresh(services.services.find((it) => it.name === service) ?? null, services.tracer);
   }
 
   private put(element: HTMLElement): void {

@@ -1,13 +1,24 @@
 // Call paths as a table, those of most bytes first.
 
 import { button, el } from "./dom";
-import { matches, namesOf, type Path, type Tree } from "./tree";
+import { namesOf, type Path, type Tree } from "./tree";
 import { bytes, count, percent, rate } from "./units";
 
 /** Rows at a time: thousands that nobody reads would only be slow. */
-const ROWS = 50;
+const ROWS = 20;
 /** Functions that a row shows, from the innermost on. */
 const FUNCTIONS = 4;
+
+/** Numbers of paths that have something of their own, those of most first. */
+function largest(tree: Tree, among: Uint8Array | null): number[] {
+  const own = new Float64Array(tree.size);
+  const found: number[] = [];
+  for (let index = 0; index < tree.size; index += 1) {
+    for (const column of tree.own) own[index] = Math.max(own[index] ?? 0, Math.abs(column[index] ?? 0));
+    if ((own[index] ?? 0) > 0 && (!among || among[index])) found.push(index);
+  }
+  return found.sort((a, b) => (own[b] ?? 0) - (own[a] ?? 0));
+}
 
 export class Paths {
   readonly element = el("section", { class: "paths" });
@@ -16,16 +27,14 @@ export class Paths {
   constructor(private readonly chosen: (path: Path) => void) {}
 
   show(tree: Tree, search: string, path: Path | null): void {
-    const own = (it: Path) => Math.max(...it.own.map(Math.abs));
-    const all = tree.paths.filter((it) => own(it) > 0 && (!search || matches(it, search)));
-    all.sort((a, b) => own(b) - own(a));
+    const all = largest(tree, search ? tree.matches(search) : null);
     const more = () => {
       this.rows += ROWS;
       this.show(tree, search, path);
     };
     const isTwo = tree.spans.length > 1;
     const heads = isTwo ? ["here", "other", "call path, innermost first"] : ["bytes", "", "call path, innermost first"];
-    const rows = all.slice(0, this.rows).map((it) => this.row(tree, it, it === path));
+    const rows = all.slice(0, this.rows).map((it) => this.row(tree, tree.path(it), it === path?.index));
     this.element.replaceChildren(
       el("h2", {}, `Call paths (${count(all.length)})`),
       el(
@@ -34,8 +43,9 @@ export class Paths {
         el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", {}, head)))),
         el("tbody", {}, ...rows),
       ),
-      all.length > rows.length &&
-        button(`${count(all.length - rows.length)} more: show ${ROWS}`, more),
+      all.length > rows.length
+        ? button(`${count(all.length - rows.length)} more: show ${ROWS}`, more)
+        : "",
     );
   }
 

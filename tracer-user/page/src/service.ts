@@ -8,7 +8,7 @@ import { findingList } from "./findings";
 import { Flame } from "./flame";
 import { Paths } from "./paths";
 import type { Range, State } from "./state";
-import { followed, type Path, type Tree, treeOf } from "./tree";
+import { followed, type Path, Tree } from "./tree";
 import { bytes, change, count, duration, rate, time } from "./units";
 
 /** Ranges that a button chooses, seconds. */
@@ -22,6 +22,7 @@ type Go = (change: Partial<State>) => void;
 export class ServiceView {
   readonly element = el("article", { class: "service" });
   private readonly head = el("div", { class: "figures" });
+  private readonly bound = el("p", { class: "dim", hidden: true });
   private readonly found = el("div");
   private readonly closer = el("div");
   private readonly controls = el("div", { class: "controls" });
@@ -59,6 +60,7 @@ export class ServiceView {
       el("h2", {}, "Who has it"),
       this.controls,
       this.said,
+      this.bound,
       this.body,
       this.closer,
     );
@@ -72,9 +74,11 @@ export class ServiceView {
   }
 
   /** Asks for all there is. */
-  async refresh(summary: api.Summary | null): Promise<void> {
+  async refresh(summary: api.Summary | null, tracer: api.Tracer): Promise<void> {
     const service = this.state.service ?? "";
     this.head.replaceChildren(...figures(summary));
+    this.bound.hidden = tracer.faults_not_followed === 0;
+    this.bound.textContent = `Of this host ${count(tracer.faults_not_followed)} page faults were not followed, to keep the budget: what call paths have by page faults is a lower bound.`;
     this.curve = await api.curve(service);
     const last = this.curve.ended.at(-1);
     const findings = summary ? await api.findings(service) : await api.findings(service, last);
@@ -141,7 +145,7 @@ export class ServiceView {
       try {
         const answer = await api.tree(service ?? "", source, range, other);
         if (this.key !== key) return;
-        this.tree = treeOf(answer, service ?? "all");
+        this.tree = new Tree(answer, service ?? "all");
       } catch (error) {
         if (error instanceof api.Refused && error.status === 401) throw error;
         this.tree = null;
@@ -151,10 +155,10 @@ export class ServiceView {
       }
       this.body.hidden = false;
       this.say(this.tree);
-      this.flame.show(this.tree, this.chosen());
     }
     if (!this.tree) return;
     const path = this.chosen();
+    this.flame.show(this.tree, path);
     this.flame.find(this.state.search);
     this.paths.show(this.tree, this.state.search, path);
     if (path?.parent) void this.detail.show(service ?? "", source, this.tree, path);
@@ -163,7 +167,7 @@ export class ServiceView {
 
   private chosen(): Path | null {
     const { path } = this.state;
-    return (path && this.tree?.paths.find((it) => it.id === path)) || null;
+    return (path && this.tree?.withId(path)) || null;
   }
 
   private showPath(names: string[]): void {
@@ -180,7 +184,7 @@ export class ServiceView {
       const when = `${time(span.since)} to ${time(span.until)} (${duration(seconds)})`;
       return `${tree.isRate ? `${rate(sum)}, ${change(sum * seconds)}` : bytes(sum)} ${what} from ${when}`;
     });
-    const gone = tree.paths.reduce((sum, path) => sum + Math.min(0, path.own[0] ?? 0), 0);
+    const gone = tree.own[0]?.reduce((sum, own) => sum + Math.min(0, own), 0) ?? 0;
     const sentences = [
       spans.length > 1
         ? `Compared: ${spans[0]}; with ${spans[1]}. Red has grown faster than in the other, blue slower.`

@@ -67,7 +67,7 @@ export class ServiceList {
         : el(
             "table",
             {},
-            el("thead", {}, el("tr", {}, ...heads, el("th", {}, "resident, last windows"))),
+            el("thead", {}, el("tr", {}, ...heads, el("th", {}, "resident, of late"))),
             el("tbody", {}, ...rows.map((row) => this.row(row))),
           ),
       services.ended === 0 ? el("p", { class: "dim" }, "The first window has not ended yet.") : "",

@@ -1,83 +1,192 @@
-// The call tree of one range of windows, or of two side by side.
+// The call tree of one range of windows, or of two side by side. It is kept in columns, as it
+// was answered: there can be 100,000 paths, of which few are looked at.
 
 import type { CallTree, Span } from "./api";
-
-/** A call path by its last function, with what is drawn of it. */
-export interface Path {
-  name: string;
-  parent: Path | null;
-  children: Path[];
-  /** What there is at it and at all that it calls, for each range: bytes, or bytes a second. */
-  sums: number[];
-  /** What is its own. */
-  own: number[];
-  /** How wide it is: what has come, of the larger of both ranges. What has gone has no width. */
-  value: number;
-  /** The same in every tree that has this path. */
-  id: string;
-}
-
-export interface Tree {
-  root: Path;
-  /** Callers stand before what they call. */
-  paths: Path[];
-  spans: Span[];
-  /** Two ranges are compared by the second, since they may be of different length. */
-  isRate: boolean;
-  leftOut: number;
-}
 
 const PRIME = 16777619;
 
 function hashed(start: number, text: string): number {
   let hash = start;
   for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), PRIME);
-  return hash >>> 0;
+  return hash;
 }
 
-/** Makes it of what was answered. */
-export function treeOf(answer: CallTree, rootName: string): Tree {
-  const isRate = answer.spans.length > 1 && answer.spans.every((span) => span.is_difference);
-  const seconds = answer.spans.map((span) => (isRate ? (span.until - span.since) / 1000 : 1));
-  const halves = answer.names.map((name) => [hashed(2166136261, name), hashed(40503, name)] as const);
-  const hashes: [number, number][] = [];
-  const paths: Path[] = [];
-  answer.parents.forEach((above, index) => {
-    const number = answer.functions[index] ?? 0;
-    const parent = index === 0 ? null : (paths[above] ?? null);
-    const sums = answer.values.map((column, which) => (column[index] ?? 0) / (seconds[which] ?? 1));
-    const [one, two] = (index > 0 && hashes[above]) || [1, 2];
-    const [left, right] = halves[number] ?? [0, 0];
-    const hash: [number, number] = [
-      Math.imul(one ^ left, PRIME) >>> 0,
-      (Math.imul(two, 31) + right) >>> 0,
-    ];
-    hashes.push(hash);
-    const path: Path = {
-      name: parent ? (answer.names[number] ?? "") : rootName,
-      parent,
-      children: [],
-      sums,
-      own: [...sums],
-      value: 0,
-      id: hash.map((half) => half.toString(36)).join("."),
-    };
-    paths.push(path);
-    parent?.children.push(path);
-  });
-  for (const path of paths) {
-    path.own = path.sums.map((sum, which) =>
-      path.children.reduce((left, child) => left - (child.sums[which] ?? 0), sum),
-    );
+export class Tree {
+  readonly spans: Span[];
+  /** Two ranges are compared by the second, since they may be of different length. */
+  readonly isRate: boolean;
+  readonly leftOut: number;
+  readonly size: number;
+  readonly names: string[];
+  readonly parents: number[];
+  readonly functions: number[];
+  /** What there is at each path and at all that it calls, for each range: bytes, or bytes a second. */
+  readonly sums: Float64Array[];
+  /** What is its own. */
+  readonly own: Float64Array[];
+  /** How wide each is: what has come, of the larger of both ranges. What has gone has no width. */
+  readonly widths: Float64Array;
+  /** Two halves of each path's id. */
+  private readonly hashes: [Int32Array, Int32Array];
+  /** What is called by path `i` is `called` from `firsts[i]` on, up to `firsts[i + 1]`. */
+  private readonly firsts: Int32Array;
+  private readonly called: Int32Array;
+  private readonly made: (Path | undefined)[] = [];
+
+  constructor(
+    answer: CallTree,
+    readonly rootName: string,
+  ) {
+    const { spans, names, parents, functions } = answer;
+    this.spans = spans;
+    this.names = names;
+    this.parents = parents;
+    this.functions = functions;
+    this.size = parents.length;
+    this.leftOut = answer.left_out;
+    this.isRate = spans.length > 1 && spans.every((span) => span.is_difference);
+    this.sums = answer.values.map((column) => Float64Array.from(column));
+    this.own = this.sums.map((sums) => this.ownOf(sums));
+    this.widths = this.widthsOf();
+    this.hashes = [this.hash(2166136261), this.hash(40503)];
+    this.firsts = new Int32Array(this.size + 1);
+    this.called = new Int32Array(Math.max(0, this.size - 1));
+    this.sortCalled();
   }
-  for (const path of [...paths].reverse()) {
-    path.value += Math.max(0, ...path.own);
-    if (path.parent) path.parent.value += path.value;
+
+  /** A path by its number; the first is the root. */
+  path(index: number): Path {
+    return (this.made[index] ??= new Path(this, index));
   }
-  for (const path of paths) path.children.sort((a, b) => b.value - a.value);
-  const root = paths[0];
-  if (!root) throw new Error("a tree has no root");
-  return { root, paths, spans: answer.spans, isRate, leftOut: answer.left_out };
+
+  get root(): Path {
+    return this.path(0);
+  }
+
+  /** The path with an id. */
+  withId(id: string): Path | null {
+    for (let index = 0; index < this.size; index += 1) {
+      if (this.id(index) === id) return this.path(index);
+    }
+    return null;
+  }
+
+  id(index: number): string {
+    return this.hashes.map((half) => ((half[index] ?? 0) >>> 0).toString(36)).join(".");
+  }
+
+  /** What a path calls, the widest first. */
+  children(index: number): Path[] {
+    const [from, to] = [this.firsts[index] ?? 0, this.firsts[index + 1] ?? 0];
+    const found = [...this.called.subarray(from, to)];
+    found.sort((a, b) => (this.widths[b] ?? 0) - (this.widths[a] ?? 0));
+    return found.map((child) => this.path(child));
+  }
+
+  /** Which paths have a function with this text in its name, whatever the case. */
+  matches(text: string): Uint8Array {
+    const wanted = text.toLowerCase();
+    const has = this.names.map((name) => name.toLowerCase().includes(wanted));
+    const found = new Uint8Array(this.size);
+    for (let index = 1; index < this.size; index += 1) {
+      const own = has[this.functions[index] ?? 0];
+      found[index] = own || found[this.parents[index] ?? 0] ? 1 : 0;
+    }
+    return found;
+  }
+
+  /** Whole bytes are subtracted, and divided by the time then. */
+  private ownOf(sums: Float64Array): Float64Array {
+    const span = this.spans[this.sums.indexOf(sums)];
+    const seconds = this.isRate && span ? (span.until - span.since) / 1000 : 1;
+    const own = Float64Array.from(sums);
+    this.parents.forEach((parent, index) => {
+      if (index > 0) own[parent] = (own[parent] ?? 0) - (sums[index] ?? 0);
+    });
+    for (let index = 0; index < this.size; index += 1) {
+      own[index] = (own[index] ?? 0) / seconds;
+      sums[index] = (sums[index] ?? 0) / seconds;
+    }
+    return own;
+  }
+
+  private widthsOf(): Float64Array {
+    const widths = new Float64Array(this.size);
+    for (let index = this.size - 1; index >= 0; index -= 1) {
+      let own = 0;
+      for (const column of this.own) own = Math.max(own, column[index] ?? 0);
+      widths[index] = (widths[index] ?? 0) + own;
+      const parent = this.parents[index] ?? 0;
+      if (index > 0) widths[parent] = (widths[parent] ?? 0) + (widths[index] ?? 0);
+    }
+    return widths;
+  }
+
+  private hash(start: number): Int32Array {
+    const of = this.names.map((name) => hashed(start, name));
+    const hashes = new Int32Array(this.size);
+    for (let index = 1; index < this.size; index += 1) {
+      const above = Math.imul(hashes[this.parents[index] ?? 0] ?? 0, 31);
+      hashes[index] = Math.imul(above ^ (of[this.functions[index] ?? 0] ?? 0), PRIME);
+    }
+    return hashes;
+  }
+
+  private sortCalled(): void {
+    const { firsts, parents } = this;
+    for (let index = 1; index < this.size; index += 1) {
+      const after = (parents[index] ?? 0) + 1;
+      firsts[after] = (firsts[after] ?? 0) + 1;
+    }
+    for (let index = 0; index < this.size; index += 1) {
+      firsts[index + 1] = (firsts[index + 1] ?? 0) + (firsts[index] ?? 0);
+    }
+    const next = firsts.slice();
+    for (let index = 1; index < this.size; index += 1) {
+      const parent = parents[index] ?? 0;
+      const place = next[parent] ?? 0;
+      this.called[place] = index;
+      next[parent] = place + 1;
+    }
+  }
+}
+
+/** A call path by its last function. There is one of each. */
+export class Path {
+  constructor(
+    private readonly tree: Tree,
+    readonly index: number,
+  ) {}
+
+  get name(): string {
+    const { names, functions, rootName } = this.tree;
+    return this.index === 0 ? rootName : (names[functions[this.index] ?? 0] ?? "");
+  }
+
+  get parent(): Path | null {
+    return this.index === 0 ? null : this.tree.path(this.tree.parents[this.index] ?? 0);
+  }
+
+  get children(): Path[] {
+    return this.tree.children(this.index);
+  }
+
+  get sums(): number[] {
+    return this.tree.sums.map((column) => column[this.index] ?? 0);
+  }
+
+  get own(): number[] {
+    return this.tree.own.map((column) => column[this.index] ?? 0);
+  }
+
+  get width(): number {
+    return this.tree.widths[this.index] ?? 0;
+  }
+
+  /** The same in every tree that has this path. */
+  get id(): string {
+    return this.tree.id(this.index);
+  }
 }
 
 /** Names of its functions, outermost first. */
@@ -96,13 +205,4 @@ export function followed(tree: Tree, names: string[]): Path {
     at = next;
   }
   return at;
-}
-
-/** Whether one of its functions has this text in its name, whatever the case. */
-export function matches(path: Path, text: string): boolean {
-  const wanted = text.toLowerCase();
-  for (let at: Path | null = path; at?.parent; at = at.parent) {
-    if (at.name.toLowerCase().includes(wanted)) return true;
-  }
-  return false;
 }

@@ -213,12 +213,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// It refers to what there is not, or there are too many.
-    pub(super) fn add_location(
-        &self,
-        frames: &mut Vec<Frame>,
-        id: u64,
-        leaf: bool,
-    ) -> Result<()> {
+    pub(super) fn add_location(&self, frames: &mut Vec<Frame>, id: u64, leaf: bool) -> Result<()> {
         let location = self.locations.get(&id);
         let location = location.with_context(|| format!("there is no location {id}"))?;
         self.add_frames(frames, location, leaf)

@@ -151,7 +151,9 @@ fn whole(answers: &Answers, service: &str, limit: usize) -> Result<Curve, Refusa
     for moment in moments {
         curve.add(moment);
     }
-    curve.series.sort_by_key(|series| (series.began, series.pid));
+    curve
+        .series
+        .sort_by_key(|series| (series.began, series.pid));
     curve.series_left_out = curve.series.len().saturating_sub(MOST_SERIES);
     curve.series.drain(..curve.series_left_out);
     Ok(curve)

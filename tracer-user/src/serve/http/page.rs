@@ -64,7 +64,9 @@ impl File {
             // Another version may answer next time.
             (CACHE_CONTROL, "no-cache"),
         ];
-        let is_known = asked.get(IF_NONE_MATCH).is_some_and(|it| it == tag.as_str());
+        let is_known = asked
+            .get(IF_NONE_MATCH)
+            .is_some_and(|it| it == tag.as_str());
         let mut response = match is_known {
             true => (StatusCode::NOT_MODIFIED, headers).into_response(),
             false => (headers, self.bytes).into_response(),

@@ -178,11 +178,12 @@ impl<'a> Maker<'a> {
     /// Adds a range to a column.
     fn add(&mut self, column: usize, from: Option<u64>, to: Option<u64>) -> Result<Span, Refusal> {
         let store = &self.answers.store;
-        let (until, profile) = match store.base(self.kind, self.service, 0, to.unwrap_or(u64::MAX))? {
-            Base::Kept(until, profile) => (until, profile),
-            Base::Nothing => return Err(self.nothing()),
-            Base::Gone(oldest) => return Err(gone(oldest)),
-        };
+        let (until, profile) =
+            match store.base(self.kind, self.service, 0, to.unwrap_or(u64::MAX))? {
+                Base::Kept(until, profile) => (until, profile),
+                Base::Nothing => return Err(self.nothing()),
+                Base::Gone(oldest) => return Err(gone(oldest)),
+            };
         self.tree.add(&profile, self.value, column, 1)?;
         let began = store.counts_since(self.kind, self.service, until)?;
         let mut span = Span {
@@ -303,7 +304,9 @@ fn evenly(all: &[u64], most: usize) -> Vec<u64> {
     let last = all.len().saturating_sub(1);
     let steps = last.min(most.saturating_sub(1));
     let indices = (0..=steps).map(|step| step * last / steps.max(1));
-    indices.filter_map(|index| all.get(index).copied()).collect()
+    indices
+        .filter_map(|index| all.get(index).copied())
+        .collect()
 }
 
 #[cfg(test)]
