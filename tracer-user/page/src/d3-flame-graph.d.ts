@@ -14,7 +14,6 @@ declare module "d3-flame-graph" {
     setColorMapper(mapper: (box: Box) => string): this;
     setLabelHandler(label: (box: Box) => string): this;
     setDetailsHandler(handler: (label: string | null) => void): this;
-    onClick(handler: (box: Box) => void): this;
     update(): void;
     destroy(): void;
   }

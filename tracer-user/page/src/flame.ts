@@ -89,6 +89,8 @@ export class Flame {
       "flamegraph: click or press enter to zoom; arrow keys go to callers, to what is called, and beside; escape goes back",
     );
     this.host.addEventListener("keydown", (event) => this.key(event));
+    // Before the library, which would zoom within what is drawn.
+    this.host.addEventListener("click", (event) => this.click(event), true);
     this.element = el("div", {}, this.host, this.said);
     let width = 0;
     new ResizeObserver(() => {
@@ -124,8 +126,7 @@ export class Flame {
       .setLabelHandler((box) => `${box.data.name}\n${describe(tree, box.data.path)}`)
       .setDetailsHandler((text) => {
         if (text) this.said.textContent = text.replace("\n", ": ");
-      })
-      .onClick((box) => this.go(box.data.path));
+      });
     this.chart = chart;
     select(host).datum(zoomed(path, width)).call(chart);
     this.said.textContent = `${path.name}: ${describe(tree, path)}`;
@@ -142,6 +143,13 @@ export class Flame {
   go(path: Path): void {
     if (this.tree) this.show(this.tree, path);
     this.chosen(path);
+  }
+
+  private click(event: Event): void {
+    const box = (event.target as Element).closest(".frame");
+    if (!box) return;
+    event.stopPropagation();
+    this.go((select(box).datum() as Box).data.path);
   }
 
   private key(event: KeyboardEvent): void {

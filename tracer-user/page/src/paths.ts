@@ -23,11 +23,16 @@ function largest(tree: Tree, among: Uint8Array | null): number[] {
 export class Paths {
   readonly element = el("section", { class: "paths" });
   private rows = ROWS;
+  /** What was shown last, and the paths that there were. */
+  private last: { tree: Tree; search: string; all: number[] } | null = null;
 
   constructor(private readonly chosen: (path: Path) => void) {}
 
   show(tree: Tree, search: string, path: Path | null): void {
-    const all = largest(tree, search ? tree.matches(search) : null);
+    if (this.last?.tree !== tree || this.last.search !== search) {
+      this.last = { tree, search, all: largest(tree, search ? tree.matches(search) : null) };
+    }
+    const { all } = this.last;
     const more = () => {
       this.rows += ROWS;
       this.show(tree, search, path);

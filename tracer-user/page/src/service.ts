@@ -68,8 +68,10 @@ export class ServiceView {
 
   /** Shows another state of the same service. */
   async show(state: State): Promise<void> {
+    const { range, other, source } = this.state;
+    const isSame = range === state.range && other === state.other && source === state.source;
     this.state = state;
-    if (this.curve) this.drawCurve();
+    if (this.curve && !isSame) this.drawCurve();
     await this.showTree();
   }
 

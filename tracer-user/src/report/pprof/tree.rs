@@ -2,6 +2,7 @@
 //! several profiles are added up.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::{Context, Result};
 use prost::Message;
@@ -81,10 +82,11 @@ impl Tree {
             let mut node = ROOT;
             for (depth, id) in sample.location_id.iter().enumerate().rev() {
                 let place = (*id, depth == 0);
-                if !known.contains_key(&place) {
-                    known.insert(place, self.functions(&reader, place)?);
-                }
-                for name in known.get(&place).into_iter().flatten() {
+                let functions = match known.entry(place) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(self.functions(&reader, place)?),
+                };
+                for name in functions {
                     node = self.child(node, *name)?;
                 }
             }
