@@ -74,7 +74,23 @@ export class CurveChart {
     this.range = range;
     this.other = other;
     this.lines = linesOf(curve);
-    this.draw();
+    const drawn = this.plot?.series.length ?? 0;
+    if (this.plot && drawn === this.shown().length + 1) {
+      // Who drags goes on.
+      this.plot.setData(this.data());
+      this.tell(null);
+    } else {
+      this.draw();
+    }
+  }
+
+  private shown(): Line[] {
+    return this.lines.filter((line) => !this.hidden.has(line.name));
+  }
+
+  private data(): uPlot.AlignedData {
+    const seconds = this.curve?.ended.map((at) => at / 1000) ?? [];
+    return [seconds, ...this.shown().map((line) => line.values)] as uPlot.AlignedData;
   }
 
   /** Colours are others. */
@@ -91,16 +107,15 @@ export class CurveChart {
 
   private draw(): void {
     this.plot?.destroy();
-    const seconds = this.curve?.ended.map((at) => at / 1000) ?? [];
-    const shown = this.lines.filter((line) => !this.hidden.has(line.name));
+    const isShort = (this.curve?.ended.length ?? 0) < 3;
     const chart: uPlot.Options = {
       ...options(this.host.clientWidth || 600, HEIGHT),
       series: [
         {},
-        ...shown.map((line, index) => ({
+        ...this.shown().map((line, index) => ({
           stroke: colour(line.colour),
           width: index === 0 ? 2 : 1.5,
-          points: { show: seconds.length < 3 },
+          points: { show: isShort },
         })),
       ],
       hooks: {
@@ -108,8 +123,7 @@ export class CurveChart {
         setCursor: [(plot) => this.tell(plot.cursor.idx ?? null)],
       },
     };
-    const values = shown.map((line) => line.values);
-    this.plot = new uPlot(chart, [seconds, ...values] as uPlot.AlignedData, this.host);
+    this.plot = new uPlot(chart, this.data(), this.host);
     this.listen(this.plot);
     this.tell(null);
   }
