@@ -1,14 +1,14 @@
 //! Builds the BPF object, and the sampler that programs can be started with, and hands
-//! their paths to the code that embeds them.
+//! their paths to the code that embeds them, with that of the page of `unfreed serve`.
 //!
-//! It only looks for a toolchain; `cargo xtask setup` installs one.
+//! It only looks for a toolchain and for a page; `cargo xtask setup` brings both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use tracer_ebpf_build::{Object, build, choose, inputs, look};
+use tracer_ebpf_build::{Object, build, choose, inputs, look, page};
 
 fn main() -> ExitCode {
     let toolchain = choose(&look());
@@ -24,6 +24,13 @@ fn main() -> ExitCode {
     };
     match sampler() {
         Ok(path) => println!("cargo::rustc-env=UNFREED_SAMPLER={}", path.display()),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
+    match page_files() {
+        Ok(path) => println!("cargo::rustc-env=UNFREED_PAGE={}", path.display()),
         Err(error) => {
             eprintln!("error: {error:#}");
             return ExitCode::FAILURE;
@@ -70,6 +77,32 @@ fn sampler() -> Result<PathBuf> {
     Ok(library)
 }
 
+/// Files of the page; the first is what a browser opens.
+const PAGE: [&str; 4] = ["index.html", "page.js", "page.css", "licences.txt"];
+
+/// Copies the page to where this build of the package owns it. Where none was built, one
+/// sentence says so in its place.
+fn page_files() -> Result<PathBuf> {
+    const MISSING: &str = "page/missing.html";
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo did not set OUT_DIR")?);
+    let (built, copies) = (page(), out.join("page"));
+    fs::create_dir_all(&copies)?;
+    println!("cargo::rerun-if-changed={MISSING}");
+    // Cargo would run this at each build if there were no folder.
+    fs::create_dir_all(&built)?;
+    println!("cargo::rerun-if-changed={}", built.display());
+    let is_built = PAGE.iter().all(|name| built.join(name).is_file());
+    for name in PAGE {
+        let bytes = match (is_built, name == PAGE[0]) {
+            (true, _) => fs::read(built.join(name))?,
+            (false, true) => fs::read(MISSING)?,
+            (false, false) => Vec::new(),
+        };
+        write_new(&copies.join(name), &bytes)?;
+    }
+    Ok(copies)
+}
+
 /// The variable by which the code finds an object.
 const fn variable(object: Object) -> &'static str {
     match object {
@@ -84,8 +117,14 @@ fn embed(built: &Path, object: Object) -> Result<PathBuf> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").context("cargo did not set OUT_DIR")?);
     let copy = out.join(object.name());
     let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
-    if fs::read(&copy).ok().as_ref() != Some(&bytes) {
-        fs::write(&copy, bytes).with_context(|| format!("cannot write {}", copy.display()))?;
-    }
+    write_new(&copy, &bytes)?;
     Ok(copy)
+}
+
+/// Writes a file, unless it is so already.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).ok().as_deref() != Some(bytes) {
+        fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }

@@ -4,8 +4,8 @@
 use anyhow::Result;
 use tracer_ebpf_build::Toolchain;
 
-use crate::deny;
 use crate::shell::{cargo, run};
+use crate::{deny, npm};
 
 /// Runs every lint; the quickest to fail first.
 ///
@@ -17,6 +17,7 @@ pub(crate) fn all(toolchain: &Toolchain) -> Result<()> {
         .args(["clippy", "--workspace", "--all-targets", "--quiet"])
         .args(["--", "-D", "warnings"]))?;
     kernel_side(toolchain)?;
+    npm::check()?;
     deny::check()
 }
 

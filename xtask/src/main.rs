@@ -15,7 +15,9 @@ mod java;
 mod jdks;
 mod libtest;
 mod lint;
+mod npm;
 mod packages;
+mod page;
 mod pool;
 mod programs;
 mod python;
@@ -50,7 +52,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Install what is missing: the BPF compiler, bpf-linker, packages
+    /// Install what is missing: the BPF compiler, bpf-linker, packages, the page of serve
     Setup {
         /// What for
         #[arg(value_enum, default_value = "build")]
@@ -137,7 +139,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Setup { groups } => drop(setup::ensure(&groups)?),
         Verb::Build { release } => {
-            setup::ensure(&[])?;
+            setup::ensure(&[Group::Build])?;
             build::unfreed(if release {
                 Profile::Release
             } else {

@@ -57,8 +57,16 @@ const ALONE: [&str; 12] = [
 
 /// Programs that run when nothing else does, not even a VM. Some ask what tracing costs:
 /// `budget` and `budget_growth` load a core, and what others trace costs the targets of
-/// `overhead`, too. In `findings` and `table` leaks are told from the rest by their pace.
-const IN_QUIET: [&str; 5] = ["budget", "budget_growth", "findings", "overhead", "table"];
+/// `overhead`, too. In `findings` and `table` leaks are told from the rest by their pace, and in
+/// `serve_page` a browser's load is timed.
+const IN_QUIET: [&str; 6] = [
+    "budget",
+    "budget_growth",
+    "findings",
+    "overhead",
+    "serve_page",
+    "table",
+];
 
 /// Whether a program is to run when nothing else does.
 pub(crate) fn wants_quiet(program: &Path) -> bool {

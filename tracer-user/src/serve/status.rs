@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::look::Looked;
-use crate::model::{Finding, Loss, Process, ProcessEnd, Report};
+use crate::model::{Balance, Finding, Loss, Process, ProcessEnd, Report};
 use crate::report::pprof;
 use crate::serve::container::Container;
 
@@ -140,6 +140,8 @@ pub struct Summary {
     pub series: Vec<Series>,
     /// What they have in memory, bytes.
     pub resident_bytes: u64,
+    /// The same by kind.
+    pub resident: Resident,
     /// By how much that has grown since each is watched, bytes.
     pub growth_bytes: i64,
     /// Memory that was first touched since then and is there yet, by the paths that were
@@ -151,11 +153,40 @@ pub struct Summary {
     pub paths: u64,
     /// Findings that are a reason to worry.
     pub growing: u64,
+    /// By how many bytes a second it grows, by these findings; nothing if there are none.
+    pub bytes_per_second: Option<f64>,
+}
+
+/// Memory of processes by kind, bytes, as the kernel accounts it: the first three are what
+/// is resident.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resident {
+    /// Their own: heaps, stacks, and written copies of files' pages.
+    pub anonymous_bytes: u64,
+    /// Pages of files.
+    pub file_bytes: u64,
+    /// Shared memory: tmpfs, memfd, System V.
+    pub shared_bytes: u64,
+    /// In swap space; not in memory.
+    pub swap_bytes: u64,
+}
+
+impl Resident {
+    fn of<'a>(balance: impl Iterator<Item = &'a Balance>) -> Self {
+        let mut sum = Self::default();
+        for kinds in balance.map(|it| &it.kinds_end) {
+            sum.anonymous_bytes += kinds.anonymous;
+            sum.file_bytes += kinds.file;
+            sum.shared_bytes += kinds.shared;
+            sum.swap_bytes += kinds.swap;
+        }
+        sum
+    }
 }
 
 /// One process of a service, from the start of its tracing or of the program that it
 /// executed, to its end.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Series {
     /// Its process id.
     pub pid: u32,
@@ -170,10 +201,7 @@ pub struct Series {
 impl Service {
     /// How fast it grows, bytes a second, if any finding says that it does.
     pub fn growth(&self) -> Option<f64> {
-        let growing = self.findings.iter().filter(|it| it.kind.is_growth());
-        growing
-            .map(|it| it.bytes_per_second)
-            .reduce(|one, other| one + other)
+        self.summary.bytes_per_second
     }
 
     /// From a judged report of its processes, whose run began and whose window ended at
@@ -193,11 +221,13 @@ impl Service {
             containers: Vec::new(),
             series: report.processes.iter().map(|it| series(it, at)).collect(),
             resident_bytes: balance.clone().map(|it| it.resident_end).sum(),
+            resident: Resident::of(balance.clone()),
             growth_bytes: balance.map(|it| it.growth).sum(),
             live_bytes: report.totals.live_bytes,
             new_bytes: window.map_or(0, |window| window.sums.live_bytes),
             paths: report.sites.len() as u64,
             growing: growing.count() as u64,
+            bytes_per_second: growth(&report.findings),
         };
         let mut profile = Vec::new();
         pprof::write(report, &mut profile)?;
@@ -207,6 +237,14 @@ impl Service {
             profile,
         })
     }
+}
+
+/// What findings that say so grow by, bytes a second, together.
+fn growth(findings: &[Finding]) -> Option<f64> {
+    let growing = findings.iter().filter(|it| it.kind.is_growth());
+    growing
+        .map(|it| it.bytes_per_second)
+        .reduce(|one, other| one + other)
 }
 
 fn series(process: &Process, at: impl Fn(f64) -> u64) -> Series {

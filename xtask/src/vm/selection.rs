@@ -107,6 +107,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("grouping", Choice::Only(&[])),
     // Files, HTTP and signals; which pages a path touched, `growth` shows.
     ("serve", Choice::Only(&[])),
+    // A browser's matter.
+    ("serve_page", Choice::Only(&[])),
     // Requests to others, and files for systemd, Prometheus and Kubernetes.
     ("serve_push", Choice::Only(&[])),
     // Other programs' memory is read alike everywhere.

@@ -85,7 +85,8 @@ fn whole(source: &mut impl Read) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-struct Reader<'a> {
+/// Looks up what samples refer to.
+pub(super) struct Reader<'a> {
     profile: &'a proto::Profile,
     locations: HashMap<u64, &'a proto::Location>,
     functions: HashMap<u64, &'a proto::Function>,
@@ -101,7 +102,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(profile: &'a proto::Profile) -> Result<Self> {
+    /// Of a profile.
+    ///
+    /// # Errors
+    /// It has no sample types.
+    pub(super) fn new(profile: &'a proto::Profile) -> Result<Self> {
         let mut reader = Self {
             profile,
             locations: profile
@@ -161,11 +166,7 @@ impl<'a> Reader<'a> {
     fn sample(&self, sample: &proto::Sample) -> Result<Sample> {
         let mut frames = Vec::new();
         for (depth, id) in sample.location_id.iter().enumerate().rev() {
-            let location = self
-                .locations
-                .get(id)
-                .with_context(|| format!("there is no location {id}"))?;
-            self.add_frames(&mut frames, location, depth == 0)?;
+            self.add_location(&mut frames, *id, depth == 0)?;
             ensure!(
                 frames.len() <= MAX_FRAMES,
                 "a sample has more than {MAX_FRAMES} frames"
@@ -207,7 +208,17 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Adds the frames of a location, the inlined ones after their caller.
+    /// Adds the frames of a location by its id, the inlined ones after their caller. A
+    /// sample's first location is its leaf.
+    ///
+    /// # Errors
+    /// It refers to what there is not, or there are too many.
+    pub(super) fn add_location(&self, frames: &mut Vec<Frame>, id: u64, leaf: bool) -> Result<()> {
+        let location = self.locations.get(&id);
+        let location = location.with_context(|| format!("there is no location {id}"))?;
+        self.add_frames(frames, location, leaf)
+    }
+
     fn add_frames(
         &self,
         frames: &mut Vec<Frame>,
@@ -298,7 +309,8 @@ impl<'a> Reader<'a> {
         label.map_or(0, |label| u64::try_from(label.num).unwrap_or(0))
     }
 
-    fn sample_type(&self, name: &str) -> Option<usize> {
+    /// Which value of samples has a name.
+    pub(super) fn sample_type(&self, name: &str) -> Option<usize> {
         self.profile
             .sample_type
             .iter()

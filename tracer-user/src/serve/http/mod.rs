@@ -3,10 +3,16 @@
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod api;
 mod auth;
+mod blocking;
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod curves;
 mod limit;
 mod metrics;
+mod page;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod profiles;
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod trees;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +23,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::{TcpListener, UnixListener};
 
 use self::auth::Peer;
@@ -41,6 +47,9 @@ pub struct Answers {
     pub is_ready: AtomicBool,
 }
 
+/// Answers that take longer are made on so many threads at once; further ones wait.
+const THREADS: usize = 2;
+
 type Shared = State<Arc<Answers>>;
 
 /// Answers from now on, until the program ends. Returns once the thread has given up all
@@ -57,6 +66,8 @@ pub fn start(listener: Listener, answers: Arc<Answers>) -> Result<()> {
 fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(THREADS)
+        .thread_name("http")
         .build()?;
     runtime.block_on(async {
         let service = router(answers).into_make_service_with_connect_info::<Peer>();
@@ -87,10 +98,15 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/api/services/{service}/windows", get(api::windows))
         .route("/api/services/{service}/findings", get(api::findings))
         .route("/api/services/{service}/look", get(api::look))
+        .route("/api/services/{service}/curve", get(curves::curve))
+        .route("/api/services/{service}/tree", get(trees::tree))
+        .route("/api/services/{service}/path", post(trees::path))
+        .route("/api/curves", get(curves::curves))
         .layer(from_fn_with_state(Arc::clone(&answers), auth::check));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+        .merge(page::routes())
         .merge(guarded)
         .with_state(answers)
 }

@@ -1,5 +1,6 @@
 //! Closer looks that are kept, and profiles of a moment and of the time before it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -104,6 +105,26 @@ impl Store {
     /// Says what failed.
     pub fn of_kind(&self, kind: Kind, service: &str, ended: u64) -> Result<Option<Vec<u8>>> {
         self.unpacked(kind.table(), service, ended)
+    }
+
+    /// When the windows of a time ended of which a profile of a service is kept, oldest first.
+    ///
+    /// # Errors
+    /// Says what failed.
+    pub fn windows(
+        &self,
+        kind: Kind,
+        service: &str,
+        time: RangeInclusive<u64>,
+    ) -> Result<Vec<u64>> {
+        if time.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.look(|database| {
+            let table = database.begin_read()?.open_table(kind.table())?;
+            let kept = table.range((service, *time.start())..=(service, *time.end()))?;
+            kept.map(|entry| Ok(entry?.0.value().1)).collect()
+        })
     }
 
     /// When this run began, milliseconds since 1970.
