@@ -1,5 +1,8 @@
 //! The command line.
 pub mod args;
+mod diff;
 mod output;
 pub mod serve;
+pub mod server;
 pub mod table;
+pub mod top;

@@ -113,6 +113,7 @@ impl Start<'_> {
             trace: &args.trace,
             output: &args.output,
             outputs: Arc::new(outputs),
+            screen: None,
         };
         let (end, publisher) = trace(&mut session, &mut holder, &plan, &mut signals).await?;
         if let End::Signal(number) = end {

@@ -7,7 +7,7 @@ pub mod proto;
 mod read;
 mod write;
 
-pub use difference::{difference, show_first};
+pub use difference::{Shrunk, difference, grown, show_first};
 pub use read::{Profile, Sample, read};
 pub use write::write;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use super::{Refusal, Shared, metrics, profiles};
+use super::{Refusal, Shared, metrics, profiles, reports};
 use crate::model::Finding;
 use crate::serve::look::Look;
 use crate::serve::status::{Summary, Tracer};
@@ -28,6 +28,7 @@ const MOST_WINDOWS: usize = 10_000;
         windows,
         findings,
         look,
+        reports::report,
         profiles::growth,
         profiles::heap,
         profiles::allocs,

@@ -7,6 +7,8 @@ mod limit;
 mod metrics;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod profiles;
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod reports;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +89,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/api/services/{service}/windows", get(api::windows))
         .route("/api/services/{service}/findings", get(api::findings))
         .route("/api/services/{service}/look", get(api::look))
+        .route("/api/services/{service}/report", get(reports::report))
         .layer(from_fn_with_state(Arc::clone(&answers), auth::check));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))

@@ -92,6 +92,7 @@ impl Store {
                     began: kept.began,
                     findings: kept.findings,
                     profile: gzip::pack(&profile)?,
+                    report: None,
                 }),
             });
         }
@@ -195,6 +196,7 @@ mod tests {
                 began: 1000,
                 findings: Vec::new(),
                 profile: gzip::pack(profile).unwrap(),
+                report: None,
             }),
         }
     }
