@@ -59,7 +59,7 @@ pub use kernel::{
 pub use kernel_map::KernelMap;
 pub use known_code::wait_known;
 pub use missed::unless_missed;
-pub use oracle::{HeapUse, valgrind};
+pub use oracle::{HeapUse, valgrind, valgrind_lost};
 pub use outputs::{Outputs, folded, gunzip, is_drawing, leak_command, run_leak, unpacked};
 pub use program::Program;
 pub use recording::Recording;

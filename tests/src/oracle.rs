@@ -53,6 +53,39 @@ pub fn valgrind(command: &[String], adapt: impl FnOnce(&mut Command)) -> Result<
     summary(&text).with_context(|| format!("no heap summary of {command:?} in:\n{text}"))
 }
 
+/// Blocks and bytes that valgrind calls definitely or indirectly lost.
+///
+/// # Errors
+/// valgrind is missing, or its summary is.
+pub fn valgrind_lost(command: &[String]) -> Result<(u64, u64)> {
+    let log = tempfile::NamedTempFile::new()?;
+    let status = Command::new("valgrind")
+        .args(["--leak-check=summary", "--run-libc-freeres=no"])
+        .arg("--run-cxx-freeres=no")
+        .arg(format!("--log-file={}", log.path().display()))
+        .args(command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .context("starting valgrind (package valgrind)")?;
+    ensure!(status.success(), "valgrind {command:?} ended with {status}");
+    let text = std::fs::read_to_string(log.path())?;
+    lost(&text).with_context(|| format!("no leak summary of {command:?} in:\n{text}"))
+}
+
+/// Reads `definitely lost: 1,234 bytes in 5 blocks` and the same of indirectly.
+fn lost(text: &str) -> Option<(u64, u64)> {
+    let mut sum = (0, 0);
+    for marker in ["definitely lost:", "indirectly lost:"] {
+        let (_, rest) = text.lines().find_map(|line| line.split_once(marker))?;
+        let words = rest.split_whitespace();
+        let mut numbers = words.filter_map(|word| word.replace(',', "").parse::<u64>().ok());
+        sum.1 += numbers.next()?;
+        sum.0 += numbers.next()?;
+    }
+    Some(sum)
+}
+
 /// Reads the two lines of valgrind's heap summary:
 /// `in use at exit: 1,009 bytes in 1 blocks` and
 /// `total heap usage: 3 allocs, 2 frees, 5,033 bytes allocated`.
@@ -101,5 +134,17 @@ mod tests {
         };
         assert_eq!(summary(text), Some(expected));
         assert_eq!(summary("==7== no summary"), None);
+    }
+
+    #[test]
+    fn reads_what_is_lost() {
+        let text = "\
+==7== LEAK SUMMARY:
+==7==    definitely lost: 78,464 bytes in 65 blocks
+==7==    indirectly lost: 1,009 bytes in 1 blocks
+==7==      possibly lost: 7 bytes in 7 blocks
+";
+        assert_eq!(lost(text), Some((66, 79_473)));
+        assert_eq!(lost("==7==    definitely lost: 1 bytes in 1 blocks"), None);
     }
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use unfreed_tests::model::MemoryKind;
-use unfreed_tests::{HeapUse, Target, Tracer, target_path, valgrind};
+use unfreed_tests::{HeapUse, Target, Tracer, target_path, valgrind, valgrind_lost};
 
 /// A program's input: 20,000 numbers, and a C source.
 fn inputs() -> Result<TempDir> {
@@ -151,6 +151,30 @@ fn targets_truth(program: &str, commands: &[&str], before: (u64, u64)) -> Result
         (real.live_count, real.live_bytes) == live,
         "{program} says {live:?}: {real:?}"
     );
+    Ok(())
+}
+
+// --- what is lost ---
+
+/// `--check-lost` finds what valgrind calls definitely and indirectly lost.
+#[test]
+fn lost_blocks() -> Result<()> {
+    for program in ["holders_c", "holders_cpp"] {
+        let path = target_path(program)?.display().to_string();
+        let command = [path, "work".to_owned()];
+        let finished = Tracer::run(&["--check-lost"], &command)?.wait()?;
+        ensure!(finished.status.code() == Some(3), "{}", finished.stderr);
+        let report = finished.report_of_any_end()?;
+        let holders = report.sites.iter().filter_map(|it| it.holders.as_ref());
+        let lost = holders.filter_map(|it| it.all_lost);
+        let ours = lost.fold((0, 0), |sum, it| (sum.0 + it.blocks, sum.1 + it.bytes));
+        let theirs = valgrind_lost(&command)?;
+        ensure!(
+            ours == theirs,
+            "{program}: {ours:?}, and by them {theirs:?}"
+        );
+        ensure!(ours.0 >= 128, "{program}: {ours:?}");
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod duty;
 mod engine;
 mod explain;
 mod grouping;
+mod holders;
 mod jvm;
 mod kernel;
 mod model;

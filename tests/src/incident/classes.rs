@@ -3,16 +3,19 @@
 use super::Incident;
 use super::judge::{Finding, Outcome, check, finding, passes};
 use super::trial::Leaked;
-use crate::model::{ClassGrowth, Frame, GrowthVerdict, JavaHeap};
+use crate::model::{Chain, ClassGrowth, Frame, GrowthVerdict, Holders, JavaHeap};
 
 const CLASS: &str = "class";
 const PATH: &str = "allocation path of the class";
+const HOLDER: &str = "holder of the class";
+/// How many of the objects that were looked for must have the holder, percent.
+const MOST: u64 = 90;
 const QUIET: &str = "no class grows";
 /// Packages of the program, whose classes must not grow in a twin.
 const OWN: &str = "incidents.";
 
 /// What is expected of a class that leaks: that the report says that it grows,
-/// by how much, and where its objects are allocated.
+/// by how much, where its objects are allocated, and who holds them.
 pub(super) fn leaking(
     name: &str,
     incident: &Incident,
@@ -29,7 +32,35 @@ pub(super) fn leaking(
         ),
     };
     let path = allocation_path(class, incident, heap);
-    [Some(growth), path].into_iter().flatten().collect()
+    let holder = holder(class, incident);
+    [Some(growth), path, holder].into_iter().flatten().collect()
+}
+
+/// Whether what holds the objects is what the incident's write-up names, if the class grows.
+fn holder(class: Option<&ClassGrowth>, incident: &Incident) -> Option<Finding> {
+    let (name, class) = (incident.holder?, class?);
+    if class.verdict != GrowthVerdict::Grows {
+        return None;
+    }
+    let found = class.holders.clone().unwrap_or_default();
+    let has_it = |chain: &&Chain| chain.links.iter().any(|link| link.name == name);
+    let held: u64 = found.chains.iter().filter(has_it).map(|it| it.blocks).sum();
+    let is_it = found.sampled > 0 && 100 * held >= MOST * found.sampled;
+    Some(check(HOLDER, is_it, || chains(&found)))
+}
+
+fn chains(found: &Holders) -> String {
+    let of = |chain: &Chain| {
+        let links: Vec<_> = chain.links.iter().map(|link| link.name.as_str()).collect();
+        format!("{} by {}", chain.blocks, links.join(" -> "))
+    };
+    let chains: Vec<_> = found.chains.iter().map(of).collect();
+    let (sampled, undecided) = (found.sampled, found.undecided);
+    let why = found.unsearched.join("; ");
+    format!(
+        "of {sampled} {} ({undecided} undecided) {why}",
+        chains.join(", ")
+    )
 }
 
 /// That neither the class nor one of the program's own grows.
@@ -141,8 +172,14 @@ mod tests {
         size: None,
     };
 
-    /// A class, with samples on paths.
-    fn heap(name: &str, verdict: GrowthVerdict, after: u64, paths: &[(u64, &[&str])]) -> JavaHeap {
+    /// A class, with samples on paths, of which 61 of 64 objects have this holder.
+    fn held_heap(
+        name: &str,
+        verdict: GrowthVerdict,
+        after: u64,
+        paths: &[(u64, &[&str])],
+        holder: &str,
+    ) -> JavaHeap {
         let paths: Vec<_> = paths
             .iter()
             .map(|(samples, functions)| {
@@ -157,11 +194,20 @@ mod tests {
         let class = json!({
             "class": name, "verdict": verdict, "instances": [7, 9, 7 + after], "bytes": [],
             "allocated": paths,
+            "holders": {"sampled": 64, "lost": 0, "undecided": 3, "unsearched": [],
+                "chains": [{"blocks": 61, "links": [
+                    {"kind": "java-thread", "name": "pool-1-thread-1", "repeated": 1},
+                    {"kind": "java-object", "name": holder, "repeated": 1},
+                ]}]},
         });
         JavaHeap {
             classes: vec![serde_json::from_value(class).unwrap()],
             ..JavaHeap::default()
         }
+    }
+
+    fn heap(name: &str, verdict: GrowthVerdict, after: u64, paths: &[(u64, &[&str])]) -> JavaHeap {
+        held_heap(name, verdict, after, paths, "A.a")
     }
 
     fn leak(
@@ -171,7 +217,7 @@ mod tests {
         paths: &[(u64, &[&str])],
     ) -> Verdict {
         let incident = INCIDENTS.iter().find(|one| one.name == incident).unwrap();
-        let heap = heap(SCOPE, verdict, after, paths);
+        let heap = held_heap(SCOPE, verdict, after, paths, incident.holder.unwrap());
         Verdict::of(Variant::Leaking, &leaking(SCOPE, incident, &heap, LEAKED))
     }
 
@@ -190,6 +236,18 @@ mod tests {
         assert_eq!(of(steady, 100, &[(1, right)]), Verdict::Missed);
         let unknown = GrowthVerdict::Unknown;
         assert_eq!(of(unknown, 100, &[(1, right)]), Verdict::NotJudged);
+    }
+
+    #[test]
+    fn another_holder_is_no_diagnosis() {
+        let incident = &INCIDENTS[0];
+        let of = |holder| {
+            let paths: &[(u64, &[&str])] = &[(1, incident.path)];
+            let heap = held_heap(SCOPE, GrowthVerdict::Grows, 100, paths, holder);
+            Verdict::of(Variant::Leaking, &leaking(SCOPE, incident, &heap, LEAKED))
+        };
+        assert_eq!(of(incident.holder.unwrap()), Verdict::Diagnosed);
+        assert_eq!(of("java.util.ArrayList.elementData"), Verdict::Missed);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Incident {
     pub path: &'static [&'static str],
     /// The class whose instances grow, if objects leak.
     pub class: Option<&'static str>,
+    /// The field, or the root, that the write-up names as what holds them.
+    pub holder: Option<&'static str>,
     /// What leaks outside of the Java heap, if something does.
     pub native: Option<Native>,
 }
@@ -80,6 +82,7 @@ pub const INCIDENTS: &[Incident] = &[
         rounds: 9000,
         path: &["Record.value", "Advice.onValue", "Advice.activate"],
         class: Some("incidents.ScopeChain$ThreadLocalScope"),
+        holder: Some("java.lang.ThreadLocal$ThreadLocalMap$Entry.value"),
         native: None,
     },
     Incident {
@@ -92,6 +95,7 @@ pub const INCIDENTS: &[Incident] = &[
             "ClientList.newClient",
         ],
         class: Some("incidents.ClientList$RestClient"),
+        holder: Some("incidents.ClientList.clients"),
         native: None,
     },
     Incident {
@@ -103,6 +107,7 @@ pub const INCIDENTS: &[Incident] = &[
             "Buffer.<init>",
         ],
         class: Some("double[]"),
+        holder: Some("java.util.concurrent.ScheduledThreadPoolExecutor$DelayedWorkQueue.queue"),
         native: None,
     },
     Incident {
@@ -116,6 +121,7 @@ pub const INCIDENTS: &[Incident] = &[
             "Class.forName",
         ],
         class: None,
+        holder: None,
         native: Some(Native {
             frames: &[
                 "Java_java_lang_Class_forName0",
@@ -148,6 +154,7 @@ pub const INCIDENTS: &[Incident] = &[
             "GaugeChannels.newChannel",
         ],
         class: Some("incidents.GaugeChannels$Channel"),
+        holder: Some("incidents.GaugeChannels.channelOfSession"),
         native: Some(UNSAFE),
     },
     Incident {
@@ -155,6 +162,7 @@ pub const INCIDENTS: &[Incident] = &[
         rounds: 4000,
         path: &["InflaterNeverEnded.decompress", "Inflater.<init>"],
         class: None,
+        holder: None,
         native: Some(Native {
             frames: &[
                 "Java_java_util_zip_Inflater_init",
@@ -171,6 +179,7 @@ pub const INCIDENTS: &[Incident] = &[
         rounds: 200,
         path: &["DeflaterNeverEnded.compress", "Deflater.<init>"],
         class: None,
+        holder: None,
         native: Some(Native {
             frames: &[
                 "Java_java_util_zip_Deflater_init",
@@ -191,6 +200,7 @@ pub const INCIDENTS: &[Incident] = &[
             "DirectByteBuffer.<init>",
         ],
         class: None,
+        holder: None,
         native: Some(UNSAFE),
     },
     Incident {
@@ -198,6 +208,7 @@ pub const INCIDENTS: &[Incident] = &[
         rounds: 10_000,
         path: &["UnsafeKept.newEntry", "Unsafe.allocateMemory"],
         class: None,
+        holder: None,
         native: Some(UNSAFE),
     },
     Incident {
@@ -205,6 +216,7 @@ pub const INCIDENTS: &[Incident] = &[
         rounds: 10_000,
         path: &["JniMalloc.round", "JniMalloc.decodeImage"],
         class: None,
+        holder: None,
         native: Some(Native {
             frames: &[
                 "Java_incidents_JniMalloc_decodeImage",

@@ -167,7 +167,7 @@ impl Program {
     /// Parts of the rounds, each with a collection after it, until the tracer
     /// has seen enough or the time for that is over.
     fn traced_over_time(&mut self, incident: &Incident) -> Result<(f64, Finished)> {
-        let options = ["--java-heap", "--interval", INTERVAL];
+        let options = ["--java-heap", "--holders", "--interval", INTERVAL];
         let tracer = Tracer::record(self.target.pid, &options)?;
         let written = tracer.folder().join("report.json");
         let end = Instant::now() + deadline();

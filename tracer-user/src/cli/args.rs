@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::diff::DiffArgs;
+use super::holders::{CHECK_LOST, HOLDERS};
 pub use super::output::OutputArgs;
 use super::serve::ServeArgs;
 use super::server::AttachArgs;
@@ -130,9 +131,6 @@ pub struct JavaArgs {
     /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
     pub live: bool,
-    /// Search who holds what grows
-    #[arg(long, requires = "java_heap")]
-    pub holders: bool,
 }
 
 /// `unfreed run`
@@ -149,6 +147,11 @@ pub struct RunArgs {
     #[arg(long, long_help = SAMPLER, conflicts_with_all = ["growth", "overhead", "no_samplers", "pools",
           "modules", "only", "programs"])]
     pub sampler: bool,
+    /// When the program ends, look what nothing points to any more; exit with status 3 if
+    /// there is anything
+    #[arg(long, long_help = CHECK_LOST, conflicts_with_all = ["growth", "overhead", "sample", "sampler",
+          "programs"])]
+    pub check_lost: bool,
     /// Run the program as root, not as the user who called sudo, doas or pkexec
     #[arg(long)]
     pub as_root: bool,
@@ -216,6 +219,12 @@ pub struct TraceArgs {
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
           "survived", "returns", "allocators", "pools", "programs"])]
     pub growth: bool,
+    /// At the end, while the processes live, search their memory for who holds live blocks
+    #[arg(long, long_help = HOLDERS, conflicts_with_all = ["growth", "programs"])]
+    pub holders: bool,
+    /// With --holders or --check-lost, the processor time for each GiB that is searched
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    pub holders_budget: Duration,
     /// Trace children too, living ones and those to come; processes of one program
     /// share their call paths
     #[arg(long)]
@@ -452,6 +461,8 @@ pub enum Format {
     JavaSvg,
     /// The same as folded stacks, growth in bytes as the value (.java.folded)
     JavaFolded,
+    /// Who holds what, roots on top, with --holders (.holders.svg)
+    HoldersSvg,
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

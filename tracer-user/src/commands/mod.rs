@@ -4,6 +4,7 @@ pub mod attach;
 pub mod completions;
 pub mod diff;
 pub mod doctor;
+mod holders;
 mod look;
 mod looking;
 pub mod manual;

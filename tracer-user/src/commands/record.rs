@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
+use super::holders;
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
@@ -36,6 +37,9 @@ use crate::top::feed::Feed;
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
 /// The same if what tracing costs is bounded.
 const POLL_WITHIN_BUDGET: Duration = Duration::from_secs(1);
+
+/// How long a program may take to give back its memory.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// News of mapped code, of any process, are read at most this often.
 const GAP: Duration = Duration::from_millis(1);
@@ -72,7 +76,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         session.attach_all(targets)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
-            if args.java.holders {
+            if args.trace.holders {
                 session.search_java_holders();
             }
             while !session.java_heaps_have_begun() {
@@ -94,6 +98,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: Arc::new(outputs),
             screen: None,
+            check_lost: false,
         };
         let (end, publisher) = trace(&mut session, &mut None, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
@@ -161,6 +166,8 @@ pub struct Plan<'a> {
     pub outputs: Arc<Vec<Output>>,
     /// Where reports are shown while the run goes on; otherwise they are printed and written.
     pub screen: Option<Arc<Feed>>,
+    /// Whether it is a failure that blocks are lost.
+    pub check_lost: bool,
 }
 
 impl Plan<'_> {
@@ -280,6 +287,9 @@ pub async fn trace(
                 if let Some(holder) = holder {
                     session.serve(holder)?;
                 }
+                if session.has_ended() {
+                    break End::Done;
+                }
             }
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
@@ -298,13 +308,30 @@ pub async fn trace(
             }
         }
     };
+    if plan.trace.holders || plan.check_lost {
+        holders::search(session, holder, signals).await?;
+    }
     if let Some(holder) = holder {
         session.let_go(holder)?;
+    }
+    if session.has_ended() {
+        wait_until_gone(session).await?;
     }
     session.detach()?;
     progress.clear();
     say_notices(session, plan.trace.quiet);
     Ok((end, publisher))
+}
+
+/// A program that waited at its end goes on, and that it ended is seen.
+async fn wait_until_gone(session: &mut Session) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !session.is_gone() && Instant::now() < deadline {
+        sleep(SHORTEST_POLL).await;
+        session.poll_code()?;
+        session.poll()?;
+    }
+    Ok(())
 }
 
 /// When the budget is to be looked at.
@@ -343,6 +370,7 @@ pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Re
     }
     let snapshot = session.snapshot()?;
     let nothing_left = session.why_nothing_is_left();
+    let knows_lost = session.knows_what_is_lost();
     drop(session);
     Phase::Reporting.start()?;
     let report = publisher.last(snapshot)?;
@@ -353,11 +381,15 @@ pub fn finish(mut session: Session, publisher: Publisher, plan: &Plan<'_>) -> Re
     if let Some(reasons) = nothing_left {
         bail!("{reasons}");
     }
-    Ok(gate::exit_code(
+    let above = gate::exit_code(
         &report,
         plan.output.fail_above,
         plan.output.fail_growth_above,
-    ))
+    );
+    Ok(match plan.check_lost && above == ExitCode::SUCCESS {
+        true => gate::lost(&report, knows_lost),
+        false => above,
+    })
 }
 
 /// Explains what has a number, below the table. That nothing has it is no failure of the run.

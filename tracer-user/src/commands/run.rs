@@ -39,6 +39,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     if args.sampler {
         options.leave_to_sampler();
     }
+    if args.check_lost {
+        options.check_lost = true;
+        options.holders = Some(args.trace.holders_budget);
+    }
     let program = Path::new(
         args.command
             .first()
@@ -114,6 +118,7 @@ impl Start<'_> {
             output: &args.output,
             outputs: Arc::new(outputs),
             screen: None,
+            check_lost: args.check_lost,
         };
         let (end, publisher) = trace(&mut session, &mut holder, &plan, &mut signals).await?;
         if let End::Signal(number) = end {

@@ -74,6 +74,10 @@ pub struct Options {
     pub modules: Vec<String>,
     /// The same of functions.
     pub only: Vec<String>,
+    /// Processor time for each GiB that is searched for who holds live blocks, if it is.
+    pub holders: Option<Duration>,
+    /// Whether the program waits at its end, until it is known what is lost.
+    pub check_lost: bool,
     /// Sizes of the kernel maps.
     pub sizes: Sizes,
     /// 1: what is probed; 2: the kernel side's log.
@@ -121,6 +125,8 @@ impl Options {
             allocators: allocators(args),
             modules: args.modules.clone(),
             only: args.only.clone(),
+            holders: args.holders.then_some(args.holders_budget),
+            check_lost: false,
             sizes: Sizes {
                 is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),
                 has_budget: args.overhead.is_some() && !args.growth,
@@ -255,6 +261,8 @@ impl Options {
             allocators: Vec::new(),
             modules: Vec::new(),
             only: Vec::new(),
+            holders: None,
+            check_lost: false,
             sizes: Sizes {
                 is_sampled: false,
                 has_budget: false,

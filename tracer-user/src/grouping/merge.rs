@@ -229,6 +229,7 @@ mod tests {
             confidence: None,
             errors: None,
             survival: None,
+            indices: Vec::new(),
             holders: None,
             lower_bound: false,
             stack_end: StackEnd::Start,

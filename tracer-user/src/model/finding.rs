@@ -201,6 +201,9 @@ pub struct Finding {
     pub kind: FindingKind,
     /// One sentence.
     pub title: String,
+    /// The function that it blames; empty if it is about none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub function: String,
     /// Index into [`super::Report::processes`].
     pub process: usize,
     /// Names of the call path that it is about, root first: the part that all its sites
@@ -211,6 +214,10 @@ pub struct Finding {
     pub sites: Vec<u64>,
     /// How many there are.
     pub site_count: u64,
+    /// Present if it has as many blocks at each look as a finding before it: the first of
+    /// that one's `sites`. What allocates both is probably one thing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_step_with: Option<u64>,
     /// By how many bytes a second what is live grew while it did.
     pub bytes_per_second: f64,
     /// Bytes that are live.
@@ -238,10 +245,12 @@ impl Finding {
         Self {
             kind,
             title: String::new(),
+            function: String::new(),
             process,
             path: Vec::new(),
             sites: Vec::new(),
             site_count: 0,
+            in_step_with: None,
             bytes_per_second: 0.0,
             live_bytes: 0,
             live_count: 0,

@@ -18,6 +18,27 @@ pub struct Holders {
     pub chains: Vec<Chain>,
     /// What was not searched, and why: a sentence each.
     pub unsearched: Vec<String>,
+    /// Of all live blocks, not of the sample alone, those that no root reaches; `None` if that
+    /// is not known: of Java's objects, and where the search was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_lost: Option<Lost>,
+}
+
+/// Blocks that no root reaches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// How many.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Lost {
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.blocks = self.blocks.saturating_add(other.blocks);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// One way from a root to sampled blocks.
@@ -37,7 +58,7 @@ pub struct Link {
     /// Its name: of a global its symbol, of a stack the thread and function, of a block
     /// the function that allocated it or its class, of a Java object class and field.
     pub name: String,
-    /// How many of that kind and name follow each other here: 1, or the length of a list.
+    /// How many of that kind and name follow each other here, at most: 1, or the length of a list.
     pub repeated: u64,
     /// The site of a traced block, by [`super::Site::id`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +92,59 @@ pub enum LinkKind {
     ClassLoader,
     /// A Java object, by the field that holds what follows.
     JavaObject,
+}
+
+impl Holders {
+    /// Adds a chain, or counts it with one whose links have the same names.
+    pub fn add_chain(&mut self, chain: Chain) {
+        let same = |known: &&mut Chain| {
+            let both = known.links.iter().zip(&chain.links);
+            known.links.len() == chain.links.len()
+                && both.into_iter().all(|(one, other)| one.is_like(other))
+        };
+        match self.chains.iter_mut().find(same) {
+            Some(known) => {
+                known.blocks += chain.blocks;
+                for (link, other) in known.links.iter_mut().zip(chain.links) {
+                    link.repeated = link.repeated.max(other.repeated);
+                }
+            }
+            None => self.chains.push(chain),
+        }
+    }
+
+    /// Adds what was found of other blocks.
+    pub fn add(&mut self, other: Self) {
+        self.sampled += other.sampled;
+        self.lost += other.lost;
+        self.undecided += other.undecided;
+        if let Some(lost) = other.all_lost {
+            self.all_lost.get_or_insert_default().add(lost);
+        }
+        for chain in other.chains {
+            self.add_chain(chain);
+        }
+        for said in other.unsearched {
+            if !self.unsearched.contains(&said) {
+                self.unsearched.push(said);
+            }
+        }
+    }
+
+    /// Sorts the chains. Of more than `most` the blocks of the others are undecided.
+    pub fn arrange(&mut self, most: usize) {
+        self.chains
+            .sort_by_key(|chain| std::cmp::Reverse(chain.blocks));
+        let rest = self.chains.split_off(self.chains.len().min(most));
+        self.undecided += rest.iter().map(|chain| chain.blocks).sum::<u64>();
+    }
+}
+
+impl Link {
+    /// Whether it has the same name.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.kind, &self.name, self.site) == (other.kind, &other.name, other.site)
+    }
 }
 
 impl LinkKind {

@@ -40,7 +40,7 @@ pub use finding::{
     CurvePoint, Finding, FindingKind, Forecast, Judgement, Level, MemoryLimit, Verdict,
 };
 pub use growth::Growth;
-pub use holders::{Chain, Holders, Link, LinkKind};
+pub use holders::{Chain, Holders, Link, LinkKind, Lost};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
@@ -421,6 +421,10 @@ pub struct Site {
     /// Who holds its live blocks (`--holders`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holders: Option<Holders>,
+    /// The numbers that it had in the kernel: links of holders have these until sites have
+    /// ids.
+    #[serde(skip)]
+    pub indices: Vec<u32>,
     /// Some event of this site was lost: `allocated` numbers are lower bounds
     /// and `live` numbers estimates.
     pub lower_bound: bool,

@@ -30,6 +30,10 @@ impl Site {
         if let Some(survival) = &site.survival {
             self.survival.get_or_insert_default().add(survival);
         }
+        if let Some(holders) = site.holders {
+            self.holders.get_or_insert_default().add(holders);
+        }
+        self.indices.extend(site.indices);
         self.live_bytes += site.live_bytes;
         self.live_count += site.live_count;
         self.allocated_bytes += site.allocated_bytes;

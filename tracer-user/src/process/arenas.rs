@@ -31,6 +31,41 @@ pub struct Arenas {
     pub free: Option<FreeLists>,
 }
 
+/// A heap of an arena.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heap {
+    /// Its first address.
+    pub start: u64,
+    /// Where its arena's state is: in the arena's first heap.
+    pub arena: u64,
+    /// How much of it is in use, bytes from its start.
+    pub size: u64,
+}
+
+impl Heap {
+    /// All heaps in a process's memory.
+    pub fn all(memory: &File, mappings: &[Mapping], present: &PageSet) -> Vec<Self> {
+        let private = mappings
+            .iter()
+            .filter(|mapping| mapping.kind == MappingKind::Anonymous && mapping.is_writable);
+        let places = private.flat_map(|mapping| places(&mapping.range));
+        let heaps: Vec<Self> = places
+            .filter(|place| present.has(*place))
+            .filter_map(|start| {
+                let Header { arena, size, .. } = header(memory, start)?;
+                Some(Self { start, arena, size })
+            })
+            .collect();
+        // An arena lies in a heap that says that it is its.
+        let is_one = |arena: u64| {
+            let mut heaps = heaps.iter();
+            heaps.any(|heap| heap.start == arena / HEAP * HEAP && heap.arena == arena)
+        };
+        let ours = heaps.iter().filter(|heap| is_one(heap.arena));
+        ours.copied().collect()
+    }
+}
+
 /// A heap's header: its arena, the heap before it, how much of it is in use, and how
 /// much can be read and written.
 struct Header {
@@ -42,22 +77,15 @@ struct Header {
 impl Arenas {
     /// Looks for them in a process's memory.
     pub fn find(memory: &File, mappings: &[Mapping], present: &PageSet) -> Self {
-        let private = mappings
-            .iter()
-            .filter(|mapping| mapping.kind == MappingKind::Anonymous && mapping.is_writable);
-        let places = private.flat_map(|mapping| places(&mapping.range));
-        let heaps: Vec<(u64, u64)> = places
-            .filter(|place| present.has(*place))
-            .filter_map(|place| Some((place, header(memory, place)?.arena)))
-            .collect();
-        // An arena lies in a heap that says that it is its.
-        let is_one = |arena: u64| heaps.contains(&(arena / HEAP * HEAP, arena));
-        let ours = heaps.iter().filter(|(_, arena)| is_one(*arena));
-        let arenas: BTreeSet<u64> = ours.clone().map(|(_, arena)| *arena).collect();
+        let heaps = Heap::all(memory, mappings, present);
+        let arenas: BTreeSet<u64> = heaps.iter().map(|heap| heap.arena).collect();
         let first = arenas.first();
         Self {
             free: first.and_then(|arena| FreeLists::read(memory, present, *arena)),
-            heaps: ours.map(|(heap, _)| *heap..heap + HEAP).collect(),
+            heaps: heaps
+                .iter()
+                .map(|heap| heap.start..heap.start + HEAP)
+                .collect(),
             count: arenas.len() as u64,
         }
     }

@@ -121,6 +121,14 @@ impl ProcessHandle {
         Ok(entries.filter_map(|entry| id(entry.ok()?)).collect())
     }
 
+    /// The id that a thread has in the process's own namespace; `None` if it is gone.
+    pub fn inner_task(&self, task: u32) -> Option<u32> {
+        let mut status = String::new();
+        let file = self.open_proc(&format!("task/{task}/status")).ok()?;
+        file.take(MAX_STATUS).read_to_string(&mut status).ok()?;
+        status_numbers(&status, "NSpid:").last().copied()
+    }
+
     /// What the symbolic link `/proc/PID/NAME` says.
     ///
     /// # Errors
@@ -193,6 +201,7 @@ mod tests {
     fn own_process_is_described() {
         let own = ProcessHandle::open(std::process::id()).unwrap();
         assert_eq!(own.inner_pid(), Some(std::process::id()));
+        assert_eq!(own.inner_task(std::process::id()), own.inner_pid());
         assert!(own.trusts(0));
         assert!(!own.trusts(54321));
         assert!(own.open_proc("maps").is_ok());

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::handle::ProcessHandle;
-use super::maps::{self, Line};
+use super::maps::{self, FileId, Line};
 
 /// Mappings that are kept.
 const MAX_MAPPINGS: usize = 256 << 10;
@@ -39,6 +39,8 @@ pub struct Mapping {
     pub is_writable: bool,
     /// The kernel's name, or a file's path, cut if it is long; may be empty.
     pub name: String,
+    /// The file; device and inode are 0 if there is none.
+    pub file: FileId,
 }
 
 /// Reads them, in order.
@@ -59,6 +61,7 @@ fn parse(line: &[u8]) -> Option<Mapping> {
         kind: kind(&name, line.permissions.ends_with(b"s"), line.inode == b"0"),
         is_writable: line.permissions.starts_with(b"rw"),
         range: line.range()?,
+        file: line.file()?,
         name,
     })
 }

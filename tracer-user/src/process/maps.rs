@@ -207,21 +207,27 @@ impl<'a> Line<'a> {
         self.permissions.get(2) == Some(&b'x')
     }
 
-    fn mapped(&self) -> Option<MappedRange> {
-        let range = self.range()?;
+    /// What is mapped, by the kernel's numbers.
+    pub(super) fn file(&self) -> Option<FileId> {
         let (major, minor) = pair(self.device, ':')?;
         let device = Device {
             major: u32::try_from(major).ok()?,
             minor: u32::try_from(minor).ok()?,
         };
         let inode = std::str::from_utf8(self.inode).ok()?.parse().ok()?;
+        Some(FileId { device, inode })
+    }
+
+    fn mapped(&self) -> Option<MappedRange> {
+        let range = self.range()?;
+        let file = self.file()?;
         let name = unescape(self.name);
         Some(MappedRange {
             start: CodeAddress(range.start),
             end: CodeAddress(range.end),
             file_offset: FileOffset(hex(std::str::from_utf8(self.offset).ok()?)?),
-            file: FileId { device, inode },
-            name: MappingName::from_kernel(&name, inode),
+            name: MappingName::from_kernel(&name, file.inode),
+            file,
         })
     }
 }

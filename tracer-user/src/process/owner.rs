@@ -26,6 +26,7 @@ pub fn find(
     let mut left = MAX_DATA;
     let mut buffer = vec![0; AT_ONCE];
     for (mapping, file) in data_of_files(mappings) {
+        let file = file.name.as_str();
         for run in present.runs(&mapping.range) {
             let mut at = run.start;
             while at < run.end && left > 0 {
@@ -55,9 +56,9 @@ pub fn find(
     counts.into_iter().map(most).collect()
 }
 
-/// The writable mappings with files' variables: those of the file itself, and what
-/// follows right behind, which is zero at first.
-pub(super) fn data_of_files(mappings: &[Mapping]) -> impl Iterator<Item = (&Mapping, &str)> {
+/// The writable mappings with files' variables, each with one of its file: those of the
+/// file itself, and what follows right behind, which is zero at first.
+pub fn data_of_files(mappings: &[Mapping]) -> impl Iterator<Item = (&Mapping, &Mapping)> {
     let mut last: Option<&Mapping> = None;
     mappings.iter().filter_map(move |mapping| {
         let before = last.filter(|last| last.range.end == mapping.range.start);
@@ -68,7 +69,7 @@ pub(super) fn data_of_files(mappings: &[Mapping]) -> impl Iterator<Item = (&Mapp
         };
         last = Some(mapping).filter(|mapping| mapping.kind == MappingKind::File);
         let file = file.filter(|_| mapping.is_writable)?;
-        Some((mapping, file.name.as_str()))
+        Some((mapping, file))
     })
 }
 

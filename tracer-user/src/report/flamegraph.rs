@@ -6,13 +6,14 @@
 
 mod colour;
 mod draw;
+pub mod holders;
 mod tree;
 
 use std::io::Write;
 
 use anyhow::Result;
 
-pub use draw::{Legend, Scene, draw};
+pub use draw::{Direction, Legend, Scene, draw};
 pub use tree::{Amount, Code, Node, Tree, Verdicts};
 
 use super::words::Words;
@@ -44,6 +45,7 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
         tree: &tree,
         tooltip: &live,
         colour: &colour,
+        direction: Direction::Straight,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
 }
@@ -118,6 +120,7 @@ pub fn write_java(report: &Report, writer: &mut dyn Write) -> Result<()> {
         tree: &tree,
         tooltip: &tooltip,
         colour: &colour,
+        direction: Direction::Straight,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use super::units;
-use crate::model::Report;
+use crate::model::{Lost, Report};
 
 /// Exit status when more than `--fail-above` is live, or the resident set grew by more
 /// than `--fail-growth-above`.
@@ -69,6 +69,28 @@ pub fn exit_code(report: &Report, fail_above: Option<u64>, growth_above: Option<
         _ if grown.is_some() => ExitCode::from(EXIT_ABOVE),
         Verdict::Within | Verdict::Unsure { .. } | Verdict::Chance { .. } => ExitCode::SUCCESS,
     }
+}
+
+/// Applies `--check-lost`: says what is lost on standard error, or that it is not known, and
+/// returns [`EXIT_ABOVE`] for either.
+pub fn lost(report: &Report, is_known: bool) -> ExitCode {
+    let mut lost = Lost::default();
+    let holders = report.sites.iter().filter_map(|site| site.holders.as_ref());
+    for of_site in holders.filter_map(|holders| holders.all_lost) {
+        lost.add(of_site);
+    }
+    match (lost.blocks, is_known) {
+        (0, true) => return ExitCode::SUCCESS,
+        (0, false) => eprintln!(
+            "unfreed: --check-lost: what is lost is not known: the program ended by a signal, was not held, or the search was cut off (--holders-budget)"
+        ),
+        (blocks, _) => eprintln!(
+            "unfreed: lost: no pointer leads to {} of {} when the program ends (--check-lost)",
+            units::counted(blocks, "block"),
+            exact(lost.bytes)
+        ),
+    }
+    ExitCode::from(EXIT_ABOVE)
 }
 
 impl Report {

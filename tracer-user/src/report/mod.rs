@@ -1,10 +1,12 @@
 //! Reports: the model, and one exporter a file.
 
+pub mod brief;
 pub mod destination;
 pub mod diff;
 pub mod flamegraph;
 pub mod folded;
 pub mod gate;
+pub mod held_by;
 pub mod input;
 pub mod java;
 pub mod java_growth;

@@ -14,8 +14,9 @@ use crate::model::Report;
 
 /// File name endings and their formats, the first of a format being the usual
 /// one. The longer ones come first.
-const ENDINGS: [(&str, Format); 8] = [
+const ENDINGS: [(&str, Format); 9] = [
     (".java.svg", Format::JavaSvg),
+    (".holders.svg", Format::HoldersSvg),
     (".java.folded", Format::JavaFolded),
     (".svg", Format::Svg),
     (".folded", Format::Folded),
@@ -154,6 +155,7 @@ pub fn render(report: &Report, format: Format, writer: &mut dyn Write) -> Result
         Format::Json => Ok(json::write(report, writer)?),
         Format::JavaSvg => flamegraph::write_java(report, writer),
         Format::JavaFolded => Ok(folded::write_java(report, writer)?),
+        Format::HoldersSvg => flamegraph::holders::write(report, writer),
         Format::Text => {
             let layout = Layout::new(ROWS, None, false).whole();
             writer
@@ -183,7 +185,7 @@ fn unknown_format(path: &Path) -> anyhow::Error {
         )
     };
     anyhow!(
-        "-o {}: {what}; add --format svg, folded, pprof, json, text, java-svg or java-folded",
+        "-o {}: {what}; add --format svg, folded, pprof, json, text, java-svg, java-folded or holders-svg",
         path.display()
     )
 }
@@ -206,9 +208,9 @@ mod tests {
                 .map(Output::format)
                 .collect::<Vec<_>>()
         };
-        use Format::{Folded, JavaFolded, JavaSvg, Json, Pprof, Svg, Text};
-        let java = formats(&["a.java.svg", "b.java.folded"], None);
-        assert_eq!(java, [JavaSvg, JavaFolded]);
+        use Format::{Folded, HoldersSvg, JavaFolded, JavaSvg, Json, Pprof, Svg, Text};
+        let special = formats(&["a.java.svg", "b.java.folded", "c.holders.svg"], None);
+        assert_eq!(special, [JavaSvg, JavaFolded, HoldersSvg]);
         let names = ["a.svg", "b.FOLDED", "c.pb.gz", "d.pprof", "e.json", "f.txt"];
         assert_eq!(
             formats(&names, None),

@@ -84,6 +84,31 @@ const FUNCTIONS: &Owners = &[
     ("v8::", Some("V8")),
 ];
 
+/// Programs that are a runtime from end to end, what people wrote in their language aside.
+const RUNTIMES: [(&str, &str); 2] = [("node", "Node"), ("nodejs", "Node")];
+
+/// Whose a file is that is a runtime.
+fn runtime(file: &str) -> Option<&'static str> {
+    let found = RUNTIMES.iter().find(|(name, _)| *name == file);
+    found.map(|(_, owner)| *owner)
+}
+
+/// Folders of the sources of standard libraries, which compilers put into programs in line.
+const SOURCES: [&str; 2] = ["/include/c++/", "/rustc/"];
+
+/// Whether a frame's source is a standard library's.
+fn is_standard(frame: &Frame) -> bool {
+    let file = frame.file.as_deref().unwrap_or_default();
+    SOURCES.iter().any(|folder| file.contains(folder))
+}
+
+/// A function without the return type that instances of templates have before their names.
+fn without_return(function: &str) -> &str {
+    const TYPES: [&str; 5] = ["void ", "bool ", "int ", "auto ", "decltype(auto) "];
+    let found = TYPES.iter().find_map(|it| function.strip_prefix(it));
+    found.unwrap_or(function)
+}
+
 /// The entry that a name begins with: since none begins with another, that is the last one
 /// that is not after the name.
 fn entry(owners: &Owners, name: &str) -> Option<Option<&'static str>> {
@@ -103,10 +128,13 @@ pub fn is_own(frame: &Frame) -> bool {
         // Its file is no file, and says nothing.
         Origin::Jit => return !is_engines(function),
         Origin::Interpreted | Origin::C1 | Origin::C2 => false,
-        Origin::Program | Origin::Library | Origin::Unknown => entry(FILES, module).is_some(),
+        Origin::Program | Origin::Library | Origin::Unknown => {
+            entry(FILES, module).is_some() || runtime(module).is_some()
+        }
     };
     // A whole name, or the beginning of a qualified one.
-    !is_runtimes && !function.starts_with('[') && entry(FUNCTIONS, function).is_none()
+    let is_known = is_standard(frame) || entry(FUNCTIONS, without_return(function)).is_some();
+    !is_runtimes && !function.starts_with('[') && !is_known
 }
 
 /// Whether a script engine made a function of perf maps for itself: V8's built-in ones and
@@ -134,9 +162,11 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
         Origin::Jit if function.contains(" node:") => Some("Node"),
         Origin::Jit => Some("generated code"),
         _ if frame.origin.is_java() => Some("the JDK"),
+        _ if is_standard(frame) => Some("the standard library"),
         _ => {
             let of = |owners, name| entry(owners, name).flatten();
-            of(FILES, file).or_else(|| of(FUNCTIONS, function))
+            let known = of(FILES, file).or_else(|| of(FUNCTIONS, without_return(function)));
+            known.or_else(|| runtime(file))
         }
     };
     match known {
@@ -154,6 +184,13 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
         .iter()
         .rposition(|frame| is_own(frame) && !hands_on(frame));
     last.map(|last| last + 1)
+}
+
+/// Whether a frame is of what every program stands on: a C library, a standard library, an
+/// allocator.
+pub fn is_basic(frame: &Frame) -> bool {
+    const BASIC: [&str; 3] = ["libc", "the allocator", "the standard library"];
+    BASIC.contains(&owner(frame).as_ref()) || hands_on(frame)
 }
 
 /// Why a runtime keeps ever more for itself for a while, as a sentence, if a call path is of
@@ -199,6 +236,34 @@ mod tests {
         assert_eq!(entry(FUNCTIONS, ""), None);
         assert_eq!(entry(FUNCTIONS, "std"), None);
         assert_eq!(entry(FUNCTIONS, "~"), None);
+    }
+
+    #[test]
+    fn what_templates_and_inlining_put_into_a_program_is_not_its_own() {
+        let frame = |function: &str, file: &str| Frame {
+            function: Some(function.into()),
+            file: Some(file.into()),
+            module: Some("/usr/bin/server".into()),
+            origin: Origin::Program,
+            ..Frame::default()
+        };
+        let header = "/usr/include/c++/12/bits/invoke.h";
+        let rust = "/rustc/59807616e1/library/alloc/src/vec/mod.rs";
+        for (function, file) in [
+            ("__invoke_impl<void>", header),
+            ("push<u8>", rust),
+            (
+                "void std::_Construct<Session, int&>(Session*, int&)",
+                "/src/a.cpp",
+            ),
+        ] {
+            let frame = frame(function, file);
+            assert!(
+                !is_own(&frame) && owner(&frame) == "the standard library",
+                "{function}"
+            );
+        }
+        assert!(is_own(&frame("void keep<int>(int)", "/src/a.cpp")));
     }
 
     #[test]

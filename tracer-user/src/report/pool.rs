@@ -4,53 +4,143 @@
 use crate::model::balance::PartName;
 use crate::model::{MemoryKind, Report, Site};
 
+/// Who takes memory in large pieces.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// What it is called.
+    pub name: &'static str,
+    /// What there is to know if all objects of a language are in it.
+    pub heap: Option<Heap>,
+}
+
+/// The heap of a language's runtime: who happens to make it grow says little of who keeps
+/// its objects.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Heap {
+    /// Whether what is no longer needed stays in it until it is collected.
+    pub collected: bool,
+    /// What tells more: a sentence without a full stop.
+    pub advice: &'static str,
+}
+
+const fn pool(name: &'static str) -> Pool {
+    Pool { name, heap: None }
+}
+
+const fn heap(name: &'static str, collected: bool, advice: &'static str) -> Pool {
+    Pool {
+        name,
+        heap: Some(Heap { collected, advice }),
+    }
+}
+
+const POSTGRESQL: Pool = pool("a memory context of PostgreSQL");
+const APR: Pool = pool("an APR pool");
+const NGINX: Pool = pool("a pool of nginx");
+const OBSTACK: Pool = pool("an obstack");
+const CPP: Pool = pool("a memory resource of C++");
+const PYTHON: Pool = heap(
+    "Python's object arenas",
+    false,
+    "PYTHONMALLOC=malloc in its environment at the next start has each object counted here; tracemalloc.start() tells the lines that allocate from then on",
+);
+const ERLANG: Pool = heap(
+    "carriers of Erlang",
+    true,
+    "--pools counts its objects; erlang:memory() tells whether processes, binaries or ETS tables grow",
+);
+const V8: Pool = heap(
+    "V8's heap of JavaScript objects",
+    true,
+    "a heap snapshot tells which objects, and who holds them (v8.writeHeapSnapshot(), or node --heapsnapshot-signal=SIGUSR2 and that signal); node --perf-basic-prof names JavaScript functions here",
+);
+const GO: Pool = heap(
+    "Go's heap",
+    true,
+    "net/http/pprof's /debug/pprof/heap tells who allocates what is live in it",
+);
+const RUBY: Pool = heap(
+    "Ruby's heap pages",
+    true,
+    "ObjectSpace.trace_object_allocations_start and ObjectSpace.dump_all (require 'objspace') tell which objects, and where they were allocated",
+);
+const PHP: Pool = heap(
+    "PHP's memory of requests",
+    true,
+    "memory_get_usage() tells what of it is in use",
+);
+const LUAJIT: Pool = heap(
+    "LuaJIT's heap",
+    true,
+    "collectgarbage('count') tells what of it is in use",
+);
+const BOEHM: Pool = heap(
+    "the heap of Boehm's collector",
+    true,
+    "GC_get_heap_usage_safe() tells what of it is in use",
+);
+const MONO: Pool = heap(
+    "Mono's heap",
+    true,
+    "mono --profile=log:heapshot tells which objects",
+);
+
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &str); 26] = [
-    ("AllocSetAlloc", "a memory context of PostgreSQL"),
-    ("GenerationAlloc", "a memory context of PostgreSQL"),
-    ("SlabAlloc", "a memory context of PostgreSQL"),
-    ("BumpAlloc", "a memory context of PostgreSQL"),
-    ("MemoryContextAlloc*", "a memory context of PostgreSQL"),
-    ("apr_palloc", "an APR pool"),
-    ("apr_pvsprintf", "an APR pool"),
-    ("apr_pcalloc*", "an APR pool"),
-    ("ngx_palloc*", "a pool of nginx"),
-    ("ngx_pnalloc", "a pool of nginx"),
-    ("ngx_pcalloc", "a pool of nginx"),
-    ("ngx_slab_alloc*", "a pool of nginx"),
-    ("new_arena", "Python's object arenas"),
-    ("_PyObject_Arena*", "Python's object arenas"),
-    ("_PyMem_ArenaAlloc", "Python's object arenas"),
-    ("erts_alcu_*", "a carrier of Erlang"),
-    ("erts_mmap", "a carrier of Erlang"),
-    ("_obstack_newchunk", "an obstack"),
-    ("obstack_newchunk", "an obstack"),
-    ("talloc_pool*", "a talloc pool"),
-    (
-        "std::pmr::monotonic_buffer_resource::*",
-        "a memory resource of C++",
-    ),
-    (
-        "std::pmr::unsynchronized_pool_resource::*",
-        "a memory resource of C++",
-    ),
-    (
-        "std::pmr::synchronized_pool_resource::*",
-        "a memory resource of C++",
-    ),
+const REFILLS: [(&str, &Pool); 44] = [
+    ("AllocSetAlloc", &POSTGRESQL),
+    ("GenerationAlloc", &POSTGRESQL),
+    ("SlabAlloc", &POSTGRESQL),
+    ("BumpAlloc", &POSTGRESQL),
+    ("MemoryContextAlloc*", &POSTGRESQL),
+    ("apr_palloc", &APR),
+    ("apr_pvsprintf", &APR),
+    ("apr_pcalloc*", &APR),
+    ("ngx_palloc*", &NGINX),
+    ("ngx_pnalloc", &NGINX),
+    ("ngx_pcalloc", &NGINX),
+    ("ngx_slab_alloc*", &NGINX),
+    ("new_arena", &PYTHON),
+    ("_PyObject_Arena*", &PYTHON),
+    ("_PyMem_ArenaAlloc", &PYTHON),
+    ("erts_alcu_*", &ERLANG),
+    ("erts_mmap", &ERLANG),
+    ("_obstack_newchunk", &OBSTACK),
+    ("obstack_newchunk", &OBSTACK),
+    ("talloc_pool*", &pool("a talloc pool")),
+    ("std::pmr::monotonic_buffer_resource::*", &CPP),
+    ("std::pmr::unsynchronized_pool_resource::*", &CPP),
+    ("std::pmr::synchronized_pool_resource::*", &CPP),
     (
         "google::protobuf::internal::*Arena::*",
-        "an arena of protobuf",
+        &pool("an arena of protobuf"),
     ),
-    ("v8::internal::Zone::*", "a zone of V8"),
-    ("xmlDictAddString", "a dictionary of libxml2"),
+    ("v8::internal::Zone::*", &pool("a zone of V8")),
+    ("v8::internal::MemoryAllocator::*", &V8),
+    ("v8::internal::PagedSpaceBase::*", &V8),
+    ("v8::internal::NewLargeObjectSpace::*", &V8),
+    ("v8::internal::OldLargeObjectSpace::*", &V8),
+    ("runtime.sysAlloc*", &GO),
+    ("runtime.sysMap*", &GO),
+    ("runtime.sysReserve*", &GO),
+    ("runtime.persistentalloc*", &GO),
+    ("heap_page_allocate*", &RUBY),
+    ("heap_page_body_allocate", &RUBY),
+    ("zend_mm_chunk_alloc*", &PHP),
+    ("zend_mm_mmap*", &PHP),
+    ("lj_alloc_*", &LUAJIT),
+    ("GC_expand_hp*", &BOEHM),
+    ("GC_unix_get_mem", &BOEHM),
+    ("GC_unix_mmap_get_mem", &BOEHM),
+    ("sgen_alloc_os_memory*", &MONO),
+    ("mono_valloc*", &MONO),
+    ("xmlDictAddString", &pool("a dictionary of libxml2")),
 ];
 
 /// Pools of which `--pools` counts the objects, and a function that is probed then.
 const LOOKED_INTO: [(&str, &str); 2] = [
     ("an APR pool", "apr_palloc"),
-    ("a carrier of Erlang", "erts_alcu_alloc_thr_pref"),
+    ("carriers of Erlang", "erts_alcu_alloc_thr_pref"),
 ];
 
 /// Callers of the allocator among which a pool's function is looked for.
@@ -65,7 +155,8 @@ pub fn note(report: &Report, site: &Site) -> Option<String> {
         let mut probes = process.into_iter().flat_map(|process| &process.probes);
         probes.any(|probe| probe.function == function)
     };
-    let looked_into = LOOKED_INTO.iter().find(|(of, _)| *of == pool);
+    let looked_into = LOOKED_INTO.iter().find(|(of, _)| *of == pool.name);
+    let pool = pool.name;
     Some(match looked_into {
         Some((_, function)) if !is_probed(function) => {
             format!("more memory for {pool}: perhaps not for who leaks; --pools counts its objects")
@@ -75,7 +166,7 @@ pub fn note(report: &Report, site: &Site) -> Option<String> {
 }
 
 /// The pool that a site refills, if it does.
-pub fn refilled(site: &Site) -> Option<&'static str> {
+pub fn refilled(site: &Site) -> Option<&'static Pool> {
     if !matches!(site.kind, MemoryKind::Heap | MemoryKind::Mapping) {
         return None;
     }
@@ -108,7 +199,7 @@ pub fn tell_apart(report: &mut Report) {
     }
 }
 
-fn pool_of(function: &str) -> Option<&'static str> {
+fn pool_of(function: &str) -> Option<&'static Pool> {
     let mut refills = REFILLS.iter();
     let found = refills.find(|(name, _)| matches(name, function));
     found.map(|(_, pool)| *pool)
@@ -208,15 +299,20 @@ mod tests {
         for (function, pool) in [
             ("apr_palloc", Some("an APR pool")),
             ("apr_palloc0", None),
-            ("erts_alcu_alloc_thr_pref", Some("a carrier of Erlang")),
+            ("erts_alcu_alloc_thr_pref", Some("carriers of Erlang")),
             (
                 "google::protobuf::internal::ThreadSafeArena::AllocateAlignedFallback(unsigned long)",
                 Some("an arena of protobuf"),
             ),
             ("google::protobuf::internal::Arenas", None),
             ("my_AllocSetAlloc", None),
+            (
+                "v8::internal::MemoryAllocator::AllocatePage(v8::internal::Space*)",
+                Some("V8's heap of JavaScript objects"),
+            ),
+            ("runtime.sysMapOS", Some("Go's heap")),
         ] {
-            assert_eq!(pool_of(function), pool, "{function}");
+            assert_eq!(pool_of(function).map(|it| it.name), pool, "{function}");
         }
     }
 }

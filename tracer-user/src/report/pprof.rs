@@ -25,6 +25,8 @@ pub const PROCESS: &str = "process";
 const VERDICT: &str = "verdict";
 /// Label of a sample: how sure that is, percent.
 const CONFIDENCE: &str = "confidence";
+/// Who holds its blocks: the root of most, or that they are lost.
+const HELD_BY: &str = "held_by";
 /// Label of a sample: the thread's name.
 const THREAD: &str = "thread";
 /// Label of a sample: the thread's id.

@@ -82,6 +82,7 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         stacks: StackOwners::default(),
         errors: None,
         survival: None,
+        indices: Vec::new(),
         holders: None,
         lower_bound: false,
         processes: 1,

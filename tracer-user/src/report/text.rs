@@ -8,7 +8,6 @@ mod footer;
 mod growth;
 mod harm;
 mod header;
-mod holders;
 mod java_heap;
 mod java_memory;
 mod java_native;
@@ -19,6 +18,7 @@ mod mapping;
 mod order;
 mod origins;
 mod pages;
+mod path;
 mod resources;
 mod site;
 mod stack;
@@ -29,9 +29,10 @@ mod window;
 
 use std::io::{self, IsTerminal, Write};
 
-pub use findings::{SHORTEST, deepest};
+pub use findings::SHORTEST;
 pub use layout::{Layout, PLAIN, ROWS};
 pub use lifetimes::young_blocks;
+pub use path::deepest;
 pub use site::nothing_live;
 pub use stack::Stack;
 pub use table::{Cell, Row, Table};
@@ -136,7 +137,7 @@ Allocated: 302 MiB in 310,009 blocks; 5.03 MiB/s, 5,167 blocks/s
 Freed: 291 MiB in 298,977 blocks, 96.4% of the blocks; and 12 frees of blocks from before the run
 
 1. LEAK (90 % sure) open_session(int) allocates memory that is never freed: 164 KiB/s
-   __libc_start_main > main > open_session(int) > Session::Session() > malloc
+   main > open_session(int) > Session::Session()
    9.63 MiB live in 10,007 blocks, since 500 ms; nothing of it was freed.
    At this rate the 100 MiB left of machine (1.00 GiB) are used up in 10m 24s.
 Not leaks: 1 call path of start-up (64.0 KiB).
@@ -286,6 +287,28 @@ tracer's own CPU time.
         let text = plain(&report, 100);
         assert!(!text.contains("Nothing that was allocated"), "{text}");
         assert!(text.contains("but events were lost"), "{text}");
+    }
+
+    #[test]
+    fn what_goes_in_step_is_told_with_what_it_goes_with() {
+        let mut report = sample::report();
+        let leak = report.findings[0].clone();
+        let follower = |number: u64| Finding {
+            function: format!("keep_{number}"),
+            sites: vec![10 + number],
+            in_step_with: leak.sites.first().copied(),
+            bytes_per_second: 1_024.0,
+            ..leak.clone()
+        };
+        report.findings.splice(1..1, (2..=7).map(follower));
+        let text = plain(&report, 300);
+        let expected = "As many blocks at each look, and so probably the same fault: keep_2 (2), \
+            1.00 KiB/s; keep_3 (3), 1.00 KiB/s; keep_4 (4), 1.00 KiB/s; keep_5 (5), 1.00 KiB/s; 2 more.";
+        assert!(text.contains(expected), "{text}");
+        assert!(
+            !text.contains("\n2. LEAK") && !text.contains("lesser"),
+            "{text}"
+        );
     }
 
     #[test]

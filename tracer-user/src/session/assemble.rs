@@ -42,6 +42,7 @@ impl Session {
             &grown.sites,
             now,
         )?;
+        self.add_holders(&mut collected);
         collected.extend(self.retired.iter().cloned());
         if self.options.service {
             self.note_levels_of_pages(&collected);
@@ -113,6 +114,7 @@ impl Session {
             groups,
             samples,
             files: self.engine.tables.files().clone(),
+            unsearched: self.unsearched(),
             began: self.began.1,
         })
     }

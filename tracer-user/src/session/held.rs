@@ -9,7 +9,7 @@ use anyhow::Result;
 use tracer_ebpf::held;
 
 use super::Session;
-use super::hold::{Answer, Holder, Stop, Waiting, Why};
+use super::hold::{Answer, Holder, Stop, Waiting, Why, Wishes};
 use super::launch::Expected;
 use super::left_alone::Notice;
 use crate::attach::loader::Stops;
@@ -22,6 +22,8 @@ use crate::process::maps::FileId;
 pub(super) struct Held {
     /// Whether programs are held.
     holds: bool,
+    /// The program, if it has ended but for its memory, and waits for the run's end.
+    ended: Option<u32>,
     /// Processes that wait: what they have mapped has not run yet.
     stopped: HashSet<u32>,
     /// Allocators that were probed before the process which mapped them was seen
@@ -52,7 +54,11 @@ impl Session {
             told.set(place, 0);
             Some(why)
         };
-        let holder = match Holder::take(pid, self.options.follow, Box::new(told)) {
+        let wishes = Wishes {
+            follow: self.options.follow,
+            waits_at_end: self.options.check_lost,
+        };
+        let holder = match Holder::take(pid, wishes, Box::new(told)) {
             Ok(holder) => holder,
             Err(error) => {
                 let why = format!(
@@ -72,7 +78,13 @@ impl Session {
     /// # Errors
     /// Fails if the kernel does.
     pub fn serve(&mut self, holder: &mut Holder) -> Result<()> {
-        let waiting = holder.take_waiting();
+        let (ending, waiting): (Vec<_>, Vec<_>) = holder
+            .take_waiting()
+            .into_iter()
+            .partition(|one| one.stop.why == Why::Ends);
+        // It goes on when all are let go.
+        let mut ended = ending.iter().map(|one| one.stop.process);
+        self.held.ended = self.held.ended.or_else(|| ended.next());
         if waiting.iter().any(|one| one.stop.why == Why::Traces) {
             return self.let_go(holder);
         }
@@ -98,6 +110,17 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether the program has ended but for its memory, and waits for the run's end.
+    pub fn has_ended(&self) -> bool {
+        self.held.ended.is_some()
+    }
+
+    /// Whether that one's memory is gone, too.
+    pub fn is_gone(&self) -> bool {
+        let mut running = self.running_images();
+        !running.any(|image| Some(image.pid) == self.held.ended)
     }
 
     /// Lets all programs go: they are held no more in this run.
@@ -175,7 +198,7 @@ impl Session {
             starts: match stop.why {
                 Why::Exec => self.has_loader(stop.process),
                 Why::Mapped => true,
-                Why::Loaded | Why::Traces | Why::Thread => false,
+                Why::Loaded | Why::Traces | Why::Thread | Why::Ends => false,
             },
             watches_threads: image.is_some_and(|image| self.java.jvms.is_awaited(image.id)),
         }

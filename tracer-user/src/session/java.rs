@@ -55,7 +55,7 @@ impl Session {
         let samples = heaps.iter_mut().enumerate();
         let samples = samples.filter_map(|(index, heap)| self.samples(index, heap));
         let samples = samples.collect();
-        self.add_holders(&mut heaps);
+        self.add_java_holders(&mut heaps);
         (heaps, samples)
     }
 

@@ -12,7 +12,7 @@ impl Session {
     }
 
     /// Adds to the classes that grow who holds them, once the run has ended.
-    pub(super) fn add_holders(&self, heaps: &mut [JavaHeap]) {
+    pub(super) fn add_java_holders(&self, heaps: &mut [JavaHeap]) {
         if !self.java.searches_holders || self.ended.is_none() {
             return;
         }

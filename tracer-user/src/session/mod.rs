@@ -17,6 +17,8 @@ mod growth;
 mod guard;
 mod held;
 pub mod hold;
+mod holder_names;
+pub mod holders;
 mod image_paths;
 mod inherited;
 mod internal_frees;
@@ -69,6 +71,7 @@ use self::faults::FaultsState;
 use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
+use self::holders::HoldersState;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
@@ -154,6 +157,7 @@ pub struct Session {
     samplers: Samplers,
     origins: OriginsState,
     curves: Curves,
+    holders: HoldersState,
 }
 
 /// What is known of Java virtual machines.
@@ -248,6 +252,7 @@ impl Session {
             samplers: Samplers::default(),
             origins: OriginsState::new(&options.modules, &options.only),
             curves: Curves::default(),
+            holders: HoldersState::default(),
             options,
         };
         session.begin_returns()?;

@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use super::holder_names::name_blocks;
 use super::image_paths::one_for_each_path;
 use super::java_samples::NamelessSamples;
 use crate::grouping::{Rules, group_report};
+use crate::holders::Namer;
 use crate::model::{
     BudgetReport, Frame, MemoryKind, Module, Report, Share, Site, StackEnd, Stacks, Thread,
 };
@@ -33,6 +35,8 @@ pub struct Snapshot {
     pub(super) samples: Vec<NamelessSamples>,
     /// The files that words of stacks name.
     pub(super) files: NumberedFiles,
+    /// What was not searched for holders, and why.
+    pub(super) unsearched: Vec<String>,
     /// When the run began, nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) began: u64,
 }
@@ -78,6 +82,7 @@ impl Snapshot {
             windows.add_resident(&mut window, &report.balance);
             report.window = Some(window);
         }
+        let mut namer = Namer::default();
         for group in groups {
             let NamelessGroup {
                 process,
@@ -88,10 +93,11 @@ impl Snapshot {
             report
                 .modules
                 .extend(used_modules(symbolizer, process, &code, &paths));
-            let sites = paths
-                .iter()
-                .map(|(site, end)| named(site, *end, (process, self.began), symbolizer));
-            report.sites.extend(sites);
+            for (nameless, end) in &paths {
+                let mut site = named(nameless, *end, (process, self.began), symbolizer);
+                site.holders = namer.holders(&nameless.site.holders, &self.unsearched);
+                report.sites.push(site);
+            }
         }
         for samples in self.samples {
             samples.add_to(&mut report.java_heap, symbolizer);
@@ -104,6 +110,7 @@ impl Snapshot {
         for (id, site) in report.sites.iter_mut().enumerate() {
             site.id = id as u64 + 1;
         }
+        name_blocks(&mut report);
         report.stacks = Stacks::of(&report.sites);
         long_names::cut(&mut report, long_names::MAX_WRITTEN);
         report
@@ -181,6 +188,7 @@ fn named(
         errors: site.estimates.map(|estimates| estimates.errors()),
         survival: site.survival,
         holders: None,
+        indices: site.indices.clone(),
         lower_bound: site.untracked > 0,
         stack_end,
         processes: site.shares.processes,

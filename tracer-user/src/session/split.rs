@@ -28,6 +28,7 @@ impl Snapshot {
                 groups: Vec::new(),
                 samples: Vec::new(),
                 files: self.files.clone(),
+                unsearched: self.unsearched.clone(),
                 began: self.began,
             })
             .collect();

@@ -18,7 +18,36 @@ pub fn demangle(name: &str) -> String {
         .flatten();
     let options = cpp_demangle::DemangleOptions::new();
     let demangled = parsed.and_then(|symbol| cut(|out| symbol.structured_demangle(out, &options)));
-    printable(&demangled.unwrap_or_else(|| name.into()))
+    let rough = || rough(name).unwrap_or_else(|| name.into());
+    printable(&demangled.unwrap_or_else(rough))
+}
+
+/// What a C++ function is called of which not all is understood: its own name, without the
+/// template's arguments. GCC writes conditions of templates (`enable_if` in `make_shared`) in
+/// a way of its own, which the crate does not read. `None` if not even that is understood.
+fn rough(name: &str) -> Option<String> {
+    let mut rest = name.strip_prefix("_Z")?;
+    let nested = rest.strip_prefix('N');
+    if let Some(inner) = nested {
+        rest = inner.trim_start_matches(['r', 'V', 'K']);
+    }
+    let mut parts = Vec::new();
+    if let Some(inner) = rest.strip_prefix("St") {
+        parts.push("std");
+        rest = inner;
+    }
+    while rest.starts_with(|letter: char| letter.is_ascii_digit()) {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (length, behind) = rest.split_at(digits);
+        let length = length.parse().ok()?;
+        parts.push(behind.get(..length)?);
+        rest = behind.get(length..)?;
+        if nested.is_none() {
+            break;
+        }
+    }
+    let named = parts.len() > usize::from(parts.first() == Some(&"std"));
+    (named && rest.starts_with('I')).then(|| format!("{}<…>", parts.join("::")))
 }
 
 /// A text from outside, made safe to print on a terminal: control characters
@@ -77,6 +106,15 @@ mod tests {
             ("malloc", "malloc"),
             ("_Znot a name", "_Znot a name"),
             ("_ZN3fooEv.cold", "foo() [clone .cold]"),
+            (
+                "_ZSt11make_sharedI7SessionJRiEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES5_E4typeEEDpOT0_",
+                "std::make_shared<…>",
+            ),
+            (
+                "_ZN2v84base17PrintCheckOperandIPKaEENSt9enable_ifIXaaaantsrSt11is_functionINSt14remove_pointerIT_E4typeEE5valuentsrSt7is_enumIS5_E5valuesr19has_output_operatorIS5_NS0_18CheckMessageStreamEEE5valueENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEE4typeES5_",
+                "v8::base::PrintCheckOperand<…>",
+            ),
+            ("_ZSt9I", "_ZSt9I"),
         ] {
             assert_eq!(demangle(mangled), name);
         }

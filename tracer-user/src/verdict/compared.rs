@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use super::path;
 use super::tree::{Branch, Node, nodes};
 use crate::model::Verdict;
+use crate::report::brief::brief;
 use crate::report::diff::{Change, Diff, DiffFinding, DiffKind, Judged, Snapshot};
 use crate::report::own::down_to_own;
 use crate::report::text::SHORTEST;
@@ -127,6 +128,7 @@ fn title(kind: DiffKind, change: &Change, depth: usize, (was, is): (f64, f64)) -
     let who = common[..depth]
         .last()
         .map_or(names::UNKNOWN.into(), names::label);
+    let who = brief(&who);
     let (was, is) = (units::bytes_per_second(was), units::bytes_per_second(is));
     let leaks = change.judged[1].judgement.map(|it| it.verdict) == Some(Verdict::Leak);
     match kind {

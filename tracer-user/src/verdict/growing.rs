@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use super::change;
 use super::curve::Curve;
+use super::engine::{self, Heap};
 use super::forecast;
 use super::path;
+use super::step::{self, Step};
 use super::tree::{Branch, Node, nodes};
 use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
-use crate::report::own::{down_to_own, hands_on, warms_up};
+use crate::report::brief::brief;
+use crate::report::own::{down_to_own, is_basic, warms_up};
 use crate::report::{names, units};
 
 /// Sites that a finding lists at most.
@@ -19,13 +22,21 @@ pub const MAX_SITES: usize = 100;
 /// A finding for each node of the call tree that grows, those that grow most first.
 pub fn findings(report: &Report) -> Vec<Finding> {
     let mut trees: BTreeMap<(Verdict, usize, MemoryKind), Vec<usize>> = BTreeMap::new();
+    let mut steps = Vec::new();
+    for heap in engine::heaps(report) {
+        let first = &report.sites[heap.sites[0]];
+        if let Some(verdict) = first.verdict.filter(|verdict| verdict.grows()) {
+            steps.push(of_heap(report, verdict, &heap));
+        }
+    }
     for (index, site) in report.sites.iter().enumerate() {
-        if let Some(verdict) = site.verdict.filter(|verdict| verdict.grows()) {
+        if let Some(verdict) = site.verdict.filter(|verdict| verdict.grows())
+            && engine::heap_of(site).is_none()
+        {
             let tree = trees.entry((verdict, site.process, site.kind));
             tree.or_default().push(index);
         }
     }
-    let mut findings = Vec::new();
     for ((verdict, ..), sites) in trees {
         let labels: Vec<Vec<String>> = sites
             .iter()
@@ -37,10 +48,10 @@ pub fn findings(report: &Report) -> Vec<Finding> {
             site: *site,
         });
         for node in nodes(branches.collect()) {
-            findings.push(finding(report, verdict, &node));
+            steps.push(finding(report, verdict, &node));
         }
     }
-    findings
+    step::mark(steps)
 }
 
 /// What is live of a site, or of several together, over time: bytes, or blocks of what has
@@ -84,33 +95,65 @@ impl<'a> Growth<'a> {
     }
 }
 
-fn finding(report: &Report, verdict: Verdict, node: &Node) -> Finding {
+/// What a language's heap has taken, of all the paths that made it grow.
+fn of_heap(report: &Report, verdict: Verdict, heap: &Heap) -> Step {
+    let sites = heap.sites(report);
+    let sites: Vec<&Site> = sites.iter().map(Cow::as_ref).collect();
+    let mut step = of_sites(report, verdict, &sites, heap.pool.name.to_owned());
+    let finding = &mut step.finding;
+    let rate = units::bytes_per_second(finding.bytes_per_second);
+    finding.title = format!("memory for {} grows: {rate}/s", heap.pool.name);
+    finding.evidence.insert(
+        0,
+        match heap.collected {
+            true => "what of it is garbage is not known from outside".to_owned(),
+            false => "who makes it grow need not be who keeps its objects".to_owned(),
+        },
+    );
+    finding.advice = heap.advice.to_owned();
+    step
+}
+
+fn finding(report: &Report, verdict: Verdict, node: &Node) -> Step {
     let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
+    let function = culprit(sites[0], node.depth);
+    of_sites(report, verdict, &sites, function)
+}
+
+/// A finding about sites, most of which is of the first.
+fn of_sites(report: &Report, verdict: Verdict, sites: &[&Site], function: String) -> Step {
     let first = sites[0];
     let paths = sites.iter();
     let paths = paths.map(|site| path::labels(&names::drawn_frames(site)));
-    let growth = Growth::of(Site::sum(&sites));
+    let growth = Growth::of(Site::sum(sites));
     let rate = growth.rate(report.duration);
     let bytes_per_second = if first.kind.is_memory() { rate } else { 0.0 };
-    Finding {
+    let finding = Finding {
         kind: match verdict {
             Verdict::Leak => FindingKind::Leak,
             _ => FindingKind::Growing,
         },
-        title: title(&culprit(first, node.depth), first.kind, verdict, rate),
+        title: title(&brief(&function), first.kind, verdict, rate),
+        function,
         process: first.process,
         path: path::common(paths),
         sites: sites.iter().map(|site| site.id).take(MAX_SITES).collect(),
         site_count: sites.len() as u64,
+        in_step_with: None,
         bytes_per_second,
         live_bytes: growth.sum.held_bytes(),
         live_count: growth.sum.live_count,
-        confidence: confidence(&sites),
+        confidence: confidence(sites),
         since: growth.since,
         forecast: forecast::of(report, bytes_per_second),
         evidence: evidence(report, sites.len(), &growth),
         holders: None,
         advice: advice(report, verdict),
+    };
+    Step {
+        finding,
+        kind: first.kind,
+        curve: growth.sum.curve.clone(),
     }
 }
 
@@ -145,7 +188,7 @@ fn culprit(site: &Site, depth: usize) -> String {
 /// The deepest function that asks for memory for itself, of a path that is a runtime's own,
 /// and its file.
 fn runtimes(frames: &[Frame]) -> String {
-    let asks = frames.iter().rev().find(|frame| !hands_on(frame));
+    let asks = frames.iter().rev().find(|frame| !is_basic(frame));
     let Some(frame) = asks.or(frames.last()) else {
         return names::UNKNOWN.to_owned();
     };

@@ -3,10 +3,12 @@
 mod change;
 mod compared;
 mod curve;
+mod engine;
 mod forecast;
 mod growing;
 mod harmless;
 mod heap;
+mod held;
 mod judge;
 #[cfg(test)]
 mod large;
@@ -17,6 +19,7 @@ mod retention;
 #[cfg(test)]
 mod simulated;
 mod since;
+mod step;
 mod together;
 mod tree;
 
@@ -48,25 +51,30 @@ pub fn conclude(report: &mut Report) {
         site.confidence = judged.map(|judgement| judgement.confidence);
     }
     together::judge_together(report, &ends);
+    engine::judge_heaps(report, &ends);
     replaced::take_back(report, &ends);
+    report.sites.iter_mut().for_each(held::raise);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
     findings.extend(retention::findings(report));
-    findings.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+    held::enter(report, &mut findings);
+    findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
     findings.extend(harmless::findings(report));
     report.findings = findings;
     forget_curves(report);
 }
 
-/// How important it is: what is likely and much comes first.
-fn weight(finding: &Finding) -> f64 {
-    let certain = match finding.kind {
-        FindingKind::Leak => finding.confidence,
-        _ => 0.5 * finding.confidence,
-    };
-    // What has no bytes, such as threads, comes after all that has.
-    certain * finding.bytes_per_second.max(f64::MIN_POSITIVE)
+impl Finding {
+    /// How important it is: what is likely and much comes first.
+    fn weight(&self) -> f64 {
+        let certain = match self.kind {
+            FindingKind::Leak => self.confidence,
+            _ => 0.5 * self.confidence,
+        };
+        // What has no bytes, such as threads, comes after all that has.
+        certain * self.bytes_per_second.max(f64::MIN_POSITIVE)
+    }
 }
 
 /// So much of the whole run, a second; 0 for one without duration.

@@ -10,6 +10,7 @@ use tracer_ebpf::limits::LIFETIME_BUCKETS;
 use tracer_ebpf::site::{Site, SiteKey, SiteKind};
 use tracer_ebpf::stated::{self, StatedSite, StatedSums};
 
+use crate::holders::OfSite;
 use crate::jvm::frames::Named;
 use crate::kernel::object::Object;
 use crate::model::{
@@ -97,6 +98,10 @@ pub struct CollectedSite {
     pub pages: Option<TouchedPages>,
     /// What was live over time.
     pub curve: Vec<CurvePoint>,
+    /// Who holds some of its live blocks.
+    pub holders: OfSite,
+    /// The indices of all sites that were added to it, where holders were looked for.
+    pub indices: Vec<u32>,
 }
 
 impl CollectedSite {
@@ -109,6 +114,8 @@ impl CollectedSite {
         self.shares.merge(&site.shares);
         self.oldest = self.oldest.into_iter().chain(site.oldest).min();
         self.curve = CurvePoint::sum(&self.curve, &site.curve);
+        self.holders.add(&site.holders);
+        self.indices.extend(&site.indices);
         self.seen = (self.seen.0.min(site.seen.0), self.seen.1.max(site.seen.1));
         self.untracked += site.untracked;
         if let Some(estimates) = &site.estimates {
@@ -167,6 +174,8 @@ impl CollectedSite {
             stacks: StackOwners::default(),
             pages: None,
             curve: Vec::new(),
+            holders: OfSite::default(),
+            indices: Vec::new(),
         }
     }
 }

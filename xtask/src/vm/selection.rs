@@ -87,6 +87,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
             "what_is_moved_is_still_of_who_touched_it",
         ]),
     ),
+    // Runs of pages in the page map, which old kernels do not tell.
+    ("holders", Choice::Only(&["holders_of_c"])),
     // ptrace, and a signal that a program sends from within the kernel.
     (
         "held",

@@ -305,6 +305,7 @@ impl<'a> Search<'a> {
             undecided,
             chains: merge(known),
             unsearched,
+            all_lost: None,
         }
     }
 

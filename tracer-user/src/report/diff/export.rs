@@ -9,7 +9,7 @@ use super::table::amount;
 use super::{Diff, DiffFinding, Snapshot};
 use crate::cli::args::Format;
 use crate::model::Frame;
-use crate::report::flamegraph::{self, Legend, Node, Scene, Tree};
+use crate::report::flamegraph::{self, Direction, Legend, Node, Scene, Tree};
 use crate::report::text::{Layout, ROWS};
 use crate::report::{folded, names, units};
 
@@ -24,16 +24,21 @@ const NO_PPROF: &str = "a difference is not written as pprof: \
 const NO_JAVA: &str = "growing Java classes are of one run: a difference has none; \
     choose .svg, .folded or .json";
 
+/// Why there is no difference of holders.
+const NO_HOLDERS: &str = "holders are of one run: a difference has none; \
+    choose .svg, .folded or .json";
+
 /// Proves that a difference can be written in a format.
 ///
 /// # Errors
-/// Fails for pprof, and for growing Java classes.
+/// Fails for pprof, growing Java classes and holders.
 pub fn check_format(format: Format) -> Result<()> {
     ensure!(format != Format::Pprof, NO_PPROF);
     ensure!(
         !matches!(format, Format::JavaSvg | Format::JavaFolded),
         NO_JAVA
     );
+    ensure!(format != Format::HoldersSvg, NO_HOLDERS);
     Ok(())
 }
 
@@ -52,6 +57,7 @@ pub fn write(diff: &Diff, format: Format, writer: &mut dyn Write) -> Result<()> 
         }
         Format::Pprof => bail!(NO_PPROF),
         Format::JavaSvg | Format::JavaFolded => bail!(NO_JAVA),
+        Format::HoldersSvg => bail!(NO_HOLDERS),
     }
 }
 
@@ -99,6 +105,7 @@ fn svg(diff: &Diff, writer: &mut dyn Write) -> Result<()> {
         tree: &tree,
         tooltip: &tooltip,
         colour: &colour,
+        direction: Direction::Straight,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
 }

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 
 use anyhow::{Context, Result};
+pub use inferno::flamegraph::Direction;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
@@ -51,6 +52,8 @@ pub struct Scene<'a> {
     pub tooltip: &'a dyn Fn(&Node) -> String,
     /// The colour of a box.
     pub colour: &'a dyn Fn(&Node) -> Color,
+    /// Whether roots are at the bottom or, inverted, on top.
+    pub direction: Direction,
 }
 
 /// One colour and what it means.
@@ -87,6 +90,7 @@ pub fn draw(scene: &Scene<'_>) -> Result<String> {
     options.bgcolors = Some(BackgroundColor::Flat(BACKGROUND));
     options.text_truncate_direction = TextTruncateDirection::Right;
     options.min_width = 0.0;
+    options.direction = scene.direction;
     let mut svg = Vec::new();
     flamegraph::from_lines(
         &mut options,

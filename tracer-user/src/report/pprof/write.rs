@@ -14,7 +14,7 @@ use super::proto::{Function, Label, Line, Location, Mapping, Profile, Sample, Va
 use crate::model::name::Name;
 use crate::model::sampling::rounded;
 use crate::model::{Errors, Frame, MemoryKind, Origin, Report, Site};
-use crate::report::{java, names, units};
+use crate::report::{held_by, java, names, units};
 
 /// Sample types and units, in the order of Go's heap profiles.
 const SAMPLE_TYPES: [(&str, &str); 4] = [
@@ -213,6 +213,14 @@ impl<'a, W: Write> Writer<'a, W> {
                 num: int(rounded(percent.clamp(0.0, 100.0))),
                 num_unit: self.string("percent")?,
             });
+        }
+        if let Some(holders) = &site.holders {
+            let root = holders.chains.first().and_then(|it| it.links.first());
+            let named = root.map(held_by::holder);
+            let lost = (holders.lost > 0).then(|| "lost".to_owned());
+            if let Some(name) = named.or(lost) {
+                labels.push(self.text_label(super::HELD_BY, &name)?);
+            }
         }
         if let Some(thread) = &site.thread {
             labels.push(self.text_label(super::THREAD, &names::clean(&thread.name))?);

@@ -3,16 +3,17 @@
 use anstyle::Style;
 
 use super::balance;
-use super::holders;
 use super::layout::{Layout, PLAIN};
+use super::path;
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
+use crate::report::brief::brief;
 use crate::report::numbers::told;
-use crate::report::{names, units};
+use crate::report::{held_by, names, units};
 
 /// Findings that are told one by one; the others in one line.
 pub const MAX_FINDINGS: usize = 4;
-/// Names of a path that are shown, the deepest.
-const MAX_NAMES: usize = 6;
+/// Findings that go in step with another and are named, at most.
+const MAX_IN_STEP: usize = 4;
 /// What is said for a finding, at most.
 const MAX_EVIDENCE: usize = 2;
 
@@ -24,32 +25,36 @@ const TOO_SHORT: &str = "The run was too short to tell what leaks from what is n
 
 /// Adds the findings, or that there are none, and an empty line.
 pub fn render(text: &mut String, report: &Report, layout: &Layout) {
-    let told: Vec<_> = told(report).collect();
-    if !told.iter().any(|finding| finding.kind.is_growth()) {
+    let told: Vec<_> = (1..).zip(told(report)).collect();
+    if !told.iter().any(|(_, finding)| finding.kind.is_growth()) {
         let line = match report.duration < SHORTEST {
             true => TOO_SHORT.to_owned(),
             false => no_leak(report),
         };
         layout.prose(text, layout.strong, 0, &line);
     }
-    for (number, finding) in told.iter().take(MAX_FINDINGS).enumerate() {
-        let head = head(number + 1, finding);
-        layout.prose(text, style(finding, layout), 0, &head);
-        let before = &told[..number];
-        for line in details(finding, before) {
+    // What goes in step with another is told there.
+    let (followers, leaders): (Vec<_>, Vec<_>) = told
+        .into_iter()
+        .partition(|(_, finding)| finding.in_step_with.is_some());
+    let mut before: Vec<&Finding> = Vec::new();
+    for (number, finding) in leaders.iter().take(MAX_FINDINGS) {
+        layout.prose(text, style(finding, layout), 0, &head(*number, finding));
+        for line in details(report, finding, &before) {
             layout.prose(text, PLAIN, 3, &line);
         }
+        if let Some(line) = in_step(finding, &followers) {
+            layout.prose(text, PLAIN, 3, &line);
+        }
+        before.push(finding);
     }
-    let rest = told.iter().skip(MAX_FINDINGS);
-    let (count, rate) = rest.fold((0_u64, 0.0), |(count, rate), finding| {
-        (count + 1, rate + finding.bytes_per_second)
-    });
-    if count > 0 {
+    if let [(first, _), ..] = leaders.get(MAX_FINDINGS..).unwrap_or_default() {
+        let rest = &leaders[MAX_FINDINGS..];
+        let rate: f64 = rest.iter().map(|(_, it)| it.bytes_per_second).sum();
         let line = format!(
-            "And {}, {}/s together (--explain {}, and on).",
-            units::counted(count, "lesser finding"),
+            "And {}, {}/s together (--explain {first}, and on).",
+            units::counted(rest.len() as u64, "lesser finding"),
             units::bytes_per_second(rate),
-            MAX_FINDINGS + 1
         );
         layout.prose(text, PLAIN, 0, &line);
     }
@@ -85,11 +90,9 @@ fn head(number: usize, finding: &Finding) -> String {
 
 /// What there is to say of a finding; advice, and what growth will come to, are not said
 /// again.
-fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
+fn details(report: &Report, finding: &Finding, before: &[&Finding]) -> Vec<String> {
     let mut lines = Vec::new();
-    if !finding.path.is_empty() {
-        lines.push(deepest(&finding.path));
-    }
+    lines.extend(path::line(report, finding));
     let mut said = Vec::new();
     if finding.live_count > 0 {
         said.push(format!(
@@ -104,9 +107,8 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     if !said.is_empty() {
         lines.push(format!("{}.", said.join("; ")));
     }
-    if let Some(found) = &finding.holders {
-        lines.push(holders::sentence(found));
-    }
+    let held = finding.holders.as_ref().map(held_by::sentence);
+    lines.extend(held.map(|it| format!("{}.", capitalized(&it))));
     if let Some(forecast) = &finding.forecast
         && before.iter().all(|it| it.forecast.is_none())
     {
@@ -124,15 +126,37 @@ fn details(finding: &Finding, before: &[&Finding]) -> Vec<String> {
     lines
 }
 
-/// The deepest names of a path.
-pub fn deepest(path: &[String]) -> String {
-    let from = path.len().saturating_sub(MAX_NAMES);
-    let shown: Vec<_> = path[from..].iter().map(|name| names::clean(name)).collect();
-    let shown = shown.join(" > ");
-    match from {
-        0 => shown,
-        _ => format!("… > {shown}"),
+/// A sentence's beginning.
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
     }
+}
+
+/// What else comes block for block with a finding, each with its number.
+fn in_step(leader: &Finding, followers: &[(usize, &Finding)]) -> Option<String> {
+    let first = leader.sites.first();
+    let is_its = |(_, it): &&(usize, &Finding)| it.in_step_with.as_ref() == first;
+    let its: Vec<_> = followers.iter().filter(is_its).collect();
+    let named = its.iter().take(MAX_IN_STEP).map(|(number, finding)| {
+        format!(
+            "{} ({number}), {}/s",
+            brief(&names::clean(&finding.function)),
+            units::bytes_per_second(finding.bytes_per_second)
+        )
+    });
+    let mut named = named.collect::<Vec<_>>();
+    if let more @ 1.. = its.len().saturating_sub(MAX_IN_STEP) {
+        named.push(format!("{more} more"));
+    }
+    (!its.is_empty()).then(|| {
+        format!(
+            "As many blocks at each look, and so probably the same fault: {}.",
+            named.join("; ")
+        )
+    })
 }
 
 /// That nothing grows, with what was watched and what could not be seen.

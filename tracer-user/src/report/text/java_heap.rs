@@ -1,12 +1,11 @@
 //! Which Java classes grow.
 
-use super::holders;
 use super::layout::{Layout, PLAIN, fit_middle};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
 use crate::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, RowNumber};
 use crate::report::numbers::Numbers;
-use crate::report::{names, units};
+use crate::report::{held_by, names, units};
 
 /// Columns of all other values, and the least for a class's name.
 const OTHER_COLUMNS: usize = 58;
@@ -185,7 +184,7 @@ fn row<'a>(
         ],
         notes: notes(class, heap.sampled.exact)
             .into_iter()
-            .chain(class.holders.as_ref().map(holders::sentence))
+            .chain(class.holders.as_ref().map(held_by::sentence))
             .collect(),
         stack: Stack::new(
             class.allocated.first().map_or(&[], |path| &path.frames),

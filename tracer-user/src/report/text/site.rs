@@ -10,7 +10,7 @@ use super::{balance, chance, lifetimes, origins, pages, window};
 use crate::model::{LifetimeBucket, MemoryKind, Report, RowNumber, Site, Verdict};
 use crate::report::numbers::Numbers;
 use crate::report::words::Words;
-use crate::report::{names, pool, units};
+use crate::report::{held_by, names, pool, units};
 
 /// Adds the top rows and what they leave out. Rows without a number in `numbers` are
 /// numbered as they come.
@@ -294,6 +294,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
         notes.push(format!("in {}", names::process_of(report, site.process)));
     }
     notes.extend(holders(site));
+    notes.extend(site.holders.as_ref().map(held_by::sentence));
     notes.extend(site.thread.as_ref().map(names::thread));
     notes
 }

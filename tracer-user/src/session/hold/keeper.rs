@@ -40,6 +40,8 @@ pub enum Why {
     Traces,
     /// It made a thread, of which one wanted to know.
     Thread,
+    /// It ends its process, which is the first one; all memory is there still.
+    Ends,
 }
 
 /// A thread that waits to be told to go on.
@@ -99,6 +101,15 @@ pub struct Keeper {
     status: Arc<OnceLock<i32>>,
 }
 
+/// What is wished of a keeper.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// All that come from the first process are held, too.
+    pub follow: bool,
+    /// The first process waits when it ends.
+    pub waits_at_end: bool,
+}
+
 /// Says why the kernel side has sent a signal to a thread, if it did and nobody
 /// has asked since.
 pub type Told = Box<dyn FnMut(u32) -> Option<u32> + Send>;
@@ -125,11 +136,18 @@ impl Keeper {
     ///
     /// # Errors
     /// Fails where that is not allowed.
-    pub fn take(root: i32, follow: bool, line: Line) -> std::io::Result<Self> {
+    pub fn take(root: i32, wishes: Wishes, line: Line) -> std::io::Result<Self> {
+        let Wishes {
+            follow,
+            waits_at_end,
+        } = wishes;
         let mut options =
             libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE;
         if follow {
             options |= libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
+        }
+        if waits_at_end {
+            options |= libc::PTRACE_O_TRACEEXIT;
         }
         ptrace::seize(root, options)?;
         let thread = Thread {
@@ -196,10 +214,20 @@ impl Keeper {
                 }
                 self.go_on(thread, 0);
             }
+            Reason::Exiting => self.exiting(thread),
             Reason::Begin => self.began(thread),
             Reason::Stopped => ptrace::go_on(libc::PTRACE_LISTEN, thread, 0),
             Reason::Call => self.called(thread),
             Reason::Signal(signal) => self.signalled(thread, signal),
+        }
+    }
+
+    /// The other threads of its process are gone a moment later, or are already.
+    fn exiting(&mut self, thread: i32) {
+        let process = self.process_of(thread);
+        match process == self.root && ends_its_process(thread) {
+            true => self.ask(thread, process, Why::Ends),
+            false => self.go_on(thread, 0),
         }
     }
 
@@ -372,6 +400,13 @@ fn process_of(thread: i32) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
     line.trim().parse().ok()
+}
+
+/// Whether a thread is in the system call that ends its process. One that a signal ends is
+/// not.
+fn ends_its_process(thread: i32) -> bool {
+    let registers = ptrace::registers(thread);
+    registers.is_some_and(|it| it.orig_rax.cast_signed() == libc::SYS_exit_group)
 }
 
 /// Whether the system call that just returned mapped executable memory.

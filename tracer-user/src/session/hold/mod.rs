@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::sleep;
 
-pub use self::keeper::{Answer, Stop, Told, Why};
+pub use self::keeper::{Answer, Stop, Told, Why, Wishes};
 use self::keeper::{Keeper, Line};
 use crate::privilege::capability::Phase;
 
@@ -53,12 +53,11 @@ pub struct Waiting {
 }
 
 impl Holder {
-    /// Takes hold of a child of ours that waits to call `exec`, and with
-    /// `follow` of all that come from it. It goes on as before.
+    /// Takes hold of a child of ours that waits to call `exec`. It goes on as before.
     ///
     /// # Errors
     /// Fails where that is not allowed; then nothing is held.
-    pub fn take(pid: u32, follow: bool, told: Told) -> Result<Self> {
+    pub fn take(pid: u32, wishes: Wishes, told: Told) -> Result<Self> {
         let root = i32::try_from(pid)?;
         answer_wake_ups()?;
         let (stop, stops) = unbounded_channel();
@@ -79,7 +78,7 @@ impl Holder {
             // Only the thread that takes hold may ask for anything later.
             let taken = Phase::Holding
                 .enter()
-                .and_then(|()| Keeper::take(root, follow, line));
+                .and_then(|()| Keeper::take(root, wishes, line));
             match taken {
                 Ok(keeper) => {
                     let _ = begun.send(Ok(rustix::thread::gettid().as_raw_pid()));

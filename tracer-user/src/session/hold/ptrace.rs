@@ -38,6 +38,8 @@ pub enum Reason {
     Clone,
     /// It made a process.
     Fork,
+    /// It is about to end; its memory is there still.
+    Exiting,
     /// It is new, or its stop by a signal is over.
     Begin,
     /// A signal has stopped its process.
@@ -62,6 +64,7 @@ impl Status {
             libc::PTRACE_EVENT_EXEC => Reason::Exec,
             libc::PTRACE_EVENT_CLONE => Reason::Clone,
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => Reason::Fork,
+            libc::PTRACE_EVENT_EXIT => Reason::Exiting,
             libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Reason::Begin,
             libc::PTRACE_EVENT_STOP => Reason::Stopped,
             0 if signal == CALL_STOP => Reason::Call,

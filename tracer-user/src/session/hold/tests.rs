@@ -7,7 +7,11 @@ use crate::session::launch::Waiting as Launch;
 fn launch(command: &[&str]) -> (Launch, Holder) {
     let command: Vec<OsString> = command.iter().map(Into::into).collect();
     let waiting = Launch::fork(&command, Rights::own(), None).unwrap();
-    let holder = Holder::take(waiting.pid, true, Box::new(|_| None)).unwrap();
+    let wishes = Wishes {
+        follow: true,
+        waits_at_end: false,
+    };
+    let holder = Holder::take(waiting.pid, wishes, Box::new(|_| None)).unwrap();
     (waiting, holder)
 }
 
@@ -107,4 +111,45 @@ fn programs_that_are_let_go_go_on() {
         let status = program.wait().unwrap();
         assert_eq!(status.code(), Some(7), "after {stops}: {status:?}");
     }
+}
+
+#[test]
+fn a_program_waits_at_its_end_with_its_memory() {
+    let command: Vec<OsString> = ["/bin/sh", "-c", "/bin/true; exit 7"]
+        .map(Into::into)
+        .to_vec();
+    let waiting = Launch::fork(&command, Rights::own(), None).unwrap();
+    let wishes = Wishes {
+        follow: true,
+        waits_at_end: true,
+    };
+    let pid = waiting.pid;
+    let holder = &mut Holder::take(pid, wishes, Box::new(|_| None)).unwrap();
+    let mut program = Program::new(waiting.start().unwrap(), Some(holder));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let ended = runtime.block_on(async {
+        loop {
+            holder.news().await;
+            for waiting in holder.take_waiting() {
+                if waiting.stop.why == Why::Ends {
+                    return waiting.stop;
+                }
+                holder.answer(Answer {
+                    stop: waiting.stop,
+                    starts: matches!(waiting.stop.why, Why::Exec | Why::Mapped),
+                    watches_threads: false,
+                });
+            }
+        }
+    });
+    // The child's end is none.
+    assert_eq!(ended.process, pid);
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    assert!(maps.contains("[heap]"), "{maps}");
+    assert!(program.try_wait().unwrap().is_none());
+    holder.let_go();
+    assert_eq!(program.wait().unwrap().code(), Some(7));
 }

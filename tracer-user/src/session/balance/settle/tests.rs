@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::process::arenas::Arenas;
+use crate::process::maps::{Device, FileId};
 
 const MIB: u64 = 1 << 20;
 /// Where things are in these tests.
@@ -20,6 +21,10 @@ fn mapping(start: u64, bytes: u64, kind: MappingKind) -> Mapping {
         kind,
         is_writable: true,
         name: String::new(),
+        file: FileId {
+            device: Device { major: 0, minor: 0 },
+            inode: 0,
+        },
     }
 }
 

@@ -1,0 +1,30 @@
+//! What `--holders` and `--check-lost` do.
+
+/// The long help of `--holders`.
+pub(super) const HOLDERS: &str = "\
+At the end, while the processes live, search their memory for who holds live blocks: of the sites \
+that hold most, 64 of the oldest blocks each. Nothing is stopped, and no page is touched that is \
+not in memory.
+
+A chain begins with a variable, a thread-local, a thread's stack or a mapping, and goes on by the \
+blocks in between. A block that no such chain leads to, in two looks, is lost: nothing can free it \
+any more. That is what a leak detector within the program would find, but for pointers that are in \
+a register alone.
+
+Pointers to the middle of a block count, as do those in memory that a live block has and does not \
+use. Pointers that are xored or compressed are not seen.
+
+    sudo unfreed record -p 1234 --duration 60s --holders";
+
+/// The long help of `--check-lost`.
+pub(super) const CHECK_LOST: &str = "\
+When the program ends, look which live blocks nothing points to any more; exit with status 3 if there \
+are any, or if that could not be found out. It is --holders, of all blocks and at the one moment when \
+the program has called exit, its destructors have run, and its memory is there still: it waits there, for \
+a second or so.
+
+That is what a leak sanitizer finds, and what valgrind calls definitely and indirectly lost; but the \
+program is neither built for it nor slowed down by more than the tracing. A program that a signal \
+ends is not looked at.
+
+    sudo unfreed run --check-lost -- ./tests --all";

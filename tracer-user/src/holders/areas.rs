@@ -1,0 +1,165 @@
+//! Areas: memory that may hold pointers, and that nobody has to hold.
+
+use std::ops::Range;
+
+use crate::process::mappings::{Mapping, MappingKind};
+use crate::process::maps::FileId;
+use crate::process::owner::data_of_files;
+
+/// What an area is. The order is that in which they are searched: what says most first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Variables of a file, by its place in the list of mappings.
+    Data(usize),
+    /// A thread's stack and thread-locals, by its number.
+    Thread(u32),
+    /// A part of a heap that could not be gone through.
+    Heap,
+    /// Another mapping, by its place in the list of mappings.
+    Mapping(usize),
+}
+
+/// Memory of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Area {
+    /// Its addresses.
+    pub range: Range<u64>,
+    /// What it is; `None` if it holds nothing.
+    pub kind: Option<Kind>,
+}
+
+impl Area {
+    /// One that may hold pointers.
+    pub const fn new(range: Range<u64>, kind: Kind) -> Self {
+        Self {
+            range,
+            kind: Some(kind),
+        }
+    }
+
+    /// One that holds nothing, or is searched otherwise.
+    pub const fn none(range: Range<u64>) -> Self {
+        Self { range, kind: None }
+    }
+}
+
+/// Cuts all writable mappings into areas: what is known otherwise has its own kind, where two
+/// of these overlap the one that begins first. In the order in which they are searched.
+pub fn cut(mappings: &[Mapping], mut known: Vec<Area>) -> Vec<(Range<u64>, Kind)> {
+    known.sort_by_key(|area| area.range.start);
+    let mut areas = Vec::new();
+    let mut next = known.into_iter().peekable();
+    for (mapping, kind) in kinds(mappings) {
+        let mut at = mapping.start;
+        while at < mapping.end {
+            while next.peek().is_some_and(|area| area.range.end <= at) {
+                next.next();
+            }
+            let area = next.peek().filter(|area| area.range.start < mapping.end);
+            let (end, kind) = match area {
+                Some(area) if area.range.start <= at => (area.range.end, area.kind.clone()),
+                Some(area) => (area.range.start, Some(kind.clone())),
+                None => (mapping.end, Some(kind.clone())),
+            };
+            let range = at..end.min(mapping.end);
+            at = range.end;
+            areas.extend(kind.map(|kind| (range, kind)));
+        }
+    }
+    areas.sort_by_key(|(range, kind)| (order(kind), range.start));
+    areas
+}
+
+const fn order(kind: &Kind) -> u8 {
+    match kind {
+        Kind::Data(_) => 0,
+        Kind::Thread(_) => 1,
+        Kind::Heap => 2,
+        Kind::Mapping(_) => 3,
+    }
+}
+
+/// The writable mappings, with what they are if nothing else is known.
+fn kinds(mappings: &[Mapping]) -> Vec<(Range<u64>, Kind)> {
+    let data: Vec<u64> = data_of_files(mappings)
+        .map(|(mapping, _)| mapping.range.start)
+        .collect();
+    let writable = mappings
+        .iter()
+        .enumerate()
+        .filter(|(_, mapping)| mapping.is_writable && mapping.kind != MappingKind::Kernel);
+    writable
+        .map(|(at, mapping)| {
+            let is_data = data.binary_search(&mapping.range.start).is_ok();
+            let kind = match mapping.kind {
+                _ if is_data => Kind::Data(at),
+                MappingKind::Heap => Kind::Heap,
+                _ => Kind::Mapping(at),
+            };
+            (mapping.range.clone(), kind)
+        })
+        .collect()
+}
+
+/// The file whose variables a mapping has.
+pub fn file_of(mappings: &[Mapping], at: usize) -> Option<FileId> {
+    let start = mappings.get(at)?.range.start;
+    let mut data = data_of_files(mappings);
+    let (_, file) = data.find(|(mapping, _)| mapping.range.start == start)?;
+    Some(file.file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::maps::Device;
+
+    fn mapping(range: Range<u64>, kind: MappingKind) -> Mapping {
+        let device = Device { major: 0, minor: 0 };
+        Mapping {
+            range,
+            kind,
+            is_writable: true,
+            name: String::new(),
+            file: FileId { device, inode: 0 },
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_cut_out() {
+        let mappings = [
+            mapping(0x1000..0x2000, MappingKind::Anonymous),
+            mapping(0x4000..0x5000, MappingKind::File),
+            mapping(0x5000..0x6000, MappingKind::Anonymous),
+            mapping(0x8000..0x9000, MappingKind::Heap),
+        ];
+        let known = vec![
+            Area::none(0x1800..0x1900),
+            Area::new(0x1900..0x4000, Kind::Thread(7)),
+            Area::none(0x8000..0x9000),
+        ];
+        let expected = [
+            (0x4000..0x5000, Kind::Data(1)),
+            (0x5000..0x6000, Kind::Data(2)),
+            (0x1900..0x2000, Kind::Thread(7)),
+            (0x1000..0x1800, Kind::Mapping(0)),
+        ];
+        assert_eq!(cut(&mappings, known), expected);
+    }
+
+    #[test]
+    fn areas_that_overlap_are_searched_once() {
+        let mappings = [mapping(0x1000..0x9000, MappingKind::Anonymous)];
+        let known = vec![
+            Area::new(0x0..0x3000, Kind::Thread(1)),
+            Area::none(0x2000..0x5000),
+            Area::none(0x2500..0x2600),
+            Area::none(0x8000..0xa000),
+        ];
+        let expected = [
+            (0x1000..0x3000, Kind::Thread(1)),
+            (0x5000..0x8000, Kind::Mapping(0)),
+        ];
+        assert_eq!(cut(&mappings, known), expected);
+    }
+}

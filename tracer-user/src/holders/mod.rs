@@ -1,0 +1,27 @@
+//! Who has a pointer to live blocks: a process's memory is searched from outside, without
+//! stopping it, as a leak detector within it would do.
+//!
+//! What pointers can lead to are *nodes*: all traced live blocks, and the chunks of glibc's
+//! heaps that are in use and not traced. From *areas* that hold pointers without being held
+//! themselves (files' variables, stacks and thread-locals, other mappings) all nodes are
+//! marked that a word leads to, anywhere into them, then those that these lead to, and so on:
+//! each word is read once, and the first mark of a node is the shortest way to it. What has no
+//! mark in two looks is lost.
+
+pub mod areas;
+mod budget;
+mod glibc;
+mod heaps;
+mod look;
+mod mark;
+mod memory;
+mod naming;
+mod nodes;
+mod nptl;
+mod settle;
+mod threads;
+mod variables;
+
+pub use look::{Job, Key, Look, Traced};
+pub use naming::Namer;
+pub use settle::{Found, OfSite, Outcome, settle};

@@ -1,0 +1,205 @@
+//! Names of holders, from the files of their process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::look::RawLink;
+use super::settle::{OfSite, Outcome};
+use super::threads::InThread;
+use super::variables::Variables;
+use crate::model::{Chain, Holders, Link, LinkKind};
+use crate::process::code::{CodeMapping, CodeSpace};
+use crate::process::file::ModuleFile;
+use crate::process::maps::FileId;
+use crate::symbolize::demangle;
+
+/// A table of virtual functions, as the linker names it.
+const TABLE: &str = "_ZTV";
+/// Chains that are told of a site.
+const MAX_CHAINS: usize = 16;
+
+/// Gives names, and keeps what it read of files.
+#[derive(Default)]
+pub struct Namer {
+    files: HashMap<FileId, Arc<Variables>>,
+}
+
+impl Namer {
+    /// What is said of the blocks of a site. Links of traced blocks have no name yet, and in
+    /// the place of a site's id its index in the kernel.
+    pub fn holders(&mut self, site: &OfSite, unsearched: &[String]) -> Option<Holders> {
+        let found = &site.found;
+        if found.is_empty() && site.lost.is_none_or(|lost| lost.blocks == 0) {
+            return None;
+        }
+        let mut holders = Holders {
+            sampled: found.len() as u64,
+            unsearched: unsearched.to_vec(),
+            all_lost: site.lost,
+            ..Holders::default()
+        };
+        for found in found {
+            match &found.outcome {
+                Outcome::Lost => holders.lost += 1,
+                Outcome::Undecided => holders.undecided += 1,
+                Outcome::Held(links) => {
+                    let links = links.iter();
+                    let links = links
+                        .map(|(link, repeated)| self.link(&found.code, link, *repeated))
+                        .collect();
+                    holders.add_chain(Chain { links, blocks: 1 });
+                }
+            }
+        }
+        holders.arrange(MAX_CHAINS);
+        Some(holders)
+    }
+
+    fn link(&mut self, code: &CodeSpace, link: &RawLink, repeated: u64) -> Link {
+        let (kind, name, site) = match link {
+            RawLink::Data(file, address) => {
+                (LinkKind::Global, self.global(code, *file, *address), None)
+            }
+            RawLink::Thread { id, name, place } => {
+                let (kind, what) = self.of_thread(code, place);
+                let thread = format!("{name} ({id})");
+                match what {
+                    Some(what) => (kind, format!("{what} of thread {thread}"), None),
+                    None => (kind, thread, None),
+                }
+            }
+            RawLink::Heap => (
+                LinkKind::UntracedBlock,
+                "somewhere in the heap".into(),
+                None,
+            ),
+            RawLink::Mapping(name) if name.is_empty() => {
+                (LinkKind::Mapping, "memory without a file".into(), None)
+            }
+            RawLink::Mapping(name) => (LinkKind::Mapping, name.clone(), None),
+            RawLink::Block(site, class) => {
+                let class = class.and_then(|class| self.class(code, class));
+                let site = u64::from(*site);
+                (LinkKind::Block, class.unwrap_or_default(), Some(site))
+            }
+            RawLink::Chunk(size, class) => {
+                let class = class.and_then(|class| self.class(code, class));
+                let name = class.unwrap_or_else(|| format!("a block of {size} bytes"));
+                (LinkKind::UntracedBlock, name, None)
+            }
+        };
+        Link {
+            kind,
+            name,
+            repeated,
+            site,
+        }
+    }
+
+    /// A variable, and the file that it is of.
+    fn global(&mut self, code: &CodeSpace, file: FileId, address: u64) -> String {
+        let Some((module, mapping)) = module_of(code, file) else {
+            return "a variable of a file that is not mapped as code".into();
+        };
+        let path = mapping.display_name();
+        let base = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let variables = self.variables(file, &module);
+        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0);
+        let linked = address.wrapping_sub(bias.unwrap_or_default());
+        match variables.global(&module.content, linked) {
+            // Which element of an array it is would make a chain of each.
+            Some(name) => format!("{} ({base})", demangle(&name)),
+            None => format!("{base}+{linked:#x}, data without a symbol"),
+        }
+    }
+
+    /// What a place of a thread is; without words if it is on the stack.
+    fn of_thread(&mut self, code: &CodeSpace, place: &InThread) -> (LinkKind, Option<String>) {
+        let what = match place {
+            InThread::Stack => None,
+            InThread::Descriptor => Some("thread-specific data".to_owned()),
+            InThread::Local(file, offset) => Some(self.local(code, *file, *offset)),
+            InThread::Before(before) => self.before(code, *before),
+        };
+        match what {
+            Some(what) => (LinkKind::ThreadLocal, Some(what)),
+            None => (LinkKind::Stack, None),
+        }
+    }
+
+    /// A thread-local of a file, at an offset.
+    fn local(&mut self, code: &CodeSpace, file: FileId, offset: u64) -> String {
+        let Some((module, mapping)) = module_of(code, file) else {
+            return "thread-local data".to_owned();
+        };
+        match self.variables(file, &module).local(&module.content, offset) {
+            Some(name) => format!("thread-local {}", demangle(&name)),
+            None => {
+                let path = mapping.display_name();
+                let base = path.rsplit('/').next().unwrap_or_default();
+                format!("thread-local data of {base}")
+            }
+        }
+    }
+
+    /// The thread-local that is so far before a thread's descriptor, if the program's are
+    /// nearest to it; `None` if there is none.
+    fn before(&mut self, code: &CodeSpace, before: u64) -> Option<String> {
+        let program = code.current().find(|mapping| code.is_program(mapping));
+        let program = program.and_then(|mapping| module_of(code, mapping.range.file));
+        let mut own = 0;
+        if let Some((module, mapping)) = program {
+            let variables = self.variables(mapping.range.file, &module);
+            let (size, align) = variables.thread_locals.unwrap_or((0, 1));
+            own = size.checked_next_multiple_of(align.max(1)).unwrap_or(0);
+            let offset = own.checked_sub(before);
+            let found = offset.and_then(|at| variables.local(&module.content, at));
+            if let Some(name) = found {
+                let name = demangle(&name);
+                return Some(format!("thread-local {name}"));
+            }
+        }
+        (before <= own + self.others(code)).then(|| "thread-local data".to_owned())
+    }
+
+    /// Bytes of the thread-locals of libraries, at most: those that are opened later have
+    /// theirs elsewhere.
+    fn others(&mut self, code: &CodeSpace) -> u64 {
+        let libraries = code.current().filter(|mapping| !code.is_program(mapping));
+        let mut ids: Vec<FileId> = libraries.map(|mapping| mapping.range.file).collect();
+        ids.sort_by_key(|id| (id.device.major, id.device.minor, id.inode));
+        ids.dedup();
+        let sizes = ids.into_iter().filter_map(|id| {
+            let (module, _) = module_of(code, id)?;
+            let (size, align) = self.variables(id, &module).thread_locals?;
+            size.checked_next_multiple_of(align.clamp(1, 4096))
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// The class of an object that begins with an address of constant data.
+    fn class(&mut self, code: &CodeSpace, (file, address): (FileId, u64)) -> Option<String> {
+        let (module, mapping) = module_of(code, file)?;
+        let variables = self.variables(file, &module);
+        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0)?;
+        let name = variables.global(&module.content, address.wrapping_sub(bias))?;
+        let class = name.strip_prefix(TABLE)?;
+        // As the name of its type information, which says the class alone.
+        let text = demangle(&format!("_ZTI{class}"));
+        let class = text.strip_prefix("typeinfo for ").map(str::to_owned);
+        class.or(Some(text))
+    }
+
+    fn variables(&mut self, id: FileId, module: &ModuleFile) -> Arc<Variables> {
+        let known = self.files.entry(id);
+        let read = || Arc::new(Variables::read(&module.content));
+        Arc::clone(known.or_insert_with(read))
+    }
+}
+
+/// A file that a process has code of, and where.
+fn module_of(code: &CodeSpace, file: FileId) -> Option<(Arc<ModuleFile>, &CodeMapping)> {
+    let mapping = code.of_file(file)?;
+    let module = mapping.file.as_ref().ok()?;
+    Some((Arc::clone(module), mapping))
+}

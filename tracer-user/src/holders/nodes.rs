@@ -1,0 +1,164 @@
+//! Pieces of memory that pointers may lead to, found by address.
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// A traced live block, by the index of its site.
+    Traced(u32),
+    /// A chunk of glibc's that is in use and not traced.
+    Chunk,
+}
+
+/// A piece of memory: addresses from `start` to before `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Node {
+    /// Its first address.
+    pub start: u64,
+    /// The first address after it.
+    pub end: u64,
+    /// What it is.
+    pub what: What,
+}
+
+/// A page, as a power of two: the filter has a bit for each.
+const PAGE_BITS: u32 = 12;
+/// Bits of the filter, as a power of two: 1 MiB.
+const FILTER_BITS: u32 = 23;
+
+/// All nodes of a process, by address; none overlaps another.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    starts: Vec<u64>,
+    nodes: Vec<Node>,
+    filter: Vec<u64>,
+}
+
+impl Nodes {
+    /// In any order. Of two that overlap the second is left out; a traced block comes before
+    /// a chunk.
+    pub fn new(traced: Vec<Node>, chunks: Vec<Node>) -> Self {
+        let traced = disjoint(traced);
+        let known = Ranges(&traced);
+        let mut nodes: Vec<Node> = chunks.into_iter().filter(|it| !known.meets(it)).collect();
+        nodes.extend(&traced);
+        let nodes = disjoint(nodes);
+        let mut filter = vec![0; 1 << (FILTER_BITS - 6)];
+        for node in &nodes {
+            note(&mut filter, node);
+        }
+        Self {
+            starts: nodes.iter().map(|node| node.start).collect(),
+            nodes,
+            filter,
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node that an address is in.
+    pub fn find(&self, address: u64) -> Option<usize> {
+        let bit = bit_of(address >> PAGE_BITS);
+        if self.filter.get(bit / 64)? & (1 << (bit % 64)) == 0 {
+            return None;
+        }
+        let at = self.starts.partition_point(|start| *start <= address);
+        let at = at.checked_sub(1)?;
+        (address < self.nodes.get(at)?.end).then_some(at)
+    }
+}
+
+/// Enters a node's pages. Of one with more pages than bits all are set.
+fn note(filter: &mut [u64], node: &Node) {
+    let (first, last) = (node.start >> PAGE_BITS, (node.end - 1) >> PAGE_BITS);
+    let most = first.saturating_add((1 << FILTER_BITS) - 1);
+    for page in first..=last.min(most) {
+        let bit = bit_of(page);
+        if let Some(word) = filter.get_mut(bit / 64) {
+            *word |= 1 << (bit % 64);
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lower bits are the place"
+)]
+const fn bit_of(page: u64) -> usize {
+    page as usize & ((1 << FILTER_BITS) - 1)
+}
+
+/// Sorted, without empty ones and those that begin within another.
+fn disjoint(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.retain(|node| node.start < node.end);
+    nodes.sort_unstable_by_key(|node| (node.start, node.end));
+    let mut end = 0;
+    nodes.retain(|node| {
+        let is_apart = node.start >= end;
+        if is_apart {
+            end = node.end;
+        }
+        is_apart
+    });
+    nodes
+}
+
+/// Disjoint nodes in order.
+struct Ranges<'a>(&'a [Node]);
+
+impl Ranges<'_> {
+    fn meets(&self, other: &Node) -> bool {
+        let after = self.0.partition_point(|node| node.start < other.end);
+        let last = after.checked_sub(1).and_then(|at| self.0.get(at));
+        last.is_some_and(|last| last.end > other.start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(start: u64, end: u64, what: What) -> Node {
+        Node { start, end, what }
+    }
+
+    #[test]
+    fn pointers_into_blocks_are_found_and_others_are_not() {
+        let traced = vec![
+            node(0x7000_0000, 0x7000_0010, What::Traced(1)),
+            node(0x5000, 0x9000, What::Traced(2)),
+        ];
+        let nodes = Nodes::new(traced, Vec::new());
+        let what = |address| nodes.find(address).map(|at| nodes.all()[at].what);
+        assert_eq!(what(0x5000), Some(What::Traced(2)));
+        assert_eq!(what(0x8fff), Some(What::Traced(2)));
+        assert_eq!(what(0x9000), None, "one past the end");
+        assert_eq!(what(0x4fff), None);
+        assert_eq!(what(0x7000_000f), Some(What::Traced(1)));
+        assert_eq!(what(0x7000_0010), None, "the same page");
+        assert_eq!(what(0), None);
+        assert_eq!(what(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_traced_block_comes_before_the_chunk_that_it_is_in() {
+        let traced = vec![node(0x1010, 0x1018, What::Traced(7))];
+        let chunks = vec![
+            node(0x1010, 0x1028, What::Chunk),
+            node(0x1030, 0x1048, What::Chunk),
+        ];
+        let nodes = Nodes::new(traced, chunks);
+        let all: Vec<_> = nodes.all().iter().map(|it| (it.start, it.what)).collect();
+        assert_eq!(all, [(0x1010, What::Traced(7)), (0x1030, What::Chunk)]);
+    }
+
+    #[test]
+    fn hostile_sizes_are_bounded() {
+        let all = node(16, u64::MAX, What::Traced(1));
+        let nodes = Nodes::new(vec![all, all, node(5, 5, What::Chunk)], Vec::new());
+        assert_eq!(nodes.all().len(), 1);
+        assert_eq!(nodes.find(1 << 60), Some(0));
+    }
+}
