@@ -43,6 +43,7 @@ pub mod service;
 mod stack;
 mod target;
 pub mod terminal;
+pub mod tmux;
 mod tracer;
 pub mod wholeness;
 

@@ -25,6 +25,7 @@ mod session;
 mod symbolize;
 mod tables;
 mod targets;
+mod top;
 mod unwind;
 mod usdt;
 mod verdict;
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Attach(args) => commands::attach::run(&args),
+        Command::Top(args) => commands::top::run(args),
         Command::Report(args) => commands::report::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Probes(args) => commands::probes::run(&args),

@@ -40,7 +40,7 @@ const LONG: [&str; 8] = [
 /// `roads` and `stress` load both cores, and count what is lost; `follow` and `kin` fork
 /// thousands of times, of which every tracer is told. A tracer that
 /// follows children refuses to probe what a target in `hooks` has hooked.
-const ALONE: [&str; 12] = [
+const ALONE: [&str; 13] = [
     "changes",
     "follow",
     "growth",
@@ -52,6 +52,7 @@ const ALONE: [&str; 12] = [
     "serve",
     "stacks",
     "stress",
+    "top",
     "unfreed_tests",
 ];
 

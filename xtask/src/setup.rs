@@ -78,6 +78,7 @@ impl Group {
                 "python3-yaml",
                 "sqlite3",
                 "systemd",
+                "tmux",
                 "valgrind",
                 "xz-utils",
                 "zstd",

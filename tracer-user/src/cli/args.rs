@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::diff::DiffArgs;
 use super::holders::{CHECK_LOST, HOLDERS};
-use super::output::GROUP;
 pub use super::output::OutputArgs;
 use super::serve::ServeArgs;
+use super::server::AttachArgs;
+use super::top::TopArgs;
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
-use crate::grouping::Asked;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -23,6 +24,8 @@ Examples:
       sudo unfreed record -p 1234 --duration 60s -o leak.svg -o leak.pb.gz
   Every minute a table of what is new, until Ctrl-C; then one of the whole run:
       sudo unfreed record -p 1234 --interval 1m
+  The same live, on the whole terminal:
+      sudo unfreed top -p 1234
   Where does it grow, at no cost to the calls of its allocator?
       sudo unfreed record -p 1234 --growth --duration 10m
   A server with its workers, one row for each call path of a program:
@@ -65,6 +68,17 @@ pub enum Command {
     /// paths touch memory that stays, and for each service what of it grows. No probes are
     /// placed. Windows are kept in a folder, and told over HTTP.
     Serve(ServeArgs),
+    /// Show live what processes leak, or what a running `serve` knows of a service
+    ///
+    /// Findings first, then the call paths, of which each has its stack and evidence. The screen
+    /// is brought up to date each second (--interval); `?` tells what the keys do.
+    Top(TopArgs),
+    /// Print or export what a running `serve` knows of a service
+    ///
+    /// Without -o: what grows, as a table. It is of all that page faults told since the service's
+    /// processes are watched, at the end of the last window; with --look, of the allocations that
+    /// the last closer look has followed.
+    Attach(AttachArgs),
     /// Render a saved JSON report again, offline
     Report(ReportArgs),
     /// Compare two reports (JSON or pprof)
@@ -383,31 +397,6 @@ pub struct ReportArgs {
     /// What to write.
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// `unfreed diff`
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// The earlier report (.json or .pb.gz)
-    pub before: PathBuf,
-    /// The later report (.json or .pb.gz)
-    pub after: PathBuf,
-    /// Write the difference (.svg, .folded or .json; repeatable, - is standard output)
-    #[arg(short, long = "output", value_name = "FILE")]
-    pub outputs: Vec<PathBuf>,
-    /// Format of outputs whose name does not tell it
-    #[arg(long, value_enum)]
-    pub format: Option<Format>,
-    /// Rows of each table
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub top: usize,
-    /// Show all frames of a call path, also those of allocators, runtimes and thread starts
-    #[arg(long)]
-    pub all_frames: bool,
-    /// Write what REGEX matches in a function's name as NAME, before generated names become
-    /// one: call paths that are the same then are one row (repeatable)
-    #[arg(long = "group", value_name = "REGEX=NAME", long_help = GROUP)]
-    pub groups: Vec<Asked>,
 }
 
 /// `unfreed doctor`

@@ -1,6 +1,9 @@
 //! The command line.
 pub mod args;
+mod diff;
 mod holders;
 mod output;
 pub mod serve;
+pub mod server;
 pub mod table;
+pub mod top;

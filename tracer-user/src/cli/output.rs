@@ -26,7 +26,7 @@ groups, and $$ is a dollar sign. What the names were is in the JSON report (orig
     unfreed diff monday.json friday.json --group '(v[0-9]+)::=vN::'";
 
 /// What to write.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Write a report; the extension tells the format (repeatable, - is standard output)

@@ -1,5 +1,6 @@
 //! The verbs of the command line, one a file.
 
+pub mod attach;
 pub mod completions;
 pub mod diff;
 pub mod doctor;
@@ -14,3 +15,4 @@ pub mod report;
 pub mod run;
 pub mod serve;
 pub mod tables;
+pub mod top;

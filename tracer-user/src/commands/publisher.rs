@@ -15,6 +15,7 @@ use crate::report::output::{self, Output};
 use crate::report::{pool, text};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
+use crate::top::feed::Feed;
 use crate::verdict::{self, Since};
 use crate::window::windows::Windows;
 
@@ -25,6 +26,8 @@ pub struct Destination {
     pub table: Option<TableArgs>,
     /// What is written.
     pub outputs: Arc<Vec<Output>>,
+    /// The screen that shows reports while the run goes on, in the place of both.
+    pub screen: Option<Arc<Feed>>,
 }
 
 impl Destination {
@@ -120,7 +123,10 @@ fn work(
                 let report = snapshot.report(&mut symbolizer, Some(&mut windows), rules);
                 let mut report = concluded(report);
                 since.enter(&mut report);
-                destination.publish(&report)?;
+                match &destination.screen {
+                    Some(screen) => screen.put(report),
+                    None => destination.publish(&report)?,
+                }
             }
             Job::Last(snapshot) => {
                 return Ok(Some(concluded(snapshot.report(

@@ -31,6 +31,7 @@ use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
 use crate::tables::Builder;
+use crate::top::feed::Feed;
 
 /// The kernel is not asked more often what happened.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
@@ -96,6 +97,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             trace: &args.trace,
             output: &args.output,
             outputs: Arc::new(outputs),
+            screen: None,
             check_lost: false,
         };
         let (end, publisher) = trace(&mut session, &mut None, &plan, &mut signals).await?;
@@ -109,7 +111,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Fails if there is none.
-fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
+pub fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
     let (mut targets, mut untraced) = (Vec::new(), Vec::new());
     for pid in pids {
         match Target::find(pid) {
@@ -124,13 +126,16 @@ fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
 }
 
 /// The exit code when a signal ends it before there is anything to report.
-fn signalled(number: i32) -> ExitCode {
+pub fn signalled(number: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }
 
 /// Begins to build the unwind tables of live processes. That one is gone
 /// shows later.
-fn tables_of(targets: &[Target]) -> Result<Builder> {
+///
+/// # Errors
+/// Fails if there are no threads left.
+pub fn tables_of(targets: &[Target]) -> Result<Builder> {
     let mut builder = Builder::start()?;
     let mut files = ModuleFiles::new();
     for target in targets {
@@ -159,6 +164,8 @@ pub struct Plan<'a> {
     pub output: &'a OutputArgs,
     /// The same, resolved.
     pub outputs: Arc<Vec<Output>>,
+    /// Where reports are shown while the run goes on; otherwise they are printed and written.
+    pub screen: Option<Arc<Feed>>,
     /// Whether it is a failure that blocks are lost.
     pub check_lost: bool,
 }
@@ -168,6 +175,7 @@ impl Plan<'_> {
         Destination {
             table: (!self.trace.quiet).then(|| self.output.table.clone()),
             outputs: Arc::clone(&self.outputs),
+            screen: self.screen.clone(),
         }
     }
 }

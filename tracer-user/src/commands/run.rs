@@ -117,6 +117,7 @@ impl Start<'_> {
             trace: &args.trace,
             output: &args.output,
             outputs: Arc::new(outputs),
+            screen: None,
             check_lost: args.check_lost,
         };
         let (end, publisher) = trace(&mut session, &mut holder, &plan, &mut signals).await?;

@@ -41,11 +41,46 @@ pub fn write(report: &Report, writer: &mut dyn Write) -> Result<()> {
         },
         subtitle: subtitle(report),
         empty: text::nothing_live(report),
-        legend: judged_legend(report, &tree),
+        legend: judged_legend(live_frames(report), &tree),
         tree: &tree,
         tooltip: &live,
         colour: &colour,
         direction: Direction::Straight,
+    })?;
+    Ok(writer.write_all(svg.as_bytes())?)
+}
+
+/// Draws a judged tree of these frames under a title and a subtitle.
+///
+/// # Errors
+/// Those of the writer, or of inferno.
+pub fn write_tree<'a>(
+    tree: &Tree,
+    frames: impl Iterator<Item = &'a Frame>,
+    (title, subtitle): (&str, &str),
+    writer: &mut dyn Write,
+) -> Result<()> {
+    let total = tree.root().after.bytes;
+    let tooltip = |node: &Node| {
+        let mut text = format!(
+            "{}, {} of all",
+            units::counted(node.after.bytes, "byte"),
+            units::percent(node.after.bytes, total)
+        );
+        if let Some(place) = node.place() {
+            text.push_str(&format!(", {place}"));
+        }
+        text
+    };
+    let colour = |node: &Node| colour::judged(node);
+    let svg = draw(&Scene {
+        title: title.to_owned(),
+        subtitle: subtitle.to_owned(),
+        empty: "Nothing has become more.".to_owned(),
+        legend: judged_legend(frames, tree),
+        tree,
+        tooltip: &tooltip,
+        colour: &colour,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
 }
@@ -113,7 +148,7 @@ fn tree(report: &Report) -> Tree {
 
 /// What the colours mean: those of verdicts, then those of code, which are paler where
 /// nothing grows.
-fn judged_legend(report: &Report, tree: &Tree) -> Vec<Legend> {
+fn judged_legend<'a>(frames: impl Iterator<Item = &'a Frame>, tree: &Tree) -> Vec<Legend> {
     let Verdicts {
         leak,
         growing,
@@ -131,7 +166,7 @@ fn judged_legend(report: &Report, tree: &Tree) -> Vec<Legend> {
         })
     };
     let verdicts = verdicts.into_iter().filter_map(entry);
-    let code = legend(live_frames(report));
+    let code = legend(frames);
     verdicts.chain(code).chain(entry(paler)).collect()
 }
 

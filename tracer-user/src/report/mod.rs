@@ -19,6 +19,7 @@ pub mod output;
 pub mod own;
 pub mod pool;
 pub mod pprof;
+pub mod profile;
 pub mod retention;
 pub mod text;
 pub mod units;

@@ -8,7 +8,7 @@ mod read;
 pub mod tree;
 mod write;
 
-pub use difference::{difference, show_first};
+pub use difference::{Shrunk, difference, grown, show_first};
 pub use read::{Profile, Sample, read};
 pub use write::write;
 

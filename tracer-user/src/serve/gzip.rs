@@ -1,4 +1,4 @@
-//! Profiles as viewers take them: compressed by gzip.
+//! Profiles and reports as others take them: compressed by gzip.
 
 use std::io::{Read, Write};
 
@@ -7,17 +7,17 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-/// Compresses a profile.
+/// Compresses it.
 ///
 /// # Errors
 /// There is no room for it.
 pub fn pack(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut file = GzEncoder::new(Vec::new(), Compression::default());
     file.write_all(bytes)?;
-    file.finish().context("cannot compress a profile")
+    file.finish().context("cannot compress an answer")
 }
 
-/// The profile that was compressed.
+/// What was compressed.
 ///
 /// # Errors
 /// It is damaged.
@@ -25,6 +25,6 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     GzDecoder::new(packed)
         .read_to_end(&mut bytes)
-        .context("a profile of ours cannot be unpacked")?;
+        .context("an answer of ours cannot be unpacked")?;
     Ok(bytes)
 }

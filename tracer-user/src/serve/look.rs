@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::agenda::Why;
-use super::status::{Lost, milliseconds};
+use super::status::{Lost, milliseconds, packed};
 use crate::model::{Finding, Report};
 use crate::report::pprof;
 use crate::report::units;
@@ -66,6 +66,9 @@ pub struct Seen {
     pub findings: Vec<Finding>,
     /// The heap profile since the look began: pprof, compressed by gzip.
     pub profile: Vec<u8>,
+    /// All of its report: JSON, compressed by gzip. Nothing if a run before has seen it: then
+    /// findings and profile were kept.
+    pub report: Option<Vec<u8>>,
 }
 
 /// The last look at a service, and what the last one that saw anything has seen.
@@ -125,7 +128,7 @@ impl Seen {
     /// From a judged report of a look.
     ///
     /// # Errors
-    /// The profile cannot be written.
+    /// The profile or the report cannot be written.
     pub fn of(report: &Report, began: u64, at: u64) -> anyhow::Result<Self> {
         let mut profile = Vec::new();
         pprof::write(report, &mut profile)?;
@@ -134,6 +137,7 @@ impl Seen {
             began,
             findings: report.findings.clone(),
             profile,
+            report: Some(packed(report)?),
         })
     }
 }

@@ -1,8 +1,10 @@
 //! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`),
 //! which of it is looked at closer (`agenda`, `look`), what is kept of it (`keeper`, `store`,
-//! `status`), and what others are told: when they ask (`http`), and by ourselves (`push`).
+//! `status`), and what others are told: when they ask (`http`), and by ourselves (`push`). Other
+//! verbs ask it as `client`s.
 
 pub mod agenda;
+pub mod client;
 pub mod config;
 pub mod container;
 pub mod discovery;

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 
 use super::look::Looked;
 use crate::model::{Balance, Finding, Loss, Process, ProcessEnd, Report};
-use crate::report::pprof;
+use crate::report::{json, pprof};
 use crate::serve::container::Container;
+use crate::serve::gzip;
 
 /// All that is told.
 #[derive(Debug, Default)]
@@ -123,6 +124,8 @@ pub struct Service {
     pub findings: Vec<Finding>,
     /// Its profile: pprof, compressed by gzip.
     pub profile: Vec<u8>,
+    /// All of its report: JSON, compressed by gzip.
+    pub report: Vec<u8>,
 }
 
 /// The numbers of a service in a window.
@@ -208,7 +211,7 @@ impl Service {
     /// these times, milliseconds since 1970.
     ///
     /// # Errors
-    /// The profile cannot be written.
+    /// The profile or the report cannot be written.
     pub fn of(name: String, report: &Report, run: u64, ended: u64) -> anyhow::Result<Self> {
         let at = |seconds: f64| run + milliseconds(seconds);
         let window = report.window.as_ref();
@@ -235,6 +238,7 @@ impl Service {
             summary,
             findings: report.findings.clone(),
             profile,
+            report: packed(report)?,
         })
     }
 }
@@ -245,6 +249,16 @@ fn growth(findings: &[Finding]) -> Option<f64> {
     growing
         .map(|it| it.bytes_per_second)
         .reduce(|one, other| one + other)
+}
+
+/// A report as JSON, compressed by gzip.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn packed(report: &Report) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    json::write(report, &mut text)?;
+    gzip::pack(&text)
 }
 
 fn series(process: &Process, at: impl Fn(f64) -> u64) -> Series {

@@ -1,7 +1,10 @@
-//! What ends a run: a signal, the time, or the target.
+//! What ends a run: a signal, the time, the target, or who looks at its screen.
+
+use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::privilege::capability::Phase;
 
@@ -10,6 +13,18 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Who else may end the run.
+    asked: Arc<Notify>,
+}
+
+/// Ends a run from another thread.
+pub struct Ender(Arc<Notify>);
+
+impl Ender {
+    /// Ends it, as SIGINT does.
+    pub fn end(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Signals {
@@ -22,7 +37,13 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            asked: Arc::default(),
         })
+    }
+
+    /// For another thread, which then may end the run.
+    pub fn ender(&self) -> Ender {
+        Ender(Arc::clone(&self.asked))
     }
 
     /// Waits for one of them; returns its number.
@@ -31,6 +52,7 @@ impl Signals {
             _ = self.interrupt.recv() => libc::SIGINT,
             _ = self.terminate.recv() => libc::SIGTERM,
             _ = self.hangup.recv() => libc::SIGHUP,
+            () = self.asked.notified() => libc::SIGINT,
         }
     }
 

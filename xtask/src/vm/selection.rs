@@ -111,6 +111,9 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("serve_page", Choice::Only(&[])),
     // Requests to others, and files for systemd, Prometheus and Kubernetes.
     ("serve_push", Choice::Only(&[])),
+    // What is exported of a `serve`, and a screen.
+    ("attach", Choice::Only(&[])),
+    ("top", Choice::Only(&[])),
     // Other programs' memory is read alike everywhere.
     ("books", Choice::Only(&[])),
     // What is made of reports on the host; it takes minutes of leaks at a steady pace.

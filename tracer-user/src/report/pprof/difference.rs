@@ -2,13 +2,15 @@
 //! has it.
 
 use std::collections::HashMap;
+use std::io::Cursor;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 
 use super::proto::{Function, Line, Location, Mapping, Profile, Sample};
-use super::{PROCESS, THREAD, THREAD_ID};
+use super::read::decoded;
+use super::{INUSE_OBJECTS, INUSE_SPACE, PROCESS, THREAD, THREAD_ID};
 
 /// A profile, not compressed, in which viewers show a sample type first.
 ///
@@ -54,6 +56,45 @@ pub fn difference(now: &[u8], base: &[u8], time: Duration) -> Result<Vec<u8>> {
         .retain(|sample| sample.value.iter().any(|value| *value != 0));
     profile.duration_nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
     Ok(profile.encode_to_vec())
+}
+
+/// What is left out of a difference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shrunk {
+    /// Call paths that hold less than before.
+    pub paths: u64,
+    /// By how many bytes.
+    pub bytes: u64,
+}
+
+/// What has become more in a profile of memory in use, compressed or not, which may be a
+/// difference; and what has become less. Of a call path that holds more bytes in fewer blocks
+/// the blocks count as none.
+///
+/// # Errors
+/// It is no profile of memory in use.
+pub fn grown(bytes: &[u8]) -> Result<(Vec<u8>, Shrunk)> {
+    let mut profile = decoded(&mut Cursor::new(bytes))?;
+    let index = |name: &str| {
+        let mut types = profile.sample_type.iter();
+        types.position(|it| string(&profile, it.r#type) == name.as_bytes())
+    };
+    let space = index(INUSE_SPACE).context("it tells nothing of memory in use")?;
+    let objects = index(INUSE_OBJECTS);
+    let mut shrunk = Shrunk::default();
+    profile.sample.retain_mut(|sample| {
+        let bytes = sample.value.get(space).copied().unwrap_or(0);
+        if bytes < 0 {
+            shrunk.paths += 1;
+            shrunk.bytes += bytes.unsigned_abs();
+        }
+        let count = objects.and_then(|index| sample.value.get_mut(index));
+        if let Some(count) = count {
+            *count = (*count).max(0);
+        }
+        bytes >= 0
+    });
+    Ok((profile.encode_to_vec(), shrunk))
 }
 
 fn types(profile: &Profile) -> Vec<&[u8]> {

@@ -58,6 +58,14 @@ pub struct Sample {
 /// Fails when the bytes are no profile, when the profile is too large, refers
 /// to what it does not contain, or has negative values.
 pub fn read(file: &mut (impl Read + Seek)) -> Result<Profile> {
+    Reader::new(&decoded(file)?)?.read()
+}
+
+/// Reads the messages of a profile, compressed or not.
+///
+/// # Errors
+/// Fails when the bytes are no profile, or it is too large.
+pub(super) fn decoded(file: &mut (impl Read + Seek)) -> Result<proto::Profile> {
     let begin = file.stream_position()?;
     let mut head = Vec::new();
     file.by_ref()
@@ -69,8 +77,7 @@ pub fn read(file: &mut (impl Read + Seek)) -> Result<Profile> {
         false => whole(file),
     }?;
     budget::check(&bytes)?;
-    let profile = proto::Profile::decode(bytes.as_slice()).context("not a pprof profile")?;
-    Reader::new(&profile)?.read()
+    proto::Profile::decode(bytes.as_slice()).context("not a pprof profile")
 }
 
 /// Reads all there is, within bounds.

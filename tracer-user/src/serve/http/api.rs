@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use super::{Refusal, Shared, curves, metrics, profiles, trees};
+use super::{Refusal, Shared, curves, metrics, profiles, reports, trees};
 use crate::model::Finding;
 use crate::serve::look::Look;
 use crate::serve::status::{Summary, Tracer};
@@ -32,6 +32,7 @@ const MOST_WINDOWS: usize = 10_000;
         curves::curve,
         trees::tree,
         trees::path,
+        reports::report,
         profiles::growth,
         profiles::heap,
         profiles::allocs,

@@ -12,6 +12,8 @@ mod page;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod profiles;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
+mod reports;
+#[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod trees;
 
 use std::sync::Arc;
@@ -102,6 +104,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/api/services/{service}/tree", get(trees::tree))
         .route("/api/services/{service}/path", post(trees::path))
         .route("/api/curves", get(curves::curves))
+        .route("/api/services/{service}/report", get(reports::report))
         .layer(from_fn_with_state(Arc::clone(&answers), auth::check));
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))

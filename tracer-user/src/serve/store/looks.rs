@@ -93,6 +93,7 @@ impl Store {
                     began: kept.began,
                     findings: kept.findings,
                     profile: gzip::pack(&profile)?,
+                    report: None,
                 }),
             });
         }
@@ -216,6 +217,7 @@ mod tests {
                 began: 1000,
                 findings: Vec::new(),
                 profile: gzip::pack(profile).unwrap(),
+                report: None,
             }),
         }
     }

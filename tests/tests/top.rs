@@ -1,0 +1,161 @@
+//! `unfreed top`, on a terminal that tmux holds. The target's source is `targets/c/paced.c`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::tempdir;
+use unfreed_tests::service::Service;
+use unfreed_tests::tmux::Tmux;
+use unfreed_tests::{
+    KernelObjects, Target, View, is_drawing, patched_bytes, send_signal, unfreed, wait_until,
+};
+
+/// Requests a second of the target: each tenth leaks.
+const LOAD: &str = "load 300";
+
+/// A screen that shows what the target leaks.
+fn watch(target: &mut Target, size: (u16, u16)) -> Result<Tmux> {
+    target.tell(LOAD)?;
+    let tmux = Tmux::start(&format!("top -p {}", target.pid), size)?;
+    tmux.wait(&["unfreed top  paced", "LIVE", "leak"])?;
+    Ok(tmux)
+}
+
+/// The target goes on as if nobody had looked.
+fn is_unharmed(target: &mut Target) -> Result<()> {
+    ensure!(patched_bytes(target.pid)? == 0, "there are probes");
+    let truth = target.ask("truth", "truth ")?;
+    ensure!(!truth.is_empty(), "it does not answer");
+    Ok(())
+}
+
+/// The file of a folder with this ending.
+fn file_in(folder: &Path, ending: &str) -> Result<String> {
+    for file in fs::read_dir(folder)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|it| it == ending) {
+            return Ok(fs::read_to_string(path)?);
+        }
+    }
+    Err(anyhow::anyhow!("there is no .{ending}"))
+}
+
+#[test]
+fn a_leak_is_found_sorted_filtered_and_exported() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tmux = watch(&mut target, (80, 24))?;
+    tmux.wait_for("the leak as a finding", |shown| {
+        let mut lines = shown.lines();
+        lines.any(|line| line.contains(" % leak allocates"))
+    })?;
+    tmux.press(&["l"])?;
+    tmux.wait(&["by live"])?;
+    tmux.press(&["/", "cache", "Enter"])?;
+    tmux.wait_for("the cache alone", |shown| {
+        let rows = shown
+            .lines()
+            .skip_while(|line| !line.contains("CALL PATH OF"));
+        let rows = rows.skip(1).take_while(|line| !line.is_empty());
+        let rows: Vec<&str> = rows.collect();
+        rows.len() == 1 && rows[0].ends_with("cache") && shown.contains("/cache")
+    })?;
+    tmux.press(&["Escape"])?;
+    tmux.press(&["g", "Enter"])?;
+    tmux.wait(&["stack and evidence", "sure"])?;
+    for size in [(200, 50), (40, 20)] {
+        tmux.resize(size)?;
+        tmux.wait(&["stack and evidence", "q end"])?;
+    }
+    tmux.resize((80, 24))?;
+    tmux.press(&["Escape", "e"])?;
+    tmux.wait(&["written: unfreed-paced"])?;
+    let view = View::new(serde_json::from_str(&file_in(&tmux.folder(), "json")?)?);
+    let leaked = view.heap("leak");
+    ensure!(
+        leaked.live_count > 0 && leaked.live_bytes == 131 * leaked.live_count,
+        "{leaked:?}"
+    );
+    ensure!(is_drawing(&file_in(&tmux.folder(), "svg")?), "no drawing");
+    tmux.press(&["q"])?;
+    tmux.has_ended_with(0)?;
+    is_unharmed(&mut target)
+}
+
+#[test]
+fn after_the_terminal_was_killed_nothing_is_left() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tmux = watch(&mut target, (80, 24))?;
+    let pid = tmux.pid()?;
+    let objects = KernelObjects::of_process(pid)?;
+    ensure!(!objects.is_empty(), "it has no programs");
+    tmux.kill()?;
+    wait_until("its end", || {
+        Ok((!Path::new(&format!("/proc/{pid}")).exists()).then_some(()))
+    })?;
+    wait_until("the end of its programs", || {
+        Ok(objects.remaining()?.is_empty().then_some(()))
+    })?;
+    is_unharmed(&mut target)
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tmux = watch(&mut target, (80, 24))?;
+    send_signal(tmux.pid()?, libc::SIGTERM)?;
+    tmux.has_ended_with(143)?;
+    is_unharmed(&mut target)
+}
+
+#[test]
+fn the_last_report_stays_when_the_target_has_ended() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tmux = watch(&mut target, (80, 24))?;
+    drop(target);
+    tmux.wait(&["ENDED", "the processes have ended", "leak"])?;
+    tmux.press(&["q"])?;
+    tmux.has_ended_with(0)?;
+    Ok(())
+}
+
+#[test]
+fn what_a_running_serve_knows_is_shown() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let state = tempdir()?;
+    let pid = target.pid.to_string();
+    let service = Service::start(
+        state.path(),
+        &["-p", &pid, "--window", "1s", "--overhead", "500ms/s"],
+    )?;
+    target.tell("grow 500")?;
+    service.wait_service("paced", |it| it["live_bytes"].as_i64() > Some(1 << 20))?;
+    let token = state.path().join("token");
+    let tmux = Tmux::start(
+        &format!(
+            "top --service paced --url http://{} --token-file {}",
+            service.address(),
+            token.display()
+        ),
+        (100, 30),
+    )?;
+    let shown = tmux.wait(&["unfreed top  service paced", "grows"])?;
+    let first = shown.lines().next().context("nothing is shown")?.to_owned();
+    // The next windows are shown, too.
+    tmux.wait_for("another time", |shown| shown.lines().next() != Some(&first))?;
+    service.stop()?;
+    tmux.wait(&["nobody answers at"])?;
+    tmux.press(&["q"])?;
+    tmux.has_ended_with(0)?;
+    Ok(())
+}
+
+#[test]
+fn without_a_terminal_it_says_what_does() -> Result<()> {
+    let target = Target::start("paced")?;
+    let refused = unfreed(&["top", "-p", &target.pid.to_string()])?;
+    refused.fails_saying(&["top needs a terminal", "record --interval"])?;
+    let refused = unfreed(&["top", "-p", "1", "--service", "a"])?;
+    refused.fails_saying(&["cannot be used with"])?;
+    Ok(())
+}
