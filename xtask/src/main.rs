@@ -121,6 +121,12 @@ enum Verb {
         #[command(flatten)]
         choice: bench::Choice,
     },
+    /// Run `unfreed serve` beside services at work, and judge whether it keeps what it promises
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
+    },
     /// Make the release tarball and the Debian package, in target/dist
     Dist,
 }
@@ -173,6 +179,7 @@ fn act(verb: Verb) -> Result<ExitCode> {
             against,
             choice,
         } => bench::run(&parts, against.as_deref(), &choice)?,
+        Verb::Soak { minutes } => bench::soak::run(minutes)?,
         Verb::Dist => dist::all()?,
     }
     Ok(ExitCode::SUCCESS)

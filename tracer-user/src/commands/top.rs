@@ -115,6 +115,7 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
             output: &OutputArgs::default(),
             outputs: Arc::default(),
             screen: Some(Arc::clone(&feed)),
+            check_lost: false,
         };
         let screen = Screen::open(Arc::clone(&feed), Model::new(&source), signals.ender())?;
         let end = show(session, &plan, &feed, &mut signals).await?;

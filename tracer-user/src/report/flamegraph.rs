@@ -81,6 +81,7 @@ pub fn write_tree<'a>(
         tree,
         tooltip: &tooltip,
         colour: &colour,
+        direction: Direction::Straight,
     })?;
     Ok(writer.write_all(svg.as_bytes())?)
 }

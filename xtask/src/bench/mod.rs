@@ -30,6 +30,7 @@ mod sampler;
 mod seen;
 mod server;
 mod service;
+pub(crate) mod soak;
 mod stacks;
 mod start;
 mod target;

@@ -97,6 +97,20 @@ impl Target {
         Ok(())
     }
 
+    /// Closes its input; the rest of the line that begins so, and which it says before it ends.
+    ///
+    /// # Errors
+    /// Fails if it says something else, or does not end as it should.
+    pub(super) fn end_saying(mut self, key: &str) -> Result<String> {
+        drop(self.child.stdin.take());
+        let said = self.lines.after(key, PATIENCE)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("process {} ended with {status}", self.pid);
+        }
+        Ok(said)
+    }
+
     fn line(&self) -> Result<String> {
         self.lines.next(PATIENCE)?.context("the target ended")
     }

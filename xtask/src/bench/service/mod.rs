@@ -34,7 +34,7 @@ pub(super) struct Load {
 }
 
 /// A program that does operations when it is asked to.
-pub(super) trait Service {
+pub(super) trait Service: Send {
     /// The process to trace.
     fn pid(&self) -> String;
     /// The process that we started, whose descendants are the tracer, if it was started
@@ -75,9 +75,14 @@ pub(super) enum Kind {
     Python,
     Nginx,
     Node,
+    /// PostgreSQL with a connection a transaction.
+    Reconnecting,
+    /// nginx with workers.
+    Forked,
 }
 
 impl Kind {
+    /// Those that are measured.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         [
             Self::Pairs,
@@ -105,6 +110,8 @@ impl Kind {
             Self::Python => "python",
             Self::Nginx => "nginx",
             Self::Node => "node",
+            Self::Reconnecting => "reconnecting",
+            Self::Forked => "forked",
         }
     }
 
@@ -120,6 +127,8 @@ impl Kind {
             Self::Python => "a request of a python3 server (asyncio, JSON)",
             Self::Nginx => "a small file of nginx",
             Self::Node => "a request of a node server (http, JSON)",
+            Self::Reconnecting => "a PostgreSQL transaction with a connection of its own",
+            Self::Forked => "a small file of nginx with four workers",
         }
     }
 
@@ -146,6 +155,8 @@ impl Kind {
             Self::Python => Box::new(web::Web::python(launch)?),
             Self::Nginx => Box::new(web::Web::nginx(launch)?),
             Self::Node => Box::new(web::Web::node(launch)?),
+            Self::Reconnecting => Box::new(postgres::Postgres::reconnecting(launch)?),
+            Self::Forked => Box::new(web::Web::forked(launch)?),
         })
     }
 }

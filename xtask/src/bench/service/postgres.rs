@@ -19,9 +19,19 @@ const NOTED: u32 = 5;
 pub(super) struct Postgres {
     started: Started,
     folder: Folder,
+    /// Whether each transaction has a connection, and a backend, of its own.
+    reconnects: bool,
 }
 
 impl Postgres {
+    /// One whose clients connect anew for each transaction.
+    pub(super) fn reconnecting(launch: &Launch<'_>) -> Result<Self> {
+        Ok(Self {
+            reconnects: true,
+            ..Self::start(launch)?
+        })
+    }
+
     pub(super) fn start(launch: &Launch<'_>) -> Result<Self> {
         let folder = Folder::new("postgres")?;
         let path = folder.path();
@@ -48,7 +58,11 @@ impl Postgres {
         let started = Started::server(&mut command, "postgres", "INT")?;
         let socket = path.join(".s.PGSQL.5432");
         started.wait_until("PostgreSQL has its socket", || socket.exists())?;
-        let mut service = Self { started, folder };
+        let mut service = Self {
+            started,
+            folder,
+            reconnects: false,
+        };
         service.fill()?;
         Ok(service)
     }
@@ -120,6 +134,9 @@ impl Postgres {
         let mut pgbench = self.pgbench()?;
         pgbench.args(["-n", "-S", "-c", "2", "-T", &seconds]);
         pgbench.args(["-l", "--log-prefix=times", &rate]);
+        if self.reconnects {
+            pgbench.arg("-C");
+        }
         pgbench.args(options).arg("postgres");
         let said = shell::capture(pgbench.stderr(Stdio::null()))?;
         let (operations, rate) = parse(&said).with_context(|| format!("pgbench said {said}"))?;

@@ -57,10 +57,19 @@ impl Web {
 
     /// One process, which serves a file of 1 KiB.
     pub(super) fn nginx(launch: &Launch<'_>) -> Result<Self> {
+        Self::nginx_of(launch, "master_process off;")
+    }
+
+    /// The same by processes that its first one has forked before there were requests.
+    pub(super) fn forked(launch: &Launch<'_>) -> Result<Self> {
+        Self::nginx_of(launch, "worker_processes 4;")
+    }
+
+    fn nginx_of(launch: &Launch<'_>, processes: &str) -> Result<Self> {
         let folder = Folder::new("nginx")?;
         let (path, port) = (folder.path(), free_port()?);
         let file = path.join("nginx.conf");
-        fs::write(&file, configuration(path, port))
+        fs::write(&file, configuration(path, port, processes))
             .with_context(|| format!("cannot write {}", file.display()))?;
         fs::write(path.join("page"), "0123456789abcde\n".repeat(64))?;
         let log = path.join("early.log");
@@ -124,10 +133,10 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn configuration(folder: &Path, port: u16) -> String {
+fn configuration(folder: &Path, port: u16, processes: &str) -> String {
     let folder = folder.display();
     format!(
-        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+        "daemon off; {processes} pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 64; }}
 http {{
   access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/bodies;
