@@ -37,6 +37,12 @@ pub(crate) fn timed(line: &str) -> Option<(&str, Duration)> {
     Some((name, Duration::try_from_secs_f64(seconds).ok()?))
 }
 
+/// The test's name in a line such as `test NAME ... FAILED <1.234s>`.
+pub(crate) fn failed(line: &str) -> Option<String> {
+    let (name, said) = untimed(line).strip_prefix("test ")?.split_once(" ... ")?;
+    (said == "FAILED").then(|| name.to_owned())
+}
+
 /// A line without the time in it.
 pub(crate) fn untimed(line: &str) -> &str {
     match timed(line) {

@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::cpu;
 use crate::shell::{cannot_run, say};
 use crate::tally::Tally;
 use crate::timeline::Timeline;
+use crate::{cpu, libtest};
 
 /// Programs at a time. Each runs two tests.
 const AT_A_TIME: usize = 2;
@@ -84,6 +84,33 @@ pub(crate) fn name_of(path: &Path) -> String {
     }
 }
 
+/// What programs came to.
+#[derive(Debug, Default)]
+pub(crate) struct Ran {
+    /// All their tests.
+    pub(crate) tally: Tally,
+    /// Programs with a test that failed.
+    pub(crate) failed: Vec<Failed>,
+}
+
+/// A program with a test that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) program: PathBuf,
+    /// All its tests, which are in [`Ran::tally`] too.
+    tally: Tally,
+    /// The names of those that failed; none if the program itself did.
+    tests: Vec<String>,
+}
+
+impl Ran {
+    /// Adds what other programs came to.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.tally += other.tally;
+        self.failed.extend(other.failed);
+    }
+}
+
 /// Runs programs to their end, each by the command that it is given, and shows
 /// what each printed once it has ended.
 ///
@@ -93,12 +120,44 @@ pub(crate) fn run(
     programs: &[PathBuf],
     command: &(dyn Fn(&Path) -> Result<Command> + Sync),
     timeline: &Timeline,
-) -> Result<Tally> {
+) -> Result<Ran> {
     let (alone, mut others): (Vec<&PathBuf>, _) = programs
         .iter()
         .partition(|program| wants_quiet(program) || ALONE.contains(&name_of(program).as_str()));
     others.sort_by_key(|program| place(&name_of(program)));
-    Ok(several(&others, AT_A_TIME, command, timeline)? + several(&alone, 1, command, timeline)?)
+    let mut ran = several(&others, AT_A_TIME, command, timeline)?;
+    ran.add(several(&alone, 1, command, timeline)?);
+    Ok(ran)
+}
+
+/// Runs programs that failed once more, one by one, and counts what they come to now. Returns
+/// a line for each one that has not failed now: a machine that others share disturbs a test,
+/// and whoever reads the end of a run is to see which ones.
+///
+/// # Errors
+/// One cannot be run.
+pub(crate) fn repeat(
+    ran: Ran,
+    command: &(dyn Fn(&Path) -> Result<Command> + Sync),
+    timeline: &Timeline,
+) -> Result<(Tally, Vec<String>)> {
+    let mut tally = ran.tally;
+    let mut notes = Vec::new();
+    for first in ran.failed {
+        let second = several(&[&first.program], 1, command, timeline)?;
+        tally = tally - first.tally + second.tally;
+        if second.failed.is_empty() {
+            let tests = match first.tests.is_empty() {
+                true => "its program failed".to_owned(),
+                false => first.tests.join(", "),
+            };
+            notes.push(format!(
+                "{} was repeated and passed; at first failed: {tests}",
+                name_of(&first.program)
+            ));
+        }
+    }
+    Ok((tally, notes))
 }
 
 /// Where a program stands in the order.
@@ -112,37 +171,44 @@ fn several(
     at_a_time: usize,
     command: &(dyn Fn(&Path) -> Result<Command> + Sync),
     timeline: &Timeline,
-) -> Result<Tally> {
+) -> Result<Ran> {
     let waiting = Mutex::new(programs.iter());
     let next = || {
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.next()
     };
-    let work = || -> Result<Tally> {
-        let mut tally = Tally::default();
+    let work = || -> Result<Ran> {
+        let mut ran = Ran::default();
         while let Some(program) = next() {
-            let (counted, output) = one(&mut command(program)?)?;
+            let (tally, output) = one(&mut command(program)?)?;
             timeline.tests(&name_of(program), output.lines());
+            ran.tally += tally;
+            if tally.failed > 0 {
+                ran.failed.push(Failed {
+                    program: PathBuf::clone(program),
+                    tally,
+                    tests: output.lines().filter_map(libtest::failed).collect(),
+                });
+            }
             say(output);
-            tally += counted;
         }
-        Ok(tally)
+        Ok(ran)
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..at_a_time)
             .map(|_| scope.spawn(|| cpu::measured(work)))
             .collect();
-        let mut tally = Tally::default();
+        let mut all = Ran::default();
         for worker in workers {
             match worker.join() {
-                Ok((counted, spent)) => {
+                Ok((ran, spent)) => {
                     cpu::note(spent);
-                    tally += counted?;
+                    all.add(ran?);
                 }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        Ok(tally)
+        Ok(all)
     })
 }
 
@@ -203,8 +269,41 @@ mod tests {
             command.args(["-c", script]);
             Ok(command)
         };
-        let tally = run(&programs, &shell, &Timeline::new()).unwrap();
-        assert_eq!((tally.passed, tally.failed), (4, 1));
+        let ran = run(&programs, &shell, &Timeline::new()).unwrap();
+        assert_eq!((ran.tally.passed, ran.tally.failed), (4, 1));
+        let failed: Vec<_> = ran.failed.iter().map(|it| name_of(&it.program)).collect();
+        assert_eq!(failed, ["b"]);
+    }
+
+    #[test]
+    fn what_failed_is_repeated_once_and_named_if_it_passes_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let marker = folder.path().join("was-here");
+        let shell = |program: &Path| {
+            let mut command = Command::new("sh");
+            let script = match name_of(program).as_str() {
+                "bad" => {
+                    "echo 'test never ... FAILED'; \
+                    echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101"
+                }
+                _ => {
+                    "test -e \"$1\" && echo 'test result: ok. 2 passed; 0 failed; 0 ignored' && exit
+                    touch \"$1\"; echo 'test once ... FAILED <0.100s>'
+                    echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 101"
+                }
+            };
+            command.args(["-c", script, "sh"]).arg(&marker);
+            Ok(command)
+        };
+        let timeline = Timeline::new();
+        let ran = run(&["/bad-1".into(), "/first-2".into()], &shell, &timeline).unwrap();
+        assert_eq!((ran.tally.passed, ran.tally.failed), (2, 2));
+        let (tally, notes) = repeat(ran, &shell, &timeline).unwrap();
+        assert_eq!((tally.passed, tally.failed), (3, 1));
+        assert_eq!(
+            notes,
+            ["first was repeated and passed; at first failed: once"]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::iter::Sum;
-use std::ops::{Add, AddAssign};
+use std::ops::{Add, AddAssign, Sub};
 
 /// Counts of tests. A test that its harness ignores is skipped; one that the
 /// name filter leaves out is not counted.
@@ -61,6 +61,19 @@ impl Add for Tally {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
             skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+impl Sub for Tally {
+    type Output = Self;
+
+    /// Without what the other counts, which is a part of this.
+    fn sub(self, other: Self) -> Self {
+        Self {
+            passed: self.passed.saturating_sub(other.passed),
+            failed: self.failed.saturating_sub(other.failed),
+            skipped: self.skipped.saturating_sub(other.skipped),
         }
     }
 }

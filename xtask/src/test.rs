@@ -80,16 +80,21 @@ fn everything(toolchain: &Toolchain, timeline: &Arc<Timeline>) -> Result<Tally> 
         .iter()
         .cloned()
         .partition(|program| pool::wants_quiet(program));
-    tally += timeline.phase("end-to-end tests", || {
-        end_to_end_tests(&programs, &end_to_end, None, timeline)
-    })?;
+    let command = |program: &Path| end_to_end_command(program, &end_to_end, None);
+    let run = |programs: &[PathBuf]| pool::run(programs, &command, timeline);
+    let mut ran = timeline.phase("end-to-end tests", || run(&programs))?;
     let (lints, others, table) = (join(lints), join(others), join(elsewhere));
-    tally += timeline.phase("tests that want quiet", || {
-        end_to_end_tests(&quiet, &end_to_end, None, timeline)
+    ran.add(timeline.phase("tests that want quiet", || run(&quiet))?);
+    let (counted, repeated) = timeline.phase("failed tests repeated", || {
+        pool::repeat(ran, &command, timeline)
     })?;
+    tally += counted;
     print!("{timeline}");
     let table = table?;
     print!("\n{table}");
+    for line in repeated {
+        println!("{line}");
+    }
     Ok(tally + lints? + others? + table.tally())
 }
 
@@ -115,9 +120,10 @@ fn beside<T: Send + 'static>(
 fn named(name: &str, timeline: &Timeline) -> Result<Tally> {
     let (end_to_end, mut units) = build()?;
     units.extend(build_units()?);
+    let command = |program: &Path| end_to_end_command(program, &end_to_end, Some(name));
     let tally = unit_tests(&units, Some(name), end_to_end.timed, timeline)?
         + examples(Some(name))?
-        + end_to_end_tests(&end_to_end.programs, &end_to_end, Some(name), timeline)?;
+        + pool::run(&end_to_end.programs, &command, timeline)?.tally;
     if tally.ran() == 0 {
         bail!("no test's name contains {name:?}");
     }
@@ -128,25 +134,17 @@ fn join<T>(work: thread::JoinHandle<Result<T>>) -> Result<T> {
     work.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Runs these end-to-end tests, or those of them whose names contain `filter`.
-fn end_to_end_tests(
-    programs: &[PathBuf],
-    tests: &EndToEnd,
-    filter: Option<&str>,
-    timeline: &Timeline,
-) -> Result<Tally> {
-    let command = |program: &Path| {
-        let times: &[(&str, &str)] = if tests.timed {
-            &[libtest::VARIABLE]
-        } else {
-            &[]
-        };
-        let mut command = EndToEnd::command(program, &[&[HEAP_REST], times].concat())?;
-        command.current_dir(workspace().join("tests"));
-        arguments(&mut command, filter, tests.timed);
-        Ok(command)
+/// Runs the end-to-end tests of a program, or those of them whose names contain `filter`.
+fn end_to_end_command(program: &Path, tests: &EndToEnd, filter: Option<&str>) -> Result<Command> {
+    let times: &[(&str, &str)] = if tests.timed {
+        &[libtest::VARIABLE]
+    } else {
+        &[]
     };
-    pool::run(programs, &command, timeline)
+    let mut command = EndToEnd::command(program, &[&[HEAP_REST], times].concat())?;
+    command.current_dir(workspace().join("tests"));
+    arguments(&mut command, filter, tests.timed);
+    Ok(command)
 }
 
 /// Runs the unit tests of all packages.
@@ -167,7 +165,8 @@ fn unit_tests(
         arguments(&mut command, filter, timed);
         Ok(command)
     };
-    timeline.phase("unit tests", || pool::run(&programs, &command, timeline))
+    let ran = timeline.phase("unit tests", || pool::run(&programs, &command, timeline))?;
+    Ok(ran.tally)
 }
 
 fn arguments(command: &mut Command, filter: Option<&str>, timed: bool) {
