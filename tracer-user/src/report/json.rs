@@ -13,6 +13,9 @@ use crate::model::{Report, SCHEMA};
 /// Read of a file at once, bytes.
 const BUFFER: usize = 256 << 10;
 
+/// A file up to this length is read before anything of it is understood, bytes.
+const AT_ONCE: u64 = 128 << 20;
+
 /// Writes the report as one line.
 ///
 /// # Errors
@@ -34,8 +37,16 @@ pub fn read(file: &mut (impl Read + Seek)) -> Result<Report> {
         schema: Option<String>,
     }
     let begin = file.stream_position()?;
-    let head: Head = from(file).context("not a JSON object")?;
-    match head.schema.as_deref() {
+    let (report, cut) = bounded(|| from::<Report>(file));
+    let schema = match &report {
+        Ok(report) => Some(report.schema.clone()),
+        // What is wrong with it may be that it is another version's.
+        Err(_) => {
+            file.seek(SeekFrom::Start(begin))?;
+            from::<Head>(file).context("not a JSON object")?.schema
+        }
+    };
+    match schema.as_deref() {
         Some(SCHEMA) => {}
         Some(other) => bail!(
             "its schema is `{}`, and this version of unfreed reads `{SCHEMA}`; use the version that wrote it",
@@ -43,17 +54,25 @@ pub fn read(file: &mut (impl Read + Seek)) -> Result<Report> {
         ),
         None => bail!("it has no `schema` field: not a report of unfreed"),
     }
-    file.seek(SeekFrom::Start(begin))?;
-    let (report, cut) = bounded(|| from::<Report>(file));
     let mut report = report.context("not a complete report")?;
     report.shortened.names += cut;
     check(&report).context("the report is inconsistent")?;
     Ok(report)
 }
 
-/// Reads piece by piece: the text may be much longer than what it says.
-fn from<T: DeserializeOwned>(file: &mut impl Read) -> serde_json::Result<T> {
-    serde_json::from_reader(BufReader::with_capacity(BUFFER, file))
+/// Reads a long text piece by piece, since it may be much longer than what it says, and a
+/// short one at once, which takes half the time.
+fn from<T: DeserializeOwned>(file: &mut (impl Read + Seek)) -> Result<T> {
+    let begin = file.stream_position()?;
+    let length = file.seek(SeekFrom::End(0))?.saturating_sub(begin);
+    file.seek(SeekFrom::Start(begin))?;
+    if length > AT_ONCE {
+        let reader = BufReader::with_capacity(BUFFER, file);
+        return Ok(serde_json::from_reader(reader)?);
+    }
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn check(report: &Report) -> Result<()> {

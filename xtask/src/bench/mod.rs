@@ -112,7 +112,7 @@ impl Part {
             )),
             Self::Accuracy => accuracy::measure(unfreed),
             Self::Overhead => Ok(overhead::measure(unfreed, choice)),
-            Self::Modes => Ok(modes::measure(unfreed, choice)),
+            Self::Modes => Ok(modes::measure(unfreed, against, choice)),
             Self::Sampler => sampler::measure(unfreed, choice),
             Self::Answers => Ok(answers::measure(unfreed, choice)),
             Self::Verdicts => verdicts::measure(unfreed, choice),
@@ -135,7 +135,7 @@ pub(crate) fn run(parts: &[Part], against: Option<&Path>, choice: &Choice) -> Re
     };
     // What takes no time need not be quick.
     let profile = match parts {
-        [Part::Accuracy | Part::Verdicts] => Profile::Dev,
+        [Part::Accuracy] => Profile::Dev,
         _ => Profile::Release,
     };
     let unfreed = build::unfreed(profile)?;

@@ -37,6 +37,8 @@ const TRACED: u32 = 120;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Exact,
+    /// Exact, by an earlier `unfreed`.
+    Earlier,
     Sample,
     Overhead,
     Growth,
@@ -55,6 +57,7 @@ impl Round {
 }
 
 impl Mode {
+    /// All that one version has.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         [
             Self::Exact,
@@ -71,6 +74,7 @@ impl Mode {
     pub(super) const fn key(self) -> &'static str {
         match self {
             Self::Exact => "exact",
+            Self::Earlier => "earlier",
             Self::Sample => "sample",
             Self::Overhead => "overhead",
             Self::Growth => "growth",
@@ -83,6 +87,7 @@ impl Mode {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Exact => "exact",
+            Self::Earlier => "exact, earlier version",
             Self::Sample => "`--sample 512k`",
             Self::Overhead => "`--overhead 1%`",
             Self::Growth => "`--growth`",
@@ -94,7 +99,7 @@ impl Mode {
     /// How `unfreed record` is told; `None` if the service is started under it.
     pub(super) const fn options(self) -> Option<&'static [&'static str]> {
         match self {
-            Self::Exact => Some(&[]),
+            Self::Exact | Self::Earlier => Some(&[]),
             Self::Sample => Some(&["--sample", "512k"]),
             Self::Overhead => Some(&["--overhead", "1%"]),
             Self::Growth => Some(&["--growth"]),
@@ -128,19 +133,26 @@ struct Round {
 }
 
 /// Measures all, and makes the tables. What fails has the reason in its place.
-pub(super) fn measure(unfreed: &Path, choice: &Choice) -> String {
+pub(super) fn measure(unfreed: &Path, against: Option<&Path>, choice: &Choice) -> String {
+    let earlier = against.map(|_| Mode::Earlier);
     let modes: Vec<_> = Mode::all()
         .filter(|mode| choice.has_mode(mode.key()))
+        .chain(earlier)
         .collect();
     // It is measured by `overhead`; here it would take long and tell little.
     let kinds = Kind::all().filter(|kind| *kind != Kind::Returns);
     let measured = rounds::of_services("modes", kinds, choice, ROUNDS, |kind, service| {
-        round(unfreed, kind, service, &modes)
+        round((unfreed, against), kind, service, &modes)
     });
     table::all(choice.rounds(ROUNDS), &modes, &measured)
 }
 
-fn round(unfreed: &Path, kind: Kind, service: &mut dyn Service, modes: &[Mode]) -> Result<Round> {
+fn round(
+    (unfreed, against): (&Path, Option<&Path>),
+    kind: Kind,
+    service: &mut dyn Service,
+    modes: &[Mode],
+) -> Result<Round> {
     let plain = service.load(time(kind))?;
     let starts = modes.iter().any(|mode| mode.options().is_none());
     let fresh = match starts {
@@ -149,6 +161,10 @@ fn round(unfreed: &Path, kind: Kind, service: &mut dyn Service, modes: &[Mode]) 
     };
     let mut traced = Vec::new();
     for mode in modes {
+        let unfreed = match mode {
+            Mode::Earlier => against.unwrap_or(unfreed),
+            _ => unfreed,
+        };
         let one = match mode.options() {
             Some(options) => attached(unfreed, service, options, mode.time(kind)),
             None => started(unfreed, kind, *mode),
