@@ -56,7 +56,8 @@ const GROWN_LATE: f64 = 0.7;
 /// what fills up does so.
 const DRIFT: f64 = 0.15;
 const RANGE: f64 = 11.5;
-/// So many rises are full evidence.
+/// Fewer rises, or blocks, are nothing to tell; so many are full evidence.
+const FEW: f64 = 3.0;
 const MANY: f64 = 15.0;
 /// The time after which what grew steadily is as likely a leak as not, seconds; and how
 /// fast that changes.
@@ -86,7 +87,7 @@ pub fn judge(site: &Site, end: f64) -> Option<Judgement> {
         return of_nothing_live(site);
     }
     if let Some(survival) = &site.survival {
-        return of_bursts(site, survival);
+        return of_bursts(site, survival, end);
     }
     if site.is_unsure() {
         return None;
@@ -135,22 +136,56 @@ fn of_nothing_live(site: &Site) -> Option<Judgement> {
 }
 
 /// What became of blocks that were followed in bursts says whether they stay: where none
-/// died of those that would have if they lived as long as the run, that is a leak. `None`
-/// if what is live is not known by half.
-fn of_bursts(site: &Site, survival: &Survival) -> Option<Judgement> {
+/// died of those that would have if they lived as long as the run, and more came all the
+/// time, that is a leak. `None` if what is live is not known by half, or if a few blocks that
+/// stand for no others are all there is.
+fn of_bursts(site: &Site, survival: &Survival, end: f64) -> Option<Judgement> {
     let error = site.errors.map_or(0.0, |errors| errors.live_bytes);
     if error > UNKNOWN * site.live_bytes as f64 {
         return None;
     }
     let died = (survival.died + survival.reused) as f64;
+    if survival.chance().is_none() && died > 0.5 * survival.expected {
+        let likely = of_odds(1.0 + died).min(IN_BURSTS);
+        return Some(judgement(Verdict::Churn, likely));
+    }
+    if let Some(quiet) = quiet_since_startup(site, end) {
+        return Some(judgement(Verdict::Startup, of_odds(quiet).min(IN_BURSTS)));
+    }
+    let seen = site.errors.map_or(0, |errors| errors.live_samples) as f64;
+    let alone = site.live_count as f64 <= 2.0 * seen;
+    let warms_up = warms_up(&site.frames).is_some();
+    let too_few = if warms_up { MANY } else { FEW };
+    if (alone && seen < too_few) || has_stopped(site, seen, end) {
+        return None;
+    }
     Some(match survival.chance() {
-        Some(chance) if survival.tells() => judgement(Verdict::Leak, (1.0 - chance).min(IN_BURSTS)),
-        None if died > 0.5 * survival.expected => {
-            judgement(Verdict::Churn, of_odds(1.0 + died).min(IN_BURSTS))
+        Some(chance) if survival.tells() && !warms_up && came_late(site, end) => {
+            judgement(Verdict::Leak, (1.0 - chance).min(IN_BURSTS))
         }
         // More came than was seen to go, and it is too early to say more.
         _ => judgement(Verdict::Growing, 0.5),
     })
+}
+
+/// How long nothing came since the site's last block, in times of what it took until then;
+/// `None` if that block came when set-up was over.
+fn quiet_since_startup(site: &Site, end: f64) -> Option<f64> {
+    let last = site.last_seen;
+    (last < BEGINNING * end).then(|| (end - last) / last.max(0.1 * end))
+}
+
+/// Whether a site's last block came in the last half of the time that it was seen for:
+/// what came at once came once, however many blocks it is.
+fn came_late(site: &Site, end: f64) -> bool {
+    site.last_seen - site.first_seen > 0.5 * (end - site.first_seen)
+}
+
+/// Whether a site of which so many blocks were seen would have been seen again if it had
+/// gone on as it did: with a mean of 3 more none is no chance.
+fn has_stopped(site: &Site, seen: f64, end: f64) -> bool {
+    let came_for = site.last_seen - site.first_seen;
+    (seen - 1.0) * (end - site.last_seen) > 3.0 * came_for
 }
 
 impl Facts<'_> {
@@ -176,9 +211,8 @@ impl Facts<'_> {
 
     /// The longer nothing came since, the surer.
     fn startup(&self) -> Option<Judgement> {
-        let last = self.site.last_seen;
-        let quiet = (self.end - last) / last.max(0.1 * self.end);
-        (last < BEGINNING * self.end).then(|| judgement(Verdict::Startup, of_odds(quiet)))
+        let quiet = quiet_since_startup(self.site, self.end)?;
+        Some(judgement(Verdict::Startup, of_odds(quiet)))
     }
 
     /// Most of what was live went at once, and what is live now came since.
@@ -266,11 +300,9 @@ impl Facts<'_> {
         };
         let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples) as f64;
         let rises = (rises as f64).min(seen);
-        // What came at once came once, however many blocks it is.
-        let came_for = self.site.last_seen - self.site.first_seen;
-        let grew_late = came_for > 0.5 * self.span();
+        let grew_late = came_late(self.site, self.end);
         let sigmas = self.sigmas(rises)?;
-        if rises < 3.0 || !grew_late || self.span() < SHORTEST {
+        if rises < FEW || !grew_late || self.span() < SHORTEST {
             return None;
         }
         let weight = (rises.max(self.lots().min(seen)) / MANY).min(1.0);
@@ -363,5 +395,65 @@ mod tests {
         assert_eq!(said(Some((0, 0)), bursts), None, "no burst saw one");
         assert_eq!(said(Some((9, 2)), bursts), None, "two may be live");
         assert_eq!(said(None, bursts), None);
+    }
+
+    /// A path that was seen in bursts: so many blocks from one time to another, none of which
+    /// died.
+    fn seen_in_bursts(blocks: u64, (first, last): (f64, f64)) -> Site {
+        Site {
+            live_bytes: 16 * blocks,
+            live_count: blocks,
+            allocated_count: blocks,
+            freed_count: 0,
+            first_seen: first,
+            last_seen: last,
+            errors: Some(Errors {
+                samples: blocks,
+                live_samples: blocks,
+                ..Errors::default()
+            }),
+            survival: Some(Survival {
+                followed: blocks,
+                expected: 9.0,
+                ..Survival::default()
+            }),
+            ..sample::report().sites[1].clone()
+        }
+    }
+
+    #[test]
+    fn what_stays_is_a_leak_in_bursts_if_more_comes() {
+        let said = |site: &Site| judge(site, 120.0).map(|it| it.verdict);
+        let goes_on = seen_in_bursts(19, (5.0, 119.0));
+        assert_eq!(said(&goes_on), Some(Verdict::Leak));
+        let at_once = seen_in_bursts(19, (54.9, 54.9003));
+        assert_eq!(said(&at_once), None);
+        let begins = seen_in_bursts(19, (25.033, 25.0335));
+        assert_eq!(said(&begins), Some(Verdict::Startup));
+        assert_eq!(said(&seen_in_bursts(2, (50.0, 110.0))), None);
+        let mut many = seen_in_bursts(2, (50.0, 110.0));
+        many.live_count = 900;
+        many.survival = Some(Survival {
+            followed: 2,
+            expected: 1.5,
+            ..Survival::default()
+        });
+        assert_eq!(said(&many), Some(Verdict::Growing), "it stands for others");
+    }
+
+    #[test]
+    fn what_a_compiler_keeps_is_no_leak_in_bursts_either() {
+        let mut site = seen_in_bursts(40, (5.0, 119.0));
+        let compiler = sample::library("CompileBroker::compiler_thread_loop()", 1);
+        site.frames.insert(0, compiler);
+        let said = |site: &Site| judge(site, 120.0).map(|it| it.verdict);
+        assert_eq!(said(&site), Some(Verdict::Growing));
+        site.errors = Some(Errors {
+            samples: 9,
+            live_samples: 9,
+            ..Errors::default()
+        });
+        site.live_count = 9;
+        assert_eq!(said(&site), None);
     }
 }
