@@ -18,7 +18,7 @@ use crate::engine::{Options, preflight};
 use crate::privilege::capability::{Duties, Phase};
 use crate::serve::config::Config;
 use crate::serve::discovery::{Discovery, Found};
-use crate::serve::http::{self, Answers, Auth};
+use crate::serve::http::{self, Answers, Auth, Certificate, Identity};
 use crate::serve::keeper::{Closed, Keeper};
 use crate::serve::listen::Listen;
 use crate::serve::push::Destinations;
@@ -42,6 +42,7 @@ const TOKEN: &str = "token";
 /// Says what failed and what mends it.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let config = config_of(args)?;
+    let identity = identity(&config)?;
     if args.check {
         Destinations::of(&config)?;
         return Ok(check(&config));
@@ -52,6 +53,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (mut store, gap) = Store::open(&config.state, now())?;
     let destinations = Destinations::of(&config)?;
     store.set_queues(destinations.queues())?;
+    let certificate = identity.map(|it| Arc::new(Certificate::new(it)));
     let answers = Arc::new(Answers {
         status: Arc::new(Status::default()),
         store: Arc::new(store),
@@ -67,11 +69,13 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let said = Said { quiet: args.quiet };
     said.gap(gap);
     let ended = runtime()?.block_on(async {
-        let watcher = Watcher::start(config, Arc::clone(&answers), said)?;
+        let mut watcher = Watcher::start(config, Arc::clone(&answers), said)?;
+        watcher.certificate.clone_from(&certificate);
         destinations.start(Arc::clone(&answers.status), Arc::clone(&answers.store))?;
         if let Some(listener) = listener {
-            said.remark(&format!("listening at {}", listener.place()));
-            http::start(listener, Arc::clone(&answers))?;
+            let place = listener.place(certificate.is_some());
+            said.remark(&format!("listening at {place}"));
+            http::start(listener, certificate, Arc::clone(&answers))?;
         }
         watcher.watch(args).await
     });
@@ -86,6 +90,12 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 
 fn config_of(args: &ServeArgs) -> Result<Config> {
     Config::new(args.config.as_deref(), args.flags())
+}
+
+/// Who we are to those who ask with TLS.
+fn identity(config: &Config) -> Result<Option<Identity>> {
+    let files = config.tls();
+    files.map(|(certificate, key)| Identity::read(certificate, key)).transpose()
 }
 
 /// Who may ask.
@@ -165,6 +175,8 @@ struct Watcher {
     keeper: Keeper,
     looking: Looking,
     answers: Arc<Answers>,
+    /// That of who answers with TLS.
+    certificate: Option<Arc<Certificate>>,
     said: Said,
     /// When the run began, milliseconds since 1970.
     run: u64,
@@ -188,6 +200,7 @@ impl Watcher {
             keeper,
             looking: Looking::default(),
             answers,
+            certificate: None,
             said,
             run,
             reloads: (0, 0),
@@ -377,8 +390,9 @@ impl Watcher {
 
     /// Reads the configuration again. One that is wrong is refused.
     fn reload(&mut self, args: &ServeArgs) -> bool {
-        let new = match config_of(args) {
-            Ok(new) => new,
+        let read = config_of(args).and_then(|new| Ok((identity(&new)?, new)));
+        let (identity, new) = match read {
+            Ok(read) => read,
             Err(error) => {
                 self.reloads.1 += 1;
                 eprintln!(
@@ -393,6 +407,9 @@ impl Watcher {
                 "unfreed: warning: {} changed, which takes effect when the service is started anew",
                 fixed.join(", ")
             );
+        }
+        if let (Some(certificate), Some(identity)) = (&self.certificate, identity) {
+            certificate.replace(identity);
         }
         self.config = new;
         self.discovery.forget_decisions();

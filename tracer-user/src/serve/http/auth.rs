@@ -17,6 +17,7 @@ use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::limit::Limited;
+use super::tls::Encrypted;
 use super::{Answers, Refusal};
 
 /// The token that is made has so many random bytes.
@@ -49,6 +50,12 @@ pub struct Peer {
 
 impl Connected<IncomingStream<'_, Limited<TcpListener>>> for Peer {
     fn connect_info(_: IncomingStream<'_, Limited<TcpListener>>) -> Self {
+        Self { user: None }
+    }
+}
+
+impl Connected<IncomingStream<'_, Encrypted>> for Peer {
+    fn connect_info(_: IncomingStream<'_, Encrypted>) -> Self {
         Self { user: None }
     }
 }
