@@ -134,9 +134,10 @@ impl Listener {
     pub fn place(&self, is_encrypted: bool) -> String {
         let scheme = if is_encrypted { "https" } else { "http" };
         match self {
-            Self::Tcp(listener) => listener
-                .local_addr()
-                .map_or_else(|_| "?".to_owned(), |address| format!("{scheme}://{address}")),
+            Self::Tcp(listener) => listener.local_addr().map_or_else(
+                |_| "?".to_owned(),
+                |address| format!("{scheme}://{address}"),
+            ),
             Self::Unix(listener) => {
                 let address = listener.local_addr().ok();
                 let path = address.as_ref().and_then(|it| it.as_pathname());
@@ -153,7 +154,12 @@ mod tests {
     #[test]
     fn who_else_can_ask_is_known() {
         let beyond = |text: &str| text.parse::<Listen>().unwrap().beyond_loopback().is_some();
-        for text in ["0.0.0.0:80", "10.0.0.1:80", "[::]:80", "[::ffff:127.0.0.1]:80"] {
+        for text in [
+            "0.0.0.0:80",
+            "10.0.0.1:80",
+            "[::]:80",
+            "[::ffff:127.0.0.1]:80",
+        ] {
             assert!(beyond(text), "{text}");
         }
         for text in [

@@ -50,8 +50,7 @@ impl FromStr for Place {
         const ELSEWHERE: &str = "only this host can be asked by http, since the token would go over the network for all to read: ask https://HOST:PORT of a `serve` with --tls-cert, or forward the port (ssh -L 7411:127.0.0.1:7411 HOST), and ask http://127.0.0.1:7411";
         let url: Uri = text.parse().map_err(|_| WRITE)?;
         let is_bare = url.path_and_query().is_none_or(|path| path.as_str() == "/");
-        let (Some(scheme), Some(host), Some(port)) =
-            (url.scheme_str(), url.host(), url.port_u16())
+        let (Some(scheme), Some(host), Some(port)) = (url.scheme_str(), url.host(), url.port_u16())
         else {
             return Err(WRITE.to_owned());
         };
@@ -132,7 +131,11 @@ mod tests {
             ("https://10.0.0.1:1", false),
             ("https://localhost.example.org:1", false),
         ] {
-            assert_eq!(text.parse::<Place>().unwrap().is_loopback(), is_here, "{text}");
+            assert_eq!(
+                text.parse::<Place>().unwrap().is_loopback(),
+                is_here,
+                "{text}"
+            );
         }
     }
 }

@@ -286,10 +286,6 @@ impl Config {
         note("listen", self.listen != new.listen);
         note("tls_cert", self.tls().is_some() != new.tls().is_some());
         note("state", self.state != new.state);
-        note("token_file", self.token_file != new.token_file);
-        note("users", self.users != new.users);
-        note("push", self.pushes != new.pushes);
-        note("alert", self.alerts != new.alerts);
         changed
     }
 
@@ -314,7 +310,11 @@ impl Config {
             indicatif::HumanBytes(size),
             time(age)
         );
-        let how = if self.tls().is_some() { " with TLS" } else { "" };
+        let how = if self.tls().is_some() {
+            " with TLS"
+        } else {
+            ""
+        };
         let _ = writeln!(said, "listens at {}{how}", self.listen);
         for push in &self.pushes {
             let _ = writeln!(said, "pushes windows to {}", push.name());

@@ -17,8 +17,8 @@ mod tls;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod trees;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 
 use anyhow::Result;
 use axum::Router;
@@ -31,9 +31,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use self::auth::Peer;
 pub use self::auth::{Auth, token};
-pub use self::tls::{Certificate, Identity};
 use self::limit::{LONGEST, Limited, MOST_CONNECTIONS};
 use self::tls::Encrypted;
+pub use self::tls::{Certificate, Identity};
 use super::listen::Listener;
 use super::powerless;
 use super::status::{Host, Status};
@@ -47,7 +47,7 @@ pub struct Answers {
     /// What was kept.
     pub store: Arc<Store>,
     /// Who may ask.
-    pub auth: Auth,
+    pub auth: RwLock<Auth>,
     /// Whether tracing has begun.
     pub is_ready: AtomicBool,
 }
