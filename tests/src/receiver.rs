@@ -100,8 +100,11 @@ fn packages() -> Result<String> {
     Ok(paths.join(":"))
 }
 
-/// A certificate that nobody but its file vouches for.
-fn make_certificate(certificate: &Path, key: &Path) -> Result<()> {
+/// Makes a certificate for this host, with its key: nobody but its file vouches for it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_certificate(certificate: &Path, key: &Path) -> Result<()> {
     let made = Command::new("openssl")
         .args([
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",

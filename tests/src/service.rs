@@ -57,7 +57,20 @@ impl Service {
     /// # Errors
     /// It ended instead; its messages are in the error.
     pub fn start(state: &Path, arguments: &[&str]) -> Result<Self> {
-        Self::run(&mut Command::new(binary()?), state, state, arguments)
+        Self::start_at("127.0.0.1:0", state, arguments)
+    }
+
+    /// The same, at an address.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn start_at(listen: &str, state: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::run(
+            Command::new(binary()?).args(["serve", "--listen", listen]),
+            state,
+            state,
+            arguments,
+        )
     }
 
     /// The same by another program, which is given the tracer's own as its next argument. The
@@ -71,12 +84,15 @@ impl Service {
         state: &Path,
         arguments: &[&str],
     ) -> Result<Self> {
-        Self::run(runner.arg(binary()?), inside, state, arguments)
+        runner
+            .arg(binary()?)
+            .args(["serve", "--listen", "127.0.0.1:0"]);
+        Self::run(runner, inside, state, arguments)
     }
 
     fn run(command: &mut Command, inside: &Path, state: &Path, arguments: &[&str]) -> Result<Self> {
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--state"])
+            .arg("--state")
             .arg(inside)
             .args(arguments)
             .stdin(Stdio::null())
@@ -85,7 +101,7 @@ impl Service {
         let mut stderr = Lines::of(child.stderr.take().context("no standard error")?);
         let line = stderr.wait_for("where it listens", |line| line.contains("listening at"));
         let address = line.and_then(|line| {
-            let address = line.split("http://").nth(1).context("no address")?;
+            let address = line.split("://").nth(1).context("no address")?;
             Ok(address.to_owned())
         });
         let address = match address {

@@ -342,8 +342,8 @@ fn two_hundred_scrapers_at_once_do_no_harm() -> Result<()> {
 
 /// Requests a second of the target: each tenth leaks.
 const LOAD: &str = "load 300";
-/// A leak is looked at closer, and named, within so long.
-const NAMED_WITHIN: Duration = Duration::from_secs(40);
+/// A leak is looked at closer, and named, within so long, also on a machine with much else to do.
+const NAMED_WITHIN: Duration = Duration::from_secs(80);
 
 fn names_leak(finding: &Value) -> bool {
     let path = finding["path"].as_array().into_iter().flatten();

@@ -24,6 +24,7 @@ Examples:
   look = \"5m\"                    # a closer look at what grows lasts so long
   scan = \"5s\"                    # new processes are looked for this often
   listen = \"127.0.0.1:7411\"      # or unix:/run/unfreed.sock, or none
+  tls_cert = \"/etc/unfreed.pem\"  # with tls_key = \"FILE\": listen at any address then
   state = \"/var/lib/unfreed\"
   [retention]
   size = \"1G\"
@@ -97,9 +98,17 @@ pub struct ServeArgs {
     /// A closer look lasts so long [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     look: Option<Duration>,
-    /// Answer at 127.0.0.1:PORT or [::1]:PORT, at unix:/PATH, or nowhere: none [default: 127.0.0.1:7411]
+    /// Answer at 127.0.0.1:PORT or [::1]:PORT, at unix:/PATH, or nowhere: none; with --tls-cert at any
+    /// ADDRESS:PORT [default: 127.0.0.1:7411]
     #[arg(long, value_name = "PLACE")]
     listen: Option<Listen>,
+    /// Answer with TLS, as this certificate (PEM, with those that it follows from) says who we are;
+    /// beyond loopback nothing is answered without. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// A file with the bearer token [default: made in the folder of --state]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -120,6 +129,8 @@ impl ServeArgs {
             window: self.window,
             look: self.look,
             listen: self.listen.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
             token_file: self.token_file.clone(),
             state: self.state.clone(),
         }

@@ -3,33 +3,48 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::Args;
 
 use super::args::duration;
 use super::output::OutputArgs;
-use crate::serve::client::Place;
+use crate::serve::client::{Client, Place};
 
 /// Whom to ask.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// Where `serve` answers [default: http://127.0.0.1:7411]
+    /// Where `serve` answers; https://HOST:PORT if it does with TLS [default: http://127.0.0.1:7411]
     #[arg(long, value_name = "URL", conflicts_with = "socket")]
     url: Option<Place>,
+    /// Believe certificates of this file, or that these signed, and not those of the system (PEM)
+    #[arg(long, value_name = "FILE", requires = "url")]
+    tls_ca: Option<PathBuf>,
     /// The unix socket at which it listens
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// A file with its token [default: /var/lib/unfreed/token, if that is there; with --socket none,
     /// since it knows who asks]
     #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 impl ServerArgs {
-    /// Where it answers.
-    pub fn place(&self) -> Place {
+    /// One who asks there.
+    ///
+    /// # Errors
+    /// The token or the certificates cannot be read.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(
+            self.place(),
+            self.token_file.as_deref(),
+            self.tls_ca.as_deref(),
+        )
+    }
+
+    fn place(&self) -> Place {
         match (&self.socket, &self.url) {
-            (Some(path), _) => Place::of_socket(path.clone()),
+            (Some(path), _) => Place::Unix(path.clone()),
             (None, Some(place)) => place.clone(),
             (None, None) => Place::default(),
         }

@@ -28,7 +28,7 @@ pub fn run(args: &AttachArgs) -> Result<ExitCode> {
         check(args, &outputs)?;
     }
     output::check(&outputs)?;
-    let client = Client::new(args.server.place(), args.server.token_file.as_deref())?;
+    let client = args.server.client()?;
     if is_profile {
         write_profile(args, &outputs, &client)?;
         return Ok(ExitCode::SUCCESS);

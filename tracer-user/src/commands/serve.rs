@@ -1,8 +1,9 @@
 //! `unfreed serve`: watch services for as long as the host runs.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -18,10 +19,10 @@ use crate::engine::{Options, preflight};
 use crate::privilege::capability::{Duties, Phase};
 use crate::serve::config::Config;
 use crate::serve::discovery::{Discovery, Found};
-use crate::serve::http::{self, Answers, Auth};
+use crate::serve::http::{self, Answers, Auth, Certificate, Identity};
 use crate::serve::keeper::{Closed, Keeper};
 use crate::serve::listen::Listen;
-use crate::serve::push::Destinations;
+use crate::serve::push::{Destinations, Pushing};
 use crate::serve::services::Services;
 use crate::serve::status::{Status, Tracer};
 use crate::serve::store::{Gap, Store};
@@ -42,20 +43,21 @@ const TOKEN: &str = "token";
 /// Says what failed and what mends it.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let config = config_of(args)?;
+    let identity = identity(&config)?;
     if args.check {
-        Destinations::of(&config)?;
+        Destinations::of(&config, &[])?;
         return Ok(check(&config));
     }
     preflight::check()?;
     let place = config.listen.clone();
     let listener = config.listen.open()?;
-    let (mut store, gap) = Store::open(&config.state, now())?;
-    let destinations = Destinations::of(&config)?;
-    store.set_queues(destinations.queues())?;
+    let (store, gap) = Store::open(&config.state, now())?;
+    let destinations = Destinations::of(&config, &[])?;
+    let certificate = identity.map(|it| Arc::new(Certificate::new(it)));
     let answers = Arc::new(Answers {
         status: Arc::new(Status::default()),
         store: Arc::new(store),
-        auth: auth(&config)?,
+        auth: RwLock::new(auth(&config, &config.state)?),
         is_ready: AtomicBool::new(false),
     });
     // Before there are other threads.
@@ -67,11 +69,13 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let said = Said { quiet: args.quiet };
     said.gap(gap);
     let ended = runtime()?.block_on(async {
-        let watcher = Watcher::start(config, Arc::clone(&answers), said)?;
-        destinations.start(Arc::clone(&answers.status), Arc::clone(&answers.store))?;
+        let mut watcher = Watcher::start(config, Arc::clone(&answers), said)?;
+        watcher.certificate.clone_from(&certificate);
+        watcher.pushing.change(destinations)?;
         if let Some(listener) = listener {
-            said.remark(&format!("listening at {}", listener.place()));
-            http::start(listener, Arc::clone(&answers))?;
+            let place = listener.place(certificate.is_some());
+            said.remark(&format!("listening at {place}"));
+            http::start(listener, certificate, Arc::clone(&answers))?;
         }
         watcher.watch(args).await
     });
@@ -88,9 +92,17 @@ fn config_of(args: &ServeArgs) -> Result<Config> {
     Config::new(args.config.as_deref(), args.flags())
 }
 
-/// Who may ask.
-fn auth(config: &Config) -> Result<Auth> {
-    let own = config.state.join(TOKEN);
+/// Who we are to those who ask with TLS.
+fn identity(config: &Config) -> Result<Option<Identity>> {
+    let files = config.tls();
+    files
+        .map(|(certificate, key)| Identity::read(certificate, key))
+        .transpose()
+}
+
+/// Who may ask. Without a token of the user's it is the one in the folder of the state.
+fn auth(config: &Config, state: &Path) -> Result<Auth> {
+    let own = state.join(TOKEN);
     let token = match &config.token_file {
         Some(file) => http::token(file, false)?,
         None => http::token(&own, true)?,
@@ -156,6 +168,14 @@ impl Said {
     }
 }
 
+/// A configuration, and what is in the files that it names.
+struct Read {
+    config: Config,
+    identity: Option<Identity>,
+    auth: Auth,
+    destinations: Destinations,
+}
+
 /// The service at work.
 struct Watcher {
     session: Session,
@@ -165,6 +185,9 @@ struct Watcher {
     keeper: Keeper,
     looking: Looking,
     answers: Arc<Answers>,
+    /// That of who answers with TLS.
+    certificate: Option<Arc<Certificate>>,
+    pushing: Pushing,
     said: Said,
     /// When the run began, milliseconds since 1970.
     run: u64,
@@ -179,7 +202,9 @@ impl Watcher {
         let mut session = Session::load(options, Builder::start()?)?;
         session.start()?;
         let run = now();
-        let keeper = Keeper::start(Arc::clone(&answers.status), Arc::clone(&answers.store));
+        let (status, store) = (Arc::clone(&answers.status), Arc::clone(&answers.store));
+        let pushing = Pushing::new(Arc::clone(&status), Arc::clone(&store));
+        let keeper = Keeper::start(status, store);
         Ok(Self {
             session,
             config,
@@ -188,6 +213,8 @@ impl Watcher {
             keeper,
             looking: Looking::default(),
             answers,
+            certificate: None,
+            pushing,
             said,
             run,
             reloads: (0, 0),
@@ -375,10 +402,21 @@ impl Watcher {
         }
     }
 
+    /// The configuration, with the files that it names.
+    fn read(&self, args: &ServeArgs) -> Result<Read> {
+        let config = config_of(args)?;
+        Ok(Read {
+            identity: identity(&config)?,
+            auth: auth(&config, &self.config.state)?,
+            destinations: Destinations::of(&config, &self.answers.store.queues())?,
+            config,
+        })
+    }
+
     /// Reads the configuration again. One that is wrong is refused.
     fn reload(&mut self, args: &ServeArgs) -> bool {
-        let new = match config_of(args) {
-            Ok(new) => new,
+        let read = match self.read(args) {
+            Ok(read) => read,
             Err(error) => {
                 self.reloads.1 += 1;
                 eprintln!(
@@ -387,14 +425,21 @@ impl Watcher {
                 return false;
             }
         };
-        let fixed = self.config.fixed_changes(&new);
+        let fixed = self.config.fixed_changes(&read.config);
         if !fixed.is_empty() {
             eprintln!(
                 "unfreed: warning: {} changed, which takes effect when the service is started anew",
                 fixed.join(", ")
             );
         }
-        self.config = new;
+        if let (Some(certificate), Some(identity)) = (&self.certificate, read.identity) {
+            certificate.replace(identity);
+        }
+        self.answers.let_in(read.auth);
+        if let Err(error) = self.pushing.change(read.destinations) {
+            eprintln!("unfreed: warning: destinations are not changed: {error:#}");
+        }
+        self.config = read.config;
         self.discovery.forget_decisions();
         self.reloads.0 += 1;
         self.said.remark("the configuration was read again");

@@ -40,7 +40,7 @@ pub fn run(mut args: TopArgs) -> Result<ExitCode> {
 /// Shows what is known of a service until somebody quits.
 fn show_service(args: &TopArgs, service: &str) -> Result<ExitCode> {
     Phase::Reporting.start()?;
-    let client = Client::new(args.server.place(), args.server.token_file.as_deref())?;
+    let client = args.server.client()?;
     let ended = client.services()?.ended;
     let feed = Arc::new(Feed::default());
     feed.put(client.report(service, false)?);

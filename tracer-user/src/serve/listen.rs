@@ -1,8 +1,8 @@
-//! Where others may ask: loopback, or a unix socket.
+//! Where others may ask: an address, or a unix socket.
 
 use std::fmt;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Listen {
-    /// An address of this host alone.
-    Loopback(SocketAddr),
+    /// An address. One that is not of this host alone needs TLS.
+    Address(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
     /// Nowhere.
@@ -25,7 +25,7 @@ pub enum Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self::Loopback(SocketAddr::from(([127, 0, 0, 1], 7411)))
+        Self::Address(SocketAddr::from(([127, 0, 0, 1], 7411)))
     }
 }
 
@@ -43,16 +43,9 @@ impl FromStr for Listen {
                 false => Err("write unix:/PATH, from the root on".to_owned()),
             };
         }
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| "write 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or none".to_owned())?;
-        match address.ip().is_loopback() {
-            true => Ok(Self::Loopback(address)),
-            false => Err(format!(
-                "{} is not a loopback address, and what a program does is nobody else's to read: listen at 127.0.0.1, and put a proxy that speaks TLS before it",
-                address.ip()
-            )),
-        }
+        text.parse()
+            .map(Self::Address)
+            .map_err(|_| "write 127.0.0.1:PORT, [::1]:PORT, unix:/PATH or none".to_owned())
     }
 }
 
@@ -67,7 +60,7 @@ impl TryFrom<String> for Listen {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Loopback(address) => write!(f, "http://{address}"),
+            Self::Address(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Nowhere => f.write_str("nothing"),
         }
@@ -77,13 +70,26 @@ impl fmt::Display for Listen {
 /// An open listener.
 #[derive(Debug)]
 pub enum Listener {
-    /// At an address of this host.
-    Loopback(TcpListener),
+    /// At an address.
+    Tcp(TcpListener),
     /// At a socket in the file system.
     Unix(UnixListener),
 }
 
 impl Listen {
+    /// Whether it is an address.
+    pub const fn is_address(&self) -> bool {
+        matches!(self, Self::Address(_))
+    }
+
+    /// The address, if others than this host's programs can ask there.
+    pub fn beyond_loopback(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(address.ip()).filter(|ip| !ip.is_loopback()),
+            Self::Unix(_) | Self::Nowhere => None,
+        }
+    }
+
     /// Opens it; nothing if it is nowhere.
     ///
     /// # Errors
@@ -92,10 +98,10 @@ impl Listen {
         let cannot = || format!("cannot listen at {self}");
         match self {
             Self::Nowhere => Ok(None),
-            Self::Loopback(address) => {
+            Self::Address(address) => {
                 let listener = TcpListener::bind(address).with_context(cannot)?;
                 listener.set_nonblocking(true)?;
-                Ok(Some(Listener::Loopback(listener)))
+                Ok(Some(Listener::Tcp(listener)))
             }
             Self::Unix(path) => {
                 let listener = open_socket(path).with_context(cannot)?;
@@ -125,11 +131,13 @@ fn open_socket(path: &Path) -> Result<UnixListener> {
 
 impl Listener {
     /// Where it is: the port may have been the system's choice.
-    pub fn place(&self) -> String {
+    pub fn place(&self, is_encrypted: bool) -> String {
+        let scheme = if is_encrypted { "https" } else { "http" };
         match self {
-            Self::Loopback(listener) => listener
-                .local_addr()
-                .map_or_else(|_| "?".to_owned(), |address| format!("http://{address}")),
+            Self::Tcp(listener) => listener.local_addr().map_or_else(
+                |_| "?".to_owned(),
+                |address| format!("{scheme}://{address}"),
+            ),
             Self::Unix(listener) => {
                 let address = listener.local_addr().ok();
                 let path = address.as_ref().and_then(|it| it.as_pathname());
@@ -144,12 +152,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_else_can_ask() {
-        for text in ["0.0.0.0:80", "10.0.0.1:80", "[::]:80"] {
-            assert!(
-                text.parse::<Listen>().unwrap_err().contains("loopback"),
-                "{text}"
-            );
+    fn who_else_can_ask_is_known() {
+        let beyond = |text: &str| text.parse::<Listen>().unwrap().beyond_loopback().is_some();
+        for text in [
+            "0.0.0.0:80",
+            "10.0.0.1:80",
+            "[::]:80",
+            "[::ffff:127.0.0.1]:80",
+        ] {
+            assert!(beyond(text), "{text}");
         }
         for text in [
             "127.0.0.1:0",
@@ -158,7 +169,7 @@ mod tests {
             "unix:/run/a",
             "none",
         ] {
-            assert!(text.parse::<Listen>().is_ok(), "{text}");
+            assert!(!beyond(text), "{text}");
         }
         assert!("unix:a".parse::<Listen>().is_err());
     }

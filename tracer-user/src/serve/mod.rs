@@ -18,3 +18,4 @@ pub mod push;
 pub mod services;
 pub mod status;
 pub mod store;
+mod trust;

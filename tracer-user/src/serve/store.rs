@@ -88,7 +88,7 @@ pub struct Store {
     /// This run, by its begin.
     began: u64,
     /// Of destinations that windows go to, or alerts.
-    queues: Vec<Arc<Queue>>,
+    queues: RwLock<Arc<[Arc<Queue>]>>,
 }
 
 impl Store {
@@ -108,7 +108,7 @@ impl Store {
             path,
             database: RwLock::new(Some(database)),
             began,
-            queues: Vec::new(),
+            queues: RwLock::default(),
         };
         Ok((store, gap))
     }
@@ -122,11 +122,12 @@ impl Store {
     /// anew.
     pub fn keep(&self, ended: u64, windows: &[Kept], size: u64, age: Duration) -> Result<()> {
         let oldest = ended.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         let gone = self.change(|transaction| {
             let mut gone = Gone::default();
             for window in windows {
                 enter(transaction, ended, window)?;
-                gone.enqueue(transaction, &self.queues, &window.service, ended)?;
+                gone.enqueue(transaction, &queues, &window.service, ended)?;
             }
             make_room(transaction, size, oldest)?;
             let run = Run {
@@ -136,7 +137,7 @@ impl Store {
             note_run(transaction, self.began, run)?;
             Ok(gone)
         })?;
-        gone.count(&self.queues);
+        gone.count(&queues);
         Ok(())
     }
 

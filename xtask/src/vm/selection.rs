@@ -111,6 +111,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("serve_page", Choice::Only(&[])),
     // Requests to others, and files for systemd, Prometheus and Kubernetes.
     ("serve_push", Choice::Only(&[])),
+    ("serve_reload", Choice::Only(&[])),
+    ("serve_tls", Choice::Only(&[])),
     // What is exported of a `serve`, and a screen.
     ("attach", Choice::Only(&[])),
     ("top", Choice::Only(&[])),

@@ -61,14 +61,15 @@ pub struct Moment {
 
 impl Client {
     /// One who asks there, with the token of a file. Without a file, it is that of a `serve`
-    /// with its usual folder, if that is there and it does not listen at a socket.
+    /// with its usual folder, if that is there and it listens at an address of this host. With TLS
+    /// it believes certificates of `tls_ca`, or those of the system.
     ///
     /// # Errors
-    /// The token cannot be read.
-    pub fn new(place: Place, token_file: Option<&Path>) -> Result<Self> {
+    /// The token or the certificates cannot be read.
+    pub fn new(place: Place, token_file: Option<&Path>, tls_ca: Option<&Path>) -> Result<Self> {
         let token = Token::of(token_file, &place)?;
         Ok(Self {
-            transport: Transport::new(place, token)?,
+            transport: Transport::new(place, token, tls_ca)?,
         })
     }
 

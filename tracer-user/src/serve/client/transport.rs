@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,14 +14,17 @@ use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::Place;
 use crate::serve::http::token;
-use crate::serve::listen::Listen;
+use crate::serve::trust;
 
 /// An answer comes within this time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,7 +55,7 @@ impl Token {
     /// It cannot be read.
     pub fn of(named: Option<&Path>, place: &Place) -> Result<Self> {
         let file = named.unwrap_or(Path::new(OWN_TOKEN));
-        let is_usual = matches!(place.listen(), Listen::Loopback(_)) && is_there(file);
+        let is_usual = place.is_loopback() && is_there(file);
         let text = match named.is_some() || is_usual {
             true => Some(token(file, false).context(
                 "only who may read the token can ask: do it by sudo, or name another --token-file",
@@ -93,21 +97,27 @@ pub struct Answer {
 pub struct Transport {
     place: Place,
     token: Token,
+    tls: TlsConnector,
     runtime: Runtime,
 }
 
 impl Transport {
-    /// Nothing is asked yet.
+    /// Nothing is asked yet. With TLS certificates of a file are believed, or those of the system.
     ///
     /// # Errors
-    /// The system has no descriptors left.
-    pub fn new(place: Place, token: Token) -> Result<Self> {
+    /// They cannot be read, or the system has no descriptors left.
+    pub fn new(place: Place, token: Token, tls_ca: Option<&Path>) -> Result<Self> {
+        let config = match &place {
+            Place::Https(..) => trust::known(tls_ca)?,
+            Place::Http(_) | Place::Unix(_) => trust::nobody()?,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         Ok(Self {
             place,
             token,
+            tls: TlsConnector::from(Arc::new(config)),
             runtime,
         })
     }
@@ -120,11 +130,11 @@ impl Transport {
     /// Why one may not ask, and what mends that.
     pub fn refused(&self) -> String {
         let (place, file) = (&self.place, self.token.file.display());
-        match (&self.token.text, self.place.listen()) {
+        match (&self.token.text, &self.place) {
             (Some(_), _) => format!(
                 "the token of {file} is refused at {place}: it is not the one that this `serve` has (--token-file; it makes one as `token` in the folder of its --state)"
             ),
-            (None, Listen::Unix(_)) => format!(
+            (None, Place::Unix(_)) => format!(
                 "you may not ask at {place}: root, the tracer's user and its `users` may, and who has its token (--token-file)"
             ),
             (None, _) => format!(
@@ -150,19 +160,35 @@ impl Transport {
     }
 
     async fn exchange(&self, path: &str) -> Result<Answer> {
-        match self.place.listen() {
-            Listen::Loopback(address) => {
+        match &self.place {
+            Place::Http(address) => {
                 let stream = TcpStream::connect(address).await;
                 self.over(stream.map_err(|error| self.nobody(error))?, path)
                     .await
             }
-            Listen::Unix(socket) => {
+            Place::Https(host, port) => {
+                let stream = self.encrypted(host, *port).await?;
+                self.over(stream, path).await
+            }
+            Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
                 self.over(stream.map_err(|error| self.nobody(error))?, path)
                     .await
             }
-            Listen::Nowhere => bail!("there is nobody to ask"),
         }
+    }
+
+    async fn encrypted(&self, host: &str, port: u16) -> Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned())
+            .with_context(|| format!("{host:?} is no name of a host"))?;
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(|error| self.nobody(error))?;
+        self.tls.connect(name, stream).await.with_context(|| {
+            format!(
+                "there is no TLS with {}: is it `unfreed serve` with --tls-cert, and of a certificate that this system trusts, or that is in the file of --tls-ca?",
+                self.place
+            )
+        })
     }
 
     async fn over<S>(&self, stream: S, path: &str) -> Result<Answer>
@@ -195,9 +221,10 @@ impl Transport {
     }
 
     fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>> {
-        let host = match self.place.listen() {
-            Listen::Loopback(address) => address.to_string(),
-            Listen::Unix(_) | Listen::Nowhere => "localhost".to_owned(),
+        let place = self.place.to_string();
+        let host = match (&self.place, place.split_once("://")) {
+            (Place::Http(_) | Place::Https(..), Some((_, host))) => host,
+            _ => "localhost",
         };
         let mut request = Request::get(path)
             .header(HOST, host)

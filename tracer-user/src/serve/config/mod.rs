@@ -45,6 +45,10 @@ pub struct Config {
     look: Span,
     /// Where others may ask.
     pub listen: Listen,
+    /// The certificate of who answers, and those that it follows from, as PEM.
+    tls_cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    tls_key: Option<PathBuf>,
     /// The bearer token, if it is in a file of the user's.
     pub token_file: Option<PathBuf>,
     /// Users that may connect to a unix socket, beside root and ourselves.
@@ -77,6 +81,10 @@ pub struct Flags {
     pub look: Option<Duration>,
     /// See [`Config::listen`].
     pub listen: Option<Listen>,
+    /// See [`Config::tls_cert`].
+    pub tls_cert: Option<PathBuf>,
+    /// See [`Config::tls_key`].
+    pub tls_key: Option<PathBuf>,
     /// See [`Config::token_file`].
     pub token_file: Option<PathBuf>,
     /// See [`Config::state`].
@@ -101,7 +109,13 @@ impl Flags {
         if let Some(state) = self.state {
             config.state = state;
         }
-        config.token_file = self.token_file.or(config.token_file.take());
+        for (flag, setting) in [
+            (self.tls_cert, &mut config.tls_cert),
+            (self.tls_key, &mut config.tls_key),
+            (self.token_file, &mut config.token_file),
+        ] {
+            *setting = flag.or(setting.take());
+        }
     }
 }
 
@@ -132,6 +146,8 @@ impl Default for Config {
             scan: Span(Duration::from_secs(5)),
             look: Span(Duration::from_mins(5)),
             listen: Listen::default(),
+            tls_cert: None,
+            tls_key: None,
             token_file: None,
             users: Vec::new(),
             state: PathBuf::from("/var/lib/unfreed"),
@@ -194,6 +210,7 @@ impl Config {
                 "nothing is to be watched: add `-p PID`, `--command PATTERN`, or a [[service]] to --config FILE"
             );
         }
+        self.check_tls()?;
         let pushes = self.pushes.iter().map(Push::name);
         let mut names: Vec<_> = pushes.chain(self.alerts.iter().map(Alert::name)).collect();
         let destinations = names.len();
@@ -206,6 +223,30 @@ impl Config {
             bail!("two destinations are the same: {}", two[0]);
         }
         Ok(())
+    }
+
+    fn check_tls(&self) -> Result<()> {
+        ensure!(
+            self.tls_cert.is_some() == self.tls_key.is_some(),
+            "tls_cert and tls_key belong together: one names the certificate, the other its key"
+        );
+        let is_encrypted = self.tls_cert.is_some();
+        ensure!(
+            !is_encrypted || self.listen.is_address(),
+            "tls_cert is for an address: nobody can listen in at {}",
+            self.listen
+        );
+        if let Some(ip) = self.listen.beyond_loopback().filter(|_| !is_encrypted) {
+            bail!(
+                "{ip} is not a loopback address, and the token would go over the network for all to read: name a certificate and its key by tls_cert and tls_key (--tls-cert, --tls-key), or listen at 127.0.0.1"
+            );
+        }
+        Ok(())
+    }
+
+    /// The certificate of who answers, and its key; both or none.
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 
     /// What page faults and the tracer's own time may take.
@@ -243,11 +284,8 @@ impl Config {
         };
         note("budget", self.budget != new.budget);
         note("listen", self.listen != new.listen);
+        note("tls_cert", self.tls().is_some() != new.tls().is_some());
         note("state", self.state != new.state);
-        note("token_file", self.token_file != new.token_file);
-        note("users", self.users != new.users);
-        note("push", self.pushes != new.pushes);
-        note("alert", self.alerts != new.alerts);
         changed
     }
 
@@ -272,7 +310,12 @@ impl Config {
             indicatif::HumanBytes(size),
             time(age)
         );
-        let _ = writeln!(said, "listens at {}", self.listen);
+        let how = if self.tls().is_some() {
+            " with TLS"
+        } else {
+            ""
+        };
+        let _ = writeln!(said, "listens at {}{how}", self.listen);
         for push in &self.pushes {
             let _ = writeln!(said, "pushes windows to {}", push.name());
         }
@@ -330,9 +373,9 @@ mod tests {
         );
         let error = refused("\n\nwindow = \"soon\"\n");
         assert!(error.contains("line 3"), "{error}");
-        let error = refused("listen = \"0.0.0.0:80\"\n");
+        let error = refused("listen = \"localhost:80\"\n");
         assert!(
-            error.contains("line 1") && error.contains("loopback"),
+            error.contains("line 1") && error.contains("127.0.0.1:PORT"),
             "{error}"
         );
         let error = refused("[[service]]\njvm = true\nmode = \"deep\"\n");
@@ -350,6 +393,27 @@ mod tests {
             error.contains("line 1") && error.contains("nothing"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn nobody_is_answered_over_the_network_without_tls() {
+        let check = |text: &str| {
+            let text = format!("{text}\n[[service]]\njvm = true\n");
+            Config::parse(&text).unwrap().check()
+        };
+        let keys = "tls_cert = \"/c\"\ntls_key = \"/k\"";
+        for (text, part) in [
+            ("listen = \"0.0.0.0:80\"".to_owned(), "loopback"),
+            ("listen = \"[::]:80\"".to_owned(), "loopback"),
+            ("tls_cert = \"/c\"".to_owned(), "belong together"),
+            (format!("listen = \"unix:/a\"\n{keys}"), "for an address"),
+        ] {
+            let error = check(&text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        for listen in ["0.0.0.0:80", "127.0.0.1:80"] {
+            check(&format!("listen = \"{listen}\"\n{keys}")).unwrap();
+        }
     }
 
     #[test]

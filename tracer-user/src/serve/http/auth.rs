@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -17,6 +17,7 @@ use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::limit::Limited;
+use super::tls::Encrypted;
 use super::{Answers, Refusal};
 
 /// The token that is made has so many random bytes.
@@ -53,6 +54,12 @@ impl Connected<IncomingStream<'_, Limited<TcpListener>>> for Peer {
     }
 }
 
+impl Connected<IncomingStream<'_, Encrypted>> for Peer {
+    fn connect_info(_: IncomingStream<'_, Encrypted>) -> Self {
+        Self { user: None }
+    }
+}
+
 impl Connected<IncomingStream<'_, Limited<UnixListener>>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Limited<UnixListener>>) -> Self {
         let credentials = stream.io().io().peer_cred();
@@ -71,12 +78,24 @@ pub async fn check(
 ) -> Response {
     let header = request.headers().get(AUTHORIZATION);
     let header = header.and_then(|header| header.to_str().ok());
-    if answers.auth.allows(peer, header) {
+    if answers.allows(peer, header) {
         return next.run(request).await;
     }
     let sentence =
         "this needs the token of --token-file, in a header `Authorization: Bearer TOKEN`";
     Refusal(StatusCode::UNAUTHORIZED, sentence.to_owned()).into_response()
+}
+
+impl Answers {
+    /// From now on these may ask, and nobody else.
+    pub fn let_in(&self, auth: Auth) {
+        *self.auth.write().unwrap_or_else(PoisonError::into_inner) = auth;
+    }
+
+    fn allows(&self, peer: Peer, header: Option<&str>) -> bool {
+        let auth = self.auth.read().unwrap_or_else(PoisonError::into_inner);
+        auth.allows(peer, header)
+    }
 }
 
 impl Auth {

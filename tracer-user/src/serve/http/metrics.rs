@@ -261,7 +261,7 @@ fn of_destinations(registry: &mut Registry, store: &Store) -> anyhow::Result<()>
         Counters::default(),
     );
     let waiting = Gauges::default();
-    for queue in store.queues() {
+    for queue in store.queues().iter() {
         let label = ("destination", escaped(&queue.name));
         let labels = vec![label.clone()];
         let counts = &queue.counts;
@@ -314,9 +314,11 @@ mod tests {
             },
         };
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(folder.path(), 0).unwrap();
+        let (store, _) = Store::open(folder.path(), 0).unwrap();
         let name = "pyroscope http://a/\"".to_owned();
-        store.set_queues(vec![Queue::new(name, 1, true)]).unwrap();
+        store
+            .set_queues(vec![Queue::after(&[], name, 1, true)])
+            .unwrap();
         let text = text_of(&host, &store).unwrap();
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(text.lines().filter(|line| *line == "# EOF").count(), 1);

@@ -13,11 +13,12 @@ mod page;
 mod profiles;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod reports;
+mod tls;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod trees;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 
 use anyhow::Result;
 use axum::Router;
@@ -31,6 +32,8 @@ use tokio::net::{TcpListener, UnixListener};
 use self::auth::Peer;
 pub use self::auth::{Auth, token};
 use self::limit::{LONGEST, Limited, MOST_CONNECTIONS};
+use self::tls::Encrypted;
+pub use self::tls::{Certificate, Identity};
 use super::listen::Listener;
 use super::powerless;
 use super::status::{Host, Status};
@@ -44,7 +47,7 @@ pub struct Answers {
     /// What was kept.
     pub store: Arc<Store>,
     /// Who may ask.
-    pub auth: Auth,
+    pub auth: RwLock<Auth>,
     /// Whether tracing has begun.
     pub is_ready: AtomicBool,
 }
@@ -54,18 +57,26 @@ const THREADS: usize = 2;
 
 type Shared = State<Arc<Answers>>;
 
-/// Answers from now on, until the program ends. Returns once the thread has given up all
-/// rights.
+/// Answers from now on, until the program ends; with TLS if there is a certificate. Returns once
+/// the thread has given up all rights.
 ///
 /// # Errors
 /// The kernel refuses that.
-pub fn start(listener: Listener, answers: Arc<Answers>) -> Result<()> {
+pub fn start(
+    listener: Listener,
+    certificate: Option<Arc<Certificate>>,
+    answers: Arc<Answers>,
+) -> Result<()> {
     powerless::start("http", "nobody is answered any more", move || {
-        answer(listener, answers)
+        answer(listener, certificate, answers)
     })
 }
 
-fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {
+fn answer(
+    listener: Listener,
+    certificate: Option<Arc<Certificate>>,
+    answers: Arc<Answers>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(THREADS)
@@ -74,10 +85,16 @@ fn answer(listener: Listener, answers: Arc<Answers>) -> Result<()> {
     runtime.block_on(async {
         let service = router(answers).into_make_service_with_connect_info::<Peer>();
         match listener {
-            Listener::Loopback(listener) => {
+            Listener::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
                 let limited = Limited::new(listener, MOST_CONNECTIONS, LONGEST);
-                axum::serve(limited, service).await?;
+                match certificate {
+                    Some(certificate) => {
+                        let encrypted = Encrypted::new(limited, certificate)?;
+                        axum::serve(encrypted, service).await?;
+                    }
+                    None => axum::serve(limited, service).await?,
+                }
             }
             Listener::Unix(listener) => {
                 let listener = UnixListener::from_std(listener)?;

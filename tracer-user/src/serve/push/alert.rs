@@ -149,7 +149,7 @@ mod tests {
         let teller = Teller {
             confidence: 0.8,
             within: Some(Duration::from_secs(1000)),
-            queue: Queue::new("a".to_owned(), 10, false),
+            queue: Queue::after(&[], "a".to_owned(), 10, false),
             store: Arc::new(store),
         };
         (folder, teller)

@@ -1,10 +1,9 @@
 //! One request at a time to a destination, by HTTP or gRPC. What comes back is bounded in
 //! time and size, and believed only as far as it is what the protocol has.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::uri::{PathAndQuery, Scheme};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
@@ -15,9 +14,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::client::Grpc;
@@ -27,6 +24,7 @@ use tonic_prost::ProstCodec;
 
 use crate::serve::config::Place;
 use crate::serve::http::token;
+use crate::serve::trust;
 
 /// Of an answer so much is read, bytes.
 const MOST_ANSWER: usize = 64 << 10;
@@ -155,32 +153,13 @@ impl Client {
     }
 }
 
-/// What is trusted: the system's certificates, or those of the file.
+/// Who is believed: of a destination without TLS nobody has to be.
 fn tls(place: &Place) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = &place.ca_file {
-        let cannot = || format!("cannot read certificates in {}", file.display());
-        let pem = std::fs::read(file).with_context(cannot)?;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            roots.add(certificate.with_context(cannot)?)?;
-        }
-        ensure!(
-            !roots.is_empty(),
-            "there is no certificate in {}",
-            file.display()
-        );
-    } else if place.url.scheme() == Some(&Scheme::HTTPS) {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        ensure!(
-            !roots.is_empty(),
-            "the system trusts no certificate: install ca-certificates, or name a `ca_file`"
-        );
+    let is_encrypted = place.url.scheme() == Some(&Scheme::HTTPS);
+    match (&place.ca_file, is_encrypted) {
+        (None, false) => trust::nobody(),
+        (file, _) => trust::known(file.as_deref()),
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
 }
 
 fn with_path(url: &Uri, path: &str) -> String {

@@ -50,23 +50,32 @@ impl Sender {
         }
     }
 
-    /// Sends until nobody makes anything new.
-    pub async fn run(mut self, mut news: watch::Receiver<Arc<Host>>, teller: Option<Teller>) {
+    /// Sends until nobody makes anything new, or `over` is closed: not in the middle of an entry.
+    pub async fn run(
+        mut self,
+        mut news: watch::Receiver<Arc<Host>>,
+        teller: Option<Teller>,
+        mut over: watch::Receiver<()>,
+    ) {
         loop {
             self.tell(&mut news, teller.as_ref());
-            match self.step().await {
-                Ok(true) => {}
-                Ok(false) => {
-                    if news.changed().await.is_err() {
-                        return;
+            let goes_on = match self.step().await {
+                Next::Now => over.has_changed().is_ok(),
+                Next::News => tokio::select! {
+                    changed = news.changed() => {
+                        // It is told at once.
+                        news.mark_changed();
+                        changed.is_ok()
                     }
-                    // It is told at once.
-                    news.mark_changed();
-                }
-                Err(error) => {
-                    let text = format!("its queue cannot be read: {error:#}");
-                    self.wait(Failure::Later(text, None)).await;
-                }
+                    _ = over.changed() => false,
+                },
+                Next::After(pause) => tokio::select! {
+                    () = sleep(pause) => true,
+                    _ = over.changed() => false,
+                },
+            };
+            if !goes_on {
+                return;
             }
         }
     }
@@ -83,10 +92,17 @@ impl Sender {
         }
     }
 
-    /// Sends the oldest entry; false if there is none.
-    async fn step(&mut self) -> Result<bool> {
+    /// Sends the oldest entry, if there is one.
+    async fn step(&mut self) -> Next {
+        self.try_step().await.unwrap_or_else(|error| {
+            let text = format!("its queue cannot be read: {error:#}");
+            Next::After(self.pause_after(Failure::Later(text, None)))
+        })
+    }
+
+    async fn try_step(&mut self) -> Result<Next> {
         let Some((number, job)) = self.store.next_job(&self.queue)? else {
-            return Ok(false);
+            return Ok(Next::News);
         };
         let counts = &self.queue.counts;
         match self.send(job).await {
@@ -104,9 +120,9 @@ impl Sender {
                 count(&counts.refused, 1);
                 self.warn(&format!("will not have it: {why}"));
             }
-            Err(failure) => self.wait(failure).await,
+            Err(failure) => return Ok(Next::After(self.pause_after(failure))),
         }
-        Ok(true)
+        Ok(Next::Now)
     }
 
     /// Sends an entry; false if what it is of is not kept any more.
@@ -133,7 +149,8 @@ impl Sender {
         Ok(true)
     }
 
-    async fn wait(&mut self, failure: Failure) {
+    /// Counts a failure; how long to wait after it.
+    fn pause_after(&mut self, failure: Failure) -> Duration {
         count(&self.queue.counts.failed, 1);
         let (why, least) = match failure {
             Failure::Forbidden(why) => (why, LONGEST),
@@ -143,7 +160,7 @@ impl Sender {
         if self.pause.is_first() {
             self.warn(&format!("does not take it, and is tried again: {why}"));
         }
-        sleep(self.pause.next(least)).await;
+        self.pause.next(least)
     }
 
     fn arrived(&mut self) {
@@ -156,6 +173,17 @@ impl Sender {
     fn warn(&self, text: &str) {
         eprintln!("unfreed: warning: {} {text}", self.queue.name);
     }
+}
+
+/// What a sender does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Looks for the next entry.
+    Now,
+    /// Waits until there may be one.
+    News,
+    /// Waits for so long.
+    After(Duration),
 }
 
 /// How long to wait after failures in a row.

@@ -1,8 +1,8 @@
 //! What waits for destinations, in the file of the windows: for each destination a queue,
 //! in order of numbers, and not of times, which a clock may set back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use anyhow::Result;
 use redb::{
@@ -47,7 +47,7 @@ pub struct Queue {
     /// Whether windows go there as they are kept.
     pub wants_windows: bool,
     /// What became of its entries since the tracer began.
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
 }
 
 /// What became of entries of a queue.
@@ -75,13 +75,15 @@ pub struct Told {
 }
 
 impl Queue {
-    /// A queue that nothing has gone through.
-    pub fn new(name: String, most: u64, wants_windows: bool) -> Arc<Self> {
+    /// A queue; the counts of that of the same destination go on, if it is among those before.
+    pub fn after(before: &[Arc<Self>], name: String, most: u64, wants_windows: bool) -> Arc<Self> {
+        let same = before.iter().find(|queue| queue.name == name);
+        let counts = same.map_or_else(Arc::default, |queue| Arc::clone(&queue.counts));
         Arc::new(Self {
             name,
             most,
             wants_windows,
-            counts: Counts::default(),
+            counts,
         })
     }
 }
@@ -96,7 +98,9 @@ impl Store {
     ///
     /// # Errors
     /// Says what failed.
-    pub fn set_queues(&mut self, queues: Vec<Arc<Queue>>) -> Result<()> {
+    pub fn set_queues(&self, queues: Vec<Arc<Queue>>) -> Result<()> {
+        // Nothing is entered meanwhile for one that is no more.
+        let mut filled = self.queues.write().unwrap_or_else(PoisonError::into_inner);
         let is_known = |name: &str| queues.iter().any(|queue| queue.name == name);
         self.change(|transaction| {
             let mut table = transaction.open_table(OUTBOX)?;
@@ -104,13 +108,14 @@ impl Store {
             let mut told = transaction.open_table(TOLD)?;
             Ok(told.retain(|(name, _), _| is_known(name))?)
         })?;
-        self.queues = queues;
+        *filled = queues.into();
         Ok(())
     }
 
     /// The queues.
-    pub fn queues(&self) -> &[Arc<Queue>] {
-        &self.queues
+    pub fn queues(&self) -> Arc<[Arc<Queue>]> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&queues)
     }
 
     /// The oldest entry of a queue, and its number.
@@ -297,14 +302,14 @@ mod tests {
     #[test]
     fn what_waits_outlives_a_kill_and_goes_in_its_order_whatever_the_clock_says() {
         let folder = tempfile::tempdir().unwrap();
-        let queues = || vec![Queue::new("a".to_owned(), 10, true)];
-        let (mut store, _) = Store::open(folder.path(), 0).unwrap();
+        let queues = || vec![Queue::after(&[], "a".to_owned(), 10, true)];
+        let (store, _) = Store::open(folder.path(), 0).unwrap();
         store.set_queues(queues()).unwrap();
         for ended in [5000, 6000] {
             store.keep(ended, &[window("s")], 1 << 20, DAY).unwrap();
         }
         drop(store);
-        let (mut store, _) = Store::open(folder.path(), 100).unwrap();
+        let (store, _) = Store::open(folder.path(), 100).unwrap();
         let queues = queues();
         store.set_queues(queues.clone()).unwrap();
         assert_eq!(store.waiting(&queues[0]).unwrap(), 2);
@@ -317,9 +322,9 @@ mod tests {
     #[test]
     fn a_queue_is_bounded_and_what_goes_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(folder.path(), 0).unwrap();
-        let small = Queue::new("small".to_owned(), 3, true);
-        let other = Queue::new("other".to_owned(), 100, false);
+        let (store, _) = Store::open(folder.path(), 0).unwrap();
+        let small = Queue::after(&[], "small".to_owned(), 3, true);
+        let other = Queue::after(&[], "other".to_owned(), 100, false);
         let both = vec![Arc::clone(&small), Arc::clone(&other)];
         store.set_queues(both).unwrap();
         for ended in 1..=10 {
@@ -336,10 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_that_stays_is_counted_on() {
+        let small = Queue::after(&[], "small".to_owned(), 3, true);
+        count(&small.counts.sent, 5);
+        let before = [small];
+        let larger = Queue::after(&before, "small".to_owned(), 9, true);
+        assert_eq!((larger.most, number(&larger.counts.sent)), (9, 5));
+        let other = Queue::after(&before, "other".to_owned(), 9, true);
+        assert_eq!(number(&other.counts.sent), 0);
+    }
+
+    #[test]
     fn what_was_told_is_remembered_with_the_alert() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(folder.path(), 0).unwrap();
-        let queue = Queue::new("alert".to_owned(), 3, false);
+        let (store, _) = Store::open(folder.path(), 0).unwrap();
+        let queue = Queue::after(&[], "alert".to_owned(), 3, false);
         store.set_queues(vec![Arc::clone(&queue)]).unwrap();
         assert_eq!(store.told(&queue, "f").unwrap(), None);
         let told = Told {

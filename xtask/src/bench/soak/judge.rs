@@ -1,5 +1,6 @@
 //! What was promised, and what was kept.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ pub(super) struct Facts {
     pub(super) samples: Vec<Sample>,
     /// What it told before the end.
     pub(super) services: Value,
+    /// The processor time of its threads then, seconds, by name.
+    pub(super) threads: BTreeMap<String, f64>,
+    /// Windows of services that had arrived where it pushes them.
+    pub(super) pushed: u64,
     /// What became of what it watched.
     pub(super) outcome: Outcome,
     /// Processes that it watched when all had ended.
@@ -53,7 +58,12 @@ pub(super) struct Check {
 /// All promises.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![flat(facts), resident(facts), budget(facts), kernel(facts)];
-    checks.extend([descriptors(facts), windows(facts), told(facts)]);
+    checks.extend([
+        descriptors(facts),
+        windows(facts),
+        pushed(facts),
+        told(facts),
+    ]);
     checks.push(at_most(
         "processes watched when all have ended",
         facts.left as f64,
@@ -166,6 +176,17 @@ fn windows(facts: &Facts) -> Check {
     }
 }
 
+/// There is more than one service in nearly all windows, and each is an entry.
+fn pushed(facts: &Facts) -> Check {
+    let kept = number(&facts.services["tracer"], "windows_kept");
+    Check {
+        what: "windows of services that arrived by OTLP",
+        found: facts.pushed.to_string(),
+        bound: format!("more than the {kept} that were kept"),
+        is_kept: facts.pushed > kept,
+    }
+}
+
 /// Each service is told, with processes.
 fn told(facts: &Facts) -> Check {
     let services = facts.services["services"].as_array();
@@ -231,8 +252,17 @@ pub(super) fn table(facts: &Facts, checks: &[Check]) -> String {
             .collect::<Vec<_>>()
             .join(", ")
     );
+    let _infallible = writeln!(text, "Processor time by thread, s: {}.", by_thread(facts));
     text.push_str(&curve(facts));
     text
+}
+
+fn by_thread(facts: &Facts) -> String {
+    let threads = facts.threads.iter();
+    let threads: Vec<String> = threads
+        .map(|(name, seconds)| format!("{name} {seconds:.2}"))
+        .collect();
+    threads.join(", ")
 }
 
 fn losses(tracer: &Value) -> String {
@@ -290,6 +320,8 @@ mod tests {
             window: Duration::from_secs(2),
             samples: (0..30).map(sample).collect(),
             services: json!({"tracer": tracer, "services": names.map(|name| json!({"name": name}))}),
+            threads: BTreeMap::from([("push".to_owned(), 0.25)]),
+            pushed: 150,
             outcome: Outcome {
                 visitors: 600,
                 pages: 60_000,
@@ -351,6 +383,10 @@ mod tests {
         );
         let lost = |facts: &mut Facts| facts.services["tracer"]["windows_lost"] = json!(1);
         assert_eq!(broken(lost), ["windows kept and postponed"]);
+        assert_eq!(
+            broken(|facts| facts.pushed = 30),
+            ["windows of services that arrived by OTLP"]
+        );
         let few = |facts: &mut Facts| facts.services["tracer"]["windows_kept"] = json!(20);
         assert_eq!(broken(few), ["windows kept and postponed"]);
         let gone = |facts: &mut Facts| facts.services["services"] = json!([]);

@@ -5,6 +5,7 @@ mod ask;
 mod host;
 mod judge;
 mod sample;
+mod sink;
 mod watcher;
 
 use std::path::Path;
@@ -14,7 +15,8 @@ use anyhow::{Result, ensure};
 
 use self::host::Host;
 use self::judge::{Facts, checks, table};
-use self::sample::Sample;
+use self::sample::{Sample, threads};
+use self::sink::Sink;
 use self::watcher::Watcher;
 use crate::build::{self, Profile};
 use crate::setup::{self, Group};
@@ -78,7 +80,8 @@ pub(crate) fn run(minutes: u32) -> Result<()> {
 
 fn soak(unfreed: &Path, visitor: &Path, course: Course) -> Result<Facts> {
     let host = Host::start(visitor, course)?;
-    let watcher = Watcher::start(unfreed, course)?;
+    let sink = Sink::start()?;
+    let watcher = Watcher::start(unfreed, course, &sink.url())?;
     let begin = Instant::now();
     let mut samples = Vec::new();
     let mut said = Instant::now();
@@ -94,6 +97,7 @@ fn soak(unfreed: &Path, visitor: &Path, course: Course) -> Result<Facts> {
     }
     let wall = begin.elapsed();
     let before = watcher.services()?;
+    let (threads, pushed) = (threads(watcher.pid())?, sink.taken());
     let outcome = host.end()?;
     let left = watcher.watched_after_all_have_ended(&outcome.pids)?;
     let remaining = watcher.end()?;
@@ -102,6 +106,8 @@ fn soak(unfreed: &Path, visitor: &Path, course: Course) -> Result<Facts> {
         window: course.window,
         samples,
         services: before,
+        threads,
+        pushed,
         outcome,
         left,
         remaining,

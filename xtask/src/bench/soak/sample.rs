@@ -1,5 +1,6 @@
 //! The tracer at a moment.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -39,6 +40,27 @@ impl Sample {
             tracer: services["tracer"].clone(),
         })
     }
+}
+
+/// The processor time of each of its threads that took any, seconds, by name; those of one name
+/// are added up.
+///
+/// # Errors
+/// Fails if it has ended.
+pub(super) fn threads(pid: &str) -> Result<BTreeMap<String, f64>> {
+    let mut threads = BTreeMap::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let number = thread?.file_name();
+        let thread = format!("{pid}/task/{}", number.display());
+        // One may end meanwhile.
+        let name = fs::read_to_string(format!("/proc/{thread}/comm"));
+        if let (Ok(name), Some(spent)) = (name, ticks(&thread))
+            && spent > 0
+        {
+            *threads.entry(name.trim().to_owned()).or_default() += spent as f64 / TICKS;
+        }
+    }
+    Ok(threads)
 }
 
 fn resident(pid: &str) -> Result<u64> {

@@ -28,15 +28,15 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts it, and waits until it traces.
+    /// Starts it, and waits until it traces. Its windows are pushed to this address by OTLP.
     ///
     /// # Errors
     /// Fails if it does not.
-    pub(super) fn start(unfreed: &Path, course: Course) -> Result<Self> {
+    pub(super) fn start(unfreed: &Path, course: Course, sink: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("unfreed-soak-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let config = folder.join("serve.toml");
-        fs::write(&config, configuration(course))?;
+        fs::write(&config, configuration(course, sink))?;
         let mut command = shell::as_root(unfreed);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--state"])
@@ -126,7 +126,7 @@ fn programs(pid: &str) -> Result<BTreeSet<String>> {
     Ok(said.lines().map(str::to_owned).collect())
 }
 
-fn configuration(course: Course) -> String {
+fn configuration(course: Course, sink: &str) -> String {
     let (window, look) = (course.window.as_secs(), course.look.as_secs());
     format!(
         "window = \"{window}s\"\nscan = \"2s\"\nlook = \"{look}s\"
@@ -134,6 +134,7 @@ fn configuration(course: Course) -> String {
 [[service]]\nname = \"redis\"\ncommand = \"*redis-server*\"
 [[service]]\nname = \"postgres\"\ncommand = \"*postgres*\"
 [[service]]\nname = \"nginx\"\ncommand = \"*nginx*\"
-[[service]]\nname = \"java\"\njvm = true\n"
+[[service]]\nname = \"java\"\njvm = true
+[[push]]\nto = \"otlp-http\"\nurl = \"{sink}\"\n"
     )
 }
