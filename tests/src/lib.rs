@@ -21,6 +21,7 @@ pub mod allocators;
 mod entries;
 mod foreign;
 pub mod gdb;
+pub mod held_labels;
 pub mod incident;
 pub mod java_stack;
 pub mod jdk;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{Holders, JavaHeap, LinkKind};
-use unfreed_tests::{Jdk, Target, Tracer};
+use unfreed_tests::{Jdk, Target, Tracer, View};
 
 /// Objects of each class that a step makes.
 const GROWN: u64 = 2003;
@@ -171,6 +171,68 @@ fn a_collector_that_cannot_be_read_is_a_reason() -> Result<()> {
     );
     ensure!(why.contains("none of serial, parallel and G1"), "{why}");
     ensure!(text.contains("who holds it was not found"), "{text}");
+    Ok(())
+}
+
+/// Who holds the native blocks that a function of the program allocated.
+fn of_natives(report: &View, function: &str) -> Result<Holders> {
+    let name = format!("Holders.{function}");
+    let has_it = |name_of: Option<&str>| name_of.is_some_and(|it| it.contains(&name));
+    let mut sum = Holders::default();
+    for site in &report.sites {
+        let mut frames = site.frames.iter();
+        let is_it = frames.any(|frame| has_it(frame.function.as_deref()));
+        if let Some(holders) = site
+            .holders
+            .clone()
+            .filter(|_| is_it && site.live_bytes > 100_000)
+        {
+            sum.add(holders);
+        }
+    }
+    Ok(sum)
+}
+
+/// Native memory is held by the Java objects that have its address, and those by what holds them.
+#[test]
+fn native_blocks_are_held_by_java_objects() -> Result<()> {
+    let mut target = Jdk::full()?.start(&["-Xmx96m", G1], "Holders", &[])?;
+    let tracer = Tracer::record(target.pid, &["--holders"])?;
+    target.command("natives 64")?;
+    let finished = tracer.stop()?;
+    // It lives on.
+    target.command("grow 1")?;
+    let report = finished.report()?;
+    for (function, root, link) in [
+        (
+            "inBuffer",
+            "Holders.buffers",
+            "java.nio.DirectByteBuffer.address",
+        ),
+        ("inPeer", "Holders.peers", "Holders$Peer.handle"),
+    ] {
+        let holders = of_natives(&report, function)?;
+        ensure!(
+            holders.sampled == 64 && holders.lost == 0,
+            "{function}: {holders:#?}"
+        );
+        let first = holders
+            .chains
+            .first()
+            .with_context(|| format!("{function}: {holders:?}"))?;
+        let ends = (first.links.first(), first.links.last());
+        let (Some(found), Some(last)) = ends else {
+            anyhow::bail!("a chain of nothing");
+        };
+        ensure!(
+            (found.kind, found.name.as_str()) == (LinkKind::JavaStatic, root)
+                && (last.kind, last.name.as_str()) == (LinkKind::JavaObject, link)
+                && first.blocks >= 60,
+            "{function}: {holders:#?}"
+        );
+    }
+    let dropped = of_natives(&report, "dropped")?;
+    ensure!(dropped.sampled == 64 && dropped.lost >= 62, "{dropped:#?}");
     Ok(())
 }
 

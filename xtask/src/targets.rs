@@ -150,14 +150,15 @@ impl Target {
         folder().join(name)
     }
 
-    /// Builds it when its source, a header or its flags have changed.
+    /// Builds it when its source, what that includes, a header or its flags have changed.
     fn build(&self, header: Option<SystemTime>) -> Result<()> {
         let output = self.output();
         let mut command = self.command(&output);
         let line = format!("{command:?}");
         let stamp = folder().join(".stamps").join(&self.stem);
         let source = modified(&self.source)?;
-        let newest = header.map_or(source, |header| header.max(source));
+        let newest = header.max(self.newest_included()?).max(Some(source));
+        let newest = newest.unwrap_or(source);
         let is_fresh = modified(&output).is_ok_and(|built| built > newest)
             && fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == line);
         if is_fresh {
@@ -170,6 +171,15 @@ impl Target {
         }
         run(&mut command).with_context(|| format!("cannot build {}", self.source.display()))?;
         fs::write(&stamp, line).with_context(|| format!("cannot write {}", stamp.display()))
+    }
+
+    /// When the newest of the other targets' sources was changed that it includes.
+    fn newest_included(&self) -> Result<Option<SystemTime>> {
+        let text = fs::read_to_string(&self.source)
+            .with_context(|| format!("cannot read {}", self.source.display()))?;
+        let folder = self.source.parent().unwrap_or(Path::new("."));
+        let files = included(&text).map(|file| modified(&folder.join(file)));
+        files.try_fold(None, |newest, file| Ok(newest.max(Some(file?))))
     }
 
     fn command(&self, output: &Path) -> Command {
@@ -332,6 +342,13 @@ fn newest_header(folder: &Path) -> Result<Option<SystemTime>> {
     Ok(newest)
 }
 
+/// The files beside it that a source includes, but for headers: those count for all targets.
+fn included(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines();
+    let files = lines.filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
+    files.filter(|file| !is_shared(Path::new(file)))
+}
+
 /// Whether several targets may have a part in it.
 fn is_shared(path: &Path) -> bool {
     let is_header = |end: &OsStr| end == "h" || end == "hpp";
@@ -350,6 +367,13 @@ fn modified(path: &Path) -> Result<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_depends_on_what_it_includes() {
+        let text =
+            "// flags: -O2\n#include <stdio.h>\n#include \"target.h\"\n#include \"other.cpp\"\n";
+        assert_eq!(included(text).collect::<Vec<_>>(), ["other.cpp"]);
+    }
 
     #[test]
     fn directives_end_with_the_first_other_line() {

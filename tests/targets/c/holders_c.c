@@ -83,6 +83,42 @@ SITE static void work(void) {
     truth_others = 1;
 }
 
+/* Shelves from before a run: of each kind every other one is emptied and freed. */
+static void ***g_shelves;
+static void ***g_emptied;
+SITE static void prepare(void) {
+    g_shelves = opaque(calloc(COUNT, sizeof *g_shelves));
+    g_emptied = opaque(calloc(COUNT, sizeof *g_emptied));
+    for (int index = 0; index < COUNT; index++) {
+        g_shelves[index] = opaque(calloc(20, sizeof(void *)));
+        g_emptied[index] = opaque(calloc(20, sizeof(void *)));
+    }
+    scrub();
+}
+
+SITE static void in_shelves(void) {
+    for (int index = 0; index < COUNT; index++)
+        g_shelves[index][7] = opaque(malloc(any(1409)));
+}
+
+/* What is freed leads to them still. */
+SITE static void in_emptied(void) {
+    for (int index = 0; index < COUNT; index++) {
+        g_emptied[index][7] = opaque(malloc(any(1427)));
+        free(g_emptied[index]);
+        g_emptied[index] = NULL;
+    }
+    truth_others = 1;
+}
+
+SITE static void fill(void) {
+    in_shelves();
+    in_emptied();
+    opaque(g_shelves);
+    scrub();
+    truth_others = 1;
+}
+
 /* A heap that leads to itself, while mappings and blocks come and go, until the end. */
 static void *churning(void *nothing) {
     static void **ring[4096];
@@ -109,7 +145,7 @@ SITE static void churn(void) {
     work();
 }
 
-static const Command commands[] = {COMMAND(work), COMMAND(churn), {NULL, NULL}};
+static const Command commands[] = {COMMAND(work), COMMAND(churn), COMMAND(prepare), COMMAND(fill), {NULL, NULL}};
 
 int main(int count, char **arguments) {
     return serve(count, arguments, commands);

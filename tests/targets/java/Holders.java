@@ -3,6 +3,8 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.lang.ref.SoftReference;
+import java.lang.reflect.Field;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -11,10 +13,12 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
+import sun.misc.Unsafe;
 
 /**
  * Keeps objects of classes of its own, each in another way: `grow N` keeps N more of each,
- * `collect` collects all garbage.
+ * `collect` collects all garbage, `natives N` allocates N blocks of native memory in each of three
+ * functions, of which the last forgets them.
  */
 class Holders {
     static class Kept {
@@ -65,6 +69,18 @@ class Holders {
         static final Service service = new Service();
     }
 
+    /** Keeps native memory by its address. */
+    static final class Peer {
+        final long handle;
+
+        Peer(long handle) {
+            this.handle = handle;
+        }
+    }
+
+    static final Unsafe UNSAFE = unsafe();
+    static final List<ByteBuffer> buffers = new ArrayList<>();
+    static final Map<String, Peer> peers = new ConcurrentHashMap<>();
     static final List<InList> list = new ArrayList<>();
     static final Map<Integer, InMap> byId = new ConcurrentHashMap<>();
     static final Forward first = new Forward();
@@ -101,8 +117,37 @@ class Holders {
             case "collect":
                 System.gc();
                 break;
+            case "natives":
+                for (int i = 0; i < count; i++) {
+                    inBuffer();
+                    inPeer();
+                    dropped();
+                }
+                break;
             default:
                 throw new IllegalArgumentException(name);
+        }
+    }
+
+    private static void inBuffer() {
+        buffers.add(ByteBuffer.allocateDirect(7001));
+    }
+
+    private static void inPeer() {
+        peers.put("peer " + peers.size(), new Peer(UNSAFE.allocateMemory(6007)));
+    }
+
+    private static void dropped() {
+        UNSAFE.setMemory(UNSAFE.allocateMemory(5009), 5009, (byte) 1);
+    }
+
+    private static Unsafe unsafe() {
+        try {
+            Field field = Unsafe.class.getDeclaredField("theUnsafe");
+            field.setAccessible(true);
+            return (Unsafe) field.get(null);
+        } catch (ReflectiveOperationException missing) {
+            throw new IllegalStateException(missing);
         }
     }
 

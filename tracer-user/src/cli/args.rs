@@ -222,7 +222,8 @@ pub struct TraceArgs {
     /// At the end, while the processes live, search their memory for who holds live blocks
     #[arg(long, long_help = HOLDERS, conflicts_with_all = ["growth", "programs"])]
     pub holders: bool,
-    /// With --holders or --check-lost, the processor time for each GiB that is searched
+    /// With --holders or --check-lost, the processor time for each GiB that is searched; no less
+    /// than 4 s in all
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
     pub holders_budget: Duration,
     /// Trace children too, living ones and those to come; processes of one program

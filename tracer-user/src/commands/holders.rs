@@ -29,6 +29,8 @@ pub async fn search(
     if session.is_over() {
         return Ok(());
     }
+    session.end_counting()?;
+    let begin = Instant::now();
     let searched = async {
         let jobs = session.holder_jobs(None)?;
         let first = look(session, holder, jobs).await?;
@@ -40,10 +42,13 @@ pub async fn search(
         look(session, holder, jobs).await
     };
     let looks = tokio::select! {
-        looks = searched => looks?,
-        _ = signals.next() => return Ok(()),
+        looks = searched => Some(looks?),
+        _ = signals.next() => None,
     };
-    session.keep_holders(looks);
+    session.note_search(begin.elapsed());
+    if let Some(looks) = looks {
+        session.keep_holders(looks);
+    }
     Ok(())
 }
 

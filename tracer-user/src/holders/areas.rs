@@ -17,6 +17,8 @@ pub enum Kind {
     Heap,
     /// Another mapping, by its place in the list of mappings.
     Mapping(usize),
+    /// Where a JVM keeps its objects.
+    Java,
 }
 
 /// Memory of one kind.
@@ -76,6 +78,7 @@ const fn order(kind: &Kind) -> u8 {
         Kind::Thread(_) => 1,
         Kind::Heap => 2,
         Kind::Mapping(_) => 3,
+        Kind::Java => 4,
     }
 }
 

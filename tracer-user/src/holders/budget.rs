@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Pieces of work between two looks at the clock.
-const BETWEEN: u32 = 16;
+const BETWEEN: u32 = 64;
 
 /// Processor time that a thread may use from now on.
 #[derive(Debug)]

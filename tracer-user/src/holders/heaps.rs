@@ -11,8 +11,8 @@ use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::owner::data_of_files;
 use crate::process::resident::PageSet;
 
-/// Chunks that are kept: 24 bytes each.
-const MAX_CHUNKS: usize = 8 << 20;
+/// Chunks that are kept, of all allocators together: 24 bytes each.
+pub const MAX_CHUNKS: usize = 8 << 20;
 /// How often a heap is read that changes meanwhile.
 const TRIES: usize = 3;
 /// An arena's state, bytes (`malloc_state`), and where in it the chunk at the top is; behind
@@ -22,16 +22,18 @@ const TOP: u64 = 96;
 /// A heap's header (`heap_info`): where its arena's state or its first chunk may begin.
 const HEADERS: [u64; 2] = [0x20, 0x30];
 
-/// What is known of heaps.
+/// What is known of heaps of one allocator.
 #[derive(Debug, Default)]
 pub struct Heaps {
     /// Chunks in use.
     pub chunks: Vec<Node>,
-    /// What heaps were gone through, and the states of arenas: what is there and in no chunk
-    /// holds nothing.
+    /// What heaps were gone through, chunks outside of them, and the states of arenas: what is
+    /// there and in no chunk holds nothing.
     pub known: Vec<Range<u64>>,
     /// What of them could not be gone through.
     pub unknown: Vec<Range<u64>>,
+    /// Whether there are more chunks than are kept.
+    pub is_full: bool,
 }
 
 /// A heap that was gone through.
@@ -75,20 +77,31 @@ impl Heaps {
         let states = tops.iter().map(|top| top - TOP..top - TOP + STATE);
         let states: Vec<_> = states.collect();
         let mut nodes: Vec<Node> = chunks.used().map(|chunk| node(chunk.block())).collect();
-        nodes.extend(large(&mut words, mappings).map(node));
+        let large: Vec<_> = large(&mut words, mappings).collect();
+        nodes.extend(large.iter().cloned().map(node));
         Self {
             chunks: nodes,
             known: walked
                 .iter()
                 .map(|found| found.range.start..found.known)
                 .chain(states)
+                .chain(large)
                 .collect(),
             unknown: walked
                 .iter()
                 .map(|found| found.known..found.range.end)
                 .filter(|range| !range.is_empty())
                 .collect(),
+            is_full: room == 0,
         }
+    }
+
+    /// Adds another allocator's.
+    pub fn add(&mut self, other: Self) {
+        self.chunks.extend(other.chunks);
+        self.known.extend(other.known);
+        self.unknown.extend(other.unknown);
+        self.is_full |= other.is_full;
     }
 }
 

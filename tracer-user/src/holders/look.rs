@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::areas::{self, Area, Kind};
 use super::budget::Budget;
-use super::heaps::Heaps;
+use super::heaps::{Heaps, MAX_CHUNKS as MAX_BLOCKS};
+use super::jemalloc;
 use super::mark::{Holder, Marks};
 use super::memory::{ProcessMemory, Words, word};
 use super::nodes::{Node, Nodes, What};
 use super::nptl::Layout;
-use super::threads::{InThread, Threads};
+use super::threads::Threads;
+use super::way::{RawLink, Seen, Way};
+use crate::process::clock::thread_cpu_ns;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{self, Mapping, MappingKind};
@@ -23,8 +26,8 @@ use crate::process::resident::{MAX_CHUNKS, PageSet, Residents};
 
 /// What asking the kernel for pages may take; 1 GiB takes 20 to 60 ms.
 const PAGES: Duration = Duration::from_secs(3);
-/// Processor time that a look has in any case.
-const LEAST: Duration = Duration::from_millis(500);
+/// Processor time that a look has in any case: for some millions of small blocks.
+const LEAST: Duration = Duration::from_secs(2);
 /// Links of a way that are kept, words of it that are looked at again, and nodes that all
 /// ways of a look go through.
 const MAX_LINKS: usize = 8;
@@ -54,8 +57,10 @@ pub struct Job {
     pub process: ProcessHandle,
     /// Its code, and its files.
     pub code: Arc<CodeSpace>,
-    /// Where a JVM keeps its objects, which are not searched.
+    /// Where a JVM keeps its objects.
     pub java_heap: Option<Range<u64>>,
+    /// Whether they can be named: else they are not searched.
+    pub searches_java: bool,
     /// All traced live blocks.
     pub blocks: Vec<Traced>,
     /// Those of them whose holders are asked for.
@@ -82,60 +87,9 @@ pub struct Look {
     pub lost: Option<Vec<Traced>>,
     /// What was not searched, and why.
     pub unsearched: Vec<String>,
-}
-
-/// How a block was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing leads to it.
-    Unreached,
-    /// Nobody knows: the search was cut off.
-    Unknown,
-    /// Something does.
-    Reached(Way),
-}
-
-/// A way from a root to a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
-    /// What holds what, root first, each with how often it follows itself.
-    pub links: Vec<(RawLink, u64)>,
-    /// The words that lead from one to the next, each with its place, and the addresses of
-    /// what it leads to: those that are nearest to the block, and the root's.
-    words: Vec<(u64, Range<u64>)>,
-}
-
-#[cfg(test)]
-impl Way {
-    /// Without words.
-    pub fn of(links: Vec<(RawLink, u64)>) -> Self {
-        let words = Vec::new();
-        Self { links, words }
-    }
-}
-
-/// A holder, by numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum RawLink {
-    /// A variable of a file, at an address.
-    Data(FileId, u64),
-    /// A place on a thread's stack, or in its thread-locals.
-    Thread {
-        /// The thread's id.
-        id: u32,
-        /// Its name.
-        name: String,
-        /// Where in what it has.
-        place: InThread,
-    },
-    /// A part of a heap that could not be gone through.
-    Heap,
-    /// A mapping, by its name; without one if it is empty.
-    Mapping(String),
-    /// A traced block: its site, and where in a file its first word leads to.
-    Block(u32, Option<(FileId, u64)>),
-    /// Another one: its size, and the same.
-    Chunk(u64, Option<(FileId, u64)>),
+    /// Bytes that were read, and processor time that it took, with the look before.
+    pub read: u64,
+    pub time: Duration,
 }
 
 impl Job {
@@ -144,13 +98,14 @@ impl Job {
     /// # Errors
     /// Fails if the process is gone, or may not be read.
     pub fn run(self) -> io::Result<Look> {
+        let begin = thread_cpu_ns();
         let mappings = mappings::read(&self.process)?;
         let map = PageMap::open(&self.process)?;
         let deadline = Instant::now() + PAGES;
         let pages = Residents::read(&map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
         let memory = ProcessMemory::new(self.process.pid());
         let file = self.process.open_proc("mem")?;
-        let heaps = Heaps::read(&memory, &file, &mappings, &pages.present);
+        let mut heaps = Heaps::read(&memory, &file, &mappings, &pages.present);
         let mut words = Words::new(&memory, &pages.present);
         let layout = Layout::of(&self.code);
         let threads = Threads::read(
@@ -160,6 +115,10 @@ impl Job {
             &pages.present,
             layout.as_ref(),
         );
+        let room = MAX_BLOCKS.saturating_sub(heaps.chunks.len());
+        let scene = (&mappings[..], &pages.present);
+        heaps.add(jemalloc::read(&memory, scene, &threads.ranges(), room));
+        let is_full = heaps.is_full;
         let nodes = Nodes::new(self.blocks.iter().map(node).collect(), heaps.chunks);
         let mut known = self.known(&nodes, &heaps.known, &threads);
         let unknown = heaps.unknown.into_iter();
@@ -177,7 +136,8 @@ impl Job {
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
-            unsearched: self.unsearched(&marks, &pages),
+            unsearched: self.unsearched(&marks, &pages, is_full),
+            read: marks.read,
             ..Look::default()
         };
         if let Some(before) = self.before {
@@ -188,7 +148,10 @@ impl Job {
                 before.unreached.as_ref(),
             );
             look.before = before.seen;
+            look.read += before.read;
+            look.time = before.time;
         }
+        look.time += Duration::from_nanos(thread_cpu_ns().saturating_sub(begin));
         // Its id may be another's, if it is gone.
         self.process.open_proc("maps")?;
         Ok(look)
@@ -196,10 +159,15 @@ impl Job {
 
     /// What is known of memory beside mappings.
     fn known(&self, nodes: &Nodes, heaps: &[Range<u64>], threads: &Threads) -> Vec<Area> {
-        let blocks = nodes.all().iter().map(|node| node.start..node.end);
-        let nothing = heaps.iter().cloned().chain(self.java_heap.clone());
-        let nothing = nothing.chain(blocks).map(Area::none);
-        nothing.chain(threads.areas()).collect()
+        // Chunks are in what is known of heaps.
+        let traced = nodes.all().iter().filter(|node| node.what != What::Chunk);
+        let blocks = traced.map(|node| node.start..node.end);
+        let nothing = heaps.iter().cloned().chain(blocks).map(Area::none);
+        let java = self.java_heap.iter().map(|heap| Area {
+            range: heap.clone(),
+            kind: self.searches_java.then_some(Kind::Java),
+        });
+        nothing.chain(java).chain(threads.areas()).collect()
     }
 
     fn unreached(&self, nodes: &Nodes, marks: &Marks) -> Option<HashSet<Key>> {
@@ -211,7 +179,7 @@ impl Job {
         marks.is_whole.then(|| lost.map(key).collect())
     }
 
-    fn unsearched(&self, marks: &Marks, pages: &Residents) -> Vec<String> {
+    fn unsearched(&self, marks: &Marks, pages: &Residents, is_full: bool) -> Vec<String> {
         let mut said = Vec::new();
         if !marks.is_whole {
             let all = marks.read + marks.left;
@@ -223,11 +191,16 @@ impl Job {
         if !pages.is_whole {
             said.push("some pages: there are too many".to_owned());
         }
+        if is_full {
+            said.push(format!(
+                "the bounds of all blocks from before the run: there are more than {MAX_BLOCKS}"
+            ));
+        }
         match pages.swapped.bytes() {
             0 => {}
             bytes => said.push(format!("{bytes} bytes in swap space")),
         }
-        if self.java_heap.is_some() {
+        if self.java_heap.is_some() && !self.searches_java {
             said.push("the Java heap".to_owned());
         }
         said
@@ -330,7 +303,7 @@ impl Scene<'_> {
             match mark.holder {
                 Holder::Area(number) => {
                     let (_, kind) = self.areas.get(number as usize)?;
-                    way.links.push((self.root(kind, mark.word), 1));
+                    way.links.push((self.root(kind, &step), 1));
                     way.words.push(step);
                     way.links.reverse();
                     return Some(way);
@@ -381,7 +354,9 @@ impl Scene<'_> {
         (is_constant && mapping.range.contains(&word)).then_some((mapping.file, word))
     }
 
-    fn root(&self, kind: &Kind, place: u64) -> RawLink {
+    /// What a root is, by the place of the word that leads on, and what that leads to.
+    fn root(&self, kind: &Kind, (place, to): &(u64, Range<u64>)) -> RawLink {
+        let place = *place;
         match kind {
             Kind::Data(at) => match areas::file_of(self.mappings, *at) {
                 Some(file) => RawLink::Data(file, place),
@@ -392,6 +367,7 @@ impl Scene<'_> {
                 link.unwrap_or_else(|| RawLink::Mapping(String::new()))
             }
             Kind::Heap => RawLink::Heap,
+            Kind::Java => RawLink::Java(to.clone()),
             Kind::Mapping(at) => {
                 let mapping = self.mappings.get(*at);
                 RawLink::Mapping(mapping.map(|it| it.name.clone()).unwrap_or_default())
@@ -429,6 +405,7 @@ mod tests {
             process: ProcessHandle::open(std::process::id()).unwrap(),
             code: Arc::new(code),
             java_heap: None,
+            searches_java: false,
             blocks: blocks.to_vec(),
             wanted: blocks.iter().map(|it| (it.start, it.time)).collect(),
             per_gib: Duration::from_secs(1000),

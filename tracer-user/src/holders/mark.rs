@@ -1,16 +1,13 @@
 //! Marking: which nodes words lead to, from areas on.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::budget::Budget;
-use super::memory::{MAX_PIECES, Memory, length};
+use super::memory::{Memory, length};
 use super::nodes::Nodes;
+use super::reader::Reader;
 use crate::process::pagemap::PAGE;
 use crate::process::resident::PageSet;
-
-/// Bytes that are read at once.
-const AT_ONCE: usize = 1 << 20;
 
 /// Where a pointer to a node was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +32,8 @@ pub struct Mark {
 pub struct Marks {
     /// Of each node.
     marks: Vec<Option<Mark>>,
-    /// Nodes whose words are to be read.
-    queue: VecDeque<u32>,
+    /// Nodes whose words are to be read next.
+    queue: Vec<u32>,
     /// Bytes that were read.
     pub read: u64,
     /// Bytes that could not be read any more, or that the budget was not enough for.
@@ -44,9 +41,6 @@ pub struct Marks {
     /// Whether the budget was enough.
     pub is_whole: bool,
 }
-
-/// A piece that is to be read, and what it is of.
-type Piece = (Range<u64>, Holder);
 
 impl Marks {
     /// No node has a mark yet.
@@ -77,7 +71,7 @@ impl Marks {
         }
         if let Some(known @ None) = self.marks.get_mut(node) {
             *known = Some(mark);
-            self.queue.push_back(number);
+            self.queue.push(number);
         }
     }
 
@@ -90,12 +84,7 @@ impl Marks {
         (memory, present): (&dyn Memory, &PageSet),
         budget: &mut Budget,
     ) {
-        let mut reader = Reader {
-            memory,
-            pieces: Vec::new(),
-            filled: 0,
-            buffer: vec![0; AT_ONCE],
-        };
+        let mut reader = Reader::new(memory);
         for (number, area) in (0..).zip(areas) {
             for run in present.runs(area) {
                 let run = run.start.max(area.start)..run.end.min(area.end);
@@ -103,15 +92,20 @@ impl Marks {
             }
         }
         self.read_all(&mut reader, nodes);
-        while let Some(number) = self.queue.pop_front() {
-            let node = nodes.all().get(number as usize);
-            let range = node.map_or(0..0, |node| node.start..node.end);
-            for run in in_memory(present, range) {
-                self.add(&mut reader, nodes, run, Holder::Node(number), budget);
+        // All that are as far from a root, in order of addresses: so neighbours are read at once,
+        // and which of two ways of the same length is told does not depend on chance.
+        while !self.queue.is_empty() {
+            let mut level = std::mem::take(&mut self.queue);
+            level.sort_unstable();
+            let mut last = (u64::MAX, false);
+            for number in level {
+                let node = nodes.all().get(number as usize);
+                let range = node.map_or(0..0, |node| node.start..node.end);
+                for run in in_memory(present, range, &mut last) {
+                    self.add(&mut reader, nodes, run, Holder::Node(number), budget);
+                }
             }
-            if self.queue.is_empty() {
-                self.read_all(&mut reader, nodes);
-            }
+            self.read_all(&mut reader, nodes);
         }
     }
 
@@ -132,11 +126,8 @@ impl Marks {
                 self.left += end - at;
                 return;
             }
-            let piece = at..end.min(at + (AT_ONCE - reader.filled) as u64);
-            at = piece.end;
-            reader.filled += length(&piece);
-            reader.pieces.push((piece, holder));
-            if reader.filled == AT_ONCE || reader.pieces.len() == MAX_PIECES {
+            at = reader.add(at..end, holder);
+            if reader.is_full() {
                 self.read_all(reader, nodes);
             }
         }
@@ -144,26 +135,12 @@ impl Marks {
 
     /// Reads what waits, and takes its words.
     fn read_all(&mut self, reader: &mut Reader<'_>, nodes: &Nodes) {
-        let pieces = std::mem::take(&mut reader.pieces);
-        reader.filled = 0;
-        let mut first = 0;
-        while let Some(rest) = pieces.get(first..).filter(|rest| !rest.is_empty()) {
-            let read = reader.read(rest);
-            self.read += read as u64;
-            let mut from = 0;
-            for (piece, holder) in rest {
-                let to = (from + length(piece)).min(read);
-                let bytes = reader.buffer.get(from..to).unwrap_or_default();
-                self.take_all(nodes, bytes, piece.start, *holder);
-                from += length(piece);
-                first += 1;
-                if from > read {
-                    // It was unmapped meanwhile.
-                    self.left += (from - to) as u64;
-                    break;
-                }
-            }
-        }
+        reader.read(|piece, bytes, holder| {
+            self.read += bytes.len() as u64;
+            // What is missing was unmapped meanwhile.
+            self.left += (length(piece) - bytes.len()) as u64;
+            self.take_all(nodes, bytes, piece.start, holder);
+        });
     }
 
     fn take_all(&mut self, nodes: &Nodes, bytes: &[u8], start: u64, holder: Holder) {
@@ -175,29 +152,18 @@ impl Marks {
     }
 }
 
-/// What is to be read next.
-struct Reader<'a> {
-    memory: &'a dyn Memory,
-    pieces: Vec<Piece>,
-    /// Bytes of these pieces.
-    filled: usize,
-    buffer: Vec<u8>,
-}
-
-impl Reader<'_> {
-    fn read(&mut self, pieces: &[Piece]) -> usize {
-        let ranges: Vec<_> = pieces.iter().map(|(range, _)| range.clone()).collect();
-        self.memory.read(&ranges, &mut self.buffer)
-    }
-}
-
-/// The parts of a range that are in memory. Most ranges are within a page.
-fn in_memory(present: &PageSet, range: Range<u64>) -> Vec<Range<u64>> {
+/// The parts of a range that are in memory. Most ranges are within a page, often the `last` one
+/// that was looked at.
+fn in_memory(present: &PageSet, range: Range<u64>, last: &mut (u64, bool)) -> Vec<Range<u64>> {
     if range.is_empty() {
         return Vec::new();
     }
     if range.start / PAGE == (range.end - 1) / PAGE {
-        return match present.has(range.start) {
+        let page = range.start / PAGE;
+        if last.0 != page {
+            *last = (page, present.has(range.start));
+        }
+        return match last.1 {
             true => vec![range],
             false => Vec::new(),
         };

@@ -2,8 +2,8 @@
 //! stopping it, as a leak detector within it would do.
 //!
 //! What pointers can lead to are *nodes*: all traced live blocks, and the chunks of glibc's
-//! heaps that are in use and not traced. From *areas* that hold pointers without being held
-//! themselves (files' variables, stacks and thread-locals, other mappings) all nodes are
+//! and jemalloc's heaps that are in use and not traced. From *areas* that hold pointers without
+//! being held themselves (files' variables, stacks and thread-locals, other mappings) all nodes are
 //! marked that a word leads to, anywhere into them, then those that these lead to, and so on:
 //! each word is read once, and the first mark of a node is the shortest way to it. What has no
 //! mark in two looks is lost.
@@ -12,15 +12,19 @@ pub mod areas;
 mod budget;
 mod glibc;
 mod heaps;
+mod jemalloc;
 mod look;
 mod mark;
 mod memory;
 mod naming;
 mod nodes;
 mod nptl;
+mod places;
+mod reader;
 mod settle;
 mod threads;
 mod variables;
+mod way;
 
 pub use look::{Job, Key, Look, Traced};
 pub use naming::Namer;

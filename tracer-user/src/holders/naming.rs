@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::look::RawLink;
 use super::settle::{OfSite, Outcome};
 use super::threads::InThread;
 use super::variables::Variables;
+use super::way::RawLink;
 use crate::model::{Chain, Holders, Link, LinkKind};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
@@ -17,6 +17,11 @@ use crate::symbolize::demangle;
 const TABLE: &str = "_ZTV";
 /// Chains that are told of a site.
 const MAX_CHAINS: usize = 16;
+
+/// What is said of blocks that Java objects hold which were not found.
+const NOT_FOUND: &str = "words of the Java heap lead to some blocks, and what these words are was \
+     not found: static `long` fields, arrays of `long`, weak references and objects that are \
+     garbage are not followed";
 
 /// Gives names, and keeps what it read of files.
 #[derive(Default)]
@@ -42,11 +47,18 @@ impl Namer {
             match &found.outcome {
                 Outcome::Lost => holders.lost += 1,
                 Outcome::Undecided => holders.undecided += 1,
+                Outcome::Held(_) if found.in_java().is_some() && found.by_java.is_none() => {
+                    holders.undecided += 1;
+                    if !holders.unsearched.iter().any(|it| it == NOT_FOUND) {
+                        holders.unsearched.push(NOT_FOUND.to_owned());
+                    }
+                }
                 Outcome::Held(links) => {
-                    let links = links.iter();
-                    let links = links
-                        .map(|(link, repeated)| self.link(&found.code, link, *repeated))
-                        .collect();
+                    let is_native = |it: &&(RawLink, u64)| !matches!(it.0, RawLink::Java(_));
+                    let links = links.iter().filter(is_native);
+                    let links = links.map(|(link, count)| self.link(&found.code, link, *count));
+                    let by_java = found.by_java.iter().flatten().cloned();
+                    let links = by_java.chain(links).collect();
                     holders.add_chain(Chain { links, blocks: 1 });
                 }
             }
@@ -73,6 +85,7 @@ impl Namer {
                 "somewhere in the heap".into(),
                 None,
             ),
+            RawLink::Java(_) => (LinkKind::JavaObject, "the Java heap".into(), None),
             RawLink::Mapping(name) if name.is_empty() => {
                 (LinkKind::Mapping, "memory without a file".into(), None)
             }

@@ -1,11 +1,13 @@
 //! Pieces of memory that pointers may lead to, found by address.
 
+use super::places::Places;
+
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// A traced live block, by the index of its site.
     Traced(u32),
-    /// A chunk of glibc's that is in use and not traced.
+    /// A block that is in use and not traced.
     Chunk,
 }
 
@@ -28,7 +30,7 @@ const FILTER_BITS: u32 = 23;
 /// All nodes of a process, by address; none overlaps another.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    starts: Vec<u64>,
+    starts: Places,
     nodes: Vec<Node>,
     filter: Vec<u64>,
 }
@@ -47,7 +49,7 @@ impl Nodes {
             note(&mut filter, node);
         }
         Self {
-            starts: nodes.iter().map(|node| node.start).collect(),
+            starts: Places::new(nodes.iter().map(|node| node.start).collect()),
             nodes,
             filter,
         }
@@ -64,8 +66,7 @@ impl Nodes {
         if self.filter.get(bit / 64)? & (1 << (bit % 64)) == 0 {
             return None;
         }
-        let at = self.starts.partition_point(|start| *start <= address);
-        let at = at.checked_sub(1)?;
+        let at = self.starts.up_to(address).checked_sub(1)?;
         (address < self.nodes.get(at)?.end).then_some(at)
     }
 }

@@ -1,9 +1,11 @@
 //! What two looks together say.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use super::look::{Key, Look, RawLink, Seen};
-use crate::model::Lost;
+use super::look::{Key, Look};
+use super::way::{RawLink, Seen};
+use crate::model::{Link, Lost};
 
 /// What is said of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,23 @@ pub struct Found {
     pub code: std::sync::Arc<crate::process::code::CodeSpace>,
     /// What is said of it.
     pub outcome: Outcome,
+    /// The image of that process.
+    pub image: u64,
+    /// The links to the Java object that holds it, if one does and that was found.
+    pub by_java: Option<Vec<Link>>,
+}
+
+impl Found {
+    /// What of native memory a Java object holds, if one does.
+    pub fn in_java(&self) -> Option<&Range<u64>> {
+        match &self.outcome {
+            Outcome::Held(links) => match links.first() {
+                Some((RawLink::Java(range), _)) => Some(range),
+                _ => None,
+            },
+            Outcome::Lost | Outcome::Undecided => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Found {
@@ -75,7 +94,7 @@ fn outcome(before: &Seen, now: Option<&Seen>, is_kept: bool) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::look::Way;
+    use super::super::way::Way;
     use super::*;
 
     #[test]

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::ops::Range;
 
 use super::areas::{Area, Kind};
-use super::look::RawLink;
 use super::memory::Words;
 use super::nptl::{self, Known, Layout, Module};
+use super::way::RawLink;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::maps::FileId;
@@ -112,6 +112,13 @@ impl Threads {
         let dead = self.all.iter().map(|thread| thread.dead.clone());
         areas.extend(dead.filter(|range| !range.is_empty()).map(Area::none));
         areas
+    }
+
+    /// Where they have variables.
+    pub fn ranges(&self) -> Vec<Range<u64>> {
+        let areas = self.areas().into_iter();
+        let areas = areas.filter(|area| area.kind.is_some());
+        areas.map(|area| area.range).collect()
     }
 
     fn areas_of(&self, number: u32, thread: &Thread) -> Vec<Area> {

@@ -52,15 +52,17 @@ pub struct JavaField {
     pub signature: Option<String>,
 }
 
-/// A field that points to objects.
+/// A field of 64 bits or that points to objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
+pub struct Word {
     /// Its name.
     pub name: String,
     /// Bytes from its object's start; of a static field, from that of the class's mirror.
     pub offset: u32,
     /// Whether it is static.
     pub is_static: bool,
+    /// Whether it is a `long`, and may have an address of native memory.
+    pub is_long: bool,
 }
 
 /// A field as the class describes it: the indices of its name and its type's descriptor
@@ -132,9 +134,9 @@ impl JavaFields {
         })
     }
 
-    /// The fields of a class that point to objects, without those of its superclasses;
-    /// none if they cannot be read.
-    pub fn references(&self, memory: &dyn TargetMemory, klass: u64) -> Option<Vec<Reference>> {
+    /// The fields of a class that point to objects, or may point to native memory, without those
+    /// of its superclasses; none if they cannot be read.
+    pub fn words(&self, memory: &dyn TargetMemory, klass: u64) -> Option<Vec<Word>> {
         let (pool, bytes) = self.description(memory, klass)?;
         let text = |index: u64| self.symbols.read(memory, pool.entry(memory, index)?);
         let described = match self.form {
@@ -143,11 +145,13 @@ impl JavaFields {
         };
         let mut found = Vec::new();
         for field in described {
-            if text(field.signature)?.starts_with(['L', '[']) {
-                found.push(Reference {
+            let signature = text(field.signature)?;
+            if signature.starts_with(['L', '[', 'J']) {
+                found.push(Word {
                     name: text(field.name)?,
                     offset: field.offset,
                     is_static: field.access & STATIC != 0,
+                    is_long: signature == "J",
                 });
             }
         }

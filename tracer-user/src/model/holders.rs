@@ -24,6 +24,17 @@ pub struct Holders {
     pub all_lost: Option<Lost>,
 }
 
+/// The search for who holds what, which is no part of the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Searched {
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// Processor time that reading the processes' memory took, seconds.
+    pub processor_seconds: f64,
+    /// What was read of it, bytes: twice what there is, since it is looked at twice.
+    pub bytes: u64,
+}
+
 /// Blocks that no root reaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {

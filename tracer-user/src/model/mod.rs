@@ -40,7 +40,7 @@ pub use finding::{
     CurvePoint, Finding, FindingKind, Forecast, Judgement, Level, MemoryLimit, Verdict,
 };
 pub use growth::Growth;
-pub use holders::{Chain, Holders, Link, LinkKind, Lost};
+pub use holders::{Chain, Holders, Link, LinkKind, Lost, Searched};
 pub use java_heap::{
     AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
@@ -73,6 +73,9 @@ pub struct Report {
     pub started: String,
     /// How long was traced, seconds.
     pub duration: f64,
+    /// The search for holders after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub searched: Option<Searched>,
     /// What was asked for.
     pub settings: Settings,
     /// The processes that were traced. A process that called `exec` is two.

@@ -194,6 +194,7 @@ pub fn report() -> Report {
         kernel: String::new(),
         started: "2026-11-21T20:03:22Z".into(),
         duration: 60.0,
+        searched: None,
         settings: Settings {
             command: "unfreed record -p 1234".into(),
             ..Settings::default()

@@ -16,7 +16,7 @@ use crate::model::{
 use crate::process::code::CodeSpace;
 use crate::targets::estimate::Estimates;
 use crate::targets::images::Image;
-use crate::window::collect::{CollectedSite, Cutoff, collect};
+use crate::window::collect::{CollectedSite, Cutoff};
 
 impl Session {
     /// What was traced until now, all but the names: those come from files, take
@@ -25,33 +25,13 @@ impl Session {
     /// # Errors
     /// Fails if the kernel's maps cannot be read.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
-        let now = self.now();
-        self.refresh_code(now);
-        self.look_at_mappings(true);
-        if self.options.threads {
-            self.threads.read_all(&self.images, &self.java.jvms);
-        }
-        let grown = self.grown_until_now()?;
-        let cutoffs = self.cutoffs(now);
-        // Looks before, and readings after, take their time.
-        let counted = self.now();
-        let mut collected = collect(
-            &self.engine.object,
-            &self.images,
-            &cutoffs,
-            &grown.sites,
-            now,
-        )?;
-        self.add_holders(&mut collected);
-        collected.extend(self.retired.iter().cloned());
-        if self.options.service {
-            self.note_levels_of_pages(&collected);
-        }
-        for site in &mut collected {
-            site.curve = self.curves.of(site.key, site.kind);
-        }
-        self.close_spell()?;
-        self.estimate_sites(&mut collected, now);
+        let counted = match self.counted.take() {
+            Some(counted) => counted,
+            None => self.count()?,
+        };
+        let (now, grown, mut collected) = (counted.now, counted.grown, counted.sites);
+        self.find_java_objects();
+        self.add_holders(collected.get_mut(..counted.own).unwrap_or_default());
         let totals = self.sum(&collected);
         let sampling = self.sampling(&collected);
         let mut by_group: HashMap<u64, Vec<CollectedSite>> = HashMap::new();
@@ -82,7 +62,8 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: kernel(),
             started: self.started(),
-            duration: self.since_start(counted),
+            duration: self.since_start(counted.at),
+            searched: self.searched,
             settings: self.settings(),
             processes,
             untraced: self.untraced.clone(),
@@ -182,7 +163,7 @@ impl Session {
     }
 
     /// Which live blocks of each image count, at `now`.
-    fn cutoffs(&self, now: u64) -> HashMap<u64, Cutoff> {
+    pub(super) fn cutoffs(&self, now: u64) -> HashMap<u64, Cutoff> {
         let images = self.images.iter();
         images
             .map(|image| {
@@ -205,7 +186,7 @@ impl Session {
     }
 
     /// Code that was mapped without an event that we saw.
-    fn refresh_code(&mut self, now: u64) {
+    pub(super) fn refresh_code(&mut self, now: u64) {
         let running: Vec<_> = self.images.running().collect();
         for index in running {
             self.images.refresh(index, now);

@@ -1,14 +1,18 @@
 //! Who holds the blocks of the sites that hold most: what is looked for, and what was found.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey, OTHERS};
 
 use super::Session;
 use crate::holders::{Found, Job, Key, Look, OfSite, Outcome, Traced, settle};
-use crate::model::{Lost, MemoryKind};
+use crate::jvm::holders::search_natives;
+use crate::model::{Link, Lost, MemoryKind};
+use crate::process::clock::thread_cpu_ns;
 use crate::targets::images::Image;
 use crate::window::collect::CollectedSite;
 
@@ -80,6 +84,7 @@ impl Session {
             process: self.process_of(image)?,
             code: Arc::new(self.images.code(image)?.view()),
             java_heap: image.java_heap.clone(),
+            searches_java: self.java.jvms.readable().any(|(of, _)| of == image.id),
             blocks,
             wanted,
             per_gib: self.options.holders?,
@@ -99,6 +104,9 @@ impl Session {
             let settled = settle(&look).into_iter();
             outcomes.extend(settled.map(|(key, outcome)| ((image, key), outcome)));
             unsearched.extend(look.unsearched);
+            let searched = self.searched.get_or_insert_default();
+            searched.bytes += look.read;
+            searched.processor_seconds += look.time.as_secs_f64();
         }
         let mut codes = HashMap::new();
         for ((image, key), site) in &state.wanted {
@@ -112,6 +120,8 @@ impl Session {
             found.entry(*site).or_default().push(Found {
                 code: Arc::clone(code),
                 outcome: outcome.unwrap_or(Outcome::Undecided),
+                image: *image,
+                by_java: None,
             });
         }
         unsearched.sort();
@@ -123,6 +133,47 @@ impl Session {
             lost,
             unsearched,
         };
+    }
+
+    /// Looks for the Java objects that hold native blocks, once the run has ended.
+    pub(super) fn find_java_objects(&mut self) {
+        let mut pieces: HashMap<u64, Vec<Range<u64>>> = HashMap::new();
+        for found in self.holders.found.values().flatten() {
+            let piece = found.in_java().filter(|_| found.by_java.is_none());
+            pieces
+                .entry(found.image)
+                .or_default()
+                .extend(piece.cloned());
+        }
+        let begin = (Instant::now(), thread_cpu_ns());
+        let mut links: HashMap<(u64, Range<u64>), Vec<Link>> = HashMap::new();
+        for (image, mut pieces) in pieces {
+            pieces.sort_unstable_by_key(|piece| (piece.start, piece.end));
+            pieces.dedup();
+            let mut machines = self.java.jvms.readable();
+            let machine = machines.find(|(of, _)| *of == image);
+            let Some((_, jvm)) = machine.filter(|_| !pieces.is_empty()) else {
+                continue;
+            };
+            match search_natives(jvm, &pieces) {
+                Ok(found) => {
+                    let named = pieces.into_iter().zip(found);
+                    let named = named.filter_map(|(piece, found)| Some(((image, piece), found?)));
+                    links.extend(named);
+                }
+                Err(problem) => self.holders.unsearched.push(format!("{problem:#}")),
+            }
+        }
+        for found in self.holders.found.values_mut().flatten() {
+            if let Some(piece) = found.in_java() {
+                found.by_java = links.get(&(found.image, piece.clone())).cloned();
+            }
+        }
+        if let Some(searched) = &mut self.searched {
+            let time = Duration::from_nanos(thread_cpu_ns().saturating_sub(begin.1));
+            searched.seconds += begin.0.elapsed().as_secs_f64();
+            searched.processor_seconds += time.as_secs_f64();
+        }
     }
 
     /// Enters what was found.

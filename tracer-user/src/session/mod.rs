@@ -6,6 +6,7 @@ mod balance;
 mod budget;
 mod children;
 mod copied;
+mod counted;
 mod curves;
 mod describe;
 mod endings;
@@ -71,6 +72,7 @@ use self::faults::FaultsState;
 use self::growth::GrowthState;
 use self::guard::Guard;
 use self::held::Held;
+use self::counted::Counted;
 use self::holders::HoldersState;
 use self::java_native::NativeViews;
 use self::jvm_probes::Machines;
@@ -93,7 +95,7 @@ use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::SystemCalls;
-use crate::model::{LeftAlone, Untraced};
+use crate::model::{LeftAlone, Searched, Untraced};
 use crate::process::clock::monotonic_ns;
 use crate::tables::Builder;
 use crate::targets::images::Images;
@@ -158,6 +160,10 @@ pub struct Session {
     origins: OriginsState,
     curves: Curves,
     holders: HoldersState,
+    /// What was counted before holders were looked for.
+    counted: Option<Counted>,
+    /// What that search cost.
+    searched: Option<Searched>,
 }
 
 /// What is known of Java virtual machines.
@@ -253,6 +259,8 @@ impl Session {
             origins: OriginsState::new(&options.modules, &options.only),
             curves: Curves::default(),
             holders: HoldersState::default(),
+            counted: None,
+            searched: None,
             options,
         };
         session.begin_returns()?;
@@ -333,8 +341,10 @@ impl Session {
         self.ended = Some(monotonic_ns());
         // Children that were born a moment ago have memory, too.
         self.poll_code()?;
-        self.end_balance();
-        self.end_children();
+        if self.counted.is_none() {
+            self.end_balance();
+            self.end_children();
+        }
         self.java.native.look(&self.java.jvms);
         self.stop_java_heaps();
         self.poll()?;

@@ -77,6 +77,7 @@ impl Report {
             kernel: self.kernel.clone(),
             started: self.started.clone(),
             duration: self.duration,
+            searched: None,
             settings: self.settings.clone(),
             processes: Vec::new(),
             untraced: Vec::new(),

@@ -40,7 +40,10 @@ fn rough(name: &str) -> Option<String> {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (length, behind) = rest.split_at(digits);
         let length = length.parse().ok()?;
-        parts.push(behind.get(..length)?);
+        parts.push(match behind.get(..length)? {
+            part if part.starts_with("_GLOBAL__N_") => "(anonymous namespace)",
+            part => part,
+        });
         rest = behind.get(length..)?;
         if nested.is_none() {
             break;
@@ -109,6 +112,10 @@ mod tests {
             (
                 "_ZSt11make_sharedI7SessionJRiEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES5_E4typeEEDpOT0_",
                 "std::make_shared<…>",
+            ),
+            (
+                "_ZN12_GLOBAL__N_14makeI7SessionJRiEEENSt9enable_ifIXntsrSt8is_arrayIT_E5valueES3_E4typeEDpOT0_",
+                "(anonymous namespace)::make<…>",
             ),
             (
                 "_ZN2v84base17PrintCheckOperandIPKaEENSt9enable_ifIXaaaantsrSt11is_functionINSt14remove_pointerIT_E4typeEE5valuentsrSt7is_enumIS5_E5valuesr19has_output_operatorIS5_NS0_18CheckMessageStreamEEE5valueENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEEE4typeES5_",

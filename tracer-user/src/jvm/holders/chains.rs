@@ -57,6 +57,12 @@ impl Names<'_> {
             Place::Static(..) => None,
             Place::Element => Some(class.name.clone()),
             Place::Field(index) => Some(class.slots.get(index as usize)?.name.clone()),
+            // Which buffer it is tells more than that all buffers have the field.
+            Place::Long(index) => {
+                let field = &class.longs.get(index as usize)?.name;
+                let (_, name) = field.rsplit_once('.')?;
+                Some(format!("{}.{name}", class.name))
+            }
         }
     }
 }

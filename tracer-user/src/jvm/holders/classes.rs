@@ -47,7 +47,7 @@ pub enum Form {
     Values(u64, u32),
 }
 
-/// A field that points to objects.
+/// A field that points to objects, or may point to native memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// Bytes from the object's start.
@@ -76,6 +76,8 @@ pub struct Class {
     pub form: Form,
     /// Their fields, with those of superclasses.
     pub slots: Vec<Slot>,
+    /// The same of those that are `long`.
+    pub longs: Vec<Slot>,
     /// Its own static fields, which are in its mirror.
     pub statics: Vec<Slot>,
     /// What they are for the VM.
@@ -163,6 +165,7 @@ impl<'a> Classes<'a> {
             },
             name,
             slots: Vec::new(),
+            longs: Vec::new(),
             statics: Vec::new(),
             role: Role::Plain,
         };
@@ -177,13 +180,15 @@ impl<'a> Classes<'a> {
         let mut at = klass;
         for _ in 0..MAX_DEPTH {
             let name = self.names.name(&self.memory, &self.symbols, at)?;
-            for field in self.fields.references(&self.memory, at)? {
+            for field in self.fields.words(&self.memory, at)? {
                 let slot = Slot {
                     offset: field.offset,
                     name: format!("{name}.{}", field.name),
                 };
                 let is_weak = name == REFERENCE && WEAK.contains(&field.name.as_str());
                 match field.is_static {
+                    _ if field.is_long && field.is_static => {}
+                    _ if field.is_long => class.longs.push(slot),
                     true if at == klass => class.statics.push(slot),
                     true => {}
                     false if is_weak => {}

@@ -12,12 +12,14 @@
 mod chains;
 mod classes;
 mod graph;
+mod natives;
 mod roots;
 mod sample;
 mod spaces;
 mod walk;
 mod window;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +27,7 @@ use anyhow::{Context, Result, bail};
 use self::chains::{Names, merge};
 use self::classes::{Classes, Form, Role, Sizes};
 use self::graph::{Graph, Root};
+use self::natives::Pointers;
 use self::roots::Threads;
 use self::sample::Samples;
 use self::walk::{Block, Object, Walker};
@@ -34,7 +37,7 @@ use super::collections::Collections;
 use super::fields::Fields;
 use super::flags;
 use super::klass::well_known;
-use crate::model::Holders;
+use crate::model::{Holders, Link};
 use crate::process::clock::thread_cpu_ns;
 use crate::process::pagemap::PageMap;
 
@@ -59,7 +62,7 @@ const NOT_LOOKED_AT: &str = "handles that native code has of Java objects, stack
 /// Who holds the objects of classes, by names as [`class_name`](super::klass::class_name)
 /// writes them; in their order. If it cannot be told, all say why.
 pub fn search(jvm: &Jvm, classes: &[String]) -> Vec<Holders> {
-    match tries(jvm, classes) {
+    match tries(jvm, &|search| search.run(classes)) {
         Ok(holders) => holders,
         Err(problem) => vec![
             Holders {
@@ -71,8 +74,17 @@ pub fn search(jvm: &Jvm, classes: &[String]) -> Vec<Holders> {
     }
 }
 
+/// The links from a root to the `long` field that has an address in each of these pieces of native
+/// memory, which do not overlap; `None` where no object has one, or no root of it was found.
+///
+/// # Errors
+/// Fails if the heap cannot be read, or is collected at each try.
+pub fn search_natives(jvm: &Jvm, pieces: &[Range<u64>]) -> Result<Vec<Option<Vec<Link>>>> {
+    tries(jvm, &|search| search.run_natives(pieces))
+}
+
 /// Searches until no collection runs meanwhile.
-fn tries(jvm: &Jvm, classes: &[String]) -> Result<Vec<Holders>> {
+fn tries<T>(jvm: &Jvm, run: &dyn Fn(&mut Search<'_>) -> Result<T>) -> Result<T> {
     let fields = Fields(&jvm.structs);
     let collections = Collections::of(fields, &jvm.memory)?;
     let collections = collections.context("it has no heap yet")?;
@@ -89,7 +101,7 @@ fn tries(jvm: &Jvm, classes: &[String]) -> Result<Vec<Holders>> {
         let is_valid = || matches!(collections.count(&jvm.memory), Ok(Some(now)) if now == before);
         let searched = Search::begin(jvm, begin, &is_valid).and_then(|mut search| {
             limit = search.limit;
-            search.run(classes)
+            run(&mut search)
         });
         if is_valid() {
             return searched;
@@ -165,22 +177,69 @@ impl<'a> Search<'a> {
             let index = self.graph.add(object.address, Some(object.class), root);
             sought.extend(index.map(|index| index as usize));
         }
-        let is_complete = self.climb(&blocks, &sought);
-        let mut ways = self.graph.ways();
-        let mut links = self.links(&ways, &sought);
-        if links.iter().any(Option::is_none) {
-            self.threads.add_stacks(self.jvm, &mut self.graph)?;
-            ways = self.graph.ways();
-            for (known, found) in links.iter_mut().zip(self.links(&ways, &sought)) {
-                *known = known.take().or(found);
-            }
-        }
+        let (links, is_complete) = self.links_to(&blocks, &sought)?;
         let mut links = links.into_iter();
         let of = |sample: &Vec<Object>| {
             let chains: Vec<_> = links.by_ref().take(sample.len()).collect();
             self.holders(chains, is_complete)
         };
         Ok(samples.iter().map(of).collect())
+    }
+
+    fn run_natives(&mut self, pieces: &[Range<u64>]) -> Result<Vec<Option<Vec<Link>>>> {
+        let mut pointers = Pointers::new(pieces);
+        let (is_valid, begin, limit) = (self.is_valid, self.begin, self.limit);
+        let mut longs = Vec::new();
+        let blocks = self.walker.survey(&self.spaces, &mut |walker, objects, _| {
+            for object in objects {
+                walker.longs(object, &mut longs);
+                pointers.add(object, &longs);
+            }
+            is_valid() && spent(begin) < limit
+        });
+        let (mut places, mut sought) = (Vec::new(), Vec::new());
+        let found = pointers.take(&self.walker.classes);
+        for (place, (piece, pointers)) in pieces.iter().zip(found).enumerate() {
+            for (object, field) in pointers {
+                if let Some(node) = self.graph.add(piece.start, None, None) {
+                    let root = self.root(&object);
+                    let holder = (object.address, Some(object.class), root);
+                    let field = walk::Place::Long(field);
+                    self.graph.hold(holder, field, piece.start);
+                    if places.last() != Some(&place) {
+                        places.push(place);
+                        sought.push(node as usize);
+                    }
+                }
+            }
+        }
+        let mut all = vec![None; pieces.len()];
+        let (links, _) = self.links_to(&blocks, &sought)?;
+        for (place, links) in places.into_iter().zip(links) {
+            if let Some(known) = all.get_mut(place) {
+                *known = links;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The links from a root to each of the sought, and whether all were looked for that hold
+    /// them.
+    fn links_to(
+        &mut self,
+        blocks: &[Block],
+        sought: &[usize],
+    ) -> Result<(Vec<Option<Vec<Link>>>, bool)> {
+        let is_complete = self.climb(blocks, sought);
+        let mut links = self.links(&self.graph.ways(), sought);
+        if links.iter().any(Option::is_none) {
+            self.threads.add_stacks(self.jvm, &mut self.graph)?;
+            let more = self.links(&self.graph.ways(), sought);
+            for (known, found) in links.iter_mut().zip(more) {
+                *known = known.take().or(found);
+            }
+        }
+        Ok((links, is_complete))
     }
 
     /// Looks for holders until each of the sought has a root, or nothing more is found;
@@ -263,11 +322,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn links(
-        &self,
-        ways: &[Option<usize>],
-        sought: &[usize],
-    ) -> Vec<Option<Vec<crate::model::Link>>> {
+    fn links(&self, ways: &[Option<usize>], sought: &[usize]) -> Vec<Option<Vec<Link>>> {
         let names = Names {
             classes: &self.walker.classes,
             threads: self.threads.names(),
@@ -279,7 +334,7 @@ impl<'a> Search<'a> {
         sought.iter().map(of).collect()
     }
 
-    fn holders(&self, chains: Vec<Option<Vec<crate::model::Link>>>, is_complete: bool) -> Holders {
+    fn holders(&self, chains: Vec<Option<Vec<Link>>>, is_complete: bool) -> Holders {
         let sampled = chains.len() as u64;
         let known: Vec<_> = chains.into_iter().flatten().collect();
         let undecided = sampled - known.len() as u64;

@@ -38,6 +38,8 @@ pub enum Place {
     Static(ClassId, u32),
     /// In an element of an array.
     Element,
+    /// In a field that is a `long`: an index into its class's.
+    Long(u32),
 }
 
 /// A part of a space: the objects that begin within.
@@ -242,6 +244,18 @@ impl<'a> Walker<'a> {
         }
         if form == Form::Mirror {
             self.statics(object, is_sought, found);
+        }
+    }
+
+    /// The words of an object's `long` fields, each with the field's index.
+    pub fn longs(&mut self, object: &Object, found: &mut Vec<(u32, u64)>) {
+        found.clear();
+        let class = self.classes.get(object.class);
+        let longs = class.map(|class| class.longs.as_slice());
+        let offsets = longs.unwrap_or_default().iter().map(|slot| slot.offset);
+        for (index, offset) in (0..).zip(offsets) {
+            let word = self.window.u64(object.address + u64::from(offset));
+            found.extend(word.map(|word| (index, word)));
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn find(memory: &mut Memory<'_>, mappings: &[Mapping]) -> Option<Book
     (books.arenas > 0).then_some(books)
 }
 
-fn places(range: &Range<u64>) -> impl Iterator<Item = u64> + use<> {
+pub fn places(range: &Range<u64>) -> impl Iterator<Item = u64> + use<> {
     let first = range.start.next_multiple_of(BLOCK);
     let count = range.end.saturating_sub(first).div_ceil(BLOCK);
     (0..count.min(MAX_PLACES)).map(move |number| first + number * BLOCK)
@@ -89,7 +89,7 @@ fn arena(memory: &mut Memory<'_>, place: u64) -> Option<Option<Found>> {
 
 /// Whether these are the first five words of a block: its size, the next one, and the
 /// extent of what is unused of it (its bits, address and size), which ends with it.
-fn is_block(header: &[u8], place: u64) -> bool {
+pub fn is_block(header: &[u8], place: u64) -> bool {
     let header: [Option<u64>; 5] = std::array::from_fn(|at| word(header, at * 8));
     let [Some(size), Some(next), Some(_), Some(unused), Some(left)] = header else {
         return false;

@@ -4,7 +4,7 @@
 //! The process runs on meanwhile, and only pages that are in memory are read. Where a
 //! sum does not come out, there are no books.
 
-mod jemalloc;
+pub mod jemalloc;
 mod tcmalloc;
 
 use std::fs::File;

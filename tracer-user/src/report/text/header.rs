@@ -42,11 +42,14 @@ fn traced(report: &Report) -> String {
         (1, _) => String::new(),
         (_, all) => format!("{} processes: ", units::grouped(all)),
     };
+    let searched = report.searched.map(|it| units::seconds(it.seconds));
+    let searched = searched.map(|time| format!(", then searched for holders for {time}"));
     format!(
-        "{who}{}, traced for {} from {}",
+        "{who}{}, traced for {} from {}{}",
         names.join("; "),
         units::seconds(report.duration),
-        names::clean(&report.started)
+        names::clean(&report.started),
+        searched.unwrap_or_default()
     )
 }
 

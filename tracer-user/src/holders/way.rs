@@ -1,0 +1,62 @@
+//! Ways from roots to blocks, by numbers.
+
+use std::ops::Range;
+
+use super::threads::InThread;
+use crate::process::maps::FileId;
+
+/// How a block was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing leads to it.
+    Unreached,
+    /// Nobody knows: the search was cut off.
+    Unknown,
+    /// Something does.
+    Reached(Way),
+}
+
+/// A way from a root to a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// What holds what, root first, each with how often it follows itself.
+    pub links: Vec<(RawLink, u64)>,
+    /// The words that lead from one to the next, each with its place, and the addresses of
+    /// what it leads to: those that are nearest to the block, and the root's.
+    pub words: Vec<(u64, Range<u64>)>,
+}
+
+#[cfg(test)]
+impl Way {
+    /// Without words.
+    pub fn of(links: Vec<(RawLink, u64)>) -> Self {
+        let words = Vec::new();
+        Self { links, words }
+    }
+}
+
+/// A holder, by numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RawLink {
+    /// A variable of a file, at an address.
+    Data(FileId, u64),
+    /// A place on a thread's stack, or in its thread-locals.
+    Thread {
+        /// The thread's id.
+        id: u32,
+        /// Its name.
+        name: String,
+        /// Where in what it has.
+        place: InThread,
+    },
+    /// A part of a heap that could not be gone through.
+    Heap,
+    /// A Java object that has an address in this range.
+    Java(Range<u64>),
+    /// A mapping, by its name; without one if it is empty.
+    Mapping(String),
+    /// A traced block: its site, and where in a file its first word leads to.
+    Block(u32, Option<(FileId, u64)>),
+    /// Another one: its size, and the same.
+    Chunk(u64, Option<(FileId, u64)>),
+}
