@@ -36,7 +36,7 @@ async function within(size, options, act) {
       colorScheme: options.dark ? "dark" : "light",
     });
     const page = await context.newPage();
-    page.setDefaultTimeout(15000);
+    page.setDefaultTimeout(60000);
     const complaints = await watch(page, options.address);
     const shot = async (name) => {
       if (options.shots) await page.screenshot({ path: `${options.shots}/${name}.png`, fullPage: true });

@@ -38,7 +38,8 @@ export function options(width: number, height: number): uPlot.Options & { axes: 
     cursor: { drag: { x: false, y: false }, points: { show: false }, y: false },
     scales: { y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
     axes: [
-      { ...axis, values: times },
+      // A time of day has eight letters.
+      { ...axis, space: 72, values: times },
       { ...axis, size: 72, values: (_, splits) => splits.map((value) => bytes(value)) },
     ],
     series: [],
