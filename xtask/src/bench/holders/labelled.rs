@@ -59,7 +59,11 @@ impl Program {
             command.env("LD_PRELOAD", JEMALLOC);
         }
         let mut running = Running::start(&mut command)?;
-        let options = [OsStr::new("--holders"), OsStr::new("-o"), report.as_os_str()];
+        let options = [
+            OsStr::new("--holders"),
+            OsStr::new("-o"),
+            report.as_os_str(),
+        ];
         let tracer = Tracer::unfreed(unfreed, &running.pid(), 600, options)?;
         running.tell(self.command)?;
         tracer.stop()?;
