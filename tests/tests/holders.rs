@@ -98,7 +98,7 @@ fn blocks_from_before_the_run_hold() -> Result<()> {
             "{held:?}"
         );
         let links: Vec<_> = held.chains.iter().flat_map(|chain| &chain.links).collect();
-        let is_shelf = |link: &&Link| link.kind == LinkKind::UntracedBlock;
+        let is_shelf = |link: &Link| link.kind == LinkKind::UntracedBlock;
         ensure!(links.into_iter().any(is_shelf), "{held:?}");
         let lost = holders_of(&report.sites, "in_emptied")?;
         ensure!(lost.lost == COUNT, "{library:?}: {lost:?}");

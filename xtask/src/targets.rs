@@ -178,7 +178,7 @@ impl Target {
         let text = fs::read_to_string(&self.source)
             .with_context(|| format!("cannot read {}", self.source.display()))?;
         let folder = self.source.parent().unwrap_or(Path::new("."));
-        let files = included(&text).map(|file| modified(&folder.join(file)));
+        let mut files = included(&text).map(|file| modified(&folder.join(file)));
         files.try_fold(None, |newest, file| Ok(newest.max(Some(file?))))
     }
 

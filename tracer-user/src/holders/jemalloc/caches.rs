@@ -139,7 +139,7 @@ pub mod tests {
         put_stacks(&mut memory, HEADS + 72, (STACKS, 8), 0x7777_0000);
         let expected = Caches {
             blocks: vec![(0x7777_0000, 7)],
-            stacks: vec![STACKS..STACKS + 128],
+            stacks: std::iter::once(STACKS..STACKS + 128).collect(),
         };
         assert_eq!(found(&memory, 8), expected);
         assert_eq!(found(&memory, 9), Caches::default(), "too few");

@@ -298,7 +298,8 @@ mod tests {
         let (found, heaps) = starts(&memory(), 3);
         assert_eq!(found, [HEAP + 16 * PAGE]);
         let slab = HEAP + 4 * PAGE;
-        assert_eq!(heaps.unknown, [slab..slab + 3 * PAGE]);
+        let expected = slab..slab + 3 * PAGE;
+        assert_eq!((heaps.unknown.len(), &heaps.unknown[0]), (1, &expected));
     }
 
     #[test]
