@@ -156,11 +156,12 @@ fn of_bursts(site: &Site, survival: &Survival, end: f64) -> Option<Judgement> {
     let alone = site.live_count as f64 <= 2.0 * seen;
     let warms_up = warms_up(&site.frames).is_some();
     let too_few = if warms_up { MANY } else { FEW };
-    if (alone && seen < too_few) || has_stopped(site, seen, end) {
+    let came_late = came_late(site, end);
+    if (alone && seen < too_few) || (!came_late && has_stopped(site, seen, end)) {
         return None;
     }
     Some(match survival.chance() {
-        Some(chance) if survival.tells() && !warms_up && came_late(site, end) => {
+        Some(chance) if survival.tells() && !warms_up && came_late => {
             judgement(Verdict::Leak, (1.0 - chance).min(IN_BURSTS))
         }
         // More came than was seen to go, and it is too early to say more.
@@ -426,6 +427,8 @@ mod tests {
         let said = |site: &Site| judge(site, 120.0).map(|it| it.verdict);
         let goes_on = seen_in_bursts(19, (5.0, 119.0));
         assert_eq!(said(&goes_on), Some(Verdict::Leak));
+        let rests = seen_in_bursts(900, (5.0, 100.0));
+        assert_eq!(said(&rests), Some(Verdict::Leak), "it may go on");
         let at_once = seen_in_bursts(19, (54.9, 54.9003));
         assert_eq!(said(&at_once), None);
         let begins = seen_in_bursts(19, (25.033, 25.0335));
