@@ -60,6 +60,14 @@ pub struct FaultsReport {
 }
 
 impl BudgetReport {
+    /// When the last time ended in which all calls were seen, bursts aside: seconds from the
+    /// run's start.
+    pub fn followed_until(&self) -> f64 {
+        let all = self.regimes.iter();
+        let seen = all.filter(|it| matches!(it.regime.as_str(), "exact" | "sampled"));
+        seen.map(|it| it.since + it.seconds).fold(0.0, f64::max)
+    }
+
     /// Whether all that was followed was the beginning of the run: then came times in
     /// which bursts were due, or nothing was to be followed, and no burst was yet. What was
     /// seen was counted one by one, and is less than the run's.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::ends::Ends;
 use super::judge::judge;
 use crate::model::{Report, Site, Verdict};
 use crate::report::pool;
@@ -60,12 +61,12 @@ pub fn heaps(report: &Report) -> Vec<Heap> {
 }
 
 /// Judges each heap as if it were one site. What may be garbage is no leak.
-pub fn judge_heaps(report: &mut Report, ends: &[f64]) {
+pub fn judge_heaps(report: &mut Report, ends: &Ends) {
     for heap in heaps(report) {
         let sites = heap.sites(report);
         let sites: Vec<&Site> = sites.iter().map(Cow::as_ref).collect();
-        let end = ends.get(sites[0].process).copied();
-        let judged = judge(&Site::sum(&sites), end.unwrap_or(report.duration));
+        let sum = Site::sum(&sites);
+        let judged = judge(&sum, ends.of_site(&sum));
         let verdict = judged.map(|judgement| match judgement.verdict {
             Verdict::Leak if heap.about.collected => Verdict::Growing,
             verdict => verdict,
@@ -125,7 +126,7 @@ mod tests {
             duration: 60.0,
             ..sample::report()
         };
-        judge_heaps(&mut report, &[60.0]);
+        judge_heaps(&mut report, &Ends::at(60.0));
         let findings = super::super::growing::findings(&report);
         let verdicts = report.sites.iter().map(|site| site.verdict);
         (verdicts.collect(), findings.len())

@@ -3,6 +3,7 @@
 mod change;
 mod compared;
 mod curve;
+mod ends;
 mod engine;
 mod forecast;
 mod growing;
@@ -27,6 +28,7 @@ use std::collections::HashSet;
 
 pub use compared::compared;
 pub use curve::Curve;
+use ends::Ends;
 pub use heap::class_of;
 pub use since::Since;
 
@@ -38,15 +40,13 @@ const MAX_CURVES: usize = 20;
 
 /// Judges all sites of a report, and enters its findings.
 pub fn conclude(report: &mut Report) {
-    let processes = 0..report.processes.len();
-    let ends: Vec<f64> = processes.map(|process| report.ended(process)).collect();
+    let ends = Ends::of(report);
     let pages = report
         .growth
         .iter_mut()
         .flat_map(|growth| &mut growth.sites);
     for site in report.sites.iter_mut().chain(pages) {
-        let end = ends.get(site.process).copied().unwrap_or(report.duration);
-        let judged = judge::judge(site, end);
+        let judged = judge::judge(site, ends.of_site(site));
         site.verdict = judged.map(|judgement| judgement.verdict);
         site.confidence = judged.map(|judgement| judgement.confidence);
     }

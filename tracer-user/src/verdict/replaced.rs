@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::curve::Curve;
+use super::ends::Ends;
 use super::judge::judge;
 use super::path::{Branch, Leaf, branches};
 use crate::model::{CurvePoint, Judgement, MemoryKind, Report, Site, Verdict};
@@ -23,9 +24,8 @@ const LEVEL: f64 = 0.2;
 /// Sizes are alike within a factor of 2^(1/2).
 const SIZES: f64 = 2.0;
 
-/// Takes back that paths grow which replace what others held. `ends`: when each process
-/// ended, seconds from the run's start.
-pub fn take_back(report: &mut Report, ends: &[f64]) {
+/// Takes back that paths grow which replace what others held.
+pub fn take_back(report: &mut Report, ends: &Ends) {
     let mut trees: BTreeMap<(usize, MemoryKind, i64), Vec<usize>> = BTreeMap::new();
     for (index, site) in report.sites.iter().enumerate() {
         if let Some(size) = size_class(site) {
@@ -41,7 +41,7 @@ pub fn take_back(report: &mut Report, ends: &[f64]) {
         let leaves = members.into_iter();
         let mut leaves: Vec<Leaf> = leaves.map(|at| Leaf::of(&report.sites, at)).collect();
         leaves.sort();
-        let end = ends.get(process).copied().unwrap_or(report.duration);
+        let end = ends.of_process(process);
         let mut tree = Tree {
             sites: &mut report.sites,
             end,
@@ -161,7 +161,7 @@ mod tests {
             duration: END,
             ..sample::report()
         };
-        take_back(&mut report, &[END]);
+        take_back(&mut report, &Ends::at(END));
         report.sites[1].verdict
     }
 

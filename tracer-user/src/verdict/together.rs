@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ends::Ends;
 use super::judge::judge;
 use super::path::{Branch, Leaf, branches};
 use crate::model::{MemoryKind, Report, Site, Verdict};
@@ -20,9 +21,8 @@ const ENOUGH: u64 = 15;
 const BY_CHANCE_IN_THE_FIRST_HALF: u64 = 5;
 const BY_CHANCE_IN_THE_FIRST_QUARTER: u64 = 3;
 
-/// Judges sites together that have too few blocks each. `ends`: when each process ended,
-/// seconds from the run's start.
-pub fn judge_together(report: &mut Report, ends: &[f64]) {
+/// Judges sites together that have too few blocks each.
+pub fn judge_together(report: &mut Report, ends: &Ends) {
     let mut trees: BTreeMap<(usize, MemoryKind), Vec<Leaf>> = BTreeMap::new();
     for (index, site) in report.sites.iter().enumerate().filter(|it| is_small(it.1)) {
         let tree = trees.entry((site.process, site.kind)).or_default();
@@ -30,7 +30,7 @@ pub fn judge_together(report: &mut Report, ends: &[f64]) {
     }
     for ((process, _), mut leaves) in trees {
         leaves.sort();
-        let end = ends.get(process).copied().unwrap_or(report.duration);
+        let end = ends.of_process(process);
         let mut tree = Tree {
             sites: &mut report.sites,
             end,
@@ -168,7 +168,7 @@ mod tests {
             duration: END,
             ..sample::report()
         };
-        judge_together(&mut report, &[END]);
+        judge_together(&mut report, &Ends::at(END));
         report.sites.iter().map(|site| site.verdict).collect()
     }
 
