@@ -71,13 +71,17 @@ fn holders_of_c() -> Result<()> {
 
 /// Blocks from before the run are known by jemalloc's own structures, and what threads keep of
 /// freed ones holds nothing.
+///
+/// Of C++ one label of eight, or two, may be said to be held by another: `g_vector`'s buffer and that of
+/// `t_sessions`, for example, are neighbours of one size class, both full, and so the first one's end, which the
+/// vector keeps as a pointer, is the second one's start.
 #[test]
 fn holders_under_jemalloc() -> Result<()> {
-    for (target, labels) in [("holders_c", C), ("holders_cpp", CPP)] {
+    for (target, labels, held) in [("holders_c", C, 0.95), ("holders_cpp", CPP, 0.74)] {
         let mut command = Command::new(target_path(target)?);
         command.env("LD_PRELOAD", JEMALLOC);
         let (report, _) = searched_in(Target::start_with(&mut command)?, "work")?;
-        is_right(&report, labels, 0.95)?;
+        is_right(&report, labels, held)?;
     }
     Ok(())
 }

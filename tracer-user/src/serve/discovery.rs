@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use super::config::{Candidate, Depth, Rule};
 use super::container::{Container, Names};
@@ -14,6 +15,9 @@ use crate::session::target::Stat;
 
 /// Of arguments so many bytes are compared.
 const MAX_COMMAND: usize = 4096;
+/// For so long after a program was executed it is compared again: it has its name before its
+/// arguments, and both before its libraries, such as a JVM's.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// A process that is a service.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +50,8 @@ struct Known {
     /// Its short name when it was compared with the rules: a program that is executed
     /// changes it.
     name: String,
+    /// When it was seen first with this name.
+    named: Instant,
     found: Option<Found>,
 }
 
@@ -106,14 +112,16 @@ fn look(
         false => 0,
     };
     let first = before.as_ref().map_or(in_memory, |known| known.resident);
-    let is_same = before.as_ref().is_some_and(|known| known.name == name);
+    let same = before.filter(|known| known.name == name);
+    let named = same.map_or_else(Instant::now, |known| known.named);
     let mut known = Known {
         started,
         resident: first,
         name,
+        named,
         found: None,
     };
-    if is_same && !asks_for_growth {
+    if named.elapsed() > SETTLED && !asks_for_growth {
         return Some(known);
     }
     let candidate = candidate(pid, &known, in_memory, rules)?;
@@ -200,10 +208,12 @@ mod tests {
     fn processes_are_found_while_they_live() {
         let rules = [Rule::of_command("sleep 7919".to_owned())];
         let mut discovery = Discovery::default();
+        let began = Instant::now();
         let child = sleeper();
         let pid = child.0.id();
-        // It calls exec a moment after the fork.
+        // It calls exec a moment after the fork, and has a name before its arguments.
         let found = std::iter::repeat_with(|| discovery.scan(&rules))
+            .take_while(|_| began.elapsed() < Duration::from_secs(60))
             .find_map(|found| found.into_iter().find(|found| found.pid == pid))
             .unwrap();
         assert_eq!(found.service, "sleep");
