@@ -113,11 +113,12 @@ pub fn file_of(mappings: &[Mapping], at: usize) -> Option<FileId> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::process::maps::Device;
 
-    fn mapping(range: Range<u64>, kind: MappingKind) -> Mapping {
+    /// One that can be written to, of no file that has a name.
+    pub fn mapping(range: Range<u64>, kind: MappingKind) -> Mapping {
         let device = Device { major: 0, minor: 0 };
         Mapping {
             range,

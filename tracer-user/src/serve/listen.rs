@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,9 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+
+/// Where it listens, and is asked, if nothing else is said.
+pub const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7411);
 
 /// A place to listen at.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,7 +28,7 @@ pub enum Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self::Address(SocketAddr::from(([127, 0, 0, 1], 7411)))
+        Self::Address(USUAL)
     }
 }
 

@@ -192,11 +192,11 @@ fn each_extent(
 
 #[cfg(test)]
 mod tests {
+    use super::super::areas::tests::mapping;
     use super::super::memory::tests::Written;
     use super::caches::tests::put_stacks;
     use super::extent::tests::{put_bins, put_extent};
     use super::*;
-    use crate::process::maps::{Device, FileId};
     use crate::process::pagemap::PAGE;
 
     const MIB: u64 = 1 << 20;
@@ -212,17 +212,6 @@ mod tests {
     const THREAD: u64 = HEAP + 64 * PAGE;
     const STACKS: u64 = HEAP + 33 * PAGE;
     const END: u64 = THREAD + PAGE;
-
-    fn mapping(range: Range<u64>, kind: MappingKind) -> Mapping {
-        let device = Device { major: 0, minor: 0 };
-        Mapping {
-            range,
-            kind,
-            is_writable: true,
-            name: String::new(),
-            file: FileId { device, inode: 0 },
-        }
-    }
 
     fn mappings() -> [Mapping; 3] {
         [

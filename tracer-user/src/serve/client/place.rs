@@ -7,8 +7,7 @@ use std::str::FromStr;
 
 use axum::http::Uri;
 
-/// Where it listens if nothing else is said.
-const PORT: u16 = 7411;
+use crate::serve::listen::USUAL;
 
 /// Where it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum Place {
 
 impl Default for Place {
     fn default() -> Self {
-        Self::Http(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))
+        Self::Http(USUAL)
     }
 }
 
