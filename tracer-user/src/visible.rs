@@ -99,11 +99,22 @@ pub fn clean(name: &str) -> Cow<'_, str> {
     Cow::Owned(shown.collect())
 }
 
+/// The same for each line of a text of ours, in which names are clean already: it keeps its lines.
+pub fn clean_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(clean).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use unicode_width::UnicodeWidthChar;
 
     use super::*;
+
+    #[test]
+    fn a_text_keeps_its_lines_and_nothing_else_that_is_hidden() {
+        assert_eq!(clean_lines("one\n two\u{7}\r\n"), "one\n two\u{FFFD}\u{FFFD}\n");
+    }
 
     fn is_shown(c: char) -> bool {
         let mut reader = Reader::new();

@@ -24,9 +24,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use socket2::Socket;
 
 pub use self::error::AttachError;
@@ -36,6 +35,7 @@ use super::counters::{CounterFile, Counters};
 use crate::jvm::libjvm::NAME;
 use crate::privilege::capability::{SIGNAL, with};
 use crate::process::handle::ProcessHandle;
+use crate::process::life::Life;
 use crate::process::maps::read_executable;
 
 /// How long a JVM may take to begin to listen: some milliseconds, unless it
@@ -49,7 +49,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Listener {
     process: ProcessHandle,
     /// Says when the process has ended, and never means another.
-    life: OwnedFd,
+    life: Life,
     /// The JVM's `/tmp`.
     folder: OwnedFd,
     counters: Option<CounterFile>,
@@ -74,9 +74,7 @@ impl Listener {
     /// # Errors
     /// The process is gone, is no JVM, or may not be looked at.
     pub fn find(pid: u32) -> Result<Self, AttachError> {
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let number = number.ok_or(AttachError::Ended)?;
-        let life = pidfd_open(number, PidfdFlags::empty()).map_err(|_| AttachError::Ended)?;
+        let life = Life::of(pid).map_err(|_| AttachError::Ended)?;
         let process = ProcessHandle::open(pid).map_err(|_| AttachError::Ended)?;
         if !is_jvm(&process) {
             return Err(AttachError::NotJava);
@@ -109,7 +107,7 @@ impl Listener {
         let bytes = self.read(&mut socket, end, limit)?;
         reply::parse(&bytes).map_err(|error| match error {
             // It also closes the connection of a peer that it does not trust.
-            AttachError::Refused if self.has_ended() => AttachError::Ended,
+            AttachError::Refused if self.life.has_ended() => AttachError::Ended,
             other => other,
         })
     }
@@ -140,7 +138,7 @@ impl Listener {
         if !Status::read(&self.process)?.catches_quit {
             return Err(AttachError::QuitKills);
         }
-        with(SIGNAL, || pidfd_send_signal(&self.life, Signal::QUIT)).map_err(
+        with(SIGNAL, || self.life.signal(Signal::QUIT)).map_err(
             |error| match error {
                 rustix::io::Errno::SRCH => AttachError::Ended,
                 other => AttachError::Signal(other.into()),
@@ -151,7 +149,7 @@ impl Listener {
             if let Some(socket) = self.try_connect(status)? {
                 return Ok(socket);
             }
-            if self.ends_within(LOOK) {
+            if self.life.ends_within(LOOK) {
                 return Err(AttachError::Ended);
             }
         }
@@ -202,23 +200,13 @@ impl Listener {
     }
 
     fn broken(&self, error: io::Error) -> AttachError {
-        if self.has_ended() {
+        if self.life.has_ended() {
             AttachError::Ended
         } else {
             AttachError::Connect(error)
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.ends_within(Duration::ZERO)
-    }
-
-    /// Waits for the process's end, but not longer than this.
-    fn ends_within(&self, time: Duration) -> bool {
-        let mut fds = [PollFd::new(&self.life, PollFlags::IN)];
-        let time = Timespec::try_from(time).ok();
-        matches!(poll(&mut fds, time.as_ref()), Ok(1..))
-    }
 }
 
 #[cfg(test)]

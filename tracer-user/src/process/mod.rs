@@ -14,6 +14,7 @@ pub mod debug_file;
 pub mod file;
 pub mod free_lists;
 pub mod handle;
+pub mod life;
 pub mod loaded;
 pub mod machine;
 pub mod mappings;

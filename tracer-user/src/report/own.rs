@@ -212,6 +212,13 @@ pub fn warms_up(frames: &[Frame]) -> Option<&'static str> {
     )
 }
 
+/// Whether a call path allocates what glibc keeps with a thread's stack (`allocate_stack` in
+/// its `nptl`).
+pub fn goes_with_a_stack(frames: &[Frame]) -> bool {
+    let mut names = frames.iter().filter_map(|frame| frame.function.as_deref());
+    names.any(|name| name == "_dl_allocate_tls" || name.starts_with("_dl_allocate_tls@"))
+}
+
 /// Whether a function seems to hand on what it is asked for, by its name.
 pub fn hands_on(frame: &Frame) -> bool {
     const WORDS: [&str; 5] = ["alloc", "strdup", "memdup", "arena::grow", "_cfunc_"];

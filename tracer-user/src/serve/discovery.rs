@@ -9,7 +9,6 @@ use super::container::{Container, Names};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
 use crate::process::handle::ProcessHandle;
-use crate::process::short_name::short_name;
 use crate::process::vitals::resident;
 use crate::session::target::Stat;
 
@@ -59,7 +58,7 @@ impl Discovery {
     /// Looks at all processes that are new, or that have become something else, and returns
     /// all that are services now.
     pub fn scan(&mut self, rules: &[Rule]) -> Vec<Found> {
-        let asks_for_growth = rules.iter().any(Rule::asks_for_growth);
+        let growth = rules.iter().filter_map(Rule::growth).min();
         let own = std::process::id();
         let mut now = HashMap::new();
         for pid in all_processes().into_iter().filter(|pid| *pid != own) {
@@ -71,7 +70,7 @@ impl Discovery {
             }
             let before = self.known.remove(&pid);
             let before = before.filter(|known| known.started == stat.started);
-            if let Some(known) = look(pid, stat.started, before, rules, asks_for_growth) {
+            if let Some(known) = look(pid, stat, before, rules, growth) {
                 now.insert(pid, known);
             }
         }
@@ -94,20 +93,20 @@ impl Discovery {
     }
 }
 
-/// Looks at a process; nothing if it is gone.
+/// Looks at a process; nothing if it is gone. `growth` is what it has to have grown by for a
+/// rule that asks for that, bytes.
 fn look(
     pid: u32,
-    started: u64,
+    Stat { name, started, .. }: Stat,
     before: Option<Known>,
     rules: &[Rule],
-    asks_for_growth: bool,
+    growth: Option<u64>,
 ) -> Option<Known> {
     if let Some(known) = before.as_ref().filter(|known| known.found.is_some()) {
         debug_assert_eq!(known.started, started);
         return before;
     }
-    let name = short_name(pid)?;
-    let in_memory = match asks_for_growth || before.is_none() {
+    let in_memory = match growth.is_some() || before.is_none() {
         true => resident(pid)?,
         false => 0,
     };
@@ -121,10 +120,11 @@ fn look(
         named,
         found: None,
     };
-    if named.elapsed() > SETTLED && !asks_for_growth {
+    let grown = in_memory.saturating_sub(first);
+    if named.elapsed() > SETTLED && growth.is_none_or(|least| grown < least) {
         return Some(known);
     }
-    let candidate = candidate(pid, &known, in_memory, rules)?;
+    let candidate = candidate(pid, &known, grown, rules)?;
     let rule = rules.iter().find(|rule| rule.matches(&candidate));
     known.found = rule.map(|rule| Found {
         pid,
@@ -137,7 +137,7 @@ fn look(
     Some(known)
 }
 
-fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<Candidate> {
+fn candidate(pid: u32, known: &Known, grown: u64, rules: &[Rule]) -> Option<Candidate> {
     let mut candidate = Candidate {
         pid,
         name: known.name.clone(),
@@ -145,7 +145,7 @@ fn candidate(pid: u32, known: &Known, in_memory: u64, rules: &[Rule]) -> Option<
         cgroup: cgroup_of(&cgroups_of(pid)),
         container: None,
         is_jvm: false,
-        grown: in_memory.saturating_sub(known.resident),
+        grown,
     };
     candidate.container = Names::default().of_cgroup(&candidate.cgroup);
     if rules.iter().any(Rule::asks_for_jvm) {

@@ -13,9 +13,10 @@ use crate::engine::cost::Hits;
 use crate::model::FaultsReport;
 use crate::process::clock::monotonic_ns;
 
-/// How often the targets are looked at, and what that may take: one part in so many.
+/// How often the targets are looked at.
 const SURVEY: Duration = Duration::from_secs(1);
-const SURVEYS_TAKE: u32 = 200;
+/// What that may take, and what counting their page faults: each one part in so many.
+const LOOKS_TAKE: u32 = 400;
 /// After how long it is decided first: the load may be any.
 const FIRST: Duration = Duration::from_millis(5);
 /// The part of a budget that page faults may take beside allocations.
@@ -163,7 +164,9 @@ impl Session {
             self.survey(self.spent());
         }
         let prices = self.fault_prices();
+        let began = Instant::now();
         let (before, elapsed, counted) = self.count_faults();
+        let rest = began.elapsed() * LOOKS_TAKE;
         let Some(faults) = &mut self.faults else {
             return Ok(());
         };
@@ -176,7 +179,8 @@ impl Session {
             // No period of the program falls in step with it.
             wait *= 0.5 + fastrand::f64();
         }
-        faults.next = Instant::now() + Duration::from_secs_f64(wait);
+        let wait = Duration::from_secs_f64(wait);
+        faults.next = Instant::now() + if before == after { wait.max(rest) } else { wait };
         self.change_following(before, after)
     }
 
@@ -295,7 +299,7 @@ impl Session {
         faults
             .rise
             .enter(seconds(now.at), resident, Some(used / elapsed));
-        faults.next_survey = Instant::now() + SURVEY.max(began.elapsed() * SURVEYS_TAKE);
+        faults.next_survey = Instant::now() + SURVEY.max(began.elapsed() * LOOKS_TAKE);
         self.note_survey(spent.all() / elapsed);
     }
 

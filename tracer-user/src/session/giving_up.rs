@@ -9,7 +9,7 @@ use crate::attach::probes::Scope;
 use crate::model::Untraced;
 use crate::process::short_name::short_name;
 use crate::targets::images::Image;
-use crate::visible::clean;
+use crate::visible::{clean, clean_lines};
 
 /// The reasons in one message: one alone speaks for itself.
 pub fn all_reasons(untraced: &[Untraced]) -> String {
@@ -26,7 +26,7 @@ impl Untraced {
     pub fn never(pid: u32, error: &Error) -> Self {
         Self {
             pid,
-            process: short_name(pid).unwrap_or_default(),
+            process: short_name(pid).map_or_else(String::new, |name| clean(&name).into_owned()),
             reason: format!("{error:#}"),
             at: None,
         }
@@ -109,7 +109,7 @@ impl Session {
     }
 
     fn note(&mut self, untraced: Untraced) {
-        let sentence = clean(&untraced.sentence()).into_owned();
+        let sentence = clean_lines(&untraced.sentence());
         self.notices.push(Notice::Warning(sentence));
         self.untraced.push(untraced);
     }
@@ -120,7 +120,7 @@ impl Session {
     /// Says why of each.
     pub(super) fn check_any_traced(&self, traced: usize) -> Result<()> {
         if traced == 0 {
-            bail!("{}", clean(&all_reasons(&self.untraced)));
+            bail!("{}", clean_lines(&all_reasons(&self.untraced)));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Session;
+use crate::attach::probes::Scope;
 use crate::process::bytes::Bytes;
 use crate::process::code::CodeSpace;
 use crate::process::file::ModuleFile;
@@ -33,7 +34,10 @@ impl Session {
         }
         for target in &self.targets {
             let pid = target.pid;
-            if self.orphans.contains(&pid) || !target.has_outlived_its_main_thread() {
+            if self.orphans.contains(&pid)
+                || !self.is_probed(self.scope(pid))
+                || !target.has_outlived_its_main_thread()
+            {
                 continue;
             }
             let Some(code) = self.images.current_code(pid) else {
@@ -51,6 +55,12 @@ impl Session {
                 self.orphans.insert(pid);
             }
         }
+    }
+
+    fn is_probed(&self, scope: Scope) -> bool {
+        let mut samplers = self.samplers.placed().iter();
+        self.engine.probes.places(scope).next().is_some()
+            || samplers.any(|(placed, _)| *placed == scope)
     }
 }
 

@@ -6,14 +6,14 @@ use std::io::Read;
 use anyhow::{Context, Result, bail};
 
 use crate::process::handle::ProcessHandle;
+use crate::process::life::Life;
 use crate::process::translator;
 
 /// A kernel thread's flag in `/proc/PID/stat` (`PF_KTHREAD`).
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// A living process that can be traced. Its start time tells it from another
-/// that gets the same pid later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A living process that can be traced.
+#[derive(Debug, Clone)]
 pub struct Target {
     /// The process id in our namespace.
     pub pid: u32,
@@ -21,7 +21,8 @@ pub struct Target {
     pub descends: bool,
     /// Whether its end was seen.
     pub has_ended: bool,
-    started: u64,
+    /// Never that of another which gets the same pid later.
+    life: Life,
 }
 
 impl Target {
@@ -30,9 +31,8 @@ impl Target {
     /// # Errors
     /// Says why it cannot be traced, and what to do.
     pub fn find(pid: u32) -> Result<Self> {
-        let stat = Stat::read(pid).with_context(|| {
-            format!("there is no process {pid}; `pgrep -a NAME` finds one by name")
-        })?;
+        let nobody = || format!("there is no process {pid}; `pgrep -a NAME` finds one by name");
+        let stat = Stat::read(pid).with_context(nobody)?;
         if stat.flags & PF_KTHREAD != 0 {
             bail!("process {pid} is a kernel thread; unfreed traces the memory of programs");
         }
@@ -43,6 +43,7 @@ impl Target {
         if leader != pid {
             bail!("{pid} is a thread of process {leader}; give that pid: -p {leader}");
         }
+        let life = Life::of(pid).with_context(nobody)?;
         if elf_class(pid)? == 1 {
             bail!("process {pid} is a 32-bit program; unfreed traces 64-bit x86-64 programs");
         }
@@ -55,7 +56,7 @@ impl Target {
             pid,
             descends: false,
             has_ended: false,
-            started: stat.started,
+            life,
         })
     }
 
@@ -74,23 +75,24 @@ impl Target {
         stat.is_living().then_some(stat.started)
     }
 
-    /// Whether the process is still the one that was found. It may outlive its
-    /// main thread, which is a zombie until the last of the others ends.
+    /// Whether it has not ended. It may outlive its main thread, which is a zombie until the
+    /// last of the others ends.
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| stat.started == self.started && stat.is_living())
+        !self.life.has_ended()
     }
 
-    /// Whether it is still the one that was found, and its main thread has
-    /// ended before others.
+    /// Whether its main thread has ended before others.
     pub fn has_outlived_its_main_thread(&self) -> bool {
-        Stat::read(self.pid).is_ok_and(|stat| {
-            stat.started == self.started && matches!(stat.state, 'Z' | 'X') && stat.threads > 1
-        })
+        let stat = Stat::read(self.pid);
+        stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X') && stat.threads > 1)
+            && self.is_alive()
     }
 }
 
 /// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
 pub struct Stat {
+    /// What the kernel calls it.
+    pub name: String,
     state: char,
     /// The process that made it, or has taken it over.
     pub parent: u32,
@@ -122,7 +124,8 @@ impl Stat {
 
     fn parse(text: &str) -> Option<Self> {
         // The name stands in parentheses and may contain anything.
-        let (_, fields) = text.rsplit_once(')')?;
+        let (name, fields) = text.rsplit_once(')')?;
+        let (_, name) = name.split_once('(')?;
         let mut fields = fields.split_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
@@ -130,6 +133,7 @@ impl Stat {
         let threads = fields.nth(10)?.parse().ok()?;
         let started = fields.nth(1)?.parse().ok()?;
         Some(Self {
+            name: name.to_owned(),
             state,
             parent,
             flags,
@@ -165,6 +169,7 @@ mod tests {
     fn a_name_may_contain_parentheses_and_spaces() {
         let text = "12 (a) b (c) S 1 12 12 0 -1 2097152 1 2 3 4 5 6 7 8 20 0 1 0 777 9";
         let stat = Stat::parse(text).unwrap();
+        assert_eq!(stat.name, "a) b (c");
         assert_eq!(
             (stat.state, stat.flags, stat.threads, stat.started),
             ('S', PF_KTHREAD, 1, 777)

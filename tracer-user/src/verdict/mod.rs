@@ -20,6 +20,7 @@ mod retention;
 #[cfg(test)]
 mod simulated;
 mod since;
+mod stacks;
 mod step;
 mod together;
 mod tree;
@@ -54,11 +55,13 @@ pub fn conclude(report: &mut Report) {
     engine::judge_heaps(report, &ends);
     replaced::take_back(report, &ends);
     report.sites.iter_mut().for_each(held::raise);
+    stacks::take_back(report);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
     findings.extend(retention::findings(report));
     held::enter(report, &mut findings);
+    stacks::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
     findings.extend(harmless::findings(report));
     report.findings = findings;

@@ -8,6 +8,7 @@ use super::path;
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::brief::brief;
 use crate::report::numbers::told;
+use crate::report::own::goes_with_a_stack;
 use crate::report::{held_by, names, units};
 
 /// Findings that are told one by one; the others in one line.
@@ -195,7 +196,8 @@ fn no_leak(report: &Report) -> String {
 fn unjudged(report: &Report) -> Option<String> {
     let is_it = |site: &&Site| {
         let managed = site.kind == MemoryKind::JavaHeap;
-        site.live_count > 0 && site.verdict.is_none() && !managed
+        let is_known = managed || goes_with_a_stack(&site.frames);
+        site.live_count > 0 && site.verdict.is_none() && !is_known
     };
     let sites: Vec<&Site> = report.memory().filter(is_it).collect();
     let bytes = sites.iter().map(|site| site.held_bytes());

@@ -164,9 +164,10 @@ impl Rule {
         self.fields.jvm
     }
 
-    /// Whether it asks how much processes grow, which has to be looked at again and again.
-    pub fn asks_for_growth(&self) -> bool {
-        self.fields.growing.is_some()
+    /// By how many bytes a process has to have grown, if it asks for that, which has to be
+    /// looked at again and again.
+    pub fn growth(&self) -> Option<u64> {
+        self.fields.growing.map(|least| least.0)
     }
 
     fn asks_for_container(&self) -> bool {
