@@ -113,7 +113,10 @@ mod tests {
 
     #[test]
     fn a_text_keeps_its_lines_and_nothing_else_that_is_hidden() {
-        assert_eq!(clean_lines("one\n two\u{7}\r\n"), "one\n two\u{FFFD}\u{FFFD}\n");
+        assert_eq!(
+            clean_lines("one\n two\u{7}\r\n"),
+            "one\n two\u{FFFD}\u{FFFD}\n"
+        );
     }
 
     fn is_shown(c: char) -> bool {

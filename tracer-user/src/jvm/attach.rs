@@ -138,12 +138,10 @@ impl Listener {
         if !Status::read(&self.process)?.catches_quit {
             return Err(AttachError::QuitKills);
         }
-        with(SIGNAL, || self.life.signal(Signal::QUIT)).map_err(
-            |error| match error {
-                rustix::io::Errno::SRCH => AttachError::Ended,
-                other => AttachError::Signal(other.into()),
-            },
-        )?;
+        with(SIGNAL, || self.life.signal(Signal::QUIT)).map_err(|error| match error {
+            rustix::io::Errno::SRCH => AttachError::Ended,
+            other => AttachError::Signal(other.into()),
+        })?;
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(socket) = self.try_connect(status)? {
@@ -206,7 +204,6 @@ impl Listener {
             AttachError::Connect(error)
         }
     }
-
 }
 
 #[cfg(test)]

@@ -180,7 +180,12 @@ impl Session {
             wait *= 0.5 + fastrand::f64();
         }
         let wait = Duration::from_secs_f64(wait);
-        faults.next = Instant::now() + if before == after { wait.max(rest) } else { wait };
+        faults.next = Instant::now()
+            + if before == after {
+                wait.max(rest)
+            } else {
+                wait
+            };
         self.change_following(before, after)
     }
 

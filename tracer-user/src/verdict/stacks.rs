@@ -60,10 +60,15 @@ mod tests {
     fn sites() -> Vec<Site> {
         let starter = |name| sample::program(name, "ring.c", 7, 0x40_2000);
         let with = sample::library("_dl_allocate_tls", 0x7f00_0000_8000);
-        let mut stack = sample::site(1, (90, 900_000), (0, 0), vec![starter("ring_once")]);
+        let mut stack = sample::site(1, (900_000, 90), (0, 0), vec![starter("ring_once")]);
         stack.kind = MemoryKind::ThreadStack;
-        let table = sample::site(2, (90, 24_480), (0, 0), vec![starter("ring_and_join"), with]);
-        let other = sample::site(3, (90, 90_000), (0, 0), vec![starter("remember")]);
+        let table = sample::site(
+            2,
+            (24_480, 90),
+            (0, 0),
+            vec![starter("ring_and_join"), with],
+        );
+        let other = sample::site(3, (90_000, 90), (0, 0), vec![starter("remember")]);
         let mut sites = vec![stack, table, other];
         for site in &mut sites {
             (site.verdict, site.confidence) = (Some(Verdict::Leak), Some(0.9));
@@ -83,7 +88,10 @@ mod tests {
             ..Finding::new(FindingKind::Leak, 0, 0.9)
         });
         enter(&report, &mut findings);
-        assert!(findings[0].evidence[0].starts_with("23.9 KiB that the C library"));
+        assert_eq!(
+            findings[0].evidence,
+            ["23.9 KiB that the C library allocated with the process's stacks stays with them"]
+        );
         assert!(findings[1].evidence.is_empty());
     }
 
