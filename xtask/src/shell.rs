@@ -125,8 +125,22 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     tracer_ebpf_build::keep_toolchains(&mut command);
+    // What `cargo xtask` has from cargo. Build scripts of others ask for it to be as it was, and
+    // much is built anew when it is not, as after a plain `cargo build`.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_package) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(tracer_ebpf_build::workspace());
     command
+}
+
+/// Whether a variable is what cargo says of a package to its build script and its program.
+fn is_of_package(name: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 /// The message for a command that does not start.

@@ -398,7 +398,7 @@ impl Session {
             return false;
         };
         // A later process may get a target's pid.
-        let is_it = |target: &&Target| target.pid == image.pid && !target.has_ended;
+        let is_it = |target: &&Target| target.pid == image.pid && !target.has_ended();
         match self.targets.iter().find(is_it) {
             Some(target) => target.is_alive(),
             None => Target::find(image.pid).is_ok(),
@@ -419,7 +419,7 @@ impl Session {
                 self.engine.object.dismiss(pid, image.id);
                 let mut targets = self.targets.iter_mut();
                 if let Some(target) = targets.find(|target| target.pid == pid) {
-                    target.has_ended = true;
+                    target.end();
                 }
                 self.guard_no_more(pid);
             }

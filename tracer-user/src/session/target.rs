@@ -19,10 +19,8 @@ pub struct Target {
     pub pid: u32,
     /// Whether nobody has asked for it but as a descendant of another.
     pub descends: bool,
-    /// Whether its end was seen.
-    pub has_ended: bool,
-    /// Never that of another which gets the same pid later.
-    life: Life,
+    /// Until its end is seen; never that of another which gets the same pid later.
+    life: Option<Life>,
 }
 
 impl Target {
@@ -55,8 +53,7 @@ impl Target {
         Ok(Self {
             pid,
             descends: false,
-            has_ended: false,
-            life,
+            life: Some(life),
         })
     }
 
@@ -78,7 +75,17 @@ impl Target {
     /// Whether it has not ended. It may outlive its main thread, which is a zombie until the
     /// last of the others ends.
     pub fn is_alive(&self) -> bool {
-        !self.life.has_ended()
+        self.life.as_ref().is_some_and(|life| !life.has_ended())
+    }
+
+    /// Its end was seen, or nobody asks for it any more.
+    pub fn end(&mut self) {
+        self.life = None;
+    }
+
+    /// Whether that was noted.
+    pub fn has_ended(&self) -> bool {
+        self.life.is_none()
     }
 
     /// Whether its main thread has ended before others.

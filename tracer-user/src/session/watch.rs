@@ -35,7 +35,7 @@ impl Session {
     pub fn watch_target(&mut self, target: Target) -> Result<bool> {
         let pid = target.pid;
         self.targets
-            .retain(|known| known.pid != pid || !known.has_ended);
+            .retain(|known| known.pid != pid || !known.has_ended());
         let watched = self.watch_or_fail(target);
         let is_watched = watched.is_ok();
         self.or_give_up(pid, watched)?;
@@ -88,7 +88,7 @@ impl Session {
         self.images.leave(index, self.now());
         let mut targets = self.targets.iter_mut();
         if let Some(target) = targets.find(|target| target.pid == pid) {
-            target.has_ended = true;
+            target.end();
         }
         self.retire(&[index])
     }
