@@ -119,6 +119,27 @@ SITE static void fill(void) {
     truth_others = 1;
 }
 
+/* Vectors that are full: where nothing lies between blocks, as under jemalloc, the end of each is the
+ * start of its neighbour, of which every other one has a holder. */
+static struct {
+    char *begin, *end, *capacity;
+} g_full[COUNT];
+static char *g_held[COUNT];
+SITE static char *buffer(void) { return opaque(malloc(any(512))); }
+SITE static char *neighbour(void) { return opaque(malloc(any(512))); }
+SITE static void fill_vectors(void) {
+    for (int index = 0; index < COUNT; index++) {
+        g_full[index].begin = buffer();
+        g_full[index].end = g_full[index].capacity = g_full[index].begin + 512;
+        char *next = neighbour();
+        g_held[index] = index % 2 ? next : NULL;
+    }
+    opaque(g_full);
+    opaque(g_held);
+    scrub();
+    truth_others = 1;
+}
+
 /* A heap that leads to itself, while mappings and blocks come and go, until the end. */
 static void *churning(void *nothing) {
     static void **ring[4096];
@@ -145,7 +166,8 @@ SITE static void churn(void) {
     work();
 }
 
-static const Command commands[] = {COMMAND(work), COMMAND(churn), COMMAND(prepare), COMMAND(fill), {NULL, NULL}};
+static const Command commands[] = {COMMAND(work), COMMAND(churn), COMMAND(prepare), COMMAND(fill), COMMAND(fill_vectors),
+                                   {NULL, NULL}};
 
 int main(int count, char **arguments) {
     return serve(count, arguments, commands);

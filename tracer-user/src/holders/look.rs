@@ -300,6 +300,9 @@ impl Scene<'_> {
             let mark = marks.of(at)?;
             let target = self.nodes.all().get(at)?;
             let step = (mark.word, target.start..target.end);
+            if marks.is_by_end(at) {
+                push(&mut way, RawLink::End);
+            }
             match mark.holder {
                 Holder::Area(number) => {
                     let (_, kind) = self.areas.get(number as usize)?;
@@ -330,15 +333,11 @@ impl Scene<'_> {
             (Some((RawLink::Chunk(of, _), count)), What::Chunk) if *of == size => *count += 1,
             _ => {
                 let class = self.class(words.get(node.start.next_multiple_of(8)));
-                // What is in the middle of a long way is left out.
-                if way.links.len() == MAX_LINKS {
-                    way.links.pop();
-                }
                 let link = match node.what {
                     What::Traced(site) => RawLink::Block(site, class),
                     What::Chunk => RawLink::Chunk(size, class),
                 };
-                way.links.push((link, 1));
+                push(way, link);
             }
         }
         Some(())
@@ -388,6 +387,14 @@ impl Scene<'_> {
         });
         kept.map(|(key, _)| *key).collect()
     }
+}
+
+/// Adds a link to a way; what is in the middle of a long one is left out.
+fn push(way: &mut Way, link: RawLink) {
+    if way.links.len() == MAX_LINKS {
+        way.links.pop();
+    }
+    way.links.push((link, 1));
 }
 
 #[cfg(test)]

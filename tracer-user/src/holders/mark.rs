@@ -1,8 +1,10 @@
 //! Marking: which nodes words lead to, from areas on.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::budget::Budget;
+use super::ends::{Beside, is_end};
 use super::memory::{Memory, length};
 use super::nodes::Nodes;
 use super::reader::Reader;
@@ -27,6 +29,17 @@ pub struct Mark {
     pub word: u64,
 }
 
+/// Words that are looked up together.
+const AT_ONCE: usize = 256;
+
+/// A word that may lead to a node.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    word: u64,
+    beside: Beside,
+    mark: Mark,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Marks {
@@ -34,6 +47,12 @@ pub struct Marks {
     marks: Vec<Option<Mark>>,
     /// Nodes whose words are to be read next.
     queue: Vec<u32>,
+    /// Words that are to be looked up.
+    candidates: Vec<Candidate>,
+    /// Words that lead to nodes, but rather are ends of the blocks before: the first of each node.
+    ends: HashMap<u32, Mark>,
+    /// Nodes that have such a mark, since nothing else leads to them.
+    by_end: HashSet<u32>,
     /// Bytes that were read.
     pub read: u64,
     /// Bytes that could not be read any more, or that the budget was not enough for.
@@ -57,21 +76,60 @@ impl Marks {
         self.marks.get(node).copied().flatten()
     }
 
-    /// Takes a word that was found.
-    pub fn take(&mut self, nodes: &Nodes, word: u64, mark: Mark) {
-        let Some(node) = nodes.find(word) else {
-            return;
-        };
+    /// Whether the mark of a node may be the end of the block before it.
+    pub fn is_by_end(&self, node: usize) -> bool {
+        u32::try_from(node).is_ok_and(|node| self.by_end.contains(&node))
+    }
+
+    /// Looks up the words that wait for it. What one lookup reads is rarely in the cache, so all is
+    /// asked for before any of it is used.
+    fn take_candidates(&mut self, nodes: &Nodes) {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let touched = candidates.iter().map(|it| nodes.touch(it.word));
+        std::hint::black_box(touched.fold(0, |sum, it| sum ^ it));
+        let mut found = [None; AT_ONCE];
+        for (found, candidate) in found.iter_mut().zip(&candidates) {
+            *found = nodes.find(candidate.word);
+        }
+        let marked = found.iter().flatten().map(|node| self.of(*node).is_some());
+        std::hint::black_box(marked.fold(false, |sum, it| sum ^ it));
+        for (node, candidate) in found.into_iter().zip(candidates.drain(..)) {
+            if let Some(node) = node {
+                self.take(nodes, node, candidate);
+            }
+        }
+        self.candidates = candidates;
+    }
+
+    /// Takes a word that leads to a node.
+    fn take(&mut self, nodes: &Nodes, node: usize, candidate: Candidate) {
         let Ok(number) = u32::try_from(node) else {
             return;
         };
+        let mark = candidate.mark;
         // That it leads to itself does not hold it.
         if mark.holder == Holder::Node(number) {
             return;
         }
-        if let Some(known @ None) = self.marks.get_mut(node) {
-            *known = Some(mark);
-            self.queue.push(number);
+        let Some(known @ None) = self.marks.get_mut(node) else {
+            return;
+        };
+        if is_end(nodes, node, candidate.word, candidate.beside) {
+            self.ends.entry(number).or_insert(mark);
+            return;
+        }
+        *known = Some(mark);
+        self.queue.push(number);
+    }
+
+    /// Gives nodes that nothing else leads to the marks that may be ends.
+    fn take_ends(&mut self) {
+        for (number, mark) in std::mem::take(&mut self.ends) {
+            if let Some(known @ None) = self.marks.get_mut(number as usize) {
+                *known = Some(mark);
+                self.by_end.insert(number);
+                self.queue.push(number);
+            }
         }
     }
 
@@ -92,6 +150,22 @@ impl Marks {
             }
         }
         self.read_all(&mut reader, nodes);
+        self.follow(&mut reader, nodes, present, budget);
+        // What was not read may have better pointers.
+        while self.is_whole && !self.ends.is_empty() {
+            self.take_ends();
+            self.follow(&mut reader, nodes, present, budget);
+        }
+    }
+
+    /// Reads the nodes that have got marks, and all that these lead to.
+    fn follow(
+        &mut self,
+        reader: &mut Reader<'_>,
+        nodes: &Nodes,
+        present: &PageSet,
+        budget: &mut Budget,
+    ) {
         // All that are as far from a root, in order of addresses: so neighbours are read at once,
         // and which of two ways of the same length is told does not depend on chance.
         while !self.queue.is_empty() {
@@ -101,11 +175,11 @@ impl Marks {
             for number in level {
                 let node = nodes.all().get(number as usize);
                 let range = node.map_or(0..0, |node| node.start..node.end);
-                for run in in_memory(present, range, &mut last) {
-                    self.add(&mut reader, nodes, run, Holder::Node(number), budget);
-                }
+                in_memory(present, range, &mut last, |run| {
+                    self.add(reader, nodes, run, Holder::Node(number), budget);
+                });
             }
-            self.read_all(&mut reader, nodes);
+            self.read_all(reader, nodes);
         }
     }
 
@@ -141,36 +215,55 @@ impl Marks {
             self.left += (length(piece) - bytes.len()) as u64;
             self.take_all(nodes, bytes, piece.start, holder);
         });
+        self.take_candidates(nodes);
     }
 
     fn take_all(&mut self, nodes: &Nodes, bytes: &[u8], start: u64, holder: Holder) {
         let (words, _) = bytes.as_chunks();
-        for (at, word) in (start..).step_by(8).zip(words) {
-            let word = u64::from_le_bytes(*word);
-            self.take(nodes, word, Mark { holder, word: at });
+        for ((at, bytes), place) in words.iter().enumerate().zip((start..).step_by(8)) {
+            let word = u64::from_le_bytes(*bytes);
+            if !nodes.may_have(word) {
+                continue;
+            }
+            self.candidates.push(Candidate {
+                word,
+                beside: Beside::of(words, at),
+                mark: Mark {
+                    holder,
+                    word: place,
+                },
+            });
+            if self.candidates.len() == AT_ONCE {
+                self.take_candidates(nodes);
+            }
         }
     }
 }
 
-/// The parts of a range that are in memory. Most ranges are within a page, often the `last` one
-/// that was looked at.
-fn in_memory(present: &PageSet, range: Range<u64>, last: &mut (u64, bool)) -> Vec<Range<u64>> {
+/// Tells the parts of a range that are in memory. Most ranges are within a page, often the `last`
+/// one that was looked at.
+fn in_memory(
+    present: &PageSet,
+    range: Range<u64>,
+    last: &mut (u64, bool),
+    mut tell: impl FnMut(Range<u64>),
+) {
     if range.is_empty() {
-        return Vec::new();
+        return;
     }
-    if range.start / PAGE == (range.end - 1) / PAGE {
-        let page = range.start / PAGE;
-        if last.0 != page {
-            *last = (page, present.has(range.start));
+    let page = range.start / PAGE;
+    if page != (range.end - 1) / PAGE {
+        for run in present.runs(&range) {
+            tell(run.start.max(range.start)..run.end.min(range.end));
         }
-        return match last.1 {
-            true => vec![range],
-            false => Vec::new(),
-        };
+        return;
     }
-    let runs = present.runs(&range).into_iter();
-    runs.map(|run| run.start.max(range.start)..run.end.min(range.end))
-        .collect()
+    if last.0 != page {
+        *last = (page, present.has(range.start));
+    }
+    if last.1 {
+        tell(range);
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +338,43 @@ mod tests {
         memory.put(at(4), at(3));
         let marks = marked(&memory, &nodes(4), Duration::MAX);
         assert_eq!(marks.of(2).unwrap().holder, Holder::Node(3));
+    }
+
+    #[test]
+    fn an_end_holds_the_neighbour_if_nothing_else_does() {
+        let mut memory = Written::new(BASE..BASE + PAGE);
+        let at = |number: u64| BASE + 32 + number * 32;
+        let node = |number| Node {
+            start: at(number),
+            end: at(number) + 32,
+            what: What::Traced(0),
+        };
+        // Two vectors that are full. The neighbour of the first one's buffer is held by nothing
+        // else, that of the second one's by a block that is read later.
+        for (word, number) in [(0, 1), (1, 2), (2, 2), (4, 3), (5, 4), (6, 4)] {
+            memory.put(BASE + word * 8, at(number));
+        }
+        memory.put(at(1), at(4));
+        memory.put(at(2), at(5));
+        let nodes = Nodes::new((1..=5).map(node).collect(), Vec::new());
+        let mut marks = Marks::new(&nodes);
+        let mut budget = Budget::new(Duration::MAX);
+        let area = BASE..at(1);
+        let present = memory.present();
+        marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
+        let expected = [
+            Some(Holder::Area(0)),
+            Some(Holder::Area(0)),
+            Some(Holder::Area(0)),
+            Some(Holder::Node(0)),
+            Some(Holder::Node(1)),
+        ];
+        assert_eq!(holders(&marks, 5), expected);
+        let by_end = (0..5).map(|node| marks.is_by_end(node));
+        assert_eq!(
+            by_end.collect::<Vec<_>>(),
+            [false, true, false, false, false]
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 pub mod areas;
 mod budget;
+mod ends;
 mod glibc;
 mod heaps;
 mod jemalloc;

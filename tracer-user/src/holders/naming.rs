@@ -18,6 +18,9 @@ const TABLE: &str = "_ZTV";
 /// Chains that are told of a site.
 const MAX_CHAINS: usize = 16;
 
+/// What is said between a holder and a block to which it may not lead.
+const END: &str = "an address that may only be the end of the block before";
+
 /// What is said of blocks that Java objects hold which were not found.
 const NOT_FOUND: &str = "words of the Java heap lead to some blocks, and what these words are was \
      not found: static `long` fields, arrays of `long`, weak references and objects that are \
@@ -100,6 +103,7 @@ impl Namer {
                 let name = class.unwrap_or_else(|| format!("a block of {size} bytes"));
                 (LinkKind::UntracedBlock, name, None)
             }
+            RawLink::End => (LinkKind::End, END.to_owned(), None),
         };
         Link {
             kind,

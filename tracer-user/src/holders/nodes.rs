@@ -1,5 +1,7 @@
 //! Pieces of memory that pointers may lead to, found by address.
 
+use std::ops::Range;
+
 use super::places::Places;
 
 /// What a node is.
@@ -30,8 +32,11 @@ const FILTER_BITS: u32 = 23;
 /// All nodes of a process, by address; none overlaps another.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    starts: Places,
+    places: Places,
     nodes: Vec<Node>,
+    /// From the first one's start to the last one's end: what is text or a small number is not
+    /// within.
+    span: Range<u64>,
     filter: Vec<u64>,
 }
 
@@ -40,17 +45,29 @@ impl Nodes {
     /// a chunk.
     pub fn new(traced: Vec<Node>, chunks: Vec<Node>) -> Self {
         let traced = disjoint(traced);
-        let known = Ranges(&traced);
-        let mut nodes: Vec<Node> = chunks.into_iter().filter(|it| !known.meets(it)).collect();
+        let mut nodes = chunks;
+        sort(&mut nodes);
+        let mut next = &traced[..];
+        nodes.retain(|chunk| {
+            while let [first, others @ ..] = next
+                && first.end <= chunk.start
+            {
+                next = others;
+            }
+            next.first().is_none_or(|first| first.start >= chunk.end)
+        });
         nodes.extend(&traced);
         let nodes = disjoint(nodes);
         let mut filter = vec![0; 1 << (FILTER_BITS - 6)];
         for node in &nodes {
             note(&mut filter, node);
         }
+        let starts: Vec<u64> = nodes.iter().map(|node| node.start).collect();
+        let end = nodes.last().map_or(0, |node| node.end);
         Self {
-            starts: Places::new(nodes.iter().map(|node| node.start).collect()),
+            places: Places::new(&starts),
             nodes,
+            span: starts.first().copied().unwrap_or_default()..end,
             filter,
         }
     }
@@ -60,13 +77,34 @@ impl Nodes {
         &self.nodes
     }
 
+    /// The node that ends where this one begins.
+    pub fn right_before(&self, node: usize) -> Option<&Node> {
+        let before = self.nodes.get(node.checked_sub(1)?)?;
+        (before.end == self.nodes.get(node)?.start).then_some(before)
+    }
+
+    /// Whether an address may be in one: most words are none.
+    pub fn may_have(&self, address: u64) -> bool {
+        let bit = bit_of(address >> PAGE_BITS);
+        let word = self.filter.get(bit / 64).copied().unwrap_or_default();
+        self.span.contains(&address) && word & (1 << (bit % 64)) != 0
+    }
+
+    /// Reads what `find` will, and waits for none of it: what is read for many addresses, one
+    /// after the other, comes from memory at the same time.
+    pub fn touch(&self, address: u64) -> u64 {
+        let guess = self.places.guess(address);
+        let node = guess.and_then(|at| self.nodes.get(at));
+        node.map_or(0, |node| node.start)
+    }
+
     /// The node that an address is in.
     pub fn find(&self, address: u64) -> Option<usize> {
-        let bit = bit_of(address >> PAGE_BITS);
-        if self.filter.get(bit / 64)? & (1 << (bit % 64)) == 0 {
+        if !self.may_have(address) {
             return None;
         }
-        let at = self.starts.up_to(address).checked_sub(1)?;
+        let is_above = |at: usize| self.nodes.get(at).is_none_or(|it| it.start > address);
+        let at = self.places.up_to(address, is_above).checked_sub(1)?;
         (address < self.nodes.get(at)?.end).then_some(at)
     }
 }
@@ -94,7 +132,7 @@ const fn bit_of(page: u64) -> usize {
 /// Sorted, without empty ones and those that begin within another.
 fn disjoint(mut nodes: Vec<Node>) -> Vec<Node> {
     nodes.retain(|node| node.start < node.end);
-    nodes.sort_unstable_by_key(|node| (node.start, node.end));
+    sort(&mut nodes);
     let mut end = 0;
     nodes.retain(|node| {
         let is_apart = node.start >= end;
@@ -106,15 +144,9 @@ fn disjoint(mut nodes: Vec<Node>) -> Vec<Node> {
     nodes
 }
 
-/// Disjoint nodes in order.
-struct Ranges<'a>(&'a [Node]);
-
-impl Ranges<'_> {
-    fn meets(&self, other: &Node) -> bool {
-        let after = self.0.partition_point(|node| node.start < other.end);
-        let last = after.checked_sub(1).and_then(|at| self.0.get(at));
-        last.is_some_and(|last| last.end > other.start)
-    }
+/// Allocators' blocks come in long runs that are in order: a stable sort makes use of these.
+fn sort(nodes: &mut [Node]) {
+    nodes.sort_by_key(|node| (node.start, node.end));
 }
 
 #[cfg(test)]

@@ -59,4 +59,6 @@ pub enum RawLink {
     Block(u32, Option<(FileId, u64)>),
     /// Another one: its size, and the same.
     Chunk(u64, Option<(FileId, u64)>),
+    /// Between a holder and what follows: its word may be the end of the block before that.
+    End,
 }

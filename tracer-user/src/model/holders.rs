@@ -103,6 +103,9 @@ pub enum LinkKind {
     ClassLoader,
     /// A Java object, by the field that holds what follows.
     JavaObject,
+    /// No holder: the pointer of the one before may be the end of a vector's buffer, right behind
+    /// which the block lies. Nothing else leads to that.
+    End,
 }
 
 impl Holders {
@@ -161,6 +164,9 @@ impl Link {
 impl LinkKind {
     /// Whether nothing has to hold it.
     pub const fn is_root(self) -> bool {
-        !matches!(self, Self::Block | Self::UntracedBlock | Self::JavaObject)
+        !matches!(
+            self,
+            Self::Block | Self::UntracedBlock | Self::JavaObject | Self::End
+        )
     }
 }

@@ -9,6 +9,10 @@ mod answers;
 mod choice;
 mod document;
 mod figures;
+/// What tests know of the programs with labels.
+#[path = "../../../tests/src/held_labels.rs"]
+mod held_labels;
+mod holders;
 mod java;
 mod kernel;
 mod looks;
@@ -77,6 +81,8 @@ pub(crate) enum Part {
     Answers,
     /// How right verdicts are, on a suite of labelled programs
     Verdicts,
+    /// How right `--holders` is, and what its search costs
+    Holders,
 }
 
 impl Part {
@@ -94,6 +100,7 @@ impl Part {
             Self::Sampler => "sampler",
             Self::Answers => "answers",
             Self::Verdicts => "verdicts",
+            Self::Holders => "holders",
         }
     }
 
@@ -116,6 +123,7 @@ impl Part {
             Self::Sampler => sampler::measure(unfreed, choice),
             Self::Answers => Ok(answers::measure(unfreed, choice)),
             Self::Verdicts => verdicts::measure(unfreed, choice),
+            Self::Holders => holders::measure(unfreed, choice),
         }
     }
 }

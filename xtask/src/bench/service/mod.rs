@@ -162,10 +162,12 @@ impl Kind {
 }
 
 /// A folder of a service's own, which goes with it.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Result<Self> {
+    /// # Errors
+    /// Fails if it cannot be made.
+    pub(super) fn new(name: &str) -> Result<Self> {
         // Several of a kind may be there at once.
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -175,7 +177,7 @@ impl Folder {
         Ok(Self(folder))
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }
