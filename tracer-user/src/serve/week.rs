@@ -17,11 +17,11 @@ use crate::window::curves::Curves;
 
 const PAGE: u64 = 4096;
 /// A window is closed this often, minutes.
-const WINDOW: u64 = 10;
+const WINDOW: u64 = 20;
 const DAYS: u64 = 7;
 const DAY: u64 = 24 * 60;
 /// Between two runs nobody watches, minutes.
-const PAUSE: u64 = 10;
+const PAUSE: u64 = 20;
 /// What leaks, bytes an hour.
 const LEAK: f64 = 1e6;
 /// What the service may have.
@@ -222,7 +222,7 @@ fn day(store: &Store, program: &mut Program, minutes: RangeInclusive<u64>) -> Se
     for minute in minutes {
         program.run(minute);
         run.age += 1;
-        if run.age % WINDOW != 0 {
+        if !run.age.is_multiple_of(WINDOW) {
             continue;
         }
         let report = run.report(program);
@@ -258,7 +258,7 @@ fn a_leak_of_a_megabyte_an_hour_is_found_on_each_day_of_a_week() {
             seen.last
         );
         assert!(seen.found_after < FOUND_WITHIN, "{}", seen.found_after);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             store.stop(store.began() + (DAY - PAUSE) * 60_000).unwrap();
         }
         // Nobody watches, and the program goes on.
