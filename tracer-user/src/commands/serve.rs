@@ -87,7 +87,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         let _ = std::fs::remove_file(path);
     }
     ended?;
-    answers.store.stop(now())?;
+    let noted = answers.store.stop(now());
+    noted.context("cannot note that this run has ended as it should")?;
     Ok(ExitCode::SUCCESS)
 }
 
