@@ -18,6 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 pub mod account;
 mod agreement;
 pub mod allocators;
+pub mod container;
+pub mod disk;
 mod entries;
 mod foreign;
 pub mod gdb;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use unfreed_tests::container::child_of;
 use unfreed_tests::model::JavaHeap;
 use unfreed_tests::{Entries, Happened, Jdk, Program, Target, Tracer, send_signal, wait_until};
 
@@ -348,9 +349,7 @@ fn a_jvm_in_namespaces_of_its_own_answers() -> Result<()> {
         .args(java.get_args());
     let mut target = Target::start_with(&mut command)?;
     ensure!(target.pid == 1, "pid {} for itself", target.pid);
-    let parent = target.child_pid();
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-    let pid: u32 = children.trim().parse().context("no child")?;
+    let pid = child_of(target.child_pid())?;
     let heap = ask(pid)?;
     ensure!(heap.problem.is_none(), "{:?}", heap.problem);
     let root = PathBuf::from(format!("/proc/{pid}/root"));

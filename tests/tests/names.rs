@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
+use unfreed_tests::container::child_of;
 use unfreed_tests::model::{Frame, Origin};
 use unfreed_tests::{Sums, Target, Tracer, View, line_of, target_path};
 
@@ -361,14 +362,6 @@ fn another_pid_namespace_is_looked_into() -> Result<()> {
     );
     target.pid = child_of(target.child_pid())?;
     leak_has_names_and_lines(&record(&mut target, "leak_blocks")?)
-}
-
-fn child_of(pid: u32) -> Result<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-    children
-        .trim()
-        .parse()
-        .with_context(|| format!("children of {pid}: {children:?}"))
 }
 
 // --- code made at run time ---

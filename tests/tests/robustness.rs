@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::disk::Disk;
 use unfreed_tests::model::ProcessEnd;
 use unfreed_tests::{
     Finished, KernelObjects, Sums, Target, Tracer, binary, patched_bytes, send_signal, target_path,
@@ -277,42 +278,18 @@ fn a_full_device_is_named_and_costs_no_other_output() -> Result<()> {
     Ok(())
 }
 
-/// A file system of one page; unmounted with this value.
-struct TinyDisk(tempfile::TempDir);
-
-impl TinyDisk {
-    fn mount() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let status = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4k", "unfreed-test"])
-            .arg(folder.path())
-            .status()?;
-        ensure!(status.success(), "cannot mount a tmpfs: {status}");
-        Ok(Self(folder))
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        let _still_busy = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_and_nothing_is_left_on_it() -> Result<()> {
-    let disk = TinyDisk::mount()?;
-    let output = disk.file("leak.svg").display().to_string();
+    // Of one page.
+    let disk = Disk::of(4096)?;
+    let output = disk.path().join("leak.svg").display().to_string();
     let mut target = Target::start("leak")?;
     let tracer = Tracer::record(target.pid, &["-o", &output])?;
     let truth = target.command("leak_blocks")?;
     let finished = tracer.stop()?;
     finished.fails_saying(&[&output, "No space left"])?;
     finished.report_of_any_end()?.agrees_with(&truth)?;
-    let left: Vec<_> = fs::read_dir(disk.0.path())?.collect::<Result<_, _>>()?;
+    let left: Vec<_> = fs::read_dir(disk.path())?.collect::<Result<_, _>>()?;
     let stray: Vec<_> = left
         .iter()
         .filter(|entry| entry.file_name() != "leak.svg")

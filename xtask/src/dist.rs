@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
 use crate::build::{Profile, unfreed};
+use crate::package;
 use crate::setup::{Group, cargo_tool, ensure};
 use crate::shell::{capture, cargo, run, say};
 
@@ -24,7 +25,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "unfreed.fish"),
 ];
 
-/// Builds the release binary and packs it.
+/// Builds the release binary, packs it, and checks what is in the package.
 ///
 /// # Errors
 /// Fails when it does not build, or cannot be packed.
@@ -38,6 +39,9 @@ pub(crate) fn all() -> Result<()> {
     let version = version(&binary)?;
     let tarball = tarball(&binary, &dist, &version)?;
     let deb = deb(&dist, &version)?;
+    let unpacked = dist.join("unpacked");
+    make_empty(&unpacked)?;
+    package::check(&deb, &unpacked, &version)?;
     say(format_args!("\n{}\n{}", tarball.display(), deb.display()));
     Ok(())
 }

@@ -16,6 +16,7 @@ mod jdks;
 mod libtest;
 mod lint;
 mod npm;
+mod package;
 mod packages;
 mod page;
 mod pool;

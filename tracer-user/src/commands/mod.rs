@@ -13,6 +13,7 @@ pub mod publisher;
 pub mod record;
 pub mod report;
 pub mod run;
+mod said;
 pub mod serve;
 pub mod tables;
 pub mod top;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, 
 
 use super::looking::{Looking, Scene};
 use super::record::{budget_due, news_after, runtime};
+use super::said::Said;
 use crate::cli::serve::ServeArgs;
 use crate::engine::{Options, preflight};
 use crate::privilege::capability::{Duties, Phase};
@@ -25,7 +26,7 @@ use crate::serve::listen::Listen;
 use crate::serve::push::{Destinations, Pushing};
 use crate::serve::services::Services;
 use crate::serve::status::{Status, Tracer};
-use crate::serve::store::{Gap, Store};
+use crate::serve::store::Store;
 use crate::session::Session;
 use crate::session::target::Target;
 use crate::tables::Builder;
@@ -51,7 +52,10 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     preflight::check()?;
     let place = config.listen.clone();
     let listener = config.listen.open()?;
+    let said = Said { quiet: args.quiet };
     let (store, gap) = Store::open(&config.state, now())?;
+    let (size, age) = config.retention();
+    said.fit(store.fit(size, age));
     let destinations = Destinations::of(&config, &[])?;
     let certificate = identity.map(|it| Arc::new(Certificate::new(it)));
     let answers = Arc::new(Answers {
@@ -66,8 +70,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         ..Duties::default()
     };
     Phase::Tracing(duties).start()?;
-    let said = Said { quiet: args.quiet };
-    said.gap(gap);
+    said.gap(gap, answers.store.began().saturating_sub(now()));
     let ended = runtime()?.block_on(async {
         let mut watcher = Watcher::start(config, Arc::clone(&answers), said)?;
         watcher.certificate.clone_from(&certificate);
@@ -84,7 +87,8 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         let _ = std::fs::remove_file(path);
     }
     ended?;
-    answers.store.stop(now())?;
+    let noted = answers.store.stop(now());
+    noted.context("cannot note that this run has ended as it should")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,34 +144,6 @@ fn check(config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What is said on standard error.
-#[derive(Clone, Copy)]
-struct Said {
-    quiet: bool,
-}
-
-impl Said {
-    fn remark(self, text: &str) {
-        if !self.quiet {
-            eprintln!("unfreed: {text}");
-        }
-    }
-
-    fn gap(self, gap: Option<Gap>) {
-        let Some(gap) = gap else {
-            return;
-        };
-        let seconds = gap.to.saturating_sub(gap.from) / 1000;
-        if gap.lost {
-            eprintln!(
-                "unfreed: warning: the tracer ended without a word: nobody watched for {seconds} s, and what it saw after its last window is lost"
-            );
-        } else {
-            self.remark(&format!("nobody watched for {seconds} s"));
-        }
-    }
-}
-
 /// A configuration, and what is in the files that it names.
 struct Read {
     config: Config,
@@ -201,7 +177,7 @@ impl Watcher {
         let options = Options::service(config.budget())?;
         let mut session = Session::load(options, Builder::start()?)?;
         session.start()?;
-        let run = now();
+        let run = now().max(answers.store.began());
         let (status, store) = (Arc::clone(&answers.status), Arc::clone(&answers.store));
         let pushing = Pushing::new(Arc::clone(&status), Arc::clone(&store));
         let keeper = Keeper::start(status, store);

@@ -125,7 +125,7 @@ pub mod tests {
             kind,
             is_writable: true,
             name: String::new(),
-            file: FileId { device, inode: 0 },
+            file: FileId::new(device, 0),
         }
     }
 

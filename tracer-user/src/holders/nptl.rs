@@ -400,10 +400,8 @@ mod tests {
 
     #[test]
     fn thread_locals_are_of_the_nearest_file_that_begins_before_them() {
-        let file = |inode| FileId {
-            device: crate::process::maps::Device { major: 0, minor: 0 },
-            inode,
-        };
+        let device = crate::process::maps::Device { major: 0, minor: 0 };
+        let file = |inode| FileId::new(device, inode);
         let module = |before, inode| Module {
             before,
             file: file(inode),

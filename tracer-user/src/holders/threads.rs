@@ -338,10 +338,8 @@ mod tests {
 
     #[test]
     fn places_of_a_thread_are_told_apart() {
-        let file = FileId {
-            device: crate::process::maps::Device { major: 0, minor: 0 },
-            inode: 5,
-        };
+        let device = crate::process::maps::Device { major: 0, minor: 0 };
+        let file = FileId::new(device, 5);
         let mut own = thread(Some(0x4000..0x7000));
         own.descriptor = Some(0x6000);
         let mut threads = Threads {

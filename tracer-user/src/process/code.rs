@@ -48,6 +48,14 @@ impl CodeMapping {
         FileOffset(self.range.file_offset.0.wrapping_add(distance))
     }
 
+    /// Enters what stands for the content of the file that was opened.
+    fn note_version(&mut self) {
+        if let Ok(file) = &self.file {
+            let range = &mut self.range;
+            range.file = range.file.with_version(file.mapped.version);
+        }
+    }
+
     /// A part of it.
     fn part(&self, start: CodeAddress, end: CodeAddress) -> Self {
         let file_offset = self.file_offset(start);
@@ -67,7 +75,7 @@ impl CodeMapping {
     pub(super) fn same_code(&self, other: &CodeMapping) -> bool {
         let origin = |map: &CodeMapping| map.file_offset(CodeAddress(0));
         let anonymous = self.range.name == MappingName::Anonymous;
-        self.range.file == other.range.file
+        self.range.file.is_version_of(&other.range.file)
             && self.range.name == other.range.name
             && (anonymous || origin(self) == origin(other))
     }
@@ -176,7 +184,7 @@ impl CodeSpace {
 
     /// Whether a mapping is of the executable's file.
     pub fn is_program(&self, mapping: &CodeMapping) -> bool {
-        mapping.range.file.inode != 0 && self.executable_file == Some(mapping.range.file)
+        mapping.range.file.inode != 0 && self.is_program_file(mapping.range.file)
     }
 
     /// How many mappings, or parts of them, there was no room for.
@@ -192,7 +200,6 @@ impl CodeSpace {
     /// Adds a mapping that was made at `at_ns`. It replaces what was mapped
     /// in its range until then.
     pub fn add(&mut self, range: MappedRange, at_ns: u64, files: &mut ModuleFiles) {
-        self.recognise_executable(&range);
         let mut mapping = CodeMapping {
             range,
             since_ns: at_ns,
@@ -208,6 +215,8 @@ impl CodeSpace {
         if let MappingName::File(_) = &mapping.range.name {
             mapping.file = files.open(&self.process, &mapping.range);
         }
+        mapping.note_version();
+        self.recognise_executable(&mapping.range);
         let room = self.room.clone();
         self.not_kept += match self.own_segments() {
             Some(segments) => segments.overlay(mapping, &room),
@@ -267,13 +276,17 @@ impl CodeSpace {
         let all = self.refresh(at_ns, files)?;
         self.copies.look(&self.process, &all, files);
         let file_of = |range: &MappedRange| match self.find(range.start, at_ns) {
-            Some(mapping) if mapping.range.file == range.file => mapping.file.clone(),
+            Some(mapping) if mapping.range.file.is_version_of(&range.file) => mapping.file.clone(),
             _ => Err("no file is mapped".into()),
         };
-        let mapping = |range: MappedRange| CodeMapping {
-            file: file_of(&range),
-            since_ns: at_ns,
-            range,
+        let mapping = |range: MappedRange| {
+            let mut mapping = CodeMapping {
+                file: file_of(&range),
+                since_ns: at_ns,
+                range,
+            };
+            mapping.note_version();
+            mapping
         };
         let mapped = executable(all).into_iter().map(mapping);
         Ok(with_copies(mapped, self.copies.found(), at_ns))
@@ -291,8 +304,8 @@ impl CodeSpace {
         self.segments.as_ref()?.find(address, at_ns)
     }
 
-    /// A mapping of a file: of those that there are now, or else one that there
-    /// was.
+    /// A mapping of a file, with any of its contents: of those that there are now, or else
+    /// one that there was.
     pub fn of_file(&self, file: FileId) -> Option<&CodeMapping> {
         self.segments.as_ref()?.of_file(file)
     }
@@ -305,9 +318,10 @@ impl CodeSpace {
         Some(CodeAddress(start.wrapping_sub(offset)))
     }
 
-    /// Whether a file is the executable's.
+    /// Whether a file is the executable's, whatever is known of its content.
     pub fn is_program_file(&self, file: FileId) -> bool {
-        self.executable_file == Some(file)
+        let own = self.executable_file;
+        own.is_some_and(|own| own.is_version_of(&file))
     }
 
     /// What is mapped now, by address. A file with several executable
@@ -401,7 +415,7 @@ mod tests {
             start: CodeAddress(start),
             end: CodeAddress(end),
             file_offset: FileOffset(offset),
-            file: FileId { device, inode: 0 },
+            file: FileId::new(device, 0),
             name: MappingName::from_kernel(path.as_bytes(), 1),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -11,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, major, minor, openat};
+use tracer_ebpf::limits;
 
 use super::handle::ProcessHandle;
 use super::maps::{Device, FileId, MappedRange, read_executable};
 use super::room::Room;
 use crate::privilege::capability::{READ, with};
 
-/// More files than this are not kept open.
-const MAX_FILES: usize = 1024;
+/// More files than have a number are not kept open.
+const MAX_FILES: usize = limits::MAX_FILES as usize - 1;
 
 /// What is remembered of all processes' mappings takes at most so many bytes: 10
 /// KB a process, as a rule.
@@ -101,6 +103,13 @@ impl RegularFile {
         Ok(())
     }
 
+    /// Stands for its content when it was opened: its size, and when it was written to last. Not
+    /// 0.
+    fn version(&self) -> u64 {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        hasher.hash_one((self.size, self.modified)) | 1
+    }
+
     /// The user who owns it.
     pub fn owner(&self) -> u32 {
         self.owner
@@ -125,10 +134,7 @@ fn id_of(stat: &Stat) -> FileId {
         major: major(stat.st_dev),
         minor: minor(stat.st_dev),
     };
-    FileId {
-        device,
-        inode: stat.st_ino,
-    }
+    FileId::new(device, stat.st_ino)
 }
 
 fn modified(stat: &Stat) -> (i64, u64) {
@@ -138,8 +144,8 @@ fn modified(stat: &Stat) -> (i64, u64) {
 /// A file with mapped code, under the identity that the mapping has.
 #[derive(Debug)]
 pub struct ModuleFile {
-    /// The mapping's device and inode. On file systems such as btrfs and
-    /// overlayfs they differ from what `fstat` tells.
+    /// The mapping's device and inode, with what stands for its content. On file systems
+    /// such as btrfs and overlayfs the former differ from what `fstat` tells.
     pub mapped: FileId,
     /// The file.
     pub content: RegularFile,
@@ -153,10 +159,14 @@ impl ModuleFile {
     }
 }
 
-/// Every file with mapped code that was opened, once each.
+/// Every file with mapped code that was opened, once each; once more if it was written anew in
+/// its place, as `cp` does.
 #[derive(Debug)]
 pub struct ModuleFiles {
+    /// By what the kernel tells: with what is in them now.
     files: HashMap<FileId, Arc<ModuleFile>>,
+    /// How many were opened.
+    opened: usize,
     room: Room,
 }
 
@@ -164,6 +174,7 @@ impl Default for ModuleFiles {
     fn default() -> Self {
         ModuleFiles {
             files: HashMap::new(),
+            opened: 0,
             room: Room::of(MAX_CODE),
         }
     }
@@ -188,15 +199,11 @@ impl ModuleFiles {
     pub fn open_path(&mut self, path: &Path) -> io::Result<Arc<ModuleFile>> {
         let located = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let content = RegularFile::open(&located)?;
-        let file = Arc::new(ModuleFile {
-            mapped: content.id(),
-            content,
-        });
-        self.files.insert(file.mapped, Arc::clone(&file));
-        Ok(file)
+        Ok(self.enter(content.id(), content))
     }
 
-    /// The file of a mapping, opened now unless it is open already.
+    /// The file of a mapping as the kernel tells of it, opened now unless it is open already
+    /// with what is in it now.
     ///
     /// # Errors
     /// The reason why there is no file, for people to read. Not an error of
@@ -206,21 +213,27 @@ impl ModuleFiles {
         process: &ProcessHandle,
         range: &MappedRange,
     ) -> Result<Arc<ModuleFile>, String> {
-        if let Some(file) = self.files.get(&range.file) {
+        let known = self.files.get(&range.file.with_version(0));
+        if let Some(file) = known.filter(|file| !file.content.changed()) {
             return Ok(Arc::clone(file));
         }
-        if self.files.len() >= MAX_FILES {
+        if self.opened >= MAX_FILES {
             return Err(format!(
                 "more than {MAX_FILES} files are mapped; this one was not opened"
             ));
         }
         let content = find(process, range)?;
+        Ok(self.enter(range.file, content))
+    }
+
+    fn enter(&mut self, id: FileId, content: RegularFile) -> Arc<ModuleFile> {
         let file = Arc::new(ModuleFile {
-            mapped: range.file,
+            mapped: id.with_version(content.version()),
             content,
         });
-        self.files.insert(range.file, Arc::clone(&file));
-        Ok(file)
+        self.opened += 1;
+        self.files.insert(id.with_version(0), Arc::clone(&file));
+        file
     }
 }
 
@@ -303,9 +316,24 @@ mod tests {
         let first = files.open(&process, &range).unwrap();
         let second = files.open(&process, &range).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(first.mapped, range.file);
+        assert!(first.mapped.is_version_of(&range.file));
         assert!(first.content.size() > 0);
         assert!(!first.content.changed());
+    }
+
+    /// As `cp` does: the number of the file stays.
+    #[test]
+    fn a_file_that_is_written_anew_in_its_place_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("library");
+        let mut files = ModuleFiles::new();
+        std::fs::write(&path, "first").unwrap();
+        let first = files.open_path(&path).unwrap();
+        std::fs::write(&path, "the second").unwrap();
+        let second = files.open_path(&path).unwrap();
+        assert_ne!(first.mapped, second.mapped);
+        assert!(first.mapped.is_version_of(&second.mapped));
+        assert!(first.content.changed() && !second.content.changed());
     }
 
     #[test]
@@ -333,10 +361,7 @@ mod tests {
 
     #[test]
     fn devices_must_agree_unless_one_is_unnamed() {
-        let file = |major, minor, inode| FileId {
-            device: Device { major, minor },
-            inode,
-        };
+        let file = |major, minor, inode| FileId::new(Device { major, minor }, inode);
         assert!(same_file(file(8, 1, 5), file(8, 1, 5)));
         assert!(same_file(file(0, 45, 5), file(8, 1, 5)));
         assert!(!same_file(file(8, 2, 5), file(8, 1, 5)));

@@ -33,6 +33,31 @@ pub struct FileId {
     pub device: Device,
     /// The file in it.
     pub inode: u64,
+    /// What stands for its content: a file that is written anew in its place is another. 0 as
+    /// long as nobody has looked: the kernel does not tell with a mapping.
+    pub version: u64,
+}
+
+impl FileId {
+    /// A file as the kernel tells of it.
+    pub const fn new(device: Device, inode: u64) -> Self {
+        Self {
+            device,
+            inode,
+            version: 0,
+        }
+    }
+
+    /// Whether it is the same file, whatever was in it.
+    pub fn is_version_of(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// The same with such a content.
+    #[must_use]
+    pub const fn with_version(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
 }
 
 /// What is mapped.
@@ -215,7 +240,7 @@ impl<'a> Line<'a> {
             minor: u32::try_from(minor).ok()?,
         };
         let inode = std::str::from_utf8(self.inode).ok()?.parse().ok()?;
-        Some(FileId { device, inode })
+        Some(FileId::new(device, inode))
     }
 
     fn mapped(&self) -> Option<MappedRange> {
@@ -298,13 +323,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0  [vsyscall]
             major: 0xfd,
             minor: 1,
         };
-        assert_eq!(
-            maps[0].file,
-            FileId {
-                device,
-                inode: 1234
-            }
-        );
+        assert_eq!(maps[0].file, FileId::new(device, 1234));
         assert_eq!(maps[0].name.path(), Some(Path::new("/usr/bin/my prog")));
         assert_eq!(maps[1].name, MappingName::Anonymous);
         assert_eq!(maps[2].name.path(), Some(Path::new("/memfd:jit")));

@@ -78,7 +78,7 @@ fn parse_mapping(fields: &mut Fields<'_>, time_ns: u64) -> Option<CodeEvent> {
         start: CodeAddress(start),
         end: CodeAddress(end),
         file_offset: FileOffset(file_offset),
-        file: FileId { device, inode },
+        file: FileId::new(device, inode),
         name: MappingName::from_kernel(fields.text(), inode),
     };
     Some(CodeEvent::Map {

@@ -109,10 +109,9 @@ impl Segments {
         last.map(|known| &known.mapping)
     }
 
-    /// A mapping of a file: of those that there are now, or else one that there
-    /// was.
+    /// See [`CodeSpace::of_file`](super::code::CodeSpace::of_file).
     pub(super) fn of_file(&self, file: FileId) -> Option<&CodeMapping> {
-        let is_it = |mapping: &&CodeMapping| mapping.range.file == file;
+        let is_it = |mapping: &&CodeMapping| mapping.range.file.is_version_of(&file);
         let earlier = || {
             let layers = self.map.values().flat_map(|segment| &segment.layers);
             layers.map(|known| &known.mapping).find(is_it)

@@ -19,3 +19,5 @@ pub mod services;
 pub mod status;
 pub mod store;
 mod trust;
+#[cfg(test)]
+mod week;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::look::Looked;
+use crate::model::balance::PartName;
 use crate::model::{Balance, Finding, Loss, Process, ProcessEnd, Report};
 use crate::report::{json, pprof};
 use crate::serve::container::Container;
@@ -150,7 +151,13 @@ pub struct Summary {
     /// Memory that was first touched since then and is there yet, by the paths that were
     /// followed, bytes.
     pub live_bytes: u64,
-    /// By how much that has grown in this window, bytes.
+    /// Memory that came in since then, where page faults of its processes were not followed, to
+    /// keep the budget, bytes: of no known path.
+    pub not_followed_bytes: u64,
+    /// Memory that came in since then without a page fault that was told of, bytes: of no known
+    /// path.
+    pub untold_bytes: u64,
+    /// By how much `live_bytes` has grown in this window, bytes.
     pub new_bytes: i64,
     /// Call paths.
     pub paths: u64,
@@ -227,6 +234,8 @@ impl Service {
             resident: Resident::of(balance.clone()),
             growth_bytes: balance.map(|it| it.growth).sum(),
             live_bytes: report.totals.live_bytes,
+            not_followed_bytes: parts(report, PartName::NotFollowed),
+            untold_bytes: parts(report, PartName::Untold),
             new_bytes: window.map_or(0, |window| window.sums.live_bytes),
             paths: report.sites.len() as u64,
             growing: growing.count() as u64,
@@ -241,6 +250,12 @@ impl Service {
             report: packed(report)?,
         })
     }
+}
+
+/// What a part of its growth comes to of all processes together, bytes.
+fn parts(report: &Report, name: PartName) -> u64 {
+    let parts = report.balance.iter().map(|balance| balance.part(name));
+    parts.filter_map(|bytes| u64::try_from(bytes).ok()).sum()
 }
 
 /// What findings that say so grow by, bytes a second, together.

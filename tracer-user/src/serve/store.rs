@@ -4,6 +4,7 @@
 mod looks;
 pub mod outbox;
 mod room;
+mod runs;
 
 use std::fs::{self, Permissions};
 use std::io::Read;
@@ -16,13 +17,13 @@ use anyhow::{Context, Result, anyhow};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use self::outbox::{Gone, OUTBOX, Queue, TOLD};
 use self::room::make_room;
+use self::runs::{Run, begin_run, note_run};
 
 pub use self::looks::{Base, Kind};
+pub use self::runs::Gap;
 
 /// The file in the folder of the state.
 const FILE: &str = "windows.redb";
@@ -30,8 +31,6 @@ const FILE: &str = "windows.redb";
 const CACHE: usize = 8 << 20;
 /// Nothing that is unpacked is larger.
 const MAX_UNPACKED: u64 = 256 << 20;
-/// Runs of which is remembered when they were, at most.
-const MAX_RUNS: usize = 1000;
 
 /// What of a service there was in a window: when that ended, and its numbers as JSON.
 const SUMMARIES: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("summaries");
@@ -48,6 +47,9 @@ const ORDER: TableDefinition<'_, (u64, &str), u64> = TableDefinition::new("order
 /// When the tracer ran: when it began, and the rest as JSON.
 const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 
+/// How many tables there are, with those of the outbox.
+const TABLES: usize = 9;
+
 /// A window of one service, to be kept.
 #[derive(Debug)]
 pub struct Kept {
@@ -59,24 +61,6 @@ pub struct Kept {
     pub profile: Vec<u8>,
     /// Its findings, JSON.
     pub findings: Vec<u8>,
-}
-
-/// How long the tracer ran, milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Run {
-    last: u64,
-    stopped: bool,
-}
-
-/// A time in which nobody watched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Gap {
-    /// The end of the last window before, milliseconds since 1970.
-    pub from: u64,
-    /// When the tracer began again, milliseconds since 1970.
-    pub to: u64,
-    /// Whether the tracer ended without a word: then what it saw after `from` is lost, too.
-    pub lost: bool,
 }
 
 /// The windows of a state folder.
@@ -93,7 +77,8 @@ pub struct Store {
 
 impl Store {
     /// Opens the store of a folder, which is made if there is none, for a run that begins
-    /// `now`, milliseconds since 1970. The gap before it is returned, if there was a run.
+    /// `now`, milliseconds since 1970, or right after what is kept if the clock was set back
+    /// (see [`Self::began`]). The gap before it is returned, if there was a run.
     ///
     /// # Errors
     /// Says why it cannot be written, or that another tracer has it.
@@ -121,7 +106,7 @@ impl Store {
     /// Says what failed: then none of them is kept, and the next call tries to open the file
     /// anew.
     pub fn keep(&self, ended: u64, windows: &[Kept], size: u64, age: Duration) -> Result<()> {
-        let oldest = ended.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let oldest = room::oldest(ended, age);
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         let gone = self.change(|transaction| {
             let mut gone = Gone::default();
@@ -139,18 +124,6 @@ impl Store {
         })?;
         gone.count(&queues);
         Ok(())
-    }
-
-    /// The run ends as it should.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn stop(&self, now: u64) -> Result<()> {
-        let run = Run {
-            last: now,
-            stopped: true,
-        };
-        self.change(|transaction| note_run(transaction, self.began, run))
     }
 
     fn change<T>(&self, act: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
@@ -171,8 +144,10 @@ impl Store {
             },
         );
         if changed.is_err() {
-            // After a failure of the disk nothing can be done with an open one.
+            // After a failure of the disk nothing can be done with an open one. What was kept
+            // before is read from one that is opened anew, if that can be done.
             *database = None;
+            *database = open_file(&self.path).ok();
         }
         changed
     }
@@ -268,30 +243,20 @@ impl Store {
             }
         })
     }
-
-    /// The times in which nobody watched, oldest first.
-    ///
-    /// # Errors
-    /// Says what failed.
-    pub fn gaps(&self) -> Result<Vec<Gap>> {
-        self.look(|database| {
-            let table = database.begin_read()?.open_table(RUNS)?;
-            let mut gaps = Vec::new();
-            let mut before: Option<Run> = None;
-            for entry in table.iter()? {
-                let (began, run) = entry?;
-                gaps.extend(before.map(|before| gap(before, began.value())));
-                before = Some(serde_json::from_slice(run.value())?);
-            }
-            Ok(gaps)
-        })
-    }
 }
 
 fn open_file(path: &Path) -> Result<Database> {
     let database = Database::builder().set_cache_size(CACHE).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    // Readers find all tables.
+    // Nothing is written that is there: the disk may be full.
+    if database.begin_read()?.list_tables()?.count() < TABLES {
+        make_tables(&database)?;
+    }
+    Ok(database)
+}
+
+/// Readers find all tables.
+fn make_tables(database: &Database) -> Result<()> {
     let transaction = database.begin_write()?;
     transaction.open_table(SUMMARIES)?;
     transaction.open_table(PROFILES)?;
@@ -302,47 +267,7 @@ fn open_file(path: &Path) -> Result<Database> {
     transaction.open_table(RUNS)?;
     transaction.open_table(OUTBOX)?;
     transaction.open_table(TOLD)?;
-    transaction.commit()?;
-    Ok(database)
-}
-
-fn gap(before: Run, began: u64) -> Gap {
-    Gap {
-        from: before.last,
-        to: began,
-        lost: !before.stopped,
-    }
-}
-
-/// Enters a run. Its begin is later than that of the one before, whatever the clock says.
-fn begin_run(database: &Database, now: u64) -> Result<(Option<Gap>, u64)> {
-    let transaction = database.begin_write()?;
-    let before = {
-        let table = transaction.open_table(RUNS)?;
-        let last = table.last()?;
-        last.map(|(began, run)| {
-            let run: Run = serde_json::from_slice(run.value())?;
-            Ok::<_, anyhow::Error>((began.value(), run))
-        })
-        .transpose()?
-    };
-    let began = before.map_or(now, |(last, _)| now.max(last + 1));
-    let run = Run {
-        last: began,
-        stopped: false,
-    };
-    note_run(&transaction, began, run)?;
-    transaction.commit()?;
-    Ok((before.map(|(_, run)| gap(run, began)), began))
-}
-
-fn note_run(transaction: &WriteTransaction, began: u64, run: Run) -> Result<()> {
-    let mut table = transaction.open_table(RUNS)?;
-    table.insert(began, serde_json::to_vec(&run)?.as_slice())?;
-    while table.iter()?.count() > MAX_RUNS {
-        table.pop_first()?;
-    }
-    Ok(())
+    Ok(transaction.commit()?)
 }
 
 fn enter(transaction: &WriteTransaction, ended: u64, window: &Kept) -> Result<()> {
@@ -424,8 +349,7 @@ mod tests {
         assert_eq!(store.of_kind(Kind::Growth, "a", 2001).unwrap(), None);
         store.stop(6000).unwrap();
         drop(store);
-        // The clock went back.
-        let (store, gap) = Store::open(folder.path(), 10).unwrap();
+        let (store, gap) = Store::open(folder.path(), 7000).unwrap();
         assert_eq!(gap.map(|gap| gap.lost), Some(false));
         assert_eq!(store.gaps().unwrap()[0], lost);
     }

@@ -284,7 +284,8 @@ impl Symbolizer {
             .filter(|mapping| mapping.range.file == id)
             .collect();
         if mapped.is_empty() {
-            mapped.extend(code.of_file(id));
+            let earlier = code.of_file(id);
+            mapped.extend(earlier.filter(|mapping| mapping.range.file == id));
         }
         let mapped: Vec<Module> = mapped
             .into_iter()

@@ -53,6 +53,9 @@ impl Names {
     }
 }
 
+/// Why a file that was written anew in its place names nothing that it did not before.
+const MODIFIED: &str = "the file was modified after it was mapped";
+
 /// A file, its debug file if there is one, and their readers.
 pub struct ModuleNames {
     image: ElfImage,
@@ -73,7 +76,7 @@ impl ModuleNames {
         let file = &module.content;
         let image = ElfImage::read(file)?;
         if file.changed() {
-            return Err("the file was modified after it was mapped".into());
+            return Err(MODIFIED.into());
         }
         let debug = if image.has_dwarf {
             None
@@ -113,6 +116,10 @@ impl ModuleNames {
         offsets: &[FileOffset],
         texts: &mut name::Names,
     ) -> Vec<Names> {
+        if file.changed() {
+            let unknown = Names::unknown(texts.intern(MODIFIED));
+            return vec![unknown; offsets.len()];
+        }
         let addresses: Vec<_> = offsets
             .iter()
             .map(|&offset| self.image.address(offset))

@@ -68,6 +68,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "commands",
         Choice::Only(&["doctor_looks_at_the_machine_and_a_target"]),
     ),
+    // Files are looked for by user space; who is not root has overlays from 5.11 on.
+    ("containers", Choice::Only(&[])),
     // Where the kernel keeps how a process ends.
     (
         "endings",
@@ -111,6 +113,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
     ("serve_page", Choice::Only(&[])),
     // Requests to others, and files for systemd, Prometheus and Kubernetes.
     ("serve_push", Choice::Only(&[])),
+    // Disks, many processes, long configurations.
+    ("serve_faults", Choice::Only(&[])),
     ("serve_reload", Choice::Only(&[])),
     ("serve_tls", Choice::Only(&[])),
     // What is exported of a `serve`, and a screen.

@@ -102,8 +102,20 @@ fn of_services(registry: &mut Registry, services: &[&Summary]) {
         &|it| whole(it.live_bytes),
     );
     add(
+        "service_not_followed",
+        "Memory that came in since then while page faults were not followed, to keep the budget: of no known call path",
+        bytes(),
+        &|it| whole(it.not_followed_bytes),
+    );
+    add(
+        "service_untold",
+        "Memory that came in since then without a page fault that was told of: of no known call path",
+        bytes(),
+        &|it| whole(it.untold_bytes),
+    );
+    add(
         "service_new",
-        "By how much that has grown in the last window",
+        "By how much what is live on known call paths has grown in the last window",
         bytes(),
         &|it| it.new_bytes,
     );

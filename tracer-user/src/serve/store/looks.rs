@@ -7,7 +7,7 @@ use anyhow::Result;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::{HEAPS, LOOKS, ORDER, PROFILES, RUNS, Store, count, make_room, pack, unpack};
+use super::{HEAPS, LOOKS, ORDER, PROFILES, RUNS, Store, count, make_room, pack, room, unpack};
 use crate::model::Finding;
 use crate::serve::gzip;
 use crate::serve::look::{Look, Looked, Seen};
@@ -59,9 +59,7 @@ impl Store {
         let Some(seen) = &looked.seen else {
             return Ok(());
         };
-        let oldest = seen
-            .at
-            .saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let oldest = room::oldest(seen.at, age);
         self.change(|transaction| {
             enter_look(transaction, looked, seen)?;
             make_room(transaction, size, oldest)

@@ -21,10 +21,7 @@ fn mapping(start: u64, bytes: u64, kind: MappingKind) -> Mapping {
         kind,
         is_writable: true,
         name: String::new(),
-        file: FileId {
-            device: Device { major: 0, minor: 0 },
-            inode: 0,
-        },
+        file: FileId::new(Device { major: 0, minor: 0 }, 0),
     }
 }
 
