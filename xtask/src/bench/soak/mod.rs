@@ -42,11 +42,11 @@ struct Course {
 }
 
 impl Course {
-    /// One of so many minutes: of an hour, visitors stay for half a minute, and a window is one
-    /// of ten seconds.
+    /// One of so many minutes. Visitors stay for half a minute, and a window is one of a minute
+    /// as by default, if there is time for five of them.
     fn of(minutes: u32) -> Self {
         let time = Duration::from_secs(60) * minutes;
-        let window = (time / 60).clamp(Duration::from_secs(2), Duration::from_secs(10));
+        let window = (time / 5).clamp(Duration::from_secs(12), Duration::from_secs(60));
         Self {
             time,
             visitors: 100,

@@ -16,7 +16,7 @@ use crate::bench::service::Started;
 use crate::shell;
 
 /// It begins to trace within this time, and forgets who has ended.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// A `serve` at work, with its state in a folder of its own.
 pub(super) struct Watcher {
@@ -129,7 +129,7 @@ fn programs(pid: &str) -> Result<BTreeSet<String>> {
 fn configuration(course: Course, sink: &str) -> String {
     let (window, look) = (course.window.as_secs(), course.look.as_secs());
     format!(
-        "window = \"{window}s\"\nscan = \"2s\"\nlook = \"{look}s\"
+        "window = \"{window}s\"\nlook = \"{look}s\"
 [[service]]\nname = \"visitors\"\ncommand = \"*/visitor\"\nmode = \"growth\"
 [[service]]\nname = \"redis\"\ncommand = \"*redis-server*\"
 [[service]]\nname = \"postgres\"\ncommand = \"*postgres*\"
