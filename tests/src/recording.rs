@@ -2,6 +2,7 @@
 //! another. Attaching and detaching cost the kernel some two seconds, so tests
 //! that only differ in what the target does share a run.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -17,6 +18,12 @@ pub struct Recording {
     /// The report.
     pub report: View,
     truths: BTreeMap<String, Truth>,
+}
+
+impl Borrow<View> for Recording {
+    fn borrow(&self) -> &View {
+        &self.report
+    }
 }
 
 impl Recording {
