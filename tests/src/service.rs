@@ -60,6 +60,18 @@ impl Service {
         Self::start_at("127.0.0.1:0", state, arguments)
     }
 
+    /// The same with a rule of a configuration, looked at often: windows of a second, and a
+    /// budget that leaves nothing out.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn of_rule(state: &Path, rule: &str) -> Result<Self> {
+        let config = state.join("serve.toml");
+        let pace = "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"";
+        fs::write(&config, format!("{pace}\n[[service]]\n{rule}\n"))?;
+        Self::start(state, &["--config", &config.display().to_string()])
+    }
+
     /// The same, at an address.
     ///
     /// # Errors

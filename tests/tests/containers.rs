@@ -119,14 +119,10 @@ fn compiled_code_is_named_by_the_map_inside() -> Result<()> {
 fn serve_names_what_grows_in_containers() -> Result<()> {
     let mut containers = [Container::start("paced")?, Container::start("paced")?];
     let state = tempdir()?;
-    let rules = state.path().join("serve.toml");
-    fs::write(
-        &rules,
-        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
-         [[service]]\nname = \"boxed\"\ncommand = \"/app/paced\"\nmode = \"growth\"\n",
-    )?;
-    let rules = rules.display().to_string();
-    let service = Service::start(state.path(), &["--config", &rules])?;
+    let rule = "name = \"boxed\"
+command = \"/app/paced\"
+mode = \"growth\"";
+    let service = Service::of_rule(state.path(), rule)?;
     for container in &mut containers {
         container.target.tell("grow 500")?;
     }

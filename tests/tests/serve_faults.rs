@@ -122,14 +122,10 @@ fn a_full_disk_loses_the_windows_that_it_has_no_room_for() -> Result<()> {
 fn a_thousand_children_at_once_are_watched_as_far_as_there_is_room() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("forking")?;
-    let rules = state.path().join("serve.toml");
-    fs::write(
-        &rules,
-        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
-         [[service]]\nname = \"many\"\ncommand = \"*/forking\"\nmode = \"growth\"\n",
-    )?;
-    let rules = rules.display().to_string();
-    let service = Service::start(state.path(), &["--config", &rules])?;
+    let rule = "name = \"many\"
+command = \"*/forking\"
+mode = \"growth\"";
+    let service = Service::of_rule(state.path(), rule)?;
     wait_metric(&service, "unfreed_watched_processes", |watched| {
         watched == 1
     })?;
@@ -226,15 +222,9 @@ fn a_program_that_is_written_anew_in_its_place_has_its_own_names() -> Result<()>
         .args([&path, &new])
         .status()?;
     ensure!(renamed.success(), "{renamed}");
-    let rules = folder.path().join("serve.toml");
-    fs::write(
-        &rules,
-        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
-         [[service]]\nname = \"web\"\ncommand = \"*/deployed\"\nmode = \"growth\"\n",
-    )?;
-    let rules = rules.display().to_string();
     let state = tempdir()?;
-    let service = Service::start(state.path(), &["--config", &rules])?;
+    let rule = "name = \"web\"\ncommand = \"*/deployed\"\nmode = \"growth\"";
+    let service = Service::of_rule(state.path(), rule)?;
     let found =
         |name: &str, findings: &Value| titles(findings).iter().any(|title| title.starts_with(name));
     let findings = "/api/services/web/findings";

@@ -313,7 +313,8 @@ mod tests {
 
     const DAY: Duration = Duration::from_hours(24);
 
-    fn window(service: &str, bytes: usize) -> Kept {
+    /// A window that takes so many bytes, whoever packs it.
+    pub fn window(service: &str, bytes: usize) -> Kept {
         let random = std::iter::repeat_with(|| fastrand::u8(..));
         Kept {
             service: service.to_owned(),

@@ -90,20 +90,10 @@ pub(super) fn make_room(transaction: &WriteTransaction, size: u64, oldest: u64) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kept;
+    use super::super::tests::window;
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
-
-    fn window(bytes: usize) -> Kept {
-        let random = std::iter::repeat_with(|| fastrand::u8(..));
-        Kept {
-            service: "a".to_owned(),
-            summary: random.take(bytes).collect(),
-            profile: Vec::new(),
-            findings: b"[]".to_vec(),
-        }
-    }
 
     #[test]
     fn a_file_that_is_much_too_large_gets_smaller_before_anybody_reads() {
@@ -111,7 +101,7 @@ mod tests {
         const WINDOW: usize = 1_500_000;
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), 0).unwrap();
-        let window = [window(WINDOW)];
+        let window = [window("a", WINDOW)];
         for ended in 1..=WINDOWS {
             store.keep(ended, &window, u64::MAX, DAY).unwrap();
         }

@@ -112,20 +112,11 @@ pub(super) fn note_run(transaction: &WriteTransaction, began: u64, mut run: Run)
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Kept, Kind};
+    use super::super::Kind;
+    use super::super::tests::window;
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
-
-    fn window(bytes: usize) -> Kept {
-        let random = std::iter::repeat_with(|| fastrand::u8(..));
-        Kept {
-            service: "a".to_owned(),
-            summary: b"{}".to_vec(),
-            profile: random.take(bytes).collect(),
-            findings: b"[]".to_vec(),
-        }
-    }
 
     /// A clock that was ahead and is put right, as at the boot of a machine without one: what
     /// is kept then is neither hidden nor thrown away by what was kept under later times.
@@ -133,14 +124,16 @@ mod tests {
     fn a_clock_that_is_set_back_changes_no_order() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), 1_000_000).unwrap();
-        store.keep(1_060_000, &[window(1000)], 4500, DAY).unwrap();
+        store
+            .keep(1_060_000, &[window("a", 1000)], 4500, DAY)
+            .unwrap();
         drop(store);
         let (store, gap) = Store::open(folder.path(), 5000).unwrap();
         assert_eq!(gap.map(|gap| gap.to), Some(1_060_001));
         assert_eq!(store.began(), 1_060_001);
         for minute in 1..=4 {
             let ended = store.began() + minute * 60_000;
-            store.keep(ended, &[window(1000)], 4500, DAY).unwrap();
+            store.keep(ended, &[window("a", 1000)], 4500, DAY).unwrap();
         }
         // The oldest went, and the profile of a window counts since its own run.
         let kept = store.windows(Kind::Growth, "a", 0..=u64::MAX).unwrap();
