@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
+use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, SCUDO, TCMALLOC};
 use unfreed_tests::model::MemoryKind;
 use unfreed_tests::{Target, Tracer, Truth, target_path, unfreed};
 
@@ -183,6 +183,18 @@ fn mimalloc() -> Result<()> {
     ];
     let all = [&OPERATORS[..], &own].concat();
     agrees_both("operators", Some(MIMALLOC), &all)
+}
+
+/// Its `operator new` ends the program where others throw.
+#[test]
+fn scudo() -> Result<()> {
+    // Its `aligned_alloc` refuses what is no multiple of the alignment.
+    let c: Vec<&str> = C
+        .into_iter()
+        .filter(|it| *it != "aligned_alloc_plain")
+        .collect();
+    agrees_both("semantics", Some(SCUDO), &c)?;
+    agrees_both("operators", Some(SCUDO), &OPERATORS)
 }
 
 const PREFIXED: [&str; 5] = ["blocks", "zeroed", "sized", "aligned", "grown"];

@@ -58,6 +58,7 @@ impl Group {
                 "libc++-14-dev",
                 "libc++abi-14-dev",
                 "libc6-dbg",
+                "libclang-rt-14-dev",
                 "libglib2.0-0",
                 "libgoogle-perftools4",
                 "libjemalloc-dev",
