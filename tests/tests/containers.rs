@@ -119,9 +119,7 @@ fn compiled_code_is_named_by_the_map_inside() -> Result<()> {
 fn serve_names_what_grows_in_containers() -> Result<()> {
     let mut containers = [Container::start("paced")?, Container::start("paced")?];
     let state = tempdir()?;
-    let rule = "name = \"boxed\"
-command = \"/app/paced\"
-mode = \"growth\"";
+    let rule = "name = \"boxed\"\ncommand = \"/app/paced\"\nmode = \"growth\"";
     let service = Service::of_rule(state.path(), rule)?;
     for container in &mut containers {
         container.target.tell("grow 500")?;

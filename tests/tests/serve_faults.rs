@@ -122,9 +122,7 @@ fn a_full_disk_loses_the_windows_that_it_has_no_room_for() -> Result<()> {
 fn a_thousand_children_at_once_are_watched_as_far_as_there_is_room() -> Result<()> {
     let state = tempdir()?;
     let mut target = Target::start("forking")?;
-    let rule = "name = \"many\"
-command = \"*/forking\"
-mode = \"growth\"";
+    let rule = "name = \"many\"\ncommand = \"*/forking\"\nmode = \"growth\"";
     let service = Service::of_rule(state.path(), rule)?;
     wait_metric(&service, "unfreed_watched_processes", |watched| {
         watched == 1

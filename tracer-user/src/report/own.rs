@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Frame, Origin};
+use crate::model::{Frame, MemoryKind, Origin, Report, Site};
 use crate::report::names;
 
 /// Beginnings of names, and whose those are that begin so, as people call it; `None` where
@@ -213,10 +213,13 @@ pub fn warms_up(frames: &[Frame]) -> Option<&'static str> {
 }
 
 /// Whether a call path allocates what glibc keeps with a thread's stack (`allocate_stack` in
-/// its `nptl`).
-pub fn goes_with_a_stack(frames: &[Frame]) -> bool {
-    let mut names = frames.iter().filter_map(|frame| frame.function.as_deref());
-    names.any(|name| name == "_dl_allocate_tls" || name.starts_with("_dl_allocate_tls@"))
+/// its `nptl`), in a process whose stacks are seen themselves.
+pub fn goes_with_a_stack(report: &Report, site: &Site) -> bool {
+    let mut names = site.frames.iter().filter_map(|it| it.function.as_deref());
+    let is_stack = |it: &Site| it.kind == MemoryKind::ThreadStack && it.process == site.process;
+    site.kind == MemoryKind::Heap
+        && names.any(|name| name == "_dl_allocate_tls" || name.starts_with("_dl_allocate_tls@"))
+        && report.sites.iter().any(is_stack)
 }
 
 /// Whether a function seems to hand on what it is asked for, by its name.

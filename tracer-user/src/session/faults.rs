@@ -179,13 +179,11 @@ impl Session {
             // No period of the program falls in step with it.
             wait *= 0.5 + fastrand::f64();
         }
-        let wait = Duration::from_secs_f64(wait);
-        faults.next = Instant::now()
-            + if before == after {
-                wait.max(rest)
-            } else {
-                wait
-            };
+        let least = match before == after {
+            true => rest,
+            false => Duration::ZERO,
+        };
+        faults.next = Instant::now() + Duration::from_secs_f64(wait).max(least);
         self.change_following(before, after)
     }
 

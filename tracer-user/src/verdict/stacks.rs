@@ -13,26 +13,33 @@ use crate::report::units;
 
 /// Judges no path that allocates what goes with a stack, if stacks are seen themselves.
 pub fn take_back(report: &mut Report) {
-    let seen: Vec<usize> = stacks(report).map(|site| site.process).collect();
-    for site in &mut report.sites {
-        let grows = site.verdict.is_some_and(Verdict::grows);
-        if grows && is_part(site) && seen.contains(&site.process) {
-            site.verdict = None;
-            site.confidence = None;
-        }
+    let is_it =
+        |site: &Site| site.verdict.is_some_and(Verdict::grows) && goes_with_a_stack(report, site);
+    let sites = report.sites.iter().map(is_it).collect::<Vec<_>>();
+    for (site, _) in report
+        .sites
+        .iter_mut()
+        .zip(sites)
+        .filter(|(_, is_it)| *is_it)
+    {
+        site.verdict = None;
+        site.confidence = None;
     }
 }
 
 /// Says in findings of stacks what else stays with them.
 pub fn enter(report: &Report, findings: &mut [Finding]) {
     let mut parts: HashMap<usize, u64> = HashMap::new();
-    for site in report.sites.iter().filter(|site| is_part(site)) {
+    let live = report.sites.iter().filter(|site| site.live_count > 0);
+    for site in live.filter(|site| goes_with_a_stack(report, site)) {
         let bytes = parts.entry(site.process).or_default();
         *bytes = bytes.saturating_add(site.held_bytes());
     }
-    let of_stacks: Vec<u64> = stacks(report).map(|site| site.id).collect();
+    let stacks = report.sites.iter();
+    let stacks = stacks.filter(|site| site.kind == MemoryKind::ThreadStack);
+    let stacks: Vec<u64> = stacks.map(|site| site.id).collect();
     for finding in findings.iter_mut().filter(|it| it.kind.is_growth()) {
-        let is_of_stacks = finding.sites.iter().any(|id| of_stacks.contains(id));
+        let is_of_stacks = finding.sites.iter().any(|id| stacks.contains(id));
         if let Some(bytes) = parts.get(&finding.process).filter(|_| is_of_stacks) {
             finding.evidence.push(format!(
                 "{} that the C library allocated with the process's stacks stays with them",
@@ -40,15 +47,6 @@ pub fn enter(report: &Report, findings: &mut [Finding]) {
             ));
         }
     }
-}
-
-fn stacks(report: &Report) -> impl Iterator<Item = &Site> {
-    let sites = report.sites.iter();
-    sites.filter(|site| site.kind == MemoryKind::ThreadStack)
-}
-
-fn is_part(site: &Site) -> bool {
-    site.kind == MemoryKind::Heap && site.live_count > 0 && goes_with_a_stack(&site.frames)
 }
 
 #[cfg(test)]

@@ -13,13 +13,13 @@ use super::figures::{extremes, median, median_of};
 use super::pairs::{Contestant, ROUNDS, time};
 use crate::{shell, targets};
 
+/// Debian's jemalloc.
+pub(super) const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
+
 /// glibc, with which others are compared, and what is preloaded in its place.
 pub(super) const ALLOCATORS: [(&str, Option<&str>); 4] = [
     ("glibc", None),
-    (
-        "jemalloc",
-        Some("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"),
-    ),
+    ("jemalloc", Some(JEMALLOC)),
     (
         "tcmalloc (gperftools)",
         Some("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"),

@@ -196,7 +196,7 @@ fn no_leak(report: &Report) -> String {
 fn unjudged(report: &Report) -> Option<String> {
     let is_it = |site: &&Site| {
         let managed = site.kind == MemoryKind::JavaHeap;
-        let is_known = managed || goes_with_a_stack(&site.frames);
+        let is_known = managed || goes_with_a_stack(report, site);
         site.live_count > 0 && site.verdict.is_none() && !is_known
     };
     let sites: Vec<&Site> = report.memory().filter(is_it).collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::reported::{agreeing, answer, read};
+use crate::bench::allocators::JEMALLOC;
 use crate::bench::choice::Choice;
 use crate::bench::figures::median;
 use crate::bench::held_labels::{C, CPP, Label, RUST, Tally, holders_of};
@@ -21,8 +22,6 @@ use crate::{shell, targets};
 const ROUNDS: usize = 5;
 /// How long a program may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Debian's.
-const JEMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2";
 
 /// A program, what it is told, and whether it runs under jemalloc.
 struct Program {
