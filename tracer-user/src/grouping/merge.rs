@@ -83,15 +83,21 @@ fn originals(sites: &[Site], group: &[usize]) -> Vec<Option<Arc<Originals>>> {
     all.into_iter().enumerate().map(union).collect()
 }
 
+/// What sites have in common, their frames aside, that are one.
+pub(super) type Head = (usize, MemoryKind, StackEnd, Option<u32>);
+
+/// The same of a site.
+pub(super) fn head(site: &Site) -> Head {
+    let thread = site.thread.as_ref().map(|thread| thread.id);
+    (site.process, site.kind, site.stack_end, thread)
+}
+
 /// A call path by its names.
 struct NamedPath<'a>(&'a Site);
 
 impl<'a> NamedPath<'a> {
-    fn head(&self) -> (usize, MemoryKind, StackEnd, Option<u32>, usize) {
-        let site = self.0;
-        let thread = site.thread.as_ref().map(|thread| thread.id);
-        let depth = site.frames.len();
-        (site.process, site.kind, site.stack_end, thread, depth)
+    fn head(&self) -> (Head, usize) {
+        (head(self.0), self.0.frames.len())
     }
 
     fn frames(&self) -> impl Iterator<Item = NamedFrame<'a>> + use<'a> {
@@ -130,7 +136,7 @@ fn touch(frames: &[Frame]) -> usize {
 
 /// A frame by its name; one without a name, or of a file, by its place.
 #[derive(PartialEq, Eq)]
-struct NamedFrame<'a> {
+pub(super) struct NamedFrame<'a> {
     function: Option<&'a Name>,
     file: Option<&'a Name>,
     line: Option<u32>,
@@ -147,7 +153,7 @@ impl Hash for NamedFrame<'_> {
 }
 
 impl<'a> NamedFrame<'a> {
-    fn of(frame: &'a Frame) -> Self {
+    pub(super) fn of(frame: &'a Frame) -> Self {
         // A JVM's method without a line is one too.
         let is_java = frame.origin.is_java() || frame.reason.is_some();
         let by = frame.originals.as_ref().map(|originals| originals.by);

@@ -3,12 +3,13 @@
 //! A script engine makes a class for each text, a proxy one for each bean; the call paths
 //! through them differ in names that mean nothing to anybody. Here such names become one
 //! ([`rules`], [`numbers`], [`asked`]), and call paths whose frames then have the same names
-//! become one site ([`merge`]). What a frame was called is in its
-//! [`Originals`](crate::model::Originals).
+//! become one site ([`merge`]), as do those whose code has no name and was made anew
+//! ([`moved`]). What a frame was called is in its [`Originals`](crate::model::Originals).
 
 pub mod asked;
 mod code;
 pub mod merge;
+mod moved;
 mod names;
 mod numbers;
 mod rules;

@@ -1,6 +1,7 @@
 //! A report whose names are grouped.
 
 use super::merge::{add_path, one_for_each_name};
+use super::moved::one_after_another;
 use super::{Groups, Rules};
 use crate::model::{Frame, Report, Site};
 
@@ -12,9 +13,9 @@ pub fn group_report(report: &mut Report, rules: &Rules) {
     groups.learn(frames(report));
     frames_mut(report).for_each(|frame| groups.apply(frame));
     report.shortened.names += groups.cut();
-    report.sites = one_for_each_name(std::mem::take(&mut report.sites));
-    if let Some(growth) = &mut report.growth {
-        growth.sites = one_for_each_name(std::mem::take(&mut growth.sites));
+    let growth = report.growth.iter_mut().map(|it| &mut it.sites);
+    for sites in std::iter::once(&mut report.sites).chain(growth) {
+        *sites = one_after_another(one_for_each_name(std::mem::take(sites)));
     }
     let heaps = &mut report.java_heap;
     for class in heaps.iter_mut().flat_map(|heap| &mut heap.classes) {

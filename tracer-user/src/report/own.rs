@@ -202,7 +202,14 @@ pub fn is_basic(frame: &Frame) -> bool {
 /// that: what its compiler has made is kept as long as its code is used, and there is ever
 /// less of it that is new.
 pub fn warms_up(frames: &[Frame]) -> Option<&'static str> {
-    const COMPILERS: [&str; 2] = ["CompileBroker::", "v8::internal::OptimizingCompile"];
+    const COMPILERS: [&str; 5] = [
+        "CompileBroker::",
+        "v8::internal::OptimizingCompile",
+        "v8::internal::baseline::",
+        // TurboFan; what compiles scripts for the program is `v8::internal::Compiler::`.
+        "v8::internal::compiler::",
+        "v8::internal::maglev::",
+    ];
     let is_compilers = |frame: &Frame| {
         let name = frame.function.as_deref().unwrap_or_default();
         COMPILERS.iter().any(|start| name.starts_with(start))
@@ -315,6 +322,11 @@ mod tests {
         let frames: Vec<Frame> = path.into_iter().map(frame).collect();
         assert!(warms_up(&frames).is_some());
         assert!(warms_up(&frames[..1]).is_none() && warms_up(&[]).is_none());
+        // V8 does some of it in the program's own thread; a script that the program has it
+        // compile is the program's.
+        let job = "v8::internal::compiler::PipelineCompilationJob::PipelineCompilationJob(int)";
+        assert!(warms_up(&[frame(job)]).is_some());
+        assert!(warms_up(&[frame("v8::internal::Compiler::GetFunctionFromEval()")]).is_none());
     }
 
     #[test]

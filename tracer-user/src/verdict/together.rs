@@ -51,7 +51,8 @@ fn is_small(site: &Site) -> bool {
     let known = !site.is_unsure() && site.survival.is_none() && site.kind != MemoryKind::JavaHeap;
     // What it is stands in its frames, which are not added up.
     let known = known && warms_up(&site.frames).is_none();
-    known && (1..bound).contains(&site.live_count)
+    // The first block counts for nothing, and so does a path that has no other.
+    known && (2..bound).contains(&site.live_count)
 }
 
 /// Sites that are not judged yet, and their sum.
@@ -217,6 +218,19 @@ mod tests {
         };
         let verdicts = judged((0..40).map(once).collect());
         assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_single_block_is_no_leak_because_others_are() {
+        let mut sites = spread();
+        // A table that was made larger a few times, and is there.
+        let mut table = site(99, &["serve", "resize"], &[40.0]);
+        table.allocated_count += 6;
+        table.freed_count += 6;
+        sites.push(table);
+        let verdicts = judged(sites);
+        assert_eq!(verdicts.last(), Some(&None));
+        assert_eq!(verdicts[0], Some(Verdict::Leak));
     }
 
     #[test]
