@@ -1,5 +1,5 @@
 //! `unfreed serve` on a bad day: a full disk, a thousand processes at once, ten thousand rules,
-//! and a program that is written anew in its place.
+//! a program that is written anew in its place, and more files than there is room for.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -280,5 +280,59 @@ fn what_is_not_followed_is_told_of_each_service() -> Result<()> {
     for target in [&mut busy, &mut calm] {
         ensure!(target.finish()?.success());
     }
+    Ok(())
+}
+
+/// As on a host of containers, each of which has files of its own: those that nobody maps any more
+/// have taken half of the room, so another run begins, which has all of it.
+#[test]
+fn files_of_processes_that_have_ended_take_no_room() -> Result<()> {
+    let state = tempdir()?;
+    let (mut many, mut target) = (Target::start("many_files")?, Target::start("paced")?);
+    let config = state.path().join("serve.toml");
+    let text = format!(
+        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
+         [[service]]\nname = \"many\"\npids = [{}]\nmode = \"growth\"\n\
+         [[service]]\nname = \"paced\"\npids = [{}]\nmode = \"growth\"\n",
+        many.pid, target.pid
+    );
+    fs::write(&config, text)?;
+    let config = config.display().to_string();
+    let mut service = Service::start(state.path(), &["--config", &config])?;
+    let descriptors = |service: &Service| {
+        let entries = fs::read_dir(format!("/proc/{}/fd", service.pid()))?;
+        Ok::<_, anyhow::Error>(entries.count())
+    };
+    service.wait_service("many", |_| true)?;
+    target.tell(GROWS)?;
+    let grows = |it: &Value| it["live_bytes"].as_u64() > Some(0);
+    let before = service.wait_service("paced", grows)?;
+    let had = descriptors(&service)?;
+    ensure!(had > 2100, "{had}");
+    ensure!(many.finish()?.success());
+    service.hear("a new run begins")?;
+
+    let began = |it: &Value| it["began"].as_u64();
+    let gaps = service.wait_for("/api/services", |it| it["gaps"][0]["to"].is_u64())?;
+    let gap = &gaps["gaps"][0];
+    ensure!(gap["lost"] == false, "{gap}");
+    let after = service.wait_service("paced", |it| grows(it) && began(it) >= gap["to"].as_u64())?;
+    let has = descriptors(&service)?;
+    ensure!(has + 2000 < had, "{has} of {had}");
+    let kept = kept(&service)?;
+    for window in [&before, &after] {
+        ensure!(
+            kept.iter()
+                .any(|ended| Some(*ended) == window["ended"].as_u64()),
+            "{window}"
+        );
+    }
+    // Profiles of both runs can be had, and what grows has its names.
+    let findings = service.wait_for("/api/services/paced/findings", |all| {
+        titles(all).iter().any(|title| title.starts_with("grows "))
+    });
+    findings?;
+    service.stop()?;
+    ensure!(target.finish()?.success());
     Ok(())
 }

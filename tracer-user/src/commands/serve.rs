@@ -1,5 +1,6 @@
 //! `unfreed serve`: watch services for as long as the host runs.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,6 +117,14 @@ fn auth(config: &Config, state: &Path) -> Result<Auth> {
     Ok(Auth { token, users })
 }
 
+/// What watches, with nothing to watch yet.
+fn session(config: &Config) -> Result<Session> {
+    let options = Options::service(config.budget())?;
+    let mut session = Session::load(options, Builder::start()?)?;
+    session.start()?;
+    Ok(session)
+}
+
 /// Milliseconds since 1970.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -174,9 +183,7 @@ struct Watcher {
 
 impl Watcher {
     fn start(config: Config, answers: Arc<Answers>, said: Said) -> Result<Self> {
-        let options = Options::service(config.budget())?;
-        let mut session = Session::load(options, Builder::start()?)?;
-        session.start()?;
+        let session = session(&config)?;
         let run = now().max(answers.store.began());
         let (status, store) = (Arc::clone(&answers.status), Arc::clone(&answers.store));
         let pushing = Pushing::new(Arc::clone(&status), Arc::clone(&store));
@@ -202,10 +209,8 @@ impl Watcher {
     async fn watch(mut self, args: &ServeArgs) -> Result<()> {
         let mut ends = Ends::catch()?;
         let mut hangup = signal(SignalKind::hangup())?;
-        // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
-        let news =
-            unsafe { AsyncFd::register_with_interest(self.session.news()?, Interest::READABLE)? };
-        let begin = Instant::now();
+        let mut news = self.news()?;
+        let mut begin = Instant::now();
         let mut next_look = begin;
         let mut look = calm(interval(LOOK));
         let mut scan = calm(interval(self.config.scan()));
@@ -225,7 +230,12 @@ impl Watcher {
                 () = sleep_until(budget_due(&self.session, begin)), if self.session.budget_due().is_some() => {
                     self.session.step_budget()?;
                 }
-                _ = window.tick() => self.close_window()?,
+                _ = window.tick() => {
+                    self.close_window()?;
+                    if self.session.is_worn() && self.begin_anew()? {
+                        (news, begin) = (self.news()?, Instant::now());
+                    }
+                }
                 _ = scan.tick() => self.scan()?,
                 ready = news_after(&news, next_look) => {
                     ready?.clear_ready();
@@ -236,6 +246,32 @@ impl Watcher {
             }
         }
         self.end()
+    }
+
+    /// What is readable when code was mapped.
+    fn news(&self) -> Result<AsyncFd<OwnedFd>> {
+        let news = self.session.news()?;
+        // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
+        Ok(unsafe { AsyncFd::register_with_interest(news, Interest::READABLE)? })
+    }
+
+    /// Ends the run and begins another one, as if the service had been started anew: files that
+    /// nobody maps any more have taken the room of those to come. Whether that could be noted.
+    fn begin_anew(&mut self) -> Result<bool> {
+        match self.answers.store.begin_anew(now()) {
+            Ok(run) => self.run = run,
+            Err(error) => {
+                eprintln!("unfreed: warning: no new run can be begun: {error:#}");
+                return Ok(false);
+            }
+        }
+        self.session.detach()?;
+        self.session = session(&self.config)?;
+        self.services = Services::default();
+        self.said
+            .remark("a new run begins: most of the files that were met are not mapped any more");
+        self.scan()?;
+        Ok(true)
     }
 
     fn windows(&self) -> Interval {

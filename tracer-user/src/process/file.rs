@@ -20,7 +20,7 @@ use super::room::Room;
 use crate::privilege::capability::{READ, with};
 
 /// More files than have a number are not kept open.
-const MAX_FILES: usize = limits::MAX_FILES as usize - 1;
+pub const MAX_FILES: usize = limits::MAX_FILES as usize - 1;
 
 /// What is remembered of all processes' mappings takes at most so many bytes: 10
 /// KB a process, as a rule.
@@ -184,6 +184,11 @@ impl ModuleFiles {
     /// No files yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many were opened. They are kept, mapped or not.
+    pub fn opened(&self) -> usize {
+        self.opened
     }
 
     /// The room for what is remembered of the mappings of all processes.

@@ -242,6 +242,8 @@ fn looks_before(store: &Store) -> Result<BTreeMap<String, Arc<Looked>>> {
 struct Names {
     symbolizer: Symbolizer,
     rules: Rules,
+    /// When the run began that the rest is of, milliseconds since 1970.
+    run: u64,
     /// What there was of each service at the end of its last window.
     windows: HashMap<String, Windows>,
     /// When the last window ended, seconds since the run's start.
@@ -253,6 +255,7 @@ impl Names {
         Ok(Self {
             symbolizer: Symbolizer::default(),
             rules: Rules::new(&[])?,
+            run: 0,
             windows: HashMap::new(),
             at: 0.0,
         })
@@ -266,6 +269,10 @@ impl Names {
             tracer: closed.tracer,
         };
         let mut before = std::mem::take(&mut self.windows);
+        if self.run != closed.run {
+            before.clear();
+            (self.run, self.at) = (closed.run, 0.0);
+        }
         let mut at = self.at;
         for (name, snapshot) in closed.services {
             let mut windows = before

@@ -10,6 +10,7 @@ use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub struct Store {
     /// None if it could not be opened again after a failure.
     database: RwLock<Option<Database>>,
     /// This run, by its begin.
-    began: u64,
+    began: AtomicU64,
     /// Of destinations that windows go to, or alerts.
     queues: RwLock<Arc<[Arc<Queue>]>>,
 }
@@ -92,7 +93,7 @@ impl Store {
         let store = Self {
             path,
             database: RwLock::new(Some(database)),
-            began,
+            began: AtomicU64::new(began),
             queues: RwLock::default(),
         };
         Ok((store, gap))
@@ -119,7 +120,7 @@ impl Store {
                 last: ended,
                 stopped: false,
             };
-            note_run(transaction, self.began, run)?;
+            note_run(transaction, self.began(), run)?;
             Ok(gone)
         })?;
         gone.count(&queues);

@@ -12,6 +12,7 @@ use super::snapshot::Snapshot;
 use super::target::Target;
 use crate::model::{Level, MemoryKind};
 use crate::process::cgroup::Cgroup;
+use crate::process::file::MAX_FILES;
 use crate::process::handle::ProcessHandle;
 use crate::process::resident::{MAX_CHUNKS, Residents};
 use crate::window::collect::CollectedSite;
@@ -124,6 +125,14 @@ impl Session {
         self.retired.retain(|group| images.group(group).is_some());
         self.forget_cgroups();
         Ok(())
+    }
+
+    /// Whether the run should end and another one begin: files have their numbers and their tables for
+    /// good, and most of those that there is room for, or have room, are of files that nobody maps any more.
+    pub fn is_worn(&self) -> bool {
+        let unused = self.images.unused_files();
+        let mostly_unused = 2 * unused > self.images.files.opened();
+        2 * unused > MAX_FILES || (mostly_unused && self.engine.tables.are_nearly_full())
     }
 
     /// How many processes are traced now.

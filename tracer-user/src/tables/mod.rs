@@ -103,6 +103,11 @@ impl Tables {
         any
     }
 
+    /// Whether there is little room for more tables.
+    pub fn are_nearly_full(&self) -> bool {
+        self.rows.room() < self.total_rows / 4
+    }
+
     /// The files whose places stand in stacks.
     pub fn files(&self) -> &NumberedFiles {
         &self.files

@@ -19,6 +19,7 @@ use super::status::Status;
 use crate::model::{Mappings, ProcessEnd, Suspicion};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
+use crate::process::maps::FileId;
 use crate::process::short_name::short_name;
 use crate::process::watch::CodeEvent;
 
@@ -149,6 +150,15 @@ impl Images {
             by_program,
             ..Self::default()
         }
+    }
+
+    /// How many files were opened that no process maps any more, as far as is known.
+    pub fn unused_files(&self) -> usize {
+        let spaces = self.lives.values().flat_map(|life| &life.spaces);
+        let mapped = spaces.flat_map(|space| space.code.current());
+        let files = mapped.filter_map(|mapping| Some(mapping.file.as_ref().ok()?.mapped));
+        let used: HashSet<FileId> = files.collect();
+        self.files.opened().saturating_sub(used.len())
     }
 
     /// An image by its index.

@@ -106,9 +106,10 @@ fn last(answers: &Answers, service: &str, kind: Kind) -> Result<Profile, Refusal
         Kind::Growth => {
             let known = host.service(service);
             let known = known.ok_or_else(|| Refusal::unknown(service))?;
+            let ended = known.summary.ended;
             Ok(Profile {
-                ended: known.summary.ended,
-                began: answers.store.began(),
+                ended,
+                began: answers.store.counts_since(kind, service, ended)?,
                 packed: known.profile.clone(),
             })
         }

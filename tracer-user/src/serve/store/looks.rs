@@ -1,6 +1,7 @@
 //! Closer looks that are kept, and profiles of a moment and of the time before it.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -128,7 +129,7 @@ impl Store {
 
     /// When this run began, milliseconds since 1970.
     pub fn began(&self) -> u64 {
-        self.began
+        self.began.load(Ordering::Acquire)
     }
 
     /// Since when the profile of a window counts: the begin of its run, or of its look.

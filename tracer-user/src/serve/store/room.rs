@@ -23,7 +23,7 @@ impl Store {
     /// # Errors
     /// Says what failed. What is kept is there still.
     pub fn fit(&self, size: u64, age: Duration) -> Result<Option<(u64, u64)>> {
-        let oldest = oldest(self.began, age);
+        let oldest = oldest(self.began(), age);
         self.change(|transaction| make_room(transaction, size, oldest))?;
         let mut database = self
             .database

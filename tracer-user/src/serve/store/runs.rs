@@ -1,5 +1,7 @@
 //! When the tracer ran, and when nobody watched.
 
+use std::sync::atomic::Ordering;
+
 use anyhow::Result;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -40,7 +42,26 @@ impl Store {
             last: now,
             stopped: true,
         };
-        self.change(|transaction| note_run(transaction, self.began, run))
+        self.change(|transaction| note_run(transaction, self.began(), run))
+    }
+
+    /// The run ends as it should, and another one begins at once. Returns when that is,
+    /// milliseconds since 1970.
+    ///
+    /// # Errors
+    /// Says what failed: then the run goes on.
+    pub fn begin_anew(&self, now: u64) -> Result<u64> {
+        let ends = Run {
+            last: now,
+            stopped: true,
+        };
+        let began = self.change(|transaction| {
+            note_run(transaction, self.began(), ends)?;
+            let (_, began) = enter_run(transaction, now)?;
+            Ok(began)
+        })?;
+        self.began.store(began, Ordering::Release);
+        Ok(began)
     }
 
     /// The times in which nobody watched, oldest first.
@@ -70,10 +91,17 @@ fn gap(before: Run, began: u64) -> Gap {
     }
 }
 
-/// Enters a run. It begins after all that is kept, whatever the clock says: windows are found,
-/// and go, in the order in which they were closed.
+/// Enters a run of a store that was opened.
 pub(super) fn begin_run(database: &Database, now: u64) -> Result<(Option<Gap>, u64)> {
     let transaction = database.begin_write()?;
+    let entered = enter_run(&transaction, now)?;
+    transaction.commit()?;
+    Ok(entered)
+}
+
+/// Enters a run. It begins after all that is kept, whatever the clock says: windows are found,
+/// and go, in the order in which they were closed.
+fn enter_run(transaction: &WriteTransaction, now: u64) -> Result<(Option<Gap>, u64)> {
     let before = {
         let table = transaction.open_table(RUNS)?;
         let last = table.last()?;
@@ -88,8 +116,7 @@ pub(super) fn begin_run(database: &Database, now: u64) -> Result<(Option<Gap>, u
         last: began,
         stopped: false,
     };
-    note_run(&transaction, began, run)?;
-    transaction.commit()?;
+    note_run(transaction, began, run)?;
     Ok((before.map(|(_, run)| gap(run, began)), began))
 }
 

@@ -378,10 +378,7 @@ mod tests {
                 sample.descriptors = 99;
             }
         };
-        assert_eq!(
-            broken(open),
-            ["more descriptors than in the fourth sixth"]
-        );
+        assert_eq!(broken(open), ["more descriptors than in the fourth sixth"]);
         let lost = |facts: &mut Facts| facts.services["tracer"]["windows_lost"] = json!(1);
         assert_eq!(broken(lost), ["windows kept and postponed"]);
         assert_eq!(
