@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::balance::PartName;
 use unfreed_tests::model::pages::PageKind;
-use unfreed_tests::model::{Balance, MemoryKind, Site};
+use unfreed_tests::model::{Balance, FindingKind, MemoryKind, Site};
 use unfreed_tests::{
     KernelMap, Outputs, Target, Tracer, View, folded, gunzip, kernel_version, patched_bytes,
     wait_until,
@@ -195,5 +195,36 @@ fn all_formats_tell_of_pages() -> Result<()> {
     );
     let profile = gunzip(&folder.path("growth.pb.gz"))?;
     ensure!(!profile.is_empty(), "an empty profile");
+    Ok(())
+}
+
+/// The path that touches ever more is what is found, and that it stays is not said of it.
+#[test]
+fn what_grows_is_a_finding() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tracer = Tracer::record(target.pid, &["--growth", "--duration", "16s"])?;
+    target.tell("grow 500")?;
+    let report = tracer.wait()?.report()?;
+    let found = report.findings.first().with_context(|| report.table())?;
+    ensure!(found.kind == FindingKind::Growing, "{found:?}");
+    ensure!(found.title.starts_with("grows touches memory"), "{found:?}");
+    ensure!(found.title.contains("MiB/s"), "{found:?}");
+    let bytes = site(&report, "grows")?.live_bytes;
+    ensure!(found.live_bytes == bytes, "{found:?}");
+    Ok(())
+}
+
+/// Go takes its memory from the kernel by itself, and nothing else tells who asks for it.
+#[test]
+fn a_program_without_an_allocator_to_probe_is_followed_by_its_page_faults() -> Result<()> {
+    let target = Target::start("own_heap")?;
+    let tracer = Tracer::record(target.pid, &["--duration", "16s"])?;
+    let report = tracer.wait()?.report()?;
+    ensure!(report.settings.growth, "{:?}", report.settings);
+    ensure!(report.settings.growth_instead, "{:?}", report.settings);
+    let found = report.findings.first().with_context(|| report.table())?;
+    ensure!(found.kind == FindingKind::Growing, "{found:?}");
+    ensure!(found.title.starts_with("main."), "{found:?}");
+    site(&report, "main.remember")?;
     Ok(())
 }

@@ -125,7 +125,16 @@ fn write_program(path: &Path, content: &[u8]) -> Result<()> {
 #[test]
 fn no_allocator_to_probe() -> Result<()> {
     let target = Target::start("no_allocator")?;
-    record(target.pid)?.fails_saying(&["no_allocator", "malloc", "free"])
+    let reason = ["no_allocator", "malloc", "free"];
+    let followed = record(target.pid)?;
+    ensure!(followed.status.success(), "{}", followed.stderr);
+    for part in reason.into_iter().chain(["page faults are followed"]) {
+        ensure!(followed.stderr.contains(part), "{}", followed.stderr);
+    }
+    // What page faults do not tell of is not answered by them.
+    let pid = target.pid.to_string();
+    let blocks = ["record", "-p", &pid, "--duration", "1s", "--min-size", "8"];
+    unfreed(&blocks)?.fails_saying(&reason)
 }
 
 /// valgrind's program is refused before anything is placed, and lives on.

@@ -40,7 +40,7 @@ use cli::args::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Record(args) => commands::record::run(&args),
+        Command::Record(args) => commands::record::run(args),
         Command::Run(args) => commands::run::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),

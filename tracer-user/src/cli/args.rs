@@ -219,6 +219,9 @@ pub struct TraceArgs {
     #[arg(long, long_help = GROWTH, conflicts_with_all = ["min_size", "sample", "older_than",
           "survived", "returns", "allocators", "pools", "programs"])]
     pub growth: bool,
+    /// Whether that is since there is nothing to probe; nobody asks for it
+    #[arg(skip)]
+    pub growth_instead: bool,
     /// At the end, while the processes live, search their memory for who holds live blocks
     #[arg(long, long_help = HOLDERS, conflicts_with_all = ["growth", "programs"])]
     pub holders: bool,
@@ -268,6 +271,24 @@ pub struct TraceArgs {
     /// No progress, no table; only what -o asks for
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl TraceArgs {
+    /// Whether page faults may be followed where there is nothing to probe: nothing was asked
+    /// for that they do not tell.
+    pub fn may_follow_pages(&self) -> bool {
+        let asks = self.min_size > 0
+            || self.older_than.is_some()
+            || self.survived.is_some()
+            || self.sample.is_some()
+            || !self.modules.is_empty()
+            || !self.only.is_empty()
+            || !self.allocators.is_empty()
+            || self.holders
+            || self.pools
+            || self.returns != ReturnsChoice::default();
+        !self.growth && !asks && self.programs == Programs::Counting
+    }
 }
 
 const MODULE: &str = "\

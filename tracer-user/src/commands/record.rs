@@ -25,6 +25,7 @@ use crate::report::gate;
 use crate::report::output::{self, Output};
 use crate::report::text::{self, Layout};
 use crate::session::Session;
+use crate::session::attach::NothingToProbe;
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;
 use crate::session::progress::Progress;
@@ -53,13 +54,14 @@ const BEHIND: &str = "the report of this interval is left out: those before it a
 ///
 /// # Errors
 /// Says what failed and what mends it.
-pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
     let outputs = output::resolve(&args.output.outputs, args.output.format)?;
     output::check(&outputs)?;
     let mut pids = args.pids.clone();
     pids.sort_unstable();
     pids.dedup();
-    let options = Options::new(&args.trace)?;
+    // What cannot be is said before anything is done.
+    Options::new(&args.trace)?;
     preflight::check()?;
     // Before there are other threads.
     let duties = Duties {
@@ -71,9 +73,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (targets, untraced) = find_targets(pids)?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = Session::load(options, tables_of(&targets)?)?;
-        session.note_untraced(untraced);
-        session.attach_all(targets)?;
+        let mut session = attached(targets, untraced, &mut args.trace)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
             if args.trace.holders {
@@ -123,6 +123,35 @@ pub fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
         bail!("{}", all_reasons(&untraced));
     }
     Ok((targets, untraced))
+}
+
+/// A session that traces these processes. Where none has an allocator that can be probed, it follows
+/// their page faults, and the arguments say so from then on.
+///
+/// # Errors
+/// Fails if none can be traced, and says why of each.
+pub fn attached(
+    targets: Vec<Target>,
+    untraced: Vec<Untraced>,
+    trace: &mut TraceArgs,
+) -> Result<Session> {
+    let attach = |targets: Vec<Target>, untraced: Vec<Untraced>, trace: &TraceArgs| {
+        let mut session = Session::load(Options::new(trace)?, tables_of(&targets)?)?;
+        session.note_untraced(untraced);
+        session.attach_all(targets)?;
+        anyhow::Ok(session)
+    };
+    let pids = targets.iter().map(|target| target.pid).collect();
+    match attach(targets, untraced, trace) {
+        Err(error) if error.is::<NothingToProbe>() && trace.may_follow_pages() => {
+            eprintln!("unfreed: {error:#}");
+            eprintln!("unfreed: so page faults are followed in its place, as with --growth");
+            (trace.growth, trace.growth_instead) = (true, true);
+            let (targets, untraced) = find_targets(pids)?;
+            attach(targets, untraced, trace)
+        }
+        attached => attached,
+    }
 }
 
 /// The exit code when a signal ends it before there is anything to report.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::record::{End, Plan, announce, find_targets, runtime, signalled, tables_of, trace};
+use super::record::{End, Plan, announce, attached, find_targets, runtime, signalled, trace};
 use crate::cli::args::OutputArgs;
 use crate::cli::top::TopArgs;
 use crate::engine::{Options, preflight};
@@ -84,7 +84,8 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let mut pids = std::mem::take(&mut args.pids);
     pids.sort_unstable();
     pids.dedup();
-    let options = Options::new(&args.trace)?;
+    // What cannot be is said before anything is done.
+    Options::new(&args.trace)?;
     preflight::check()?;
     // Before there are other threads.
     let duties = Duties {
@@ -97,9 +98,7 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let source = named(&targets);
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = Session::load(options, tables_of(&targets)?)?;
-        session.note_untraced(untraced);
-        session.attach_all(targets)?;
+        let mut session = attached(targets, untraced, &mut args.trace)?;
         session.start()?;
         Phase::Tracing(Duties {
             opens_events: session.may_open_events(),

@@ -55,6 +55,8 @@ pub struct Options {
     pub sampler: bool,
     /// Whether pages are followed, and no allocations.
     pub growth: bool,
+    /// Whether that is since there is nothing to probe.
+    pub growth_instead: bool,
     /// Whether children are traced.
     pub follow: bool,
     /// Whether each process has call paths of its own, also with `follow`.
@@ -116,6 +118,7 @@ impl Options {
             no_samplers: args.no_samplers,
             sampler: false,
             growth: args.growth,
+            growth_instead: args.growth_instead,
             follow: args.follow,
             per_process: args.per_process,
             service: false,
@@ -252,6 +255,7 @@ impl Options {
             no_samplers: false,
             sampler: false,
             growth: false,
+            growth_instead: false,
             follow: false,
             per_process: false,
             service: false,

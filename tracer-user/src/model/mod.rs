@@ -183,6 +183,9 @@ pub struct Settings {
     /// Whether pages were followed, and no allocations (`--growth`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub growth: bool,
+    /// Whether that is since no process has an allocator that can be probed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub growth_instead: bool,
     /// Whether children were followed.
     pub follow: bool,
     /// Why results were taken at return instructions; empty if they were taken

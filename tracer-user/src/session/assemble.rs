@@ -388,6 +388,7 @@ impl Session {
             older_than: self.options.older_than.as_secs_f64(),
             survived: self.options.survived,
             growth: self.options.growth,
+            growth_instead: self.options.growth_instead,
             follow: self.options.follow,
             return_instructions: self.why_instructions().unwrap_or_default().to_owned(),
             max_live: u64::from(self.options.sizes.live),

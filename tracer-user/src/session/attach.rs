@@ -29,7 +29,7 @@ impl fmt::Display for NoAllocator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "process {} has no allocator to probe: looked for {} among its files:\n{}\na program that is linked statically needs its symbol table (do not strip it)",
+            "process {} has no allocator to probe: looked for {} among its files:\n{}\na statically linked program in C, C++ or Rust needs its symbol table for that (do not strip it)",
             self.pid,
             allocator::LOOKED_FOR,
             self.files.join("\n")
@@ -39,12 +39,25 @@ impl fmt::Display for NoAllocator {
 
 impl std::error::Error for NoAllocator {}
 
+/// No process can be traced, since none has an allocator that can be probed.
+#[derive(Debug)]
+pub struct NothingToProbe(String);
+
+impl fmt::Display for NothingToProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NothingToProbe {}
+
 impl Session {
     /// Begins to trace live processes, with `--follow` their living descendants
     /// too. One that cannot be traced is no other's failure.
     ///
     /// # Errors
-    /// Fails if none can be traced, and says why of each.
+    /// Fails if none can be traced, and says why of each: with [`NothingToProbe`] if that is
+    /// why of all.
     pub fn attach_all(&mut self, targets: Vec<Target>) -> Result<()> {
         let mut pids = Vec::new();
         for target in targets {
@@ -61,7 +74,7 @@ impl Session {
             self.unpublished.push(*pid);
             self.reconsider_or_give_up(*pid)?;
         }
-        let mut traced = 0;
+        let (mut traced, mut without) = (0, 0);
         for pid in pids {
             if self.images.current(pid).is_none() {
                 continue;
@@ -73,10 +86,18 @@ impl Session {
                     let error = error.context("only what it executes and its children are traced");
                     self.note_untraced(vec![Untraced::never(pid, &error)]);
                 }
-                Err(error) => self.give_up(pid, &error)?,
+                Err(error) => {
+                    without += usize::from(error.is::<NoAllocator>());
+                    self.give_up(pid, &error)?;
+                }
             }
         }
-        self.check_any_traced(traced)
+        match self.check_any_traced(traced) {
+            Err(error) if without == self.untraced.len() => {
+                Err(NothingToProbe(error.to_string()).into())
+            }
+            checked => checked,
+        }
     }
 
     /// Probes the allocators of a process.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use anyhow::Result;
+use tracer_ebpf::block::PAGE;
 use tracer_ebpf::site::SiteKind;
 
 use super::Session;
@@ -27,8 +29,33 @@ impl Session {
 
     /// Looks at what is live now.
     pub(super) fn look_at_levels(&mut self) {
-        let now = self.levels();
+        let mut now = self.levels();
+        if self.options.growth && !self.options.service {
+            // What cannot be looked at now can be later.
+            now.extend(self.levels_of_pages().unwrap_or_default());
+        }
         self.curves.enter(self.elapsed(), now);
+    }
+
+    /// What is in memory of what was touched at each site.
+    fn levels_of_pages(&self) -> Result<HashMap<Key, Level>> {
+        let grown = self.grown_until_now()?;
+        let mut bytes: HashMap<u32, u64> = HashMap::new();
+        for (index, sums) in grown.sites.into_values().flatten() {
+            *bytes.entry(index).or_default() += sums.bytes();
+        }
+        let mut levels: HashMap<Key, Level> = HashMap::new();
+        for (index, bytes) in bytes {
+            let Some(site) = self.engine.object.sites.get(index) else {
+                continue;
+            };
+            let counted = Counted::of(&self.engine.object, index, &site);
+            let level = levels.entry((site.key, MemoryKind::Page)).or_default();
+            level.live_bytes += bytes;
+            level.live_count += bytes / PAGE;
+            level.allocated_count += counted.allocated.0;
+        }
+        Ok(levels)
     }
 
     /// What is live at each site that has anything.

@@ -1,7 +1,7 @@
 //! One run of the tracer: load, attach, follow what happens, detach, report.
 
 pub mod assemble;
-mod attach;
+pub mod attach;
 mod balance;
 mod budget;
 mod children;

@@ -16,7 +16,10 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
     let window = window::line(report);
     let lines = [live(report), allocated(report), freed(report)];
     let sampled = chance::lines(report);
-    let growth = report.settings.growth.then(|| pages::NOT_WHO_KEEPS.into());
+    let growth = report
+        .settings
+        .growth
+        .then(|| pages::not_who_keeps(report).into());
     let others = window.into_iter().chain(budget::line(report));
     let others = others.chain(origins::lines(report));
     let others = others.chain(sampled).chain(growth);

@@ -4,12 +4,24 @@ use crate::model::{Report, Site};
 use crate::report::units;
 
 /// What the answer is not.
-pub const NOT_WHO_KEEPS: &str = "Shown is where memory was first touched, not who keeps it: what \
+const NOT_WHO_KEEPS: &str = "Shown is where memory was first touched, not who keeps it: what \
     an allocator hands out again is not new. Trace without --growth to see who never frees.";
+
+/// The same where nobody can be asked who never frees.
+const NOTHING_TO_PROBE: &str = "Shown is where memory was first touched, not who keeps it: what \
+    an allocator hands out again is not new. No allocator was found that could be probed.";
 
 /// The same beside a table of allocations.
 pub const NOT_WHO_KEEPS_BESIDE: &str = "That is not who keeps it: what an allocator hands out \
     again is not new. The table of allocations above says who never frees.";
+
+/// What the answer of a report of pages is not.
+pub const fn not_who_keeps(report: &Report) -> &'static str {
+    match report.settings.growth_instead {
+        true => NOTHING_TO_PROBE,
+        false => NOT_WHO_KEEPS,
+    }
+}
 
 /// Adds the kinds of memory, and what came in around the pages that were touched.
 pub fn notes(notes: &mut Vec<String>, site: &Site) {
