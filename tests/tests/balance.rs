@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use unfreed_tests::allocators::{JEMALLOC, MIMALLOC, TCMALLOC};
 use unfreed_tests::model::balance::{Balance, KeptSource, PartName};
 use unfreed_tests::{Finished, Jdk, Program, Target, Tracer, View, deadline, erlang, target_path};
@@ -356,6 +356,57 @@ fn growth_in_an_older_mapping_is_no_silence() -> Result<()> {
     // The program has its address in a variable.
     let owner = most.owner.as_deref().unwrap_or_default();
     ensure!(owner.ends_with("/balance"), "{owner}");
+    Ok(())
+}
+
+#[test]
+fn files_in_memory_that_stay_open_are_no_silence() -> Result<()> {
+    let traced = Traced::of(&["keep_frames"], None, &[])?;
+    let held = traced
+        .balance
+        .descriptors
+        .as_ref()
+        .context("nothing grew")?;
+    let grown = held.file_bytes_end - held.file_bytes_start;
+    ensure!(
+        grown == 7 * MIB && held.open_end == held.open_start + 7,
+        "{held:?}"
+    );
+    let [file] = &held.files[..] else {
+        bail!("{held:?}");
+    };
+    ensure!(file.name == "/memfd:frame (deleted)" && file.count == 7 && file.growth == grown);
+    traced.says("most of it, 7.00 MiB, is 7 files called /memfd:frame (deleted)")?;
+    ensure!(
+        !traced.words().contains("No leak seen"),
+        "{}",
+        traced.words()
+    );
+    Ok(())
+}
+
+#[test]
+fn descriptors_are_told_if_they_are_not_closed() -> Result<()> {
+    let traced = Traced::of(&["keep_pipes"], None, &[])?;
+    let held = traced
+        .balance
+        .descriptors
+        .as_ref()
+        .context("nothing grew")?;
+    ensure!(held.open_end == held.open_start + 140, "{held:?}");
+    traced.says("140 more than at the start: 140 of kind pipe")?;
+    traced.says("descriptors/s that it does not close")?;
+    let traced = Traced::of(&["close_pipes"], None, &[])?;
+    let grew = traced.balance.descriptors.as_ref();
+    ensure!(
+        grew.is_none_or(|held| held.open_end <= held.open_start + 1),
+        "{grew:?}"
+    );
+    ensure!(
+        !traced.words().contains("DESCRIPTORS"),
+        "{}",
+        traced.words()
+    );
     Ok(())
 }
 

@@ -88,6 +88,39 @@ static void fork_child(void) {
     say("child %d\n", child);
 }
 
+/* --- what no resident set has --- */
+
+/* Frames that nobody closes, in files without a name. */
+SITE static void keep_frames(void) {
+    static char frame[1 << 20];
+    memset(frame, 1, sizeof frame);
+    for (int index = 0; index < 7; index++) {
+        int file = memfd_create("frame", 0);
+        if (file < 0 || write(file, frame, sizeof frame) != sizeof frame)
+            abort();
+    }
+}
+
+/* For seven seconds ever more pipes. */
+SITE static void keep_pipes(void) {
+    int ends[2];
+    for (int index = 0; index < 70; index++) {
+        if (pipe(ends))
+            abort();
+        usleep(100000);
+    }
+}
+
+/* As many that are closed again. */
+SITE static void close_pipes(void) {
+    int ends[2];
+    for (int index = 0; index < 70; index++) {
+        if (pipe(ends) || close(ends[0]) || close(ends[1]))
+            abort();
+        usleep(100000);
+    }
+}
+
 /* --- threads that reach a peak, and keep little of it --- */
 
 #define THREADS 8
@@ -224,6 +257,9 @@ static const Command commands[] = {
     COMMAND(keep_arenas),
     COMMAND(peak_alone),
     COMMAND(fork_child),
+    COMMAND(keep_frames),
+    COMMAND(keep_pipes),
+    COMMAND(close_pipes),
     COMMAND(tell_free),
     COMMAND(tell_books),
     COMMAND(trim),

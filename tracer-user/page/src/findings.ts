@@ -4,7 +4,7 @@ import type { Finding } from "./api";
 import { button, el } from "./dom";
 import { bytes, count, duration, percent, rate } from "./units";
 
-const GROWS = ["leak", "growing", "children", "outside-allocations"];
+const GROWS = ["leak", "growing", "children", "outside-allocations", "descriptors", "files-in-memory"];
 /** Functions of a finding's path that are shown, from the innermost on. */
 const FUNCTIONS = 6;
 

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::descriptors::DescriptorBalance;
+
 /// The resident set of one process at the run's start and end. `growth` is the
 /// sum of `parts` and `unexplained`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,10 @@ pub struct Balance {
     /// Where what is said of memory that allocators keep comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_source: Option<KeptSource>,
+    /// What it holds by its descriptors, which is in no resident set; none where that was not
+    /// looked at, or nothing grew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<DescriptorBalance>,
     /// Why nothing, or not everything, could be explained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

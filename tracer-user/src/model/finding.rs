@@ -139,6 +139,10 @@ pub enum FindingKind {
     Children,
     /// A process grows by memory of which no call path was seen.
     OutsideAllocations,
+    /// A process opens descriptors that it does not close.
+    Descriptors,
+    /// Files in memory that a process has open grow: tmpfs, memfd.
+    FilesInMemory,
     /// An allocator keeps what was freed.
     Retention,
     /// Most of what is in memory is older than the run.
@@ -159,6 +163,8 @@ impl FindingKind {
             Self::Growing => "GROWING",
             Self::Children => "CHILDREN GROW",
             Self::OutsideAllocations => "OUTSIDE ALLOCATIONS",
+            Self::Descriptors => "DESCRIPTORS",
+            Self::FilesInMemory => "FILES IN MEMORY",
             Self::Retention => "RETENTION",
             Self::BeforeTheRun => "BEFORE THE RUN",
             Self::Plateau => "PLATEAU",
@@ -176,7 +182,12 @@ impl FindingKind {
     pub const fn is_growth(self) -> bool {
         matches!(
             self,
-            Self::Leak | Self::Growing | Self::Children | Self::OutsideAllocations
+            Self::Leak
+                | Self::Growing
+                | Self::Children
+                | Self::OutsideAllocations
+                | Self::Descriptors
+                | Self::FilesInMemory
         )
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod balance;
 pub mod budget;
+pub mod descriptors;
 pub mod ending;
 pub mod finding;
 mod growth;

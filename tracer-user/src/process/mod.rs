@@ -11,6 +11,7 @@ pub mod clock;
 pub mod code;
 pub mod copied;
 pub mod debug_file;
+pub mod descriptors;
 pub mod file;
 pub mod free_lists;
 pub mod handle;

@@ -186,6 +186,38 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
     last.map(|last| last + 1)
 }
 
+/// The same, but down to the last that is in no library of the system, which is who calls
+/// the library; 0 if that is nobody, or a program's `main`, which calls everything.
+pub fn down_to_caller(frames: &[Frame]) -> usize {
+    let is_callers = |frame: &Frame| is_own(frame) && !hands_on(frame) && !is_of_system(frame);
+    let Some(caller) = frames.iter().rposition(is_callers) else {
+        return 0;
+    };
+    let name = frames[caller].function.as_deref().unwrap_or_default();
+    let name = name.split('(').next().unwrap_or_default();
+    match name.rsplit([':', '.']).next() {
+        Some("main") => 0,
+        _ => caller + 1,
+    }
+}
+
+/// Whether a frame is of a library of the system: a shared one that lies where those for all
+/// programs do, and not in a folder of its own there, as plugins do.
+fn is_of_system(frame: &Frame) -> bool {
+    let module = frame.module.as_deref().unwrap_or_default();
+    let Some((folder, file)) = module.rsplit_once('/') else {
+        return false;
+    };
+    let folder = folder.strip_prefix("/usr").unwrap_or(folder);
+    let below = ["/lib64", "/lib"];
+    let below = below.iter().find_map(|start| folder.strip_prefix(start));
+    let is_there = |below: &str| {
+        let triple = below.strip_prefix('/').unwrap_or_default();
+        below.is_empty() || (triple.contains("-linux-") && !triple.contains('/'))
+    };
+    file.contains(".so") && below.is_some_and(is_there)
+}
+
 /// The part of a call path that [`down_to_own`] tells; all of it, if it tells none.
 pub fn own_part(frames: &[Frame]) -> &[Frame] {
     &frames[..down_to_own(frames).unwrap_or(frames.len())]
@@ -306,6 +338,42 @@ mod tests {
         assert_eq!(down_to_own(&frames), Some(3));
         assert_eq!(down_to_own(&frames[3..]), None);
         assert_eq!(down_to_own(&[frame("take(std::allocator<int>)")]), Some(1));
+    }
+
+    #[test]
+    fn who_calls_a_library_of_the_system_is_the_programs_last() {
+        let frame = |function: &str, module: &str| Frame {
+            function: Some(function.into()),
+            module: Some(module.into()),
+            ..Frame::default()
+        };
+        let path = |caller: &str, library: &str| {
+            [
+                frame("main", "/srv/svc"),
+                frame(caller, "/srv/svc"),
+                frame("SSL_new", library),
+                frame("SSL_SESSION_new", library),
+                frame("CRYPTO_zalloc", library),
+            ]
+        };
+        for library in [
+            "/usr/lib/x86_64-linux-gnu/libssl.so.3",
+            "/lib64/libssl.so.3",
+            "/usr/lib/libssl.so.3",
+        ] {
+            assert_eq!(down_to_caller(&path("accept", library)), 2, "{library}");
+            assert_eq!(down_to_caller(&path("main", library)), 0, "{library}");
+            assert_eq!(down_to_caller(&path("app::main()", library)), 0);
+        }
+        // A plugin, or a library that the program brought, is the program.
+        for library in [
+            "/lib/x86_64-linux-gnu/security/pam_a.so",
+            "/usr/lib/app/libssl.so.3",
+            "/opt/lib/libssl.so.3",
+        ] {
+            assert_eq!(down_to_caller(&path("accept", library)), 4, "{library}");
+        }
+        assert_eq!(down_to_caller(&[]), 0);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use crate::model::balance::PartName;
 use crate::model::{MemoryKind, Report, Site};
+use crate::report::names;
+use crate::report::own::is_basic;
 
 /// Who takes memory in large pieces.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ const RUBY: Pool = heap(
     "ObjectSpace.trace_object_allocations_start and ObjectSpace.dump_all (require 'objspace') tell which objects, and where they were allocated",
 );
 const PHP: Pool = heap(
-    "PHP's memory of requests",
+    "PHP's values",
     true,
     "memory_get_usage() tells what of it is in use",
 );
@@ -73,6 +75,11 @@ const LUAJIT: Pool = heap(
     "LuaJIT's heap",
     true,
     "collectgarbage('count') tells what of it is in use",
+);
+const PERL: Pool = heap(
+    "Perl's arenas of values",
+    false,
+    "Devel::MAT tells which values there are, and who refers to them",
 );
 const BOEHM: Pool = heap(
     "the heap of Boehm's collector",
@@ -87,7 +94,7 @@ const MONO: Pool = heap(
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &Pool); 44] = [
+const REFILLS: [(&str, &Pool); 48] = [
     ("AllocSetAlloc", &POSTGRESQL),
     ("GenerationAlloc", &POSTGRESQL),
     ("SlabAlloc", &POSTGRESQL),
@@ -96,6 +103,8 @@ const REFILLS: [(&str, &Pool); 44] = [
     ("apr_palloc", &APR),
     ("apr_pvsprintf", &APR),
     ("apr_pcalloc*", &APR),
+    ("apr_pool_create*", &APR),
+    ("apr_allocator_alloc", &APR),
     ("ngx_palloc*", &NGINX),
     ("ngx_pnalloc", &NGINX),
     ("ngx_pcalloc", &NGINX),
@@ -129,12 +138,26 @@ const REFILLS: [(&str, &Pool); 44] = [
     ("zend_mm_chunk_alloc*", &PHP),
     ("zend_mm_mmap*", &PHP),
     ("lj_alloc_*", &LUAJIT),
+    ("Perl_more_sv", &PERL),
+    ("Perl_more_bodies", &PERL),
     ("GC_expand_hp*", &BOEHM),
     ("GC_unix_get_mem", &BOEHM),
     ("GC_unix_mmap_get_mem", &BOEHM),
     ("sgen_alloc_os_memory*", &MONO),
     ("mono_valloc*", &MONO),
     ("xmlDictAddString", &pool("a dictionary of libxml2")),
+];
+
+/// Files whose functions that take more memory have no name where they are stripped, as
+/// distributions do, and whose pool it is that these map memory for.
+const NAMELESS: [(&str, &Pool); 7] = [
+    ("libluajit", &LUAJIT),
+    ("libphp", &PHP),
+    ("libruby", &RUBY),
+    ("luajit", &LUAJIT),
+    ("php", &PHP),
+    ("ruby", &RUBY),
+    ("mod_php", &PHP),
 ];
 
 /// Pools of which `--pools` counts the objects, and a function that is probed then.
@@ -146,9 +169,18 @@ const LOOKED_INTO: [(&str, &str); 2] = [
 /// Callers of the allocator among which a pool's function is looked for.
 const NEAR: usize = 6;
 
+/// What there is to say of a path by which a pool takes more memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// A sentence.
+    pub text: String,
+    /// Whether `--pools` would count its objects, and does not yet.
+    pub can_be_looked_into: bool,
+}
+
 /// What a path says by which a pool takes more memory: of it, and how to see more. Not
 /// all that a pool takes is within calls that are counted.
-pub fn note(report: &Report, site: &Site) -> Option<String> {
+pub fn note(report: &Report, site: &Site) -> Option<Note> {
     let pool = refilled(site)?;
     let process = report.processes.get(site.process);
     let is_probed = |function: &str| {
@@ -156,12 +188,19 @@ pub fn note(report: &Report, site: &Site) -> Option<String> {
         probes.any(|probe| probe.function == function)
     };
     let looked_into = LOOKED_INTO.iter().find(|(of, _)| *of == pool.name);
+    let can_be_looked_into = looked_into.is_some_and(|(_, function)| !is_probed(function));
     let pool = pool.name;
-    Some(match looked_into {
-        Some((_, function)) if !is_probed(function) => {
+    let text = match can_be_looked_into {
+        true => {
             format!("more memory for {pool}: perhaps not for who leaks; --pools counts its objects")
         }
-        _ => format!("more memory for {pool}: whoever makes it grow need not be who leaks from it"),
+        false => {
+            format!("more memory for {pool}: whoever makes it grow need not be who leaks from it")
+        }
+    };
+    Some(Note {
+        text,
+        can_be_looked_into,
     })
 }
 
@@ -177,7 +216,24 @@ pub fn refilled(site: &Site) -> Option<&'static Pool> {
     }
     let callers = site.frames.iter().rev().skip(1).take(NEAR);
     let mut functions = callers.filter_map(|frame| frame.function.as_ref());
-    functions.find_map(|function| pool_of(function))
+    let named = functions.find_map(|function| pool_of(function));
+    named.or_else(|| nameless(site))
+}
+
+/// The pool that a function without a name maps memory for, by the file that it is in.
+fn nameless(site: &Site) -> Option<&'static Pool> {
+    let mut callers = site.frames.iter().rev().skip(1);
+    let mapper = callers.find(|frame| !is_basic(frame))?;
+    let is_nameless = mapper.function.is_none() && site.kind == MemoryKind::Mapping;
+    let file = names::base(mapper.module.as_deref()?);
+    // What follows is a version: `php8.2`, `libruby-3.1.so.3.1.2`.
+    let is_it = |name: &str| {
+        let behind = file.strip_prefix(name)?;
+        (!behind.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')).then_some(())
+    };
+    let mut files = NAMELESS.iter();
+    let found = files.find(|(name, _)| is_nameless && is_it(name).is_some());
+    found.map(|(_, pool)| *pool)
 }
 
 /// Tells what pools have mapped apart from what others have, in the balance of each
@@ -226,8 +282,8 @@ fn matches(name: &str, function: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Probe;
     use crate::model::balance::{Balance, Part};
+    use crate::model::{Frame, Probe};
     use crate::report::sample;
 
     #[test]
@@ -272,7 +328,8 @@ mod tests {
         for (function, names_option) in [("apr_palloc", true), ("AllocSetAlloc", false)] {
             name(&mut report.sites[0], leaf - 1, function);
             let note = note(&report, &report.sites[0]).unwrap();
-            assert_eq!(note.contains(hint), names_option, "{note}");
+            assert_eq!(note.text.contains(hint), names_option, "{note:?}");
+            assert_eq!(note.can_be_looked_into, names_option);
         }
         // An object, not a refill.
         name(&mut report.sites[0], leaf, "apr_palloc");
@@ -291,7 +348,36 @@ mod tests {
         };
         report.processes[process].probes.push(probe);
         let note = note(&report, &report.sites[0]).unwrap();
-        assert!(!note.contains(hint), "{note}");
+        assert!(!note.text.contains(hint), "{note:?}");
+    }
+
+    /// As distributions have them, these programs have no names for what maps memory.
+    #[test]
+    fn what_a_stripped_runtime_maps_is_its_heap() {
+        let mut site = sample::report().sites[0].clone();
+        site.kind = MemoryKind::Mapping;
+        let frame = |function: Option<&str>, module: &str| Frame {
+            function: function.map(Into::into),
+            module: Some(module.into()),
+            ..Frame::default()
+        };
+        let mut pool = |mapper: Option<&str>, module: &str| {
+            let libc = frame(Some("mmap64"), "/usr/lib/libc.so.6");
+            site.frames = vec![frame(Some("main"), module), frame(mapper, module), libc];
+            refilled(&site).map(|it| it.name)
+        };
+        for (module, name) in [
+            ("/usr/bin/php8.2", Some("PHP's values")),
+            ("/usr/sbin/php-fpm8.2", Some("PHP's values")),
+            ("/usr/bin/luajit-2.1.0-beta3", Some("LuaJIT's heap")),
+            ("/usr/lib/libruby-3.1.so.3.1.2", Some("Ruby's heap pages")),
+            ("/usr/bin/phpd", None),
+            ("/usr/bin/myruby", None),
+        ] {
+            assert_eq!(pool(None, module), name, "{module}");
+        }
+        // One that has a name says itself what it is.
+        assert_eq!(pool(Some("zend_fiber_init"), "/usr/bin/php8.2"), None);
     }
 
     #[test]
@@ -299,6 +385,8 @@ mod tests {
         for (function, pool) in [
             ("apr_palloc", Some("an APR pool")),
             ("apr_palloc0", None),
+            ("apr_pool_create_ex", Some("an APR pool")),
+            ("Perl_more_bodies", Some("Perl's arenas of values")),
             ("erts_alcu_alloc_thr_pref", Some("carriers of Erlang")),
             (
                 "google::protobuf::internal::ThreadSafeArena::AllocateAlignedFallback(unsigned long)",

@@ -101,9 +101,11 @@ impl Session {
         let mut balances = grown.balances;
         let balance = |image: &Image| {
             let balance = balances.remove(&image.id)?;
+            let look = self.balance.after.as_ref().and_then(|it| it.get(&image.id));
             Some(Balance {
                 process: row_of(image, rows, processes)?,
                 pid: image.pid,
+                descriptors: look.and_then(|look| self.descriptors_of(image, look)),
                 ..balance
             })
         };

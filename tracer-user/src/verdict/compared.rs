@@ -34,6 +34,7 @@ pub fn compared(diff: &Diff) -> Vec<DiffFinding> {
         let paths: Vec<Vec<String>> = changes.iter().map(|it| path::own(&it.frames)).collect();
         let branches = changes.iter().zip(&paths).enumerate();
         let branches = branches.map(|(site, (change, path))| Branch {
+            own: 0,
             path: path.iter().map(String::as_str).collect(),
             weight: by_how_much(change),
             site,

@@ -13,8 +13,8 @@ use super::tree::{Branch, Node, nodes};
 use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
 use crate::report::brief::brief;
-use crate::report::own::{down_to_own, is_basic, warms_up};
-use crate::report::{names, units};
+use crate::report::own::{down_to_caller, down_to_own, is_basic, warms_up};
+use crate::report::{names, pool, units};
 
 /// Sites that a finding lists at most.
 pub const MAX_SITES: usize = 100;
@@ -40,12 +40,14 @@ pub fn findings(report: &Report) -> Vec<Finding> {
         }
     }
     for ((verdict, ..), sites) in trees {
-        let labels: Vec<Vec<String>> = sites
-            .iter()
-            .map(|at| path::own(&names::drawn_frames(&report.sites[*at])))
-            .collect();
-        let branches = sites.iter().zip(&labels).map(|(site, path)| Branch {
+        let of_site = |at: &usize| {
+            let frames = names::drawn_frames(&report.sites[*at]);
+            (path::own(&frames), down_to_caller(&frames))
+        };
+        let labels: Vec<(Vec<String>, usize)> = sites.iter().map(of_site).collect();
+        let branches = sites.iter().zip(&labels).map(|(site, (path, own))| Branch {
             path: path.iter().map(String::as_str).collect(),
+            own: *own,
             weight: Growth::of(Cow::Borrowed(&report.sites[*site])).rate(report.duration),
             site: *site,
         });
@@ -119,7 +121,15 @@ fn of_heap(report: &Report, verdict: Verdict, heap: &Heap) -> Step {
 fn finding(report: &Report, verdict: Verdict, node: &Node) -> Step {
     let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
     let function = culprit(sites[0], node.depth);
-    of_sites(report, verdict, &sites, function)
+    let mut step = of_sites(report, verdict, &sites, function);
+    if let Some(note) = pool::note(report, sites[0]) {
+        step.finding.evidence.insert(0, note.text);
+        if note.can_be_looked_into {
+            "count the pool's objects: trace again with --pools"
+                .clone_into(&mut step.finding.advice);
+        }
+    }
+    step
 }
 
 /// A finding about sites, most of which is of the first.
@@ -279,5 +289,37 @@ fn advice(report: &Report, verdict: Verdict) -> String {
             let longer = (report.duration * 10.0).clamp(60.0, 600.0).round();
             format!("trace longer, with the same options and --duration {longer}s")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    /// Who happens to make a pool grow is blamed with that said beside it.
+    #[test]
+    fn a_pool_that_grows_says_so_and_how_to_see_more() {
+        let mut report = sample::report();
+        report.sites.truncate(1);
+        let site = &mut report.sites[0];
+        site.verdict = Some(Verdict::Leak);
+        let below = site.frames.len() - 2;
+        let found = |function: &str, report: &mut Report| {
+            report.sites[0].frames[below].function = Some(function.into());
+            let finding = findings(report).remove(0);
+            (finding.evidence.join("; "), finding.advice)
+        };
+        let (said, advice) = found("apr_pool_create_ex", &mut report);
+        assert!(said.starts_with("more memory for an APR pool"), "{said}");
+        assert!(advice.contains("--pools"), "{advice}");
+        let (said, advice) = found("MemoryContextAlloc", &mut report);
+        assert!(
+            said.starts_with("more memory for a memory context"),
+            "{said}"
+        );
+        assert_eq!(advice, "");
+        let (said, _) = found("keep", &mut report);
+        assert!(!said.contains("more memory for"), "{said}");
     }
 }

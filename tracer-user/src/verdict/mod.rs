@@ -3,6 +3,7 @@
 mod change;
 mod compared;
 mod curve;
+mod descriptors;
 mod ends;
 mod engine;
 mod forecast;
@@ -59,6 +60,7 @@ pub fn conclude(report: &mut Report) {
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
+    findings.extend(descriptors::findings(report));
     findings.extend(retention::findings(report));
     held::enter(report, &mut findings);
     stacks::enter(report, &mut findings);

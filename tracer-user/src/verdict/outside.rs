@@ -13,6 +13,8 @@ const PART: f64 = 0.3;
 /// How sure it is that what no part explains came from outside of what was followed: the
 /// kernel's accounts are exact, but what is in memory of a block is not known to the page.
 const SURE: f64 = 0.8;
+/// How sure it is of pages of files: to read a file grows a process until it is read.
+const FILES: f64 = 0.6;
 /// How sure it is that children grow: those are the accounts of the kernel.
 const CERTAIN: f64 = 0.95;
 
@@ -21,7 +23,9 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     let outside = report.balance.iter().filter_map(|it| outside(report, it));
     let processes = report.processes.iter().enumerate();
     let children = processes.filter_map(|(index, process)| children(report, index, process));
-    outside.chain(children).collect()
+    let files = report.balance.iter();
+    let files = files.filter_map(|it| files_of(report, it));
+    outside.chain(children).chain(files).collect()
 }
 
 impl Finding {
@@ -72,6 +76,41 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
     Some(finding.growing(unseen as f64, report))
 }
 
+/// Pages of files that it has mapped and that no call path explains: mapped before the run, or
+/// by a mapping that was made larger.
+fn files_of(report: &Report, balance: &Balance) -> Option<Finding> {
+    const PARTS: [PartName; 2] = [PartName::Files, PartName::SharedMemory];
+    let grown = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
+    let most = balance.grown.iter().find(|it| it.name.starts_with('/'))?;
+    let is_most = change(0, most.growth) >= grown / 2;
+    if grown < LITTLE || (grown as f64) < PART * balance.growth as f64 || !is_most {
+        return None;
+    }
+    let process = names::process_of(report, balance.process);
+    let finding = Finding {
+        title: format!("{process} grows by pages of files that it has mapped"),
+        live_bytes: u64::try_from(grown).unwrap_or(0),
+        evidence: vec![
+            format!(
+                "its resident set grew by {}, and {} of that is files",
+                units::bytes(u64::try_from(balance.growth).unwrap_or(0)),
+                units::bytes(u64::try_from(grown).unwrap_or(0))
+            ),
+            format!(
+                "most of it, {}, is {}; of a file on disk the kernel can take pages back, of one in memory (tmpfs, memfd) it cannot",
+                units::bytes(most.growth),
+                names::clean(&most.name)
+            ),
+        ],
+        advice: format!(
+            "see where it is touched: sudo unfreed record -p {} --growth",
+            balance.pid
+        ),
+        ..Finding::new(FindingKind::OutsideAllocations, balance.process, FILES)
+    };
+    Some(finding.growing(grown as f64, report))
+}
+
 /// Children that are not traced, and grow more than what is.
 fn children(report: &Report, index: usize, process: &Process) -> Option<Finding> {
     let children = process.children.as_ref()?;
@@ -102,4 +141,51 @@ fn children(report: &Report, index: usize, process: &Process) -> Option<Finding>
         ..Finding::new(FindingKind::Children, index, CERTAIN)
     };
     Some(finding.growing(growth as f64, report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::balance::{GrownMapping, Part};
+    use crate::report::sample;
+
+    const MIB: i64 = 1 << 20;
+
+    fn found(part: PartName, name: &str, bytes: i64) -> Vec<Finding> {
+        let mut report = sample::report();
+        let mut balance = Balance {
+            growth: bytes,
+            grown: vec![GrownMapping {
+                growth: u64::try_from(bytes).unwrap(),
+                name: name.into(),
+                ..GrownMapping::default()
+            }],
+            ..Balance::default()
+        };
+        balance.explain([Part { name: part, bytes }]);
+        report.balance = vec![balance];
+        findings(&report)
+    }
+
+    #[test]
+    fn a_mapped_file_that_grows_is_told_by_its_name() {
+        for part in [PartName::Files, PartName::SharedMemory] {
+            let found = found(part, "/srv/journal", 18 * MIB);
+            let [finding] = &found[..] else {
+                panic!("{found:?}");
+            };
+            assert_eq!(finding.kind, FindingKind::OutsideAllocations);
+            assert!(finding.bytes_per_second > 0.0);
+            let said = finding.evidence.join("; ");
+            assert!(said.contains("18.0 MiB, is /srv/journal"), "{said}");
+        }
+    }
+
+    #[test]
+    fn few_pages_of_files_and_no_files_are_not_told() {
+        assert_eq!(found(PartName::Files, "/srv/journal", MIB - 1), []);
+        assert_eq!(found(PartName::LiveBlocks, "", 18 * MIB), []);
+        // Of libraries that come into memory page by page none is most of it.
+        assert_eq!(found(PartName::Files, "", 18 * MIB), []);
+    }
 }

@@ -9,6 +9,10 @@ use std::cmp::Ordering;
 pub struct Branch<'a> {
     /// Names, root first.
     pub path: Vec<&'a str>,
+    /// How many of the names there are down to the last that is the program's own and no
+    /// library's: what a library does for one call of it is one thing, in as many functions of
+    /// its own as it likes. 0 if that says nothing.
+    pub own: usize,
     /// By how much it grows, in any unit.
     pub weight: f64,
     /// The site.
@@ -47,6 +51,10 @@ pub fn nodes(mut branches: Vec<Branch<'_>>) -> Vec<Node> {
             continue;
         }
         let weight = sum(branches);
+        if branches.iter().all(|it| (1..=depth).contains(&it.own)) {
+            found.push(node(branches, depth, weight));
+            continue;
+        }
         let worth = children
             .iter()
             .filter(|(child, _)| sum(child) >= WORTH * all);
@@ -108,6 +116,7 @@ mod tests {
         let branches = branches.iter().enumerate();
         let branches = branches.map(|(site, (path, weight))| Branch {
             path: path.split(' ').collect(),
+            own: 0,
             weight: *weight,
             site,
         });
@@ -138,12 +147,45 @@ mod tests {
             .collect();
         let branches = names.iter().enumerate().map(|(site, name)| Branch {
             path: name.split(' ').collect(),
+            own: 0,
             weight: 1.0,
             site,
         });
         let nodes = nodes(branches.collect());
         assert_eq!((nodes.len(), nodes[0].depth), (1, 2));
         assert_eq!(nodes[0].sites.len(), 100);
+    }
+
+    #[test]
+    fn what_a_library_does_for_one_caller_is_one() {
+        let paths = [
+            "main accept new session",
+            "main accept new buffer",
+            "main accept shake",
+        ];
+        let branch = |(site, path): (usize, &&'static str)| Branch {
+            path: path.split(' ').collect(),
+            own: 2,
+            weight: 10.0,
+            site,
+        };
+        let of_one = |others: &[Branch<'static>]| {
+            let branches = paths.iter().enumerate().map(branch);
+            nodes(branches.chain(others.iter().cloned()).collect())
+        };
+        let found = of_one(&[]);
+        assert_eq!(
+            (found.len(), found[0].depth, found[0].sites.len()),
+            (1, 2, 3)
+        );
+        // Another caller's are another finding.
+        let found = of_one(&[Branch {
+            path: vec!["main", "poll", "new"],
+            own: 2,
+            weight: 10.0,
+            site: 3,
+        }]);
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 
     #[test]

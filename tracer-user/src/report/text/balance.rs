@@ -222,6 +222,27 @@ fn cgroup(group: &CgroupBalance) -> Option<String> {
     })
 }
 
+/// What to add where it is said that no leak was seen: that the processes' control group keeps
+/// more that no process has, and that the kernel cannot take back for others.
+pub fn group_note(group: &CgroupBalance) -> Option<String> {
+    let kinds = [
+        (group.shared, "files in memory and shared memory"),
+        (group.kernel, "memory of the kernel's"),
+    ];
+    let grown = kinds.into_iter().filter_map(|(growth, what)| {
+        let growth = u64::try_from(growth).ok()?;
+        (growth >= MUCH).then(|| format!("{} of {what}", units::bytes(growth)))
+    });
+    let grown: Vec<_> = grown.collect();
+    (!grown.is_empty()).then(|| {
+        format!(
+            "their control group {} got {} more, which may be theirs and is in no process",
+            names::clean(&group.path),
+            grown.join(" and ")
+        )
+    })
+}
+
 /// What to add where it is said that nothing is live: that memory grew all the same.
 pub fn growth_note(report: &Report) -> Option<String> {
     let growth = u64::try_from(report.resident_growth()).ok()?;
@@ -421,8 +442,20 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         let found = text(&report);
         let expected = "/a grew by 60.0 MiB, of which 52.0 MiB is in no process's own memory: shared memory and tmpfs +50.0 MiB";
         assert!(found.contains(expected), "{found}");
+        let note = group_note(&report.cgroups[0]).unwrap();
+        let parts =
+            "50.0 MiB of files in memory and shared memory and 2.00 MiB of memory of the kernel's";
+        assert!(note.contains(parts), "{note}");
         report.cgroups[0].processes = 60 * MIB as i64;
         assert_eq!(text(&report), "");
+        // Page cache goes when somebody needs the memory.
+        let cache = CgroupBalance {
+            shared: 0,
+            page_cache: 50 * MIB as i64,
+            kernel: MIB as i64 - 1,
+            ..report.cgroups[0].clone()
+        };
+        assert_eq!(group_note(&cache), None);
     }
 
     #[test]

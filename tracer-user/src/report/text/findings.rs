@@ -186,10 +186,15 @@ fn no_leak(report: &Report) -> String {
         line.push_str(&format!("; {functions} of allocators not seen"));
     }
     line.push('.');
-    match balance::growth_note(report) {
-        Some(note) if report.resident_growth() >= MUCH => format!("{line} But {note}."),
-        _ => line,
+    if let Some(note) = balance::growth_note(report)
+        && report.resident_growth() >= MUCH
+    {
+        line.push_str(&format!(" But {note}."));
     }
+    for group in report.cgroups.iter().filter_map(balance::group_note) {
+        line.push_str(&format!(" But {group}."));
+    }
+    line
 }
 
 /// What holds memory and could not be judged.

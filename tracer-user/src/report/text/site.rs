@@ -288,7 +288,7 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             "the Java heap, in the garbage collector's hands: --java-heap looks into it".into(),
         );
     }
-    notes.extend(pool::note(report, site));
+    notes.extend(pool::note(report, site).map(|note| note.text));
     notes.extend(lifetimes::young(site, words));
     if report.processes.len() > 1 {
         notes.push(format!("in {}", names::process_of(report, site.process)));

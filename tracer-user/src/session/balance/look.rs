@@ -7,6 +7,7 @@ use crate::process::account::Account;
 use crate::process::arenas::Arenas;
 use crate::process::books::{self, Books};
 use crate::process::clock::monotonic_ns;
+use crate::process::descriptors::Descriptors;
 use crate::process::handle::ProcessHandle;
 use crate::process::mappings::{self, Mapping};
 use crate::process::pagemap::PageMap;
@@ -23,6 +24,8 @@ pub struct Look {
     pub account: Account,
     /// The pages that are in memory; none if it was only a glance.
     pub pages: Option<Residents>,
+    /// What is open; none if it was only a glance.
+    pub descriptors: Option<Descriptors>,
     /// All mappings.
     pub mappings: Vec<Mapping>,
     /// The stack pointers of threads that wait.
@@ -64,6 +67,7 @@ impl Look {
         Ok(Self {
             account,
             pages: Some(pages),
+            descriptors: Descriptors::of(process).ok(),
             mappings,
             began: time,
             took: began.elapsed(),

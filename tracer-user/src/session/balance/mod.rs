@@ -1,6 +1,7 @@
 //! How the resident sets of traced processes grow, and what explains it.
 
 pub(super) mod look;
+pub(super) mod opened;
 pub(super) mod settle;
 
 use std::cmp::Reverse;
@@ -14,12 +15,15 @@ use tracer_ebpf::kinship::MAX_ANCESTORS;
 use tracer_ebpf::stated;
 
 use self::look::Look;
+use self::opened::{Opened, compare};
 use self::settle::{Facts, LiveBlock, settle};
 use super::Session;
 use crate::model::balance::{Balance, CgroupBalance, change};
+use crate::model::descriptors::DescriptorBalance;
 use crate::model::{MemoryLimit, Process};
 use crate::process::account::Account;
 use crate::process::cgroup::{Cgroup, Charged};
+use crate::process::descriptors;
 use crate::process::handle::ProcessHandle;
 use crate::process::resident::MAX_CHUNKS;
 use crate::process::{machine, owner};
@@ -51,6 +55,8 @@ pub(super) struct BalanceState {
     pub(super) before: HashMap<u64, Look>,
     /// At the end, by image.
     pub(super) after: Option<HashMap<u64, Look>>,
+    /// How many descriptors were open meanwhile.
+    pub(super) opened: Opened,
     /// What control groups were charged at the start, and at the end.
     pub(super) cgroups: BTreeMap<String, (Cgroup, Charged, Option<Charged>)>,
 }
@@ -121,11 +127,39 @@ impl Session {
             let mut balance = settle(&self.facts(image, look, blocks));
             balance.process = process;
             balance.pid = image.pid;
+            balance.descriptors = self.descriptors_of(image, look);
             self.find_owners(image, look, &mut balance);
             balances.push(balance);
         }
         balances.sort_by_key(|balance| Reverse(balance.growth.unsigned_abs()));
         Ok(balances)
+    }
+
+    /// What it holds by its descriptors, if that grew.
+    pub(super) fn descriptors_of(&self, image: &Image, after: &Look) -> Option<DescriptorBalance> {
+        let before = self.balance.before.get(&image.id);
+        let before = before.and_then(|look| look.descriptors.as_ref());
+        let rises = self.balance.opened.rises(image.id);
+        let balance = compare(before, after.descriptors.as_ref()?, rises)?;
+        let limit = self
+            .process_of(image)
+            .and_then(|it| descriptors::limit(&it));
+        Some(DescriptorBalance { limit, ..balance })
+    }
+
+    /// Counts what processes have open, if it is time. For weeks nobody asks that.
+    pub(super) fn count_descriptors(&mut self) {
+        let is_due = self.balance.opened.is_due(Instant::now());
+        if self.options.service || !is_due || !self.engine.object.is_active() {
+            return;
+        }
+        let images: Vec<_> = self.running_images().take(MAX_PROCESSES).collect();
+        let processes: Vec<_> = images
+            .into_iter()
+            .filter_map(|image| Some((image.id, self.process_of(image)?)))
+            .collect();
+        let processes = processes.iter().map(|(image, process)| (*image, process));
+        self.balance.opened.count(processes);
     }
 
     /// The accounts of control groups.

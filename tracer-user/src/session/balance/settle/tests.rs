@@ -34,6 +34,7 @@ fn look(mappings: Vec<Mapping>, pages: &[Range<u64>]) -> Look {
         resident += range.end - range.start;
     }
     Look {
+        descriptors: None,
         account: Account {
             resident,
             anonymous: resident,
