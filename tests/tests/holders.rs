@@ -294,6 +294,39 @@ fn a_process_that_changes_is_searched_within_bounds() -> Result<()> {
     Ok(())
 }
 
+/// Within a budget frees are missed, so that blocks to which nothing leads may have been freed: none
+/// is said to be lost.
+#[test]
+fn nothing_is_lost_where_frees_are_missed() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    target.tell("leaks 0")?;
+    target.tell("load 0")?;
+    let tracer = Tracer::record(target.pid, &["--holders", "--overhead", "2%"])?;
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    target.ask("drop", "dropped")?;
+    let report = tracer.stop()?.report()?;
+    let budget = report.budget.as_ref().context("no budget")?;
+    ensure!(
+        budget.regimes.len() > 1,
+        "it was followed all the time: {budget:?}"
+    );
+    ensure!(target.finish()?.success());
+    let holders: Vec<_> = report
+        .sites
+        .iter()
+        .filter_map(|it| it.holders.as_ref())
+        .collect();
+    let undecided: u64 = holders.iter().map(|it| it.undecided).sum();
+    ensure!(undecided > 0, "{holders:?}");
+    for holders in holders {
+        ensure!(
+            holders.lost == 0 && holders.all_lost.is_none(),
+            "{holders:?}"
+        );
+    }
+    Ok(())
+}
+
 /// A finding says who holds what it is about, on the first screen too.
 #[test]
 fn findings_say_who_holds_what_grows() -> Result<()> {

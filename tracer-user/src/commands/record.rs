@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
-use super::holders;
+use super::holders::{self, Search, news_of, news_of_search};
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
@@ -27,6 +27,7 @@ use crate::report::text::{self, Layout};
 use crate::session::Session;
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;
+use crate::session::holders::Asked;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -48,6 +49,9 @@ const GAP_AT_REST: Duration = Duration::from_secs(1);
 
 /// Said when reports are written slower than they are asked for.
 const BEHIND: &str = "the report of this interval is left out: those before it are not written yet; the next one has all that is new since";
+
+/// Said on a screen when what was asked for is known.
+const SEARCHED: &str = "searched: the details (Enter) say who holds it";
 
 /// Runs the verb.
 ///
@@ -264,6 +268,7 @@ pub async fn trace(
     let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
     let mut next_look = begin;
     let publisher = Publisher::start(plan.destination(), plan.output.groups.clone());
+    let mut searching: Option<Search> = None;
     let end = loop {
         tokio::select! {
             biased;
@@ -281,6 +286,21 @@ pub async fn trace(
                 }
                 if !publisher.publish(session.snapshot()?) && !plan.trace.quiet {
                     eprintln!("unfreed: {BEHIND}");
+                }
+            }
+            asked = asked_on(plan.screen.as_deref()), if searching.is_none() => {
+                searching = Some(Search::begin(session, Asked::Now(asked))?);
+            }
+            looks = news_of_search(&mut searching) => {
+                let looks = looks?;
+                if let Some(search) = &mut searching
+                    && search.go_on(session, looks)?
+                {
+                    searching = None;
+                    periodic.reset_immediately();
+                    if let Some(screen) = &plan.screen {
+                        screen.say(SEARCHED.to_owned());
+                    }
                 }
             }
             () = news_of(holder) => {
@@ -308,6 +328,7 @@ pub async fn trace(
             }
         }
     };
+    drop(searching);
     if plan.trace.holders || plan.check_lost {
         holders::search(session, holder, signals).await?;
     }
@@ -339,10 +360,10 @@ pub fn budget_due(session: &Session, otherwise: Instant) -> Instant {
     session.budget_due().map_or(otherwise, Instant::from_std)
 }
 
-/// Waits for programs that wait.
-async fn news_of(holder: &mut Option<Holder>) {
-    match holder {
-        Some(holder) => holder.news().await,
+/// Waits until somebody at a screen asks who holds the blocks of some sites.
+async fn asked_on(screen: Option<&Feed>) -> Vec<u32> {
+    match screen {
+        Some(screen) => screen.asked().await,
         None => std::future::pending().await,
     }
 }

@@ -84,7 +84,9 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let mut pids = std::mem::take(&mut args.pids);
     pids.sort_unstable();
     pids.dedup();
-    let options = Options::new(&args.trace)?;
+    let mut options = Options::new(&args.trace)?;
+    // A key asks for them.
+    options.holders = Some(args.trace.holders_budget);
     preflight::check()?;
     // Before there are other threads.
     let duties = Duties {

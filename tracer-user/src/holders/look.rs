@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::areas::{self, Area, Kind};
@@ -69,6 +70,8 @@ pub struct Job {
     pub per_gib: Duration,
     /// What the look before saw.
     pub before: Option<Look>,
+    /// Whether nobody waits for it any more: then it is cut off.
+    pub is_off: Arc<AtomicBool>,
 }
 
 /// What was seen.
@@ -132,7 +135,7 @@ impl Job {
             nodes: &nodes,
             areas: &areas,
         };
-        let marks = scene.mark(self.per_gib);
+        let marks = scene.mark(self.per_gib, &self.is_off);
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
@@ -242,7 +245,7 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn mark(&self, per_gib: Duration) -> Marks {
+    fn mark(&self, per_gib: Duration, is_off: &Arc<AtomicBool>) -> Marks {
         let ranges: Vec<_> = self.areas.iter().map(|(range, _)| range.clone()).collect();
         let nodes = self.nodes.all().iter().map(|node| node.end - node.start);
         let areas = ranges
@@ -251,7 +254,7 @@ impl Scene<'_> {
         let bytes = areas.chain(nodes).fold(0, u64::saturating_add);
         // There are two looks.
         let time = per_gib.mul_f64((bytes as f64 / f64::from(1 << 30) / 2.0).min(1e6));
-        let mut budget = Budget::new(time.max(LEAST));
+        let mut budget = Budget::new(time.max(LEAST), Arc::clone(is_off));
         let mut marks = Marks::new(self.nodes);
         marks.spread(
             self.nodes,
@@ -417,6 +420,7 @@ mod tests {
             wanted: blocks.iter().map(|it| (it.start, it.time)).collect(),
             per_gib: Duration::from_secs(1000),
             before,
+            is_off: Arc::default(),
         }
     }
 

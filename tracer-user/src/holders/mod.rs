@@ -29,4 +29,4 @@ mod way;
 
 pub use look::{Job, Key, Look, Traced};
 pub use naming::Namer;
-pub use settle::{Found, OfSite, Outcome, settle};
+pub use settle::{ByJava, Found, OfSite, Outcome, settle};

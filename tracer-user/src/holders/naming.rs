@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::settle::{OfSite, Outcome};
+use super::settle::{ByJava, OfSite, Outcome};
 use super::threads::InThread;
 use super::variables::Variables;
 use super::way::RawLink;
@@ -25,6 +25,10 @@ const END: &str = "an address that may only be the end of the block before";
 const NOT_FOUND: &str = "words of the Java heap lead to some blocks, and what these words are was \
      not found: static `long` fields, arrays of `long`, weak references and objects that are \
      garbage are not followed";
+
+/// The same where nobody has looked yet.
+const NOT_SEARCHED: &str = "words of the Java heap lead to some blocks: which objects these are is \
+     looked for when a run with --holders ends";
 
 /// Gives names, and keeps what it read of files.
 #[derive(Default)]
@@ -50,18 +54,23 @@ impl Namer {
             match &found.outcome {
                 Outcome::Lost => holders.lost += 1,
                 Outcome::Undecided => holders.undecided += 1,
-                Outcome::Held(_) if found.in_java().is_some() && found.by_java.is_none() => {
-                    holders.undecided += 1;
-                    if !holders.unsearched.iter().any(|it| it == NOT_FOUND) {
-                        holders.unsearched.push(NOT_FOUND.to_owned());
-                    }
-                }
                 Outcome::Held(links) => {
+                    let by_java = match (&found.by_java, found.in_java()) {
+                        (_, None) => &[],
+                        (ByJava::Found(links), _) => &links[..],
+                        (ByJava::NotFound, _) => {
+                            undecided(&mut holders, NOT_FOUND);
+                            continue;
+                        }
+                        (ByJava::NotSearched, _) => {
+                            undecided(&mut holders, NOT_SEARCHED);
+                            continue;
+                        }
+                    };
                     let is_native = |it: &&(RawLink, u64)| !matches!(it.0, RawLink::Java(_));
                     let links = links.iter().filter(is_native);
                     let links = links.map(|(link, count)| self.link(&found.code, link, *count));
-                    let by_java = found.by_java.iter().flatten().cloned();
-                    let links = by_java.chain(links).collect();
+                    let links = by_java.iter().cloned().chain(links).collect();
                     holders.add_chain(Chain { links, blocks: 1 });
                 }
             }
@@ -211,6 +220,14 @@ impl Namer {
         let known = self.files.entry(id);
         let read = || Arc::new(Variables::read(&module.content));
         Arc::clone(known.or_insert_with(read))
+    }
+}
+
+/// Counts a block whose holder is not known, for this reason.
+fn undecided(holders: &mut Holders, why: &str) {
+    holders.undecided += 1;
+    if !holders.unsearched.iter().any(|it| it == why) {
+        holders.unsearched.push(why.to_owned());
     }
 }
 

@@ -18,6 +18,20 @@ pub enum Outcome {
     Held(Vec<(RawLink, u64)>),
 }
 
+impl Outcome {
+    /// The indices of the sites of its links.
+    pub fn sites(&self) -> impl Iterator<Item = u32> {
+        let links = match self {
+            Self::Held(links) => &links[..],
+            Self::Lost | Self::Undecided => &[],
+        };
+        links.iter().filter_map(|(link, _)| match link {
+            RawLink::Block(site, _) => Some(*site),
+            _ => None,
+        })
+    }
+}
+
 /// What is known of a site's blocks.
 #[derive(Debug, Clone, Default)]
 pub struct OfSite {
@@ -46,8 +60,19 @@ pub struct Found {
     pub outcome: Outcome,
     /// The image of that process.
     pub image: u64,
-    /// The links to the Java object that holds it, if one does and that was found.
-    pub by_java: Option<Vec<Link>>,
+    /// The Java object that holds it, if one does.
+    pub by_java: ByJava,
+}
+
+/// What is known of the Java object that holds a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ByJava {
+    /// It was not looked for.
+    NotSearched,
+    /// It was not found.
+    NotFound,
+    /// The links to it, root first.
+    Found(Vec<Link>),
 }
 
 impl Found {
