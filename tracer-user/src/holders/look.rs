@@ -15,6 +15,7 @@ use super::mark::{Holder, Marks};
 use super::memory::{ProcessMemory, Words, word};
 use super::nodes::{Node, Nodes, What};
 use super::nptl::Layout;
+use super::segments::ends_of;
 use super::threads::Threads;
 use super::way::{RawLink, Seen, Way};
 use crate::process::clock::thread_cpu_ns;
@@ -126,7 +127,7 @@ impl Job {
         let mut known = self.known(&nodes, &heaps.known, &threads);
         let unknown = heaps.unknown.into_iter();
         known.extend(unknown.map(|range| Area::new(range, Kind::Heap)));
-        let areas = areas::cut(&mappings, known);
+        let areas = areas::cut(&mappings, known, &ends_of(&self.code));
         let scene = Scene {
             memory: &memory,
             present: &pages.present,

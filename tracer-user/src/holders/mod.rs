@@ -22,6 +22,7 @@ mod nodes;
 mod nptl;
 mod places;
 mod reader;
+mod segments;
 mod settle;
 mod threads;
 mod variables;

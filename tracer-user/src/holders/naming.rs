@@ -130,7 +130,9 @@ impl Namer {
         let path = mapping.display_name();
         let base = path.rsplit('/').next().unwrap_or_default().to_owned();
         let variables = self.variables(file, &module);
-        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0);
+        let bias = variables
+            .segments
+            .bias(mapping.range.file_offset.0, mapping.range.start.0);
         let linked = address.wrapping_sub(bias.unwrap_or_default());
         match variables.global(&module.content, linked) {
             // Which element of an array it is would make a chain of each.
@@ -176,7 +178,7 @@ impl Namer {
         let mut own = 0;
         if let Some((module, mapping)) = program {
             let variables = self.variables(mapping.range.file, &module);
-            let (size, align) = variables.thread_locals.unwrap_or((0, 1));
+            let (size, align) = variables.segments.thread_locals.unwrap_or((0, 1));
             own = size.checked_next_multiple_of(align.max(1)).unwrap_or(0);
             let offset = own.checked_sub(before);
             let found = offset.and_then(|at| variables.local(&module.content, at));
@@ -197,7 +199,7 @@ impl Namer {
         ids.dedup();
         let sizes = ids.into_iter().filter_map(|id| {
             let (module, _) = module_of(code, id)?;
-            let (size, align) = self.variables(id, &module).thread_locals?;
+            let (size, align) = self.variables(id, &module).segments.thread_locals?;
             size.checked_next_multiple_of(align.clamp(1, 4096))
         });
         sizes.fold(0, u64::saturating_add)
@@ -207,7 +209,9 @@ impl Namer {
     fn class(&mut self, code: &CodeSpace, (file, address): (FileId, u64)) -> Option<String> {
         let (module, mapping) = module_of(code, file)?;
         let variables = self.variables(file, &module);
-        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0)?;
+        let bias = variables
+            .segments
+            .bias(mapping.range.file_offset.0, mapping.range.start.0)?;
         let name = variables.global(&module.content, address.wrapping_sub(bias))?;
         let class = name.strip_prefix(TABLE)?;
         // As the name of its type information, which says the class alone.
