@@ -17,7 +17,7 @@ use super::nodes::{Node, Nodes, What};
 use super::nptl::Layout;
 use super::segments::ends_of;
 use super::threads::Threads;
-use super::way::{RawLink, Seen, Way};
+use super::way::{Class, RawLink, Seen, Way};
 use crate::process::clock::thread_cpu_ns;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
@@ -320,14 +320,19 @@ impl Scene<'_> {
                         way.words.push(step);
                     }
                     at = holder as usize;
-                    self.add_link(&mut way, at, words)?;
+                    self.add_link(&mut way, (at, mark.word), words)?;
                 }
             }
         }
     }
 
-    /// Adds a node to a way, or counts it if it is like the one before.
-    fn add_link(&self, way: &mut Way, at: usize, words: &mut Words<'_>) -> Option<()> {
+    /// Adds a node to a way, by its word that leads on, or counts it if it is like the one before.
+    fn add_link(
+        &self,
+        way: &mut Way,
+        (at, place): (usize, u64),
+        words: &mut Words<'_>,
+    ) -> Option<()> {
         let node = self.nodes.all().get(at)?;
         let size = node.end - node.start;
         match (way.links.last_mut(), node.what) {
@@ -337,6 +342,11 @@ impl Scene<'_> {
             (Some((RawLink::Chunk(of, _), count)), What::Chunk) if *of == size => *count += 1,
             _ => {
                 let class = self.class(words.get(node.start.next_multiple_of(8)));
+                let class = class.map(|(file, table)| Class {
+                    file,
+                    table,
+                    at: place.saturating_sub(node.start),
+                });
                 let link = match node.what {
                     What::Traced(site) => RawLink::Block(site, class),
                     What::Chunk => RawLink::Chunk(size, class),
@@ -458,8 +468,12 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_an_error() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let process = ProcessHandle::open(child.id()).unwrap();
+        // It ends with its input.
         child.wait().unwrap();
         let job = Job {
             process,

@@ -16,6 +16,7 @@ mod heaps;
 mod jemalloc;
 mod look;
 mod mark;
+mod members;
 mod memory;
 mod naming;
 mod nodes;

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use super::look::{Key, Look};
 use super::way::{RawLink, Seen};
 use crate::model::{Link, Lost};
+use crate::process::code::CodeSpace;
 
 /// What is said of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +57,15 @@ impl OfSite {
 #[derive(Clone)]
 pub struct Found {
     /// The code of the process, and its files.
-    pub code: std::sync::Arc<crate::process::code::CodeSpace>,
+    pub code: Arc<CodeSpace>,
     /// What is said of it.
     pub outcome: Outcome,
     /// The image of that process.
     pub image: u64,
     /// The Java object that holds it, if one does.
     pub by_java: ByJava,
+    /// The names of its links in native memory, root first, once somebody has looked for them.
+    pub named: Arc<OnceLock<Vec<Link>>>,
 }
 
 /// What is known of the Java object that holds a block.

@@ -118,18 +118,18 @@ impl Variables {
         found
     }
 
-    /// The linker's name of the variable that holds an address as linked.
-    pub fn global(&self, file: &dyn Bytes, address: u64) -> Option<String> {
+    /// The variable that holds an address as linked: the linker's name, and where it begins.
+    pub fn global(&self, file: &dyn Bytes, address: u64) -> Option<(String, u64)> {
         find(&self.globals, file, address)
     }
 
     /// The same of a thread-local, by its offset in the file's.
     pub fn local(&self, file: &dyn Bytes, offset: u64) -> Option<String> {
-        find(&self.locals, file, offset)
+        Some(find(&self.locals, file, offset)?.0)
     }
 }
 
-fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<String> {
+fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<(String, u64)> {
     /// Variables that begin before it and are looked at: some have several names, or others
     /// in them.
     const NEAR: usize = 8;
@@ -139,7 +139,7 @@ fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<String> {
     let mut buffer = vec![0; MAX_NAME];
     let name = symtab::string(file, &variable.table, variable.name, &mut buffer);
     let name = String::from_utf8_lossy(name).into_owned();
-    (!name.is_empty()).then_some(name)
+    (!name.is_empty()).then_some((name, variable.range.start))
 }
 
 #[cfg(test)]
@@ -171,7 +171,8 @@ mod tests {
         let bias = variables.segments.bias(offset, start).unwrap();
         let address = &raw const A_VARIABLE_OF_THIS_TEST as u64 + 8;
         let found = variables.global(&file, address - bias);
-        assert_eq!(found, Some("A_VARIABLE_OF_THIS_TEST".to_owned()));
+        let start = address - 8 - bias;
+        assert_eq!(found, Some(("A_VARIABLE_OF_THIS_TEST".to_owned(), start)));
         let names = [
             "A_VARIABLE_OF_THIS_TEST",
             "A_VARIABLE_OF_THIS",

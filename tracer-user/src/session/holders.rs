@@ -184,6 +184,7 @@ impl Session {
                 },
                 image: *image,
                 by_java: ByJava::NotSearched,
+                named: Arc::default(),
             });
         }
         unsearched.sort();
