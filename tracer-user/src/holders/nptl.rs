@@ -121,7 +121,8 @@ impl Layout {
         Self::of_fields(global, fields?.try_into().ok()?, sizes?.try_into().ok()?)
     }
 
-    fn of_fields(global: u64, fields: [u64; 12], sizes: [u64; 2]) -> Option<Self> {
+    /// From offsets in the order of [`FIELDS`] and [`SIZES`].
+    pub(super) fn of_fields(global: u64, fields: [u64; 12], sizes: [u64; 2]) -> Option<Self> {
         let [
             used,
             user,
