@@ -82,6 +82,52 @@ fn a_leak_is_found_sorted_filtered_and_exported() -> Result<()> {
     is_unharmed(&mut target)
 }
 
+/// While the target goes on, a key has its memory searched for who holds what is chosen: what
+/// it caches is in a variable of its own, and nobody holds what leaks.
+#[test]
+fn a_key_tells_who_holds_what_is_chosen() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let tmux = watch(&mut target, (120, 60))?;
+    for (path, expected) in [
+        ("cache", "cached (paced)"),
+        ("leak", "lost, no pointer leads to them"),
+    ] {
+        tmux.press(&["/", path, "Enter", "End"])?;
+        tmux.wait(&[&format!("/{path}")])?;
+        tmux.press(&["h"])?;
+        let shown = tmux.wait(&["searched: the details", "Who holds its blocks", expected])?;
+        ensure!(
+            shown.contains("LIVE") && shown.contains("after the run's start"),
+            "{shown}"
+        );
+        for opened in ["stack and evidence", &format!("/{path}")] {
+            tmux.press(&["Escape"])?;
+            tmux.wait_for("it to go", |shown| !shown.contains(opened))?;
+        }
+    }
+    tmux.press(&["e"])?;
+    tmux.wait(&["written: unfreed-paced"])?;
+    let view = View::new(serde_json::from_str(&file_in(&tmux.folder(), "json")?)?);
+    let searched = view.searched.context("there was no search")?;
+    let at = searched.at.context("it was while the run went on")?;
+    ensure!(
+        searched.bytes > 0 && at + searched.seconds <= view.duration,
+        "{searched:?} of {}",
+        view.duration
+    );
+    let mut leaking = view.sites_with("leak");
+    let leaked = leaking
+        .find_map(|site| site.holders.clone())
+        .context("no holders")?;
+    ensure!(
+        leaked.lost == leaked.sampled && leaked.lost > 0,
+        "{leaked:?}"
+    );
+    tmux.press(&["h", "q"])?;
+    tmux.has_ended_with(0)?;
+    is_unharmed(&mut target)
+}
+
 #[test]
 fn after_the_terminal_was_killed_nothing_is_left() -> Result<()> {
     let mut target = Target::start("paced")?;

@@ -80,6 +80,8 @@ pub(crate) enum Target {
     Names,
     /// ELF files with USDT probes, and the probes' arguments
     Usdt,
+    /// Structures of allocators and threads in another process's memory
+    Holders,
 }
 
 impl Target {

@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod attach;
+pub mod holders;
 pub mod kernel;
 pub mod privilege;
 pub mod process;

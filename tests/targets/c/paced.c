@@ -7,6 +7,7 @@
 //   leaks 0    nothing leaks from now on, until `leaks 1`
 //   grow N     N new pages a second from now on, by `grows`; 0: none
 //   churn N    so many that are given back at once, by `churns`; -1: as many as there can be
+//   drop       ends the load, frees all that it cached and kept, and answers `dropped`
 //   pages      answers `pages GROWN CHURNED`
 //   truth      answers `truth REQUESTS LEAKED CACHED KEPT SECONDS`: blocks that `leak`,
 //              `cache` and `keep` allocated, and the processor time of the process
@@ -29,7 +30,7 @@ static volatile unsigned work;
 static volatile long load = -1;
 static volatile long to_grow, to_churn;
 static volatile unsigned long grown, churned;
-static volatile int over, leaks = 1;
+static volatile int over, leaks = 1, to_drop;
 static unsigned long requests, leaked, in_cache, in_kept;
 
 static unsigned chance(void) {
@@ -82,6 +83,13 @@ SITE static void request(void) {
     }
 }
 
+static void drop(void **blocks, int count) {
+    for (int at = 0; at < count; at++) {
+        free(blocks[at]);
+        blocks[at] = NULL;
+    }
+}
+
 static double now(clockid_t clock) {
     struct timespec time;
     clock_gettime(clock, &time);
@@ -105,6 +113,11 @@ static void *serve(void *unused) {
             continue;
         }
         usleep(1000);
+        if (wanted < 0 && to_drop) {
+            drop(cached, CACHE);
+            drop(kept, KEPT);
+            to_drop = 0;
+        }
         double time = now(CLOCK_MONOTONIC);
         if (wanted > 0)
             open += (time - due) * (double)wanted;
@@ -172,6 +185,13 @@ int main(void) {
             load = atol(line + 5);
         } else if (!strncmp(line, "leaks ", 6)) {
             leaks = atoi(line + 6);
+        } else if (!strcmp(line, "drop\n")) {
+            load = -1;
+            to_drop = 1;
+            while (to_drop)
+                usleep(1000);
+            printf("dropped\n");
+            fflush(stdout);
         } else if (!strncmp(line, "grow ", 5)) {
             to_grow = atol(line + 5);
         } else if (!strncmp(line, "churn ", 6)) {

@@ -11,6 +11,9 @@ blocks in between. A block that no such chain leads to, in two looks, is lost: n
 any more. That is what a leak detector within the program would find, but for pointers that are in \
 a register alone.
 
+With --overhead, where frees are missed, no block is called lost: it may have been freed. In `top` the key \
+h makes the same search at once, while tracing goes on.
+
 Pointers to the middle of a block count, as do those in memory that a live block has and does not \
 use. Pointers that are xored or compressed are not seen.
 

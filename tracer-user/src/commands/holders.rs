@@ -1,14 +1,17 @@
-//! Looking for who holds live blocks, while the run goes on.
+//! Looking for who holds live blocks, while the run goes on or when it has been counted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::time::{Instant, sleep};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::holders::Job;
 use crate::session::Session;
 use crate::session::hold::Holder;
-use crate::session::holders::Looks;
+use crate::session::holders::{Asked, Looks};
 use crate::session::stop::Signals;
 
 /// How far two looks are apart: what was on its way has arrived by then.
@@ -16,7 +19,84 @@ const BETWEEN: Duration = Duration::from_millis(200);
 /// How often events of the kernel are read meanwhile.
 const GAP: Duration = Duration::from_millis(20);
 
-/// Looks twice; a signal ends it, and nothing is said of holders then.
+/// A search that goes on. Dropping it calls it off.
+pub struct Search {
+    begin: Instant,
+    /// When that was, seconds since the run's start, if the run goes on.
+    at: Option<f64>,
+    stage: Stage,
+    is_off: Arc<AtomicBool>,
+}
+
+enum Stage {
+    First(JoinHandle<Looks>),
+    /// Until then nothing is done.
+    Between(Instant, Looks),
+    Second(JoinHandle<Looks>),
+}
+
+impl Search {
+    /// Begins to look, on a thread of its own.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn begin(session: &mut Session, asked: Asked) -> Result<Self> {
+        let at = matches!(asked, Asked::Now(_)).then(|| session.elapsed());
+        let is_off = Arc::default();
+        let jobs = session.holder_jobs(asked, &is_off)?;
+        Ok(Self {
+            begin: Instant::now(),
+            at,
+            stage: Stage::First(look(jobs)),
+            is_off,
+        })
+    }
+
+    /// Waits until there is something to do: what was seen until then. Nothing is lost if
+    /// nobody waits any longer.
+    ///
+    /// # Errors
+    /// The thread panicked.
+    pub async fn news(&mut self) -> Result<Looks> {
+        match &mut self.stage {
+            Stage::First(task) | Stage::Second(task) => Ok(task.await?),
+            Stage::Between(end, looks) => {
+                sleep_until(*end).await;
+                Ok(std::mem::take(looks))
+            }
+        }
+    }
+
+    /// Goes on with what [`Self::news`] said. Returns whether it is done, and what was found is
+    /// with the session.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn go_on(&mut self, session: &mut Session, looks: Looks) -> Result<bool> {
+        self.stage = match self.stage {
+            Stage::First(_) => Stage::Between(Instant::now() + BETWEEN, looks),
+            Stage::Between(..) => {
+                let jobs = session.second_holder_jobs(looks, &self.is_off)?;
+                Stage::Second(look(jobs))
+            }
+            Stage::Second(_) => {
+                session.note_search(self.at, self.begin.elapsed());
+                session.keep_holders(looks);
+                return Ok(true);
+            }
+        };
+        Ok(false)
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.is_off.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Looks twice when the run has been counted; a signal ends it, and nothing is said of holders
+/// then.
 ///
 /// # Errors
 /// Fails if the kernel does.
@@ -30,61 +110,63 @@ pub async fn search(
         return Ok(());
     }
     session.end_counting()?;
-    let begin = Instant::now();
-    let searched = async {
-        let jobs = session.holder_jobs(None)?;
-        let first = look(session, holder, jobs).await?;
-        let end = Instant::now() + BETWEEN;
-        while Instant::now() < end {
-            follow(session, holder).await?;
+    let mut search = Search::begin(session, Asked::AtTheEnd)?;
+    let mut beat = interval(GAP);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = signals.next() => {
+                session.note_search(None, search.begin.elapsed());
+                return Ok(());
+            }
+            looks = search.news() => {
+                if search.go_on(session, looks?)? {
+                    return Ok(());
+                }
+            }
+            _ = beat.tick() => follow(session)?,
+            () = news_of(holder) => {
+                if let Some(holder) = holder {
+                    session.serve(holder)?;
+                }
+            }
         }
-        let jobs = session.holder_jobs(Some(first))?;
-        look(session, holder, jobs).await
-    };
-    let looks = tokio::select! {
-        looks = searched => Some(looks?),
-        _ = signals.next() => None,
-    };
-    session.note_search(begin.elapsed());
-    if let Some(looks) = looks {
-        session.keep_holders(looks);
     }
-    Ok(())
 }
 
 /// Looks at all processes, on a thread of its own.
-async fn look(
-    session: &mut Session,
-    holder: &mut Option<Holder>,
-    jobs: Vec<(u64, Job)>,
-) -> Result<Looks> {
-    let run = move || {
+fn look(jobs: Vec<(u64, Job)>) -> JoinHandle<Looks> {
+    spawn_blocking(move || {
         // One that is gone holds nothing any more.
         let looks = jobs.into_iter();
         looks
             .filter_map(|(image, job)| Some((image, job.run().ok()?)))
             .collect::<Looks>()
-    };
-    let mut task = tokio::task::spawn_blocking(run);
-    loop {
-        tokio::select! {
-            biased;
-            looks = &mut task => return Ok(looks?),
-            followed = follow(session, holder) => followed?,
-        }
+    })
+}
+
+/// Waits for programs that wait.
+pub async fn news_of(holder: &mut Option<Holder>) {
+    match holder {
+        Some(holder) => holder.news().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Follows what happens for a moment.
-async fn follow(session: &mut Session, holder: &mut Option<Holder>) -> Result<()> {
-    if let Some(holder) = holder {
-        tokio::select! {
-            () = holder.news() => session.serve(holder)?,
-            () = sleep(GAP) => {}
-        }
-    } else {
-        sleep(GAP).await;
+/// Waits for news of a search, if one goes on.
+///
+/// # Errors
+/// See [`Search::news`].
+pub async fn news_of_search(search: &mut Option<Search>) -> Result<Looks> {
+    match search {
+        Some(search) => search.news().await,
+        None => std::future::pending().await,
     }
+}
+
+/// Follows what happened.
+fn follow(session: &mut Session) -> Result<()> {
     if session
         .budget_due()
         .is_some_and(|due| due <= std::time::Instant::now())

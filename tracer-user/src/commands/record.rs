@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
-use super::holders;
+use super::holders::{self, Search, news_of, news_of_search};
 use super::publisher::{Destination, Publisher};
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
@@ -28,6 +28,7 @@ use crate::session::Session;
 use crate::session::attach::NothingToProbe;
 use crate::session::giving_up::all_reasons;
 use crate::session::hold::Holder;
+use crate::session::holders::Asked;
 use crate::session::progress::Progress;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -49,6 +50,9 @@ const GAP_AT_REST: Duration = Duration::from_secs(1);
 
 /// Said when reports are written slower than they are asked for.
 const BEHIND: &str = "the report of this interval is left out: those before it are not written yet; the next one has all that is new since";
+
+/// Said on a screen when what was asked for is known.
+const SEARCHED: &str = "searched: the details (Enter) say who holds it";
 
 /// Runs the verb.
 ///
@@ -73,7 +77,7 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
     let (targets, untraced) = find_targets(pids)?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = attached(targets, untraced, &mut args.trace)?;
+        let mut session = attached(targets, untraced, &mut args.trace, |_| {})?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
             if args.trace.holders {
@@ -126,7 +130,7 @@ pub fn find_targets(pids: Vec<u32>) -> Result<(Vec<Target>, Vec<Untraced>)> {
 }
 
 /// A session that traces these processes. Where none has an allocator that can be probed, it follows
-/// their page faults, and the arguments say so from then on.
+/// their page faults, and the arguments say so from then on. `adapt` has a say in the options.
 ///
 /// # Errors
 /// Fails if none can be traced, and says why of each.
@@ -134,9 +138,12 @@ pub fn attached(
     targets: Vec<Target>,
     untraced: Vec<Untraced>,
     trace: &mut TraceArgs,
+    adapt: impl Fn(&mut Options),
 ) -> Result<Session> {
     let attach = |targets: Vec<Target>, untraced: Vec<Untraced>, trace: &TraceArgs| {
-        let mut session = Session::load(Options::new(trace)?, tables_of(&targets)?)?;
+        let mut options = Options::new(trace)?;
+        adapt(&mut options);
+        let mut session = Session::load(options, tables_of(&targets)?)?;
         session.note_untraced(untraced);
         session.attach_all(targets)?;
         anyhow::Ok(session)
@@ -293,6 +300,7 @@ pub async fn trace(
     let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
     let mut next_look = begin;
     let publisher = Publisher::start(plan.destination(), plan.output.groups.clone());
+    let mut searching: Option<Search> = None;
     let end = loop {
         tokio::select! {
             biased;
@@ -310,6 +318,21 @@ pub async fn trace(
                 }
                 if !publisher.publish(session.snapshot()?) && !plan.trace.quiet {
                     eprintln!("unfreed: {BEHIND}");
+                }
+            }
+            asked = asked_on(plan.screen.as_deref()), if searching.is_none() => {
+                searching = Some(Search::begin(session, Asked::Now(asked))?);
+            }
+            looks = news_of_search(&mut searching) => {
+                let looks = looks?;
+                if let Some(search) = &mut searching
+                    && search.go_on(session, looks)?
+                {
+                    searching = None;
+                    periodic.reset_immediately();
+                    if let Some(screen) = &plan.screen {
+                        screen.say(SEARCHED.to_owned());
+                    }
                 }
             }
             () = news_of(holder) => {
@@ -337,6 +360,7 @@ pub async fn trace(
             }
         }
     };
+    drop(searching);
     if plan.trace.holders || plan.check_lost {
         holders::search(session, holder, signals).await?;
     }
@@ -368,10 +392,10 @@ pub fn budget_due(session: &Session, otherwise: Instant) -> Instant {
     session.budget_due().map_or(otherwise, Instant::from_std)
 }
 
-/// Waits for programs that wait.
-async fn news_of(holder: &mut Option<Holder>) {
-    match holder {
-        Some(holder) => holder.news().await,
+/// Waits until somebody at a screen asks who holds the blocks of some sites.
+async fn asked_on(screen: Option<&Feed>) -> Vec<u32> {
+    match screen {
+        Some(screen) => screen.asked().await,
         None => std::future::pending().await,
     }
 }

@@ -98,7 +98,10 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let source = named(&targets);
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = attached(targets, untraced, &mut args.trace)?;
+        let budget = args.trace.holders_budget;
+        // A key asks for them.
+        let search = |options: &mut Options| options.holders = Some(budget);
+        let mut session = attached(targets, untraced, &mut args.trace, search)?;
         session.start()?;
         Phase::Tracing(Duties {
             opens_events: session.may_open_events(),

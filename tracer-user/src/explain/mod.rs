@@ -2,6 +2,7 @@
 //! table (`--explain`), of a run or of a saved report.
 
 mod class;
+mod holders;
 mod lifetimes;
 mod path;
 mod plot;
@@ -150,6 +151,9 @@ fn of_finding(
 }
 
 fn of_site(text: &mut String, report: &Report, site: &Site, layout: &Layout) {
+    if let Some(holders) = &site.holders {
+        holders::render(text, report, holders, layout);
+    }
     curve(text, report, site, layout);
     came_and_went(text, report, site, layout);
     lifetimes::render(text, site, layout);

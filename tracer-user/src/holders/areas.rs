@@ -1,7 +1,9 @@
 //! Areas: memory that may hold pointers, and that nobody has to hold.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
+use super::segments::FileEnds;
 use crate::process::mappings::{Mapping, MappingKind};
 use crate::process::maps::FileId;
 use crate::process::owner::data_of_files;
@@ -47,11 +49,11 @@ impl Area {
 
 /// Cuts all writable mappings into areas: what is known otherwise has its own kind, where two
 /// of these overlap the one that begins first. In the order in which they are searched.
-pub fn cut(mappings: &[Mapping], mut known: Vec<Area>) -> Vec<(Range<u64>, Kind)> {
+pub fn cut(mappings: &[Mapping], mut known: Vec<Area>, ends: &FileEnds) -> Vec<(Range<u64>, Kind)> {
     known.sort_by_key(|area| area.range.start);
     let mut areas = Vec::new();
     let mut next = known.into_iter().peekable();
-    for (mapping, kind) in kinds(mappings) {
+    for (mapping, kind) in kinds(mappings, ends) {
         let mut at = mapping.start;
         while at < mapping.end {
             while next.peek().is_some_and(|area| area.range.end <= at) {
@@ -82,26 +84,43 @@ const fn order(kind: &Kind) -> u8 {
     }
 }
 
-/// The writable mappings, with what they are if nothing else is known.
-fn kinds(mappings: &[Mapping]) -> Vec<(Range<u64>, Kind)> {
-    let data: Vec<u64> = data_of_files(mappings)
-        .map(|(mapping, _)| mapping.range.start)
+/// The writable mappings, with what they are if nothing else is known. What the kernel made one with
+/// a file's variables is cut off where the file ends: nobody knows who holds that.
+fn kinds(mappings: &[Mapping], ends: &FileEnds) -> Vec<(Range<u64>, Kind)> {
+    let data: HashMap<u64, FileId> = data_of_files(mappings)
+        .map(|(mapping, file)| (mapping.range.start, file.file))
         .collect();
-    let writable = mappings
-        .iter()
-        .enumerate()
-        .filter(|(_, mapping)| mapping.is_writable && mapping.kind != MappingKind::Kernel);
-    writable
-        .map(|(at, mapping)| {
-            let is_data = data.binary_search(&mapping.range.start).is_ok();
-            let kind = match mapping.kind {
-                _ if is_data => Kind::Data(at),
-                MappingKind::Heap => Kind::Heap,
-                _ => Kind::Mapping(at),
-            };
-            (mapping.range.clone(), kind)
-        })
-        .collect()
+    let mut kinds = Vec::new();
+    for (at, mapping) in mappings.iter().enumerate() {
+        if !mapping.is_writable || mapping.kind == MappingKind::Kernel {
+            continue;
+        }
+        let Range { start, end } = mapping.range;
+        let kind = match mapping.kind {
+            MappingKind::Heap => Kind::Heap,
+            _ => Kind::Mapping(at),
+        };
+        let file = data.get(&start);
+        let of_file = file.map_or(start, |file| end_of(ends, *file, mapping));
+        kinds.push((start..of_file, Kind::Data(at)));
+        kinds.push((of_file..end, kind));
+    }
+    kinds.retain(|(range, _)| range.start < range.end);
+    kinds
+}
+
+/// Where of a mapping with a file's variables these end.
+fn end_of(ends: &FileEnds, file: FileId, mapping: &Mapping) -> u64 {
+    let Range { start, end } = mapping.range;
+    let is_of_file = mapping.kind == MappingKind::File;
+    let Some(ends) = ends
+        .get(&file)
+        .filter(|ends| !is_of_file && !ends.is_empty())
+    else {
+        return end;
+    };
+    let first = ends.iter().find(|it| **it >= start);
+    first.map_or(start, |first| end.min(*first))
 }
 
 /// The file whose variables a mapping has.
@@ -148,7 +167,7 @@ pub mod tests {
             (0x1900..0x2000, Kind::Thread(7)),
             (0x1000..0x1800, Kind::Mapping(0)),
         ];
-        assert_eq!(cut(&mappings, known), expected);
+        assert_eq!(cut(&mappings, known, &FileEnds::new()), expected);
     }
 
     #[test]
@@ -164,6 +183,38 @@ pub mod tests {
             (0x1000..0x3000, Kind::Thread(1)),
             (0x5000..0x8000, Kind::Mapping(0)),
         ];
-        assert_eq!(cut(&mappings, known), expected);
+        assert_eq!(cut(&mappings, known, &FileEnds::new()), expected);
+    }
+
+    /// An arena that the kernel made one mapping with a library's variables is none of them.
+    #[test]
+    fn what_is_behind_a_file_is_none_of_its_variables() {
+        let mappings = [
+            mapping(0x4000..0x5000, MappingKind::File),
+            mapping(0x5000..0x9000, MappingKind::Anonymous),
+        ];
+        let file = mappings[0].file;
+        let cut_at = |ends: &[u64]| {
+            let ends = FileEnds::from([(file, ends.to_vec())]);
+            cut(&mappings, vec![Area::none(0x8000..0x8800)], &ends)
+        };
+        let data = (0x4000..0x5000, Kind::Data(0));
+        let expected = [
+            data.clone(),
+            (0x5000..0x6000, Kind::Data(1)),
+            (0x6000..0x8000, Kind::Mapping(1)),
+            (0x8800..0x9000, Kind::Mapping(1)),
+        ];
+        assert_eq!(cut_at(&[0x1000, 0x6000]), expected);
+        // It has no memory beside what is in the file, here or elsewhere.
+        for ends in [&[0x5000][..], &[0x1000]] {
+            let (first, others) = cut_at(ends)
+                .split_first()
+                .map(|(it, all)| (it.clone(), all.to_vec()))
+                .unwrap();
+            assert_eq!(first, data);
+            assert!(others.iter().all(|(_, kind)| *kind == Kind::Mapping(1)));
+        }
+        assert_eq!(cut_at(&[]).last().unwrap().1, Kind::Data(1));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::areas::{self, Area, Kind};
@@ -14,8 +15,9 @@ use super::mark::{Holder, Marks};
 use super::memory::{ProcessMemory, Words, word};
 use super::nodes::{Node, Nodes, What};
 use super::nptl::Layout;
+use super::segments::ends_of;
 use super::threads::Threads;
-use super::way::{RawLink, Seen, Way};
+use super::way::{Class, RawLink, Seen, Way};
 use crate::process::clock::thread_cpu_ns;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
@@ -69,6 +71,8 @@ pub struct Job {
     pub per_gib: Duration,
     /// What the look before saw.
     pub before: Option<Look>,
+    /// Whether nobody waits for it any more: then it is cut off.
+    pub is_off: Arc<AtomicBool>,
 }
 
 /// What was seen.
@@ -123,7 +127,7 @@ impl Job {
         let mut known = self.known(&nodes, &heaps.known, &threads);
         let unknown = heaps.unknown.into_iter();
         known.extend(unknown.map(|range| Area::new(range, Kind::Heap)));
-        let areas = areas::cut(&mappings, known);
+        let areas = areas::cut(&mappings, known, &ends_of(&self.code));
         let scene = Scene {
             memory: &memory,
             present: &pages.present,
@@ -132,7 +136,7 @@ impl Job {
             nodes: &nodes,
             areas: &areas,
         };
-        let marks = scene.mark(self.per_gib);
+        let marks = scene.mark(self.per_gib, &self.is_off);
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
@@ -242,7 +246,7 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn mark(&self, per_gib: Duration) -> Marks {
+    fn mark(&self, per_gib: Duration, is_off: &Arc<AtomicBool>) -> Marks {
         let ranges: Vec<_> = self.areas.iter().map(|(range, _)| range.clone()).collect();
         let nodes = self.nodes.all().iter().map(|node| node.end - node.start);
         let areas = ranges
@@ -251,7 +255,7 @@ impl Scene<'_> {
         let bytes = areas.chain(nodes).fold(0, u64::saturating_add);
         // There are two looks.
         let time = per_gib.mul_f64((bytes as f64 / f64::from(1 << 30) / 2.0).min(1e6));
-        let mut budget = Budget::new(time.max(LEAST));
+        let mut budget = Budget::new(time.max(LEAST), Arc::clone(is_off));
         let mut marks = Marks::new(self.nodes);
         marks.spread(
             self.nodes,
@@ -316,14 +320,19 @@ impl Scene<'_> {
                         way.words.push(step);
                     }
                     at = holder as usize;
-                    self.add_link(&mut way, at, words)?;
+                    self.add_link(&mut way, (at, mark.word), words)?;
                 }
             }
         }
     }
 
-    /// Adds a node to a way, or counts it if it is like the one before.
-    fn add_link(&self, way: &mut Way, at: usize, words: &mut Words<'_>) -> Option<()> {
+    /// Adds a node to a way, by its word that leads on, or counts it if it is like the one before.
+    fn add_link(
+        &self,
+        way: &mut Way,
+        (at, place): (usize, u64),
+        words: &mut Words<'_>,
+    ) -> Option<()> {
         let node = self.nodes.all().get(at)?;
         let size = node.end - node.start;
         match (way.links.last_mut(), node.what) {
@@ -333,6 +342,11 @@ impl Scene<'_> {
             (Some((RawLink::Chunk(of, _), count)), What::Chunk) if *of == size => *count += 1,
             _ => {
                 let class = self.class(words.get(node.start.next_multiple_of(8)));
+                let class = class.map(|(file, table)| Class {
+                    file,
+                    table,
+                    at: place.saturating_sub(node.start),
+                });
                 let link = match node.what {
                     What::Traced(site) => RawLink::Block(site, class),
                     What::Chunk => RawLink::Chunk(size, class),
@@ -417,6 +431,7 @@ mod tests {
             wanted: blocks.iter().map(|it| (it.start, it.time)).collect(),
             per_gib: Duration::from_secs(1000),
             before,
+            is_off: Arc::default(),
         }
     }
 
@@ -453,8 +468,12 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_an_error() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let process = ProcessHandle::open(child.id()).unwrap();
+        // It ends with its input.
         child.wait().unwrap();
         let job = Job {
             process,

@@ -288,7 +288,7 @@ mod tests {
     fn marked(memory: &Written, nodes: &Nodes, time: Duration) -> Marks {
         let mut marks = Marks::new(nodes);
         let present = memory.present();
-        let mut budget = Budget::new(time);
+        let mut budget = Budget::new(time, std::sync::Arc::default());
         let area = BASE..BASE + 32;
         marks.spread(nodes, &[area], (memory, &present), &mut budget);
         marks
@@ -358,7 +358,7 @@ mod tests {
         memory.put(at(2), at(5));
         let nodes = Nodes::new((1..=5).map(node).collect(), Vec::new());
         let mut marks = Marks::new(&nodes);
-        let mut budget = Budget::new(Duration::MAX);
+        let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
         let area = BASE..at(1);
         let present = memory.present();
         marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
@@ -402,7 +402,7 @@ mod tests {
         let mut present = memory.present();
         assert!(present.insert(&(BASE..BASE + 4 * PAGE)));
         let mut marks = Marks::new(&nodes);
-        let mut budget = Budget::new(Duration::MAX);
+        let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
         let area = BASE..BASE + 32;
         marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
         assert!(marks.of(2).is_some() && marks.of(1).is_some());

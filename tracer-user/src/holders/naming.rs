@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::settle::{OfSite, Outcome};
+use super::budget::Budget;
+use super::members::Members;
+use super::settle::{ByJava, OfSite, Outcome};
 use super::threads::InThread;
 use super::variables::Variables;
-use super::way::RawLink;
+use super::way::{Class, RawLink};
 use crate::model::{Chain, Holders, Link, LinkKind};
 use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::symbolize::demangle;
+use crate::symbolize::{debug_file_of, demangle};
 
 /// A table of virtual functions, as the linker names it.
 const TABLE: &str = "_ZTV";
@@ -26,10 +29,29 @@ const NOT_FOUND: &str = "words of the Java heap lead to some blocks, and what th
      not found: static `long` fields, arrays of `long`, weak references and objects that are \
      garbage are not followed";
 
+/// The same where nobody has looked yet.
+const NOT_SEARCHED: &str = "words of the Java heap lead to some blocks: which objects these are is \
+     looked for when a run with --holders ends";
+
+/// Processor time that reading debug information may take: beyond it members have no names.
+const MEMBERS: Duration = Duration::from_secs(2);
+
 /// Gives names, and keeps what it read of files.
-#[derive(Default)]
 pub struct Namer {
     files: HashMap<FileId, Arc<Variables>>,
+    /// What debug information says of a file's classes and variables, if it has any.
+    members: HashMap<FileId, Option<Members>>,
+    budget: Budget,
+}
+
+impl Default for Namer {
+    fn default() -> Self {
+        Self {
+            files: HashMap::new(),
+            members: HashMap::new(),
+            budget: Budget::new(MEMBERS, Arc::default()),
+        }
+    }
 }
 
 impl Namer {
@@ -50,18 +72,26 @@ impl Namer {
             match &found.outcome {
                 Outcome::Lost => holders.lost += 1,
                 Outcome::Undecided => holders.undecided += 1,
-                Outcome::Held(_) if found.in_java().is_some() && found.by_java.is_none() => {
-                    holders.undecided += 1;
-                    if !holders.unsearched.iter().any(|it| it == NOT_FOUND) {
-                        holders.unsearched.push(NOT_FOUND.to_owned());
-                    }
-                }
                 Outcome::Held(links) => {
-                    let is_native = |it: &&(RawLink, u64)| !matches!(it.0, RawLink::Java(_));
-                    let links = links.iter().filter(is_native);
-                    let links = links.map(|(link, count)| self.link(&found.code, link, *count));
-                    let by_java = found.by_java.iter().flatten().cloned();
-                    let links = by_java.chain(links).collect();
+                    let by_java = match (&found.by_java, found.in_java()) {
+                        (_, None) => &[],
+                        (ByJava::Found(links), _) => &links[..],
+                        (ByJava::NotFound, _) => {
+                            undecided(&mut holders, NOT_FOUND);
+                            continue;
+                        }
+                        (ByJava::NotSearched, _) => {
+                            undecided(&mut holders, NOT_SEARCHED);
+                            continue;
+                        }
+                    };
+                    let named = found.named.get_or_init(|| {
+                        let is_native = |it: &&(RawLink, u64)| !matches!(it.0, RawLink::Java(_));
+                        let links = links.iter().filter(is_native);
+                        let named = links.map(|(it, count)| self.link(&found.code, it, *count));
+                        named.collect()
+                    });
+                    let links = by_java.iter().chain(named).cloned().collect();
                     holders.add_chain(Chain { links, blocks: 1 });
                 }
             }
@@ -121,12 +151,20 @@ impl Namer {
         let path = mapping.display_name();
         let base = path.rsplit('/').next().unwrap_or_default().to_owned();
         let variables = self.variables(file, &module);
-        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0);
+        let bias = variables
+            .segments
+            .bias(mapping.range.file_offset.0, mapping.range.start.0);
         let linked = address.wrapping_sub(bias.unwrap_or_default());
-        match variables.global(&module.content, linked) {
+        let Some((name, start)) = variables.global(&module.content, linked) else {
+            return format!("{base}+{linked:#x}, data without a symbol");
+        };
+        let name = demangle(&name);
+        let members = self.members(code, file);
+        let member = members.and_then(|it| it.of_variable(start, linked.wrapping_sub(start)));
+        match member {
+            Some(member) => format!("{name}.{member} ({base})"),
             // Which element of an array it is would make a chain of each.
-            Some(name) => format!("{} ({base})", demangle(&name)),
-            None => format!("{base}+{linked:#x}, data without a symbol"),
+            None => format!("{name} ({base})"),
         }
     }
 
@@ -167,7 +205,7 @@ impl Namer {
         let mut own = 0;
         if let Some((module, mapping)) = program {
             let variables = self.variables(mapping.range.file, &module);
-            let (size, align) = variables.thread_locals.unwrap_or((0, 1));
+            let (size, align) = variables.segments.thread_locals.unwrap_or((0, 1));
             own = size.checked_next_multiple_of(align.max(1)).unwrap_or(0);
             let offset = own.checked_sub(before);
             let found = offset.and_then(|at| variables.local(&module.content, at));
@@ -188,29 +226,62 @@ impl Namer {
         ids.dedup();
         let sizes = ids.into_iter().filter_map(|id| {
             let (module, _) = module_of(code, id)?;
-            let (size, align) = self.variables(id, &module).thread_locals?;
+            let (size, align) = self.variables(id, &module).segments.thread_locals?;
             size.checked_next_multiple_of(align.clamp(1, 4096))
         });
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// The class of an object that begins with an address of constant data.
-    fn class(&mut self, code: &CodeSpace, (file, address): (FileId, u64)) -> Option<String> {
+    /// The class of an object that begins with an address of constant data, and its member that leads
+    /// on, if that is known.
+    fn class(&mut self, code: &CodeSpace, Class { file, table, at }: Class) -> Option<String> {
         let (module, mapping) = module_of(code, file)?;
         let variables = self.variables(file, &module);
-        let bias = variables.bias(mapping.range.file_offset.0, mapping.range.start.0)?;
-        let name = variables.global(&module.content, address.wrapping_sub(bias))?;
+        let bias = variables
+            .segments
+            .bias(mapping.range.file_offset.0, mapping.range.start.0)?;
+        let (name, _) = variables.global(&module.content, table.wrapping_sub(bias))?;
         let class = name.strip_prefix(TABLE)?;
         // As the name of its type information, which says the class alone.
         let text = demangle(&format!("_ZTI{class}"));
-        let class = text.strip_prefix("typeinfo for ").map(str::to_owned);
-        class.or(Some(text))
+        let class = text.strip_prefix("typeinfo for ").unwrap_or(&text);
+        let members = self.members(code, file);
+        let member = members.and_then(|it| it.of_class(class, at));
+        Some(match member {
+            Some(member) => format!("{class}::{member}"),
+            None => class.to_owned(),
+        })
+    }
+
+    /// What debug information says of a file, its own or that of its debug file.
+    fn members(&mut self, code: &CodeSpace, file: FileId) -> Option<&Members> {
+        let budget = &mut self.budget;
+        let known = self.members.entry(file).or_insert_with(|| {
+            let (module, mapping) = module_of(code, file)?;
+            if module.content.changed() {
+                return None;
+            }
+            Members::read(&module.content, budget).or_else(|| {
+                let path = mapping.range.name.path();
+                let debug = debug_file_of(code.process(), path, &module)?;
+                Members::read(&debug, budget)
+            })
+        });
+        known.as_ref()
     }
 
     fn variables(&mut self, id: FileId, module: &ModuleFile) -> Arc<Variables> {
         let known = self.files.entry(id);
         let read = || Arc::new(Variables::read(&module.content));
         Arc::clone(known.or_insert_with(read))
+    }
+}
+
+/// Counts a block whose holder is not known, for this reason.
+fn undecided(holders: &mut Holders, why: &str) {
+    holders.undecided += 1;
+    if !holders.unsearched.iter().any(|it| it == why) {
+        holders.unsearched.push(why.to_owned());
     }
 }
 

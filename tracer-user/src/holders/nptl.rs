@@ -98,7 +98,7 @@ impl Layout {
                 let file = &mapping.file.as_ref().ok()?.content;
                 let (offset, start) = (mapping.range.file_offset.0, mapping.range.start.0);
                 let variables = Variables::read(file);
-                let bias = variables.bias(offset, start)?;
+                let bias = variables.segments.bias(offset, start)?;
                 Self::of_file(file, &variables, bias)
             })
     }
@@ -109,7 +109,7 @@ impl Layout {
         wanted.extend(SIZES);
         let addresses = variables.addresses(file, &wanted);
         let number = |name: &str, at: u64| {
-            let place = variables.file_offset(*addresses.get(name)?)?;
+            let place = variables.segments.file_offset(*addresses.get(name)?)?;
             let mut bytes = [0; 4];
             let filled = file.fill(&mut bytes, place.checked_add(4 * at)?);
             let number = u32::from_le_bytes(bytes);
@@ -121,7 +121,8 @@ impl Layout {
         Self::of_fields(global, fields?.try_into().ok()?, sizes?.try_into().ok()?)
     }
 
-    fn of_fields(global: u64, fields: [u64; 12], sizes: [u64; 2]) -> Option<Self> {
+    /// From offsets in the order of [`FIELDS`] and [`SIZES`].
+    pub(super) fn of_fields(global: u64, fields: [u64; 12], sizes: [u64; 2]) -> Option<Self> {
         let [
             used,
             user,

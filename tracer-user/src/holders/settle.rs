@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use super::look::{Key, Look};
 use super::way::{RawLink, Seen};
 use crate::model::{Link, Lost};
+use crate::process::code::CodeSpace;
 
 /// What is said of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,20 @@ pub enum Outcome {
     Undecided,
     /// It is held so: root first, each link with how often it follows itself.
     Held(Vec<(RawLink, u64)>),
+}
+
+impl Outcome {
+    /// The indices of the sites of its links.
+    pub fn sites(&self) -> impl Iterator<Item = u32> {
+        let links = match self {
+            Self::Held(links) => &links[..],
+            Self::Lost | Self::Undecided => &[],
+        };
+        links.iter().filter_map(|(link, _)| match link {
+            RawLink::Block(site, _) => Some(*site),
+            _ => None,
+        })
+    }
 }
 
 /// What is known of a site's blocks.
@@ -41,13 +57,26 @@ impl OfSite {
 #[derive(Clone)]
 pub struct Found {
     /// The code of the process, and its files.
-    pub code: std::sync::Arc<crate::process::code::CodeSpace>,
+    pub code: Arc<CodeSpace>,
     /// What is said of it.
     pub outcome: Outcome,
     /// The image of that process.
     pub image: u64,
-    /// The links to the Java object that holds it, if one does and that was found.
-    pub by_java: Option<Vec<Link>>,
+    /// The Java object that holds it, if one does.
+    pub by_java: ByJava,
+    /// The names of its links in native memory, root first, once somebody has looked for them.
+    pub named: Arc<OnceLock<Vec<Link>>>,
+}
+
+/// What is known of the Java object that holds a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ByJava {
+    /// It was not looked for.
+    NotSearched,
+    /// It was not found.
+    NotFound,
+    /// The links to it, root first.
+    Found(Vec<Link>),
 }
 
 impl Found {

@@ -5,18 +5,16 @@ use std::ops::{ControlFlow, Range};
 
 use object::Endianness;
 use object::elf::{
-    FileHeader64, PT_LOAD, PT_TLS, ProgramHeader64, SHT_DYNSYM, SHT_SYMTAB, STT_COMMON, STT_OBJECT,
-    STT_TLS, SectionHeader64,
+    FileHeader64, SHT_DYNSYM, SHT_SYMTAB, STT_COMMON, STT_OBJECT, STT_TLS, SectionHeader64,
 };
 use object::read::ReadCache;
-use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
+use object::read::elf::{FileHeader, SectionHeader};
 
+use super::segments::{MAX_HEADERS, Segments};
 use crate::process::bytes::{Bytes, Positioned};
 use crate::process::symtab;
 
 const ENDIAN: Endianness = Endianness::Little;
-/// Files with more headers are not looked at.
-const MAX_HEADERS: usize = 4096;
 /// Variables that are kept.
 const MAX_VARIABLES: usize = 1 << 20;
 /// Bytes of a name that are read.
@@ -36,16 +34,8 @@ struct Variable {
 pub struct Variables {
     globals: Vec<Variable>,
     locals: Vec<Variable>,
-    segments: Vec<Segment>,
-    /// Bytes of its thread-locals, and how they are aligned.
-    pub thread_locals: Option<(u64, u64)>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    address: u64,
-    offset: u64,
-    size: u64,
+    /// Where its parts are.
+    pub segments: Segments,
 }
 
 impl Variables {
@@ -58,11 +48,10 @@ impl Variables {
         if header.endian().ok() != Some(ENDIAN) {
             return Self::default();
         }
-        let mut variables = Self::default();
-        let segments = header.program_headers(ENDIAN, &data).unwrap_or_default();
-        for segment in segments.iter().take(MAX_HEADERS) {
-            variables.add_segment(segment);
-        }
+        let mut variables = Self {
+            segments: Segments::read(file),
+            ..Self::default()
+        };
         let sections = header.section_headers(ENDIAN, &data).unwrap_or_default();
         for section in sections.iter().take(MAX_HEADERS) {
             let kind = section.sh_type(ENDIAN);
@@ -75,20 +64,6 @@ impl Variables {
         variables.globals.sort_by_key(by_place);
         variables.locals.sort_by_key(by_place);
         variables
-    }
-
-    fn add_segment(&mut self, segment: &ProgramHeader64<Endianness>) {
-        match segment.p_type(ENDIAN) {
-            PT_LOAD => self.segments.push(Segment {
-                address: segment.p_vaddr(ENDIAN),
-                offset: segment.p_offset(ENDIAN),
-                size: segment.p_filesz(ENDIAN),
-            }),
-            PT_TLS => {
-                self.thread_locals = Some((segment.p_memsz(ENDIAN), segment.p_align(ENDIAN)));
-            }
-            _ => {}
-        }
     }
 
     fn add_table(
@@ -124,28 +99,6 @@ impl Variables {
         });
     }
 
-    /// What is added to an address as linked where the file's `offset` is at `address`.
-    pub fn bias(&self, offset: u64, address: u64) -> Option<u64> {
-        const PAGE: u64 = 4096;
-        let shows = |segment: &&Segment| {
-            let end = segment.offset.saturating_add(segment.size);
-            (segment.offset / PAGE * PAGE..end).contains(&offset)
-        };
-        let segment = self.segments.iter().rev().find(shows)?;
-        let linked = segment
-            .address
-            .wrapping_add(offset.wrapping_sub(segment.offset));
-        Some(address.wrapping_sub(linked))
-    }
-
-    /// Where in the file what has an address as linked is, bytes, if it is in the file.
-    pub fn file_offset(&self, address: u64) -> Option<u64> {
-        self.segments.iter().find_map(|segment| {
-            let into = address.checked_sub(segment.address)?;
-            (into < segment.size).then(|| segment.offset.wrapping_add(into))
-        })
-    }
-
     /// The addresses as linked of variables with these names, as far as there are such.
     pub fn addresses(
         &self,
@@ -165,18 +118,18 @@ impl Variables {
         found
     }
 
-    /// The linker's name of the variable that holds an address as linked.
-    pub fn global(&self, file: &dyn Bytes, address: u64) -> Option<String> {
+    /// The variable that holds an address as linked: the linker's name, and where it begins.
+    pub fn global(&self, file: &dyn Bytes, address: u64) -> Option<(String, u64)> {
         find(&self.globals, file, address)
     }
 
     /// The same of a thread-local, by its offset in the file's.
     pub fn local(&self, file: &dyn Bytes, offset: u64) -> Option<String> {
-        find(&self.locals, file, offset)
+        Some(find(&self.locals, file, offset)?.0)
     }
 }
 
-fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<String> {
+fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<(String, u64)> {
     /// Variables that begin before it and are looked at: some have several names, or others
     /// in them.
     const NEAR: usize = 8;
@@ -186,7 +139,7 @@ fn find(variables: &[Variable], file: &dyn Bytes, at: u64) -> Option<String> {
     let mut buffer = vec![0; MAX_NAME];
     let name = symtab::string(file, &variable.table, variable.name, &mut buffer);
     let name = String::from_utf8_lossy(name).into_owned();
-    (!name.is_empty()).then_some(name)
+    (!name.is_empty()).then_some((name, variable.range.start))
 }
 
 #[cfg(test)]
@@ -215,10 +168,11 @@ mod tests {
             .find(|it| it.is_executable && it.range.name.path() == Some(&*program))
             .unwrap();
         let (offset, start) = (code.range.file_offset.0, code.range.start.0);
-        let bias = variables.bias(offset, start).unwrap();
+        let bias = variables.segments.bias(offset, start).unwrap();
         let address = &raw const A_VARIABLE_OF_THIS_TEST as u64 + 8;
         let found = variables.global(&file, address - bias);
-        assert_eq!(found, Some("A_VARIABLE_OF_THIS_TEST".to_owned()));
+        let start = address - 8 - bias;
+        assert_eq!(found, Some(("A_VARIABLE_OF_THIS_TEST".to_owned(), start)));
         let names = [
             "A_VARIABLE_OF_THIS_TEST",
             "A_VARIABLE_OF_THIS",
@@ -226,9 +180,13 @@ mod tests {
         ];
         let addresses = variables.addresses(&file, &names);
         assert_eq!(addresses, HashMap::from([(names[0], address - 8 - bias)]));
-        let place = usize::try_from(variables.file_offset(address - bias).unwrap()).unwrap();
+        let place =
+            usize::try_from(variables.segments.file_offset(address - bias).unwrap()).unwrap();
         assert_eq!(content[place..place + 8], 2_u64.to_le_bytes());
-        assert!(variables.thread_locals.is_some());
+        assert!(variables.segments.thread_locals.is_some());
+        let end = variables.segments.end().unwrap();
+        let last = variables.globals.iter().map(|it| it.range.end).max();
+        assert!(end >= last.unwrap());
     }
 
     #[test]

@@ -35,6 +35,18 @@ impl Way {
     }
 }
 
+/// What a block is that begins with an address of constant data, as an object with virtual
+/// functions does, and which word of it leads on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// The file that has the data.
+    pub file: FileId,
+    /// Its address.
+    pub table: u64,
+    /// How far in the block the word is, bytes.
+    pub at: u64,
+}
+
 /// A holder, by numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RawLink {
@@ -55,10 +67,10 @@ pub enum RawLink {
     Java(Range<u64>),
     /// A mapping, by its name; without one if it is empty.
     Mapping(String),
-    /// A traced block: its site, and where in a file its first word leads to.
-    Block(u32, Option<(FileId, u64)>),
+    /// A traced block: its site, and its class.
+    Block(u32, Option<Class>),
     /// Another one: its size, and the same.
-    Chunk(u64, Option<(FileId, u64)>),
+    Chunk(u64, Option<Class>),
     /// Between a holder and what follows: its word may be the end of the block before that.
     End,
 }

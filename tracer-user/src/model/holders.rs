@@ -24,9 +24,13 @@ pub struct Holders {
     pub all_lost: Option<Lost>,
 }
 
-/// The search for who holds what, which is no part of the run.
+/// The search for who holds what: the last one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Searched {
+    /// When it began, seconds since the run's start, where the run went on meanwhile. `None` if it
+    /// was after the run, whose part it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<f64>,
     /// How long it took, seconds.
     pub seconds: f64,
     /// Processor time that reading the processes' memory took, seconds.

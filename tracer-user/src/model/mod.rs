@@ -74,7 +74,7 @@ pub struct Report {
     pub started: String,
     /// How long was traced, seconds.
     pub duration: f64,
-    /// The search for holders after that.
+    /// The last search for holders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searched: Option<Searched>,
     /// What was asked for.

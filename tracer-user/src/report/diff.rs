@@ -134,7 +134,7 @@ pub fn compare(mut before: Snapshot, mut after: Snapshot, rules: &Rules) -> Resu
         };
         *side = side.plus(path.live);
         let judged = &mut change.judged[usize::from(later)];
-        *judged = judged.plus(&path.judged);
+        *judged = std::mem::take(judged).plus(&path.judged);
     }
     changes
         .retain(|change| change.before != Amount::default() || change.after != Amount::default());
@@ -153,7 +153,7 @@ fn new_change(process: Option<String>, path: &Path) -> Change {
         frames: Arc::clone(&path.frames),
         before: Amount::default(),
         after: Amount::default(),
-        judged: [Judged::default(); 2],
+        judged: Default::default(),
     }
 }
 

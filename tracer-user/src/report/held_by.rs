@@ -1,5 +1,7 @@
 //! Who holds blocks, or the objects of a Java class, in words.
 
+use std::collections::BTreeMap;
+
 use crate::model::{Chain, Holders, Link, LinkKind, Site};
 use crate::report::own::own_part;
 use crate::report::{names, units};
@@ -135,6 +137,40 @@ pub fn allocated_at(site: &Site) -> String {
         .into_owned()
 }
 
+/// In the place of a holder of what is lost.
+const NOBODY: &str = "nobody";
+
+/// By whom more than half of the blocks of which that is known are held, or that nobody holds them: as
+/// it is called in other runs too, without the ids of threads. `None` if there is no such holder.
+pub fn mostly(holders: &Holders) -> Option<String> {
+    let decided = holders.sampled.saturating_sub(holders.undecided);
+    let mut roots: BTreeMap<String, u64> = BTreeMap::new();
+    for chain in &holders.chains {
+        let root = chain.links.first().filter(|it| it.kind.is_root());
+        let name = root.map_or_else(|| UNKNOWN.to_owned(), of_any_run);
+        *roots.entry(name).or_default() += chain.blocks;
+    }
+    roots.insert(NOBODY.to_owned(), holders.lost);
+    let is_most = |blocks: u64| blocks > decided / 2;
+    roots
+        .into_iter()
+        .find_map(|(name, blocks)| is_most(blocks).then_some(name))
+}
+
+fn of_any_run(link: &Link) -> String {
+    let mut link = link.clone();
+    if matches!(link.kind, LinkKind::Stack | LinkKind::ThreadLocal)
+        && let Some((name, id)) = link.name.rsplit_once(" (")
+        && id
+            .trim_end_matches(')')
+            .bytes()
+            .all(|it| it.is_ascii_digit())
+    {
+        link.name = name.to_owned();
+    }
+    holder(&link)
+}
+
 /// Whether a holder is a cache by its name.
 pub fn is_cache(holders: &Holders) -> bool {
     let first = holders.chains.first().and_then(|chain| chain.links.first());
@@ -235,6 +271,34 @@ mod tests {
         let links = vec![named(LinkKind::JavaStatic, "a\u{1b}.B.c", 1)];
         let text = sentence(&holders(vec![Chain { links, blocks: 1 }]));
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn who_holds_most_is_called_the_same_in_each_run() {
+        let chain = |kind, name: &str, blocks| Chain {
+            links: vec![named(kind, name, 1)],
+            blocks,
+        };
+        let (stack, global) = (LinkKind::Stack, LinkKind::Global);
+        let mut found = holders(vec![
+            chain(stack, "worker (4711)", 40),
+            chain(global, "g (a)", 20),
+        ]);
+        assert_eq!(
+            mostly(&found).as_deref(),
+            Some("the stack of thread \"worker\"")
+        );
+        found.chains[0] = chain(global, "g (4711)", 40);
+        assert_eq!(mostly(&found).as_deref(), Some("g (4711)"), "no thread");
+        // Several ways from one root are one holder; half is not most.
+        found.chains = vec![chain(global, "g (a)", 16), chain(global, "g (a)", 16)];
+        assert_eq!(mostly(&found), None);
+        found.undecided = 2;
+        assert_eq!(mostly(&found).as_deref(), Some("g (a)"));
+        found.lost = 33;
+        found.chains.clear();
+        assert_eq!(mostly(&found).as_deref(), Some("nobody"));
+        assert_eq!(mostly(&Holders::default()), None);
     }
 
     #[test]

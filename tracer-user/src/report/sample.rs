@@ -377,3 +377,26 @@ pub fn java_report() -> Report {
     report.sites = sites;
     report
 }
+
+/// What may be found to hold 64 blocks.
+pub fn holders() -> Holders {
+    let chain = |name: &str, blocks| Chain {
+        links: vec![Link {
+            kind: LinkKind::Global,
+            name: name.to_owned(),
+            repeated: 1,
+            site: None,
+        }],
+        blocks,
+    };
+    Holders {
+        sampled: 64,
+        lost: 2,
+        undecided: 1,
+        chains: vec![
+            chain("g_cache (service)", 60),
+            chain("g_recent (service)", 1),
+        ],
+        ..Holders::default()
+    }
+}

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::Session;
 use super::growth::GrownPages;
+use crate::model::Searched;
 use crate::window::collect::{CollectedSite, collect};
 
 /// Counts, and when they were taken.
@@ -39,9 +40,13 @@ impl Session {
         Ok(())
     }
 
-    /// Notes how long the search took.
-    pub fn note_search(&mut self, time: Duration) {
-        self.searched.get_or_insert_default().seconds = time.as_secs_f64();
+    /// Notes how long a search took, and when it began, seconds since the start, if the run went on.
+    pub fn note_search(&mut self, at: Option<f64>, time: Duration) {
+        self.searched = Some(Searched {
+            at,
+            seconds: time.as_secs_f64(),
+            ..Searched::default()
+        });
     }
 
     /// Counts until now.

@@ -1,18 +1,16 @@
 //! Who holds the blocks of the sites that hold most: what is looked for, and what was found.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey, OTHERS};
+use tracer_ebpf::site::SiteKey;
 
 use super::Session;
-use crate::holders::{Found, Job, Key, Look, OfSite, Outcome, Traced, settle};
-use crate::jvm::holders::search_natives;
-use crate::model::{Link, Lost, MemoryKind};
-use crate::process::clock::thread_cpu_ns;
+use crate::holders::{ByJava, Found, Job, Key, Look, OfSite, Outcome, Traced, settle};
+use crate::model::{Lost, MemoryKind};
 use crate::targets::images::Image;
 use crate::window::collect::CollectedSite;
 
@@ -21,51 +19,104 @@ const MAX_SITES: usize = 64;
 /// Blocks of each that are looked for: the oldest.
 const MAX_BLOCKS: usize = 64;
 
+/// Said where frees are missed.
+const MISSED_FREES: &str = "whether what nothing leads to is lost, or was freed: within a budget \
+     (--overhead) frees are not seen all the time";
+
+/// What is asked for, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Who holds what holds most, when the run has been counted.
+    AtTheEnd,
+    /// While it goes on: who holds the blocks of these sites, and of what holds most beside.
+    Now(Vec<u32>),
+}
+
 /// Looks, by image.
 pub type Looks = HashMap<u64, Look>;
 
 /// What was found.
 #[derive(Default)]
 pub(super) struct HoldersState {
+    /// The sites that were asked for, last ones first.
+    asked: Vec<u32>,
+    /// The call paths that had these indices when it was looked for them.
+    paths: HashMap<u32, SiteKey>,
     /// The blocks that are looked for, with their sites.
     wanted: HashMap<(u64, Key), u32>,
     /// The images that run and have live blocks.
     images: HashSet<u64>,
     /// By the index of the site.
-    found: HashMap<u32, Vec<Found>>,
+    pub(super) found: HashMap<u32, Vec<Found>>,
     /// The same of all blocks that nothing leads to; `None` if that is not known.
     lost: Option<HashMap<u32, Lost>>,
     /// What was not searched, and why.
-    unsearched: Vec<String>,
+    pub(super) unsearched: Vec<String>,
 }
 
 impl Session {
-    /// What is to be looked at, each with the id of its image. With looks from before it is
-    /// the same blocks, as far as they are live.
+    /// What is to be looked at first, each with the id of its image. What calls the search off
+    /// is `is_off`.
     ///
     /// # Errors
     /// Fails if the kernel does.
-    pub fn holder_jobs(&mut self, before: Option<Looks>) -> Result<Vec<(u64, Job)>> {
+    pub fn holder_jobs(
+        &mut self,
+        asked: Asked,
+        is_off: &Arc<AtomicBool>,
+    ) -> Result<Vec<(u64, Job)>> {
+        let live = self.live_blocks()?;
+        let state = &mut self.holders;
+        if let Asked::Now(sites) = asked {
+            state.asked.retain(|site| !sites.contains(site));
+            state.asked.splice(0..0, sites);
+            state.asked.truncate(MAX_SITES);
+        }
+        state.wanted = wanted(&live, &state.asked);
+        let sites: HashSet<u32> = live.values().flatten().map(|block| block.site).collect();
+        let path = |site: u32| Some((site, self.engine.object.sites.get(site)?.key));
+        state.paths = sites.into_iter().filter_map(path).collect();
+        let running = self.running_images().map(|image| image.id);
+        self.holders.images = running.filter(|id| live.contains_key(id)).collect();
+        Ok(self.jobs_of(live, Looks::new(), is_off))
+    }
+
+    /// The same blocks again, as far as they are live, with the first looks.
+    ///
+    /// # Errors
+    /// Fails if the kernel does.
+    pub fn second_holder_jobs(
+        &self,
+        before: Looks,
+        is_off: &Arc<AtomicBool>,
+    ) -> Result<Vec<(u64, Job)>> {
+        Ok(self.jobs_of(self.live_blocks()?, before, is_off))
+    }
+
+    /// The traced live blocks of each image.
+    fn live_blocks(&self) -> Result<HashMap<u64, Vec<Traced>>> {
         let mut live: HashMap<u64, Vec<Traced>> = HashMap::new();
         self.engine.object.for_each_live(|key, block| {
             if key.address < OTHERS {
                 live.entry(key.image).or_default().push(traced(key, block));
             }
         })?;
-        if before.is_none() {
-            self.holders.wanted = wanted(&live);
-            let running = self.running_images().map(|image| image.id);
-            let images = running.filter(|id| live.contains_key(id)).collect();
-            self.holders.images = images;
-        }
-        let mut before = before.unwrap_or_default();
+        Ok(live)
+    }
+
+    fn jobs_of(
+        &self,
+        mut live: HashMap<u64, Vec<Traced>>,
+        mut before: Looks,
+        is_off: &Arc<AtomicBool>,
+    ) -> Vec<(u64, Job)> {
         let mut jobs = Vec::new();
         for image in self.running_images() {
             let blocks = live.remove(&image.id).unwrap_or_default();
-            let looks = before.remove(&image.id);
-            jobs.extend(self.holder_job(image, blocks, looks));
+            let look = before.remove(&image.id);
+            jobs.extend(self.holder_job(image, blocks, look, is_off));
         }
-        Ok(jobs)
+        jobs
     }
 
     fn holder_job(
@@ -73,6 +124,7 @@ impl Session {
         image: &Image,
         blocks: Vec<Traced>,
         before: Option<Look>,
+        is_off: &Arc<AtomicBool>,
     ) -> Option<(u64, Job)> {
         let wanted = self.holders.wanted.keys();
         let wanted = wanted.filter(|(of, _)| *of == image.id);
@@ -89,6 +141,7 @@ impl Session {
             wanted,
             per_gib: self.options.holders?,
             before,
+            is_off: Arc::clone(is_off),
         };
         Some((image.id, job))
     }
@@ -99,7 +152,8 @@ impl Session {
         let mut found: HashMap<u32, Vec<Found>> = HashMap::new();
         let mut unsearched: Vec<String> = Vec::new();
         let mut outcomes: HashMap<(u64, Key), Outcome> = HashMap::new();
-        let lost = lost(&state.images, &looks);
+        let misses_frees = self.misses_frees();
+        let lost = lost(&state.images, &looks).filter(|_| !misses_frees);
         for (image, look) in looks {
             let settled = settle(&look).into_iter();
             outcomes.extend(settled.map(|(key, outcome)| ((image, key), outcome)));
@@ -117,77 +171,65 @@ impl Session {
             let Some(code) = code else { continue };
             // One whose process is gone is undecided.
             let outcome = outcomes.remove(&(*image, *key));
+            let outcome = outcome.unwrap_or(Outcome::Undecided);
+            let may_be_freed = misses_frees && outcome == Outcome::Lost;
+            if may_be_freed {
+                unsearched.push(MISSED_FREES.to_owned());
+            }
             found.entry(*site).or_default().push(Found {
                 code: Arc::clone(code),
-                outcome: outcome.unwrap_or(Outcome::Undecided),
+                outcome: match may_be_freed {
+                    true => Outcome::Undecided,
+                    false => outcome,
+                },
                 image: *image,
-                by_java: None,
+                by_java: ByJava::NotSearched,
+                named: Arc::default(),
             });
         }
         unsearched.sort();
         unsearched.dedup();
         self.holders = HoldersState {
-            wanted: state.wanted,
-            images: state.images,
             found,
             lost,
             unsearched,
+            ..state
         };
-    }
-
-    /// Looks for the Java objects that hold native blocks, once the run has ended.
-    pub(super) fn find_java_objects(&mut self) {
-        let mut pieces: HashMap<u64, Vec<Range<u64>>> = HashMap::new();
-        for found in self.holders.found.values().flatten() {
-            let piece = found.in_java().filter(|_| found.by_java.is_none());
-            pieces
-                .entry(found.image)
-                .or_default()
-                .extend(piece.cloned());
-        }
-        let begin = (Instant::now(), thread_cpu_ns());
-        let mut links: HashMap<(u64, Range<u64>), Vec<Link>> = HashMap::new();
-        for (image, mut pieces) in pieces {
-            pieces.sort_unstable_by_key(|piece| (piece.start, piece.end));
-            pieces.dedup();
-            let mut machines = self.java.jvms.readable();
-            let machine = machines.find(|(of, _)| *of == image);
-            let Some((_, jvm)) = machine.filter(|_| !pieces.is_empty()) else {
-                continue;
-            };
-            match search_natives(jvm, &pieces) {
-                Ok(found) => {
-                    let named = pieces.into_iter().zip(found);
-                    let named = named.filter_map(|(piece, found)| Some(((image, piece), found?)));
-                    links.extend(named);
-                }
-                Err(problem) => self.holders.unsearched.push(format!("{problem:#}")),
-            }
-        }
-        for found in self.holders.found.values_mut().flatten() {
-            if let Some(piece) = found.in_java() {
-                found.by_java = links.get(&(found.image, piece.clone())).cloned();
-            }
-        }
-        if let Some(searched) = &mut self.searched {
-            let time = Duration::from_nanos(thread_cpu_ns().saturating_sub(begin.1));
-            searched.seconds += begin.0.elapsed().as_secs_f64();
-            searched.processor_seconds += time.as_secs_f64();
-        }
     }
 
     /// Enters what was found.
     pub(super) fn add_holders(&self, sites: &mut [CollectedSite]) {
-        for site in sites.iter_mut() {
-            if site.kind == MemoryKind::Heap {
+        for site in sites.iter_mut().filter(|it| it.kind == MemoryKind::Heap) {
+            site.indices = vec![site.index];
+            // The index may be another path's since the search.
+            let path = self.holders.paths.get(&site.index);
+            if path.is_some_and(|path| *path == site.key) {
                 let found = self.holders.found.get(&site.index);
                 let lost = self.holders.lost.as_ref();
                 site.holders = OfSite {
-                    found: found.cloned().unwrap_or_default(),
+                    found: found
+                        .into_iter()
+                        .flatten()
+                        .map(|it| self.as_known_now(it))
+                        .collect(),
                     lost: lost.map(|lost| lost.get(&site.index).copied().unwrap_or_default()),
                 };
-                site.indices = vec![site.index];
             }
+        }
+    }
+
+    /// What was found, as it can be told now: a holder whose path is not kept any more has no name.
+    fn as_known_now(&self, found: &Found) -> Found {
+        let is_kept = |site: u32| {
+            let now = self.engine.object.sites.get(site).map(|site| site.key);
+            now.is_some() && self.holders.paths.get(&site).copied() == now
+        };
+        match found.outcome.sites().all(is_kept) {
+            true => found.clone(),
+            false => Found {
+                outcome: Outcome::Undecided,
+                ..found.clone()
+            },
         }
     }
 
@@ -225,8 +267,8 @@ fn lost(images: &HashSet<u64>, looks: &Looks) -> Option<HashMap<u32, Lost>> {
     Some(lost)
 }
 
-/// The blocks that are looked for.
-fn wanted(live: &HashMap<u64, Vec<Traced>>) -> HashMap<(u64, Key), u32> {
+/// The blocks that are looked for: of the sites that were asked for, and of those that hold most.
+fn wanted(live: &HashMap<u64, Vec<Traced>>, asked: &[u32]) -> HashMap<(u64, Key), u32> {
     let blocks = live.iter();
     let blocks = blocks.flat_map(|(image, blocks)| blocks.iter().map(|block| (*image, block)));
     let mut held: HashMap<u32, u64> = HashMap::new();
@@ -234,12 +276,16 @@ fn wanted(live: &HashMap<u64, Vec<Traced>>) -> HashMap<(u64, Key), u32> {
         let bytes = held.entry(block.site).or_default();
         *bytes = bytes.saturating_add(block.size);
     }
-    let mut largest: Vec<(u64, u32)> = held.into_iter().map(|(site, it)| (it, site)).collect();
+    let is_asked = |site: u32| asked.contains(&site);
+    let largest = held
+        .into_iter()
+        .map(|(site, it)| (is_asked(site), it, site));
+    let mut largest: Vec<(bool, u64, u32)> = largest.collect();
     largest.sort_unstable_by(|one, other| other.cmp(one));
     largest.truncate(MAX_SITES);
     let mut of_sites: HashMap<u32, Vec<(u64, u64, u64)>> = largest
         .iter()
-        .map(|(_, site)| (*site, Vec::new()))
+        .map(|(.., site)| (*site, Vec::new()))
         .collect();
     for (image, block) in blocks {
         if let Some(all) = of_sites.get_mut(&block.site) {
@@ -273,14 +319,18 @@ mod tests {
         });
         let many = (1..=100).map(|number| block(number, 1, 1000));
         let live = HashMap::from([(7, many.chain(small).collect::<Vec<_>>())]);
-        let wanted = wanted(&live);
-        let of_many = wanted.iter().filter(|(_, site)| **site == 1);
+        let wanted_of = |asked: &[u32]| wanted(&live, asked);
+        let most = wanted_of(&[]);
+        let of_many = most.iter().filter(|(_, site)| **site == 1);
         let mut times: Vec<u64> = of_many.map(|((_, (_, time)), _)| *time).collect();
         times.sort_unstable();
         let expected: Vec<u64> = (37..=100).map(|number| 1_000_000 - number).rev().collect();
         assert_eq!(times, expected);
-        let sites: HashSet<u32> = wanted.values().copied().collect();
+        let sites: HashSet<u32> = most.values().copied().collect();
         assert_eq!(sites.len(), MAX_SITES);
         assert!(!sites.contains(&10), "the one that holds least");
+        let asked: HashSet<u32> = wanted_of(&[10, 4711]).into_values().collect();
+        assert!(asked.contains(&10) && asked.contains(&1), "{asked:?}");
+        assert_eq!(asked.len(), MAX_SITES);
     }
 }

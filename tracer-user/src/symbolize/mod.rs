@@ -25,7 +25,7 @@ use crate::model::name::{self, Name};
 use crate::model::{Frame, Module, Origin, Shortened};
 use crate::process::address::{CodeAddress, FileOffset, FilePlace, FrameAddress};
 use crate::process::code::{CodeMapping, CodeSpace};
-use crate::process::file::ModuleFile;
+use crate::process::file::{ModuleFile, RegularFile};
 use crate::process::handle::ProcessHandle;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
@@ -35,6 +35,18 @@ use crate::process::perf_map::{self, PerfMap, PerfMapFile};
 pub fn build_id_of(file: &ModuleFile) -> Option<String> {
     let image = elf::ElfImage::read(&file.content).ok()?;
     Some(image.build_id?.to_string())
+}
+
+/// The file that a module's debug information was moved to, if there is one. `path` is the one that the
+/// process sees.
+pub fn debug_file_of(
+    process: &ProcessHandle,
+    path: Option<&Path>,
+    module: &ModuleFile,
+) -> Option<RegularFile> {
+    let image = elf::ElfImage::read(&module.content).ok()?;
+    let found = debug_file::find(process, path, &module.content, &image)?;
+    Some(found.file)
 }
 
 /// Calls `each` with the linker's name of every function of a file, and where its code is

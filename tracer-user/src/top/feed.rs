@@ -3,11 +3,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::model::Report;
 
 /// What there is to show.
 #[derive(Default)]
-pub struct Feed(Mutex<News>);
+pub struct Feed {
+    news: Mutex<News>,
+    /// The sites whose holders are asked for, by their indices in the kernel.
+    asked: Mutex<Option<Vec<u32>>>,
+    is_asked: Notify,
+}
 
 /// What is new.
 #[derive(Default)]
@@ -58,8 +65,29 @@ impl Feed {
         })
     }
 
+    /// Asks who holds the blocks of these sites.
+    pub fn ask(&self, sites: Vec<u32>) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(sites);
+        self.is_asked.notify_one();
+    }
+
+    /// Waits until that is asked. Of two questions that nobody has waited for yet the last counts.
+    pub async fn asked(&self) -> Vec<u32> {
+        loop {
+            if let Some(sites) = self.take_asked() {
+                return sites;
+            }
+            self.is_asked.notified().await;
+        }
+    }
+
+    fn take_asked(&self) -> Option<Vec<u32>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.take()
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut News) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -85,5 +113,18 @@ mod tests {
         assert!(feed.take().report.is_none() && !feed.is_closed());
         feed.close();
         assert!(feed.take().is_closed && feed.is_closed());
+    }
+
+    #[tokio::test]
+    async fn the_last_question_waits_for_an_answer() {
+        let feed = Feed::default();
+        feed.ask(vec![1]);
+        feed.ask(vec![2, 3]);
+        assert_eq!(feed.asked().await, [2, 3]);
+        let later = async {
+            tokio::task::yield_now().await;
+            feed.ask(vec![4]);
+        };
+        assert_eq!(tokio::join!(feed.asked(), later).0, [4]);
     }
 }

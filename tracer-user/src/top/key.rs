@@ -29,6 +29,8 @@ pub enum Action {
     Filter,
     /// The report is written into files.
     Export,
+    /// Who holds what is chosen.
+    Holders,
     /// What the keys do.
     Help,
     /// The end.
@@ -36,7 +38,7 @@ pub enum Action {
 }
 
 /// A line of the help for each key.
-pub const HELP: [(&str, &str); 12] = [
+pub const HELP: [(&str, &str); 13] = [
     ("↑ ↓  j k", "another line; PgUp, PgDn, Home and End, too"),
     (
         "Enter",
@@ -48,7 +50,11 @@ pub const HELP: [(&str, &str); 12] = [
     ("/", "only what has these letters in its path; Esc: all"),
     ("space", "the screen stays as it is; again: it goes on"),
     ("e", "writes report (.json) and flamegraph (.svg) here"),
-    ("? h", "this"),
+    (
+        "h",
+        "who holds the line's blocks: searched now, told in its details",
+    ),
+    ("?", "this"),
     ("q Ctrl-C", "the end: the probes go, the process goes on"),
     ("", ""),
     ("GROWTH/s", "of the last 10 s, or since the last report"),
@@ -82,7 +88,8 @@ pub fn action(key: KeyEvent) -> Option<Action> {
         KeyCode::Char(' ' | 'p') => Action::Pause,
         KeyCode::Char('/') => Action::Filter,
         KeyCode::Char('e') => Action::Export,
-        KeyCode::Char('?' | 'h') => Action::Help,
+        KeyCode::Char('h') => Action::Holders,
+        KeyCode::Char('?') => Action::Help,
         _ => return None,
     })
 }

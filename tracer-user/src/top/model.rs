@@ -9,20 +9,25 @@ use super::key::{Action, action};
 use super::rows::{Found, Row, findings, rows, sort};
 use crate::cli::table::Sort;
 use crate::explain;
-use crate::model::{Report, RowNumber};
+use crate::model::{Report, RowNumber, Site};
+use crate::report::numbers::told;
 use crate::report::text::{Layout, ROWS};
 use crate::visible::clean;
 
 /// Letters of a filter, at most.
 const LONGEST_FILTER: usize = 100;
+/// Sites whose holders are asked for at once, at most: a search is for no more.
+const MAX_ASKED: usize = 64;
 
 /// What is to be done that the model cannot do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
     None,
     /// What is shown is to be written into files.
     Export,
+    /// Who holds the blocks of these sites, by their indices in the kernel, is to be searched for.
+    Holders(Vec<u32>),
     /// The end.
     Quit,
 }
@@ -143,6 +148,7 @@ impl Model {
             Action::NextSort => self.sort_by(next(self.sort)),
             Action::Pause => self.pause(),
             Action::Filter => self.draft = Some(self.filter.clone()),
+            Action::Holders => return self.ask_for_holders(),
             Action::Help => self.has_help = true,
         }
         Effect::None
@@ -272,6 +278,52 @@ impl Model {
         let text = explain::render(report, number, &layout);
         let text = text.unwrap_or_else(|error| format!("{error:#}"));
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Who holds what is picked is to be searched for, and told in its details.
+    fn ask_for_holders(&mut self) -> Effect {
+        if self.ended.is_some() {
+            self.say("the run has ended: nothing is searched any more");
+            return Effect::None;
+        }
+        let sites = self.picked_sites();
+        let indices = sites.iter().flat_map(|site| &site.indices).copied();
+        let indices: Vec<u32> = indices.take(MAX_ASKED).collect();
+        if indices.is_empty() {
+            let is_traced = self.report.as_ref().is_some_and(|it| {
+                let mut sites = it.sites.iter();
+                sites.any(|site| !site.indices.is_empty())
+            });
+            self.say(match is_traced {
+                true => "who holds it is searched for blocks of a heap alone",
+                false => "who holds what is searched where `top -p` follows allocations",
+            });
+            return Effect::None;
+        }
+        self.has_details = true;
+        self.say("searching the process's memory for who holds it…");
+        Effect::Holders(indices)
+    }
+
+    /// The call paths of what is picked.
+    fn picked_sites(&self) -> Vec<&Site> {
+        let (Some(report), Some(item)) = (&self.report, self.item()) else {
+            return Vec::new();
+        };
+        match item {
+            Item::Finding(found) => {
+                let finding = told(report).nth(found.number - 1);
+                let ids = finding.map(|it| &it.sites[..]).unwrap_or_default();
+                let sites = report.sites.iter();
+                sites.filter(|site| ids.contains(&site.id)).collect()
+            }
+            Item::Row(row) => {
+                let keys = keys(report);
+                let sites = report.sites.iter().zip(&keys);
+                let of_row = sites.filter(|(_, key)| **key == row.key);
+                of_row.map(|(site, _)| site).collect()
+            }
+        }
     }
 
     /// What is watched.

@@ -173,6 +173,7 @@ fn show(mut terminal: Ours, mut model: Model, feed: &Feed) -> Result<()> {
                 match pressed(&mut model)? {
                     Some(Effect::Quit) => return Ok(()),
                     Some(Effect::Export) => write(&mut model),
+                    Some(Effect::Holders(sites)) => feed.ask(sites),
                     Some(Effect::None) => {}
                     None => continue,
                 }

@@ -11,7 +11,7 @@ use ratatui::style::Modifier;
 use super::draw::draw;
 use super::model::{Effect, Item, Model};
 use crate::cli::table::Sort;
-use crate::model::{Report, SiteWindow, Window};
+use crate::model::{Report, Searched, SiteWindow, Window};
 use crate::report::sample;
 
 fn model() -> Model {
@@ -288,12 +288,50 @@ fn keys_ask_for_what_the_screen_does() {
     assert!(screen(&model, (80, 24)).contains("any key: away"));
     press(&mut model, "e");
     assert!(!screen(&model, (80, 24)).contains("any key: away"));
+    press(&mut model, "h");
+    assert!(screen(&model, (80, 24)).contains("where `top -p` follows allocations"));
+    press(&mut model, "k");
     model.end("the processes have ended");
     let text = screen(&model, (80, 24));
     assert!(text.contains("ENDED") && text.contains("the processes have ended; q ends"));
     assert_eq!(press(&mut model, "q"), Effect::Quit);
     let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(model.press(control), Effect::Quit);
+}
+
+/// The searched sites are those of the line, and what was found is in its details.
+#[test]
+fn who_holds_a_line_is_asked_for_and_told() {
+    let mut report = sample::report();
+    for site in &mut report.sites {
+        site.indices = vec![10 + u32::try_from(site.id).unwrap(), 100];
+    }
+    let mut model = Model::new("a");
+    model.take(Arc::new(report.clone()));
+    assert_eq!(press(&mut model, "h"), Effect::Holders(vec![11, 100]));
+    assert!(screen(&model, (80, 24)).contains("searching the process's memory"));
+    assert!(screen(&model, (100, 50)).contains("stack and evidence"));
+    assert_eq!(press(&mut model, "jj"), Effect::None);
+    let Some(Item::Row(row)) = model.item() else {
+        panic!("no row is chosen");
+    };
+    assert_eq!(row.name, "Cache::insert(Key const&)");
+    let cache = report.sites.iter_mut().find(|it| it.live_count == 1024);
+    let cache = cache.unwrap();
+    let index = 10 + u32::try_from(cache.id).unwrap();
+    cache.holders = Some(sample::holders());
+    report.searched = Some(Searched {
+        at: Some(12.5),
+        ..Searched::default()
+    });
+    assert_eq!(press(&mut model, "h"), Effect::Holders(vec![index, 100]));
+    model.take(Arc::new(report));
+    let text = screen(&model, (120, 80));
+    assert!(text.contains("60 of 64: g_cache (service)"), "{text}");
+    assert!(text.contains("12.5 s after the run's start"), "{text}");
+    model.end("the processes have ended");
+    assert_eq!(press(&mut model, "h"), Effect::None);
+    assert!(screen(&model, (120, 80)).contains("nothing is searched any more"));
 }
 
 #[test]

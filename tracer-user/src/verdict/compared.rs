@@ -58,7 +58,10 @@ pub fn compared(diff: &Diff) -> Vec<DiffFinding> {
 fn kind(diff: &Diff, change: &Change) -> Option<DiffKind> {
     let [before, after] = &change.judged;
     match (before.grows(), after.grows()) {
-        (true, true) => pace(before, after),
+        (true, true) => pace(before, after).or_else(|| {
+            let has_changed = holders(before, after).is_some();
+            has_changed.then_some(DiffKind::Held)
+        }),
         (false, true) => (before.is_calm() || !before.is_there).then_some(DiffKind::New),
         (true, false) => {
             let is_over = !after.is_there && is_long(&diff.after);
@@ -71,6 +74,12 @@ fn kind(diff: &Diff, change: &Change) -> Option<DiffKind> {
 /// Whether a run was long enough to miss something in it.
 fn is_long(run: &Snapshot) -> bool {
     run.duration.is_some_and(|duration| duration >= SHORTEST)
+}
+
+/// Who held what a path has, and who does now, if both are known and differ.
+fn holders<'a>(before: &'a Judged, after: &'a Judged) -> Option<(&'a str, &'a str)> {
+    let held = before.held.as_deref().zip(after.held.as_deref());
+    held.filter(|(was, is)| was != is)
 }
 
 fn pace(before: &Judged, after: &Judged) -> Option<DiffKind> {
@@ -136,6 +145,12 @@ fn title(kind: DiffKind, change: &Change, depth: usize, (was, is): (f64, f64)) -
         DiffKind::New => format!("{who} allocates more than is freed: {is}/s"),
         DiffKind::Faster | DiffKind::Slower => format!("{who} grows by {is}/s, and did by {was}/s"),
         DiffKind::Stopped => format!("{who} grows no more, and did by {was}/s"),
+        DiffKind::Held => {
+            let [before, after] = &change.judged;
+            let (was, is) = holders(before, after).unwrap_or_default();
+            let (was, is) = (names::clean(was), names::clean(is));
+            format!("{who} grows as it did, and is held by {is}, no longer by {was}")
+        }
     }
 }
 
@@ -179,6 +194,14 @@ fn evidence(diff: &Diff, kind: DiffKind, changes: &[&Change]) -> Vec<String> {
         DiffKind::Faster | DiffKind::Slower => {
             said.push("both in the mean since it first allocated".to_owned());
         }
+        DiffKind::Held => {}
+    }
+    if let Some((was, is)) = holders(before, after) {
+        said.push(format!(
+            "most of what was looked for is held by {} in the later run, and by {} in the earlier one",
+            names::clean(is),
+            names::clean(was)
+        ));
     }
     let side = match kind {
         DiffKind::Stopped => &diff.after,
@@ -258,6 +281,43 @@ mod tests {
         assert!(stopped[0].evidence[0].contains("freed and replaced (10,007 blocks allocated)"));
         let begun = findings(calm, sample::report());
         assert_eq!(begun[0].kind, DiffKind::New);
+    }
+
+    /// Whoever holds what grows is told if it is another one, whether its pace has changed or not.
+    #[test]
+    fn holders_that_changed_are_told() {
+        let with = |lost: u64, rate: u64| {
+            let mut report = sample::report();
+            let site = &mut report.sites[0];
+            site.live_bytes *= rate;
+            let mut holders = sample::holders();
+            holders.lost = lost;
+            holders.chains.truncate(1);
+            holders.chains[0].blocks = 63 - lost;
+            site.holders = Some(holders);
+            report
+        };
+        assert_eq!(
+            findings(with(2, 1), with(20, 1)),
+            [],
+            "most are held as before"
+        );
+        let changed = findings(with(2, 1), with(60, 1));
+        assert_eq!((changed[0].kind, changed.len()), (DiffKind::Held, 1));
+        let title = "Session::Session() grows as it did, and is held by nobody, no longer by g_cache (service)";
+        assert_eq!(changed[0].title, title);
+        let faster = findings(with(60, 1), with(2, 3));
+        assert_eq!(faster[0].kind, DiffKind::Faster);
+        let said = "held by g_cache (service) in the later run, and by nobody in the earlier one";
+        assert!(
+            faster[0].evidence.iter().any(|it| it.ends_with(said)),
+            "{faster:?}"
+        );
+        assert_eq!(
+            findings(sample::report(), with(2, 1)),
+            [],
+            "it was not looked for"
+        );
     }
 
     #[test]

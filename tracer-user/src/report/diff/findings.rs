@@ -22,6 +22,8 @@ pub enum DiffKind {
     Slower,
     /// It grew in the earlier run, and does not in the later one.
     Stopped,
+    /// It grows as it did, and another holds it (`--holders`).
+    Held,
 }
 
 impl DiffKind {
@@ -32,6 +34,7 @@ impl DiffKind {
             Self::Faster => "FASTER",
             Self::Slower => "SLOWER",
             Self::Stopped => "STOPPED",
+            Self::Held => "HELD OTHERWISE",
         }
     }
 
@@ -79,7 +82,7 @@ pub fn render(text: &mut String, diff: &Diff, layout: &Layout) {
     for (number, finding) in (1..).zip(&diff.findings).take(MAX_FINDINGS) {
         let style = match finding.kind {
             DiffKind::New | DiffKind::Faster => layout.warning,
-            DiffKind::Slower | DiffKind::Stopped => layout.strong,
+            DiffKind::Slower | DiffKind::Stopped | DiffKind::Held => layout.strong,
         };
         let head = format!(
             "{number}. {} ({:.0} % sure) {}",

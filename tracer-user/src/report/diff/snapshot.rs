@@ -11,7 +11,7 @@ use crate::model::sampling::rounded;
 use crate::model::{Frame, Judgement, Loss, Report, Sampling, Site, Verdict};
 use crate::report::flamegraph::Amount;
 use crate::report::input::{self, Input};
-use crate::report::{names, pprof, units};
+use crate::report::{held_by, names, pprof, units};
 
 /// What was live at the end of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ pub struct Snapshot {
 }
 
 /// What a run says of a call path.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Judged {
     /// Whether the run has the path, with something live or not.
     pub is_there: bool,
@@ -47,6 +47,8 @@ pub struct Judged {
     pub variance: f64,
     /// Blocks allocated; 0 if that is not known.
     pub allocated: u64,
+    /// Who holds most of its blocks, if that was looked for and found.
+    pub held: Option<String>,
 }
 
 impl Judged {
@@ -59,6 +61,7 @@ impl Judged {
             rate: live.bytes as f64 / time,
             variance: live.variance / (time * time),
             allocated,
+            held: None,
         }
     }
 
@@ -76,7 +79,7 @@ impl Judged {
     #[must_use]
     pub fn plus(self, other: &Self) -> Self {
         if !self.is_there {
-            return *other;
+            return other.clone();
         }
         // What leaks is worse than what grows, and what is unknown than what does not.
         let badness = |it: &Self| match it.judgement {
@@ -95,6 +98,7 @@ impl Judged {
             rate: self.rate + other.rate,
             variance: self.variance + other.variance,
             allocated: self.allocated.saturating_add(other.allocated),
+            held: self.held.filter(|held| other.held.as_ref() == Some(held)),
         }
     }
 }
@@ -238,7 +242,11 @@ fn judged(site: &Site, end: f64) -> Judged {
         confidence,
     });
     let live = Amount::live(site);
-    Judged::new(judgement, live, end - site.first_seen, site.allocated_count)
+    let time = end - site.first_seen;
+    Judged {
+        held: site.holders.as_ref().and_then(held_by::mostly),
+        ..Judged::new(judgement, live, time, site.allocated_count)
+    }
 }
 
 fn sampled(sampling: &Sampling) -> String {

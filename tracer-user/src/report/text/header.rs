@@ -45,8 +45,16 @@ fn traced(report: &Report) -> String {
         (1, _) => String::new(),
         (_, all) => format!("{} processes: ", units::grouped(all)),
     };
-    let searched = report.searched.map(|it| units::seconds(it.seconds));
-    let searched = searched.map(|time| format!(", then searched for holders for {time}"));
+    let searched = report.searched.map(|it| {
+        let time = units::seconds(it.seconds);
+        match it.at {
+            None => format!(", then searched for holders for {time}"),
+            Some(at) => format!(
+                ", searched for holders after {} for {time}",
+                units::seconds(at)
+            ),
+        }
+    });
     format!(
         "{who}{}, traced for {} from {}{}",
         names.join("; "),

@@ -73,6 +73,13 @@ impl Session {
         regimes.all(|(regime, _)| *regime == Regime::Exact)
     }
 
+    /// Whether blocks may have been freed without anybody seeing it.
+    pub(in crate::session) fn misses_frees(&self) -> bool {
+        let budget = self.budget.as_ref();
+        let mut regimes = budget.into_iter().flat_map(|it| &it.regimes);
+        regimes.any(|(regime, _)| matches!(regime, Regime::Bursts | Regime::Off))
+    }
+
     /// The interval of samples that were chosen by chance, bytes; 0 if none were.
     pub(in crate::session) fn sample_interval(&self) -> u64 {
         let was_sampled = |budget: &super::BudgetState| {
