@@ -19,8 +19,8 @@
 //!   goes on, and only its load drifts, than if it comes to an end as a cache does whose
 //!   keys are known one by one (`slows`);
 //! - n / 15 for n times that it rose, or n lots that would make growth as uneven, up to 1,
-//!   which weakens what survival says too: what came in a few lots has a few lots of
-//!   evidence.
+//!   the square of which weakens what survival says: what came in a few lots has a few lots of
+//!   evidence that it is not freed with the next one.
 //!
 //! Of what grows otherwise it is odds / (1 + odds) of how many standard deviations that is
 //! which growth by chance would have.
@@ -315,7 +315,10 @@ impl Facts<'_> {
         let steady = (self.span() / EVEN).powf(POWER) * weight;
         let odds = steady * self.slows();
         Some(match self.outlives() {
-            Some(times) if !warms_up => self.leak(odds * (1.0 + weight * times.log2()), sigmas),
+            Some(times) if !warms_up => {
+                let survive = 1.0 + weight.powi(2) * times.log2();
+                self.leak(odds * survive, sigmas)
+            }
             _ => judgement(Verdict::Growing, of_odds(sigmas)),
         })
     }
@@ -363,7 +366,7 @@ impl Facts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Errors;
+    use crate::model::{CurvePoint, Errors, Level, LifetimeBucket};
     use crate::report::sample;
 
     #[test]
@@ -396,6 +399,44 @@ mod tests {
         assert_eq!(said(Some((0, 0)), bursts), None, "no burst saw one");
         assert_eq!(said(Some((9, 2)), bursts), None, "two may be live");
         assert_eq!(said(None, bursts), None);
+    }
+
+    /// Workers that have each made a query so far, of which a few results are kept until the next
+    /// one.
+    #[test]
+    fn a_few_lots_that_stay_are_no_leak_yet() {
+        let lots = [2.5, 5.5, 8.5, 11.5];
+        let end = 14.0;
+        let came = |at: f64| 82 * lots.iter().filter(|lot| **lot <= at).count() as u64;
+        let looks = (8..=46).map(|look| f64::from(look) * 0.3);
+        let curve = looks.map(|at| {
+            let level = Level {
+                live_bytes: 1200 * came(at),
+                live_count: came(at),
+                allocated_count: 256 * came(at),
+            };
+            CurvePoint::new(at, level)
+        });
+        let live = came(end);
+        let bucket = |below: f64, count: u64| LifetimeBucket {
+            below: Some(below),
+            count,
+        };
+        let site = Site {
+            live_bytes: 1200 * live,
+            live_count: live,
+            allocated_count: 256 * live,
+            freed_count: 255 * live,
+            oldest_age: Some(end - lots[0]),
+            first_seen: lots[0],
+            last_seen: lots[3] + 0.1,
+            lifetimes: vec![bucket(0.134, 255 * live)],
+            ages: vec![bucket(4.3, 82), bucket(8.6, 164), bucket(17.2, 82)],
+            curve: curve.collect(),
+            ..sample::report().sites[1].clone()
+        };
+        let said = judge(&site, end).map(|it| it.verdict);
+        assert_eq!(said, Some(Verdict::Growing));
     }
 
     /// A path that was seen in bursts: so many blocks from one time to another, none of which
