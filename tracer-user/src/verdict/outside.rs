@@ -1,13 +1,16 @@
-//! Growth of which no call path was seen: of children, and of memory that no allocation
-//! explains.
+//! Growth of which no call path was seen: of children, of memory that no allocation
+//! explains, and of files in memory that no process has any more.
 
 use super::{forecast, per_second};
-use crate::model::balance::{Balance, PartName, change};
+use crate::model::balance::{Balance, CgroupBalance, PartName, change};
 use crate::model::{Finding, FindingKind, Process, Report};
 use crate::report::{names, units};
 
 /// Growth below this is not told, bytes: reading a line grows a program.
 const LITTLE: i64 = 1 << 20;
+/// ... nor less than this of files in memory that no process has: their control group's other
+/// processes write some, too.
+const MANY_FILES: u64 = 4 << 20;
 /// ... nor what is less than this part of a process's growth.
 const PART: f64 = 0.3;
 /// How sure it is that what no part explains came from outside of what was followed: the
@@ -15,6 +18,9 @@ const PART: f64 = 0.3;
 const SURE: f64 = 0.8;
 /// How sure it is of pages of files: to read a file grows a process until it is read.
 const FILES: f64 = 0.6;
+/// How sure it is that files in memory are a traced process's if no process has them: others of
+/// its control group may have written them.
+const THEIRS: f64 = 0.5;
 /// How sure it is that children grow: those are the accounts of the kernel.
 const CERTAIN: f64 = 0.95;
 
@@ -25,7 +31,9 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     let children = processes.filter_map(|(index, process)| children(report, index, process));
     let files = report.balance.iter();
     let files = files.filter_map(|it| files_of(report, it));
-    outside.chain(children).chain(files).collect()
+    let groups = report.cgroups.iter();
+    let groups = groups.filter_map(|it| files_of_group(report, it));
+    outside.chain(children).chain(files).chain(groups).collect()
 }
 
 impl Finding {
@@ -111,6 +119,34 @@ fn files_of(report: &Report, balance: &Balance) -> Option<Finding> {
     Some(finding.growing(grown as f64, report))
 }
 
+/// Files in memory (tmpfs, shared memory) that a control group is charged with and no traced process
+/// has mapped or open: such as were written and closed, or never unlinked.
+fn files_of_group(report: &Report, group: &CgroupBalance) -> Option<Finding> {
+    let mut left = group.shared;
+    for balance in &report.balance {
+        let mapped = change(balance.kinds_start.shared, balance.kinds_end.shared);
+        let held = balance.descriptors.as_ref();
+        let open = held.map_or(0, |it| change(it.file_bytes_start, it.file_bytes_end));
+        // What is mapped may be open, too.
+        left = left.saturating_sub(mapped.max(open).max(0));
+    }
+    let left = u64::try_from(left)
+        .ok()
+        .filter(|left| *left >= MANY_FILES)?;
+    let finding = Finding {
+        title: "files in memory grow that no traced process has mapped or open".to_owned(),
+        live_bytes: left,
+        evidence: vec![format!(
+            "their control group {} was charged with {} of tmpfs and shared memory more; others in it may have written that",
+            names::clean(&group.path),
+            units::bytes(left)
+        )],
+        advice: "df -t tmpfs shows which file systems grow; ls -la /dev/shm, ipcs -m".to_owned(),
+        ..Finding::new(FindingKind::FilesInMemory, 0, THEIRS)
+    };
+    Some(finding.growing(left as f64, report))
+}
+
 /// Children that are not traced, and grow more than what is.
 fn children(report: &Report, index: usize, process: &Process) -> Option<Finding> {
     let children = process.children.as_ref()?;
@@ -147,6 +183,7 @@ fn children(report: &Report, index: usize, process: &Process) -> Option<Finding>
 mod tests {
     use super::*;
     use crate::model::balance::{GrownMapping, Part};
+    use crate::model::descriptors::DescriptorBalance;
     use crate::report::sample;
 
     const MIB: i64 = 1 << 20;
@@ -179,6 +216,36 @@ mod tests {
             let said = finding.evidence.join("; ");
             assert!(said.contains("18.0 MiB, is /srv/journal"), "{said}");
         }
+    }
+
+    #[test]
+    fn files_that_were_written_and_closed_are_the_groups() {
+        let found = |shared: i64, open: u64| {
+            let mut report = sample::report();
+            report.balance = vec![Balance {
+                descriptors: Some(DescriptorBalance {
+                    file_bytes_end: open,
+                    ..DescriptorBalance::default()
+                }),
+                ..Balance::default()
+            }];
+            report.cgroups = vec![CgroupBalance {
+                path: "/shop".into(),
+                shared,
+                ..CgroupBalance::default()
+            }];
+            findings(&report)
+        };
+        let closed = found(90 * MIB, 20 << 20);
+        let [finding] = &closed[..] else {
+            panic!("{closed:?}");
+        };
+        assert_eq!(finding.kind, FindingKind::FilesInMemory);
+        assert_eq!(finding.live_bytes, 70 << 20);
+        assert!(finding.evidence[0].contains("/shop was charged with 70.0 MiB"));
+        // Those that are open are another finding.
+        assert_eq!(found(90 * MIB, 90 << 20), []);
+        assert_eq!(found(-90 * MIB, 0), []);
     }
 
     #[test]
