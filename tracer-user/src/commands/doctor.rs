@@ -270,7 +270,10 @@ fn target(pid: u32, declared: &[Declared], machine: Machine) -> Vec<Line> {
     if allocators.is_empty() {
         results.push((
             "allocator".into(),
-            Err(format!("no mapped file is {}", allocator::LOOKED_FOR)),
+            Err(format!(
+                "no mapped file is {}; `record` follows page faults in its place",
+                allocator::LOOKED_FOR
+            )),
         ));
     }
     let why = why_instructions(&code, machine.filter_kills);

@@ -231,8 +231,8 @@ impl Watcher {
                     self.session.step_budget()?;
                 }
                 _ = window.tick() => {
-                    self.close_window()?;
-                    if self.session.is_worn() && self.begin_anew()? {
+                    let is_closed = self.close_window()?;
+                    if is_closed && self.session.is_worn() && self.begin_anew()? {
                         (news, begin) = (self.news()?, Instant::now());
                     }
                 }
@@ -362,13 +362,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// Closes the window, and hands it over to be named and kept.
-    fn close_window(&mut self) -> Result<()> {
+    /// Closes the window, and hands it over to be named and kept, unless the one before is not
+    /// kept yet. Whether it did.
+    fn close_window(&mut self) -> Result<bool> {
         if self.keeper.is_busy() {
             self.postponed += 1;
             self.said
                 .remark("this window is longer: the one before is not kept yet");
-            return Ok(());
+            return Ok(false);
         }
         self.session.poll()?;
         let snapshot = self.session.snapshot_of_window()?;
@@ -390,7 +391,8 @@ impl Watcher {
             containers,
             tracer: self.tracer(),
             retention: self.config.retention(),
-        })
+        })?;
+        Ok(true)
     }
 
     /// Milliseconds since 1970, by a clock that is never set back while the tracer runs.

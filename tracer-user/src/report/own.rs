@@ -43,6 +43,9 @@ const FUNCTIONS: &Owners = &[
     ("<core::", Some("the standard library")),
     ("<std::", Some("the standard library")),
     ("Builtins_", Some("V8")),
+    ("Java_java_", Some("the JDK")),
+    ("Java_jdk_", Some("the JDK")),
+    ("Java_sun_", Some("the JDK")),
     ("PyBytes_", Some("Python")),
     ("PyDict_", Some("Python")),
     ("PyEval_", Some("Python")),
@@ -409,6 +412,7 @@ mod tests {
             ("Session::open(int)", "/opt/libsession.so"),
             ("com.acme.Pool.take", ""),
             ("inflateInit2_", "/usr/lib/libpng.so"),
+            ("Java_com_acme_Codec_open", "/opt/libcodec.so"),
         ] {
             assert!(is_own(&frame(function, module)), "{function}");
         }
@@ -418,6 +422,7 @@ mod tests {
             ("std::vector<int>::push_back(int const&)", "/usr/bin/leaky"),
             ("java.util.zip.Deflater.<init>", ""),
             ("[system call]", ""),
+            ("Java_sun_nio_ch_FileChannelImpl_map0", "/jdk/lib/libnio.so"),
             ("PyEval_EvalFrameDefault", "/usr/bin/python3"),
         ] {
             assert!(!is_own(&frame(function, module)), "{function}");

@@ -97,7 +97,7 @@ impl Session {
             .map(|it| format!("  {}", clean(&it.sentence())))
             .collect();
         bail!(
-            "process {pid} was not touched: its heap cannot be traced without harm to it:\n{}\nstart it without the agent that does this, or trace a process that is not hooked; `unfreed doctor -p {pid}` says more",
+            "process {pid} was not touched: its heap cannot be traced without harm to it:\n{}\nstart it without the agent that does this, trace a process that is not hooked, or follow page faults, which takes no probe (--growth); `unfreed doctor -p {pid}` says more",
             reasons.join("\n")
         );
     }

@@ -3,7 +3,7 @@
 
 use super::{forecast, per_second};
 use crate::model::balance::{Balance, CgroupBalance, PartName, change};
-use crate::model::{Finding, FindingKind, Process, Report};
+use crate::model::{Finding, FindingKind, Process, Report, UnseenFunction};
 use crate::report::{names, units};
 
 /// Growth below this is not told, bytes: reading a line grows a program.
@@ -51,7 +51,12 @@ impl Finding {
 /// What no call path of this run explains.
 fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
     const PARTS: [PartName; 2] = [PartName::OlderMappings, PartName::UnseenMappings];
-    let parts = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
+    let mut parts = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
+    let hidden = hidden(report, balance);
+    if hidden.is_some() {
+        // Who has it map memory is not who asks for it.
+        parts = parts.saturating_add(balance.part(PartName::Mappings));
+    }
     let unseen = balance.unexplained.saturating_add(parts);
     if unseen < LITTLE || (unseen as f64) < PART * balance.growth as f64 {
         return None;
@@ -62,6 +67,14 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
         units::bytes(u64::try_from(balance.growth).unwrap_or(0)),
         units::bytes(u64::try_from(unseen).unwrap_or(0))
     )];
+    evidence.extend(hidden.map(|function| {
+        format!(
+            "{} of {} is not probed: {}",
+            names::clean(&function.function),
+            names::clean(names::base(&function.module)),
+            names::clean(&function.reason)
+        )
+    }));
     if let Some(grown) = balance.grown.first() {
         let owner = grown.owner.as_deref().map(names::clean);
         evidence.push(format!(
@@ -82,6 +95,13 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
         ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
     };
     Some(finding.growing(unseen as f64, report))
+}
+
+/// A function of an allocator of the process that is not probed, and whose blocks are so in no call
+/// path.
+fn hidden<'a>(report: &'a Report, balance: &Balance) -> Option<&'a UnseenFunction> {
+    let process = report.processes.get(balance.process)?;
+    process.unseen.iter().find(|it| !it.seen_elsewhere)
 }
 
 /// Pages of files that it has mapped and that no call path explains: mapped before the run, or
@@ -216,6 +236,43 @@ mod tests {
             let said = finding.evidence.join("; ");
             assert!(said.contains("18.0 MiB, is /srv/journal"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_an_allocator_maps_that_is_not_probed_is_outside() {
+        let found = |seen_elsewhere: bool| {
+            let mut report = sample::report();
+            report.processes[0].unseen = vec![UnseenFunction {
+                function: "every function of its jemalloc".into(),
+                module: "/srv/shop".into(),
+                reason: "the file has no symbol table".into(),
+                seen_elsewhere,
+                was_told: false,
+            }];
+            let mut balance = Balance {
+                growth: 9 * MIB,
+                ..Balance::default()
+            };
+            balance.explain([Part {
+                name: PartName::Mappings,
+                bytes: 9 * MIB,
+            }]);
+            report.balance = vec![balance];
+            findings(&report)
+        };
+        let hidden = found(false);
+        let [finding] = &hidden[..] else {
+            panic!("{hidden:?}");
+        };
+        assert_eq!(finding.kind, FindingKind::OutsideAllocations);
+        assert!(finding.advice.contains("--growth"), "{finding:?}");
+        let said = finding.evidence.join("; ");
+        assert!(
+            said.contains("its jemalloc of shop is not probed"),
+            "{said}"
+        );
+        // What it only hands on to another is seen there.
+        assert_eq!(found(true), []);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, PLAIN};
 use crate::model::Report;
-use crate::model::balance::{Balance, CgroupBalance, GrownMapping};
+use crate::model::balance::{Balance, CgroupBalance, GrownMapping, PartName, change};
 use crate::model::sampling::rounded;
 use crate::report::retention::{self, MUCH};
 use crate::report::{kept_by, names, units};
@@ -256,6 +256,13 @@ pub fn growth_note(report: &Report) -> Option<String> {
         {
             note.push_str(", most of it: ");
             note.push_str(&mapping(report, balance, most));
+        }
+        let all = report.balance.iter();
+        let java: i64 = all.map(|balance| balance.part(PartName::JavaHeap)).sum();
+        if growth >= NOTHING && java >= change(0, growth) / 2 && report.java_heap.is_empty() {
+            note.push_str(
+                ", most of it the Java heap: with --java-heap it is told which classes grow",
+            );
         }
         note
     })
