@@ -242,22 +242,28 @@ fn a_program_that_is_written_anew_in_its_place_has_its_own_names() -> Result<()>
     service.stop()
 }
 
+/// A service of two processes' growth, within a budget.
+fn watching(state: &Path, budget: &str, targets: [(&str, u32); 2]) -> Result<Service> {
+    let mut text = format!("budget = \"{budget}\"\nwindow = \"1s\"\nscan = \"200ms\"\n");
+    for (name, pid) in targets {
+        let _ = writeln!(
+            text,
+            "[[service]]\nname = \"{name}\"\npids = [{pid}]\nmode = \"growth\""
+        );
+    }
+    let config = state.join("serve.toml");
+    fs::write(&config, text)?;
+    Service::start(state, &["--config", &config.display().to_string()])
+}
+
 /// What the budget leaves out is told of the service that it was left out of, and accounts for
 /// what of its growth no path explains.
 #[test]
 fn what_is_not_followed_is_told_of_each_service() -> Result<()> {
     let (mut busy, mut calm) = (Target::start("paced")?, Target::start("paced")?);
     let state = tempdir()?;
-    let rules = state.path().join("serve.toml");
-    let text = format!(
-        "budget = \"5ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
-         [[service]]\nname = \"busy\"\npids = [{}]\nmode = \"growth\"\n\
-         [[service]]\nname = \"calm\"\npids = [{}]\nmode = \"growth\"\n",
-        busy.pid, calm.pid
-    );
-    fs::write(&rules, text)?;
-    let rules = rules.display().to_string();
-    let service = Service::start(state.path(), &["--config", &rules])?;
+    let targets = [("busy", busy.pid), ("calm", calm.pid)];
+    let service = watching(state.path(), "5ms/s", targets)?;
     busy.tell("grow 20000")?;
     let number = |it: &Value, name: &str| it[name].as_u64().unwrap_or(0);
     let missed = |it: &Value| number(it, "not_followed_bytes");
@@ -289,16 +295,8 @@ fn what_is_not_followed_is_told_of_each_service() -> Result<()> {
 fn files_of_processes_that_have_ended_take_no_room() -> Result<()> {
     let state = tempdir()?;
     let (mut many, mut target) = (Target::start("many_files")?, Target::start("paced")?);
-    let config = state.path().join("serve.toml");
-    let text = format!(
-        "budget = \"500ms/s\"\nwindow = \"1s\"\nscan = \"200ms\"\n\
-         [[service]]\nname = \"many\"\npids = [{}]\nmode = \"growth\"\n\
-         [[service]]\nname = \"paced\"\npids = [{}]\nmode = \"growth\"\n",
-        many.pid, target.pid
-    );
-    fs::write(&config, text)?;
-    let config = config.display().to_string();
-    let mut service = Service::start(state.path(), &["--config", &config])?;
+    let targets = [("many", many.pid), ("paced", target.pid)];
+    let mut service = watching(state.path(), "500ms/s", targets)?;
     let descriptors = |service: &Service| {
         let entries = fs::read_dir(format!("/proc/{}/fd", service.pid()))?;
         Ok::<_, anyhow::Error>(entries.count())

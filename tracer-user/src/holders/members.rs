@@ -13,14 +13,14 @@ use gimli::{
     LittleEndian, Operation, SectionId, Unit, UnitOffset, constants,
 };
 use object::Endianness;
-use object::elf::{ELFCOMPRESS_ZLIB, FileHeader64, SHF_COMPRESSED, SectionHeader64};
+use object::elf::{ELFCOMPRESS_ZLIB, SHF_COMPRESSED, SectionHeader64};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, SectionHeader};
 
 use super::budget::Budget;
+use super::segments::{ENDIAN, header};
 use crate::process::bytes::{Bytes, Positioned};
 
-const ENDIAN: Endianness = Endianness::Little;
 /// Bytes of debug information that are read of a file, unpacked.
 const MAX_BYTES: u64 = 256 << 20;
 /// Classes and variables that are kept.
@@ -105,10 +105,7 @@ fn hash(name: &str) -> u64 {
 /// The sections of debug information, unpacked.
 fn sections(file: &dyn Bytes) -> Option<DwarfSections<Vec<u8>>> {
     let data = ReadCache::new(Positioned::new(file));
-    let header = FileHeader64::<Endianness>::parse(&data).ok()?;
-    if header.endian().ok() != Some(ENDIAN) {
-        return None;
-    }
+    let header = header(&data)?;
     let table = header.sections(ENDIAN, &data).ok()?;
     let mut left = MAX_BYTES;
     let section = |id: SectionId| match table.section_by_name(ENDIAN, id.name().as_bytes()) {

@@ -11,7 +11,8 @@ use crate::process::bytes::{Bytes, Positioned};
 use crate::process::code::CodeSpace;
 use crate::process::maps::FileId;
 
-const ENDIAN: Endianness = Endianness::Little;
+/// The order of bytes that is read.
+pub const ENDIAN: Endianness = Endianness::Little;
 /// Headers that are looked at.
 pub const MAX_HEADERS: usize = 4096;
 const PAGE: u64 = 4096;
@@ -19,6 +20,12 @@ const PAGE: u64 = 4096;
 /// Where in memory files end, ascending: of one that is mapped several times each end. Files are as
 /// mappings name them, without a version.
 pub type FileEnds = HashMap<FileId, Vec<u64>>;
+
+/// The header of a file; `None` if it is no 64-bit ELF file, or has another order of bytes.
+pub fn header<'d>(data: &'d ReadCache<Positioned<'_>>) -> Option<&'d FileHeader64<Endianness>> {
+    let header = FileHeader64::<Endianness>::parse(data).ok()?;
+    (header.endian().ok() == Some(ENDIAN)).then_some(header)
+}
 
 /// Where the files that a process has code of end in its memory.
 pub fn ends_of(code: &CodeSpace) -> FileEnds {
@@ -66,12 +73,9 @@ impl Segments {
     /// Reads those of a file; none of what is no 64-bit ELF file.
     pub fn read(file: &dyn Bytes) -> Self {
         let data = ReadCache::new(Positioned::new(file));
-        let Ok(header) = FileHeader64::<Endianness>::parse(&data) else {
+        let Some(header) = header(&data) else {
             return Self::default();
         };
-        if header.endian().ok() != Some(ENDIAN) {
-            return Self::default();
-        }
         let mut segments = Self::default();
         let headers = header.program_headers(ENDIAN, &data).unwrap_or_default();
         for header in headers.iter().take(MAX_HEADERS) {

@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 
 use object::Endianness;
-use object::elf::{
-    FileHeader64, SHT_DYNSYM, SHT_SYMTAB, STT_COMMON, STT_OBJECT, STT_TLS, SectionHeader64,
-};
+use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_COMMON, STT_OBJECT, STT_TLS, SectionHeader64};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, SectionHeader};
 
-use super::segments::{MAX_HEADERS, Segments};
+use super::segments::{ENDIAN, MAX_HEADERS, Segments, header};
 use crate::process::bytes::{Bytes, Positioned};
 use crate::process::symtab;
 
-const ENDIAN: Endianness = Endianness::Little;
 /// Variables that are kept.
 const MAX_VARIABLES: usize = 1 << 20;
 /// Bytes of a name that are read.
@@ -42,12 +39,9 @@ impl Variables {
     /// Reads those of a file; none of what is no 64-bit ELF file.
     pub fn read(file: &dyn Bytes) -> Self {
         let data = ReadCache::new(Positioned::new(file));
-        let Ok(header) = FileHeader64::<Endianness>::parse(&data) else {
+        let Some(header) = header(&data) else {
             return Self::default();
         };
-        if header.endian().ok() != Some(ENDIAN) {
-            return Self::default();
-        }
         let mut variables = Self {
             segments: Segments::read(file),
             ..Self::default()
