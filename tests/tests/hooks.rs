@@ -42,6 +42,25 @@ fn lives(target: &mut Target, hook_calls: &str) -> Result<()> {
     Ok(())
 }
 
+/// Its page faults are followed and no probe is placed; the report says why.
+fn is_followed_by_its_pages(target: &Target, reasons: &[&str]) -> Result<()> {
+    let before = patched_bytes(target.pid)?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    assert_eq!(patched_bytes(target.pid)?, before, "a probe was placed");
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    ensure!(report.settings.growth_instead, "{:?}", report.settings);
+    let left_alone = report.left_alone.first().context("nothing is left alone")?;
+    assert_eq!(left_alone.function, "malloc");
+    for text in [&finished.stdout, &finished.stderr] {
+        let text = words(text);
+        for reason in reasons.iter().chain(&["page faults"]) {
+            ensure!(text.contains(reason), "{reason:?} is not in {text}");
+        }
+    }
+    Ok(())
+}
+
 fn program() -> Result<String> {
     Ok(target_path("hooked")?.canonicalize()?.display().to_string())
 }
@@ -63,12 +82,16 @@ fn a_hooked_malloc_is_left_alone() -> Result<()> {
     ] {
         let mut target = hooked_by(command)?;
         let libc = libc_of(&target)?.display().to_string();
-        let finished = Tracer::start(&["record", "-p", &target.pid.to_string()])?.wait()?;
+        let hooked = format!(
+            "malloc of {libc} is hooked in the memory of hooked ({})",
+            target.pid
+        );
+        is_followed_by_its_pages(&target, &[&hooked, &leads_to])?;
+        // Who asks for allocations gets none instead.
+        let pid = target.pid.to_string();
+        let finished = Tracer::start(&["record", "--min-size", "1k", "-p", &pid])?.wait()?;
         finished.fails_saying(&[
-            &format!(
-                "malloc of {libc} is hooked in the memory of hooked ({})",
-                target.pid
-            ),
+            &hooked,
             &leads_to,
             "nothing that this allocator allocates is seen",
         ])?;
@@ -82,8 +105,7 @@ fn a_hooked_malloc_is_left_alone() -> Result<()> {
 #[test]
 fn a_malloc_that_can_be_written_to_is_left_alone() -> Result<()> {
     let mut target = hooked_by("leave_malloc_writable")?;
-    let finished = Tracer::start(&["record", "-p", &target.pid.to_string()])?.wait()?;
-    finished.fails_saying(&["malloc of ", "can be written to"])?;
+    is_followed_by_its_pages(&target, &["malloc of ", "can be written to"])?;
     lives(&mut target, "0")
 }
 

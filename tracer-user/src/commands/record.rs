@@ -149,16 +149,17 @@ pub fn attached(
         anyhow::Ok(session)
     };
     let pids = targets.iter().map(|target| target.pid).collect();
-    match attach(targets, untraced, trace) {
-        Err(error) if error.is::<NothingToProbe>() && trace.may_follow_pages() => {
-            eprintln!("unfreed: {error:#}");
-            eprintln!("unfreed: so page faults are followed in its place, as with --growth");
-            (trace.growth, trace.growth_instead) = (true, true);
-            let (targets, untraced) = find_targets(pids)?;
-            attach(targets, untraced, trace)
-        }
-        attached => attached,
-    }
+    let error = match attach(targets, untraced, trace) {
+        Err(error) if trace.may_follow_pages() => error.downcast::<NothingToProbe>()?,
+        attached => return attached,
+    };
+    eprintln!("unfreed: {error}");
+    eprintln!("unfreed: so page faults are followed in its place, as with --growth");
+    (trace.growth, trace.growth_instead) = (true, true);
+    let (targets, untraced) = find_targets(pids)?;
+    let mut session = attach(targets, untraced, trace)?;
+    session.note_pages_instead(error.left_alone);
+    Ok(session)
 }
 
 /// The exit code when a signal ends it before there is anything to report.

@@ -5,14 +5,14 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 
 use super::Session;
-use super::left_alone::Sound;
+use super::left_alone::{HeapLeftAlone, Sound};
 use super::target::Target;
 use crate::attach::allocator::{self, Allocator, AllocatorFunction, describe_stripped};
 use crate::attach::probes::{Described, Scope};
 use crate::jvm::attach::is_jvm;
 use crate::kernel::link::Road;
 use crate::kernel::object::SystemCalls;
-use crate::model::{UnseenFunction, Untraced};
+use crate::model::{LeftAlone, UnseenFunction, Untraced};
 use crate::process::clock::monotonic_ns;
 use crate::process::code::CodeSpace;
 use crate::process::maps::FileId;
@@ -41,11 +41,15 @@ impl std::error::Error for NoAllocator {}
 
 /// No process can be traced, since none has an allocator that can be probed.
 #[derive(Debug)]
-pub struct NothingToProbe(String);
+pub struct NothingToProbe {
+    reason: String,
+    /// What stands in the way of probes.
+    pub left_alone: Vec<LeftAlone>,
+}
 
 impl fmt::Display for NothingToProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -87,15 +91,18 @@ impl Session {
                     self.note_untraced(vec![Untraced::never(pid, &error)]);
                 }
                 Err(error) => {
-                    without += usize::from(error.is::<NoAllocator>());
+                    let is_without = error.is::<NoAllocator>() || error.is::<HeapLeftAlone>();
+                    without += usize::from(is_without);
                     self.give_up(pid, &error)?;
                 }
             }
         }
         match self.check_any_traced(traced) {
-            Err(error) if without == self.untraced.len() => {
-                Err(NothingToProbe(error.to_string()).into())
+            Err(error) if without == self.untraced.len() => Err(NothingToProbe {
+                reason: error.to_string(),
+                left_alone: self.left_alone.clone(),
             }
+            .into()),
             checked => checked,
         }
     }

@@ -1,6 +1,8 @@
 //! Functions that are left alone: before they are probed, and from when their
 //! code was changed on.
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 
 use super::Session;
@@ -17,6 +19,10 @@ use crate::visible::clean;
 /// What it means that probes went during a run.
 const WITHDRAWN: &str = "from then on nothing of this file is counted, and what was live then is shown as live; an agent that saved our breakpoint with the code and executes its copy, or puts it back after this run, kills the process";
 
+/// What is seen where nothing can be probed.
+const PAGES_INSTEAD: &str =
+    "so memory is followed by its page faults: where it is first touched, not who keeps it";
+
 /// What else there is to do when children are followed.
 const FOLLOWED: &str = "; without --follow only the traced process itself is probed";
 
@@ -27,6 +33,18 @@ pub(super) enum Notice {
     /// What happened.
     Remark(String),
 }
+
+/// Nothing of a process's heap can be traced without harm to it.
+#[derive(Debug)]
+pub(super) struct HeapLeftAlone(String);
+
+impl fmt::Display for HeapLeftAlone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for HeapLeftAlone {}
 
 /// An allocator as far as it can be probed without harm.
 pub(super) struct Sound {
@@ -85,7 +103,8 @@ impl Session {
     /// Whether anything of a process's heap can be traced.
     ///
     /// # Errors
-    /// Says what was left alone instead, and what to do.
+    /// Says what was left alone instead, and what to do: a [`HeapLeftAlone`] if the process itself
+    /// is the reason.
     pub(super) fn check_any_heap(&self, pid: u32, heaps: usize) -> Result<()> {
         // With probes for everyone a bystander may be the reason.
         let is_reason = |it: &&LeftAlone| self.options.follow || it.pid == pid;
@@ -93,13 +112,28 @@ impl Session {
         if heaps > 0 || left_alone.peek().is_none() {
             return Ok(());
         }
-        let reasons: Vec<_> = left_alone
-            .map(|it| format!("  {}", clean(&it.sentence())))
-            .collect();
-        bail!(
+        let (mut is_own, mut reasons) = (true, Vec::new());
+        for it in left_alone {
+            is_own &= it.pid == pid;
+            reasons.push(format!("  {}", clean(&it.sentence())));
+        }
+        let text = format!(
             "process {pid} was not touched: its heap cannot be traced without harm to it:\n{}\nstart it without the agent that does this, trace a process that is not hooked, or follow page faults, which takes no probe (--growth); `unfreed doctor -p {pid}` says more",
             reasons.join("\n")
         );
+        match is_own {
+            true => Err(HeapLeftAlone(text).into()),
+            false => bail!("{text}"),
+        }
+    }
+
+    /// Notes what kept probes away, where pages are followed in their place.
+    pub fn note_pages_instead(&mut self, left_alone: Vec<LeftAlone>) {
+        let instead = left_alone.into_iter().map(|it| LeftAlone {
+            unseen: PAGES_INSTEAD.into(),
+            ..it
+        });
+        self.left_alone.extend(instead);
     }
 
     /// Takes the probes of a file away, whose code was changed in a process.
