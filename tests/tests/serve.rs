@@ -149,6 +149,33 @@ fn what_grows_is_found_and_told() -> Result<()> {
     service.stop()
 }
 
+/// No page of the process is touched for them.
+#[test]
+fn descriptors_that_stay_open_are_found() -> Result<()> {
+    let mut target = Target::start("balance")?;
+    let state = tempdir()?;
+    let service = watch(state.path(), target.pid)?;
+    for _ in 0..3 {
+        target.tell("keep_pipes")?;
+    }
+    let is_told = |finding: &Value| finding["kind"] == "descriptors";
+    let findings = service.wait_for("/api/services/balance/findings", |all| {
+        all.as_array().is_some_and(|all| all.iter().any(is_told))
+    })?;
+    let mut all = findings.as_array().context("no findings")?.iter();
+    let finding = all.find(|it| is_told(it)).context("gone")?;
+    let advice = finding["advice"].as_str().unwrap_or_default();
+    ensure!(
+        advice == format!("ls -l /proc/{}/fd shows what they are", target.pid),
+        "{finding}"
+    );
+    ensure!(finding.to_string().contains("of kind pipe"), "{finding}");
+    // They are no bytes.
+    let seen = service.wait_service("balance", |it| number(it, "growing") > 0)?;
+    ensure!(seen["bytes_per_second"] != 0.0, "{seen}");
+    service.stop()
+}
+
 #[test]
 fn a_restarted_service_is_a_new_series_of_it() -> Result<()> {
     let state = tempdir()?;
@@ -423,6 +450,10 @@ fn what_grows_is_looked_at_closer() -> Result<()> {
     ensure!(value("unfreed_look_findings").is_some(), "{read}");
     ensure!(
         value("unfreed_look_cost_seconds").is_some_and(|it| it > 0.0),
+        "{read}"
+    );
+    ensure!(
+        value("unfreed_look_budget_seconds").is_some_and(|it| it > 0.0),
         "{read}"
     );
     service.stop()?;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tracer_ebpf_build::workspace;
 
 use crate::build::{Profile, unfreed};
+use crate::installed;
 use crate::package;
 use crate::setup::{Group, cargo_tool, ensure};
 use crate::shell::{capture, cargo, run, say};
@@ -42,6 +43,7 @@ pub(crate) fn all() -> Result<()> {
     let unpacked = dist.join("unpacked");
     make_empty(&unpacked)?;
     package::check(&deb, &unpacked, &version)?;
+    installed::check(&deb, &version)?;
     say(format_args!("\n{}\n{}", tarball.display(), deb.display()));
     Ok(())
 }

@@ -11,6 +11,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod incidents;
+mod installed;
 mod java;
 mod jdks;
 mod libtest;

@@ -25,6 +25,8 @@ export interface Summary {
   resident: Resident;
   growth_bytes: number;
   live_bytes: number;
+  not_followed_bytes: number;
+  untold_bytes: number;
   new_bytes: number;
   paths: number;
   growing: number;

@@ -223,6 +223,15 @@ export class ServiceView {
   }
 }
 
+/** What came in and is of no known path, where there is any. */
+function ofNoPath(it: api.Summary): [string, number][] {
+  const parts: [string, number][] = [
+    ["not followed, to keep the budget", it.not_followed_bytes],
+    ["came in without a page fault told", it.untold_bytes],
+  ];
+  return parts.filter(([, amount]) => amount > 0);
+}
+
 function figures(it: api.Summary | null): HTMLElement[] {
   if (!it) return [el("p", { class: "dim" }, "It has no process now; this is what is kept of it.")];
   const running = it.series.filter((series) => series.ended === null);
@@ -232,6 +241,7 @@ function figures(it: api.Summary | null): HTMLElement[] {
   return [
     figure("resident", bytes(it.resident_bytes)),
     figure("live, by known paths", bytes(it.live_bytes)),
+    ...ofNoPath(it).map(([name, amount]) => figure(name, bytes(amount))),
     figure("growth since watched", change(it.growth_bytes)),
     figure("slope", slope ? rate(slope) : "steady", slope ? "bad" : ""),
     figure("call paths", count(it.paths)),

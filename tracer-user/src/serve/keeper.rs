@@ -16,7 +16,7 @@ use super::look::{Look, Looked, Seen};
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
 use crate::grouping::Rules;
-use crate::model::Report;
+use crate::model::{FindingKind, Report};
 use crate::privilege::capability::Phase;
 use crate::report::pool;
 use crate::session::snapshot::Snapshot;
@@ -309,9 +309,12 @@ impl Names {
     }
 }
 
-/// The run goes on by itself: what is left to do is to ask who keeps what was touched.
+/// The run goes on by itself: what is left to do is to ask who keeps what was touched. What is in
+/// no resident set was not touched.
 fn advise(report: &mut Report) {
-    for finding in &mut report.findings {
+    const SAYS_ITSELF: [FindingKind; 2] = [FindingKind::Descriptors, FindingKind::FilesInMemory];
+    let findings = report.findings.iter_mut();
+    for finding in findings.filter(|it| !SAYS_ITSELF.contains(&it.kind)) {
         let process = report.processes.get(finding.process);
         finding.advice = match process.filter(|_| finding.kind.is_growth()) {
             Some(process) => format!(

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::look::Looked;
 use crate::model::balance::PartName;
-use crate::model::{Balance, Finding, Loss, Process, ProcessEnd, Report};
+use crate::model::{Balance, Finding, FindingKind, Loss, Process, ProcessEnd, Report};
 use crate::report::{json, pprof};
 use crate::serve::container::Container;
 use crate::serve::gzip;
@@ -258,9 +258,11 @@ fn parts(report: &Report, name: PartName) -> u64 {
     parts.filter_map(|bytes| u64::try_from(bytes).ok()).sum()
 }
 
-/// What findings that say so grow by, bytes a second, together.
+/// What findings that say so grow by, bytes a second, together. What is not counted in bytes
+/// has no part in it.
 fn growth(findings: &[Finding]) -> Option<f64> {
-    let growing = findings.iter().filter(|it| it.kind.is_growth());
+    let has_bytes = |it: &&Finding| it.kind.is_growth() && it.kind != FindingKind::Descriptors;
+    let growing = findings.iter().filter(has_bytes);
     growing
         .map(|it| it.bytes_per_second)
         .reduce(|one, other| one + other)

@@ -19,7 +19,9 @@ impl Session {
     /// was seen in bursts is no curve. Where pages alone are followed for weeks, snapshots are
     /// the moments.
     pub(super) fn take_curves(&mut self) {
-        self.count_descriptors();
+        if !self.options.service {
+            self.count_descriptors();
+        }
         let begin = Instant::now();
         let has_own_moments = self.budget.is_some() || self.options.service;
         if !has_own_moments && self.curves.is_due(begin) && self.engine.object.is_active() {

@@ -69,7 +69,8 @@ impl Session {
             let Some(image) = self.images.index_of(*id).and_then(|at| self.images.get(at)) else {
                 continue;
             };
-            let (balance, touched) = self.grown_pages_of(image, look, &touches);
+            let (mut balance, touched) = self.grown_pages_of(image, look, &touches);
+            balance.descriptors = self.descriptors_of(image, look);
             grown.balances.insert(*id, balance);
             grown.sites.insert(*id, touched.sites);
             let gone = touched.gone.into_iter();
@@ -101,11 +102,9 @@ impl Session {
         let mut balances = grown.balances;
         let balance = |image: &Image| {
             let balance = balances.remove(&image.id)?;
-            let look = self.balance.after.as_ref().and_then(|it| it.get(&image.id));
             Some(Balance {
                 process: row_of(image, rows, processes)?,
                 pid: image.pid,
-                descriptors: look.and_then(|look| self.descriptors_of(image, look)),
                 ..balance
             })
         };

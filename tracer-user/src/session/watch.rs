@@ -100,6 +100,7 @@ impl Session {
     /// Fails if the kernel does.
     pub fn snapshot_of_window(&mut self) -> Result<Snapshot> {
         self.settle_ended(true)?;
+        self.count_descriptors();
         self.snapshot()
     }
 
@@ -115,6 +116,7 @@ impl Session {
         }
         for (index, id) in &gone {
             self.balance.before.remove(id);
+            self.balance.opened.forget(*id);
             self.leaving.kept.remove(index);
             self.images.release(*index);
         }

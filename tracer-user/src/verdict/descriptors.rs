@@ -41,7 +41,7 @@ fn open(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option<
     if growth < FEW || held.risen < RISES || held.risen * ONE_IN < held.looks || !is_late {
         return None;
     }
-    let rate = per_second(report, growth as f64);
+    let rate = per_second(report, balance.process, growth as f64);
     let process = names::process_of(report, balance.process);
     let kinds = held.kinds.iter().map(|it| {
         let kind = names::clean(&it.kind);
@@ -93,7 +93,7 @@ fn files(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option
     if growth < LITTLE {
         return None;
     }
-    let bytes_per_second = per_second(report, growth as f64);
+    let bytes_per_second = per_second(report, balance.process, growth as f64);
     let process = names::process_of(report, balance.process);
     let most = held.files.first().map(|file| {
         format!(

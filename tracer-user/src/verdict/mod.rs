@@ -82,10 +82,12 @@ impl Finding {
     }
 }
 
-/// So much of the whole run, a second; 0 for one without duration.
-fn per_second(report: &Report, bytes: f64) -> f64 {
-    match report.duration > 0.0 {
-        true => bytes / report.duration,
+/// So much since the tracing of a process that runs began, a second; 0 if that is no time.
+fn per_second(report: &Report, process: usize, amount: f64) -> f64 {
+    let began = report.processes.get(process).map_or(0.0, |it| it.began);
+    let seconds = report.duration - began;
+    match seconds > 0.0 {
+        true => amount / seconds,
         false => 0.0,
     }
 }

@@ -39,7 +39,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 impl Finding {
     /// The same with a rate, and what that will come to.
     fn growing(self, bytes: f64, report: &Report) -> Self {
-        let bytes_per_second = per_second(report, bytes);
+        let bytes_per_second = per_second(report, self.process, bytes);
         Self {
             bytes_per_second,
             forecast: forecast::of(report, bytes_per_second),

@@ -32,7 +32,7 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
         .collect(),
         advice: kept_by::remedy(report, balance),
         live_bytes: kept,
-        bytes_per_second: per_second(report, kept as f64),
+        bytes_per_second: per_second(report, balance.process, kept as f64),
         ..Finding::new(FindingKind::Retention, balance.process, SURE)
     }
 }

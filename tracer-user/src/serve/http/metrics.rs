@@ -139,8 +139,9 @@ fn of_findings(registry: &mut Registry, host: &Host) {
 /// Closer looks: of each service the last one.
 fn of_looks(registry: &mut Registry, host: &Host) {
     let service = |looked: &Looked| ("service", escaped(&looked.look.service));
-    let (goes_on, cost, age) = (Gauges::default(), Seconds::default(), Seconds::default());
-    let findings = Gauges::default();
+    let (goes_on, findings) = (Gauges::default(), Gauges::default());
+    let (cost, budget, age) = (Seconds::default(), Seconds::default(), Seconds::default());
+    let (left_out, losses) = (Gauges::default(), Gauges::default());
     for looked in host.looks.values() {
         let labels = vec![service(looked)];
         let look = &looked.look;
@@ -148,6 +149,12 @@ fn of_looks(registry: &mut Registry, host: &Host) {
         goes_on.get_or_create(&labels).set(is_on);
         let both = look.cost.tracer_seconds + look.cost.target_seconds;
         cost.get_or_create(&labels).set(both);
+        budget.get_or_create(&labels).set(look.cost.allowed_seconds);
+        left_out.get_or_create(&labels).set(whole(look.left_out));
+        for loss in &look.losses {
+            let labels = vec![service(looked), ("cause", loss.cause.clone())];
+            losses.get_or_create(&labels).set(whole(loss.count));
+        }
         let Some(seen) = &looked.seen else {
             continue;
         };
@@ -163,6 +170,22 @@ fn of_looks(registry: &mut Registry, host: &Host) {
         "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start",
         Unit::Seconds,
         cost,
+    );
+    registry.register_with_unit(
+        "look_budget",
+        "What the last closer look was allowed to take",
+        Unit::Seconds,
+        budget,
+    );
+    registry.register(
+        "look_left_out_processes",
+        "Processes of the service that the last closer look does not see",
+        left_out,
+    );
+    registry.register(
+        "look_lost_events",
+        "What the last closer look has lost, by cause",
+        losses,
     );
     registry.register_with_unit(
         "look_age",

@@ -147,10 +147,10 @@ impl Session {
         Some(DescriptorBalance { limit, ..balance })
     }
 
-    /// Counts what processes have open, if it is time. For weeks nobody asks that.
+    /// Counts what processes have open, if it is time.
     pub(super) fn count_descriptors(&mut self) {
         let is_due = self.balance.opened.is_due(Instant::now());
-        if self.options.service || !is_due || !self.engine.object.is_active() {
+        if !is_due || !self.engine.object.is_active() {
             return;
         }
         let images: Vec<_> = self.running_images().take(MAX_PROCESSES).collect();

@@ -55,6 +55,11 @@ impl Opened {
         self.next = Some(Instant::now() + REST.max(began.elapsed() * SHARE));
     }
 
+    /// Forgets an image that is gone.
+    pub(in crate::session) fn forget(&mut self, image: u64) {
+        self.by_image.remove(&image);
+    }
+
     /// Those of an image.
     pub(in crate::session) fn rises(&self, image: u64) -> Rises {
         self.by_image.get(&image).copied().unwrap_or_default()
