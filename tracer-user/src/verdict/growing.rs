@@ -10,6 +10,7 @@ use super::forecast;
 use super::path;
 use super::step::{self, Step};
 use super::tree::{Branch, Node, nodes};
+use super::uncollected;
 use crate::model::life_table::{FAR, LifeTable, MOST};
 use crate::model::{Finding, FindingKind, Frame, MemoryKind, Report, Site, Verdict};
 use crate::report::brief::brief;
@@ -122,6 +123,13 @@ fn finding(report: &Report, verdict: Verdict, node: &Node) -> Step {
     let sites: Vec<&Site> = node.sites.iter().map(|at| &report.sites[*at]).collect();
     let function = culprit(sites[0], node.depth);
     let mut step = of_sites(report, verdict, &sites, function);
+    if uncollected::may_be_garbage(sites[0]) {
+        step.finding
+            .evidence
+            .insert(0, uncollected::NOTE.to_owned());
+        let process = report.processes.get(step.finding.process);
+        step.finding.advice = uncollected::advice(process.map_or(0, |it| it.pid));
+    }
     if let Some(note) = pool::note(report, sites[0]) {
         step.finding.evidence.insert(0, note.text);
         if note.can_be_looked_into {

@@ -25,6 +25,7 @@ mod stacks;
 mod step;
 mod together;
 mod tree;
+mod uncollected;
 
 use std::collections::HashSet;
 
@@ -57,6 +58,7 @@ pub fn conclude(report: &mut Report) {
     replaced::take_back(report, &ends);
     report.sites.iter_mut().for_each(held::raise);
     stacks::take_back(report);
+    uncollected::take_back(report);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
