@@ -120,6 +120,7 @@ pub fn of_accounts(before: Option<&Look>, after: &Look) -> Balance {
         ..Balance::default()
     }
 }
+        copied: before.map_or(0, |look| end.copied_since(&look.account).unwrap_or(0)),
 
 fn kinds(account: &Account) -> Kinds {
     Kinds {
