@@ -340,6 +340,39 @@ fn what_a_forked_child_has_from_its_parent_is_told_apart() -> Result<()> {
     Ok(())
 }
 
+/// What it copies is in its resident set before and after.
+#[test]
+fn copies_of_what_is_shared_since_a_fork_are_no_silence() -> Result<()> {
+    let mut target = Target::start("balance")?;
+    drop(target.command_saying("fork_child", "child ")?);
+    let tracer = Tracer::record(target.pid, &["--duration", "3s"])?;
+    drop(target.command("write_shared")?);
+    let finished = tracer.wait()?;
+    let report = finished.report_of_any_end()?;
+    let copied = report.balance[0].copied;
+    ensure!(
+        (31 * MIB / 20 * 19..=31 * MIB + MIB / 4).contains(&copied),
+        "{:?}",
+        report.balance
+    );
+    let words: Vec<_> = finished.stdout.split_whitespace().collect();
+    let words = words.join(" ");
+    ensure!(
+        words.contains("copies memory that it shares since a fork"),
+        "{words}"
+    );
+    ensure!(!words.contains("No leak seen"), "{words}");
+    Ok(())
+}
+
+#[test]
+fn a_mapping_that_fills_is_a_finding() -> Result<()> {
+    let traced = Traced::of(&["fill_mapping"], None, &[])?;
+    traced.says("GROWING")?;
+    traced.says("fill_mapping maps memory that is not unmapped")?;
+    traced.says("what is mapped fills: more of it was in memory at")
+}
+
 #[test]
 fn growth_in_an_older_mapping_is_no_silence() -> Result<()> {
     let traced = Traced::of(&["touch_older"], Some("mapping "), &[])?;

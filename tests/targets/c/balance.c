@@ -88,6 +88,11 @@ static void fork_child(void) {
     say("child %d\n", child);
 }
 
+/* What the child has, too, until one of both writes to it. */
+SITE static void write_shared(void) {
+    memset(old_block, 2, 31 * MIB);
+}
+
 /* --- what no resident set has --- */
 
 /* Frames that nobody closes, in files without a name. */
@@ -118,6 +123,18 @@ SITE static void close_pipes(void) {
         if (pipe(ends) || close(ends[0]) || close(ends[1]))
             abort();
         usleep(100000);
+    }
+}
+
+/* A mapping of which ever more is touched, for nine seconds: a heap that fills. */
+SITE static void fill_mapping(void) {
+    char *heap = mmap(NULL, 64 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (heap == MAP_FAILED)
+        abort();
+    madvise(heap, 64 * MIB, MADV_NOHUGEPAGE);
+    for (int index = 0; index < 45; index++) {
+        memset(heap + index * MIB, 1, MIB);
+        usleep(200000);
     }
 }
 
@@ -257,6 +274,8 @@ static const Command commands[] = {
     COMMAND(keep_arenas),
     COMMAND(peak_alone),
     COMMAND(fork_child),
+    COMMAND(write_shared),
+    COMMAND(fill_mapping),
     COMMAND(keep_frames),
     COMMAND(keep_pipes),
     COMMAND(close_pipes),

@@ -225,6 +225,8 @@ mod tests {
             last_seen: bytes as f64,
             resident_bytes: None,
             resident_peak: None,
+            resident_looks: 0,
+            resident_rises: 0,
             pages: None,
             files: Vec::new(),
             stacks: Default::default(),

@@ -34,6 +34,10 @@ pub struct Balance {
     /// than what was written to.
     #[serde(default)]
     pub live_resident: u64,
+    /// Bytes that it shared with relatives since a fork and has copied by writing to them: in its
+    /// resident set before and after, and so in no part.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub copied: u64,
     /// Where it grew most, of what is no allocator's memory that is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grown: Vec<GrownMapping>,

@@ -50,6 +50,10 @@ impl Site {
             (Some(one), Some(other)) => Some(one + other),
             (one, other) => one.or(other),
         };
+        if site.resident_bytes > self.resident_bytes {
+            self.resident_looks = site.resident_looks;
+            self.resident_rises = site.resident_rises;
+        }
         self.resident_bytes = bytes(self.resident_bytes, site.resident_bytes);
         self.resident_peak = bytes(self.resident_peak, site.resident_peak);
         MappedFile::merge(&mut self.files, &site.files);

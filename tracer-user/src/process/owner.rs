@@ -27,6 +27,9 @@ pub fn find(
     let mut buffer = vec![0; AT_ONCE];
     for (mapping, file) in data_of_files(mappings) {
         let file = file.name.as_str();
+        if is_loader(file) {
+            continue;
+        }
         for run in present.runs(&mapping.range) {
             let mut at = run.start;
             while at < run.end && left > 0 {
@@ -54,6 +57,14 @@ pub fn find(
         most.map(|(file, _)| file.to_owned())
     };
     counts.into_iter().map(most).collect()
+}
+
+/// Whether a file is glibc's dynamic loader: it has pointers to what each thread has of its own,
+/// which the kernel joins with what others map beside, and keeps nothing that grows. (musl's is its
+/// allocator, too.)
+fn is_loader(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or_default();
+    name.starts_with("ld-linux-") || (name.starts_with("ld-2.") && name.ends_with(".so"))
 }
 
 /// The writable mappings with files' variables, each with one of its file: those of the
@@ -84,6 +95,14 @@ mod tests {
 
     /// A variable that has an address in it.
     static POINTER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+    #[test]
+    fn the_loader_is_nobodys_owner() {
+        assert!(is_loader("/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
+        assert!(is_loader("/lib/x86_64-linux-gnu/ld-2.31.so"));
+        assert!(!is_loader("/lib/ld-musl-x86_64.so.1"), "it is musl's libc");
+        assert!(!is_loader("/usr/lib/libldap.so.2"));
+    }
 
     #[test]
     fn the_file_with_the_pointer_is_found() {

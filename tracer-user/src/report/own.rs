@@ -183,17 +183,34 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
 /// and asks for memory for itself: what only hands on what it is asked for, as `xmalloc`
 /// does, is in every path.
 pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
-    let last = frames
+    let named = frames
         .iter()
-        .rposition(|frame| is_own(frame) && !hands_on(frame));
-    last.map(|last| last + 1)
+        .rposition(|frame| is_own(frame) && !hands_on(frame))?;
+    Some(nameless_below(frames, named).unwrap_or(named) + 1)
+}
+
+/// The last frame without a name of the program's own file, if that is below one of a library: a
+/// library that has names and calls a stripped program back is not who asks.
+fn nameless_below(frames: &[Frame], named: usize) -> Option<usize> {
+    let is_librarys = frames.get(named)?.origin == Origin::Library;
+    let last = frames.iter().rposition(is_nameless_own)?;
+    (is_librarys && last > named).then_some(last)
+}
+
+/// Whether a frame is of the program's own file, which is stripped.
+fn is_nameless_own(frame: &Frame) -> bool {
+    let file = frame.module.as_deref().map(names::base).unwrap_or_default();
+    let is_program = frame.function.is_none() && frame.origin == Origin::Program;
+    is_program && entry(FILES, file).is_none() && runtime(file).is_none()
 }
 
 /// The same, but down to the last that is in no library of the system, which is who calls
 /// the library; 0 if that is nobody, or a program's `main`, which calls everything.
 pub fn down_to_caller(frames: &[Frame]) -> usize {
     let is_callers = |frame: &Frame| is_own(frame) && !hands_on(frame) && !is_of_system(frame);
-    let Some(caller) = frames.iter().rposition(is_callers) else {
+    let named = frames.iter().rposition(is_callers);
+    let nameless = frames.iter().rposition(is_nameless_own);
+    let Some(caller) = named.or(nameless) else {
         return 0;
     };
     let name = frames[caller].function.as_deref().unwrap_or_default();
@@ -293,6 +310,31 @@ mod tests {
         assert_eq!(entry(FUNCTIONS, ""), None);
         assert_eq!(entry(FUNCTIONS, "std"), None);
         assert_eq!(entry(FUNCTIONS, "~"), None);
+    }
+
+    /// As memcached is in Debian: stripped, and called back by libevent, which has names.
+    #[test]
+    fn a_library_that_calls_a_stripped_program_back_is_not_who_asks() {
+        let frame = |function: Option<&str>, module: &str, origin| Frame {
+            function: function.map(Into::into),
+            module: Some(module.into()),
+            origin,
+            ..Frame::default()
+        };
+        let program = |function| frame(function, "/usr/bin/memcached", Origin::Program);
+        let library = "/usr/lib/x86_64-linux-gnu/libevent-2.1.so.7.0.1";
+        let event = frame(Some("event_base_loop"), library, Origin::Library);
+        let malloc = frame(Some("malloc"), "/usr/lib/libc.so.6", Origin::Library);
+        let path = [program(None), event, program(None), program(None), malloc];
+        assert_eq!(down_to_own(&path), Some(4));
+        assert_eq!(down_to_caller(&path), 4);
+        // One that has names for some of its functions has them told.
+        let mut named = path;
+        named[2] = program(Some("conn_new"));
+        assert_eq!(down_to_own(&named), Some(3));
+        assert_eq!(down_to_caller(&named), 3);
+        // Where nothing has a name, all of the path is told.
+        assert_eq!(down_to_own(&[program(None), program(None)]), None);
     }
 
     #[test]

@@ -92,9 +92,21 @@ const MONO: Pool = heap(
     "mono --profile=log:heapshot tells which objects",
 );
 
+const OCAML: Pool = heap(
+    "OCaml's heap",
+    true,
+    "Gc.quick_stat() tells how large it is, Gc.stat() what of it is live",
+);
+const D: Pool = heap("D's heap", true, "GC.stats() tells what of it is in use");
+const JAVA_TABLES: Pool = heap(
+    "what the JVM keeps for its Java heap",
+    true,
+    "--java-heap tells which classes grow",
+);
+
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &Pool); 48] = [
+const REFILLS: [(&str, &Pool); 52] = [
     ("AllocSetAlloc", &POSTGRESQL),
     ("GenerationAlloc", &POSTGRESQL),
     ("SlabAlloc", &POSTGRESQL),
@@ -145,6 +157,11 @@ const REFILLS: [(&str, &Pool); 48] = [
     ("GC_unix_mmap_get_mem", &BOEHM),
     ("sgen_alloc_os_memory*", &MONO),
     ("mono_valloc*", &MONO),
+    ("caml_alloc_for_heap", &OCAML),
+    ("_D4core8internal2gc*", &D),
+    // ZGC's pages, and what it keeps of each.
+    ("ZPage::*", &JAVA_TABLES),
+    ("ZPageAllocator::*", &JAVA_TABLES),
     ("xmlDictAddString", &pool("a dictionary of libxml2")),
 ];
 
@@ -399,6 +416,15 @@ mod tests {
                 Some("V8's heap of JavaScript objects"),
             ),
             ("runtime.sysMapOS", Some("Go's heap")),
+            ("caml_alloc_for_heap", Some("OCaml's heap")),
+            (
+                "_D4core8internal2gc4impl12conservativeQw4Pool10initializeMFNbmbZv",
+                Some("D's heap"),
+            ),
+            (
+                "ZPage::split(unsigned char, unsigned long)",
+                Some("what the JVM keeps for its Java heap"),
+            ),
         ] {
             assert_eq!(pool_of(function).map(|it| it.name), pool, "{function}");
         }

@@ -77,6 +77,8 @@ pub fn site(id: u64, live: (u64, u64), freed: (u64, u64), between: Vec<Frame>) -
         confidence: None,
         resident_bytes: None,
         resident_peak: None,
+        resident_looks: 0,
+        resident_rises: 0,
         files: Vec::new(),
         pages: None,
         stacks: StackOwners::default(),

@@ -29,7 +29,7 @@ mod window;
 
 use std::io::{self, IsTerminal, Write};
 
-pub use findings::SHORTEST;
+pub use findings::{MAX_FINDINGS, SHORTEST};
 pub use layout::{Layout, PLAIN, ROWS};
 pub use lifetimes::young_blocks;
 pub use path::deepest;

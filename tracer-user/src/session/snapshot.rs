@@ -182,6 +182,8 @@ fn named(
         confidence: None,
         resident_bytes: site.resident.map(|resident| resident.now),
         resident_peak: site.resident.map(|resident| resident.peak),
+        resident_looks: site.resident.map_or(0, |resident| resident.looks),
+        resident_rises: site.resident.map_or(0, |resident| resident.rises),
         files: site.files.clone(),
         pages: site.pages.clone(),
         stacks: site.stacks,

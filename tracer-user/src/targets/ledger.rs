@@ -89,11 +89,18 @@ pub struct Resident {
     pub now: u64,
     /// At the look at which it was most.
     pub peak: u64,
+    /// Looks that found some of it, of the image that has most.
+    pub looks: u32,
+    /// ... and those that found more than any before.
+    pub rises: u32,
 }
 
 impl Resident {
     /// Adds that of another image. The peaks need not have been at one moment.
     pub fn add(&mut self, other: Self) {
+        if other.now > self.now {
+            (self.looks, self.rises) = (other.looks, other.rises);
+        }
         self.now += other.now;
         self.peak += other.peak;
     }
@@ -267,6 +274,8 @@ impl Ledger {
         for (account, bytes) in found {
             let resident = self.resident.entry(account).or_default();
             resident.now = bytes;
+            resident.looks += 1;
+            resident.rises += u32::from(bytes > resident.peak);
             resident.peak = resident.peak.max(bytes);
         }
     }

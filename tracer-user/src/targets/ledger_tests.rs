@@ -280,6 +280,8 @@ fn what_is_resident_is_that_of_the_last_look_and_its_peak() {
     let expected = Resident {
         now: 0x1000,
         peak: 0x3000,
+        looks: 2,
+        rises: 1,
     };
     assert_eq!(ledger.resident(account), Some(expected));
     ledger.look(|_| None);

@@ -261,7 +261,13 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
             units::seconds(growth.since)
         ));
     }
-    if curve.tells() {
+    let fills = site.kind == MemoryKind::Mapping && curve.rises() < 2 && site.resident_rises > 1;
+    if fills {
+        said.push(format!(
+            "what is mapped fills: more of it was in memory at {} of {} looks",
+            site.resident_rises, site.resident_looks
+        ));
+    } else if curve.tells() {
         let looks = site.curve.len() - 1;
         said.push(format!(
             "more was live at {} of {} looks",
@@ -284,7 +290,7 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
         said.push(why.to_owned());
     }
     let rest = report.duration - curve.rose_at();
-    if curve.tells() && rest > 0.15 * report.duration {
+    if curve.tells() && !fills && rest > 0.15 * report.duration {
         said.push(format!("it has not grown for {}", units::seconds(rest)));
     }
     said

@@ -64,6 +64,14 @@ const MANY: f64 = 15.0;
 const EVEN: f64 = 7.0;
 const POWER: f64 = 0.8;
 
+/// Mappings of less in memory than this are not looked at for how they fill, bytes; and of fewer
+/// looks, or where less than this part of them found more.
+const MUCH: u64 = 1 << 20;
+const LOOKS: f64 = 6.0;
+const RISING: f64 = 0.7;
+/// What comes in ever larger blocks has these larger by this in the last half.
+const LARGER: f64 = 1.5;
+
 /// The numbers of a site that are looked at.
 struct Facts<'a> {
     site: &'a Site,
@@ -193,7 +201,39 @@ impl Facts<'_> {
     fn judge(&self) -> Option<Judgement> {
         let found = self.startup().or_else(|| self.batch());
         let found = found.or_else(|| self.churn()).or_else(|| self.plateau());
-        found.or_else(|| self.growth())
+        let found = found.or_else(|| self.growth());
+        match found.map(|it| it.verdict) {
+            None | Some(Verdict::Startup | Verdict::Plateau) => self.fills().or(found),
+            Some(_) => found,
+        }
+    }
+
+    /// Mappings of which ever more comes into memory, whenever they were made: a heap of a
+    /// language or a pool fills what it has mapped.
+    fn fills(&self) -> Option<Judgement> {
+        let site = self.site;
+        let (looks, rises) = (
+            f64::from(site.resident_looks),
+            f64::from(site.resident_rises),
+        );
+        let is_much = site.resident_bytes.is_some_and(|bytes| bytes >= MUCH);
+        let fills = site.kind == MemoryKind::Mapping && is_much;
+        (fills && looks >= LOOKS && rises >= RISING * looks)
+            .then(|| judgement(Verdict::Growing, of_odds(rises.sqrt())))
+    }
+
+    /// Whether blocks get ever larger, so that few of them come, and ever more seldom: an arena
+    /// takes as much again as it has.
+    fn enlarges(&self) -> bool {
+        let count = self.site.live_count as f64;
+        let is_few = (FEW..MANY).contains(&count) && self.site.freed_count == 0;
+        if !is_few || !self.curve.tells() {
+            return false;
+        }
+        let since = self.site.first_seen;
+        let ((few, more, _), (early, late, _)) =
+            (self.blocks.halves(since), self.curve.halves(since));
+        late > 0.0 && few > 0.0 && late * few > LARGER * early * more
     }
 
     /// For how long the site was seen, seconds.
@@ -339,7 +379,7 @@ impl Facts<'_> {
         if !self.blocks.tells() {
             return Some(rises.sqrt());
         }
-        if self.site.may_be_table() {
+        if self.site.may_be_table() || self.enlarges() {
             // It gets larger by parts of itself, ever more seldom.
             let grows = self.curve.rests().1 < 0.5 * self.span() && self.rises_through();
             return grows.then(|| rises.sqrt());
@@ -355,7 +395,12 @@ impl Facts<'_> {
         // That a page came into memory does not say who keeps it.
         let is_page = self.site.kind == MemoryKind::Page;
         match of_odds(odds) {
-            likely if likely >= LIKELY && !self.site.may_be_table() && !is_page => {
+            likely
+                if likely >= LIKELY
+                    && !self.site.may_be_table()
+                    && !is_page
+                    && !self.enlarges() =>
+            {
                 judgement(Verdict::Leak, likely)
             }
             _ => judgement(Verdict::Growing, of_odds(sigmas)),
@@ -437,6 +482,95 @@ mod tests {
         };
         let said = judge(&site, end).map(|it| it.verdict);
         assert_eq!(said, Some(Verdict::Growing));
+    }
+
+    /// A mapping of the start, of which so many of twelve looks found more in memory.
+    fn filled(rises: u32, resident: u64) -> Site {
+        let level = Level {
+            live_bytes: 7 << 20,
+            live_count: 1,
+            allocated_count: 1,
+        };
+        let looks = (1..=40).map(|look| CurvePoint::new(f64::from(look) * 0.325, level));
+        Site {
+            kind: MemoryKind::Mapping,
+            live_bytes: 7 << 20,
+            live_count: 1,
+            allocated_count: 1,
+            freed_count: 0,
+            freed_bytes: 0,
+            oldest_age: Some(12.8),
+            first_seen: 0.2,
+            last_seen: 0.2,
+            lifetimes: Vec::new(),
+            ages: Vec::new(),
+            curve: looks.collect(),
+            resident_bytes: Some(resident),
+            resident_peak: Some(resident),
+            resident_looks: 12,
+            resident_rises: rises,
+            ..sample::report().sites[1].clone()
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_fills_grows_whenever_it_was_made() {
+        let said = |rises, resident| judge(&filled(rises, resident), 13.0).map(|it| it.verdict);
+        assert_eq!(said(12, 5 << 20), Some(Verdict::Growing));
+        assert_eq!(said(3, 5 << 20), Some(Verdict::Startup), "it was filled");
+        assert_eq!(said(12, 5 << 10), Some(Verdict::Startup), "it is little");
+    }
+
+    /// An arena whose blocks are each half as large again as the one before.
+    #[test]
+    fn an_arena_that_takes_ever_larger_blocks_grows() {
+        let births = [
+            (0.6, 2_270_080),
+            (2.3, 3_405_120),
+            (4.9, 5_107_712),
+            (9.1, 7_661_568),
+        ];
+        let looks = (0..=40).map(|look| {
+            let at = 0.6 + f64::from(look) * 0.31;
+            let sizes = births.iter().filter(|it| it.0 < at).map(|it| it.1);
+            let level = Level {
+                live_bytes: sizes.clone().sum(),
+                live_count: sizes.clone().count() as u64,
+                allocated_count: sizes.count() as u64,
+            };
+            CurvePoint::new(at, level)
+        });
+        let bucket = |below: f64, count: u64| LifetimeBucket {
+            below: Some(below),
+            count,
+        };
+        let site = Site {
+            live_bytes: births.iter().map(|it| it.1).sum(),
+            live_count: 4,
+            allocated_count: 4,
+            freed_count: 0,
+            freed_bytes: 0,
+            oldest_age: Some(12.4),
+            first_seen: 0.6,
+            last_seen: 9.1,
+            lifetimes: Vec::new(),
+            ages: vec![bucket(4.3, 1), bucket(17.2, 3)],
+            curve: looks.collect(),
+            ..sample::report().sites[1].clone()
+        };
+        assert_eq!(
+            judge(&site, 13.0).map(|it| it.verdict),
+            Some(Verdict::Growing)
+        );
+        // As large as the first, and so no more memory than three of four.
+        let stays = Site {
+            last_seen: 2.3,
+            ..site
+        };
+        assert_ne!(
+            judge(&stays, 13.0).map(|it| it.verdict),
+            Some(Verdict::Leak)
+        );
     }
 
     /// A path that was seen in bursts: so many blocks from one time to another, none of which

@@ -36,6 +36,7 @@ pub use heap::class_of;
 pub use since::Since;
 
 use crate::model::{Finding, FindingKind, Report};
+use crate::report::text::MAX_FINDINGS;
 
 /// Curves of more sites than these, and those of findings, are in no report: the ones
 /// that hold most.
@@ -67,9 +68,25 @@ pub fn conclude(report: &mut Report) {
     held::enter(report, &mut findings);
     stacks::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
+    show_descriptors(&mut findings);
     findings.extend(harmless::findings(report));
     report.findings = findings;
     forget_curves(report);
+}
+
+/// Descriptors have no bytes and a limit, at which a program fails: they are among those findings
+/// that are told one by one, the last of them if others weigh more.
+fn show_descriptors(findings: &mut Vec<Finding>) {
+    let is_it = |finding: &Finding| finding.kind == FindingKind::Descriptors;
+    let mut leaders = findings.iter().enumerate();
+    let place = leaders.by_ref().filter(|(_, it)| it.in_step_with.is_none());
+    let Some((place, _)) = place.take(MAX_FINDINGS).last() else {
+        return;
+    };
+    if let Some(at) = findings.iter().position(is_it).filter(|at| *at > place) {
+        let descriptors = findings.remove(at);
+        findings.insert(place, descriptors);
+    }
 }
 
 impl Finding {
@@ -103,5 +120,37 @@ fn forget_curves(report: &mut Report) {
     let sites = report.sites.iter_mut().skip(MAX_CURVES);
     for site in sites.filter(|site| !told.contains(&site.id)) {
         site.curve = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_told_one_by_one() {
+        let leak = |site: u64| Finding {
+            sites: vec![site],
+            ..Finding::new(FindingKind::Leak, 0, 0.9)
+        };
+        let descriptors = || Finding::new(FindingKind::Descriptors, 0, 0.8);
+        let order = |mut findings: Vec<Finding>| {
+            show_descriptors(&mut findings);
+            let mut findings = findings.iter();
+            findings.position(|it| it.kind == FindingKind::Descriptors)
+        };
+        let leaks = |count: u64| (0..count).map(leak).collect::<Vec<_>>();
+        let with = |mut findings: Vec<Finding>| {
+            findings.push(descriptors());
+            order(findings)
+        };
+        assert_eq!(with(leaks(9)), Some(MAX_FINDINGS - 1));
+        assert_eq!(with(leaks(2)), Some(2));
+        assert_eq!(with(leaks(0)), Some(0));
+        assert_eq!(order(leaks(9)), None);
+        // What goes in step with another is told there.
+        let mut findings = leaks(9);
+        findings[1].in_step_with = Some(0);
+        assert_eq!(with(findings), Some(MAX_FINDINGS));
     }
 }

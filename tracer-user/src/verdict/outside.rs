@@ -16,6 +16,8 @@ const PART: f64 = 0.3;
 /// How sure it is that what no part explains came from outside of what was followed: the
 /// kernel's accounts are exact, but what is in memory of a block is not known to the page.
 const SURE: f64 = 0.8;
+/// How sure it is of copies: they come to an end when all is copied.
+const COPIES: f64 = 0.7;
 /// How sure it is of pages of files: to read a file grows a process until it is read.
 const FILES: f64 = 0.6;
 /// How sure it is that files in memory are a traced process's if no process has them: others of
@@ -29,11 +31,13 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     let outside = report.balance.iter().filter_map(|it| outside(report, it));
     let processes = report.processes.iter().enumerate();
     let children = processes.filter_map(|(index, process)| children(report, index, process));
+    let copies = report.balance.iter().filter_map(|it| copies(report, it));
     let files = report.balance.iter();
     let files = files.filter_map(|it| files_of(report, it));
     let groups = report.cgroups.iter();
     let groups = groups.filter_map(|it| files_of_group(report, it));
-    outside.chain(children).chain(files).chain(groups).collect()
+    let of_processes = outside.chain(copies).chain(children);
+    of_processes.chain(files).chain(groups).collect()
 }
 
 impl Finding {
@@ -95,6 +99,28 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
         ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
     };
     Some(finding.growing(unseen as f64, report))
+}
+
+/// Memory that it shares with relatives since a fork, and copies by writing to it.
+fn copies(report: &Report, balance: &Balance) -> Option<Finding> {
+    if change(0, balance.copied) < LITTLE {
+        return None;
+    }
+    let process = names::process_of(report, balance.process);
+    let finding = Finding {
+        title: format!("{process} copies memory that it shares since a fork, by writing to it"),
+        live_bytes: balance.copied,
+        evidence: vec![format!(
+            "{} of what it has are copies of its own now, and were its relatives' too when the run began: that is in no call path, and its resident set is not larger by it",
+            units::bytes(balance.copied)
+        )],
+        advice: format!(
+            "see who writes: perf record -e minor-faults -g -p {}; how much is shared yet: Shared_Dirty in /proc/{}/smaps_rollup",
+            balance.pid, balance.pid
+        ),
+        ..Finding::new(FindingKind::OutsideAllocations, balance.process, COPIES)
+    };
+    Some(finding.growing(balance.copied as f64, report))
 }
 
 /// A function of an allocator of the process that is not probed, and whose blocks are so in no call
@@ -303,6 +329,26 @@ mod tests {
         // Those that are open are another finding.
         assert_eq!(found(90 * MIB, 90 << 20), []);
         assert_eq!(found(-90 * MIB, 0), []);
+    }
+
+    #[test]
+    fn copies_since_a_fork_are_told() {
+        let found = |copied: u64| {
+            let mut report = sample::report();
+            report.balance = vec![Balance {
+                copied,
+                ..Balance::default()
+            }];
+            findings(&report)
+        };
+        let copied = found(90 << 20);
+        let [finding] = &copied[..] else {
+            panic!("{copied:?}");
+        };
+        assert_eq!(finding.kind, FindingKind::OutsideAllocations);
+        assert!(finding.bytes_per_second > 0.0 && finding.title.contains("since a fork"));
+        assert!(finding.evidence[0].contains("90.0 MiB of what it has are copies"));
+        assert_eq!(found((1 << 20) - 1), []);
     }
 
     #[test]

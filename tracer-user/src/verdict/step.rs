@@ -8,6 +8,8 @@ use crate::model::{CurvePoint, Finding, FindingKind, MemoryKind};
 const LOOKS: usize = 8;
 /// Blocks that there must be at the end: few may be as many by chance.
 const BLOCKS: u64 = 100;
+/// ... and of threads' stacks, which come at times of their own.
+const THREADS: u64 = 30;
 /// A look takes its time, and the program runs on: so much of the blocks may differ.
 const APART: u64 = 100;
 
@@ -23,11 +25,17 @@ pub struct Step {
 
 impl Step {
     fn goes_with(&self, leader: &Self) -> bool {
-        let alike = (self.finding.process, self.kind) == (leader.finding.process, leader.kind);
+        let has_stacks =
+            self.kind == MemoryKind::ThreadStack || leader.kind == MemoryKind::ThreadStack;
+        // What a thread allocates as long as it lives goes with its stack.
+        let is_kind = self.kind == leader.kind
+            || has_stacks && self.kind.is_memory() && leader.kind.is_memory();
+        let alike = self.finding.process == leader.finding.process && is_kind;
         // A leak is not told beside what may be none.
         let kind = leader.finding.kind;
         let is_as_bad = kind == FindingKind::Leak || kind == self.finding.kind;
-        alike && is_as_bad && are_in_step(&self.curve, &leader.curve)
+        let enough = if has_stacks { THREADS } else { BLOCKS };
+        alike && is_as_bad && are_in_step(&self.curve, &leader.curve, enough)
     }
 }
 
@@ -53,9 +61,9 @@ pub fn mark(mut steps: Vec<Step>) -> Vec<Finding> {
 
 /// Whether there were as many blocks of both at each look, from the end on back to the
 /// first look at either.
-fn are_in_step(one: &[CurvePoint], other: &[CurvePoint]) -> bool {
+fn are_in_step(one: &[CurvePoint], other: &[CurvePoint], enough: u64) -> bool {
     let is_enough = |curve: &[CurvePoint]| {
-        curve.len() >= LOOKS && curve.last().is_some_and(|last| last.live_count >= BLOCKS)
+        curve.len() >= LOOKS && curve.last().is_some_and(|last| last.live_count >= enough)
     };
     let both = one.iter().rev().zip(other.iter().rev());
     let close = |(one, other): (&CurvePoint, &CurvePoint)| {
@@ -119,6 +127,21 @@ mod tests {
             with(vec![step(1, 9.0, short()), step(2, 8.0, short())]),
             [(1, None), (2, None)]
         );
+    }
+
+    #[test]
+    fn what_threads_keep_goes_with_their_stacks() {
+        let counts = || (1..=20).map(|look| look * 3);
+        let mut steps = vec![step(1, 90.0, counts()), step(2, 9.0, counts())];
+        steps[0].kind = MemoryKind::ThreadStack;
+        assert_eq!(with(steps), [(1, None), (2, Some(1))]);
+        let mut steps = vec![step(1, 90.0, counts()), step(2, 9.0, counts())];
+        steps[1].kind = MemoryKind::ThreadStack;
+        assert_eq!(with(steps), [(1, None), (2, Some(1))]);
+        let mut steps = vec![step(1, 90.0, counts()), step(2, 0.0, counts())];
+        steps[0].kind = MemoryKind::ThreadStack;
+        steps[1].kind = MemoryKind::JniHandle;
+        assert_eq!(with(steps), [(1, None), (2, None)]);
     }
 
     #[test]

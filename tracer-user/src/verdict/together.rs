@@ -3,10 +3,13 @@
 //!
 //! Paths with few blocks are added up from the leaves of the call tree on, until a node has
 //! enough to be judged as one site would be. Of each path the first block counts for
-//! nothing there: a program that goes a new way allocates what it needs there once.
+//! nothing there: a program that goes a new way allocates what it needs there once. Nor does a
+//! path whose blocks all came at one moment; and as long as a program goes ever new ways, as one
+//! that loads its modules does, nothing is judged together.
 
 use std::collections::BTreeMap;
 
+use super::curve::Curve;
 use super::ends::Ends;
 use super::judge::judge;
 use super::path::{Branch, Leaf, branches};
@@ -21,10 +24,22 @@ const ENOUGH: u64 = 15;
 const BY_CHANCE_IN_THE_FIRST_HALF: u64 = 5;
 const BY_CHANCE_IN_THE_FIRST_QUARTER: u64 = 3;
 
+/// What came within this part of a run came at one moment.
+const MOMENT: f64 = 0.03;
+/// What rests for this part of a run, and for so many times longer than ever before, has come to
+/// its end.
+const REST: f64 = 0.2;
+const LONGER: f64 = 3.0;
+/// A program of whose paths this part is new in the last half of a run, and at least so many,
+/// goes new ways yet.
+const NEW: f64 = 0.1;
+const NEW_PATHS: usize = 20;
+
 /// Judges sites together that have too few blocks each.
 pub fn judge_together(report: &mut Report, ends: &Ends) {
     let mut trees: BTreeMap<(usize, MemoryKind), Vec<Leaf>> = BTreeMap::new();
-    for (index, site) in report.sites.iter().enumerate().filter(|it| is_small(it.1)) {
+    let sites = report.sites.iter().enumerate();
+    for (index, site) in sites.filter(|(_, site)| is_small(site, ends.of_site(site))) {
         let tree = trees.entry((site.process, site.kind)).or_default();
         tree.push(Leaf::of(&report.sites, index));
     }
@@ -32,6 +47,7 @@ pub fn judge_together(report: &mut Report, ends: &Ends) {
         leaves.sort();
         let end = ends.of_process(process);
         let mut tree = Tree {
+            goes_new_ways: goes_new_ways(&report.sites, process, end),
             sites: &mut report.sites,
             end,
         };
@@ -39,9 +55,18 @@ pub fn judge_together(report: &mut Report, ends: &Ends) {
     }
 }
 
+/// Whether many of a process's call paths were new in the last half of the run.
+fn goes_new_ways(sites: &[Site], process: usize, end: f64) -> bool {
+    let own = sites.iter().filter(|site| site.process == process);
+    let (new, all) = own.fold((0, 0), |(new, all), site| {
+        (new + usize::from(site.first_seen > 0.5 * end), all + 1)
+    });
+    new >= NEW_PATHS && new as f64 >= NEW * f64::from(all)
+}
+
 /// Whether its numbers are too small to say much. That of a few blocks none came lately may
 /// be chance.
-fn is_small(site: &Site) -> bool {
+fn is_small(site: &Site, end: f64) -> bool {
     let bound = match site.verdict {
         None | Some(Verdict::Growing | Verdict::Leak) => ENOUGH,
         Some(Verdict::Plateau) => BY_CHANCE_IN_THE_FIRST_HALF,
@@ -51,8 +76,16 @@ fn is_small(site: &Site) -> bool {
     let known = !site.is_unsure() && site.survival.is_none() && site.kind != MemoryKind::JavaHeap;
     // What it is stands in its frames, which are not added up.
     let known = known && warms_up(&site.frames).is_none();
+    let came_at_once = site.last_seen - site.first_seen < MOMENT * end;
     // The first block counts for nothing, and so does a path that has no other.
-    known && (2..bound).contains(&site.live_count)
+    known && !came_at_once && (2..bound).contains(&site.live_count)
+}
+
+/// Whether what grew has come to its end: it rests for longer than it ever did.
+fn has_ended(sum: &Site, end: f64) -> bool {
+    let curve = Curve::of(&sum.curve, false);
+    let (longest, rested) = curve.rests();
+    curve.tells() && rested > REST * end && rested > LONGER * longest
 }
 
 /// Sites that are not judged yet, and their sum.
@@ -65,6 +98,7 @@ struct Pool {
 struct Tree<'a> {
     sites: &'a mut [Site],
     end: f64,
+    goes_new_ways: bool,
 }
 
 impl Tree<'_> {
@@ -103,6 +137,9 @@ impl Tree<'_> {
             return false;
         };
         if sum.live_count < ENOUGH + pool.members.len() as u64 {
+            return false;
+        }
+        if self.goes_new_ways || has_ended(sum, self.end) {
             return false;
         }
         let judged = judge(sum, self.end);
@@ -218,6 +255,42 @@ mod tests {
         };
         let verdicts = judged((0..40).map(once).collect());
         assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
+    }
+
+    #[test]
+    fn what_comes_at_one_moment_on_each_path_is_no_growth() {
+        let once = |number: u32| {
+            let at = 1.0 + f64::from(number) * 1.4;
+            let name = format!("part_{number}");
+            site(number.into(), &["load", &name], &[at, at + 0.01, at + 0.02])
+        };
+        let verdicts = judged((0..40).map(once).collect());
+        assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
+    }
+
+    #[test]
+    fn what_has_come_to_its_end_is_no_leak() {
+        // All modules are loaded after two thirds of the run.
+        let module = |number: u32| {
+            let name = format!("part_{number}");
+            let at = f64::from(number) * 0.7;
+            site(number.into(), &["load", &name], &[at + 1.0, at + 12.0])
+        };
+        let verdicts = judged((0..40).map(module).collect());
+        assert!(verdicts.iter().all(Option::is_none), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_program_that_goes_ever_new_ways_does_not_leak_yet() {
+        let mut sites = spread();
+        // Others that are new all the time, of which nothing need be live.
+        sites.extend((0..200_u32).map(|number| {
+            let name = format!("new_{number}");
+            let at = f64::from(number) * END / 200.0;
+            site(100 + u64::from(number), &["load", &name], &[at])
+        }));
+        let verdicts = judged(sites);
+        assert!(verdicts[..40].iter().all(Option::is_none), "{verdicts:?}");
     }
 
     #[test]

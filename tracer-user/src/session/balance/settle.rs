@@ -27,6 +27,9 @@ const MAX_GROWN: usize = 4;
 /// Names that allocators give to their memory (`PR_SET_VMA_ANON_NAME`).
 const ALLOCATORS: [&str; 3] = ["malloc", "mimalloc", "scudo"];
 
+/// The file in memory that HotSpot's ZGC has its Java heap in.
+const ZGC: &str = "/memfd:java_heap";
+
 /// A live block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LiveBlock {
@@ -117,6 +120,7 @@ pub fn of_accounts(before: Option<&Look>, after: &Look) -> Balance {
         growth: change(start.resident, end.resident),
         kinds_start: kinds(&start),
         kinds_end: kinds(&end),
+        copied: before.map_or(0, |look| end.copied_since(&look.account).unwrap_or(0)),
         ..Balance::default()
     }
 }
@@ -306,6 +310,8 @@ impl Accounts<'_> {
             MappingKind::Heap => PartName::KeptByAllocators,
             MappingKind::Stack => PartName::Stacks,
             MappingKind::File | MappingKind::Kernel => PartName::Files,
+            // ZGC has no one range, but a file of its own in memory.
+            MappingKind::Shared if mapping.name.starts_with(ZGC) => PartName::JavaHeap,
             MappingKind::Shared => PartName::SharedMemory,
             MappingKind::Anonymous => match () {
                 () if is_in(&facts.after.arenas.heaps) => PartName::KeptByAllocators,
