@@ -11,6 +11,7 @@ use super::server::AttachArgs;
 use super::top::TopArgs;
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
+use crate::holders::Allowance;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -274,6 +275,11 @@ pub struct TraceArgs {
 }
 
 impl TraceArgs {
+    /// What a search for holders may take.
+    pub const fn allowance(&self) -> Allowance {
+        Allowance::per_gib(self.holders_budget)
+    }
+
     /// Whether page faults may be followed where there is nothing to probe: nothing was asked
     /// for that they do not tell.
     pub fn may_follow_pages(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod record;
 pub mod report;
 pub mod run;
 mod said;
+mod searching;
 pub mod serve;
 pub mod tables;
 pub mod top;

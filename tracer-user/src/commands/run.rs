@@ -41,7 +41,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     if args.check_lost {
         options.check_lost = true;
-        options.holders = Some(args.trace.holders_budget);
+        options.holders = Some(args.trace.allowance());
     }
     let program = Path::new(
         args.command

@@ -98,9 +98,9 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let source = named(&targets);
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let budget = args.trace.holders_budget;
+        let allowed = args.trace.allowance();
         // A key asks for them.
-        let search = |options: &mut Options| options.holders = Some(budget);
+        let search = |options: &mut Options| options.holders = Some(allowed);
         let mut session = attached(targets, untraced, &mut args.trace, search)?;
         session.start()?;
         Phase::Tracing(Duties {

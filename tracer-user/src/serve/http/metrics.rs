@@ -139,8 +139,8 @@ fn of_findings(registry: &mut Registry, host: &Host) {
 /// Closer looks: of each service the last one.
 fn of_looks(registry: &mut Registry, host: &Host) {
     let service = |looked: &Looked| ("service", escaped(&looked.look.service));
-    let (goes_on, cost, age) = (Gauges::default(), Seconds::default(), Seconds::default());
-    let findings = Gauges::default();
+    let (goes_on, findings) = (Gauges::default(), Gauges::default());
+    let [cost, search, age] = [(); 3].map(|()| Seconds::default());
     for looked in host.looks.values() {
         let labels = vec![service(looked)];
         let look = &looked.look;
@@ -148,6 +148,7 @@ fn of_looks(registry: &mut Registry, host: &Host) {
         goes_on.get_or_create(&labels).set(is_on);
         let both = look.cost.tracer_seconds + look.cost.target_seconds;
         cost.get_or_create(&labels).set(both);
+        search.get_or_create(&labels).set(look.cost.search_seconds);
         let Some(seen) = &looked.seen else {
             continue;
         };
@@ -160,9 +161,15 @@ fn of_looks(registry: &mut Registry, host: &Host) {
     registry.register("look", "1 while the service is looked at closer", goes_on);
     registry.register_with_unit(
         "look_cost",
-        "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start",
+        "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start and its searches",
         Unit::Seconds,
         cost,
+    );
+    registry.register_with_unit(
+        "look_search",
+        "What searching for who holds what leaks took of the tracer's time in the last closer look",
+        Unit::Seconds,
+        search,
     );
     registry.register_with_unit(
         "look_age",
