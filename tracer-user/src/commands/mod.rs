@@ -1,5 +1,7 @@
 //! The verbs of the command line, one a file.
 
+mod answering;
+pub mod ask;
 pub mod attach;
 pub mod completions;
 pub mod diff;

@@ -117,6 +117,7 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
             output: &OutputArgs::default(),
             outputs: Arc::default(),
             screen: Some(Arc::clone(&feed)),
+            listener: None,
             check_lost: false,
         };
         let screen = Screen::open(Arc::clone(&feed), Model::new(&source), signals.ender())?;
