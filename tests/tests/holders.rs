@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use unfreed_tests::allocators::JEMALLOC;
 use unfreed_tests::held_labels::{
     C, COUNT, CPP, Label, RUST, Tally, held_by, holders_of, sites_of,
 };
 use unfreed_tests::model::{Link, LinkKind, Lost, MemoryKind};
-use unfreed_tests::{Target, Tracer, View, target_path};
+use unfreed_tests::{Target, Tracer, View, target_path, unfreed};
 
 /// What was said is right, and of so many roots at least.
 fn is_right(report: &View, labels: &[Label], least: f64) -> Result<()> {
@@ -390,6 +394,45 @@ fn nothing_is_lost_where_frees_are_missed() -> Result<()> {
 }
 
 /// A finding says who holds what it is about, on the first screen too.
+/// A run is asked from elsewhere who holds what, says so by all its blocks until then, and goes on. Its
+/// socket is its user's alone, and goes with it.
+#[test]
+fn a_run_that_goes_on_says_who_holds_what() -> Result<()> {
+    let mut target = Target::start("holders_c")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("work")?;
+    let pid = target.pid.to_string();
+    let ask = |more: &[&str]| {
+        let asked = unfreed(&[&["holders", "-p", &pid], more].concat())?;
+        ensure!(asked.status.success(), "{}", asked.stderr);
+        Ok(asked.stdout)
+    };
+    let table = ask(&[])?;
+    ensure!(table.contains("held by "), "{table}");
+    is_right(
+        &View::new(serde_json::from_str(&ask(&["--json"])?)?),
+        C,
+        0.95,
+    )?;
+    let explained = ask(&["--site", "1"])?;
+    ensure!(explained.contains("Who holds its blocks"), "{explained}");
+    let row: Value = serde_json::from_str(&ask(&["--site", "1", "--json"])?)?;
+    ensure!(row["holders"]["sampled"].as_u64() > Some(0), "{row}");
+    let other = unfreed(&["holders", "-p", &std::process::id().to_string()])?;
+    other.fails_saying(&["no run follows the allocations"])?;
+    let socket = format!("/run/unfreed/{}.sock", tracer.pid());
+    let mode = fs::metadata(&socket)?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    let report = tracer.stop()?.report()?;
+    ensure!(!Path::new(&socket).exists(), "{socket} is left");
+    // The search was no part of it: it follows frees until its end.
+    for (function, _) in C {
+        ensure!(!sites_of(&report.sites, function)?.is_empty(), "{function}");
+    }
+    ensure!(target.finish()?.success());
+    Ok(())
+}
+
 #[test]
 fn findings_say_who_holds_what_grows() -> Result<()> {
     let (report, table) = searched("behaviours", "work")?;

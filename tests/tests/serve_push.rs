@@ -165,6 +165,87 @@ fn windows_arrive_at_pyroscope_as_pprof() -> Result<()> {
     service.stop()
 }
 
+/// The list that holds what leaks.
+const REGISTRY: &str = "registry (paced)";
+
+/// Whether a finding of what leaks says who holds it.
+fn is_held(finding: &Value) -> bool {
+    let path = finding["path"].as_array().into_iter().flatten();
+    let said = finding["evidence"].as_array().into_iter().flatten();
+    let first = &finding["holders"]["chains"][0]["links"][0];
+    path.into_iter().any(|name| name == "leak")
+        && said.into_iter().any(|it| {
+            it.as_str()
+                .is_some_and(|it| it.starts_with("held by registry"))
+        })
+        && first["kind"] == "global"
+        && first["name"] == REGISTRY
+}
+
+/// When a closer look is sure of a leak, the process's memory is searched for who holds it: once,
+/// while tracing goes on, and all are told.
+#[test]
+fn who_holds_a_leak_is_told() -> Result<()> {
+    let state = tempdir()?;
+    let mut target = Target::start("paced")?;
+    let mut receiver = Receiver::start(state.path(), 0)?;
+    let http = receiver.port("http");
+    let config = state.path().join("serve.toml");
+    fs::write(
+        &config,
+        format!(
+            "budget = \"600ms/s\"\nwindow = \"1s\"\nlook = \"5m\"\n\
+             [[service]]\nname = \"shop\"\npids = [{}]\nbudget = \"300ms/s\"\n\
+             [[alert]]\nurl = \"http://127.0.0.1:{http}/hook\"\nconfidence = 0.6\n",
+            target.pid
+        ),
+    )?;
+    let mut service = Service::start(state.path(), &["--config", &config.display().to_string()])?;
+    target.tell("leaks 2")?;
+    target.tell("load 300")?;
+    target.tell(GROWS)?;
+    service.hear("looking closer at shop")?;
+    service.hear("who holds what leaks at shop was searched for")?;
+    let it = receiver.wait(|it| {
+        let body = &it["body"];
+        it["via"] == "alert" && body["reason"] == "held" && is_held(&body["finding"])
+    })?;
+    let body = &it["body"];
+    ensure!(
+        body["service"] == "shop" && body["pid"] == target.pid,
+        "{body}"
+    );
+    let is_found = |looked: &Value| {
+        let findings = looked["found"]["findings"].as_array();
+        findings.is_some_and(|all| all.iter().any(is_held))
+    };
+    let looked = service.wait_for("/api/services/shop/look", is_found)?;
+    let took = looked["look"]["cost"]["search_seconds"].as_f64();
+    ensure!(took > Some(0.0), "{looked}");
+    // What it took is known with the metrics, too, and no window was lost.
+    let cost = "unfreed_look_search_seconds{service=\"shop\"}";
+    ensure!(metric(&service, cost)? == took, "{took:?}");
+    let tracer = &service.ask("/api/services")?.json()?["tracer"];
+    ensure!(tracer["windows_lost"] == 0, "{tracer}");
+    let url = format!("http://{}", service.address());
+    let token = state.path().join("token").display().to_string();
+    let report = state.path().join("look.json").display().to_string();
+    let attach = ["attach", "--service", "shop", "--look", "--url", &url];
+    let out = ["--token-file", &token, "-o", &report];
+    let attached = unfreed(&[&attach[..], &out[..]].concat())?;
+    ensure!(attached.status.success(), "{}", attached.stderr);
+    let report: Value = serde_json::from_slice(&fs::read(&report)?)?;
+    let findings = report["findings"].as_array().into_iter().flatten();
+    let mut first = findings.map(|it| &it["holders"]["chains"][0]["links"][0]);
+    ensure!(
+        first.any(|it| it["name"] == REGISTRY),
+        "{}",
+        report["findings"]
+    );
+    ensure!(report["searched"]["at"].is_f64(), "{}", report["searched"]);
+    service.stop()
+}
+
 #[test]
 fn a_finding_is_told_once() -> Result<()> {
     let state = tempdir()?;

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod alone;
+mod asking;
 mod attach;
 mod budget;
 mod cli;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Holders(args) => commands::ask::run(&args),
         Command::Attach(args) => commands::attach::run(&args),
         Command::Top(args) => commands::top::run(args),
         Command::Report(args) => commands::report::run(&args),

@@ -4,7 +4,8 @@
 //
 // Prints `PID ready`; then reads lines
 //   load N     N requests a second from now on; 0: as many as there can be
-//   leaks 0    nothing leaks from now on, until `leaks 1`
+//   leaks 0    nothing leaks from now on, until `leaks 1`; what leaks since `leaks 2` is in the list
+//              `registry`
 //   grow N     N new pages a second from now on, by `grows`; 0: none
 //   churn N    so many that are given back at once, by `churns`; -1: as many as there can be
 //   drop       ends the load, frees all that it cached and kept, and answers `dropped`
@@ -25,6 +26,7 @@
 #define KEPT 2003
 
 static void *cached[CACHE], *kept[KEPT];
+static void **volatile registry;
 static void *volatile sink;
 static volatile unsigned work;
 static volatile long load = -1;
@@ -48,7 +50,13 @@ SITE static void *reply(void) {
 }
 
 SITE static void leak(void) {
-    sink = malloc(131);
+    void **block = malloc(131);
+    if (block && leaks == 2) {
+        *block = registry;
+        registry = block;
+    } else {
+        sink = block;
+    }
     leaked++;
 }
 

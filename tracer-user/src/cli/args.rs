@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::ask::HoldersArgs;
 pub use super::diff::DiffArgs;
 use super::holders::{CHECK_LOST, HOLDERS};
 pub use super::output::OutputArgs;
@@ -11,6 +12,7 @@ use super::server::AttachArgs;
 use super::top::TopArgs;
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
+use crate::holders::Allowance;
 use crate::kernel::program::Programs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -73,6 +75,11 @@ pub enum Command {
     /// Findings first, then the call paths, of which each has its stack and evidence. The screen
     /// is brought up to date each second (--interval); `?` tells what the keys do.
     Top(TopArgs),
+    /// Ask a `record` or `run` that goes on who holds what holds most, now
+    ///
+    /// The run searches the memory of its processes as it does at its end with --holders, and goes on. It
+    /// prints the table until now, each call path with who holds it; with --site N one of them with all its chains.
+    Holders(HoldersArgs),
     /// Print or export what a running `serve` knows of a service
     ///
     /// Without -o: what grows, as a table. It is of all that page faults told since the service's
@@ -274,6 +281,11 @@ pub struct TraceArgs {
 }
 
 impl TraceArgs {
+    /// What a search for holders may take.
+    pub const fn allowance(&self) -> Allowance {
+        Allowance::per_gib(self.holders_budget)
+    }
+
     /// Whether page faults may be followed where there is nothing to probe: nothing was asked
     /// for that they do not tell.
     pub fn may_follow_pages(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The command line.
 pub mod args;
+pub mod ask;
 mod diff;
 mod holders;
 mod output;

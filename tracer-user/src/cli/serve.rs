@@ -22,6 +22,8 @@ Examples:
   budget = \"20ms/s\"              # of processor time, or 1% of what is watched uses
   window = \"60s\"                 # a window is closed, and kept, this often
   look = \"5m\"                    # a closer look at what grows lasts so long
+  holders = true                 # who holds what leaks is searched for, once it is sure
+  holders_budget = \"2s\"          # in so much processor time for each GiB
   scan = \"5s\"                    # new processes are looked for this often
   listen = \"127.0.0.1:7411\"      # or unix:/run/unfreed.sock, or none
   tls_cert = \"/etc/unfreed.pem\"  # with tls_key = \"FILE\": listen at any address then
@@ -40,6 +42,7 @@ Examples:
   growing = \"64M\"                # whatever has grown so much since it was seen first
   mode = \"closer\"                # or growth: page faults alone; or overhead: all the time
   budget = \"0.5%\"                # of the service's processor time, for closer looks
+  holders = false                # its memory is not searched
   [[service]]
   pod = \"web-*\"                  # or container, or namespace; it has the container's name
   [[push]]                       # each window goes there
@@ -50,7 +53,7 @@ Examples:
   queue = 1000                   # entries that wait on disk at most; the oldest go
   [[alert]]                      # findings go there, as JSON; also what [[push]] has but `to`
   url = \"https://example.org/hook\"
-  confidence = 0.9               # told once, from here on
+  confidence = 0.9               # told once, from here on; again when it is known who holds it
   within = \"24h\"                 # and when its forecast is so near, and each time that it halves
 
 SIGHUP reads the file again; one that is wrong is refused, and the old one stays.";

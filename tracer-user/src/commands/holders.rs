@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::holders::Job;
+use crate::process::processor_time::own_thread_time;
 use crate::session::Session;
 use crate::session::hold::Holder;
 use crate::session::holders::{Asked, Looks};
@@ -25,15 +26,20 @@ pub struct Search {
     /// When that was, seconds since the run's start, if the run goes on.
     at: Option<f64>,
     stage: Stage,
+    /// Processor time that looks took.
+    time: Duration,
     is_off: Arc<AtomicBool>,
 }
 
 enum Stage {
-    First(JoinHandle<Looks>),
+    First(Looking),
     /// Until then nothing is done.
     Between(Instant, Looks),
-    Second(JoinHandle<Looks>),
+    Second(Looking),
 }
+
+/// A look that goes on, and the processor time that it took.
+type Looking = JoinHandle<(Looks, Duration)>;
 
 impl Search {
     /// Begins to look, on a thread of its own.
@@ -48,6 +54,7 @@ impl Search {
             begin: Instant::now(),
             at,
             stage: Stage::First(look(jobs)),
+            time: Duration::ZERO,
             is_off,
         })
     }
@@ -59,12 +66,21 @@ impl Search {
     /// The thread panicked.
     pub async fn news(&mut self) -> Result<Looks> {
         match &mut self.stage {
-            Stage::First(task) | Stage::Second(task) => Ok(task.await?),
+            Stage::First(task) | Stage::Second(task) => {
+                let (looks, time) = task.await?;
+                self.time += time;
+                Ok(looks)
+            }
             Stage::Between(end, looks) => {
                 sleep_until(*end).await;
                 Ok(std::mem::take(looks))
             }
         }
+    }
+
+    /// Processor time that was used until now, of looks that have ended.
+    pub const fn time(&self) -> Duration {
+        self.time
     }
 
     /// Goes on with what [`Self::news`] said. Returns whether it is done, and what was found is
@@ -136,13 +152,15 @@ pub async fn search(
 }
 
 /// Looks at all processes, on a thread of its own.
-fn look(jobs: Vec<(u64, Job)>) -> JoinHandle<Looks> {
+fn look(jobs: Vec<(u64, Job)>) -> Looking {
     spawn_blocking(move || {
+        let begin = own_thread_time();
         // One that is gone holds nothing any more.
         let looks = jobs.into_iter();
-        looks
+        let looks = looks
             .filter_map(|(image, job)| Some((image, job.run().ok()?)))
-            .collect::<Looks>()
+            .collect::<Looks>();
+        (looks, own_thread_time().saturating_sub(begin))
     })
 }
 

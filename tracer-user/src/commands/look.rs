@@ -13,12 +13,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::record::{budget_due, news_after, runtime};
+use super::searching::Searches;
 use crate::budget::Budget;
 use crate::engine::Options;
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::processor_time::own_thread_time;
 use crate::process::vitals::resident;
-use crate::serve::keeper::{Looks, SeenCloser};
+use crate::serve::config::Searching;
+use crate::serve::keeper::{Asker, Looks, SeenCloser};
 use crate::serve::look::Look;
 use crate::session::Session;
 use crate::session::snapshot::Snapshot;
@@ -42,10 +44,14 @@ pub struct Order {
     pub pids: Vec<u32>,
     /// What it may cost.
     pub budget: Budget,
+    /// How who holds what leaks is searched for, if it is.
+    pub searching: Option<Searching>,
     /// Whom to tell.
     pub looks: Looks,
     /// How much is kept, and for how long.
     pub retention: (u64, Duration),
+    /// Who is told what was found in it.
+    pub asker: Option<Asker>,
     /// No messages but warnings.
     pub quiet: bool,
 }
@@ -98,13 +104,13 @@ impl Looker {
         new
     }
 
-    /// Ends it, and waits until its probes are gone. What its start took of processor time,
-    /// and what is new of its cost ([`Self::new_cost`]), seconds.
+    /// Ends it, and waits until its probes are gone. What its start and its searches took of
+    /// processor time, and what is new of its cost ([`Self::new_cost`]), seconds.
     pub fn end(self) -> (f64, f64) {
         drop(self.requests);
         // What it panicked of is said.
-        let start = self.thread.join().unwrap_or_default();
-        (start, new_seconds(&self.spent, self.charged).1)
+        let own = self.thread.join().unwrap_or_default();
+        (own, new_seconds(&self.spent, self.charged).1)
     }
 }
 
@@ -115,25 +121,34 @@ fn new_seconds(spent: &AtomicU64, charged: u64) -> (u64, f64) {
     (spent, new.as_secs_f64())
 }
 
-/// Looks until it is told to end. What the start took, seconds.
+/// Looks until it is told to end. What the start and searches took, seconds.
 fn work(mut order: Order, requests: UnboundedReceiver<u64>, spent: &AtomicU64) -> f64 {
-    let mut start = 0.0;
+    let (searches, asker) = Searches::new(order.searching);
     let ended = begin(&mut order).and_then(|mut session| {
-        start = order.look.cost.start_seconds;
-        let followed = runtime()?.block_on(follow(&mut session, &order, requests, spent));
+        order.asker = asker;
+        let followed = follow(&mut session, &mut order, requests, (searches, spent));
+        let followed = runtime()?.block_on(followed);
         finish(session, &mut order, spent).and(followed)
     });
-    if let Err(error) = ended {
-        start = own_thread_time().as_secs_f64();
-        fail(&mut order, &error);
+    let cost = &order.look.cost;
+    match ended {
+        Ok(()) => cost.start_seconds + cost.search_seconds,
+        Err(error) => {
+            let searched = cost.search_seconds;
+            fail(&mut order, &error);
+            own_thread_time().as_secs_f64() + searched
+        }
     }
-    start
 }
 
 /// Places the probes.
 fn begin(order: &mut Order) -> Result<Session> {
     let pids = largest(&order.pids);
-    let mut session = Session::load(Options::closer(order.budget)?, Builder::start()?)?;
+    let options = Options {
+        holders: order.searching.map(|it| it.allowed),
+        ..Options::closer(order.budget)?
+    };
+    let mut session = Session::load(options, Builder::start()?)?;
     let targets: Vec<Target> = pids
         .iter()
         .filter_map(|pid| Target::find(*pid).ok())
@@ -178,12 +193,13 @@ fn largest(pids: &[u32]) -> Vec<u32> {
     sized.into_iter().map(|(_, pid)| pid).collect()
 }
 
-/// Follows allocations until there are no requests any more, or no processes.
+/// Follows allocations until there are no requests any more, or no processes. A search that goes on
+/// then is called off.
 async fn follow(
     session: &mut Session,
-    order: &Order,
+    order: &mut Order,
     mut requests: UnboundedReceiver<u64>,
-    spent: &AtomicU64,
+    (mut searches, spent): (Searches, &AtomicU64),
 ) -> Result<()> {
     // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
     let news = unsafe { AsyncFd::register_with_interest(session.news()?, Interest::READABLE)? };
@@ -203,6 +219,14 @@ async fn follow(
             }
             () = sleep_until(budget_due(session, begin)), if session.budget_due().is_some() => {
                 session.step_budget()?;
+            }
+            step = searches.news() => {
+                if let Some(time) = searches.go_on(session, step) {
+                    order.note_search(time);
+                    session.poll()?;
+                    let at = order.look.after(session.elapsed());
+                    order.tell(Some(session), at);
+                }
             }
             ready = news_after(&news, next_look) => {
                 ready?.clear_ready();
@@ -279,7 +303,18 @@ impl Order {
             at,
             snapshot,
             retention: self.retention,
+            asker: self.asker.clone(),
         }
+    }
+
+    /// A search took so much processor time.
+    fn note_search(&mut self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.look.cost.search_seconds += seconds;
+        self.remark(&format!(
+            "who holds what leaks at {} was searched for: it took {seconds:.1} s of processor time",
+            self.look.service
+        ));
     }
 
     /// Tells what was seen until a moment; without a session that it has begun.

@@ -69,8 +69,10 @@ impl Looking {
             ordered: Instant::now(),
             pids: pids.clone(),
             budget: depth.budget.within(scene.config.budget()),
+            searching: scene.config.searching(*depth),
             looks: looks(),
             retention: scene.config.retention(),
+            asker: None,
             quiet: scene.quiet,
         })?);
         self.agenda.begin(&service, scene.now);
@@ -95,11 +97,11 @@ impl Looking {
     /// are gone. `budget` is the host's.
     pub fn end(&mut self, now: u64, budget: Budget) {
         if let Some(current) = self.current.take() {
-            let (start, cost) = current.end();
+            let (own, cost) = current.end();
             self.owed += cost;
             // What there is in a second if nothing is used.
             let rate = budget.allowance(1.0, 0.0);
-            self.agenda.end(now, start, rate);
+            self.agenda.end(now, own, rate);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The verbs of the command line, one a file.
 
+mod answering;
+pub mod ask;
 pub mod attach;
 pub mod completions;
 pub mod diff;
@@ -14,6 +16,7 @@ pub mod record;
 pub mod report;
 pub mod run;
 mod said;
+mod searching;
 pub mod serve;
 pub mod tables;
 pub mod top;

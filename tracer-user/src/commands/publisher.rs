@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::asking::{Answer, Asked};
 use crate::cli::table::TableArgs;
-use crate::grouping::{Asked, Rules};
+use crate::grouping::{Asked as Group, Rules};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
@@ -49,6 +50,8 @@ impl Destination {
 enum Job {
     /// Name and publish what is new, while the run goes on.
     Window(Snapshot),
+    /// Name what there is until now, for somebody who has asked.
+    Answer(Snapshot, Asked),
     /// Name the whole run, and end.
     Last(Snapshot),
 }
@@ -62,7 +65,7 @@ pub struct Publisher {
 impl Publisher {
     /// Starts the thread. Names that `groups` mean become one: it makes rules of them, which
     /// takes a while.
-    pub fn start(destination: Destination, groups: Vec<Asked>) -> Self {
+    pub fn start(destination: Destination, groups: Vec<Group>) -> Self {
         // One waits, at most: what it would show is in the next one too.
         let (queue, jobs) = sync_channel(1);
         let thread = std::thread::spawn(move || work(&jobs, &destination, &groups));
@@ -75,6 +78,15 @@ impl Publisher {
     pub fn publish(&self, snapshot: Snapshot) -> bool {
         let sent = self.queue.try_send(Job::Window(snapshot));
         !matches!(sent, Err(TrySendError::Full(_)))
+    }
+
+    /// Hands over what somebody has asked for. If others are on their way, who asks has to
+    /// wait.
+    pub fn answer(&self, snapshot: Snapshot, asked: Asked) -> Option<Asked> {
+        match self.queue.try_send(Job::Answer(snapshot, asked)) {
+            Err(TrySendError::Full(Job::Answer(_, asked))) => Some(asked),
+            _ => None,
+        }
     }
 
     /// Whether a report could not be published.
@@ -108,7 +120,7 @@ impl Publisher {
 fn work(
     jobs: &Receiver<Job>,
     destination: &Destination,
-    groups: &[Asked],
+    groups: &[Group],
 ) -> Result<Option<Report>> {
     Phase::Reporting
         .enter()
@@ -127,6 +139,10 @@ fn work(
                     Some(screen) => screen.put(report),
                     None => destination.publish(&report)?,
                 }
+            }
+            Job::Answer(snapshot, asked) => {
+                let report = concluded(snapshot.report(&mut symbolizer, None, rules));
+                asked.answer(Answer::Report(Box::new(report)));
             }
             Job::Last(snapshot) => {
                 return Ok(Some(concluded(snapshot.report(

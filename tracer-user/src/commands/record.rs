@@ -11,11 +11,14 @@ use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until};
 
+use super::answering::Answering;
 use super::holders::{self, Search, news_of, news_of_search};
 use super::publisher::{Destination, Publisher};
+use crate::asking::Listener;
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
 use crate::explain;
+use crate::kernel::program::Programs;
 use crate::model::{Report, RowNumber, Untraced};
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::clock::monotonic_ns;
@@ -77,7 +80,10 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
     let (targets, untraced) = find_targets(pids)?;
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let mut session = attached(targets, untraced, &mut args.trace, |_| {})?;
+        let allowed = args.trace.allowance();
+        // Somebody may ask for them while it goes on.
+        let search = |options: &mut Options| options.holders = Some(allowed);
+        let mut session = attached(targets, untraced, &mut args.trace, search)?;
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
             if args.trace.holders {
@@ -102,12 +108,30 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
             output: &args.output,
             outputs: Arc::new(outputs),
             screen: None,
+            listener: listener(&args.trace),
             check_lost: false,
         };
         let (end, publisher) = trace(&mut session, &mut None, &plan, &mut signals).await?;
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, publisher, &plan)
     })
+}
+
+/// Where others may ask who holds what, if the run follows allocations. Where it cannot listen, as
+/// without root, nobody asks.
+pub fn listener(trace: &TraceArgs) -> Option<Listener> {
+    if trace.growth || trace.programs != Programs::Counting {
+        return None;
+    }
+    match Listener::start() {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            if trace.verbose > 0 {
+                eprintln!("unfreed: nobody can ask who holds what while it goes on: {error:#}");
+            }
+            None
+        }
+    }
 }
 
 /// The processes that can be traced, as far as can be seen from outside, and
@@ -203,6 +227,8 @@ pub struct Plan<'a> {
     pub outputs: Arc<Vec<Output>>,
     /// Where reports are shown while the run goes on; otherwise they are printed and written.
     pub screen: Option<Arc<Feed>>,
+    /// Where others ask who holds what, while the run goes on.
+    pub listener: Option<Listener>,
     /// Whether it is a failure that blocks are lost.
     pub check_lost: bool,
 }
@@ -302,6 +328,7 @@ pub async fn trace(
     let mut next_look = begin;
     let publisher = Publisher::start(plan.destination(), plan.output.groups.clone());
     let mut searching: Option<Search> = None;
+    let mut answering = Answering::new(plan.listener.as_ref());
     let end = loop {
         tokio::select! {
             biased;
@@ -324,16 +351,23 @@ pub async fn trace(
             asked = asked_on(plan.screen.as_deref()), if searching.is_none() => {
                 searching = Some(Search::begin(session, Asked::Now(asked))?);
             }
+            question = answering.next(), if searching.is_none() => {
+                if let Some(sites) = answering.take(question, &session.watched_pids()) {
+                    searching = Some(Search::begin(session, Asked::Now(sites))?);
+                }
+            }
             looks = news_of_search(&mut searching) => {
                 let looks = looks?;
                 if let Some(search) = &mut searching
                     && search.go_on(session, looks)?
                 {
                     searching = None;
-                    periodic.reset_immediately();
+                    answering.searched();
                     if let Some(screen) = &plan.screen {
+                        periodic.reset_immediately();
                         screen.say(SEARCHED.to_owned());
                     }
+                    answering.step(session, &publisher)?;
                 }
             }
             () = news_of(holder) => {
@@ -355,13 +389,14 @@ pub async fn trace(
                 session.poll()?;
                 progress.say(session.take_notices(plan.trace.quiet));
                 progress.update(session);
+                answering.step(session, &publisher)?;
                 if session.is_over() {
                     break End::Done;
                 }
             }
         }
     };
-    drop(searching);
+    drop((searching, answering));
     if plan.trace.holders || plan.check_lost {
         holders::search(session, holder, signals).await?;
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::record::{End, Plan, announce, finish, runtime, trace};
+use super::record::{End, Plan, announce, finish, listener, runtime, trace};
 use crate::cli::args::RunArgs;
 use crate::engine::{Options, preflight};
 use crate::privilege::caller::Caller;
@@ -39,10 +39,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     if args.sampler {
         options.leave_to_sampler();
     }
-    if args.check_lost {
-        options.check_lost = true;
-        options.holders = Some(args.trace.holders_budget);
-    }
+    options.check_lost = args.check_lost;
+    // Somebody may ask for them while it goes on.
+    options.holders = Some(args.trace.allowance());
     let program = Path::new(
         args.command
             .first()
@@ -118,6 +117,7 @@ impl Start<'_> {
             output: &args.output,
             outputs: Arc::new(outputs),
             screen: None,
+            listener: listener(&args.trace),
             check_lost: args.check_lost,
         };
         let (end, publisher) = trace(&mut session, &mut holder, &plan, &mut signals).await?;

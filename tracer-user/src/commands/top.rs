@@ -98,9 +98,9 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
     let source = named(&targets);
     runtime()?.block_on(async {
         let mut signals = Signals::catch()?;
-        let budget = args.trace.holders_budget;
+        let allowed = args.trace.allowance();
         // A key asks for them.
-        let search = |options: &mut Options| options.holders = Some(budget);
+        let search = |options: &mut Options| options.holders = Some(allowed);
         let mut session = attached(targets, untraced, &mut args.trace, search)?;
         session.start()?;
         Phase::Tracing(Duties {
@@ -117,6 +117,7 @@ fn show_processes(mut args: TopArgs) -> Result<ExitCode> {
             output: &OutputArgs::default(),
             outputs: Arc::default(),
             screen: Some(Arc::clone(&feed)),
+            listener: None,
             check_lost: false,
         };
         let screen = Screen::open(Arc::clone(&feed), Model::new(&source), signals.ender())?;

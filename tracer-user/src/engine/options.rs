@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
 use crate::cli::args::{ReturnsChoice, TraceArgs};
+use crate::holders::Allowance;
 use crate::kernel::footprint::{Sizes, Threads};
 use crate::kernel::memory::threads;
 use crate::kernel::program::Programs;
@@ -76,8 +77,8 @@ pub struct Options {
     pub modules: Vec<String>,
     /// The same of functions.
     pub only: Vec<String>,
-    /// Processor time for each GiB that is searched for who holds live blocks, if it is.
-    pub holders: Option<Duration>,
+    /// What searching for who holds live blocks may take, if that is asked for.
+    pub holders: Option<Allowance>,
     /// Whether the program waits at its end, until it is known what is lost.
     pub check_lost: bool,
     /// Sizes of the kernel maps.
@@ -128,7 +129,7 @@ impl Options {
             allocators: allocators(args),
             modules: args.modules.clone(),
             only: args.only.clone(),
-            holders: args.holders.then_some(args.holders_budget),
+            holders: args.holders.then(|| args.allowance()),
             check_lost: false,
             sizes: Sizes {
                 is_sampled: args.sample.is_some() || (args.overhead.is_some() && !args.growth),

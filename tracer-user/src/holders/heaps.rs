@@ -44,10 +44,15 @@ struct Walked {
 }
 
 impl Heaps {
-    /// Goes through them. `file` is the same memory as `memory`, as a file.
-    pub fn read(memory: &dyn Memory, file: &File, mappings: &[Mapping], present: &PageSet) -> Self {
+    /// Goes through them. `file` is the same memory as `memory`, as a file. So many chunks are kept
+    /// as there is `room` for.
+    pub fn read(
+        memory: &dyn Memory,
+        file: &File,
+        (mappings, present): (&[Mapping], &PageSet),
+        mut room: usize,
+    ) -> Self {
         let mut words = Words::new(memory, present);
-        let mut room = MAX_CHUNKS;
         let mut tops = Vec::new();
         let mut walked: Vec<Walked> = Vec::new();
         for mapping in mappings {

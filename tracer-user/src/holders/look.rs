@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::areas::{self, Area, Kind};
-use super::budget::Budget;
-use super::heaps::{Heaps, MAX_CHUNKS as MAX_BLOCKS};
+use super::budget::{Allowance, Budget};
+use super::heaps::Heaps;
 use super::jemalloc;
 use super::mark::{Holder, Marks};
 use super::memory::{ProcessMemory, Words, word};
@@ -28,8 +28,6 @@ use crate::process::resident::{MAX_CHUNKS, PageSet, Residents};
 
 /// What asking the kernel for pages may take; 1 GiB takes 20 to 60 ms.
 const PAGES: Duration = Duration::from_secs(3);
-/// Processor time that a look has in any case: for some millions of small blocks.
-const LEAST: Duration = Duration::from_secs(2);
 /// Links of a way that are kept, words of it that are looked at again, and nodes that all
 /// ways of a look go through.
 const MAX_LINKS: usize = 8;
@@ -67,8 +65,8 @@ pub struct Job {
     pub blocks: Vec<Traced>,
     /// Those of them whose holders are asked for.
     pub wanted: HashSet<Key>,
-    /// Processor time for each GiB that is searched.
-    pub per_gib: Duration,
+    /// Processor time that both looks may take.
+    pub allowed: Allowance,
     /// What the look before saw.
     pub before: Option<Look>,
     /// Whether nobody waits for it any more: then it is cut off.
@@ -103,13 +101,16 @@ impl Job {
     /// Fails if the process is gone, or may not be read.
     pub fn run(self) -> io::Result<Look> {
         let begin = thread_cpu_ns();
+        // What is done before anything is marked counts; how much there is shows later.
+        let mut budget = Budget::new(Duration::MAX, Arc::clone(&self.is_off));
         let mappings = mappings::read(&self.process)?;
         let map = PageMap::open(&self.process)?;
         let deadline = Instant::now() + PAGES;
         let pages = Residents::read(&map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
         let memory = ProcessMemory::new(self.process.pid());
         let file = self.process.open_proc("mem")?;
-        let mut heaps = Heaps::read(&memory, &file, &mappings, &pages.present);
+        let most = self.allowed.blocks;
+        let mut heaps = Heaps::read(&memory, &file, (&mappings, &pages.present), most);
         let mut words = Words::new(&memory, &pages.present);
         let layout = Layout::of(&self.code);
         let threads = Threads::read(
@@ -119,7 +120,7 @@ impl Job {
             &pages.present,
             layout.as_ref(),
         );
-        let room = MAX_BLOCKS.saturating_sub(heaps.chunks.len());
+        let room = most.saturating_sub(heaps.chunks.len());
         let scene = (&mappings[..], &pages.present);
         heaps.add(jemalloc::read(&memory, scene, &threads.ranges(), room));
         let is_full = heaps.is_full;
@@ -136,7 +137,7 @@ impl Job {
             nodes: &nodes,
             areas: &areas,
         };
-        let marks = scene.mark(self.per_gib, &self.is_off);
+        let marks = scene.mark(self.allowed, &mut budget);
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
@@ -197,7 +198,8 @@ impl Job {
         }
         if is_full {
             said.push(format!(
-                "the bounds of all blocks from before the run: there are more than {MAX_BLOCKS}"
+                "the bounds of all blocks from before the run: there are more than {}",
+                self.allowed.blocks
             ));
         }
         match pages.swapped.bytes() {
@@ -246,23 +248,16 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn mark(&self, per_gib: Duration, is_off: &Arc<AtomicBool>) -> Marks {
+    fn mark(&self, allowed: Allowance, budget: &mut Budget) -> Marks {
         let ranges: Vec<_> = self.areas.iter().map(|(range, _)| range.clone()).collect();
         let nodes = self.nodes.all().iter().map(|node| node.end - node.start);
         let areas = ranges
             .iter()
             .map(|area| self.present.with(self.present, area));
         let bytes = areas.chain(nodes).fold(0, u64::saturating_add);
-        // There are two looks.
-        let time = per_gib.mul_f64((bytes as f64 / f64::from(1 << 30) / 2.0).min(1e6));
-        let mut budget = Budget::new(time.max(LEAST), Arc::clone(is_off));
+        budget.set(allowed.of_look(bytes));
         let mut marks = Marks::new(self.nodes);
-        marks.spread(
-            self.nodes,
-            &ranges,
-            (self.memory, self.present),
-            &mut budget,
-        );
+        marks.spread(self.nodes, &ranges, (self.memory, self.present), budget);
         marks
     }
 
@@ -429,7 +424,7 @@ mod tests {
             searches_java: false,
             blocks: blocks.to_vec(),
             wanted: blocks.iter().map(|it| (it.start, it.time)).collect(),
-            per_gib: Duration::from_secs(1000),
+            allowed: Allowance::per_gib(Duration::from_secs(1000)),
             before,
             is_off: Arc::default(),
         }

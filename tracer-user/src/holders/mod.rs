@@ -29,6 +29,7 @@ mod threads;
 mod variables;
 mod way;
 
+pub use budget::Allowance;
 pub use look::{Job, Key, Look, Traced};
 pub use naming::Namer;
 pub use settle::{ByJava, Found, OfSite, Outcome, settle};

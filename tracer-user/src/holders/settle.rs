@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::look::{Key, Look};
-use super::way::{RawLink, Seen};
+use super::way::{RawLink, Seen, Way};
 use crate::model::{Link, Lost};
 use crate::process::code::CodeSpace;
 
@@ -113,18 +113,49 @@ fn outcome(before: &Seen, now: Option<&Seen>, is_kept: bool) -> Outcome {
     match (before, now) {
         (Seen::Unreached, Some(Seen::Unreached)) => Outcome::Lost,
         (Seen::Reached(way), Some(_)) if is_kept => Outcome::Held(way.links.clone()),
-        // By another pointer of the same kind: it was moved.
-        (Seen::Reached(before), Some(Seen::Reached(now))) if before.links == now.links => {
-            Outcome::Held(now.links.clone())
+        // By another pointer of the same root: it was moved, or what is new in a list leads to it.
+        (Seen::Reached(before), Some(Seen::Reached(now))) if is_same(before, now) => {
+            let is_shorter = before.links.len() < now.links.len();
+            Outcome::Held(if is_shorter { before } else { now }.links.clone())
         }
         _ => Outcome::Undecided,
     }
 }
 
+/// Whether the same root holds, by traced blocks of the same sites. A list of these may be longer
+/// now, and what was put before it since the look began is not traced yet.
+fn is_same(before: &Way, now: &Way) -> bool {
+    fn traced(way: &Way) -> impl Iterator<Item = &RawLink> {
+        let links = way.links.iter().map(|(link, _)| link);
+        links.filter(|link| matches!(link, RawLink::Block(..)))
+    }
+    let root = |way: &Way| way.links.first().map(|(link, _)| link.clone());
+    root(before) == root(now) && traced(before).eq(traced(now))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::way::Way;
     use super::*;
+
+    /// As of a list whose new elements come first.
+    #[test]
+    fn a_list_that_grows_meanwhile_holds_what_it_held() {
+        let root = |name: &str| (RawLink::Mapping(name.to_owned()), 1);
+        let traced = |length: u64| (RawLink::Block(7, None), length);
+        let reached = |links: &[_]| Seen::Reached(Way::of(links.to_vec()));
+        let before = reached(&[root("list"), traced(3)]);
+        let new = (RawLink::Chunk(32, None), 2);
+        for (links, is_held) in [
+            (vec![root("list"), traced(5)], true),
+            (vec![root("list"), new.clone(), traced(5)], true),
+            (vec![root("other"), traced(3)], false),
+            (vec![root("list"), new], false),
+        ] {
+            let said = outcome(&before, Some(&reached(&links)), false);
+            let held = matches!(&said, Outcome::Held(by) if by.len() == 2);
+            assert_eq!(held, is_held, "{links:?}: {said:?}");
+        }
+    }
 
     #[test]
     fn what_two_looks_agree_on_is_said() {

@@ -251,6 +251,15 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What it is known by, from one report to the next: where it is in the call tree, or, if it is
+    /// nowhere there, what it is about.
+    pub fn place(&self) -> String {
+        match self.path.is_empty() {
+            true => self.kind.text().to_owned(),
+            false => self.path.join("\n"),
+        }
+    }
+
     /// One without numbers yet, of a process.
     pub const fn new(kind: FindingKind, process: usize, confidence: f64) -> Self {
         Self {

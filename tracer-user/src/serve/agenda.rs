@@ -46,7 +46,7 @@ pub struct Agenda {
     /// When the last look at each service ended.
     looked: HashMap<String, u64>,
     current: Option<Current>,
-    /// No look begins before: each costs a start.
+    /// No look begins before: each costs a start, and searches.
     not_before: u64,
 }
 
@@ -110,13 +110,13 @@ impl Agenda {
         });
     }
 
-    /// The look has ended. Its start took so much processor time, seconds, of which there is
-    /// `rate` in each second.
-    pub fn end(&mut self, now: u64, start: f64, rate: f64) {
+    /// The look has ended. Its start, and its searches for holders, took so much processor time,
+    /// seconds, of which there is `rate` in each second.
+    pub fn end(&mut self, now: u64, own: f64, rate: f64) {
         let Some(current) = self.current.take() else {
             return;
         };
-        let paid = Duration::try_from_secs_f64(start / rate.max(1e-6)).unwrap_or_default();
+        let paid = Duration::try_from_secs_f64(own / rate.max(1e-6)).unwrap_or_default();
         self.not_before = current.began + milliseconds(paid);
         self.looked.insert(current.service, now);
     }

@@ -9,10 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::container::Container;
 use super::gzip;
 use super::look::{Look, Looked, Seen};
+use super::searches::{Suspect, suspects};
 use super::status::{Host, Lost, Service, Status, Tracer};
 use super::store::{Kept, Store};
 use crate::grouping::Rules;
@@ -54,6 +56,24 @@ pub struct SeenCloser {
     pub snapshot: Option<Snapshot>,
     /// See [`Closed::retention`].
     pub retention: (u64, Duration),
+    /// Who wants to know what was found in it.
+    pub asker: Option<Asker>,
+}
+
+/// Is told what findings are as sure as it says.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// Findings from this confidence on.
+    pub confidence: f64,
+    /// To whom.
+    pub tell: UnboundedSender<Vec<Suspect>>,
+}
+
+impl Asker {
+    fn tell(&self, report: &Report) {
+        // The look may have ended.
+        let _ = self.tell.send(suspects(report, self.confidence));
+    }
 }
 
 /// What is to be named, judged and kept.
@@ -210,6 +230,7 @@ fn keep_look(seen: SeenCloser, names: &mut Names, status: &Status, store: &Store
         at,
         snapshot,
         retention: (size, age),
+        asker,
     } = seen;
     let mut host = Host::clone(&status.now());
     let before = host.looks.get(&look.service);
@@ -218,6 +239,9 @@ fn keep_look(seen: SeenCloser, names: &mut Names, status: &Status, store: &Store
     if let Some(snapshot) = snapshot {
         let report = names.closer(snapshot);
         look.enter(&report);
+        if let Some(asker) = asker {
+            asker.tell(&report);
+        }
         seen = Some(Seen::of(&report, look.began, at)?);
     }
     let service = look.service.clone();

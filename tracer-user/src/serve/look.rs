@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::agenda::Why;
 use super::status::{Lost, milliseconds, packed};
 use crate::model::{Finding, Report};
+use crate::report::held_by;
 use crate::report::pprof;
 use crate::report::units;
 
@@ -45,6 +46,9 @@ pub struct Cost {
     pub start_seconds: f64,
     /// What the tracer took since, in the look's own thread.
     pub tracer_seconds: f64,
+    /// What searching for who holds what leaks took of the tracer's, beside that.
+    #[serde(default)]
+    pub search_seconds: f64,
     /// What tracing took of the processes' time: an estimate.
     pub target_seconds: f64,
     /// Bursts in which all was followed; 0 if all was followed all the time.
@@ -135,11 +139,19 @@ impl Seen {
         Ok(Self {
             at,
             began,
-            findings: report.findings.clone(),
+            findings: report.findings.iter().map(told).collect(),
             profile,
             report: Some(packed(report)?),
         })
     }
+}
+
+/// A finding as it is told: who holds what it is about is evidence.
+fn told(finding: &Finding) -> Finding {
+    let mut told = finding.clone();
+    let held = finding.holders.as_ref().map(held_by::sentence);
+    told.evidence.extend(held);
+    told
 }
 
 fn describe(why: Why) -> String {

@@ -1,5 +1,6 @@
 //! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`),
-//! which of it is looked at closer (`agenda`, `look`), what is kept of it (`keeper`, `store`,
+//! which of it is looked at closer (`agenda`, `look`), for which findings who holds their blocks is
+//! searched for (`searches`), what is kept of it (`keeper`, `store`,
 //! `status`), and what others are told: when they ask (`http`), and by ourselves (`push`). Other
 //! verbs ask it as `client`s.
 
@@ -15,6 +16,7 @@ pub mod listen;
 pub mod look;
 mod powerless;
 pub mod push;
+pub mod searches;
 pub mod services;
 pub mod status;
 pub mod store;

@@ -110,11 +110,15 @@ impl Session {
         mut before: Looks,
         is_off: &Arc<AtomicBool>,
     ) -> Vec<(u64, Job)> {
-        let mut jobs = Vec::new();
+        let mut jobs: Vec<(u64, Job)> = Vec::new();
         for image in self.running_images() {
             let blocks = live.remove(&image.id).unwrap_or_default();
             let look = before.remove(&image.id);
             jobs.extend(self.holder_job(image, blocks, look, is_off));
+        }
+        let processes = jobs.len();
+        for (_, job) in &mut jobs {
+            job.allowed = job.allowed.among(processes);
         }
         jobs
     }
@@ -139,7 +143,7 @@ impl Session {
             searches_java: self.java.jvms.readable().any(|(of, _)| of == image.id),
             blocks,
             wanted,
-            per_gib: self.options.holders?,
+            allowed: self.options.holders?,
             before,
             is_off: Arc::clone(is_off),
         };

@@ -52,6 +52,8 @@ pub struct Depth {
     pub mode: Mode,
     /// What they may take of processor time, the tracer's part with it.
     pub budget: Budget,
+    /// Whether who holds what it leaks is searched for; nothing if that is as for all services.
+    pub holders: Option<bool>,
 }
 
 impl Default for Depth {
@@ -59,6 +61,7 @@ impl Default for Depth {
         Self {
             mode: Mode::default(),
             budget: Budget::Share(SHARE),
+            holders: None,
         }
     }
 }
@@ -66,8 +69,13 @@ impl Default for Depth {
 impl fmt::Display for Depth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mode {
-            Mode::Growth => f.write_str("growth"),
-            mode => write!(f, "{} ({})", mode.name(), self.budget),
+            Mode::Growth => return f.write_str("growth"),
+            mode => write!(f, "{} ({})", mode.name(), self.budget)?,
+        }
+        match self.holders {
+            Some(true) => f.write_str(", holders searched"),
+            Some(false) => f.write_str(", no holders searched"),
+            None => Ok(()),
         }
     }
 }

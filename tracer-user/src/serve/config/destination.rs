@@ -19,7 +19,7 @@ const MOST_QUEUE: u64 = 1_000_000;
 /// A destination answers within this time, if nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// From this confidence on a finding is told, if nothing else is said.
-const CONFIDENCE: f64 = 0.9;
+pub const CONFIDENCE: f64 = 0.9;
 
 /// A protocol by which windows are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -18,8 +18,10 @@ use serde::Deserialize;
 use self::setting::{Part, Size, Span};
 use super::listen::Listen;
 use crate::budget::Budget;
+use crate::holders::Allowance;
 
 pub use self::depth::{Depth, Mode};
+use self::destination::CONFIDENCE;
 pub use self::destination::{Alert, Place, Protocol, Push};
 pub use self::rule::{Candidate, Rule};
 
@@ -30,6 +32,23 @@ const MAX_RULES: usize = 10_000;
 
 /// Destinations at most: each has a queue, and a connection.
 const MAX_DESTINATIONS: usize = 16;
+
+/// One search for holders takes at most what the host's budget gives in this time.
+const SEARCHED_FOR: Duration = Duration::from_mins(10);
+
+/// Blocks of a process from before a look whose bounds are kept while it searches: 90 MiB.
+const SEARCHED_BLOCKS: usize = 1 << 20;
+
+/// How who holds what leaks is searched for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Searching {
+    /// What a search may take.
+    pub allowed: Allowance,
+    /// From this confidence on a finding is searched for: the least that an alert has.
+    pub confidence: f64,
+    /// What the host's budget gives in a second, seconds.
+    pub rate: f64,
+}
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -43,6 +62,10 @@ pub struct Config {
     scan: Span,
     /// How long a closer look lasts.
     look: Span,
+    /// Whether who holds what leaks is searched for in closer looks.
+    holders: bool,
+    /// Processor time for each GiB that is searched.
+    holders_budget: Span,
     /// Where others may ask.
     pub listen: Listen,
     /// The certificate of who answers, and those that it follows from, as PEM.
@@ -145,6 +168,8 @@ impl Default for Config {
             window: Span(Duration::from_mins(1)),
             scan: Span(Duration::from_secs(5)),
             look: Span(Duration::from_mins(5)),
+            holders: true,
+            holders_budget: Span(Duration::from_secs(2)),
             listen: Listen::default(),
             tls_cert: None,
             tls_key: None,
@@ -269,6 +294,23 @@ impl Config {
         self.look.0.max(Duration::from_secs(1))
     }
 
+    /// What searching for who holds what leaks may take, where that is done for a service that
+    /// is looked at so closely: what the budget gives in [`SEARCHED_FOR`] at most.
+    pub fn searching(&self, depth: Depth) -> Option<Searching> {
+        let rate = self.budget().allowance(1.0, 0.0);
+        let at_most = SEARCHED_FOR.mul_f64(rate.min(1.0));
+        let told = self.alerts.iter().map(|alert| alert.confidence);
+        depth.holders.unwrap_or(self.holders).then(|| Searching {
+            allowed: Allowance {
+                per_gib: self.holders_budget.0,
+                at_most,
+                blocks: SEARCHED_BLOCKS,
+            },
+            confidence: told.reduce(f64::min).unwrap_or(CONFIDENCE),
+            rate,
+        })
+    }
+
     /// How many bytes of windows are kept at most, and for how long.
     pub fn retention(&self) -> (u64, Duration) {
         (self.retention.size.0, self.retention.age.0)
@@ -303,6 +345,17 @@ impl Config {
             time(self.scan()),
             time(self.look())
         );
+        let _ = match self.holders {
+            true => writeln!(
+                said,
+                "who holds what leaks is searched for in closer looks, within {} for each GiB",
+                time(self.holders_budget.0)
+            ),
+            false => writeln!(
+                said,
+                "who holds what leaks is not searched for, but where a service says so"
+            ),
+        };
         let _ = writeln!(
             said,
             "kept in {}: {} and {} at most",
@@ -414,6 +467,24 @@ mod tests {
         for listen in ["0.0.0.0:80", "127.0.0.1:80"] {
             check(&format!("listen = \"{listen}\"\n{keys}")).unwrap();
         }
+    }
+
+    /// A search is paid for by the host's budget, and begins with what is told.
+    #[test]
+    fn searches_are_within_the_budget() {
+        let depth = Depth::default();
+        let of = |text: &str, depth| Config::parse(text).unwrap().searching(depth);
+        let usual = of("budget = \"20ms/s\"", depth).unwrap();
+        assert_eq!(usual.allowed.at_most, Duration::from_secs(12));
+        assert_eq!(usual.allowed.per_gib, Duration::from_secs(2));
+        assert_eq!(usual.confidence, CONFIDENCE);
+        let told = "[[alert]]\nurl = \"http://a\"\nconfidence = 0.6\n";
+        let sooner = of(told, depth).unwrap();
+        assert_eq!(sooner.confidence, 0.6);
+        let with = |holders| Depth { holders, ..depth };
+        assert_eq!(of("holders = false", depth), None);
+        assert!(of("holders = false", with(Some(true))).is_some());
+        assert_eq!(of("", with(Some(false))), None);
     }
 
     #[test]

@@ -35,6 +35,7 @@ struct Fields {
     growing: Option<Size>,
     mode: Option<Mode>,
     budget: Option<Part>,
+    holders: Option<bool>,
 }
 
 impl Fields {
@@ -156,6 +157,7 @@ impl Rule {
         Depth {
             mode: self.fields.mode.unwrap_or(usual.mode),
             budget: self.fields.budget.map_or(usual.budget, |part| part.0),
+            holders: self.fields.holders,
         }
     }
 
@@ -191,6 +193,7 @@ impl Rule {
             growing,
             mode: _,
             budget: _,
+            holders: _,
         } = &self.fields;
         let is = |pattern: &Option<String>, text: &str| {
             pattern
@@ -320,6 +323,8 @@ mod tests {
         assert_eq!(depth(""), Depth::default());
         let asked = depth("mode = \"overhead\"\nbudget = \"0.5%\"");
         assert_eq!(asked.to_string(), "overhead (0.5%)");
+        let without = depth("holders = false");
+        assert_eq!(without.to_string(), "closer (1%), no holders searched");
         assert_eq!(depth("mode = \"growth\"").mode, Mode::Growth);
         let of_flags = rule("pids = [7]").with_mode(Some(Mode::Growth));
         assert_eq!(of_flags.depth().mode, Mode::Growth);

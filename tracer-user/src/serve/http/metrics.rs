@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Refusal, Shared};
 use crate::model::Finding;
-use crate::serve::look::Looked;
+use crate::serve::look::{Cost, Looked};
 use crate::serve::status::{Host, Summary, Tracer};
 use crate::serve::store::Store;
 
@@ -138,18 +138,14 @@ fn of_findings(registry: &mut Registry, host: &Host) {
 
 /// Closer looks: of each service the last one.
 fn of_looks(registry: &mut Registry, host: &Host) {
-    let service = |looked: &Looked| ("service", escaped(&looked.look.service));
     let (goes_on, findings) = (Gauges::default(), Gauges::default());
-    let (cost, budget, age) = (Seconds::default(), Seconds::default(), Seconds::default());
     let (left_out, losses) = (Gauges::default(), Gauges::default());
+    let age = Seconds::default();
     for looked in host.looks.values() {
         let labels = vec![service(looked)];
         let look = &looked.look;
         let is_on = i64::from(look.ended.is_none());
         goes_on.get_or_create(&labels).set(is_on);
-        let both = look.cost.tracer_seconds + look.cost.target_seconds;
-        cost.get_or_create(&labels).set(both);
-        budget.get_or_create(&labels).set(look.cost.allowed_seconds);
         left_out.get_or_create(&labels).set(whole(look.left_out));
         for loss in &look.losses {
             let labels = vec![service(looked), ("cause", loss.cause.clone())];
@@ -165,18 +161,6 @@ fn of_looks(registry: &mut Registry, host: &Host) {
         }
     }
     registry.register("look", "1 while the service is looked at closer", goes_on);
-    registry.register_with_unit(
-        "look_cost",
-        "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start",
-        Unit::Seconds,
-        cost,
-    );
-    registry.register_with_unit(
-        "look_budget",
-        "What the last closer look was allowed to take",
-        Unit::Seconds,
-        budget,
-    );
     registry.register(
         "look_left_out_processes",
         "Processes of the service that the last closer look does not see",
@@ -197,6 +181,38 @@ fn of_looks(registry: &mut Registry, host: &Host) {
         "look_findings",
         "What the last closer look has found",
         findings,
+    );
+    costs_of_looks(registry, host);
+}
+
+fn service(looked: &Looked) -> (&'static str, String) {
+    ("service", escaped(&looked.look.service))
+}
+
+fn costs_of_looks(registry: &mut Registry, host: &Host) {
+    let mut add = |name, help, seconds: &dyn Fn(&Cost) -> f64| {
+        let family = Seconds::default();
+        for looked in host.looks.values() {
+            let labels = vec![service(looked)];
+            let cost = seconds(&looked.look.cost);
+            family.get_or_create(&labels).set(cost);
+        }
+        registry.register_with_unit(name, help, Unit::Seconds, family);
+    };
+    add(
+        "look_cost",
+        "What the last closer look took, of its processes' time (an estimate) and the tracer's, without its start",
+        &|cost| cost.tracer_seconds + cost.target_seconds,
+    );
+    add(
+        "look_budget",
+        "What the last closer look was allowed to take",
+        &|cost| cost.allowed_seconds,
+    );
+    add(
+        "look_search",
+        "What searching for who holds what leaks took of the tracer's time in the last closer look",
+        &|cost| cost.search_seconds,
     );
 }
 

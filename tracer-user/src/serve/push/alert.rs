@@ -10,6 +10,7 @@ use super::window::host;
 use crate::model::Finding;
 use crate::serve::config::Alert;
 use crate::serve::container::Container;
+use crate::serve::look::Looked;
 use crate::serve::status::{Host, Service};
 use crate::serve::store::Store;
 use crate::serve::store::outbox::{Queue, Told};
@@ -27,6 +28,8 @@ enum Reason {
     Near,
     /// And at half of what it was when that was told last, or less.
     Nearer,
+    /// Who holds what it is about is known: it is a closer look's.
+    Held,
 }
 
 /// What is sent.
@@ -75,7 +78,39 @@ impl Teller {
                 self.look(service, finding)?;
             }
         }
+        for looked in host.looks.values() {
+            if let Some(service) = host.service(&looked.look.service) {
+                self.look_at_held(service, looked)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Tells who holds what a look of this run has found.
+    fn look_at_held(&self, service: &Service, looked: &Looked) -> Result<()> {
+        let seen = looked.seen.as_ref().filter(|seen| seen.report.is_some());
+        let Some(seen) = seen else {
+            return Ok(());
+        };
+        let growing = seen.findings.iter().filter(|it| it.kind.is_growth());
+        for finding in growing.filter(|it| self.is_held(it)) {
+            let name = format!("{}\nheld", name(service, finding));
+            if self.store.told(&self.queue, &name)?.is_none() {
+                let pid = match looked.look.processes[..] {
+                    [only] => only,
+                    _ => 0,
+                };
+                self.enqueue(service, (finding, pid), &name, Reason::Held)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a finding is as sure as was asked, and anything is known of who holds its blocks.
+    fn is_held(&self, finding: &Finding) -> bool {
+        let holders = finding.holders.as_ref();
+        finding.confidence >= self.confidence
+            && holders.is_some_and(|it| it.lost > 0 || !it.chains.is_empty())
     }
 
     fn look(&self, service: &Service, finding: &Finding) -> Result<()> {
@@ -84,27 +119,38 @@ impl Teller {
         let Some(reason) = self.reason(finding, told) else {
             return Ok(());
         };
+        let process = service.summary.series.get(finding.process);
+        let pid = process.map_or(0, |process| process.pid);
+        self.enqueue(service, (finding, pid), &name, reason)
+    }
+
+    fn enqueue(
+        &self,
+        service: &Service,
+        (finding, pid): (&Finding, u32),
+        name: &str,
+        reason: Reason,
+    ) -> Result<()> {
         let summary = &service.summary;
-        let process = summary.series.get(finding.process);
         let body = Body {
             version: VERSION,
             reason,
             at: summary.ended,
             host: host(),
             service: &summary.name,
-            pid: process.map_or(0, |process| process.pid),
+            pid,
             containers: &summary.containers,
             finding,
         };
         let now = Told {
             at: summary.ended,
             near: match reason {
-                Reason::Found => None,
+                Reason::Found | Reason::Held => None,
                 Reason::Near | Reason::Nearer => seconds(finding),
             },
         };
         let body = serde_json::to_string(&body)?;
-        self.store.tell(&self.queue, &name, now, body)
+        self.store.tell(&self.queue, name, now, body)
     }
 
     fn reason(&self, finding: &Finding, told: Option<Told>) -> Option<Reason> {
@@ -131,11 +177,7 @@ fn seconds(finding: &Finding) -> Option<f64> {
 /// nowhere there, what it is about. That lasts over a restart of the service's processes, and
 /// of the tracer.
 fn name(service: &Service, finding: &Finding) -> String {
-    let place = match finding.path.is_empty() {
-        true => finding.kind.text().to_owned(),
-        false => finding.path.join("\n"),
-    };
-    format!("{}\n{place}", service.summary.name)
+    format!("{}\n{}", service.summary.name, finding.place())
 }
 
 #[cfg(test)]
