@@ -82,6 +82,8 @@ pub(crate) enum Target {
     Usdt,
     /// Structures of allocators and threads in another process's memory
     Holders,
+    /// ELF files with debug information, for the members of classes and variables
+    Members,
 }
 
 impl Target {
