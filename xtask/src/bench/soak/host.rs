@@ -30,7 +30,7 @@ pub(super) struct Host {
     is_over: Arc<AtomicBool>,
     alive: Arc<AtomicUsize>,
     visitors: JoinHandle<Result<Visits>>,
-    services: Vec<JoinHandle<Result<Work>>>,
+    services: Vec<JoinHandle<Work>>,
 }
 
 /// Visitors that came.
@@ -47,6 +47,8 @@ pub(super) struct Work {
     pub(super) name: &'static str,
     /// Operations that were done.
     pub(super) operations: u64,
+    /// Why pieces of its load failed, those that did.
+    pub(super) failures: Vec<String>,
     pid: String,
 }
 
@@ -57,6 +59,7 @@ impl Work {
         Self {
             name,
             operations,
+            failures: Vec::new(),
             pid: String::new(),
         }
     }
@@ -89,15 +92,20 @@ impl Host {
             service.load(service.warm_up())?;
             let is_over = Arc::clone(&is_over);
             services.push(std::thread::spawn(move || {
-                let mut operations = 0;
+                let (mut operations, mut failures) = (0, Vec::new());
                 while !is_over.load(Ordering::Acquire) {
-                    operations += service.load(PIECE)?.operations;
+                    // What was measured until then is not lost by that.
+                    match service.load(PIECE) {
+                        Ok(load) => operations += load.operations,
+                        Err(error) => failures.push(format!("{error:#}")),
+                    }
                 }
-                Ok(Work {
+                Work {
                     name,
                     operations,
+                    failures,
                     pid: service.pid(),
-                })
+                }
             }));
         }
         let (program, over, there) = (visitor.to_owned(), Arc::clone(&is_over), Arc::clone(&alive));
@@ -118,14 +126,14 @@ impl Host {
     /// Ends all of it.
     ///
     /// # Errors
-    /// Fails if a service or a visitor was harmed.
+    /// Fails if a visitor was harmed.
     pub(super) fn end(self) -> Result<Outcome> {
         self.is_over.store(true, Ordering::Release);
         let panicked = |_| anyhow!("a thread panicked");
         let visits = self.visitors.join().map_err(panicked)??;
         let mut work = Vec::new();
         for service in self.services {
-            work.push(service.join().map_err(panicked)??);
+            work.push(service.join().map_err(panicked)?);
         }
         Ok(Outcome {
             visitors: visits.came,

@@ -75,6 +75,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         0.0,
     ));
     checks.push(unharmed(facts));
+    checks.push(served(facts));
     checks
 }
 
@@ -218,6 +219,26 @@ fn unharmed(facts: &Facts) -> Check {
         found: outcome.visitors.to_string(),
         bound: "more than stay at once".to_owned(),
         is_kept: idle == 0 && outcome.visitors > 100,
+    }
+}
+
+/// No piece of a service's load failed. On a machine that does other things, too, one may.
+fn served(facts: &Facts) -> Check {
+    let work = facts.outcome.work.iter();
+    let failures = work.flat_map(|it| it.failures.iter().map(move |why| (it.name, why)));
+    let mut said = failures.clone().take(1).map(|(name, why)| {
+        let line = why
+            .lines()
+            .find(|line| line.contains("rror"))
+            .unwrap_or(why);
+        format!(", the first of {name}: {}", line.trim())
+    });
+    let count = failures.clone().count();
+    Check {
+        what: "pieces of load that failed",
+        found: format!("{count}{}", said.next().unwrap_or_default()),
+        bound: "none".to_owned(),
+        is_kept: count == 0,
     }
 }
 
@@ -397,6 +418,10 @@ mod tests {
             broken(|facts| facts.remaining = 1),
             ["its programs in the kernel after its end"]
         );
+        let refused = |facts: &mut Facts| {
+            facts.outcome.work[0].failures = vec!["wrk\nSocket errors: timeout 15".to_owned()];
+        };
+        assert_eq!(broken(refused), ["pieces of load that failed"]);
         let stopped = |facts: &mut Facts| facts.outcome.work[0].operations = 0;
         assert_eq!(
             broken(stopped),
