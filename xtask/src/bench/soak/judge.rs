@@ -149,15 +149,18 @@ fn kernel(facts: &Facts) -> Check {
     mebibytes("the kernel's memory", bytes as f64, KERNEL)
 }
 
-/// What is opened for those who come is closed when they go, or when their window is over:
-/// with windows of a fifth of the time, as many as ever are open in the fourth sixth.
+/// What is opened for those who come is closed when they go, or when their window is over. So
+/// there are fewest right after a window, and each third of the time has one.
 fn descriptors(facts: &Facts) -> Check {
-    let count = |sample: &Sample| sample.descriptors as f64;
-    let then = median_of(sixth(facts, 3), count);
-    let last = median_of(sixth(facts, 5), count);
+    let fewest = |third: usize| {
+        let sixths = [2 * third, 2 * third + 1].map(|index| sixth(facts, index));
+        let counts = sixths.into_iter().flatten();
+        let counts = counts.map(|sample| sample.descriptors as f64);
+        counts.fold(f64::INFINITY, f64::min)
+    };
     at_most(
-        "more descriptors than in the fourth sixth",
-        last - then,
+        "fewest descriptors of the last third, more than of the second",
+        fewest(2) - fewest(1),
         DESCRIPTORS,
     )
 }
@@ -395,11 +398,14 @@ mod tests {
         let silent = |facts: &mut Facts| facts.services["tracer"] = json!({});
         assert!(broken(silent).contains(&"processor time of it and of tracing, seconds"));
         let open = |facts: &mut Facts| {
-            for sample in &mut facts.samples[25..] {
+            for sample in &mut facts.samples[20..] {
                 sample.descriptors = 99;
             }
         };
-        assert_eq!(broken(open), ["more descriptors than in the fourth sixth"]);
+        assert_eq!(
+            broken(open),
+            ["fewest descriptors of the last third, more than of the second"]
+        );
         let lost = |facts: &mut Facts| facts.services["tracer"]["windows_lost"] = json!(1);
         assert_eq!(broken(lost), ["windows kept and postponed"]);
         assert_eq!(
