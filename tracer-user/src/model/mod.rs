@@ -410,10 +410,10 @@ pub struct Site {
     pub resident_peak: Option<u64>,
     /// How many looks found some of it in memory, a second or more apart; of several processes, of
     /// the one that has most.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub resident_looks: u32,
     /// How many of them found more than any look before.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub resident_rises: u32,
     /// The files that it maps, at most 4, those with most bytes first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -954,14 +954,8 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_none(number: &u32) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

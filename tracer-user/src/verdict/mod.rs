@@ -78,9 +78,9 @@ pub fn conclude(report: &mut Report) {
 /// that are told one by one, the last of them if others weigh more.
 fn show_descriptors(findings: &mut Vec<Finding>) {
     let is_it = |finding: &Finding| finding.kind == FindingKind::Descriptors;
-    let mut leaders = findings.iter().enumerate();
-    let place = leaders.by_ref().filter(|(_, it)| it.in_step_with.is_none());
-    let Some((place, _)) = place.take(MAX_FINDINGS).last() else {
+    let all = findings.iter().enumerate();
+    let leaders = all.filter(|(_, it)| it.in_step_with.is_none());
+    let Some((place, _)) = leaders.take(MAX_FINDINGS).last() else {
         return;
     };
     if let Some(at) = findings.iter().position(is_it).filter(|at| *at > place) {
