@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::holders::Job;
-use crate::process::processor_time::own_thread_time;
+use crate::process::processor_time::Work;
 use crate::session::Session;
 use crate::session::hold::Holder;
 use crate::session::holders::{Asked, Looks};
@@ -154,13 +154,13 @@ pub async fn search(
 /// Looks at all processes, on a thread of its own.
 fn look(jobs: Vec<(u64, Job)>) -> Looking {
     spawn_blocking(move || {
-        let begin = own_thread_time();
+        let work = Work::begin();
         // One that is gone holds nothing any more.
         let looks = jobs.into_iter();
         let looks = looks
             .filter_map(|(image, job)| Some((image, job.run().ok()?)))
             .collect::<Looks>();
-        (looks, own_thread_time().saturating_sub(begin))
+        (looks, work.taken())
     })
 }
 

@@ -266,7 +266,9 @@ impl Watcher {
             }
         }
         self.session.detach()?;
-        self.session = session(&self.config)?;
+        let mut next = session(&self.config)?;
+        next.go_on_from(&self.session);
+        self.session = next;
         self.services = Services::default();
         self.said
             .remark("a new run begins: most of the files that were met are not mapped any more");

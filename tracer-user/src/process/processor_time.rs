@@ -1,4 +1,4 @@
-//! Processor time of other processes.
+//! Processor time of other processes, and of what this thread does.
 
 use std::time::Duration;
 
@@ -15,6 +15,23 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
 pub fn own_thread_time() -> Duration {
     // Everybody has that clock.
     read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
+}
+
+/// What this thread does from a moment on, in its own processor time: on a machine that is busy
+/// with others it takes no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Work(Duration);
+
+impl Work {
+    /// It begins.
+    pub fn begin() -> Self {
+        Self(own_thread_time())
+    }
+
+    /// What it has taken until now.
+    pub fn taken(self) -> Duration {
+        own_thread_time().saturating_sub(self.0)
+    }
 }
 
 fn read(clock: libc::clockid_t) -> Option<Duration> {
@@ -45,5 +62,12 @@ mod tests {
         let id = child.id();
         child.wait().unwrap();
         assert_eq!(cpu_time(id), None);
+    }
+
+    #[test]
+    fn who_waits_does_no_work() {
+        let (work, begin) = (Work::begin(), std::time::Instant::now());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(work.taken() < begin.elapsed() / 2, "{:?}", work.taken());
     }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::account::Account;
 use super::container::Container;
 use super::gzip;
 use super::look::{Look, Looked, Seen};
 use super::searches::{Suspect, suspects};
-use super::status::{Host, Lost, Service, Status, Tracer};
+use super::status::{Host, Service, Status, Tracer};
 use super::store::{Kept, Store};
 use crate::grouping::Rules;
 use crate::model::{FindingKind, Report};
@@ -272,6 +273,7 @@ struct Names {
     windows: HashMap<String, Windows>,
     /// When the last window ended, seconds since the run's start.
     at: f64,
+    account: Account,
 }
 
 impl Names {
@@ -282,6 +284,7 @@ impl Names {
             run: 0,
             windows: HashMap::new(),
             at: 0.0,
+            account: Account::default(),
         })
     }
 
@@ -296,6 +299,7 @@ impl Names {
         if self.run != closed.run {
             before.clear();
             (self.run, self.at) = (closed.run, 0.0);
+            self.account.run_ends();
         }
         let mut at = self.at;
         for (name, snapshot) in closed.services {
@@ -303,7 +307,7 @@ impl Names {
                 .remove(&name)
                 .unwrap_or_else(|| Windows::since(self.at));
             let report = self.report(snapshot, &mut windows);
-            note_tracer(&mut host.tracer, &report);
+            self.account.note(&report);
             at = report.duration;
             let mut service = Service::of(name.clone(), &report, closed.run, closed.ended)?;
             service.summary.containers = closed.containers.remove(&name).unwrap_or_default();
@@ -311,6 +315,7 @@ impl Names {
             self.windows.insert(name, windows);
         }
         self.at = at;
+        self.account.tell(&mut host.tracer);
         if self.symbolizer.parsed() > MAX_PARSED {
             self.symbolizer = Symbolizer::default();
         }
@@ -347,21 +352,6 @@ fn advise(report: &mut Report) {
             ),
             None => String::new(),
         };
-    }
-}
-
-/// What any report says of the tracer, which is of all services.
-fn note_tracer(tracer: &mut Tracer, report: &Report) {
-    tracer.losses = report.occurred_losses().map(Lost::of).collect();
-    let Some(budget) = &report.budget else {
-        return;
-    };
-    tracer.seconds = budget.tracer_seconds;
-    tracer.target_seconds = budget.target_seconds;
-    tracer.allowed_seconds = budget.allowed_seconds;
-    if let Some(faults) = &budget.faults {
-        tracer.faults_followed = faults.followed;
-        tracer.faults_not_followed = faults.not_followed;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::Options;
 use crate::engine::cost::Hits;
 use crate::model::FaultsReport;
 use crate::process::clock::monotonic_ns;
+use crate::process::processor_time::Work;
 
 /// How often the targets are looked at.
 const SURVEY: Duration = Duration::from_secs(1);
@@ -94,6 +95,14 @@ impl FaultsState {
         self.rise.attention(seconds(self.surveyed.at))
     }
 
+    /// Goes on with the account of a run that has ended: what was allowed and spent since its
+    /// last look is entered at the next one.
+    fn go_on_from(&mut self, ended: &Self) {
+        self.ledger = ended.ledger;
+        self.surveyed.at = ended.surveyed.at;
+        self.surveyed.spent.tracer = ended.surveyed.spent.tracer;
+    }
+
     /// Whether page faults are followed now.
     pub(super) fn follows(&self) -> bool {
         self.gate.following() == Following::Followed
@@ -164,9 +173,9 @@ impl Session {
             self.survey(self.spent());
         }
         let prices = self.fault_prices();
-        let began = Instant::now();
+        let work = Work::begin();
         let (before, elapsed, counted) = self.count_faults();
-        let rest = began.elapsed() * LOOKS_TAKE;
+        let rest = work.taken() * LOOKS_TAKE;
         let Some(faults) = &mut self.faults else {
             return Ok(());
         };
@@ -269,7 +278,7 @@ impl Session {
     /// Looks at what the targets use, and so at what page faults may take, and whether
     /// anything grows.
     fn survey(&mut self, spent: Spent) {
-        let began = Instant::now();
+        let work = Work::begin();
         let now = Survey {
             at: monotonic_ns(),
             used: self.processor_time(),
@@ -302,7 +311,7 @@ impl Session {
         faults
             .rise
             .enter(seconds(now.at), resident, Some(used / elapsed));
-        faults.next_survey = Instant::now() + SURVEY.max(began.elapsed() * LOOKS_TAKE);
+        faults.next_survey = Instant::now() + SURVEY.max(work.taken() * LOOKS_TAKE);
         self.note_survey(spent.all() / elapsed);
     }
 
@@ -327,6 +336,14 @@ impl Session {
     /// faults get what is left.
     pub fn charge(&mut self, seconds: f64) {
         self.charged += seconds.max(0.0);
+    }
+
+    /// Takes over the account of a run of this process that has ended: its budget is one. What
+    /// it owes, this one owes.
+    pub fn go_on_from(&mut self, ended: &Self) {
+        if let (Some(faults), Some(ended)) = (&mut self.faults, &ended.faults) {
+            faults.go_on_from(ended);
+        }
     }
 
     /// Page faults that were passed over.

@@ -53,6 +53,11 @@ impl Lines {
         }
         bail!("it ended before it said {key:?}")
     }
+
+    /// What was printed until now and not read yet.
+    pub(super) fn so_far(&self) -> impl Iterator<Item = String> {
+        self.0.try_iter()
+    }
 }
 
 /// Waits until a child has ended, and ends it when it takes longer.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::model::descriptors::{DescriptorBalance, GrownDescriptors, GrownFile};
 use crate::process::descriptors::{self, Descriptors, MemoryFile};
 use crate::process::handle::ProcessHandle;
+use crate::process::processor_time::Work;
 
 /// How long to wait between two counts.
 const REST: Duration = Duration::from_millis(500);
@@ -46,13 +47,13 @@ impl Opened {
         &mut self,
         processes: impl Iterator<Item = (u64, &'a ProcessHandle)>,
     ) {
-        let began = Instant::now();
+        let work = Work::begin();
         for (image, process) in processes {
             if let Some(open) = descriptors::count(process) {
                 self.by_image.entry(image).or_default().enter(open);
             }
         }
-        self.next = Some(Instant::now() + REST.max(began.elapsed() * SHARE));
+        self.next = Some(Instant::now() + REST.max(work.taken() * SHARE));
     }
 
     /// Forgets an image that is gone.

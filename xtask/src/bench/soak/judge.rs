@@ -44,6 +44,8 @@ pub(super) struct Facts {
     pub(super) left: u64,
     /// Its programs that any process has when it has ended.
     pub(super) remaining: usize,
+    /// What it has said of its own state.
+    pub(super) remarks: Vec<String>,
 }
 
 /// A promise.
@@ -278,6 +280,9 @@ pub(super) fn table(facts: &Facts, checks: &[Check]) -> String {
             .join(", ")
     );
     let _infallible = writeln!(text, "Processor time by thread, s: {}.", by_thread(facts));
+    for remark in &facts.remarks {
+        let _infallible = writeln!(text, "It said: {remark}");
+    }
     text.push_str(&curve(facts));
     text
 }
@@ -355,6 +360,7 @@ mod tests {
             },
             left: 0,
             remaining: 0,
+            remarks: Vec::new(),
         }
     }
 

@@ -100,6 +100,7 @@ fn soak(unfreed: &Path, visitor: &Path, course: Course) -> Result<Facts> {
     let (threads, pushed) = (threads(watcher.pid())?, sink.taken());
     let outcome = host.end()?;
     let left = watcher.watched_after_all_have_ended(&outcome.pids)?;
+    let remarks = watcher.remarks();
     let remaining = watcher.end()?;
     Ok(Facts {
         wall,
@@ -111,5 +112,6 @@ fn soak(unfreed: &Path, visitor: &Path, course: Course) -> Result<Facts> {
         outcome,
         left,
         remaining,
+        remarks,
     })
 }

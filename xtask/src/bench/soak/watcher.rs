@@ -24,7 +24,7 @@ pub(super) struct Watcher {
     address: String,
     token: String,
     folder: PathBuf,
-    _lines: Lines,
+    lines: Lines,
 }
 
 impl Watcher {
@@ -59,7 +59,7 @@ impl Watcher {
             address,
             token: token.trim().to_owned(),
             folder,
-            _lines: lines,
+            lines,
         })
     }
 
@@ -95,6 +95,13 @@ impl Watcher {
             }
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    /// What it has said of its own state: warnings, and when a run began anew.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let remarks = ["warning:", "a new run begins"];
+        let is_remark = |line: &String| remarks.iter().any(|it| line.contains(it));
+        self.lines.so_far().filter(is_remark).collect()
     }
 
     /// Ends it; how many of its programs any process has afterwards.
