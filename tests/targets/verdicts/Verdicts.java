@@ -15,7 +15,8 @@ import sun.misc.Unsafe;
 /**
  * Labelled behaviours in Java: see `verdicts.h` for what a program of the suite does, and
  * `labels.json` for what each of these is. Those of the heap are judged by a class, whose
- * objects are told, and make garbage besides, so that the heap is collected.
+ * objects are told. All make garbage besides, as services do, of which some has become old: the
+ * young generation is collected each second or two, and the old one each half of a minute.
  */
 class Verdicts {
     interface Mode {
@@ -46,6 +47,7 @@ class Verdicts {
     private static final List<Object> kept = new ArrayList<>();
     private static final ArrayDeque<Object> queue = new ArrayDeque<>();
     private static final ArrayDeque<Long> blocks = new ArrayDeque<>();
+    private static final ArrayDeque<byte[]> requests = new ArrayDeque<>();
     private static final ArrayDeque<Double> ends = new ArrayDeque<>();
     private static final Map<Integer, Object> byKey = new HashMap<>();
     private static volatile Object last;
@@ -69,6 +71,7 @@ class Verdicts {
             double time = (System.nanoTime() - begin) / 1e9;
             step = time - now;
             now = time;
+            litter();
             mode.tick();
             if (now - toldAt >= 1) {
                 toldAt = now;
@@ -115,6 +118,19 @@ class Verdicts {
             while (System.in.read() >= 0) {}
         } catch (IOException problem) {
             // That is an end, too.
+        }
+    }
+
+    /** A megabyte a second that is garbage at once, and half of that after ten seconds. */
+    private static void litter() {
+        for (int come = arrivals(1000); come > 0; come--) {
+            last = new byte[1000];
+        }
+        for (int come = arrivals(50); come > 0; come--) {
+            requests.add(new byte[10000]);
+            if (requests.size() > 500) {
+                requests.remove();
+            }
         }
     }
 
@@ -211,15 +227,7 @@ class Verdicts {
 
     // The heap.
 
-    /** A megabyte a second that is garbage at once. */
-    private static void litter() {
-        for (int come = arrivals(1000); come > 0; come--) {
-            last = new byte[1000];
-        }
-    }
-
     private static void keepObjects() {
-        litter();
         for (int come = arrivals(500); come > 0; come--) {
             kept.add(new Kept());
             held += OBJECT;
@@ -227,7 +235,6 @@ class Verdicts {
     }
 
     private static void keepSessions() {
-        litter();
         for (int come = arrivals(100); come > 0; come--) {
             byKey.put(key++, new Session());
             held += OBJECT;
@@ -235,7 +242,6 @@ class Verdicts {
     }
 
     private static void fillCache() {
-        litter();
         for (int come = arrivals(600); come > 0; come--) {
             int number = random.nextInt(1500);
             if (!byKey.containsKey(number)) {
@@ -246,7 +252,6 @@ class Verdicts {
     }
 
     private static void gatherRows() {
-        litter();
         if (now >= end) {
             end += 9;
             queue.clear();
@@ -264,7 +269,6 @@ class Verdicts {
 
         @Override
         public void tick() {
-            litter();
             for (int come = arrivals(300); come > 0; come--) {
                 entries.put(key++, new Recent());
                 if (entries.size() > 2000) {
@@ -276,7 +280,6 @@ class Verdicts {
     }
 
     private static void dropObjects() {
-        litter();
         for (int come = arrivals(500); come > 0; come--) {
             last = new Passing();
         }

@@ -83,7 +83,7 @@ impl Language {
 /// A small heap, of which the young part is collected every two seconds.
 fn java_words() -> Result<Vec<OsString>> {
     java::build()?;
-    let options = ["java", "-XX:+UseSerialGC", "-Xmx64m", "-Xmn2m", "-cp"];
+    let options = ["java", "-XX:+UseSerialGC", "-Xmx24m", "-Xmn2m", "-cp"];
     let mut words: Vec<OsString> = options.map(OsString::from).into();
     words.extend([java::folder().into_os_string(), "Verdicts".into()]);
     Ok(words)
