@@ -25,6 +25,7 @@ mod foreign;
 pub mod gdb;
 pub mod held_labels;
 pub mod incident;
+pub mod interpreter;
 pub mod java_stack;
 pub mod jdk;
 mod kernel;

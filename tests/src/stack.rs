@@ -3,14 +3,18 @@
 use std::fmt;
 
 use crate::gdb::{GENERATED, Position, cut_at_generated_code};
-use crate::model::{Frame, MemoryKind, Site};
+use crate::interpreter;
+use crate::model::{Frame, MemoryKind, Origin, Site};
 use crate::report::View;
 
 /// A stack as the tracer reports it.
 #[derive(Debug, Clone)]
 pub struct Stack {
-    /// Innermost first, without frames that were inlined.
+    /// Innermost first, without frames that were inlined. Python functions that one frame of
+    /// the interpreter runs are one.
     pub frames: Vec<Position>,
+    /// How many there are, each Python function counted.
+    pub depth: usize,
     /// Why there are no more, as in the JSON export.
     pub end: String,
     /// How many allocations.
@@ -51,12 +55,19 @@ impl View {
 
     /// One site's call path.
     pub fn stack(&self, site: &Site) -> Stack {
+        let depth = site.frames.iter().filter(|frame| !frame.inlined).count();
         let physical = site.frames.iter().rev().filter(|frame| !frame.inlined);
         let end = serde_json::to_value(site.stack_end).unwrap_or_default();
+        let mut frames: Vec<Position> = physical
+            .map(|frame| match frame.origin {
+                Origin::Python => interpreter::mark(),
+                _ => self.position(site.process, frame),
+            })
+            .collect();
+        interpreter::join_marks(&mut frames);
         Stack {
-            frames: physical
-                .map(|frame| self.position(site.process, frame))
-                .collect(),
+            frames,
+            depth,
             end: end.as_str().unwrap_or("?").to_owned(),
             count: site.allocated_count,
             bytes: site.allocated_bytes,

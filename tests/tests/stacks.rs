@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::gdb::{Backtrace, Position};
+use unfreed_tests::interpreter::Interpreter;
 use unfreed_tests::{
     Agreement, Gdb, Runs, Stack, Target, Tracer, make_fifo, target_path, wait_known,
 };
@@ -229,11 +230,17 @@ fn compare_meeting(
     found.iter_mut().for_each(Stack::cut_at_generated_code);
     meet(None);
     let mut real = Gdb::run(&command, &preload, adapt)?.stacks;
+    if command[0] == PYTHON {
+        let interpreter = Interpreter::of(Path::new(PYTHON))?;
+        real.iter_mut().for_each(|trace| interpreter.mark(trace));
+    }
     real.iter_mut().for_each(Backtrace::cut_at_generated_code);
     let agreement = Agreement::of(&found, &real, Runs::Files);
     println!("{}: {agreement}", command[0]);
     Ok(agreement)
 }
+
+const PYTHON: &str = "/usr/bin/python3";
 
 /// Objects, regular expressions, a compressor, and a callback through code
 /// that libffi maps a second time. It says who it is once it has all modules,
@@ -260,7 +267,7 @@ fn python() -> Result<()> {
     let [here, go] = ["here", "go"].map(|name| folder.path().join(name));
     make_fifo(&here)?;
     make_fifo(&go)?;
-    let command = ["/usr/bin/python3", "-S", "-E", "script.py"];
+    let command = [PYTHON, "-S", "-E", "script.py"];
     let mut agreement = compare_meeting(&command, folder.path(), &[], |tracer| {
         let (here, go) = (here.clone(), go.clone());
         // It ends with the program of the test if the script does not come.

@@ -12,6 +12,7 @@
 //! | 0010 | compile id, 13       | address in a JVM's code cache   |
 //! | 0001 |           0          | Klass* of a sampled object      |
 //! | 0011 | hash of an object's class's name, 60 bits              |
+//! | 0111 | check, 16            | code object / 8, 44 bits        |  (bits 59..44, 43..0)
 //! +------+----------------------+---------------------------------+
 //! ```
 //!
@@ -20,7 +21,8 @@
 //!
 //! Java frames say more than an address, since that of the interpreter is the
 //! same for all methods, and compiled code gives its place to other code: the
-//! compile id tells which.
+//! compile id tells which. Of Python's the code object is the function, and the check
+//! (see [`crate::python::check`]) tells whether another one took its place since.
 
 /// What a word of a stack stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +70,14 @@ pub enum Frame {
         /// The whole word, under which the name is kept.
         word: u64,
     },
+    /// A function that CPython's interpreter runs.
+    Python {
+        /// Address of its code object; below [`crate::python::GAPS`] the number of why
+        /// it is not known.
+        code: u64,
+        /// What [`crate::python::check`] made of the code object.
+        check: u16,
+    },
 }
 
 /// Addresses of user space have no higher bits.
@@ -80,6 +90,7 @@ const CLASS: u64 = 1 << 60;
 const SOMEWHERE: u64 = INTERPRETED | COMPILED;
 const CLASS_NAME: u64 = CLASS | COMPILED;
 const FILE: u64 = INTERPRETED | CLASS;
+const PYTHON: u64 = INTERPRETED | COMPILED | CLASS;
 const INTERRUPTED_FILE: u64 = FILE | INTERRUPTED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
@@ -154,6 +165,12 @@ pub const fn class_name(hash: u64) -> u64 {
     CLASS_NAME | hash & !TAGS
 }
 
+/// The word of a Python function. A code object is aligned to 8 bytes.
+#[inline(always)]
+pub const fn python(code: u64, check: u64) -> u64 {
+    PYTHON | (code & ADDRESS) >> 3 | (check & 0xffff) << METHOD_BITS
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "fields are cut out of words"
@@ -178,6 +195,10 @@ impl Frame {
                 klass: word & ADDRESS,
             },
             CLASS_NAME => Self::ClassName { word },
+            PYTHON => Self::Python {
+                code: Self::method(word),
+                check: (word >> METHOD_BITS) as u16,
+            },
             FILE | INTERRUPTED_FILE => Self::File {
                 file: (word >> FILE_SHIFT) as u32 & (FILE_NUMBERS - 1),
                 offset: word & FILE_OFFSET,
@@ -196,7 +217,15 @@ impl Frame {
 
     /// Whether it is HotSpot's.
     pub const fn is_java(self) -> bool {
-        !matches!(self, Self::Native { .. } | Self::File { .. })
+        !matches!(
+            self,
+            Self::Native { .. } | Self::File { .. } | Self::Python { .. }
+        )
+    }
+
+    /// Whether it is CPython's.
+    pub const fn is_python(self) -> bool {
+        matches!(self, Self::Python { .. })
     }
 }
 
@@ -228,6 +257,14 @@ mod tests {
                 id: 77
             }
         );
+        assert_eq!(
+            Frame::of(python(method, 0xfedc)),
+            Frame::Python {
+                code: method,
+                check: 0xfedc
+            }
+        );
+        assert!(!is_shared(python(method, 0xffff)) && !Frame::of(python(8, 0)).is_java());
         for java in [
             interpreted(method, 3),
             interpreted_somewhere(method),

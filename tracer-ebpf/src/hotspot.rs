@@ -133,7 +133,7 @@ extern "C" fn find_code(number: u32, address: u64) -> u64 {
 }
 
 /// The current process's memory.
-struct User;
+pub(crate) struct User;
 
 impl User {
     #[inline(always)]

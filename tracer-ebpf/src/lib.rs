@@ -27,6 +27,7 @@ pub mod notes;
 pub mod operand;
 pub mod origin;
 pub mod phase;
+pub mod python;
 pub mod rule;
 pub mod sample;
 pub mod settings;

@@ -22,6 +22,7 @@ mod chosen;
 mod code;
 mod code_told;
 mod cost;
+mod cpython;
 mod elsewhere;
 mod entry;
 mod fault;

@@ -25,6 +25,7 @@ use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo, UNREAD};
 use tracer_ebpf::notes::Notes;
 use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::Phase;
+use tracer_ebpf::python::Layout;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{SampledSite, Sampling};
 use tracer_ebpf::settings::{Hijack, Mapped, RETURN_INSTRUCTIONS, SESSIONS, Settings};
@@ -210,6 +211,10 @@ pub(crate) static FILES: HashMap<FileKey, u32> =
 #[map]
 pub(crate) static FILE_TABLES: Array<FileTable> =
     Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
+
+/// Interpreters of Python by their files' numbers; all zero if a file is none.
+#[map]
+pub(crate) static PYTHONS: Array<Layout> = Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
 
 /// Rules and ranges by address; see [`cached`].
 #[map]

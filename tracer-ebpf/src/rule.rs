@@ -13,6 +13,8 @@
 //! +----------+----------+---------------+------+------+----+------+--------+
 //! ```
 //!
+//! A base of 2 is the CFA too, in the code of CPython's interpreter.
+//!
 //! The CFA is register `number` plus the offset, or the `word` there. Offsets
 //! are signed and in words of 8 bytes. The layout lets a step up the stack
 //! take few branches: the kernel's verifier walks through all of them.
@@ -111,6 +113,11 @@ pub enum Saved {
     /// Nowhere.
     Lost,
 }
+
+/// The base of rules in the code of CPython's interpreter: the CFA.
+const IN_PYTHON: u64 = 2;
+/// The bit that tells the two apart.
+const NOT_PYTHON: u64 = 1 << 4;
 
 const SAME: u16 = 0x8000;
 const LOST: u16 = 0x8001;
@@ -327,13 +334,38 @@ impl Rule {
         self.is_crossing() && self.register() == BX
     }
 
+    /// The same rule, in the code of CPython's interpreter: if it is one of those that such
+    /// code has.
+    pub const fn in_python(self) -> Option<Self> {
+        const FORMS: u64 = (FORM | GO | DEREF) as u64;
+        let is_usual = self.0 & FORMS == GO as u64 && self.base() == Base::Cfa as usize;
+        if !is_usual {
+            return None;
+        }
+        Some(Self(self.0 & !NOT_PYTHON))
+    }
+
+    /// Whether it is one in the code of CPython's interpreter.
+    #[inline(always)]
+    pub const fn is_python(self) -> bool {
+        const BASE: u64 = 3 << 4;
+        self.0 & BASE == IN_PYTHON << 4
+    }
+
+    /// The same rule, whatever code it is in.
+    #[inline(always)]
+    pub const fn anywhere(self) -> Self {
+        // A base of 2 becomes one of 3.
+        Self(self.0 | (self.0 >> 1 & NOT_PYTHON))
+    }
+
     /// The number of the register that the CFA counts from.
     #[inline(always)]
     pub const fn register(self) -> usize {
         self.0 as usize & 3
     }
 
-    /// The number of its [`Base`].
+    /// The number of its [`Base`]; of one in the interpreter's code, see [`Self::anywhere`].
     #[inline(always)]
     pub const fn base(self) -> usize {
         self.0 as usize >> 4 & 3
@@ -409,6 +441,28 @@ unsafe impl crate::Record for Rule {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_in_pythons_code_is_the_same_rule() {
+        let rule = Rule::new(Kind::Sp, 96, Base::Cfa, Saved::At(-16), Saved::Same).unwrap();
+        let marked = rule.in_python().unwrap();
+        assert!(marked.is_python() && !rule.is_python() && marked != rule);
+        assert!(!marked.is_plain() && marked.goes_on());
+        assert_eq!((marked.anywhere(), rule.anywhere()), (rule, rule));
+        for other in [
+            Rule::NONE,
+            Rule::END,
+            Rule::SIGNAL,
+            Rule::FRAME_POINTER,
+            Rule::INTERPRETED,
+            Rule::new(Kind::DerefBp, 8, Base::Bp, Saved::At(0), Saved::Same).unwrap(),
+            Rule::new(Kind::Sp, 8, Base::Sp, Saved::At(0), Saved::Same).unwrap(),
+        ] {
+            assert_eq!(other.in_python(), None);
+            assert!(!other.is_python());
+            assert_eq!(other.anywhere(), other);
+        }
+    }
 
     #[test]
     fn what_goes_in_comes_out() {

@@ -141,6 +141,23 @@ pub trait Target: Memory {
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
 
+    /// A frame of CPython's interpreter was met, by `rule` in its code: Python frames take
+    /// the place of its `word`.
+    #[inline(always)]
+    fn enter_python(&mut self, _at: Registers, _rule: Rule, _word: u64) {}
+
+    /// Whether there may be more Python frames before the next of C's.
+    #[inline(always)]
+    fn is_in_python(&mut self) -> bool {
+        false
+    }
+
+    /// The word of the next Python frame; 0 if there is none before the next of C's.
+    #[inline(always)]
+    fn python(&mut self) -> u64 {
+        0
+    }
+
     /// Whether what a walk goes by is noted; see [`crate::memo`].
     const NOTES: bool;
 
@@ -312,6 +329,12 @@ impl WalkState {
         if self.depth.get() >= MAX_FRAMES as u64 {
             return Some(StackEnd::TooDeep);
         }
+        if target.is_in_python() {
+            let word = target.python();
+            if word != 0 {
+                return self.put(word, frames);
+            }
+        }
         if let Some(caller) = plain_step(at.rule, at.registers, target) {
             if T::NOTES {
                 self.note_plain(at.rule, at.registers, caller, target.notes());
@@ -350,14 +373,30 @@ impl WalkState {
         let exact = self.exact.get() & 1;
         let (end, word) = match target.find(at.registers, exact) {
             Ok(found) => {
-                at.rule = found.rule;
-                (found.rule.end(), found.word)
+                at.rule = found.rule.anywhere();
+                let python = match found.rule.is_python() {
+                    true => {
+                        target.enter_python(at.registers, at.rule, found.word);
+                        target.python()
+                    }
+                    false => 0,
+                };
+                (
+                    at.rule.end(),
+                    either(is_equal(python, 0), found.word, python),
+                )
             }
             Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
                 return Some(reason);
             }
             Err(reason) => (Some(reason), target.place(at.registers.ip, exact)),
         };
+        self.put(word, frames).or(end)
+    }
+
+    /// Adds a frame; says if there is no room.
+    #[inline(always)]
+    fn put(&mut self, word: u64, frames: &mut [u64; MAX_FRAMES]) -> Option<StackEnd> {
         self.add_frame(word);
         // Right before it is used: kernels before 5.12 forget what they
         // know of a number that was on the stack meanwhile.
@@ -367,7 +406,7 @@ impl WalkState {
         }
         frames[depth] = word;
         self.depth.set(self.depth.get() + 1);
-        end
+        None
     }
 
     /// Notes what a plain step has gone by.

@@ -126,7 +126,7 @@ impl Frame {
     /// Sets the rule to go up by.
     #[inline(always)]
     pub fn set_rule(&mut self, rule: Rule) {
-        self.rule.set(rule.word());
+        self.rule.set(rule.anywhere().word());
     }
 
     /// The instruction pointer.

@@ -5,6 +5,7 @@ use crate::call::{self, Call, Function, is_trampoline};
 use crate::hits::{Counter, KINDS, Timing};
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
+use crate::python;
 use crate::site::NO_SITE;
 use crate::stack::{Walk, WalkState};
 use crate::volatile::Volatile;
@@ -126,6 +127,8 @@ pub struct Thread {
     pub recall: Recall,
     /// The mapping of a file that the walk was in last.
     pub mapping: Mapping,
+    /// Where the walk is in Python's frames.
+    pub python: python::Walk,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.

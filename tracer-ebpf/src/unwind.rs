@@ -18,6 +18,7 @@ use tracer_ebpf::thread::Thread;
 use tracer_ebpf::volatile::opaque;
 
 use crate::code::replaced_of;
+use crate::cpython::python_frame;
 use crate::hotspot;
 use crate::inflight;
 use crate::lookup::{failed, find_range, find_rule, found, range_in, reason_of, rule_in, vm_of};
@@ -125,6 +126,7 @@ pub(crate) unsafe fn capture_at(
         (*thread).space.set(u64::from(space));
         (*thread).vm.length.set(0);
         (*thread).mapping.length.set(0);
+        (*thread).python.begin();
         recall::choose_notes(thread);
     }
     let Some(mut current) = Current::of(thread) else {
@@ -136,10 +138,11 @@ pub(crate) unsafe fn capture_at(
     let (rule, own) = match place {
         Place::Entry(_) => (Ok(Rule::ENTRY), 0),
         Place::Inside | Place::TouchWithin => {
-            (current.known(registers.ip, 1).map(|found| found.rule), 0)
+            let found = current.known(registers.ip, 1);
+            (found.map(|found| current.innermost(registers, found)), 0)
         }
         Place::Touch => match current.find(registers, 1) {
-            Ok(found) => (Ok(found.rule), found.word),
+            Ok(found) => (Ok(current.innermost(registers, found)), found.word),
             Err(reason) => (Err(reason), 0),
         },
     };
@@ -344,6 +347,24 @@ impl Target for Current {
         }
     }
 
+    #[inline(always)]
+    fn enter_python(&mut self, at: Registers, rule: Rule, word: u64) {
+        self.give_up();
+        // SAFETY: only this thread touches its record.
+        unsafe { (*self.thread).python.enter(at, rule, word) };
+    }
+
+    #[inline(always)]
+    fn is_in_python(&mut self) -> bool {
+        // SAFETY: only this thread touches its record.
+        unsafe { (*self.thread).python.is_pending.get() != 0 }
+    }
+
+    #[inline(always)]
+    fn python(&mut self) -> u64 {
+        python_frame()
+    }
+
     const NOTES: bool = recall::EXISTS;
 
     #[inline(always)]
@@ -365,6 +386,16 @@ impl Current {
         // SAFETY: only this thread touches its record.
         let notes = NOTES.get_ptr_mut(unsafe { (*thread).recall.notes.get() } as u32)?;
         Some(Self { thread, notes })
+    }
+
+    /// The rule of the frame that a walk begins in.
+    #[inline(always)]
+    fn innermost(&mut self, at: Registers, found: Found) -> Rule {
+        let rule = found.rule.anywhere();
+        if found.rule.is_python() {
+            self.enter_python(at, rule, found.word);
+        }
+        rule
     }
 
     /// What is known of an address outside of code caches.

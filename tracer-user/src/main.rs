@@ -20,6 +20,7 @@ mod origins;
 mod pattern;
 mod privilege;
 mod process;
+mod python;
 mod report;
 mod serve;
 mod session;

@@ -40,6 +40,9 @@ pub enum FrameKind {
     Stub,
     /// Not a frame: the class of an object.
     Class,
+    /// CPython's interpreter, which runs a function of Python: `method` is its qualified
+    /// name, `line` its first one.
+    Python,
 }
 
 /// A Java frame.
@@ -155,9 +158,10 @@ impl JavaNames {
             return Ok(Arc::clone(known));
         }
         match Frame::of(word) {
-            Frame::Native { .. } | Frame::File { .. } | Frame::ClassName { .. } => {
-                Err(Unnamed::NotJava)
-            }
+            Frame::Native { .. }
+            | Frame::File { .. }
+            | Frame::ClassName { .. }
+            | Frame::Python { .. } => Err(Unnamed::NotJava),
             Frame::Interpreted { method, bytecode } => {
                 Ok([self.interpreted(vm, method, bytecode)?].into())
             }

@@ -6,7 +6,7 @@ pub mod account;
 pub mod attach;
 mod boot_classes;
 mod buffers;
-mod cache;
+pub mod cache;
 pub mod code_cache;
 mod collections;
 pub mod counters;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use tracer_ebpf::python::Gap;
+
 use super::fields::UnknownLayout;
 
 /// The reason why a word of a stack has no Java name.
@@ -23,6 +25,12 @@ pub enum Unnamed {
     NotAMethod,
     /// What should be a class is none, or not any more.
     NotAClass,
+    /// What should be a code object of Python is none, or another one by now.
+    NoPython,
+    /// A Python function in memory that cannot be read: the process is gone.
+    NoProcess,
+    /// Why the kernel side could not tell of a Python function.
+    Python(Gap),
     /// There was no room to keep the name.
     NoRoom,
     /// It cannot be read: the process is gone, or the memory was given back.
@@ -45,6 +53,12 @@ impl fmt::Display for Unnamed {
             Unnamed::NoScope => "compiled code that does not say which method is here",
             Unnamed::NotAMethod => "a Java method that was unloaded before it could be named",
             Unnamed::NotAClass => "a Java class that was unloaded before it could be named",
+            Unnamed::NoPython => "a Python function that was gone before it could be named",
+            Unnamed::NoProcess => "a Python function that is not named: its process ended first, or its memory could not be read",
+            Unnamed::Python(Gap::NoThread) => "Python functions that are not known: the interpreter has no state for this thread where it should be",
+            Unnamed::Python(Gap::OtherThread) => "Python functions that are not known: the interpreter's state is another thread's",
+            Unnamed::Python(Gap::Unreadable) => "Python functions that are not known: the interpreter's state could not be read",
+            Unnamed::Python(Gap::Mismatch) => "Python functions that are not known: those before do not belong to the C functions around them",
             Unnamed::NoRoom => "a Java frame or class whose name there was no room for",
             Unnamed::Unreadable => "the Java VM's memory could not be read",
         })

@@ -13,6 +13,7 @@ use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo, UNREAD};
 use tracer_ebpf::notes::Notes;
 use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::DEATH_RING_BYTES;
+use tracer_ebpf::python::Layout;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
 use tracer_ebpf::site::{Site, SiteKey};
@@ -228,7 +229,7 @@ impl Sizes {
             + bytes(MAX_RANGES, size_of::<Range>())
             + bytes(MAX_SPACES, size_of::<Space>())
             + bytes(cached::ENTRIES, size_of::<cached::Entry>())
-            + bytes(MAX_FILES, size_of::<FileTable>())
+            + bytes(MAX_FILES, size_of::<FileTable>() + size_of::<Layout>())
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }

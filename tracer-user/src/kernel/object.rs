@@ -287,6 +287,7 @@ impl Object {
             replaced: take(ebpf, "REPLACED")?.try_into()?,
             files: take(ebpf, "FILES")?.try_into()?,
             file_tables: writable(ebpf, "FILE_TABLES", MAX_FILES)?,
+            pythons: writable(ebpf, "PYTHONS", MAX_FILES)?,
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
 use tracer_ebpf::file::{FileKey, FileTable};
+use tracer_ebpf::python::Layout;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 
@@ -30,6 +31,8 @@ pub struct TableMaps {
     pub files: HashMap<MapData, [u64; 2], u32>,
     /// Tables of files by number.
     pub file_tables: MappedArray<FileTable>,
+    /// Interpreters of Python by their files' numbers.
+    pub pythons: MappedArray<Layout>,
     /// Images' code: a [`Code`] as plain words.
     pub code_of: HashMap<MapData, u64, [u32; 2]>,
     /// How often any of this has changed: what programs remember is as of one number.

@@ -746,6 +746,8 @@ pub enum Origin {
     C1,
     /// A Java method that the JVM's optimizing compiler made.
     C2,
+    /// A function of Python, which CPython interprets: its line is its first one.
+    Python,
     /// Code that the JVM made for itself, between Java and native code.
     Stub,
     /// Unknown.

@@ -108,6 +108,7 @@ impl FrameAddress {
                 Frame::Compiled { pc, .. } => pc,
                 Frame::Class { klass } => klass,
                 Frame::ClassName { .. } => 0,
+                Frame::Python { code, .. } => code,
             },
         }
     }

@@ -21,6 +21,7 @@ const FILES: &Owners = &[
     ("libc.", Some("libc")),
     ("libcrypt", None),
     ("libdl", None),
+    ("libffi.", None),
     ("libgcc_s", Some("the standard library")),
     ("libjava.", Some("the JDK")),
     ("libjemalloc", None),
@@ -29,12 +30,14 @@ const FILES: &Owners = &[
     ("libm.", None),
     ("libmimalloc", None),
     ("libpthread", Some("libc")),
+    ("libpython3", Some("Python")),
     ("librt.", None),
     ("libstdc++", Some("the standard library")),
     ("libtcmalloc", None),
     ("libunfreed", Some("the sampler")),
     ("libz.", None),
     ("libzip.", Some("the JDK")),
+    ("python3", Some("Python")),
 ];
 
 /// Functions of runtimes that are linked into programs, and classes of the JDK.
@@ -130,9 +133,10 @@ pub fn is_own(frame: &Frame) -> bool {
         Origin::Stub => true,
         // Its file is no file, and says nothing.
         Origin::Jit => return !is_engines(function),
+        Origin::Python => return !is_of_pythons(frame),
         Origin::Interpreted | Origin::C1 | Origin::C2 => false,
         Origin::Program | Origin::Library | Origin::Unknown => {
-            entry(FILES, module).is_some() || runtime(module).is_some()
+            entry(FILES, module).is_some() || runtime(module).is_some() || is_pythons_module(frame)
         }
     };
     // A whole name, or the beginning of a qualified one.
@@ -154,6 +158,37 @@ fn is_engines(function: &str) -> bool {
     KINDS.iter().any(|kind| function.starts_with(kind)) || function.contains(" node:")
 }
 
+/// Whether a frame is of a C part of Python's own library.
+fn is_pythons_module(frame: &Frame) -> bool {
+    let module = frame.module.as_deref().unwrap_or_default();
+    module.contains("/lib-dynload/")
+}
+
+/// Whether a function of Python is of its library, or of a package that was installed: all
+/// of those are in a folder of the interpreter's, or in none.
+fn is_of_pythons(frame: &Frame) -> bool {
+    const FOLDERS: [&str; 4] = [
+        "/lib/python3",
+        "/lib64/python3",
+        "/site-packages/",
+        "/dist-packages/",
+    ];
+    let file = frame.file.as_deref().unwrap_or_default();
+    file.starts_with("<frozen") || FOLDERS.iter().any(|folder| file.contains(folder))
+}
+
+/// The package that a function of Python is of, if it was installed.
+fn package(frame: &Frame) -> Option<&str> {
+    let file = frame.file.as_deref()?;
+    let folders = ["/site-packages/", "/dist-packages/"];
+    let rest = folders
+        .iter()
+        .find_map(|folder| file.rsplit_once(folder))?
+        .1;
+    let name = rest.split('/').next()?;
+    Some(name.strip_suffix(".py").unwrap_or(name))
+}
+
 /// Whose a frame is that is not the program's own, as people call it: `libc`, `the JVM`,
 /// `V8`; else the name of its file.
 pub fn owner(frame: &Frame) -> Cow<'_, str> {
@@ -161,11 +196,16 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
     let function = frame.function.as_deref().unwrap_or_default();
     let known = match frame.origin {
         Origin::Stub => Some("the JVM"),
+        Origin::Python => match package(frame) {
+            Some(package) => return names::clean(package),
+            None => Some("Python"),
+        },
         Origin::Jit if function.starts_with("py::") => Some("Python"),
         Origin::Jit if function.contains(" node:") => Some("Node"),
         Origin::Jit => Some("generated code"),
         _ if frame.origin.is_java() => Some("the JDK"),
         _ if is_standard(frame) => Some("the standard library"),
+        _ if is_pythons_module(frame) => Some("Python"),
         _ => {
             let of = |owners, name| entry(owners, name).flatten();
             let known = of(FILES, file).or_else(|| of(FUNCTIONS, without_return(function)));
@@ -490,6 +530,63 @@ mod tests {
         for function in ["Builtin:ArrayPush", "LazyCompile:~emit node:events:465:44"] {
             assert!(!is_own(&jit(function)), "{function}");
         }
+    }
+
+    #[test]
+    fn functions_of_pythons_library_are_told_from_the_programs() {
+        let python = |function: &str, file: &str| Frame {
+            function: Some(function.into()),
+            file: Some(file.into()),
+            origin: Origin::Python,
+            ..Frame::default()
+        };
+        for (function, file) in [
+            ("handle", "/srv/app/app.py"),
+            ("calloc", "app.py"),
+            ("<module>", "<string>"),
+            ("_PyCache.get", "/srv/lib/cache.py"),
+        ] {
+            assert!(is_own(&python(function, file)), "{function}");
+        }
+        for (function, file, owner_of_it) in [
+            ("run", "/usr/lib/python3.11/asyncio/runners.py", "Python"),
+            (
+                "get",
+                "/srv/venv/lib/python3.12/site-packages/requests/api.py",
+                "requests",
+            ),
+            (
+                "dumps",
+                "/usr/lib/python3/dist-packages/simplejson.py",
+                "simplejson",
+            ),
+            ("_find_and_load", "<frozen importlib._bootstrap>", "Python"),
+        ] {
+            let frame = python(function, file);
+            assert!(
+                !is_own(&frame) && owner(&frame) == owner_of_it,
+                "{function}"
+            );
+        }
+        let c = |module: &str| Frame {
+            function: Some("call".into()),
+            module: Some(module.into()),
+            origin: Origin::Library,
+            ..Frame::default()
+        };
+        for module in [
+            "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so",
+            "/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0",
+            "/usr/bin/python3.11",
+        ] {
+            assert!(
+                !is_own(&c(module)) && owner(&c(module)) == "Python",
+                "{module}"
+            );
+        }
+        assert!(is_own(&c(
+            "/srv/venv/lib/python3.12/site-packages/numpy/core.so"
+        )));
     }
 
     #[test]

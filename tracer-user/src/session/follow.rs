@@ -10,6 +10,7 @@ use tracer_ebpf::thread::image_pid;
 use super::Session;
 use super::java_objects::Watch;
 use super::jvms::{HeapSource, Watched};
+use super::names::Sources;
 use super::target::Target;
 use crate::attach::allocator::{self, Allocator, InFile};
 use crate::attach::probes::Scope;
@@ -47,9 +48,14 @@ impl Session {
         self.java.jvms.find_heaps(&mut self.images);
         self.java.native.begin(&self.java.jvms);
         self.java.codes.drain(&mut self.engine.object);
-        self.java
-            .names
-            .poll(&self.engine.object, &mut self.java.jvms, &self.java.codes);
+        let mut sources = Sources {
+            jvms: &mut self.java.jvms,
+            codes: &self.java.codes,
+            pythons: &mut self.java.pythons,
+            images: &self.images,
+            tables: &self.engine.tables,
+        };
+        self.java.names.poll(&self.engine.object, &mut sources);
         self.poll_code()?;
         if self.options.threads {
             self.threads
@@ -436,6 +442,7 @@ impl Session {
             self.engine.tables.forget(image.id);
             self.java.machines.retire(&mut self.engine.object, image.id);
             self.java.jvms.forget(image.id);
+            self.java.pythons.forget(image.id);
             self.java.codes.forget(image.id);
             self.noted_copies.retain(|(noted, ..)| *noted != image.id);
         }

@@ -43,6 +43,7 @@ mod part;
 mod perf_maps;
 pub mod preload;
 pub mod progress;
+mod pythons;
 mod recycle;
 pub mod returns;
 mod samplers;
@@ -82,6 +83,7 @@ use self::mappings::Looks;
 use self::names::SiteNames;
 use self::origins::OriginsState;
 use self::perf_maps::PerfMaps;
+use self::pythons::Pythons;
 use self::returns::ReturnsState;
 use self::samplers::Samplers;
 use self::target::Target;
@@ -166,10 +168,11 @@ pub struct Session {
     searched: Option<Searched>,
 }
 
-/// What is known of Java virtual machines.
+/// What is known of Java virtual machines, and of other interpreters' functions.
 struct Java {
     jvms: Jvms,
     names: SiteNames,
+    pythons: Pythons,
     codes: ToldCodes,
     perf_maps: PerfMaps,
     machines: Machines,
@@ -184,6 +187,7 @@ impl Java {
         Self {
             jvms,
             names: SiteNames::default(),
+            pythons: Pythons::default(),
             codes: ToldCodes::default(),
             perf_maps: PerfMaps::default(),
             machines: Machines::default(),

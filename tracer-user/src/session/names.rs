@@ -1,5 +1,5 @@
-//! Names of Java frames, read soon after their stacks are first seen: code is
-//! compiled anew, and classes are unloaded.
+//! Names of Java's and Python's frames, read soon after their stacks are first seen: code
+//! is compiled anew, and classes and functions are unloaded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,11 +8,14 @@ use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
 
 use super::jvms::Jvms;
+use super::pythons::Pythons;
 use super::told_codes::ToldCodes;
 use crate::jvm::frames::{JavaFrame, Named};
 use crate::jvm::told_code::Code;
 use crate::jvm::unnamed::Unnamed;
 use crate::kernel::object::Object;
+use crate::tables::Tables;
+use crate::targets::images::Images;
 
 /// How often is looked whether a JVM told of code: it may tell a moment after
 /// the code ran.
@@ -28,10 +31,35 @@ const MAX_TEXTS: usize = 192 << 20;
 /// What a text takes besides itself, bytes.
 const TEXT: usize = 48;
 
-/// Names of the Java frames of sites.
+/// How often is looked whether anything is known of a process's code, until a Python
+/// function in it stays without a name.
+const PYTHON_LOOKS: u8 = 50;
+
+/// What names are read from.
+pub struct Sources<'a> {
+    /// Java VMs.
+    pub jvms: &'a mut Jvms,
+    /// What they told of their code.
+    pub codes: &'a ToldCodes,
+    /// Interpreters of Python.
+    pub pythons: &'a mut Pythons,
+    /// The processes.
+    pub images: &'a Images,
+    /// What is known of their code's files.
+    pub tables: &'a Tables,
+}
+
+impl Sources<'_> {
+    /// The name of a word of Python's.
+    fn python(&mut self, image: u64, word: u64) -> Option<Named> {
+        self.pythons.name(image, word, self.images, self.tables)
+    }
+}
+
+/// Names of the Java and Python frames of sites.
 #[derive(Default)]
 pub struct SiteNames {
-    /// By the index of the site: its Java words, each with its names.
+    /// By the index of the site: its Java and Python words, each with its names.
     sites: HashMap<u32, Vec<(u64, Named)>>,
     /// All sites before this one have been looked at.
     next: u32,
@@ -40,20 +68,29 @@ pub struct SiteNames {
     told: HashMap<(u32, u64), Arc<Code>>,
     /// Sites with code that has no name yet, and how often is looked again.
     unnamed: Vec<(u32, u8)>,
+    /// Sites with Python functions in processes of which nothing is known yet, and how
+    /// often is looked again.
+    waiting: Vec<(u32, u8)>,
     texts: Texts,
 }
 
 impl SiteNames {
     /// Names the frames of sites that are new.
-    pub fn poll(&mut self, object: &Object, jvms: &mut Jvms, codes: &ToldCodes) {
+    pub fn poll(&mut self, object: &Object, sources: &mut Sources<'_>) {
+        self.look_for_pythons(object, sources);
         let mut next = self.next;
         for (index, site) in object.sites_from(self.next) {
             if index == next {
                 next += 1;
             }
-            if !self.sites.contains_key(&index)
-                && let Some(jvm) = jvms.readable_mut(site.image)
-            {
+            if self.sites.contains_key(&index) {
+                continue;
+            }
+            if has_python(&site) {
+                if !self.name_python(index, &site, sources) {
+                    self.waiting.push((index, PYTHON_LOOKS));
+                }
+            } else if let Some(jvm) = sources.jvms.readable_mut(site.image) {
                 let mut name = |word| match Frame::of(word) {
                     Frame::ClassName { .. } => told_class(object, word),
                     _ => jvm.name(word),
@@ -70,7 +107,41 @@ impl SiteNames {
             }
         }
         self.next = next;
-        self.name_by_told(object, codes);
+        self.name_by_told(object, sources.codes);
+    }
+
+    /// Looks again at processes of which nothing was known.
+    fn look_for_pythons(&mut self, object: &Object, sources: &mut Sources<'_>) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain_mut(|(index, looks)| {
+            let Some(site) = object.sites.get(*index).filter(has_python) else {
+                return false;
+            };
+            *looks -= 1;
+            !self.name_python(*index, &site, sources) && *looks > 0
+        });
+        self.waiting = waiting;
+    }
+
+    /// Names the Python functions of a site, and what Java has in between; not if nothing is
+    /// known of its process yet.
+    fn name_python(&mut self, index: u32, site: &Site, sources: &mut Sources<'_>) -> bool {
+        let mut words = Vec::new();
+        for word in own_words(site) {
+            let named = match Frame::of(word).is_python() {
+                true => sources.python(site.image, word),
+                false => {
+                    let jvm = sources.jvms.readable_mut(site.image);
+                    Some(jvm.map_or(Err(Unnamed::NotJava), |jvm| jvm.name(word)))
+                }
+            };
+            let Some(named) = named else {
+                return false;
+            };
+            words.push((word, self.texts.bounded(named)));
+        }
+        self.sites.insert(index, words);
+        true
     }
 
     /// Looks again at all code that has no name: there may be a new source.
@@ -110,6 +181,7 @@ impl SiteNames {
             self.told.retain(|(index, _), _| *index != site);
             self.unnamed.retain(|(index, _)| *index != site);
         }
+        self.waiting.retain(|(index, _)| *index != site);
         self.next = self.next.min(site);
     }
 
@@ -185,9 +257,21 @@ fn told_class(object: &Object, word: u64) -> Named {
     Ok([told].into())
 }
 
+fn words(site: &Site) -> impl Iterator<Item = u64> {
+    site.frames.iter().take(site.depth as usize).copied()
+}
+
 fn java_words(site: &Site) -> impl Iterator<Item = u64> {
-    let words = site.frames.iter().take(site.depth as usize).copied();
-    words.filter(|word| Frame::of(*word).is_java())
+    words(site).filter(|word| Frame::of(*word).is_java())
+}
+
+/// Those that an address does not name.
+fn own_words(site: &Site) -> impl Iterator<Item = u64> {
+    words(site).filter(|word| Frame::of(*word).is_java() || Frame::of(*word).is_python())
+}
+
+fn has_python(site: &Site) -> bool {
+    words(site).any(|word| Frame::of(word).is_python())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use tracer_ebpf::frame::Frame as Word;
 use crate::jvm::frames::{FrameKind, JavaFrame, Named};
 use crate::model::name::Names;
 use crate::model::{Frame, Origin};
-use crate::process::address::FrameAddress;
+use crate::process::address::{FrameAddress, JavaWord};
 
 /// Methods inlined at one place that are shown, at most: a JVM inlines some 15
 /// deep, and 4,096 frames of a stack are read of a report.
@@ -33,14 +33,22 @@ pub fn add_frames(
             return;
         }
         Some(Err(reason)) => reason.to_string(),
+        None if is_python(address) => "a Python function that was not named in time".to_owned(),
         None => "a Java frame that was not named in time".to_owned(),
     };
     frames.push(Frame {
         address: address.raw(),
-        origin: Origin::Jit,
+        origin: match is_python(address) {
+            true => Origin::Python,
+            false => Origin::Jit,
+        },
         reason: Some(texts.intern(&reason)),
         ..Frame::default()
     });
+}
+
+fn is_python(address: FrameAddress) -> bool {
+    matches!(address, FrameAddress::Java(JavaWord(word)) if Word::of(word).is_python())
 }
 
 fn report(frame: &JavaFrame, address: FrameAddress, texts: &mut Names) -> Frame {
@@ -64,6 +72,7 @@ fn origin(kind: FrameKind) -> Origin {
         FrameKind::Told => Origin::Jit,
         FrameKind::Stub => Origin::Stub,
         FrameKind::Class => Origin::Unknown,
+        FrameKind::Python => Origin::Python,
     }
 }
 

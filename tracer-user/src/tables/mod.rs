@@ -28,7 +28,7 @@ use crate::process::code::CodeMapping;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
 use crate::process::vdso;
-use crate::unwind::{RuleRow, Table};
+use crate::unwind::{Interpreter, RuleRow, Table};
 use crate::visible::clean;
 
 /// A table's rows for interrupted instructions take at most this share of
@@ -44,6 +44,8 @@ pub struct Tables {
     spaces: Spaces,
     modules: HashMap<FileId, Module>,
     files: NumberedFiles,
+    /// Files that have an interpreter of Python.
+    pythons: HashMap<FileId, Interpreter>,
     vdso: Option<(u64, Module)>,
     images: HashMap<u64, Known>,
     total_rows: u32,
@@ -83,6 +85,7 @@ impl Tables {
             spaces: Spaces::new(),
             modules: HashMap::new(),
             files: NumberedFiles::default(),
+            pythons: HashMap::new(),
             vdso: None,
             images: HashMap::new(),
             total_rows,
@@ -191,6 +194,11 @@ impl Tables {
         self.builder.is_building() && self.builder.has(file) && !self.modules.contains_key(&file)
     }
 
+    /// The interpreter of Python in a file, if it has one.
+    pub fn python_of(&self, file: FileId) -> Option<&Interpreter> {
+        self.pythons.get(&file)
+    }
+
     /// Forgets an image that has ended.
     pub fn forget(&mut self, image: u64) {
         self.maps.forget(image);
@@ -206,7 +214,16 @@ impl Tables {
                 .modules
                 .get(&file)
                 .map_or("being built".into(), describe);
-            format!("unwind table of {}: {module}", clean(name))
+            let python = self.pythons.get(&file);
+            let python = python.map(|python| {
+                let (major, minor) = python.version;
+                match python.layout {
+                    Some(_) => format!(", Python {major}.{minor}"),
+                    None => format!(", Python {major}.{minor}, whose functions are not named"),
+                }
+            });
+            let python = python.unwrap_or_default();
+            format!("unwind table of {}: {module}{python}", clean(name))
         };
         let mut lines: Vec<_> = self.builder.requested().map(describe_file).collect();
         lines.sort();
@@ -275,6 +292,19 @@ impl Tables {
     fn load_built(&mut self, built: Built) {
         let path = Path::new(self.builder.name_of(built.file.mapped));
         let number = self.files.number(&built.file, path);
+        let python = match &built.table {
+            Ok(Some(table)) => table.python,
+            _ => None,
+        };
+        if let Some(python) = python {
+            self.pythons.insert(built.file.mapped, python);
+        }
+        // Before anything leads to the table.
+        if let Some(layout) = python.and_then(|python| python.layout)
+            && number != 0
+        {
+            self.maps.pythons.set(number, layout);
+        }
         let module = match built.table {
             Ok(Some(table)) => self.load(table, built.time),
             Ok(None) => Module::Bare,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use gimli::{
@@ -164,6 +165,13 @@ impl<'a> Frames<'a> {
             .checked_sub(1)
             .and_then(|index| self.frames.get(index));
         last.is_none_or(|frame| frame.end <= start)
+    }
+
+    /// The code of the entry that describes an address.
+    pub fn around(&self, address: u64) -> Option<Range<u64>> {
+        let after = self.frames.partition_point(|frame| frame.start <= address);
+        let frame = self.frames.get(after.checked_sub(1)?)?;
+        (address < frame.end).then_some(frame.start..frame.end)
     }
 
     /// Whether nothing was found that could tell of any code.

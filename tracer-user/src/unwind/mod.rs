@@ -13,6 +13,7 @@ mod image;
 mod landmarks;
 mod omitted;
 mod program;
+mod python;
 mod rows;
 mod section;
 mod separate;
@@ -34,6 +35,7 @@ use frames::Frames;
 use go::Go;
 use image::Image;
 pub use omitted::Omitted;
+pub use python::Interpreter;
 use rows::Rows;
 use section::Section;
 
@@ -55,6 +57,8 @@ pub struct Table {
     pub omitted: Omitted,
     /// The function that allocates exceptions, if the file has it.
     pub thrower: Option<Range<FileOffset>>,
+    /// What is known of CPython's interpreter, if the file has it.
+    pub python: Option<Interpreter>,
 }
 
 /// An executable segment, as far as it is in the file.
@@ -134,15 +138,21 @@ fn build(
         frames.add_framed(framed, segments);
     }
     let code = Code::new(bytes, segments.clone(), image.has_text_relocations());
+    let python = python::find(bytes, &image);
+    let parts = python.as_ref().map(|found| found.parts(&image, &frames));
     let mut rows = Rows::new(code, base.0);
     frames.emit(&image, &mut rows, &mut omitted)?;
-    let (returns, full) = rows.finish();
+    let (mut returns, mut full) = rows.finish();
+    if let Some(parts) = parts {
+        python::mark(&mut returns, &mut full, parts, base.0);
+    }
     Ok(Some(Table {
         base,
         returns,
         full,
         omitted,
         thrower: thrown::find(bytes, &image),
+        python: python.map(|found| found.interpreter),
         segments: image.segments,
     }))
 }

@@ -8,9 +8,9 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use flate2::read::ZlibDecoder;
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian};
-use object::ReadRef;
 use object::elf::{self, SectionHeader64};
 use object::read::elf::{CompressionHeader, ProgramHeader, SectionHeader};
+use object::{Endianness, ReadRef};
 
 use super::image::{ENDIAN, Image};
 use super::omitted::Omitted;
@@ -69,7 +69,7 @@ impl<'a> Image<'a> {
         Ok(sections)
     }
 
-    fn section(&self, name: &[u8]) -> Option<&'a SectionHeader64<object::Endianness>> {
+    fn section(&self, name: &[u8]) -> Option<&'a SectionHeader64<Endianness>> {
         let (_, header) = self.sections.section_by_name(ENDIAN, name)?;
         (header.sh_type(ENDIAN) != elf::SHT_NOBITS && header.sh_size(ENDIAN) > 0).then_some(header)
     }
@@ -150,13 +150,20 @@ impl<'a> Image<'a> {
 
     /// Where symbols and their names are in the file: all, or those for others.
     pub fn symbols(&self) -> Option<(Range<u64>, Range<u64>)> {
+        let table = self.section(b".symtab");
+        self.places_of(table.or_else(|| self.section(b".dynsym"))?)
+    }
+
+    /// The same of those for others.
+    pub fn dynamic_symbols(&self) -> Option<(Range<u64>, Range<u64>)> {
+        self.places_of(self.section(b".dynsym")?)
+    }
+
+    fn places_of(&self, table: &SectionHeader64<Endianness>) -> Option<(Range<u64>, Range<u64>)> {
         let place = |header: &SectionHeader64<_>| {
             let (start, size) = header.file_range(ENDIAN)?;
             Some(start..start.checked_add(size)?)
         };
-        let table = self
-            .section(b".symtab")
-            .or_else(|| self.section(b".dynsym"))?;
         let names = object::SectionIndex(table.sh_link(ENDIAN) as usize);
         let names = self.sections.section(names).ok()?;
         Some((place(table)?, place(names)?))

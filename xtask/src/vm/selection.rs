@@ -184,6 +184,11 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "privileges",
         Choice::Only(&["a_tracer_keeps_what_it_needs"]),
     ),
+    // The walk through Python's frames, which each verifier has to take.
+    (
+        "python",
+        Choice::Only(&["each_call_is_of_the_functions_that_python_says"]),
+    ),
     // Return addresses, also where return probes have replaced them, and mappings that
     // the allocator makes in a call that is left out.
     (

@@ -1,0 +1,33 @@
+//! Python's frames on the stack of the current thread: see [`tracer_ebpf::python`].
+
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+
+use crate::hotspot::User;
+use crate::inflight;
+use crate::maps::{self, PYTHONS};
+use crate::read::kernel_or_zero;
+
+/// The word of the next Python frame of the walk in the current thread's record; 0 if there
+/// is none before the next of C's. Verified once, on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn python_frame() -> u64 {
+    let Some(thread) = inflight::record() else {
+        return 0;
+    };
+    // SAFETY: the current thread's record.
+    let walk = unsafe { &mut (*thread).python };
+    let Some(layout) = PYTHONS.get_ptr(walk.file.get() as u32) else {
+        walk.is_pending.set(0);
+        return 0;
+    };
+    // SAFETY: a live map value, which user space does not change; the helper has no
+    // preconditions.
+    let (layout, task) = unsafe { (&*layout, bpf_get_current_task()) };
+    if layout.thread_id == 0 {
+        walk.is_pending.set(0);
+        return 0;
+    }
+    let own = kernel_or_zero(task + u64::from(maps::setting!(task_fs)));
+    walk.next(layout, own, &mut User)
+}

@@ -1,0 +1,7 @@
+//! CPython from outside: the names of its functions, read from the target's memory.
+//! Nothing that is found there is trusted.
+
+mod names;
+mod text;
+
+pub use names::PythonNames;
