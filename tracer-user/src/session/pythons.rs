@@ -1,6 +1,7 @@
 //! The interpreters of Python among the traced processes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::jvm::frames::Named;
 use crate::jvm::unnamed::Unnamed;
@@ -24,11 +25,10 @@ impl Pythons {
         images: &Images,
         tables: &Tables,
     ) -> Option<Named> {
-        if !self.images.contains_key(&image) {
-            let names = open(image, images, tables)?;
-            self.images.insert(image, names);
-        }
-        let names = self.images.get_mut(&image)?;
+        let names = match self.images.entry(image) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(place) => place.insert(open(image, images, tables)?),
+        };
         let named = match names {
             Ok(names) => names.name(word),
             Err(reason) => Err(reason.clone()),

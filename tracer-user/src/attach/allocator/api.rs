@@ -3,7 +3,7 @@
 //! Sources: malloc(3) and its relatives; the Itanium C++ ABI for the names of
 //! `operator new` and `operator delete`; jemalloc(3) for `mallocx` and its
 //! relatives; the headers of mimalloc, gperftools, tcmalloc, snmalloc and
-//! rpmalloc; rustc's `library/alloc/src/alloc.rs` for `__rust_alloc`.
+//! rpmalloc; the crate `scudo-sys`; rustc's `library/alloc/src/alloc.rs` for `__rust_alloc`.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -177,7 +177,7 @@ const OPERATORS_DELETE: [&str; 12] = [
 ];
 
 /// Names that only one library has.
-const NAMED: [(&str, Probed); 84] = [
+const NAMED: [(&str, Probed); 108] = [
     // mimalloc.
     ("mi_malloc", Call(F::Malloc)),
     ("mi_malloc_small", Call(F::Malloc)),
@@ -260,11 +260,37 @@ const NAMED: [(&str, Probed); 84] = [
     ("TCMallocInternalPosixMemalign", Call(F::PosixMemalign)),
     ("TCMallocInternalNew", Call(F::New)),
     ("TCMallocInternalNewArray", Call(F::New)),
+    ("TCMallocInternalNewAligned", Call(F::New)),
+    ("TCMallocInternalNewArrayAligned", Call(F::New)),
+    ("TCMallocInternalNewNothrow", Call(F::Malloc)),
+    ("TCMallocInternalNewArrayNothrow", Call(F::Malloc)),
+    ("TCMallocInternalNewAlignedNothrow", Call(F::Malloc)),
+    ("TCMallocInternalNewArrayAlignedNothrow", Call(F::Malloc)),
+    ("TCMallocInternalReallocArray", Call(F::Reallocarray)),
+    ("TCMallocInternalValloc", Call(F::Valloc)),
+    ("TCMallocInternalPvalloc", Call(F::Pvalloc)),
+    // What its crate for Rust calls.
+    ("BridgeTCMallocInternalNewAlignedNothrow", Call(F::Malloc)),
     ("TCMallocInternalFree", Free),
+    ("TCMallocInternalCfree", Free),
     ("TCMallocInternalFreeSized", Free),
     ("TCMallocInternalFreeAlignedSized", Free),
+    ("TCMallocInternalSdallocx", Free),
     ("TCMallocInternalDelete", Free),
     ("TCMallocInternalDeleteSized", Free),
+    ("TCMallocInternalDeleteNothrow", Free),
+    ("TCMallocInternalDeleteAligned", Free),
+    ("TCMallocInternalDeleteSizedAligned", Free),
+    ("TCMallocInternalDeleteAlignedNothrow", Free),
+    ("TCMallocInternalDeleteArray", Free),
+    ("TCMallocInternalDeleteArraySized", Free),
+    ("TCMallocInternalDeleteArrayNothrow", Free),
+    ("TCMallocInternalDeleteArrayAligned", Free),
+    ("TCMallocInternalDeleteArraySizedAligned", Free),
+    ("TCMallocInternalDeleteArrayAlignedNothrow", Free),
+    // scudo's for Rust's crate.
+    ("scudo_allocate", Call(F::Malloc)),
+    ("scudo_deallocate", Free),
 ];
 
 /// snmalloc's for Rust's crate.
@@ -454,6 +480,15 @@ mod tests {
             ("mi_heap_malloc_aligned", Call(F::Memalign), Of::Named),
             ("rpaligned_alloc", Call(F::AlignedAlloc), Of::Named),
             ("g_slice_free1", Probed::PoolFree2, Of::Named),
+            ("TCMallocInternalNewAligned", Call(F::New), Of::Named),
+            (
+                "BridgeTCMallocInternalNewAlignedNothrow",
+                Call(F::Malloc),
+                Of::Named,
+            ),
+            ("TCMallocInternalDeleteSizedAligned", Free, Of::Named),
+            ("scudo_allocate", Call(F::Malloc), Of::Named),
+            ("scudo_deallocate", Free, Of::Named),
             ("__rust_dealloc", Free, Of::Rust),
             (
                 "_RNvCsZ1_7___rustc12___rust_alloc",
@@ -496,7 +531,7 @@ mod tests {
         }
         for (name, probed) in NAMED {
             let is_new = name.contains("_new") || name.contains("InternalNew");
-            let throws = is_new && !name.contains("nothrow");
+            let throws = is_new && !name.to_lowercase().contains("nothrow");
             assert_eq!(probed.may_throw(), throws, "{name}");
         }
     }

@@ -8,12 +8,13 @@ use crate::process::file::RegularFile;
 
 /// What allocators say, in their own builds. Each is the beginning of a warning
 /// or of their statistics, which no other program has a reason to contain.
-const MESSAGES: [(&str, &str); 5] = [
+const MESSAGES: [(&str, &str); 6] = [
     ("<jemalloc>: ", "jemalloc"),
     ("mimalloc: warning: ", "mimalloc"),
     ("tcmalloc: large alloc ", "tcmalloc"),
     ("MALLOC:   %12", "tcmalloc"),
     ("Scudo ERROR: ", "scudo"),
+    ("Failed to initialise snmalloc", "snmalloc"),
 ];
 
 /// Bytes of a file that are searched, at most.
@@ -67,6 +68,8 @@ mod tests {
             bytes.extend(b"<jemalloc>: Abort");
             assert_eq!(found_in(&bytes), Some("jemalloc"), "{at}");
         }
+        let said = b"Failed to initialise snmalloc.";
+        assert_eq!(found_in(said), Some("snmalloc"));
         assert_eq!(found_in(b"jemalloc-5.3.0"), None);
         assert_eq!(found_in(b""), None);
     }
