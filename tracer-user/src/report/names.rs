@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::units;
-use crate::model::{Frame, Process, Report, Site, Thread};
+use crate::model::{Frame, Origin, Process, Report, Site, Thread};
 pub use crate::visible::clean;
 
 /// What stands for a frame of which nothing is known.
@@ -20,10 +20,15 @@ pub fn base(path: &str) -> &str {
 }
 
 /// What a frame is called: its function, else `module+0xoffset`, else
-/// [`UNKNOWN`]. The same call path has the same labels in every run.
+/// [`UNKNOWN`]. The same call path has the same labels in every run. What each file of Python has,
+/// `<module>` and `<lambda>`, has the file's name.
 pub fn label(frame: &Frame) -> Cow<'_, str> {
     let function = frame.function.as_ref().filter(|name| !name.is_empty());
     match (function, &frame.module, frame.module_offset) {
+        (Some(function), ..) if frame.origin == Origin::Python && function.starts_with('<') => {
+            let file = frame.file.as_deref().map_or(UNKNOWN, base);
+            format!("{} ({})", clean(function), clean(file)).into()
+        }
         (Some(function), ..) => clean(function),
         (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))).into(),
         (None, Some(module), None) if module.starts_with('[') => clean(module),
@@ -121,6 +126,21 @@ mod tests {
         assert_eq!(clean("a\u{9b}31mb"), "a\u{FFFD}31mb");
         assert_eq!(clean("x\u{202E}y\nz"), "x\u{FFFD}y\u{FFFD}z");
         assert!(matches!(clean("größe<T>(日本)"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_each_file_of_python_has_is_told_apart() {
+        let frame = |function: &str| Frame {
+            function: Some(function.into()),
+            file: Some("/srv/shop/cart.py".into()),
+            origin: Origin::Python,
+            ..Frame::default()
+        };
+        assert_eq!(label(&frame("<module>")), "<module> (cart.py)");
+        assert_eq!(
+            label(&frame("Cart.add.<locals>.<lambda>")),
+            "Cart.add.<locals>.<lambda>"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Call paths by the names of their functions, root first.
 
-use crate::model::{Frame, Site};
+use crate::model::{Frame, Origin, Site};
 use crate::report::names;
 use crate::report::own::own_part;
 
@@ -19,9 +19,13 @@ pub fn own(frames: &[Frame]) -> Vec<String> {
 /// The same of a site, as numbers that names have for this run.
 pub fn hashes(site: &Site) -> Vec<u64> {
     let frames = names::drawn_frames(site);
-    let number = |frame: &Frame| match &frame.function {
-        Some(name) => name.text_hash(),
-        None => frame.address,
+    let number = |frame: &Frame| match (&frame.function, &frame.file) {
+        // Functions of two files of Python may have one name.
+        (Some(name), Some(file)) if frame.origin == Origin::Python => {
+            name.text_hash() ^ file.text_hash().rotate_left(1)
+        }
+        (Some(name), _) => name.text_hash(),
+        (None, _) => frame.address,
     };
     own_part(&frames).iter().map(number).collect()
 }

@@ -4,7 +4,9 @@ use std::io::{BufRead, Write};
 
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).expect("stdout is open");
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .expect("stdout is open");
 }
 
 /// Serves `leak_vectors` until end of file. The truth is blocks and bytes that it
