@@ -127,6 +127,8 @@ pub struct Walk {
     pub is_new: Volatile,
     /// 1 if there may be more Python frames that it runs.
     pub is_pending: Volatile,
+    /// The word of its place, which stands for it if it runs none; 0 if it stands already.
+    pub own: Volatile,
     /// The thread's state was looked for.
     begun: Volatile,
     /// The next frame.
@@ -150,6 +152,7 @@ impl Walk {
     #[inline(always)]
     pub fn enter(&mut self, at: Registers, rule: Rule, word: u64) {
         let (file, offset) = frame::place_in_file(word).unwrap_or((0, 0));
+        self.own.set(word);
         self.file.set(u64::from(file));
         self.origin.set(at.ip.wrapping_sub(offset));
         self.low.set(at.sp);
@@ -167,13 +170,27 @@ impl Walk {
     }
 
     /// The word of the next Python frame that the C frame runs, or of why it is not
-    /// known; 0 if there is none. `thread` is the thread pointer.
+    /// known; its own word if it runs none, and 0 if there are no more. `thread` is the
+    /// thread pointer.
     #[inline(always)]
     pub fn next(&mut self, layout: &Layout, thread: u64, memory: &mut impl Anywhere) -> u64 {
-        match self.step(layout, thread, memory) {
+        let word = match self.step(layout, thread, memory) {
             Some(word) => word,
             None => self.fail(Gap::Unreadable),
+        };
+        if word == 0 {
+            return self.take_own();
         }
+        self.own.set(0);
+        word
+    }
+
+    /// The word that stands for the C frame, if nothing stands for it yet.
+    #[inline(always)]
+    pub fn take_own(&mut self) -> u64 {
+        let own = self.own.get();
+        self.own.set(0);
+        own
     }
 
     #[inline(always)]

@@ -141,10 +141,12 @@ pub trait Target: Memory {
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
 
-    /// A frame of CPython's interpreter was met, by `rule` in its code: Python frames take
-    /// the place of its `word`.
+    /// A frame of CPython's interpreter was met, which the walk's record is at: Python frames
+    /// take the place of its word `met`. The first word of these.
     #[inline(always)]
-    fn enter_python(&mut self, _at: Registers, _rule: Rule, _word: u64) {}
+    fn enter_python(&mut self, met: u64) -> u64 {
+        met
+    }
 
     /// Whether there may be more Python frames before the next of C's.
     #[inline(always)]
@@ -152,7 +154,8 @@ pub trait Target: Memory {
         false
     }
 
-    /// The word of the next Python frame; 0 if there is none before the next of C's.
+    /// The word of the next Python frame, or of C's if that runs none; 0 if there are no more
+    /// before the next of C's.
     #[inline(always)]
     fn python(&mut self) -> u64 {
         0
@@ -291,8 +294,12 @@ impl WalkState {
         let mut at = self.at();
         let mut round = 0;
         while round < PART {
-            if let Some(end) = self.round(&mut at, target, frames) {
-                return Some(end);
+            let end = match self.python(target, frames) {
+                Some(put) => put.err(),
+                None => self.round(&mut at, target, frames),
+            };
+            if end.is_some() {
+                return end;
             }
             round += 1;
         }
@@ -318,7 +325,24 @@ impl WalkState {
         StackEnd::from_number(self.end.get())
     }
 
-    /// Walks one frame further. `None` if there is more.
+    /// Goes one Python frame further, if the walk is in such: whether there was room for it.
+    #[inline(always)]
+    pub fn python(
+        &mut self,
+        target: &mut impl Target,
+        frames: &mut [u64; MAX_FRAMES],
+    ) -> Option<Result<(), StackEnd>> {
+        if !target.is_in_python() {
+            return None;
+        }
+        let word = target.python();
+        if word == 0 {
+            return None;
+        }
+        Some(self.put(word, frames).map_or(Ok(()), Err))
+    }
+
+    /// Walks one frame of C's further. `None` if there is more.
     #[inline(always)]
     pub fn round<T: Target>(
         &mut self,
@@ -328,12 +352,6 @@ impl WalkState {
     ) -> Option<StackEnd> {
         if self.depth.get() >= MAX_FRAMES as u64 {
             return Some(StackEnd::TooDeep);
-        }
-        if target.is_in_python() {
-            let word = target.python();
-            if word != 0 {
-                return self.put(word, frames);
-            }
         }
         if let Some(caller) = plain_step(at.rule, at.registers, target) {
             if T::NOTES {
@@ -374,17 +392,15 @@ impl WalkState {
         let (end, word) = match target.find(at.registers, exact) {
             Ok(found) => {
                 at.rule = found.rule.anywhere();
-                let python = match found.rule.is_python() {
-                    true => {
-                        target.enter_python(at.registers, at.rule, found.word);
-                        target.python()
-                    }
-                    false => 0,
-                };
-                (
-                    at.rule.end(),
-                    either(is_equal(python, 0), found.word, python),
-                )
+                if found.rule.is_python() {
+                    self.frame.begin(at.registers, at.rule);
+                    // Such rules go on.
+                    let end = self.put(target.enter_python(found.word), frames);
+                    // Read again: what was kept meanwhile would take of the kernel's stack.
+                    *at = self.at();
+                    return end;
+                }
+                (at.rule.end(), found.word)
             }
             Err(reason @ (StackEnd::BadReturn | StackEnd::Continuation)) => {
                 return Some(reason);

@@ -198,6 +198,14 @@ mod parts {
         let Some(mut current) = Current::of(thread) else {
             return 1;
         };
+        match state.python(&mut current, frames) {
+            Some(Ok(())) => return 0,
+            Some(Err(end)) => {
+                state.end_with(end);
+                return 1;
+            }
+            None => {}
+        }
         let mut at = state.at();
         match state.round(&mut at, &mut current, frames) {
             Some(end) => {
@@ -348,10 +356,9 @@ impl Target for Current {
     }
 
     #[inline(always)]
-    fn enter_python(&mut self, at: Registers, rule: Rule, word: u64) {
+    fn enter_python(&mut self, met: u64) -> u64 {
         self.give_up();
-        // SAFETY: only this thread touches its record.
-        unsafe { (*self.thread).python.enter(at, rule, word) };
+        python_frame(met)
     }
 
     #[inline(always)]
@@ -362,7 +369,7 @@ impl Target for Current {
 
     #[inline(always)]
     fn python(&mut self) -> u64 {
-        python_frame()
+        python_frame(0)
     }
 
     const NOTES: bool = recall::EXISTS;
@@ -393,7 +400,12 @@ impl Current {
     fn innermost(&mut self, at: Registers, found: Found) -> Rule {
         let rule = found.rule.anywhere();
         if found.rule.is_python() {
-            self.enter_python(at, rule, found.word);
+            self.give_up();
+            // SAFETY: only this thread touches its record.
+            let python = unsafe { &mut (*self.thread).python };
+            python.enter(at, rule, found.word);
+            // Its word comes first on the path already.
+            python.own.set(0);
         }
         rule
     }

@@ -89,6 +89,11 @@ const fn code_at(code: u64) -> u64 {
     0x10_0000 + code * 64
 }
 
+/// The word of the C frame's own place.
+fn own() -> u64 {
+    frame::in_file(7, EVAL, 0)
+}
+
 fn word(code: u64) -> u64 {
     frame::python(code_at(code), check(0x8000 + code * 8, 100 + code as u32))
 }
@@ -104,7 +109,7 @@ fn walk(layout: &Layout, memory: &mut Words, stack: &[u64]) -> Vec<Vec<u64>> {
             sp: STACK + low,
             ..Registers::default()
         };
-        walk.enter(at, rule, frame::in_file(7, EVAL, 0));
+        walk.enter(at, rule, own());
         let mut words = Vec::new();
         while walk.is_pending.get() != 0 {
             words.push(walk.next(layout, THREAD, memory));
@@ -144,9 +149,9 @@ fn a_c_frame_without_a_cframe_in_it_runs_nothing() {
     let (layout, mut memory) = marked();
     // The innermost returns: its own is not the newest any more.
     let words = walk(&layout, &mut memory, &[0x0, 0x100, 0x300]);
-    assert_eq!(words, [vec![], vec![word(1), word(2)], vec![word(3)]]);
+    assert_eq!(words, [vec![own()], vec![word(1), word(2)], vec![word(3)]]);
     // One that was not met does not shift the names of others.
-    assert_eq!(walk(&layout, &mut memory, &[0x300]), [vec![]; 1]);
+    assert_eq!(walk(&layout, &mut memory, &[0x300]), [[own()]]);
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn to_3_10_each_c_frame_has_one() {
     add_frame(&mut memory, 0x1_0000, 1, 0x2_0000, 0);
     add_frame(&mut memory, 0x2_0000, 2, 0, 0);
     let words = walk(&layout, &mut memory, &[0x100, 0x300, 0x500]);
-    assert_eq!(words, [vec![word(1)], vec![word(2)], vec![]]);
+    assert_eq!(words, [vec![word(1)], vec![word(2)], vec![own()]]);
 }
 
 #[test]

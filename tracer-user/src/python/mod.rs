@@ -2,6 +2,8 @@
 //! Nothing that is found there is trusted.
 
 mod names;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use names::PythonNames;

@@ -52,7 +52,10 @@ impl PythonNames {
         Self::new(memory, interpreter)
     }
 
-    fn new(memory: Box<dyn TargetMemory>, interpreter: &Interpreter) -> Result<Self, Unnamed> {
+    pub(super) fn new(
+        memory: Box<dyn TargetMemory>,
+        interpreter: &Interpreter,
+    ) -> Result<Self, Unnamed> {
         Ok(PythonNames {
             memory,
             layout: interpreter.layout.ok_or(Unnamed::NoPython)?,

@@ -1,6 +1,6 @@
 //! Real VMs, one of each JDK at hand.
 
-pub(super) mod synthetic;
+pub(crate) mod synthetic;
 mod target;
 mod walk;
 
