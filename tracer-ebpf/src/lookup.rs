@@ -187,12 +187,25 @@ fn row(first: u32, len: u32, offset: u64) -> Result<u64, StackEnd> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_row(first: u32, len: u32, offset: u64) -> u64 {
-    let start = |index: u32| ROWS.get(index).map(|row| row.offset());
-    let index = search::<ROW_ROUNDS>(first, len, offset, start);
-    match index.and_then(|index| ROWS.get(index)) {
-        Some(row) => u64::from(row.rule()),
-        None => failed(StackEnd::NoRow),
+    // In the search's words, kept few: there is little of the kernel's stack.
+    let mut rule = failed(StackEnd::NoRow);
+    let (mut low, mut left) = (first, len);
+    let mut round = 0;
+    while round < ROW_ROUNDS && left > 0 {
+        let half = left >> 1;
+        let Some(row) = ROWS.get(low.wrapping_add(half)) else {
+            return failed(StackEnd::NoRow);
+        };
+        if row.offset() <= offset {
+            rule = u64::from(row.rule());
+            low = low.wrapping_add(half).wrapping_add(1);
+            left = left.wrapping_sub(half).wrapping_sub(1);
+        } else {
+            left = half;
+        }
+        round += 1;
     }
+    rule
 }
 
 /// Whether there is a call before an address. One at the very beginning of

@@ -99,23 +99,23 @@ pub(crate) fn is_in(thread: &Thread, address: u64) -> bool {
 }
 
 /// Asks the kernel for the mapping of an address. Whether a file with a number
-/// is there.
+/// is there: otherwise none was met.
 #[inline(always)]
 fn look(thread: &mut Thread, address: u64) -> bool {
-    let Some(found) = vma::find(address) else {
+    let inode = vma::find(thread, address);
+    if inode == 0 {
         return false;
-    };
-    let Some(file) = number_of(found.inode) else {
-        return false;
-    };
-    let mapping = &mut thread.mapping;
-    mapping.start.set(found.start);
-    mapping.length.set(found.end.wrapping_sub(found.start));
-    mapping
-        .origin
-        .set(found.start.wrapping_sub(found.page_offset << 12));
-    mapping.file.set(u64::from(file));
-    true
+    }
+    match number_of(inode) {
+        Some(file) => {
+            thread.mapping.file.set(u64::from(file));
+            true
+        }
+        None => {
+            thread.mapping.length.set(0);
+            false
+        }
+    }
 }
 
 /// The number of a file by its inode, an address in the kernel.
@@ -168,15 +168,6 @@ pub(crate) fn program() -> Option<u64> {
     Some(mixed | 1)
 }
 
-/// A mapping of the current process, as the kernel tells it.
-struct Found {
-    start: u64,
-    end: u64,
-    page_offset: u64,
-    /// An address in the kernel.
-    inode: u64,
-}
-
 /// By `bpf_find_vma`, which kernels have from 5.17 on.
 #[cfg(feature = "find_vma")]
 mod vma {
@@ -184,20 +175,18 @@ mod vma {
 
     use aya_ebpf::bindings::task_struct;
     use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf};
+    use tracer_ebpf::thread::Thread;
 
-    use super::{Found, inode_of};
+    use super::inode_of;
     use crate::maps;
     use crate::read::kernel_or_zero;
 
-    /// The mapping that has an address, if a file is mapped there.
+    /// Enters the mapping that has an address, with the inode of its file, an address in the
+    /// kernel, for the file's number. That inode; 0 if no file is mapped there.
     #[inline(always)]
-    pub(super) fn find(address: u64) -> Option<Found> {
-        let mut found = Found {
-            start: 0,
-            end: 0,
-            page_offset: 0,
-            inode: 0,
-        };
+    pub(super) fn find(thread: &mut Thread, address: u64) -> u64 {
+        // All that is kept on the kernel's stack is where to write: there is little of it.
+        let mut thread: *mut Thread = thread;
         // SAFETY: the current task, a function that the helper calls before it
         // returns, and a local. It fails while another thread changes mappings.
         let status = unsafe {
@@ -205,24 +194,34 @@ mod vma {
                 bpf_get_current_task_btf().cast::<task_struct>(),
                 address,
                 note as *mut c_void,
-                (&raw mut found).cast(),
+                (&raw mut thread).cast(),
                 0,
             )
         };
-        (status == 0 && found.inode != 0).then_some(found)
+        if status != 0 {
+            return 0;
+        }
+        // SAFETY: only this thread touches its record.
+        unsafe { (*thread).mapping.file.get() }
     }
 
     /// Notes what is asked of a mapping.
     #[inline(never)]
-    extern "C" fn note(_task: *mut c_void, mapping: *mut c_void, found: *mut Found) -> u64 {
+    extern "C" fn note(_task: *mut c_void, mapping: *mut c_void, thread: *mut *mut Thread) -> u64 {
         let offsets = maps::setting!(mapped);
         let word = |offset: u32| kernel_or_zero::<u64>(mapping as u64 + u64::from(offset));
-        // SAFETY: the local of the function that asked.
-        unsafe {
-            (*found).start = word(offsets.start);
-            (*found).end = word(offsets.end);
-            (*found).page_offset = word(offsets.page_offset);
-            (*found).inode = inode_of(word(offsets.file)).unwrap_or(0);
+        // SAFETY: the local of the function that asked, and a record that only this thread
+        // touches.
+        let met = unsafe { &mut (**thread).mapping };
+        // One after the other, for the same reason.
+        met.start.set(word(offsets.start));
+        let before = word(offsets.page_offset) << 12;
+        met.origin.set(met.start.get().wrapping_sub(before));
+        met.length
+            .set(word(offsets.end).wrapping_sub(met.start.get()));
+        met.file.set(inode_of(word(offsets.file)).unwrap_or(0));
+        if met.file.get() == 0 {
+            met.length.set(0);
         }
         0
     }
@@ -231,10 +230,10 @@ mod vma {
 /// Older kernels do not say.
 #[cfg(not(feature = "find_vma"))]
 mod vma {
-    use super::Found;
+    use tracer_ebpf::thread::Thread;
 
     #[inline(always)]
-    pub(super) fn find(_: u64) -> Option<Found> {
-        None
+    pub(super) fn find(_: &mut Thread, _: u64) -> u64 {
+        0
     }
 }

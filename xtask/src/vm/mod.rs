@@ -35,9 +35,10 @@ pub(crate) use table::Table;
 
 /// The series that are run when none is named.
 const SERIES: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
-/// The oldest, one between, and the newest, which are a part of every run of all tests.
-const REGULAR: [(&str, Extent); 3] = [
+/// The oldest, two between, and the newest, which are a part of every run of all tests.
+const REGULAR: [(&str, Extent); 4] = [
     ("5.10", Extent::Oldest),
+    ("6.1", Extent::Strict),
     ("6.12", Extent::Between),
     ("7", Extent::Newest),
 ];
