@@ -31,7 +31,7 @@ fn handle() -> Synthetic {
     memory.put(CODE + 112, &FILE.to_le_bytes());
     memory.put(CODE + 128, &NAME.to_le_bytes());
     memory.put(TYPE + 24, &(TYPE + 0x100).to_le_bytes());
-    memory.put(TYPE + 0x100, b"code\0");
+    memory.put(TYPE + 0x100, b"code\0___________");
     put_text(&mut memory, NAME, 6, ASCII, b"handle");
     put_text(&mut memory, FILE, 6, ASCII, b"app.py");
     memory
@@ -78,7 +78,7 @@ fn what_took_a_code_objects_place_has_not_its_name() {
     let other = frame::python(CODE, check(NAME, 13));
     assert_eq!(names(handle()).name(other), Err(Unnamed::NoPython));
     let mut memory = handle();
-    memory.put(TYPE + 0x100, b"dict\0");
+    memory.put(TYPE + 0x100, b"dict\0___________");
     assert_eq!(named(memory), Err(Unnamed::NoPython));
     let gone = frame::python(CODE + 0x1000, check(NAME, 12));
     assert!(names(handle()).name(gone).is_err());
