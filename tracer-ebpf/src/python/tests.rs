@@ -123,14 +123,19 @@ fn walk(layout: &Layout, memory: &mut Words, stack: &[u64]) -> Vec<Vec<u64>> {
     words
 }
 
-/// Three functions of which the second called the first in Python, and C the second.
-fn marked() -> (Layout, Words) {
-    let mut memory = thread(3);
+/// A `_PyCFrame` in each of two C frames, the inner one of frame 1 and the outer one of 3.
+fn add_cframes(memory: &mut Words) {
     memory.set(STATE, STACK + 0x140);
     memory.set(STACK + 0x140, 0x1_0000);
     memory.set(STACK + 0x148, STACK + 0x340);
     memory.set(STACK + 0x340, 0x3_0000);
     memory.set(STACK + 0x348, 0);
+}
+
+/// Three functions of which the second called the first in Python, and C the second.
+fn marked() -> (Layout, Words) {
+    let mut memory = thread(3);
+    add_cframes(&mut memory);
     add_frame(&mut memory, 0x1_0000, 1, 0x2_0000, 0);
     add_frame(&mut memory, 0x2_0000, 2, 0x3_0000, 1);
     add_frame(&mut memory, 0x3_0000, 3, 0, 1);
@@ -161,13 +166,7 @@ fn frames_end_before_the_one_that_is_in_the_c_frame() {
         let (one, two) = (STACK + 0x110, STACK + 0x310);
         match shape {
             Shape::Shim => memory.set(STATE, 0x1_0000),
-            _ => {
-                memory.set(STATE, STACK + 0x140);
-                memory.set(STACK + 0x140, 0x1_0000);
-                memory.set(STACK + 0x148, STACK + 0x340);
-                memory.set(STACK + 0x340, 0x3_0000);
-                memory.set(STACK + 0x348, 0);
-            }
+            _ => add_cframes(&mut memory),
         }
         add_frame(&mut memory, 0x1_0000, 1, 0x2_0000, 0);
         add_frame(&mut memory, 0x2_0000, 2, one, 1);

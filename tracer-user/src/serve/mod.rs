@@ -1,8 +1,8 @@
 //! Watching a host for weeks: what is watched (`config`, `discovery`, `container`, `services`),
 //! which of it is looked at closer (`agenda`, `look`), for which findings who holds their blocks is
 //! searched for (`searches`), what is kept of it (`keeper`, `store`,
-//! `status`), what the tracer itself took (`account`), and what others are told: when they ask (`http`), and by ourselves (`push`). Other
-//! verbs ask it as `client`s.
+//! `status`), what the tracer itself took (`account`), and what others are told: when they ask
+//! (`http`), and by ourselves (`push`). Other verbs ask it as `client`s.
 
 pub mod account;
 pub mod agenda;
