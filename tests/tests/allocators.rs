@@ -235,6 +235,12 @@ fn a_global_allocator_of_a_rust_program() -> Result<()> {
     agrees_both("rust_arena", None, &["leak_vectors"])
 }
 
+/// What the file has besides says nothing of where its Rust code allocates.
+#[test]
+fn a_global_allocator_beside_jemalloc() -> Result<()> {
+    agrees_both("rust_arena_beside_jemalloc", None, &["leak_vectors"])
+}
+
 #[test]
 fn operators_that_a_program_replaces() -> Result<()> {
     agrees_both("own_operators", None, &["objects", "blocks"])

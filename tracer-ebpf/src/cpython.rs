@@ -33,6 +33,6 @@ pub(crate) extern "C" fn python_frame(met: u64) -> u64 {
         walk.is_pending.set(0);
         return walk.take_own();
     }
-    let own = kernel_or_zero(task + u64::from(maps::setting!(task_fs)));
+    let own = || kernel_or_zero(task + u64::from(maps::setting!(task_fs)));
     walk.next(layout, own, &mut User)
 }

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::Record;
 use tracer_ebpf::frame;
-use tracer_ebpf::java::{Anywhere, Code, cached};
+use tracer_ebpf::java::{Anywhere, Code, WINDOW_WORDS, cached};
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::stack::{Found, StackEnd};
 use tracer_ebpf::step::{Memory, Registers};
@@ -14,6 +14,7 @@ use tracer_ebpf::thread::{Process, VmCode};
 use crate::code_told;
 use crate::lookup::{failed, reason_of};
 use crate::maps::{self, FREED, JAVA_CACHE, VM_OF, VMS};
+use crate::read;
 use crate::unwind::Current;
 
 /// Nothing that is cached may be believed.
@@ -161,6 +162,13 @@ impl Anywhere for User {
     #[inline(always)]
     fn long(&mut self, address: u64) -> Option<u64> {
         Self::read(address)
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, window: &mut [u64; WINDOW_WORDS], address: u64, length: u64) -> bool {
+        let window = (&raw mut *window).cast::<[u8; 8 * WINDOW_WORDS]>();
+        // SAFETY: it is in the thread's record.
+        unsafe { read::user_bytes(window, address, length) }
     }
 }
 

@@ -12,10 +12,10 @@
 //! `frameobject.h`, `Include/internal/pycore_frame.h` and `pycore_runtime.h`.
 
 use crate::frame;
-use crate::java::Anywhere;
+use crate::java::{Anywhere, WINDOW_WORDS};
 use crate::rule::{BX, Base, Rule};
 use crate::step::Registers;
-use crate::volatile::Volatile;
+use crate::volatile::{Volatile, opaque};
 
 /// Code objects of lower addresses stand for why there is none: a [`Gap`] times 8.
 pub const GAPS: u64 = 4096;
@@ -96,11 +96,15 @@ pub struct Layout {
     pub entered: u32,
     /// In a code object its first line.
     pub first_line: u32,
-    /// In it the pointer to its name, the qualified one if it has that.
+    /// In it the pointer to its name, the qualified one if it has that, behind its line.
     pub name: u32,
+    /// How much of a frame's beginning has all of this.
+    pub frame_bytes: u32,
+    /// And how much of a code object from the word on that its first line is in.
+    pub code_bytes: u32,
 }
 
-// SAFETY: repr(C), a u64 and twelve u32 without padding, any bit pattern is valid.
+// SAFETY: repr(C), a u64 and fourteen u32 without padding, any bit pattern is valid.
 unsafe impl crate::Record for Layout {}
 
 /// glibc's `struct pthread` for x86-64: `specific_1stblock`, an array of `seq` and `data`,
@@ -137,6 +141,8 @@ pub struct Walk {
     cframe: Volatile,
     /// Why there are no frames, a word; 0 if there are some.
     gap: Volatile,
+    /// What was read last of a frame or of a code object.
+    window: [u64; WINDOW_WORDS],
 }
 
 impl Walk {
@@ -173,7 +179,12 @@ impl Walk {
     /// known; its own word if it runs none, and 0 if there are no more. `thread` is the
     /// thread pointer.
     #[inline(always)]
-    pub fn next(&mut self, layout: &Layout, thread: u64, memory: &mut impl Anywhere) -> u64 {
+    pub fn next(
+        &mut self,
+        layout: &Layout,
+        thread: impl FnOnce() -> u64,
+        memory: &mut impl Anywhere,
+    ) -> u64 {
         let word = match self.step(layout, thread, memory) {
             Some(word) => word,
             None => self.fail(Gap::Unreadable),
@@ -194,13 +205,18 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn step(&mut self, layout: &Layout, thread: u64, memory: &mut impl Anywhere) -> Option<u64> {
+    fn step(
+        &mut self,
+        layout: &Layout,
+        thread: impl FnOnce() -> u64,
+        memory: &mut impl Anywhere,
+    ) -> Option<u64> {
         if self.is_new.get() != 0 {
             self.is_new.set(0);
             if self.begun.get() == 0 {
                 self.begun.set(1);
                 self.gap.set(0);
-                match find_state(layout, self.origin.get(), thread, memory) {
+                match find_state(layout, self.origin.get(), thread(), memory) {
                     Ok(state) => {
                         let newest = memory.long(state.wrapping_add(layout.newest.into()))?;
                         self.frame.set(newest);
@@ -249,26 +265,41 @@ impl Walk {
             self.is_pending.set(0);
             return Some(0);
         }
-        let before = memory.long(frame.wrapping_add(layout.previous.into()))?;
-        self.frame.set(before);
+        if !memory.fill(&mut self.window, frame, layout.frame_bytes.into()) {
+            return None;
+        }
+        self.frame.set(self.read(layout.previous));
         if layout.shape == Shape::One as u32 {
             self.is_pending.set(0);
-        } else {
-            let entry = memory.byte(frame.wrapping_add(layout.entry.into()))?;
-            if u32::from(entry) == layout.entered {
-                self.is_pending.set(0);
-                if layout.has_shim() {
-                    return Some(match self.has(frame) {
-                        true => 0,
-                        false => self.fail(Gap::Mismatch),
-                    });
-                }
+        } else if self.read(layout.entry) & 0xff == u64::from(layout.entered) {
+            self.is_pending.set(0);
+            if layout.has_shim() {
+                return Some(match self.has(frame) {
+                    true => 0,
+                    false => self.fail(Gap::Mismatch),
+                });
             }
         }
-        let code = memory.long(frame.wrapping_add(layout.code.into()))?;
-        let line = memory.int(code.wrapping_add(layout.first_line.into()))?;
-        let name = memory.long(code.wrapping_add(layout.name.into()))?;
+        let code = self.read(layout.code);
+        let start = layout.first_line & !7;
+        let from = code.wrapping_add(start.into());
+        if !memory.fill(&mut self.window, from, layout.code_bytes.into()) {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
+        let line = self.read(layout.first_line.wrapping_sub(start)) as u32;
+        let name = self.read(layout.name.wrapping_sub(start));
         Some(frame::python(code, check(name, line)))
+    }
+
+    /// The word of the window that has this byte, which is its lowest then.
+    #[inline(always)]
+    fn read(&self, offset: u32) -> u64 {
+        let index = opaque((offset >> 3) as usize);
+        if index >= WINDOW_WORDS {
+            return 0;
+        }
+        self.window[index] >> (8 * (offset & 7))
     }
 
     /// All that comes has no Python frames.

@@ -20,7 +20,23 @@ pub trait Anywhere {
     fn int(&mut self, address: u64) -> Option<u32>;
     /// Eight bytes.
     fn long(&mut self, address: u64) -> Option<u64>;
+
+    /// Reads the first `length` bytes of a window, whole words, or as many as there is room
+    /// for. Whether all could be read.
+    #[inline(always)]
+    fn fill(&mut self, window: &mut [u64; WINDOW_WORDS], address: u64, length: u64) -> bool {
+        for (word, at) in window.iter_mut().zip((0..length).step_by(8)) {
+            let Some(read) = self.long(address.wrapping_add(at)) else {
+                return false;
+            };
+            *word = read;
+        }
+        true
+    }
 }
+
+/// Words that are read at once, at most.
+pub const WINDOW_WORDS: usize = 10;
 
 impl Vm {
     /// Whether the interpreter's code has an address.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail};
 use object::elf::{
     FileHeader64, PF_X, PN_XNUM, PT_GNU_EH_FRAME, PT_LOAD, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE,
-    R_X86_64_JUMP_SLOT, Rela64, SHT_DYNSYM, SHT_RELA, SHT_SYMTAB,
+    R_X86_64_JUMP_SLOT, R_X86_64_RELATIVE, Rela64, SHT_DYNSYM, SHT_RELA, SHT_SYMTAB,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadCache, ReadRef};
@@ -232,6 +232,7 @@ impl Linkage {
         self.return_first = offsets.filter_map(|at| self.offset(*at)).collect();
         self.starts.sort_unstable();
         self.starts.dedup();
+        let table = table(endian, sections);
         let mut bytes = 0;
         for section in sections.iter().filter(|s| s.sh_type(endian) == SHT_RELA) {
             bytes = section.sh_size(endian).saturating_add(bytes);
@@ -253,6 +254,9 @@ impl Linkage {
                     R_X86_64_JUMP_SLOT | R_X86_64_GLOB_DAT => linked
                         .as_ref()
                         .and_then(|symbols| self.resolve(endian, symbols, entry)),
+                    R_X86_64_RELATIVE if table.contains(&entry.r_offset.get(endian)) => self
+                        .offset(entry.r_addend.get(endian).cast_unsigned())
+                        .map(Destination::Code),
                     _ => None,
                 };
                 if let Some(destination) = destination {
@@ -287,6 +291,20 @@ impl Linkage {
         }
         self.offset(symbol.st_value(endian)).map(Destination::Code)
     }
+}
+
+/// Where the file's global offset table is, by linked address. Nothing but the dynamic linker
+/// writes there.
+fn table<'a, R: ReadRef<'a>>(
+    endian: Endianness,
+    sections: &SectionTable<'a, FileHeader64<Endianness>, R>,
+) -> Range<u64> {
+    sections
+        .section_by_name(endian, b".got")
+        .map_or(0..0, |(_, section)| {
+            let start = section.sh_addr(endian);
+            start..start.saturating_add(section.sh_size(endian))
+        })
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use std::fmt;
 use std::ops::Range;
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register, UsedMemory,
 };
 
 use super::linkage::{Destination, Linkage};
@@ -123,7 +124,8 @@ pub enum Passing {
 }
 
 /// Whether each way from `start` to a return leads through one of the functions
-/// that begin at `others`. `false` if that is not certain.
+/// that begin at `others`; by calls, also if one does and no other way has anything
+/// done: no memory is written, and nothing else called. `false` if that is not certain.
 pub fn always_passes(
     code: &dyn Bytes,
     linkage: &Linkage,
@@ -135,10 +137,14 @@ pub fn always_passes(
         others,
         by,
         passed: false,
+        does_more: false,
     };
+    let may_return = matches!(by, Passing::Calls(_));
     Search::whole(code, linkage, start, Some(gates)).is_ok_and(|search| {
         let never_ends = search.returns.is_empty() && search.jumps.is_empty();
-        never_ends && search.gates.is_some_and(|gates| gates.passed)
+        let passes =
+            |gates: Gates<'_>| gates.passed && (never_ends || (may_return && !gates.does_more));
+        search.gates.is_some_and(passes)
     })
 }
 
@@ -148,6 +154,8 @@ struct Gates<'a> {
     by: Passing,
     /// Whether any was met.
     passed: bool,
+    /// Whether anything is done besides.
+    does_more: bool,
 }
 
 impl Gates<'_> {
@@ -259,6 +267,9 @@ impl<'a> Search<'a> {
 
     fn step(&mut self, instruction: &Instruction, last: &Instruction) -> Result<Then, Uncertain> {
         let ip = instruction.ip();
+        if let Some(gates) = &mut self.gates {
+            gates.does_more |= writes_memory(instruction);
+        }
         Ok(match instruction.flow_control() {
             FlowControl::Next if instruction.is_privileged() => Then::Ends,
             FlowControl::Next => Then::Next,
@@ -337,6 +348,7 @@ impl<'a> Search<'a> {
         };
         let is_called = destination.is_ok_and(|destination| gates.is_called(destination));
         gates.passed |= is_called;
+        gates.does_more |= !is_called;
         is_called
     }
 
@@ -400,6 +412,22 @@ impl<'a> Search<'a> {
 fn target(instruction: &Instruction) -> Option<u64> {
     let is_near = instruction.op0_kind() == OpKind::NearBranch64;
     is_near.then(|| instruction.near_branch_target())
+}
+
+/// Whether an instruction may change memory other than the stack's, or ask the kernel for
+/// something.
+fn writes_memory(instruction: &Instruction) -> bool {
+    let mut infos = InstructionInfoFactory::new();
+    let writes = |memory: &UsedMemory| {
+        use OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
+        let is_write = matches!(
+            memory.access(),
+            Write | CondWrite | ReadWrite | ReadCondWrite
+        );
+        is_write && memory.base() != Register::RSP
+    };
+    let asks = matches!(instruction.mnemonic(), Mnemonic::Syscall | Mnemonic::Int);
+    asks || infos.info(instruction).used_memory().iter().any(writes)
 }
 
 /// Whether an instruction before a return makes the address that it "returns"
@@ -540,6 +568,31 @@ mod tests {
 
     /// glibc's `calloc` ends in a jump to `memset`, which everybody calls: its
     /// returns are no places for probes.
+    /// A door that returns at once for no bytes, and otherwise jumps to code at 32.
+    #[test]
+    fn a_way_out_on_which_nothing_is_done_passes() {
+        let passes = |before_return: &[u8], by: Passing| {
+            let mut code = vec![0x48, 0x85, 0xff, 0x74, 0x05, 0xe9, 22, 0, 0, 0];
+            code.extend_from_slice(before_return);
+            code.push(0xc3);
+            code.resize(33, 0xcc);
+            code[32] = 0xc3;
+            let linkage = Linkage::of(code.len() as u64, &[]);
+            always_passes(&&code[..], &linkage, 0, &HashSet::from([32]), by)
+        };
+        let calls = Passing::Calls(Destination::Allocates);
+        let to_stack = [0x48, 0x89, 0x44, 0x24, 0xf8];
+        for harmless in [&[0x48, 0x89, 0xf0][..], &to_stack, &[0x53, 0x5b]] {
+            assert!(passes(harmless, calls), "{harmless:x?}");
+            assert!(!passes(harmless, Passing::Jumps), "{harmless:x?}");
+        }
+        let add = [0xf0, 0x48, 0x0f, 0xc1, 0x07];
+        let call = [0xe8, 12, 0, 0, 0];
+        for does in [&[0x48, 0x89, 0x07][..], &add, &call, &[0x0f, 0x05]] {
+            assert!(!passes(does, calls), "{does:x?}");
+        }
+    }
+
     #[test]
     fn a_jump_to_memset_is_an_end() {
         for path in [

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::fillers;
 use super::growth::verdict;
 use super::histogram::Histogram;
 use crate::model::{ClassGrowth, GrowthVerdict, HeapSample, JvmAccount};
@@ -84,9 +85,11 @@ impl Samples {
             .map(objects)
             .map(|objects| (objects.instances, objects.bytes))
             .unzip();
+        let old = self.taken.iter().map(|taken| taken.sample.old_collections);
+        let of_program = fillers::without(name, &instances, &old.collect::<Vec<_>>());
         ClassGrowth {
             class: name.to_owned(),
-            verdict: verdict(&instances, floors),
+            verdict: verdict(&of_program, floors),
             instances,
             bytes,
             allocated: vec![],

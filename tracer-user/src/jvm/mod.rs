@@ -12,6 +12,7 @@ mod collections;
 pub mod counters;
 pub mod events;
 pub mod fields;
+mod fillers;
 pub mod flags;
 pub mod frames;
 pub mod growth;

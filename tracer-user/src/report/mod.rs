@@ -7,6 +7,7 @@ pub mod flamegraph;
 pub mod folded;
 pub mod gate;
 pub mod held_by;
+pub mod hidden;
 pub mod input;
 pub mod java;
 pub mod java_growth;

@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Clear, Paragraph};
+use ratatui::widgets::{Block, Clear, Paragraph, Wrap};
 
 use self::columns::Columns;
 use super::key::HELP;
@@ -14,6 +14,7 @@ use super::model::Model;
 use super::rows::Found;
 use crate::cli::table::Sort;
 use crate::model::{FindingKind, Report};
+use crate::report::hidden::no_leak_seen;
 use crate::report::units;
 use crate::report::words::Words;
 
@@ -143,11 +144,14 @@ fn draw_findings(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let found = model.findings();
     if found.is_empty() {
         let nothing = match (model.report(), model.filter().0) {
-            (None, _) => "",
-            (Some(_), "") => "No leak seen until now.",
-            (Some(_), _) => "No finding has these letters.",
+            (None, _) => String::new(),
+            (Some(report), "") => format!("{} until now.", no_leak_seen(report)),
+            (Some(_), _) => "No finding has these letters.".to_owned(),
         };
-        return frame.render_widget(Paragraph::new(nothing).dim(), area);
+        return frame.render_widget(
+            Paragraph::new(nothing).wrap(Wrap { trim: true }).dim(),
+            area,
+        );
     }
     let lines = usize::from(area.height);
     let from = first_line(model.position(), lines, found.len());

@@ -103,6 +103,8 @@ const fn layout(version: (u8, u8)) -> Option<Layout> {
         entered: 0,
         first_line: 40,
         name: 112,
+        frame_bytes: 40,
+        code_bytes: 80,
     };
     let qualified = Layout {
         tss_key: 592,
@@ -116,6 +118,8 @@ const fn layout(version: (u8, u8)) -> Option<Layout> {
         entered: 1,
         first_line: 72,
         name: 128,
+        frame_bytes: 72,
+        code_bytes: 64,
         ..common
     };
     let with_shim = Layout {
@@ -124,6 +128,7 @@ const fn layout(version: (u8, u8)) -> Option<Layout> {
         entry: 70,
         entered: 3,
         first_line: 68,
+        code_bytes: 72,
         ..qualified
     };
     Some(match version {

@@ -190,12 +190,6 @@ fn keep_families(candidates: &mut Vec<Candidate>, is_static: bool) {
     if !has_frees || !has_allocations {
         candidates.retain(|one| !is_family(one, Family::Named));
     }
-    // What Rust code allocates in a file that has an allocator is seen there.
-    let mut below = candidates.iter();
-    let has_below = below.any(|one| matches!(one.known.family, Family::C | Family::Named));
-    if has_below {
-        candidates.retain(|one| !is_family(one, Family::Rust));
-    }
 }
 
 /// Leaves out functions all of whose calls go on with another one that is
@@ -214,9 +208,12 @@ fn forget_passing(
         let is_mapping = one.known.family == Family::Mappings;
         let is_door = matches!(one.known.family, Family::Operators | Family::Rust);
         let is_c = one.known.family == Family::C;
+        // What is resized to nothing is freed.
+        let may_free = probed == Probed::Call(Function::RustRealloc);
         let others = candidates.iter().enumerate().filter(|(other, it)| {
             // Those that free find their block in another argument each.
-            let is_alike = it.known.probed == probed || (!frees && !it.known.probed.frees());
+            let is_alike =
+                it.known.probed == probed || (!frees && (may_free || !it.known.probed.frees()));
             let is_other = *other != at && is_alike;
             // C's functions are probed all, as the libraries define them.
             is_other && (!is_c || it.known.family == Family::Named)

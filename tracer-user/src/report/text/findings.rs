@@ -7,6 +7,7 @@ use super::layout::{Layout, PLAIN};
 use super::path;
 use crate::model::{Finding, FindingKind, MemoryKind, Report, Site};
 use crate::report::brief::brief;
+use crate::report::hidden::no_leak_seen;
 use crate::report::numbers::told;
 use crate::report::own::goes_with_a_stack;
 use crate::report::{held_by, names, units};
@@ -164,26 +165,18 @@ fn in_step(leader: &Finding, followers: &[(usize, &Finding)]) -> Option<String> 
 fn no_leak(report: &Report) -> String {
     let paths = report.memory().count() as u64;
     let mut line = format!(
-        "No leak seen in {}, of {}",
+        "{} in {}, of {}",
+        no_leak_seen(report),
         units::seconds(report.duration),
         units::counted(paths, "call path")
     );
     if let Some(unjudged) = unjudged(report) {
         line.push_str(&format!("; {unjudged}"));
     }
-    let unseen: u64 = report
-        .processes
-        .iter()
-        .map(|it| it.unseen.len() as u64)
-        .sum();
     match report.lost_events() {
         0 => {}
         1 => line.push_str("; 1 event was lost"),
         lost => line.push_str(&format!("; {} were lost", units::counted(lost, "event"))),
-    }
-    if unseen > 0 {
-        let functions = units::counted(unseen, "function");
-        line.push_str(&format!("; {functions} of allocators not seen"));
     }
     line.push('.');
     if let Some(note) = balance::growth_note(report)
