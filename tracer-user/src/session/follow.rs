@@ -18,6 +18,7 @@ use crate::kernel::link::Road;
 use crate::model::ProcessEnd;
 use crate::process::clock::monotonic_ns;
 use crate::process::maps::MappingName;
+use crate::process::processor_time::Work;
 use crate::process::watch::CodeEvent;
 use crate::tables::JavaCode;
 use crate::targets::images::Change;
@@ -28,8 +29,11 @@ use crate::window::collect::{Cutoff, last_heaps};
 /// every process that maps the allocator.
 const RELEASE: Duration = Duration::from_secs(1);
 
-/// How often ended images leave their blocks, at most.
-const SETTLE: Duration = Duration::from_millis(500);
+/// How long ended images wait until they leave their blocks: at least this, and for so many times
+/// the processor time that it took last, but not longer than this, nor if so many wait.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const SETTLING_TAKES: u32 = 1000;
+const CROWD: usize = 64;
 
 /// How often a process's mappings are looked at in a row, while they change.
 const LOOKS: usize = 8;
@@ -469,11 +473,13 @@ impl Session {
     /// Has images that ended leave what they held to their groups, at most so
     /// often: all live blocks have to be read for that.
     pub(super) fn settle_ended(&mut self, at_once: bool) -> Result<()> {
-        let (leaving, since) = (&mut self.leaving.next, &mut self.leaving.at);
+        let leaving = &mut self.leaving.next;
         let nobody = leaving.is_empty() && self.leaving.kept.is_empty();
-        if nobody || (!at_once && since.elapsed() < SETTLE) {
+        let may_wait = !at_once && leaving.len() < CROWD;
+        if nobody || (may_wait && self.leaving.at.elapsed() < self.leaving.rest) {
             return Ok(());
         }
+        let work = Work::begin();
         let mut leaving = std::mem::take(leaving);
         let images = leaving.iter().filter_map(|index| self.images.get(*index));
         let ended: HashMap<u64, Cutoff> = images
@@ -506,6 +512,8 @@ impl Session {
             }
         }
         self.leaving.at = Instant::now();
+        let (least, most) = SETTLE;
+        self.leaving.rest = (work.taken() * SETTLING_TAKES).clamp(least, most);
         Ok(())
     }
 

@@ -202,8 +202,9 @@ impl Java {
 struct Leaving {
     /// Those that have not left their blocks yet.
     next: Vec<usize>,
-    /// When others did last.
+    /// When others did last, and how long nobody does from then on.
     at: Instant,
+    rest: Duration,
     /// Those that left and are kept: for call paths that are theirs alone, or
     /// for descendants.
     kept: HashSet<usize>,
@@ -235,6 +236,7 @@ impl Session {
             leaving: Leaving {
                 next: Vec::new(),
                 at: Instant::now(),
+                rest: Duration::ZERO,
                 kept: HashSet::new(),
             },
             retired: Retired::new(options.sizes.sites as usize),

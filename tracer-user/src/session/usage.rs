@@ -39,13 +39,10 @@ impl Used {
 }
 
 impl Usage {
-    /// The processes with these ids now, of which the others are forgotten.
-    fn look(&mut self, pids: Vec<u32>) -> impl Iterator<Item = (u32, &mut Used)> {
+    /// The sum of what each of the processes with these ids answers. One that does not is gone,
+    /// and forgotten: its id may be another's by now.
+    fn ask(&mut self, pids: Vec<u32>, one: impl Fn(u32, &mut Used) -> Option<u64>) -> u64 {
         let running: HashSet<u32> = pids.iter().copied().collect();
-        // An id may be that of another process meanwhile.
-        let is_there = |used: &Used| used.vitals.resident().is_some();
-        self.processes
-            .retain(|pid, used| running.contains(pid) && is_there(used));
         for pid in pids {
             if let Entry::Vacant(place) = self.processes.entry(pid)
                 && let Some(used) = Used::of(pid)
@@ -53,7 +50,16 @@ impl Usage {
                 place.insert(used);
             }
         }
-        self.processes.iter_mut().map(|(pid, used)| (*pid, used))
+        let mut sum: u64 = 0;
+        self.processes.retain(|pid, used| {
+            let answer = match running.contains(pid) {
+                true => one(*pid, used),
+                false => None,
+            };
+            sum = sum.saturating_add(answer.unwrap_or(0));
+            answer.is_some()
+        });
+        sum
     }
 }
 
@@ -65,37 +71,30 @@ impl Session {
     /// Processor time that the targets have used until now, seconds.
     pub(super) fn processor_time(&mut self) -> f64 {
         let pids = self.running_pids();
-        let mut seconds = 0.0;
-        for (pid, used) in self.usage.look(pids) {
-            let Some(time) = cpu_time(pid) else {
-                continue;
-            };
+        let new = self.usage.ask(pids, |pid, used| {
+            used.vitals.resident()?;
+            let time = cpu_time(pid)?;
             let before = used.time.replace(time).unwrap_or(time);
-            seconds += time.saturating_sub(before).as_secs_f64();
-        }
-        self.usage.seconds += seconds;
+            u64::try_from(time.saturating_sub(before).as_nanos()).ok()
+        });
+        self.usage.seconds += Duration::from_nanos(new).as_secs_f64();
         self.usage.seconds
     }
 
     /// Page faults that the targets have had until now, by the kernel's own count.
     pub(super) fn faults_of_targets(&mut self) -> u64 {
         let pids = self.running_pids();
-        let mut all = 0;
-        for (_, used) in self.usage.look(pids) {
-            let Some(faults) = used.vitals.page_faults() else {
-                continue;
-            };
+        self.usage.all_faults += self.usage.ask(pids, |_, used| {
+            let faults = used.vitals.page_faults()?;
             let before = used.faults.replace(faults).unwrap_or(faults);
-            all += faults.saturating_sub(before);
-        }
-        self.usage.all_faults += all;
+            Some(faults.saturating_sub(before))
+        });
         self.usage.all_faults
     }
 
     /// What the targets have in memory, bytes.
     pub(super) fn resident_now(&mut self) -> u64 {
         let pids = self.running_pids();
-        let all = self.usage.look(pids);
-        all.filter_map(|(_, used)| used.vitals.resident()).sum()
+        self.usage.ask(pids, |_, used| used.vitals.resident())
     }
 }
