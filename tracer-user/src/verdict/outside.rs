@@ -4,6 +4,7 @@
 use super::{forecast, per_second};
 use crate::model::balance::GrownMapping;
 use crate::model::balance::{Balance, CgroupBalance, PartName, change};
+use crate::model::sampling::rounded;
 use crate::model::{Finding, FindingKind, MemoryKind, Process, Report, UnseenFunction};
 use crate::report::{names, units};
 
@@ -111,7 +112,10 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
     let most = balance.grown.first();
     let bound = most.and_then(|grown| full(report, balance.process, grown, unseen));
     let is_bounded = bound.is_some();
-    evidence.extend(bound);
+    if let (Some(bound), Some(last)) = (bound, evidence.last_mut()) {
+        last.push_str("; ");
+        last.push_str(&bound);
+    }
     let finding = Finding {
         title: format!("{process} grows by memory whose allocation was not seen"),
         live_bytes: u64::try_from(unseen).unwrap_or(0),
@@ -184,7 +188,7 @@ fn unasked(report: &Report, balance: &Balance) -> Option<Finding> {
     };
     let finding = Finding {
         title: format!("{name} grows by memory of its allocators that no call seen asked for"),
-        live_bytes: unasked as u64,
+        live_bytes: rounded(unasked),
         evidence: vec![format!(
             "its allocators have {} more in memory, and the calls that were seen asked for {} in all; a process that shares its memory may call them, blocks from before the run may be touched, or huge pages come whole",
             units::bytes(u64::try_from(grown).unwrap_or(0)),
@@ -267,7 +271,10 @@ fn files_of(report: &Report, balance: &Balance) -> Option<Finding> {
     let (start, end) = (&balance.kinds_start, &balance.kinds_end);
     let on_disk = change(start.file, end.file) > change(start.shared, end.shared);
     let is_bounded = bound.is_some() || on_disk;
-    evidence.extend(bound);
+    if let (Some(bound), Some(last)) = (bound, evidence.last_mut()) {
+        last.push_str("; ");
+        last.push_str(&bound);
+    }
     let finding = Finding {
         title,
         live_bytes: u64::try_from(grown).unwrap_or(0),
