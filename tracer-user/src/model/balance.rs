@@ -232,6 +232,9 @@ pub struct GrownMapping {
     pub end: u64,
     /// By how many bytes of memory it grew.
     pub growth: u64,
+    /// Bytes of it that were in memory at the end; 0 if that was not looked at.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub resident: u64,
     /// What the kernel calls it; empty if it has no name.
     pub name: String,
     /// Whether it was there when the run began.

@@ -1,7 +1,7 @@
 //! Pools: they take memory from an allocator in large pieces, and give it away in
 //! small ones that nobody sees.
 
-use crate::model::balance::PartName;
+use crate::model::balance::{GrownMapping, PartName};
 use crate::model::{MemoryKind, Report, Site};
 use crate::report::names;
 use crate::report::own::is_basic;
@@ -98,6 +98,16 @@ const OCAML: Pool = heap(
     "Gc.quick_stat() tells how large it is, Gc.stat() what of it is live",
 );
 const D: Pool = heap("D's heap", true, "GC.stats() tells what of it is in use");
+const HASKELL: Pool = heap(
+    "Haskell's heap",
+    true,
+    "its program with +RTS -s, or GHC.Stats, tells what of it is live; +RTS -hT which objects",
+);
+const NIM: Pool = heap(
+    "Nim's heap",
+    true,
+    "getOccupiedMem() tells what of it is in use",
+);
 const JAVA_TABLES: Pool = heap(
     "what the JVM keeps for its Java heap",
     true,
@@ -106,7 +116,7 @@ const JAVA_TABLES: Pool = heap(
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &Pool); 52] = [
+const REFILLS: [(&str, &Pool); 56] = [
     ("AllocSetAlloc", &POSTGRESQL),
     ("GenerationAlloc", &POSTGRESQL),
     ("SlabAlloc", &POSTGRESQL),
@@ -159,6 +169,10 @@ const REFILLS: [(&str, &Pool); 52] = [
     ("mono_valloc*", &MONO),
     ("caml_alloc_for_heap", &OCAML),
     ("_D4core8internal2gc*", &D),
+    ("getMBlock*", &HASKELL),
+    ("osGetMBlocks", &HASKELL),
+    ("requestOsChunks__*", &NIM),
+    ("osTryAllocPages__*", &NIM),
     // ZGC's pages, and what it keeps of each.
     ("ZPage::*", &JAVA_TABLES),
     ("ZPageAllocator::*", &JAVA_TABLES),
@@ -167,7 +181,8 @@ const REFILLS: [(&str, &Pool); 52] = [
 
 /// Files whose functions that take more memory have no name where they are stripped, as
 /// distributions do, and whose pool it is that these map memory for.
-const NAMELESS: [(&str, &Pool); 7] = [
+const NAMELESS: [(&str, &Pool); 8] = [
+    ("libgc", &BOEHM),
     ("libluajit", &LUAJIT),
     ("libphp", &PHP),
     ("libruby", &RUBY),
@@ -269,6 +284,14 @@ pub fn tell_apart(report: &mut Report) {
         let held = pools.filter_map(|site| site.resident_bytes);
         let held = held.fold(0, u64::saturating_add);
         balance.hand_over(PartName::Mappings, PartName::Pools, held);
+        // What a pool has mapped is a known heap.
+        let rest = [PartName::Mappings, PartName::UnseenMappings];
+        let rest = rest.iter().map(|name| balance.part(*name)).sum::<i64>();
+        let rest = u64::try_from(rest).unwrap_or(0);
+        let is_pools = |grown: &GrownMapping| {
+            held >= grown.growth && !grown.is_older && grown.name.is_empty() && grown.growth > rest
+        };
+        balance.grown.retain(|grown| !is_pools(grown));
     }
 }
 
@@ -321,11 +344,19 @@ mod tests {
             name: PartName::Mappings,
             bytes: 100,
         }]);
+        let grown = |growth, is_older| GrownMapping {
+            growth,
+            is_older,
+            ..GrownMapping::default()
+        };
+        balance.grown = vec![grown(60, false), grown(60, true), grown(25, false)];
         report.balance = vec![balance];
         let mut others = report.clone();
         tell_apart(&mut report);
         let balance = &report.balance[0];
         assert_eq!(balance.part(PartName::Pools), 70);
+        // The first is the pool's; the others can be what it has not mapped.
+        assert_eq!(balance.grown, [grown(60, true), grown(25, false)]);
         assert!(balance.adds_up());
         // Of a row that several processes share it is not known whose the pages are.
         others.processes[0].processes = 2;
@@ -388,6 +419,12 @@ mod tests {
             ("/usr/sbin/php-fpm8.2", Some("PHP's values")),
             ("/usr/bin/luajit-2.1.0-beta3", Some("LuaJIT's heap")),
             ("/usr/lib/libruby-3.1.so.3.1.2", Some("Ruby's heap pages")),
+            (
+                "/usr/lib/libgc.so.1.5.1",
+                Some("the heap of Boehm's collector"),
+            ),
+            ("/usr/lib/libgcrypt.so.20", None),
+            ("/usr/lib/libgcc_s.so.1", None),
             ("/usr/bin/phpd", None),
             ("/usr/bin/myruby", None),
         ] {
@@ -417,6 +454,8 @@ mod tests {
             ),
             ("runtime.sysMapOS", Some("Go's heap")),
             ("caml_alloc_for_heap", Some("OCaml's heap")),
+            ("getMBlocksOnNode", Some("Haskell's heap")),
+            ("requestOsChunks__system_4433", Some("Nim's heap")),
             (
                 "_D4core8internal2gc4impl12conservativeQw4Pool10initializeMFNbmbZv",
                 Some("D's heap"),

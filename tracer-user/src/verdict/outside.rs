@@ -2,8 +2,10 @@
 //! explains, and of files in memory that no process has any more.
 
 use super::{forecast, per_second};
+use crate::model::balance::GrownMapping;
 use crate::model::balance::{Balance, CgroupBalance, PartName, change};
-use crate::model::{Finding, FindingKind, Process, Report, UnseenFunction};
+use crate::model::sampling::rounded;
+use crate::model::{Finding, FindingKind, MemoryKind, Process, Report, UnseenFunction};
 use crate::report::{names, units};
 
 /// Growth below this is not told, bytes: reading a line grows a program.
@@ -16,6 +18,12 @@ const PART: f64 = 0.3;
 /// How sure it is that what no part explains came from outside of what was followed: the
 /// kernel's accounts are exact, but what is in memory of a block is not known to the page.
 const SURE: f64 = 0.8;
+/// Growth of heaps below this may be that a huge page came whole, bytes.
+const HUGE: i64 = 4 << 20;
+/// What an allocator may add to each block, bytes, and to what was asked for, as a part of it.
+const OVERHEAD: (u64, f64) = (64, 0.25);
+/// A mapping has most of a growth from this part of it on.
+const MOST: f64 = 0.9;
 /// How sure it is of copies: they come to an end when all is copied.
 const COPIES: f64 = 0.7;
 /// How sure it is of pages of files: to read a file grows a process until it is read.
@@ -32,15 +40,25 @@ pub fn findings(report: &Report) -> Vec<Finding> {
     let processes = report.processes.iter().enumerate();
     let children = processes.filter_map(|(index, process)| children(report, index, process));
     let copies = report.balance.iter().filter_map(|it| copies(report, it));
+    let unasked = report.balance.iter().filter_map(|it| unasked(report, it));
     let files = report.balance.iter();
     let files = files.filter_map(|it| files_of(report, it));
     let groups = report.cgroups.iter();
     let groups = groups.filter_map(|it| files_of_group(report, it));
-    let of_processes = outside.chain(copies).chain(children);
+    let of_processes = outside.chain(unasked).chain(copies).chain(children);
     of_processes.chain(files).chain(groups).collect()
 }
 
 impl Finding {
+    /// The same with a rate, and with what that will come to unless something else ends it.
+    fn growing_up_to(self, is_bounded: bool, bytes: f64, report: &Report) -> Self {
+        let growing = self.growing(bytes, report);
+        Self {
+            forecast: growing.forecast.filter(|_| !is_bounded),
+            ..growing
+        }
+    }
+
     /// The same with a rate, and what that will come to.
     fn growing(self, bytes: f64, report: &Report) -> Self {
         let bytes_per_second = per_second(report, self.process, bytes);
@@ -81,12 +99,22 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
     }));
     if let Some(grown) = balance.grown.first() {
         let owner = grown.owner.as_deref().map(names::clean);
+        let owner = owner.map(|owner| format!(": memory of {owner}"));
+        let name = Some(&grown.name).filter(|name| !name.is_empty());
+        let name = name.map(|name| format!(": {}", names::clean(name)));
         evidence.push(format!(
             "most of it, {}, is at {:#x}{}",
             units::bytes(grown.growth),
             grown.start,
-            owner.map_or_else(String::new, |owner| format!(": memory of {owner}"))
+            owner.or(name).unwrap_or_default()
         ));
+    }
+    let most = balance.grown.first();
+    let bound = most.and_then(|grown| full(report, balance.process, grown, unseen));
+    let is_bounded = bound.is_some();
+    if let (Some(bound), Some(last)) = (bound, evidence.last_mut()) {
+        last.push_str("; ");
+        last.push_str(&bound);
     }
     let finding = Finding {
         title: format!("{process} grows by memory whose allocation was not seen"),
@@ -98,7 +126,78 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
         ),
         ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
     };
-    Some(finding.growing(unseen as f64, report))
+    Some(finding.growing_up_to(is_bounded, unseen as f64, report))
+}
+
+/// That a mapping from before the run has most of a growth, and less room than any limit leaves: it
+/// ends where the mapping does.
+fn full(report: &Report, process: usize, most: &GrownMapping, growth: i64) -> Option<String> {
+    let left = report.limits.iter().map(|limit| limit.left).min()?;
+    let room = (most.end - most.start).checked_sub(most.resident)?;
+    let is_most = most.growth as f64 >= MOST * growth as f64;
+    let rate = per_second(report, process, most.growth as f64);
+    if !most.is_older || most.resident == 0 || room >= left || !is_most || rate <= 0.0 {
+        return None;
+    }
+    Some(format!(
+        "that mapping is from before the run, and of its {} there are {} in memory: at this rate it is full in {}, and grows no more unless the program makes it larger or maps another",
+        units::bytes(most.end - most.start),
+        units::bytes(most.resident),
+        units::seconds(room as f64 / rate)
+    ))
+}
+
+/// Pages of its allocators that no call of this run can have asked for: another process that shares
+/// its memory calls them, or blocks from before the run are touched.
+fn unasked(report: &Report, balance: &Balance) -> Option<Finding> {
+    let process = report.processes.get(balance.process)?;
+    let settings = &report.settings;
+    let is_partial = report.is_sampled() || settings.is_by_caller() || settings.min_size > 0;
+    if process.processes > 1 || is_partial || report.lost_events() > 0 || report.growth.is_some() {
+        return None;
+    }
+    const PARTS: [PartName; 3] = [
+        PartName::KeptByAllocators,
+        PartName::LiveBlocks,
+        PartName::Reused,
+    ];
+    let grown = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
+    let own = report.sites.iter();
+    let own = own.filter(|it| it.process == balance.process && it.kind == MemoryKind::Heap);
+    let (bytes, count) = own.fold((0_u64, 0_u64), |(bytes, count), site| {
+        (
+            bytes.saturating_add(site.allocated_bytes),
+            count.saturating_add(site.allocated_count),
+        )
+    });
+    let asked = bytes as f64 * (1.0 + OVERHEAD.1) + (count.saturating_mul(OVERHEAD.0)) as f64;
+    let unasked = grown as f64 - asked;
+    if unasked < HUGE as f64 || unasked < PART * balance.growth as f64 {
+        return None;
+    }
+    let name = names::process_of(report, balance.process);
+    let advice = match &process.children {
+        Some(children) if children.count > 0 => format!(
+            "trace its children too, of which one may share its memory: sudo unfreed record -p {} --follow",
+            balance.pid
+        ),
+        _ => format!(
+            "see where it is touched: sudo unfreed record -p {} --growth",
+            balance.pid
+        ),
+    };
+    let finding = Finding {
+        title: format!("{name} grows by memory of its allocators that no call seen asked for"),
+        live_bytes: rounded(unasked),
+        evidence: vec![format!(
+            "its allocators have {} more in memory, and the calls that were seen asked for {} in all; a process that shares its memory may call them, blocks from before the run may be touched, or huge pages come whole",
+            units::bytes(u64::try_from(grown).unwrap_or(0)),
+            units::bytes(bytes)
+        )],
+        advice,
+        ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
+    };
+    Some(finding.growing(unasked, report))
 }
 
 /// Memory that it shares with relatives since a fork, and copies by writing to it.
@@ -135,34 +234,64 @@ fn hidden<'a>(report: &'a Report, balance: &Balance) -> Option<&'a UnseenFunctio
 fn files_of(report: &Report, balance: &Balance) -> Option<Finding> {
     const PARTS: [PartName; 2] = [PartName::Files, PartName::SharedMemory];
     let grown = PARTS.iter().map(|name| balance.part(*name)).sum::<i64>();
-    let most = balance.grown.iter().find(|it| it.name.starts_with('/'))?;
+    let most = balance
+        .grown
+        .iter()
+        .find(|it| it.name.starts_with('/') || is_without_file(&it.name))?;
     let is_most = change(0, most.growth) >= grown / 2;
     if grown < LITTLE || (grown as f64) < PART * balance.growth as f64 || !is_most {
         return None;
     }
     let process = names::process_of(report, balance.process);
-    let finding = Finding {
-        title: format!("{process} grows by pages of files that it has mapped"),
-        live_bytes: u64::try_from(grown).unwrap_or(0),
-        evidence: vec![
+    let (title, what, most_of_it) = match is_without_file(&most.name) {
+        true => (
+            format!("{process} grows by memory that it shares with other processes"),
+            "shared memory",
+            "memory of no file, shared since a fork; what another process has touched of it is no new memory of the machine".to_owned(),
+        ),
+        false => (
+            format!("{process} grows by pages of files that it has mapped"),
+            "files",
             format!(
-                "its resident set grew by {}, and {} of that is files",
-                units::bytes(u64::try_from(balance.growth).unwrap_or(0)),
-                units::bytes(u64::try_from(grown).unwrap_or(0))
-            ),
-            format!(
-                "most of it, {}, is {}; of a file on disk the kernel can take pages back, of one in memory (tmpfs, memfd) it cannot",
-                units::bytes(most.growth),
+                "{}; of a file on disk the kernel can take pages back, of one in memory (tmpfs, memfd) it cannot",
                 names::clean(&most.name)
             ),
-        ],
+        ),
+    };
+    let mut evidence = vec![
+        format!(
+            "its resident set grew by {}, and {} of that is {what}",
+            units::bytes(u64::try_from(balance.growth).unwrap_or(0)),
+            units::bytes(u64::try_from(grown).unwrap_or(0))
+        ),
+        format!("most of it, {}, is {most_of_it}", units::bytes(most.growth)),
+    ];
+    let bound = full(report, balance.process, most, grown);
+    // What the kernel can take back uses up nothing.
+    let (start, end) = (&balance.kinds_start, &balance.kinds_end);
+    let on_disk = change(start.file, end.file) > change(start.shared, end.shared);
+    let is_bounded = bound.is_some() || on_disk;
+    if let (Some(bound), Some(last)) = (bound, evidence.last_mut()) {
+        last.push_str("; ");
+        last.push_str(&bound);
+    }
+    let finding = Finding {
+        title,
+        live_bytes: u64::try_from(grown).unwrap_or(0),
+        evidence,
         advice: format!(
             "see where it is touched: sudo unfreed record -p {} --growth",
             balance.pid
         ),
         ..Finding::new(FindingKind::OutsideAllocations, balance.process, FILES)
     };
-    Some(finding.growing(grown as f64, report))
+    Some(finding.growing_up_to(is_bounded, grown as f64, report))
+}
+
+/// Whether the kernel's name of a mapping is that of shared memory without a file: what is mapped
+/// shared and anonymous it calls `/dev/zero`.
+fn is_without_file(name: &str) -> bool {
+    name.starts_with("/dev/zero") || name.starts_with("[anon_shmem:")
 }
 
 /// Files in memory (tmpfs, shared memory) that a control group is charged with and no traced process
@@ -349,6 +478,101 @@ mod tests {
         assert!(finding.bytes_per_second > 0.0 && finding.title.contains("since a fork"));
         assert!(finding.evidence[0].contains("90.0 MiB of what it has are copies"));
         assert_eq!(found((1 << 20) - 1), []);
+    }
+
+    #[test]
+    fn a_mapping_that_is_from_before_the_run_bounds_what_comes() {
+        let found = |name: &str, part: PartName, size: u64, disk: u64| {
+            let mut report = sample::report();
+            let mut balance = Balance {
+                growth: 18 * MIB,
+                grown: vec![GrownMapping {
+                    end: size,
+                    growth: 18 << 20,
+                    resident: 20 << 20,
+                    is_older: true,
+                    name: name.into(),
+                    ..GrownMapping::default()
+                }],
+                ..Balance::default()
+            };
+            balance.kinds_end.file = disk;
+            balance.explain([Part {
+                name: part,
+                bytes: 18 * MIB,
+            }]);
+            report.balance = vec![balance];
+            report.limits = vec![crate::model::MemoryLimit {
+                name: "machine".into(),
+                bytes: 1 << 30,
+                left: 100 << 20,
+            }];
+            let mut found = findings(&report);
+            assert_eq!(found.len(), 1, "{found:?}");
+            found.remove(0)
+        };
+        let shared = "/dev/zero (deleted)";
+        for (name, part) in [
+            (shared, PartName::SharedMemory),
+            ("", PartName::OlderMappings),
+        ] {
+            // 10 MiB are left of it, and more of the machine.
+            let finding = found(name, part, 30 << 20, 0);
+            assert_eq!(finding.forecast, None);
+            let said = finding.evidence.join("; ");
+            assert!(
+                said.contains("of its 30.0 MiB there are 20.0 MiB"),
+                "{said}"
+            );
+            // The machine's memory ends before the mapping does.
+            let finding = found(name, part, 1 << 30, 0);
+            assert!(finding.forecast.is_some() && !finding.evidence.join("; ").contains("full in"));
+        }
+        let finding = found(shared, PartName::SharedMemory, 30 << 20, 0);
+        assert!(
+            finding
+                .title
+                .ends_with("memory that it shares with other processes")
+        );
+        assert!(!finding.evidence.join("; ").contains("/dev/zero"));
+        // What can be taken back uses up nothing.
+        let finding = found("/srv/data.mdb", PartName::Files, 1 << 30, 18 << 20);
+        assert_eq!(finding.forecast, None);
+    }
+
+    #[test]
+    fn what_no_call_asked_for_is_told() {
+        let found = |kept: i64, asked: u64, change_it: &dyn Fn(&mut Report)| {
+            let mut report = sample::report();
+            report.losses.clear();
+            report.sites.truncate(1);
+            report.sites[0].allocated_bytes = asked;
+            let mut balance = Balance {
+                growth: kept,
+                ..Balance::default()
+            };
+            balance.explain([Part {
+                name: PartName::KeptByAllocators,
+                bytes: kept,
+            }]);
+            report.balance = vec![balance];
+            change_it(&mut report);
+            findings(&report)
+        };
+        let as_it_is = |_: &mut Report| ();
+        let told = found(9 * MIB, 1 << 20, &as_it_is);
+        let [finding] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(finding.kind, FindingKind::OutsideAllocations);
+        assert!(finding.evidence[0].contains("asked for 1.00 MiB in all"));
+        assert!(finding.advice.contains("--growth"), "{finding:?}");
+        // It may be what calls have freed.
+        assert_eq!(found(9 * MIB, 8 << 20, &as_it_is), []);
+        assert_eq!(found(3 * MIB, 0, &as_it_is), []);
+        // Others were called, and not seen.
+        let small = |report: &mut Report| report.settings.min_size = 64;
+        assert_eq!(found(9 * MIB, 1 << 20, &small), []);
     }
 
     #[test]

@@ -416,6 +416,7 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         report.balance[0].grown = vec![GrownMapping {
             start: 0x7000_0000,
             end: 0xb000_0000,
+            resident: 9 << 20,
             growth: 9 * MIB,
             name: String::new(),
             is_older: true,

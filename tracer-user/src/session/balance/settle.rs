@@ -198,6 +198,8 @@ impl Accounts<'_> {
                 }
                 let name = self.part_of(mapping, last, &region);
                 let change = self.region(sums, name, &region);
+                let nothing = PageSet::default();
+                let resident = self.after.present.without(&nothing, &region);
                 if name == PartName::KeptByAllocators {
                     let live = self.live_in(&region);
                     all_live = (all_live.0 + live.0, all_live.1 + live.1);
@@ -210,6 +212,7 @@ impl Accounts<'_> {
                     Some(one) if one.name == name => {
                         one.range.end = region.end;
                         one.bytes += change;
+                        one.resident += resident;
                     }
                     _ => {
                         grown.extend(current.and_then(|one| one.mapping(mapping, last)));
@@ -218,6 +221,7 @@ impl Accounts<'_> {
                             is_older: self.is_older(&region),
                             range: region,
                             bytes: change,
+                            resident,
                         });
                     }
                 }

@@ -18,6 +18,8 @@ pub struct Grown {
     pub bytes: i64,
     /// Whether the first of them was mapped at the start.
     pub is_older: bool,
+    /// Bytes of them that are in memory.
+    pub resident: u64,
 }
 
 impl Grown {
@@ -32,6 +34,7 @@ impl Grown {
             start: self.range.start,
             end: self.range.end,
             growth,
+            resident: self.resident,
             name: name_of(mapping, last),
             // A mapping of the run may lie where an older one did.
             is_older: self.is_older && self.name != PartName::Mappings,
