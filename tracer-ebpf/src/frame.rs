@@ -235,10 +235,7 @@ impl Frame {
     pub const fn is_java(self) -> bool {
         !matches!(
             self,
-            Self::Native { .. }
-                | Self::File { .. }
-                | Self::Python { .. }
-                | Self::JavaScript { .. }
+            Self::Native { .. } | Self::File { .. } | Self::Python { .. } | Self::JavaScript { .. }
         )
     }
 

@@ -16,10 +16,14 @@ function say(size) {
   const holder = {};
   Error.captureStackTrace(holder, say);
   // V8's own functions have no script; who awaits is on no stack.
-  const sites = holder.stack.filter((site) => site.getFileName() && !site.isAsync());
+  const sites = holder.stack.filter((site) => site.getLineNumber() && !site.isAsync());
+  // By a key that is computed a closure has a name, but not the function; `eval` is what V8
+  // calls code of a text.
+  const name = (site) =>
+    (site.getFunctionName() || '').replace(/^(\[.*|eval$)/, '') || '(anonymous)';
   const path = sites.map((site) => [
-    site.getFunctionName() || '(anonymous)',
-    site.getFileName(),
+    name(site),
+    site.getFileName() || '',
     site.getEnclosingLineNumber(),
   ]);
   const key = JSON.stringify([size, path]);

@@ -91,7 +91,10 @@ impl Lines {
 
     /// A line ends at a character, which is so far behind those that are known.
     fn add(&mut self, at: usize, unit: u16, last: u16) {
-        let Some(end) = u32::try_from(at).ok().and_then(|at| at.checked_add(self.known)) else {
+        let Some(end) = u32::try_from(at)
+            .ok()
+            .and_then(|at| at.checked_add(self.known))
+        else {
             return;
         };
         // Of a pair of both the second ends the line.

@@ -151,7 +151,9 @@ impl Strings<'_> {
         }
         let bytes = self.memory.vec(from.address, 2 * length)?;
         let pairs = bytes.chunks_exact(2);
-        Ok(pairs.map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect())
+        Ok(pairs
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+            .collect())
     }
 }
 

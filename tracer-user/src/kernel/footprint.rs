@@ -230,7 +230,10 @@ impl Sizes {
             + bytes(MAX_RANGES, size_of::<Range>())
             + bytes(MAX_SPACES, size_of::<Space>())
             + bytes(cached::ENTRIES, size_of::<cached::Entry>())
-            + bytes(MAX_FILES, size_of::<FileTable>() + size_of::<python::Layout>())
+            + bytes(
+                MAX_FILES,
+                size_of::<FileTable>() + size_of::<python::Layout>(),
+            )
             + bytes(MAX_FILES, size_of::<v8::Layout>())
             + scripts()
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())

@@ -45,11 +45,7 @@ impl JavaScripts {
     }
 }
 
-fn open(
-    image: u64,
-    images: &Images,
-    tables: &Tables,
-) -> Option<Result<JavaScriptNames, Unnamed>> {
+fn open(image: u64, images: &Images, tables: &Tables) -> Option<Result<JavaScriptNames, Unnamed>> {
     let image = images.get(images.index_of(image)?)?;
     let code = images.code(image)?;
     let mut files = code.current().map(|mapping| mapping.range.file);

@@ -225,7 +225,9 @@ impl Tables {
     fn v8_among(&self, code: &[CodeMapping]) -> u32 {
         let files = code.iter().filter_map(|mapping| mapping.file.as_ref().ok());
         let mut with_v8 = files.filter(|file| self.v8_of(file.mapped).is_some());
-        with_v8.next().map_or(0, |file| self.files.known(file.mapped))
+        with_v8
+            .next()
+            .map_or(0, |file| self.files.known(file.mapped))
     }
 
     /// Forgets an image that has ended.

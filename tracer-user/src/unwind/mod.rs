@@ -37,9 +37,9 @@ use go::Go;
 use image::Image;
 pub use omitted::Omitted;
 pub use python::Interpreter;
-pub use v8::{ScopeLayout, StringLayout, Structures, V8};
 use rows::Rows;
 use section::Section;
+pub use v8::{StringLayout, Structures, V8};
 
 /// A module's unwind table.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Call paths by the names of their functions, root first.
 
-use crate::model::{Frame, Origin, Site};
+use crate::model::{Frame, Site};
 use crate::report::names;
 use crate::report::own::own_part;
 
