@@ -140,7 +140,7 @@ impl JavaScriptNames {
         };
         let start = scope.place.map(|(start, _)| start);
         let line = start.and_then(|start| self.line(function, (script, source), start));
-        Ok(JavaFrame::javascript(name, file, line))
+        Ok(JavaFrame::javascript(name, &file, line))
     }
 
     fn strings(&self) -> Strings<'_> {
@@ -212,12 +212,12 @@ impl JavaScriptNames {
 
 impl JavaFrame {
     /// A function of JavaScript. Modules have addresses for names.
-    fn javascript(name: String, file: String, line: Option<u32>) -> Self {
+    fn javascript(name: String, file: &str, line: Option<u32>) -> Self {
         let name = match name.is_empty() {
             true => ANONYMOUS.to_owned(),
             false => name,
         };
-        let file = file.strip_prefix("file://").unwrap_or(&file);
+        let file = file.strip_prefix("file://").unwrap_or(file);
         JavaFrame {
             class: None,
             method: Some(name.into()),
