@@ -13,6 +13,7 @@
 //! | 0001 |           0          | Klass* of a sampled object      |
 //! | 0011 | hash of an object's class's name, 60 bits              |
 //! | 0111 | check, 16            | code object / 8, 44 bits        |  (bits 59..44, 43..0)
+//! | 1111 | hash of what tells a function of JavaScript from others, 60 bits |
 //! +------+----------------------+---------------------------------+
 //! ```
 //!
@@ -22,7 +23,9 @@
 //! Java frames say more than an address, since that of the interpreter is the
 //! same for all methods, and compiled code gives its place to other code: the
 //! compile id tells which. Of Python's the code object is the function, and the check
-//! (see [`crate::python::check`]) tells whether another one took its place since.
+//! (see [`crate::python::check`]) tells whether another one took its place since. What
+//! JavaScript's functions are in memory is moved by V8's garbage collector: see
+//! [`crate::v8::Identity`].
 
 /// What a word of a stack stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +81,11 @@ pub enum Frame {
         /// What [`crate::python::check`] made of the code object.
         check: u16,
     },
+    /// A function of JavaScript that V8 runs; see [`crate::v8`].
+    JavaScript {
+        /// The whole word, under which the function is kept.
+        word: u64,
+    },
 }
 
 /// Addresses of user space have no higher bits.
@@ -91,6 +99,7 @@ const SOMEWHERE: u64 = INTERPRETED | COMPILED;
 const CLASS_NAME: u64 = CLASS | COMPILED;
 const FILE: u64 = INTERPRETED | CLASS;
 const PYTHON: u64 = INTERPRETED | COMPILED | CLASS;
+const JAVASCRIPT: u64 = PYTHON | INTERRUPTED;
 const INTERRUPTED_FILE: u64 = FILE | INTERRUPTED;
 const TAGS: u64 = INTERRUPTED | INTERPRETED | COMPILED | CLASS;
 
@@ -171,6 +180,12 @@ pub const fn python(code: u64, check: u64) -> u64 {
     PYTHON | (code & ADDRESS) >> 3 | (check & 0xffff) << METHOD_BITS
 }
 
+/// The word of a function of JavaScript by the hash of what it is.
+#[inline(always)]
+pub const fn javascript(hash: u64) -> u64 {
+    JAVASCRIPT | hash
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "fields are cut out of words"
@@ -199,6 +214,7 @@ impl Frame {
                 code: Self::method(word),
                 check: (word >> METHOD_BITS) as u16,
             },
+            JAVASCRIPT => Self::JavaScript { word },
             FILE | INTERRUPTED_FILE => Self::File {
                 file: (word >> FILE_SHIFT) as u32 & (FILE_NUMBERS - 1),
                 offset: word & FILE_OFFSET,
@@ -219,8 +235,18 @@ impl Frame {
     pub const fn is_java(self) -> bool {
         !matches!(
             self,
-            Self::Native { .. } | Self::File { .. } | Self::Python { .. }
+            Self::Native { .. } | Self::File { .. } | Self::Python { .. } | Self::JavaScript { .. }
         )
+    }
+
+    /// Whether it is V8's.
+    pub const fn is_javascript(self) -> bool {
+        matches!(self, Self::JavaScript { .. })
+    }
+
+    /// Whether it is CPython's or V8's.
+    pub const fn is_script(self) -> bool {
+        self.is_python() || self.is_javascript()
     }
 
     /// Whether it is CPython's.
@@ -264,6 +290,9 @@ mod tests {
                 check: 0xfedc
             }
         );
+        let word = javascript(0x123);
+        assert_eq!(Frame::of(word), Frame::JavaScript { word });
+        assert!(!is_shared(word) && !Frame::of(word).is_java());
         assert!(!is_shared(python(method, 0xffff)) && !Frame::of(python(8, 0)).is_java());
         for java in [
             interpreted(method, 3),

@@ -38,6 +38,7 @@ pub mod step;
 pub mod table;
 pub mod thread;
 pub mod usdt;
+pub mod v8;
 pub mod volatile;
 
 /// Records that user space reads from, or writes into, the kernel as bytes.

@@ -106,6 +106,8 @@ fn find(space: u32, address: u64, exact: bool) -> Result<u64, StackEnd> {
     }
     let rule = if range.kind == RangeKind::Bare as u32 {
         bare(address, exact)?
+    } else if range.kind == RangeKind::Script as u32 {
+        bare(address, exact)? + u64::from(fixed::SCRIPT - fixed::FRAME_POINTER)
     } else {
         let rows = Rows {
             returns: (range.returns, range.returns_len),

@@ -43,6 +43,7 @@ mod read;
 mod recall;
 mod returned;
 mod sampler;
+mod script;
 mod session;
 mod started;
 mod syscalls;

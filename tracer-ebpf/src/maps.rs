@@ -34,6 +34,7 @@ use tracer_ebpf::stated::{MAX_SAMPLERS, SamplerPlace, StatedSite};
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
 use tracer_ebpf::thread::{Process, Thread};
 use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
+use tracer_ebpf::v8;
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -215,6 +216,16 @@ pub(crate) static FILE_TABLES: Array<FileTable> =
 /// Interpreters of Python by their files' numbers; all zero if a file is none.
 #[map]
 pub(crate) static PYTHONS: Array<Layout> = Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
+
+/// What is known of V8 by the numbers of files that have it; all zero if a file has not.
+#[map]
+pub(crate) static V8S: Array<v8::Layout> = Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
+
+/// The functions of JavaScript that were on a stack of late, by process image and word: where
+/// each was last. The loader sets the size.
+#[map]
+pub(crate) static SCRIPTS: LruHashMap<v8::Key, v8::Function> =
+    LruHashMap::with_max_entries(v8::MAX_FUNCTIONS, 0);
 
 /// Rules and ranges by address; see [`cached`].
 #[map]

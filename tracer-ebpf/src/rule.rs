@@ -13,7 +13,8 @@
 //! +----------+----------+---------------+------+------+----+------+--------+
 //! ```
 //!
-//! A base of 2 is the CFA too, in the code of CPython's interpreter.
+//! A base of 2 is the CFA too, in code that runs functions of a script language: CPython's
+//! interpreter, V8's built-in functions and what V8 compiles.
 //!
 //! The CFA is register `number` plus the offset, or the `word` there. Offsets
 //! are signed and in words of 8 bytes. The layout lets a step up the stack
@@ -114,10 +115,10 @@ pub enum Saved {
     Lost,
 }
 
-/// The base of rules in the code of CPython's interpreter: the CFA.
-const IN_PYTHON: u64 = 2;
+/// The base of rules in code that runs functions of a script language: the CFA.
+const MARKED: u64 = 2;
 /// The bit that tells the two apart.
-const NOT_PYTHON: u64 = 1 << 4;
+const NOT_MARKED: u64 = 1 << 4;
 
 const SAME: u16 = 0x8000;
 const LOST: u16 = 0x8001;
@@ -148,6 +149,9 @@ impl Rule {
         Saved::At(-16),
         Saved::Lost,
     );
+
+    /// The same, in code of V8 that may run a function of JavaScript.
+    pub const SCRIPT: Self = Self(Self::FRAME_POINTER.0 & !NOT_MARKED);
 
     /// A frame of HotSpot's interpreter. Between it and a caller that was
     /// compiled may be arguments that an adapter copied, so the caller's stack
@@ -342,21 +346,21 @@ impl Rule {
         if !is_usual {
             return None;
         }
-        Some(Self(self.0 & !NOT_PYTHON))
+        Some(Self(self.0 & !NOT_MARKED))
     }
 
-    /// Whether it is one in the code of CPython's interpreter.
+    /// Whether it is one in code that runs functions of a script language.
     #[inline(always)]
-    pub const fn is_python(self) -> bool {
+    pub const fn is_marked(self) -> bool {
         const BASE: u64 = 3 << 4;
-        self.0 & BASE == IN_PYTHON << 4
+        self.0 & BASE == MARKED << 4
     }
 
     /// The same rule, whatever code it is in.
     #[inline(always)]
     pub const fn anywhere(self) -> Self {
         // A base of 2 becomes one of 3.
-        Self(self.0 | (self.0 >> 1 & NOT_PYTHON))
+        Self(self.0 | (self.0 >> 1 & NOT_MARKED))
     }
 
     /// The number of the register that the CFA counts from.
@@ -446,7 +450,7 @@ mod tests {
     fn a_rule_in_pythons_code_is_the_same_rule() {
         let rule = Rule::new(Kind::Sp, 96, Base::Cfa, Saved::At(-16), Saved::Same).unwrap();
         let marked = rule.in_python().unwrap();
-        assert!(marked.is_python() && !rule.is_python() && marked != rule);
+        assert!(marked.is_marked() && !rule.is_marked() && marked != rule);
         assert!(!marked.is_plain() && marked.goes_on());
         assert_eq!((marked.anywhere(), rule.anywhere()), (rule, rule));
         for other in [
@@ -459,7 +463,7 @@ mod tests {
             Rule::new(Kind::Sp, 8, Base::Sp, Saved::At(0), Saved::Same).unwrap(),
         ] {
             assert_eq!(other.in_python(), None);
-            assert!(!other.is_python());
+            assert!(!other.is_marked());
             assert_eq!(other.anywhere(), other);
         }
     }

@@ -141,10 +141,10 @@ pub trait Target: Memory {
     /// if one did.
     fn original(&mut self, slot: u64) -> Option<u64>;
 
-    /// A frame of CPython's interpreter was met, which the walk's record is at: Python frames
-    /// take the place of its word `met`. The first word of these.
+    /// A frame of code that runs functions of a script language was met, which the walk's
+    /// record is at: those take the place of its word `met`. The first word of these.
     #[inline(always)]
-    fn enter_python(&mut self, met: u64) -> u64 {
+    fn enter_script(&mut self, met: u64) -> u64 {
         met
     }
 
@@ -313,6 +313,12 @@ impl WalkState {
         self.frame.begin(at.registers, at.rule);
     }
 
+    /// Whether a signal interrupted the frame that the walk is at.
+    #[inline(always)]
+    pub fn is_exact(&self) -> bool {
+        self.exact.get() != 0
+    }
+
     /// Notes why the walk ended.
     #[inline(always)]
     pub fn end_with(&mut self, end: StackEnd) {
@@ -392,10 +398,10 @@ impl WalkState {
         let (end, word) = match target.find(at.registers, exact) {
             Ok(found) => {
                 at.rule = found.rule.anywhere();
-                if found.rule.is_python() {
+                if found.rule.is_marked() {
                     self.frame.begin(at.registers, at.rule);
                     // Such rules go on.
-                    let end = self.put(target.enter_python(found.word), frames);
+                    let end = self.put(target.enter_script(found.word), frames);
                     // Read again: what was kept meanwhile would take of the kernel's stack.
                     *at = self.at();
                     return end;

@@ -94,6 +94,8 @@ pub enum RangeKind {
     /// A JVM's code cache: `returns` is the JVM's number, 0 if its layout is
     /// not known.
     Java = 4,
+    /// As bare, in a process that runs V8: some of it V8 has compiled.
+    Script = 5,
 }
 
 /// The ranges of one address space: a part of the array of all ranges. 0 of
@@ -108,8 +110,9 @@ pub struct Space {
     /// Another number for the same ranges, to go on with when one of them is
     /// not valid any more: nothing is cached under it. 0 if there is none.
     pub spare: u32,
-    /// Always zero.
-    pub padding: u32,
+    /// The number of the file that has V8 in it, whose JavaScript this process runs; 0 if
+    /// none is known.
+    pub v8: u32,
 }
 
 // SAFETY: repr(C), four u32, any bit pattern is valid.
@@ -262,14 +265,17 @@ pub mod fixed {
     pub const FRAME_POINTER: u32 = 3;
     /// [`Rule::UNSUPPORTED`].
     pub const UNSUPPORTED: u32 = 4;
+    /// [`Rule::SCRIPT`].
+    pub const SCRIPT: u32 = 5;
 
     /// The rules, in the order of their numbers.
-    pub const RULES: [Rule; 5] = [
+    pub const RULES: [Rule; 6] = [
         Rule::NONE,
         Rule::END,
         Rule::SIGNAL,
         Rule::FRAME_POINTER,
         Rule::UNSUPPORTED,
+        Rule::SCRIPT,
     ];
 }
 

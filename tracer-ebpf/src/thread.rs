@@ -8,6 +8,7 @@ use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
 use crate::python;
 use crate::site::NO_SITE;
 use crate::stack::{Walk, WalkState};
+use crate::v8;
 use crate::volatile::Volatile;
 
 /// A traced process, keyed by its id (tgid).
@@ -129,6 +130,8 @@ pub struct Thread {
     pub mapping: Mapping,
     /// Where the walk is in Python's frames.
     pub python: python::Walk,
+    /// The function of JavaScript that the walk met last.
+    pub script: v8::Met,
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.

@@ -26,6 +26,7 @@ use crate::mapped::{self, find_mapped, mapped_word};
 use crate::maps::{self, CACHE, CODE_OF, NOTES, RANGES, RULES, SPACES};
 use crate::read::kernel_or_zero;
 use crate::recall;
+use crate::script::script_frame;
 
 /// Where in a function a probe is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -356,9 +357,12 @@ impl Target for Current {
     }
 
     #[inline(always)]
-    fn enter_python(&mut self, met: u64) -> u64 {
+    fn enter_script(&mut self, met: u64) -> u64 {
         self.give_up();
-        python_frame(met)
+        match script_frame(met) {
+            0 => python_frame(met),
+            word => word,
+        }
     }
 
     #[inline(always)]
@@ -399,7 +403,7 @@ impl Current {
     #[inline(always)]
     fn innermost(&mut self, at: Registers, found: Found) -> Rule {
         let rule = found.rule.anywhere();
-        if found.rule.is_python() {
+        if found.rule.is_marked() {
             self.give_up();
             // SAFETY: only this thread touches its record.
             let python = unsafe { &mut (*self.thread).python };

@@ -13,6 +13,7 @@ mod engine;
 mod explain;
 mod grouping;
 mod holders;
+mod javascript;
 mod jvm;
 mod kernel;
 mod model;

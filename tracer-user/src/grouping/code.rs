@@ -10,8 +10,8 @@ pub enum Code {
     Java,
     /// A program's or a library's.
     Native,
-    /// Python's functions.
-    Python,
+    /// Functions of Python and JavaScript.
+    Script,
     /// Compiled at run time.
     Jit,
     /// A profile of another tool does not say.
@@ -23,7 +23,7 @@ impl Code {
     pub fn of(frame: &Frame) -> Self {
         match frame.origin {
             Origin::Interpreted | Origin::C1 | Origin::C2 => Self::Java,
-            Origin::Python => Self::Python,
+            Origin::Python | Origin::JavaScript => Self::Script,
             // A method that the JVM told of says so.
             Origin::Jit if frame.reason.is_some() => Self::Java,
             Origin::Jit => Self::Jit,
@@ -38,7 +38,7 @@ impl Code {
             Self::Java => matches!(maker, Maker::Jvm),
             Self::Native => matches!(maker, Maker::Native),
             Self::Jit => matches!(maker, Maker::Jvm | Maker::Script),
-            Self::Python => matches!(maker, Maker::Script),
+            Self::Script => matches!(maker, Maker::Script),
             Self::Unknown => matches!(maker, Maker::Jvm | Maker::Native),
         }
     }

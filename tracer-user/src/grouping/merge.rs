@@ -154,9 +154,8 @@ impl Hash for NamedFrame<'_> {
 
 impl<'a> NamedFrame<'a> {
     pub(super) fn of(frame: &'a Frame) -> Self {
-        // A JVM's method without a line is one too. A function of Python may be loaded anew.
-        let is_java =
-            frame.origin.is_java() || frame.origin == Origin::Python || frame.reason.is_some();
+        // A JVM's method without a line is one too. A function of a script may be loaded anew.
+        let is_java = frame.origin.is_java() || frame.origin.is_script() || frame.reason.is_some();
         let by = frame.originals.as_ref().map(|originals| originals.by);
         // What was generated is elsewhere each time.
         let is_made = by.is_some() && frame.origin == Origin::Jit;

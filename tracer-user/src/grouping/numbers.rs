@@ -79,7 +79,7 @@ impl<'a> Places<'a> {
         let (range, borders): (_, &[u8]) = match code {
             Code::Java => (0..class_end(name), b".$"),
             Code::Jit => (file_in(name), b"/:"),
-            Code::Native | Code::Python | Code::Unknown => (0..0, b""),
+            Code::Native | Code::Script | Code::Unknown => (0..0, b""),
         };
         Places {
             name,

@@ -43,6 +43,8 @@ pub enum FrameKind {
     /// CPython's interpreter, which runs a function of Python: `method` is its qualified
     /// name, `line` its first one.
     Python,
+    /// V8, which runs a function of JavaScript: `line` is where that begins.
+    JavaScript,
 }
 
 /// A Java frame.
@@ -161,7 +163,8 @@ impl JavaNames {
             Frame::Native { .. }
             | Frame::File { .. }
             | Frame::ClassName { .. }
-            | Frame::Python { .. } => Err(Unnamed::NotJava),
+            | Frame::Python { .. }
+            | Frame::JavaScript { .. } => Err(Unnamed::NotJava),
             Frame::Interpreted { method, bytecode } => {
                 Ok([self.interpreted(vm, method, bytecode)?].into())
             }

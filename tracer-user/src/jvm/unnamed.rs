@@ -29,6 +29,10 @@ pub enum Unnamed {
     NoPython,
     /// A Python function in memory that cannot be read: the process is gone.
     NoProcess,
+    /// What should be a function of JavaScript is none, or another one by now.
+    NoJavaScript,
+    /// A function of JavaScript in memory that cannot be read: the process is gone.
+    NoScriptProcess,
     /// Why the kernel side could not tell of a Python function.
     Python(Gap),
     /// There was no room to keep the name.
@@ -55,6 +59,8 @@ impl fmt::Display for Unnamed {
             Unnamed::NotAClass => "a Java class that was unloaded before it could be named",
             Unnamed::NoPython => "a Python function that was gone before it could be named",
             Unnamed::NoProcess => "a Python function that is not named: its process ended first, or its memory could not be read",
+            Unnamed::NoJavaScript => "a JavaScript function that was moved or gone before it could be named",
+            Unnamed::NoScriptProcess => "a JavaScript function that is not named: its process ended first, or its memory could not be read",
             Unnamed::Python(Gap::NoThread) => "Python functions that are not known: the interpreter has no state for this thread where it should be",
             Unnamed::Python(Gap::OtherThread) => "Python functions that are not known: the interpreter's state is another thread's",
             Unnamed::Python(Gap::Unreadable) => "Python functions that are not known: the interpreter's state could not be read",

@@ -13,7 +13,7 @@ use tracer_ebpf::memo::{MEMO_THREADS, MEMOS, Memo, UNREAD};
 use tracer_ebpf::notes::Notes;
 use tracer_ebpf::origin::Origins;
 use tracer_ebpf::phase::DEATH_RING_BYTES;
-use tracer_ebpf::python::Layout;
+use tracer_ebpf::python;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::sample::{FILTER_SLOTS, SampledSite};
 use tracer_ebpf::site::{Site, SiteKey};
@@ -21,6 +21,7 @@ use tracer_ebpf::stated::StatedSite;
 use tracer_ebpf::table::{Range, Row, Space, cached};
 use tracer_ebpf::thread::Thread;
 use tracer_ebpf::usdt::{MAX_PLACES, Place, PlaceKey};
+use tracer_ebpf::v8;
 
 use super::origins::lists;
 
@@ -229,10 +230,21 @@ impl Sizes {
             + bytes(MAX_RANGES, size_of::<Range>())
             + bytes(MAX_SPACES, size_of::<Space>())
             + bytes(cached::ENTRIES, size_of::<cached::Entry>())
-            + bytes(MAX_FILES, size_of::<FileTable>() + size_of::<Layout>())
+            + bytes(
+                MAX_FILES,
+                size_of::<FileTable>() + size_of::<python::Layout>(),
+            )
+            + bytes(MAX_FILES, size_of::<v8::Layout>())
+            + scripts()
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }
+}
+
+/// Where functions of JavaScript were.
+fn scripts() -> u64 {
+    let entry = hash_entry_bytes(size_of::<v8::Key>(), size_of::<v8::Function>()) as u64;
+    u64::from(v8::MAX_FUNCTIONS) * entry
 }
 
 /// Where unknown blocks were freed.

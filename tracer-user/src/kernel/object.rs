@@ -288,6 +288,8 @@ impl Object {
             files: take(ebpf, "FILES")?.try_into()?,
             file_tables: writable(ebpf, "FILE_TABLES", MAX_FILES)?,
             pythons: writable(ebpf, "PYTHONS", MAX_FILES)?,
+            v8s: writable(ebpf, "V8S", MAX_FILES)?,
+            scripts: take(ebpf, "SCRIPTS")?.try_into()?,
         })
     }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
 use tracer_ebpf::file::{FileKey, FileTable};
-use tracer_ebpf::python::Layout;
+use tracer_ebpf::python;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, Replaced, Row, Space, cached};
+use tracer_ebpf::{read_record, v8};
 
 use super::mapped::MappedArray;
 
@@ -32,7 +33,12 @@ pub struct TableMaps {
     /// Tables of files by number.
     pub file_tables: MappedArray<FileTable>,
     /// Interpreters of Python by their files' numbers.
-    pub pythons: MappedArray<Layout>,
+    pub pythons: MappedArray<python::Layout>,
+    /// What is known of V8 by the numbers of files that have it.
+    pub v8s: MappedArray<v8::Layout>,
+    /// Where functions of JavaScript were last: by a [`v8::Key`], a [`v8::Function`] as plain
+    /// words.
+    pub scripts: HashMap<MapData, [u64; 2], [u64; 3]>,
     /// Images' code: a [`Code`] as plain words.
     pub code_of: HashMap<MapData, u64, [u32; 2]>,
     /// How often any of this has changed: what programs remember is as of one number.
@@ -65,6 +71,14 @@ impl TableMaps {
             .context("cannot tell the kernel side of an address space")?;
         self.code_changes.count(0);
         Ok(())
+    }
+
+    /// The function of JavaScript of a word, and where it was last; `None` if there was no
+    /// room for it.
+    pub fn script(&self, image: u64, word: u64) -> Option<v8::Function> {
+        let words = self.scripts.get(&[image, word], 0).ok()?;
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        read_record(&bytes)
     }
 
     /// Takes an image's address space away.

@@ -748,6 +748,9 @@ pub enum Origin {
     C2,
     /// A function of Python, which CPython interprets: its line is its first one.
     Python,
+    /// A function of JavaScript, which V8 runs: its line is where it begins.
+    #[serde(rename = "javascript")]
+    JavaScript,
     /// Code that the JVM made for itself, between Java and native code.
     Stub,
     /// Unknown.
@@ -759,6 +762,11 @@ impl Origin {
     /// Whether the frame is of a Java method.
     pub const fn is_java(self) -> bool {
         matches!(self, Self::Interpreted | Self::C1 | Self::C2)
+    }
+
+    /// Whether the frame is of a function of a script language.
+    pub const fn is_script(self) -> bool {
+        matches!(self, Self::Python | Self::JavaScript)
     }
 }
 

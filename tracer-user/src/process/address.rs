@@ -107,7 +107,7 @@ impl FrameAddress {
                 Frame::Interpreted { method, .. } => method,
                 Frame::Compiled { pc, .. } => pc,
                 Frame::Class { klass } => klass,
-                Frame::ClassName { .. } => 0,
+                Frame::ClassName { .. } | Frame::JavaScript { .. } => 0,
                 Frame::Python { code, .. } => code,
             },
         }

@@ -303,6 +303,7 @@ fn legend<'a>(frames: impl Iterator<Item = &'a Frame>) -> Vec<Legend> {
         (plain(Origin::C2), "compiled"),
         (inlined, "inlined"),
         (plain(Origin::Python), "Python"),
+        (plain(Origin::JavaScript), "JavaScript"),
         (plain(Origin::Stub), "JVM stub"),
         (plain(Origin::Jit), "JIT"),
         (plain(Origin::Unknown), "unknown"),

@@ -21,7 +21,7 @@ pub fn base(path: &str) -> &str {
 
 /// What a frame is called: its function, else `module+0xoffset`, else
 /// [`UNKNOWN`]. The same call path has the same labels in every run. What each file of Python has,
-/// `<module>` and `<lambda>`, has the file's name.
+/// `<module>` and `<lambda>`, has the file's name, and what has no name in JavaScript its place.
 pub fn label(frame: &Frame) -> Cow<'_, str> {
     let function = frame.function.as_ref().filter(|name| !name.is_empty());
     match (function, &frame.module, frame.module_offset) {
@@ -29,12 +29,22 @@ pub fn label(frame: &Frame) -> Cow<'_, str> {
             let file = frame.file.as_deref().map_or(UNKNOWN, base);
             format!("{} ({})", clean(function), clean(file)).into()
         }
+        (Some(function), ..) if is_anonymous(frame) => {
+            let place = place(frame).unwrap_or_else(|| UNKNOWN.to_owned());
+            format!("{} ({})", clean(function), base(&place)).into()
+        }
         (Some(function), ..) => clean(function),
         (None, Some(module), Some(offset)) => format!("{}+{offset:#x}", clean(base(module))).into(),
         (None, Some(module), None) if module.starts_with('[') => clean(module),
         (None, Some(module), None) => format!("[{}]", clean(base(module))).into(),
         (None, None, _) => UNKNOWN.into(),
     }
+}
+
+/// Whether it is a function of JavaScript that has no name.
+pub fn is_anonymous(frame: &Frame) -> bool {
+    let function = frame.function.as_deref().unwrap_or_default();
+    frame.origin == Origin::JavaScript && function.starts_with('(')
 }
 
 /// The frames to draw, root first: a stack that ends early stands on a frame

@@ -99,6 +99,9 @@ fn runtime(file: &str) -> Option<&'static str> {
     found.map(|(_, owner)| *owner)
 }
 
+/// Where packages of Node's are installed.
+const NODE_PACKAGES: &str = "/node_modules/";
+
 /// Folders of the sources of standard libraries, which compilers put into programs in line.
 const SOURCES: [&str; 2] = ["/include/c++/", "/rustc/"];
 
@@ -134,6 +137,7 @@ pub fn is_own(frame: &Frame) -> bool {
         // Its file is no file, and says nothing.
         Origin::Jit => return !is_engines(function),
         Origin::Python => return !is_of_pythons(frame),
+        Origin::JavaScript => return !is_of_nodes(frame),
         Origin::Interpreted | Origin::C1 | Origin::C2 => false,
         Origin::Program | Origin::Library | Origin::Unknown => {
             entry(FILES, module).is_some() || runtime(module).is_some() || is_pythons_module(frame)
@@ -189,6 +193,22 @@ fn package(frame: &Frame) -> Option<&str> {
     Some(name.strip_suffix(".py").unwrap_or(name))
 }
 
+/// Whether a function of JavaScript is one of Node's own scripts, or of a package that was
+/// installed.
+fn is_of_nodes(frame: &Frame) -> bool {
+    let file = frame.file.as_deref().unwrap_or_default();
+    file.starts_with("node:") || file.contains(NODE_PACKAGES)
+}
+
+/// The package that a function of JavaScript is of, if it was installed: its scope, too, if it
+/// has one.
+fn node_package(frame: &Frame) -> Option<&str> {
+    let (_, rest) = frame.file.as_deref()?.rsplit_once(NODE_PACKAGES)?;
+    let names = if rest.starts_with('@') { 2 } else { 1 };
+    let end = rest.match_indices('/').nth(names - 1);
+    Some(end.map_or(rest, |(end, _)| &rest[..end]))
+}
+
 /// Whose a frame is that is not the program's own, as people call it: `libc`, `the JVM`,
 /// `V8`; else the name of its file.
 pub fn owner(frame: &Frame) -> Cow<'_, str> {
@@ -199,6 +219,10 @@ pub fn owner(frame: &Frame) -> Cow<'_, str> {
         Origin::Python => match package(frame) {
             Some(package) => return names::clean(package),
             None => Some("Python"),
+        },
+        Origin::JavaScript => match node_package(frame) {
+            Some(package) => return names::clean(package),
+            None => Some("Node"),
         },
         Origin::Jit if function.starts_with("py::") => Some("Python"),
         Origin::Jit if function.contains(" node:") => Some("Node"),

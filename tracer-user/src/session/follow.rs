@@ -56,6 +56,7 @@ impl Session {
             jvms: &mut self.java.jvms,
             codes: &self.java.codes,
             pythons: &mut self.java.pythons,
+            javascripts: &mut self.java.javascripts,
             images: &self.images,
             tables: &self.engine.tables,
         };
@@ -447,6 +448,7 @@ impl Session {
             self.java.machines.retire(&mut self.engine.object, image.id);
             self.java.jvms.forget(image.id);
             self.java.pythons.forget(image.id);
+            self.java.javascripts.forget(image.id);
             self.java.codes.forget(image.id);
             self.noted_copies.retain(|(noted, ..)| *noted != image.id);
         }

@@ -28,6 +28,7 @@ mod java_holders;
 mod java_native;
 mod java_objects;
 pub mod java_samples;
+mod javascripts;
 mod jvm_probes;
 mod jvm_report;
 pub mod jvms;
@@ -76,6 +77,7 @@ use self::guard::Guard;
 use self::held::Held;
 use self::holders::HoldersState;
 use self::java_native::NativeViews;
+use self::javascripts::JavaScripts;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::left_alone::Notice;
@@ -173,6 +175,7 @@ struct Java {
     jvms: Jvms,
     names: SiteNames,
     pythons: Pythons,
+    javascripts: JavaScripts,
     codes: ToldCodes,
     perf_maps: PerfMaps,
     machines: Machines,
@@ -188,6 +191,7 @@ impl Java {
             jvms,
             names: SiteNames::default(),
             pythons: Pythons::default(),
+            javascripts: JavaScripts::default(),
             codes: ToldCodes::default(),
             perf_maps: PerfMaps::default(),
             machines: Machines::default(),

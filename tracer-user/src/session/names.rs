@@ -1,4 +1,4 @@
-//! Names of Java's and Python's frames, read soon after their stacks are first seen: code
+//! Names of Java's, Python's and JavaScript's frames, read soon after their stacks are first seen: code
 //! is compiled anew, and classes and functions are unloaded.
 
 use std::collections::{HashMap, HashSet};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
 
+use super::javascripts::JavaScripts;
 use super::jvms::Jvms;
 use super::pythons::Pythons;
 use super::told_codes::ToldCodes;
@@ -31,9 +32,9 @@ const MAX_TEXTS: usize = 192 << 20;
 /// What a text takes besides itself, bytes.
 const TEXT: usize = 48;
 
-/// How often is looked whether anything is known of a process's code, until a Python
-/// function in it stays without a name.
-const PYTHON_LOOKS: u8 = 50;
+/// How often is looked whether anything is known of a process's code, and whether a function
+/// is where it was last, until a function of a script language stays without a name.
+const SCRIPT_LOOKS: u8 = 50;
 
 /// What names are read from.
 pub struct Sources<'a> {
@@ -43,6 +44,8 @@ pub struct Sources<'a> {
     pub codes: &'a ToldCodes,
     /// Interpreters of Python.
     pub pythons: &'a mut Pythons,
+    /// V8.
+    pub javascripts: &'a mut JavaScripts,
     /// The processes.
     pub images: &'a Images,
     /// What is known of their code's files.
@@ -50,16 +53,23 @@ pub struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The name of a word of Python's.
-    fn python(&mut self, image: u64, word: u64) -> Option<Named> {
-        self.pythons.name(image, word, self.images, self.tables)
+    /// The name of a word of a script language's; `None` if it may have one later.
+    fn script(&mut self, image: u64, word: u64, is_last: bool) -> Option<Named> {
+        let (images, tables) = (self.images, self.tables);
+        if Frame::of(word).is_python() {
+            return self.pythons.name(image, word, images, tables);
+        }
+        let named = self.javascripts.name(image, word, images, tables)?;
+        // One that was moved is found when it runs again.
+        let may_be_found = named == Err(Unnamed::NoJavaScript) && !is_last;
+        (!may_be_found).then_some(named)
     }
 }
 
-/// Names of the Java and Python frames of sites.
+/// Names of the Java, Python and JavaScript frames of sites.
 #[derive(Default)]
 pub struct SiteNames {
-    /// By the index of the site: its Java and Python words, each with its names.
+    /// By the index of the site: such words of it, each with its names.
     sites: HashMap<u32, Vec<(u64, Named)>>,
     /// All sites before this one have been looked at.
     next: u32,
@@ -68,8 +78,8 @@ pub struct SiteNames {
     told: HashMap<(u32, u64), Arc<Code>>,
     /// Sites with code that has no name yet, and how often is looked again.
     unnamed: Vec<(u32, u8)>,
-    /// Sites with Python functions in processes of which nothing is known yet, and how
-    /// often is looked again.
+    /// Sites with functions of script languages that may have names later, and how often is
+    /// looked again.
     waiting: Vec<(u32, u8)>,
     texts: Texts,
 }
@@ -77,7 +87,7 @@ pub struct SiteNames {
 impl SiteNames {
     /// Names the frames of sites that are new.
     pub fn poll(&mut self, object: &Object, sources: &mut Sources<'_>) {
-        self.look_for_pythons(object, sources);
+        self.look_for_scripts(object, sources);
         let mut next = self.next;
         for (index, site) in object.sites_from(self.next) {
             if index == next {
@@ -86,9 +96,9 @@ impl SiteNames {
             if self.sites.contains_key(&index) {
                 continue;
             }
-            if has_python(&site) {
-                if !self.name_python(index, &site, sources) {
-                    self.waiting.push((index, PYTHON_LOOKS));
+            if has_script(&site) {
+                if !self.name_script(index, &site, sources, false) {
+                    self.waiting.push((index, SCRIPT_LOOKS));
                 }
             } else if let Some(jvm) = sources.jvms.readable_mut(site.image) {
                 let mut name = |word| match Frame::of(word) {
@@ -110,26 +120,32 @@ impl SiteNames {
         self.name_by_told(object, sources.codes);
     }
 
-    /// Looks again at processes of which nothing was known.
-    fn look_for_pythons(&mut self, object: &Object, sources: &mut Sources<'_>) {
+    /// Looks again at functions that had no name yet.
+    fn look_for_scripts(&mut self, object: &Object, sources: &mut Sources<'_>) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain_mut(|(index, looks)| {
-            let Some(site) = object.sites.get(*index).filter(has_python) else {
+            let Some(site) = object.sites.get(*index).filter(has_script) else {
                 return false;
             };
             *looks -= 1;
-            !self.name_python(*index, &site, sources) && *looks > 0
+            !self.name_script(*index, &site, sources, *looks == 0) && *looks > 0
         });
         self.waiting = waiting;
     }
 
-    /// Names the Python functions of a site, and what Java has in between; not if nothing is
-    /// known of its process yet.
-    fn name_python(&mut self, index: u32, site: &Site, sources: &mut Sources<'_>) -> bool {
+    /// Names the functions of script languages of a site, and what Java has in between; not
+    /// if one may have a name later, unless this `is_last`.
+    fn name_script(
+        &mut self,
+        index: u32,
+        site: &Site,
+        sources: &mut Sources<'_>,
+        is_last: bool,
+    ) -> bool {
         let mut words = Vec::new();
         for word in own_words(site) {
-            let named = match Frame::of(word).is_python() {
-                true => sources.python(site.image, word),
+            let named = match Frame::of(word).is_script() {
+                true => sources.script(site.image, word, is_last),
                 false => {
                     let jvm = sources.jvms.readable_mut(site.image);
                     Some(jvm.map_or(Err(Unnamed::NotJava), |jvm| jvm.name(word)))
@@ -267,11 +283,11 @@ fn java_words(site: &Site) -> impl Iterator<Item = u64> {
 
 /// Those that an address does not name.
 fn own_words(site: &Site) -> impl Iterator<Item = u64> {
-    words(site).filter(|word| Frame::of(*word).is_java() || Frame::of(*word).is_python())
+    words(site).filter(|word| Frame::of(*word).is_java() || Frame::of(*word).is_script())
 }
 
-fn has_python(site: &Site) -> bool {
-    words(site).any(|word| Frame::of(word).is_python())
+fn has_script(site: &Site) -> bool {
+    words(site).any(|word| Frame::of(word).is_script())
 }
 
 #[cfg(test)]

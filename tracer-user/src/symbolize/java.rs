@@ -33,22 +33,30 @@ pub fn add_frames(
             return;
         }
         Some(Err(reason)) => reason.to_string(),
-        None if is_python(address) => "a Python function that was not named in time".to_owned(),
-        None => "a Java frame that was not named in time".to_owned(),
+        None => match origin_of(address) {
+            Origin::Python => "a Python function that was not named in time".to_owned(),
+            Origin::JavaScript => "a JavaScript function that was not named in time".to_owned(),
+            _ => "a Java frame that was not named in time".to_owned(),
+        },
     };
     frames.push(Frame {
         address: address.raw(),
-        origin: match is_python(address) {
-            true => Origin::Python,
-            false => Origin::Jit,
-        },
+        origin: origin_of(address),
         reason: Some(texts.intern(&reason)),
         ..Frame::default()
     });
 }
 
-fn is_python(address: FrameAddress) -> bool {
-    matches!(address, FrameAddress::Java(JavaWord(word)) if Word::of(word).is_python())
+/// Where a frame without a name is from.
+fn origin_of(address: FrameAddress) -> Origin {
+    match address {
+        FrameAddress::Java(JavaWord(word)) => match Word::of(word) {
+            Word::Python { .. } => Origin::Python,
+            Word::JavaScript { .. } => Origin::JavaScript,
+            _ => Origin::Jit,
+        },
+        _ => Origin::Jit,
+    }
 }
 
 fn report(frame: &JavaFrame, address: FrameAddress, texts: &mut Names) -> Frame {
@@ -73,6 +81,7 @@ fn origin(kind: FrameKind) -> Origin {
         FrameKind::Stub => Origin::Stub,
         FrameKind::Class => Origin::Unknown,
         FrameKind::Python => Origin::Python,
+        FrameKind::JavaScript => Origin::JavaScript,
     }
 }
 

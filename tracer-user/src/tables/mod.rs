@@ -16,6 +16,7 @@ use tracer_ebpf::file::{FileKey, device};
 use tracer_ebpf::limits::MAX_RANGES_OF_ONE;
 use tracer_ebpf::rule::Rule;
 use tracer_ebpf::table::{Code, Range, RangeKind, Row, fixed};
+use tracer_ebpf::v8::Function;
 
 pub use self::builder::Builder;
 use self::builder::Built;
@@ -28,7 +29,7 @@ use crate::process::code::CodeMapping;
 use crate::process::maps::{FileId, MappingName};
 use crate::process::numbered::NumberedFiles;
 use crate::process::vdso;
-use crate::unwind::{Interpreter, RuleRow, Table};
+use crate::unwind::{Interpreter, RuleRow, Structures, Table, V8};
 use crate::visible::clean;
 
 /// A table's rows for interrupted instructions take at most this share of
@@ -46,6 +47,8 @@ pub struct Tables {
     files: NumberedFiles,
     /// Files that have an interpreter of Python.
     pythons: HashMap<FileId, Interpreter>,
+    /// Files that have V8.
+    v8s: HashMap<FileId, V8>,
     vdso: Option<(u64, Module)>,
     images: HashMap<u64, Known>,
     total_rows: u32,
@@ -86,6 +89,7 @@ impl Tables {
             modules: HashMap::new(),
             files: NumberedFiles::default(),
             pythons: HashMap::new(),
+            v8s: HashMap::new(),
             vdso: None,
             images: HashMap::new(),
             total_rows,
@@ -143,14 +147,19 @@ impl Tables {
         self.number_files(code);
         let mut ranges = self.ranges_of(code);
         java.apply(&mut ranges);
+        let v8 = self.v8_among(code);
+        if v8 != 0 {
+            mark_scripts(&mut ranges);
+        }
         if ranges.len() > MAX_RANGES_OF_ONE as usize {
             // What has no table is missed least.
-            ranges.retain(|range| range.kind != RangeKind::Bare as u32);
+            let bare = [RangeKind::Bare as u32, RangeKind::Script as u32];
+            ranges.retain(|range| !bare.contains(&range.kind));
         }
         if self.is_current(image, &ranges, as_of) {
             return Ok(());
         }
-        let placed = self.spaces.put(&mut self.maps, &ranges)?;
+        let placed = self.spaces.put(&mut self.maps, &ranges, v8)?;
         self.maps.assign(image, placed.number, as_of)?;
         if let Some(old) = self.images.insert(image, Known { placed, ranges }) {
             self.spaces.retire(old.placed);
@@ -199,6 +208,28 @@ impl Tables {
         self.pythons.get(&file)
     }
 
+    /// V8 in a file, if it has it, and where its objects have what is needed.
+    pub fn v8_of(&self, file: FileId) -> Option<&Structures> {
+        match self.v8s.get(&file)? {
+            V8::Known(structures) => Some(structures),
+            V8::Unknown(_) => None,
+        }
+    }
+
+    /// The function of JavaScript of a word, and where it was last.
+    pub fn script(&self, image: u64, word: u64) -> Option<Function> {
+        self.maps.script(image, word)
+    }
+
+    /// The number of the file that has V8 among code; 0 if none has.
+    fn v8_among(&self, code: &[CodeMapping]) -> u32 {
+        let files = code.iter().filter_map(|mapping| mapping.file.as_ref().ok());
+        let mut with_v8 = files.filter(|file| self.v8_of(file.mapped).is_some());
+        with_v8
+            .next()
+            .map_or(0, |file| self.files.known(file.mapped))
+    }
+
     /// Forgets an image that has ended.
     pub fn forget(&mut self, image: u64) {
         self.maps.forget(image);
@@ -223,7 +254,14 @@ impl Tables {
                 }
             });
             let python = python.unwrap_or_default();
-            format!("unwind table of {}: {module}{python}", clean(name))
+            let v8 = match self.v8s.get(&file) {
+                Some(V8::Known(_)) => ", V8".to_owned(),
+                Some(V8::Unknown(problem)) => {
+                    format!(", V8, whose functions are not named: {problem}")
+                }
+                None => String::new(),
+            };
+            format!("unwind table of {}: {module}{python}{v8}", clean(name))
         };
         let mut lines: Vec<_> = self.builder.requested().map(describe_file).collect();
         lines.sort();
@@ -305,6 +343,14 @@ impl Tables {
         {
             self.maps.pythons.set(number, layout);
         }
+        if let Ok(Some(Table { v8: Some(v8), .. })) = &built.table {
+            if let V8::Known(structures) = v8
+                && number != 0
+            {
+                self.maps.v8s.set(number, structures.layout);
+            }
+            self.v8s.insert(built.file.mapped, v8.clone());
+        }
         let module = match built.table {
             Ok(Some(table)) => self.load(table, built.time),
             Ok(None) => Module::Bare,
@@ -374,6 +420,16 @@ impl Tables {
         self.maps.rules.set(number, rule);
         self.numbers.insert(rule, number);
         number
+    }
+}
+
+/// What is mapped without a file may be code that V8 compiled.
+fn mark_scripts(ranges: &mut [Range]) {
+    let bare = ranges
+        .iter_mut()
+        .filter(|range| range.kind == RangeKind::Bare as u32 && range.file == 0);
+    for range in bare {
+        range.kind = RangeKind::Script as u32;
     }
 }
 

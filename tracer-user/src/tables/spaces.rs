@@ -46,11 +46,12 @@ impl Spaces {
         }
     }
 
-    /// Puts ranges, sorted by address, into the kernel.
+    /// Puts ranges, sorted by address, into the kernel, of a process whose JavaScript the
+    /// file of number `v8` runs, or 0.
     ///
     /// # Errors
     /// Fails if there is no room, even after reclaiming.
-    pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range]) -> Result<Placed> {
+    pub fn put(&mut self, maps: &mut TableMaps, ranges: &[Range], v8: u32) -> Result<Placed> {
         let len = u32::try_from(ranges.len())?;
         if len > MAX_RANGES_OF_ONE {
             bail!("more than {MAX_RANGES_OF_ONE} executable mappings");
@@ -73,7 +74,7 @@ impl Spaces {
             first: extent.first,
             len,
             spare,
-            padding: 0,
+            v8,
         };
         maps.spaces.set(number, space);
         maps.spaces.set(spare, Space { spare: 0, ..space });

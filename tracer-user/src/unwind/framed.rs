@@ -45,11 +45,19 @@ pub struct Framed<'a> {
     info: InstructionInfoFactory,
     /// Bytes that may still be decoded.
     left: u64,
+    /// The rule of V8's built-in functions.
+    builtins: Rule,
 }
 
 impl<'a> Framed<'a> {
     /// Those of this file, if it has symbols.
-    pub fn new(bytes: &'a dyn Bytes, image: &Image, segments: &[Segment]) -> Option<Self> {
+    /// `builtins` is the rule of V8's.
+    pub fn new(
+        bytes: &'a dyn Bytes,
+        image: &Image,
+        segments: &[Segment],
+        builtins: Rule,
+    ) -> Option<Self> {
         let (symbols, names) = image.symbols()?;
         Some(Self {
             bytes,
@@ -59,6 +67,7 @@ impl<'a> Framed<'a> {
             code: Code::new(bytes, segments.to_vec(), false),
             info: InstructionInfoFactory::new(),
             left: MAX_TOTAL,
+            builtins,
         })
     }
 
@@ -110,7 +119,12 @@ impl Source for Framed<'_> {
     fn emit(&mut self, frame: &Frame, from: u64, rows: &mut Rows, _: &mut Omitted) -> Result<()> {
         let mut name = [0; V8.len()];
         let name = symtab::string(self.bytes, &self.names, frame.offset as u64, &mut name);
-        let framed = match name == V8 {
+        let is_builtin = name == V8;
+        let rule = match is_builtin {
+            true => self.builtins,
+            false => Rule::FRAME_POINTER,
+        };
+        let framed = match is_builtin {
             true => Some(from),
             // Of two that overlap, the second is not what it seems.
             false if from > frame.start => None,
@@ -118,7 +132,7 @@ impl Source for Framed<'_> {
         };
         let framed = framed.unwrap_or(frame.end).max(from);
         rows.gap(from, framed, self.entry)?;
-        rows.row(framed, frame.end, Rule::FRAME_POINTER)
+        rows.row(framed, frame.end, rule)
     }
 }
 

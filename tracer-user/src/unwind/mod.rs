@@ -18,6 +18,7 @@ mod rows;
 mod section;
 mod separate;
 mod thrown;
+mod v8;
 
 use std::ops::Range;
 use std::path::Path;
@@ -38,6 +39,7 @@ pub use omitted::Omitted;
 pub use python::Interpreter;
 use rows::Rows;
 use section::Section;
+pub use v8::{StringLayout, Structures, V8};
 
 /// A module's unwind table.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub struct Table {
     pub thrower: Option<Range<FileOffset>>,
     /// What is known of CPython's interpreter, if the file has it.
     pub python: Option<Interpreter>,
+    /// What is known of V8, if the file has it.
+    pub v8: Option<V8>,
 }
 
 /// An executable segment, as far as it is in the file.
@@ -134,7 +138,12 @@ fn build(
     if frames.is_empty() {
         return Ok(None);
     }
-    if let Some(framed) = Framed::new(bytes, &image, segments) {
+    let v8 = v8::find(bytes, &image);
+    let builtins = match v8 {
+        Some(V8::Known(_)) => Rule::SCRIPT,
+        _ => Rule::FRAME_POINTER,
+    };
+    if let Some(framed) = Framed::new(bytes, &image, segments, builtins) {
         frames.add_framed(framed, segments);
     }
     let code = Code::new(bytes, segments.clone(), image.has_text_relocations());
@@ -153,6 +162,7 @@ fn build(
         omitted,
         thrower: thrown::find(bytes, &image),
         python: python.map(|found| found.interpreter),
+        v8,
         segments: image.segments,
     }))
 }

@@ -338,7 +338,7 @@ mod tests {
         let (mut returns, mut full) = (rows.to_vec(), rows.to_vec());
         mark(&mut returns, &mut full, parts, 0);
         assert_eq!(returns, full);
-        let marked: Vec<bool> = full.iter().map(|row| row.rule.is_python()).collect();
+        let marked: Vec<bool> = full.iter().map(|row| row.rule.is_marked()).collect();
         assert_eq!(marked, [true, true, false, true, false]);
     }
 

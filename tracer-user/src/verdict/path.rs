@@ -1,6 +1,6 @@
 //! Call paths by the names of their functions, root first.
 
-use crate::model::{Frame, Origin, Site};
+use crate::model::{Frame, Site};
 use crate::report::names;
 use crate::report::own::own_part;
 
@@ -20,9 +20,13 @@ pub fn own(frames: &[Frame]) -> Vec<String> {
 pub fn hashes(site: &Site) -> Vec<u64> {
     let frames = names::drawn_frames(site);
     let number = |frame: &Frame| match (&frame.function, &frame.file) {
-        // Functions of two files of Python may have one name.
-        (Some(name), Some(file)) if frame.origin == Origin::Python => {
-            name.text_hash() ^ file.text_hash().rotate_left(1)
+        // Functions of two files may have one name, and of one file many none.
+        (Some(name), Some(file)) if frame.origin.is_script() => {
+            let line = match names::is_anonymous(frame) {
+                true => u64::from(frame.line.unwrap_or(0)),
+                false => 0,
+            };
+            name.text_hash() ^ file.text_hash().rotate_left(1) ^ line << 32
         }
         (Some(name), _) => name.text_hash(),
         (None, _) => frame.address,

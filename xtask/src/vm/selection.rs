@@ -189,6 +189,8 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         "python",
         Choice::Only(&["each_call_is_of_the_functions_that_python_says"]),
     ),
+    // The machines have no node; that each verifier takes the walk each run of a program shows.
+    ("javascript", Choice::Only(&[])),
     // Return addresses, also where return probes have replaced them, and mappings that
     // the allocator makes in a call that is left out.
     (

@@ -39,6 +39,7 @@ pub fn base(code: Option<Code>) -> Color {
         Origin::C1 => rgb(205, 228, 110),
         Origin::C2 => rgb(75, 205, 80),
         Origin::Python => rgb(245, 200, 80),
+        Origin::JavaScript => rgb(240, 220, 110),
         Origin::Stub => rgb(170, 155, 215),
         Origin::Unknown => rgb(175, 175, 175),
     }

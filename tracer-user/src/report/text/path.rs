@@ -79,7 +79,9 @@ fn own_words(frames: &[Frame]) -> Option<String> {
 
 /// Whether it is of the program itself, not of a library.
 const fn is_programs(frame: &Frame) -> bool {
-    frame.origin.is_java() || matches!(frame.origin, Origin::Program | Origin::Jit | Origin::Python)
+    frame.origin.is_java()
+        || frame.origin.is_script()
+        || matches!(frame.origin, Origin::Program | Origin::Jit)
 }
 
 #[cfg(test)]
