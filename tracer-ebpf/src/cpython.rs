@@ -18,7 +18,10 @@ pub(crate) extern "C" fn python_frame(met: u64) -> u64 {
         return 0;
     };
     // SAFETY: the current thread's record, and these are different fields of it.
-    let (walk, at) = unsafe { (&mut (*thread).python, (*thread).walk.at()) };
+    let (walk, window, at) = unsafe {
+        let thread = &mut *thread;
+        (&mut thread.python, &mut thread.scratch, thread.walk.at())
+    };
     if met != 0 {
         walk.enter(at.registers, at.rule, met);
     }
@@ -34,5 +37,5 @@ pub(crate) extern "C" fn python_frame(met: u64) -> u64 {
         return walk.take_own();
     }
     let own = || kernel_or_zero(task + u64::from(maps::setting!(task_fs)));
-    walk.next(layout, own, &mut User)
+    walk.next(layout, own, window, &mut User)
 }

@@ -141,8 +141,6 @@ pub struct Walk {
     cframe: Volatile,
     /// Why there are no frames, a word; 0 if there are some.
     gap: Volatile,
-    /// What was read last of a frame or of a code object.
-    window: [u64; WINDOW_WORDS],
 }
 
 impl Walk {
@@ -177,15 +175,16 @@ impl Walk {
 
     /// The word of the next Python frame that the C frame runs, or of why it is not
     /// known; its own word if it runs none, and 0 if there are no more. `thread` is the
-    /// thread pointer.
+    /// thread pointer; what is read takes the place of what is in `window`.
     #[inline(always)]
     pub fn next(
         &mut self,
         layout: &Layout,
         thread: impl FnOnce() -> u64,
+        window: &mut [u64; WINDOW_WORDS],
         memory: &mut impl Anywhere,
     ) -> u64 {
-        let word = match self.step(layout, thread, memory) {
+        let word = match self.step(layout, thread, window, memory) {
             Some(word) => word,
             None => self.fail(Gap::Unreadable),
         };
@@ -209,6 +208,7 @@ impl Walk {
         &mut self,
         layout: &Layout,
         thread: impl FnOnce() -> u64,
+        window: &mut [u64; WINDOW_WORDS],
         memory: &mut impl Anywhere,
     ) -> Option<u64> {
         if self.is_new.get() != 0 {
@@ -234,7 +234,7 @@ impl Walk {
                 return Some(0);
             }
         }
-        self.frame(layout, memory)
+        self.frame(layout, window, memory)
     }
 
     /// Looks whether the next `_PyCFrame` is in the C frame: otherwise that runs no Python
@@ -259,19 +259,24 @@ impl Walk {
     }
 
     #[inline(always)]
-    fn frame(&mut self, layout: &Layout, memory: &mut impl Anywhere) -> Option<u64> {
+    fn frame(
+        &mut self,
+        layout: &Layout,
+        window: &mut [u64; WINDOW_WORDS],
+        memory: &mut impl Anywhere,
+    ) -> Option<u64> {
         let frame = self.frame.get();
         if frame == 0 {
             self.is_pending.set(0);
             return Some(0);
         }
-        if !memory.fill(&mut self.window, frame, layout.frame_bytes.into()) {
+        if !memory.fill(window, frame, layout.frame_bytes.into()) {
             return None;
         }
-        self.frame.set(self.read(layout.previous));
+        self.frame.set(read(window, layout.previous));
         if layout.shape == Shape::One as u32 {
             self.is_pending.set(0);
-        } else if self.read(layout.entry) & 0xff == u64::from(layout.entered) {
+        } else if read(window, layout.entry) & 0xff == u64::from(layout.entered) {
             self.is_pending.set(0);
             if layout.has_shim() {
                 return Some(match self.has(frame) {
@@ -280,26 +285,16 @@ impl Walk {
                 });
             }
         }
-        let code = self.read(layout.code);
+        let code = read(window, layout.code);
         let start = layout.first_line & !7;
         let from = code.wrapping_add(start.into());
-        if !memory.fill(&mut self.window, from, layout.code_bytes.into()) {
+        if !memory.fill(window, from, layout.code_bytes.into()) {
             return None;
         }
         #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
-        let line = self.read(layout.first_line.wrapping_sub(start)) as u32;
-        let name = self.read(layout.name.wrapping_sub(start));
+        let line = read(window, layout.first_line.wrapping_sub(start)) as u32;
+        let name = read(window, layout.name.wrapping_sub(start));
         Some(frame::python(code, check(name, line)))
-    }
-
-    /// The word of the window that has this byte, which is its lowest then.
-    #[inline(always)]
-    fn read(&self, offset: u32) -> u64 {
-        let index = opaque((offset >> 3) as usize);
-        if index >= WINDOW_WORDS {
-            return 0;
-        }
-        self.window[index] >> (8 * (offset & 7))
     }
 
     /// All that comes has no Python frames.
@@ -321,6 +316,16 @@ impl Layout {
     const fn has_shim(&self) -> bool {
         self.shape == Shape::Shim as u32 || self.shape == Shape::ShimAndCFrame as u32
     }
+}
+
+/// The word of the window that has this byte, which is its lowest then.
+#[inline(always)]
+fn read(window: &[u64; WINDOW_WORDS], offset: u32) -> u64 {
+    let index = opaque((offset >> 3) as usize);
+    if index >= WINDOW_WORDS {
+        return 0;
+    }
+    window[index] >> (8 * (offset & 7))
 }
 
 /// What tells code objects apart that had the same address one after the other: 16 bits of

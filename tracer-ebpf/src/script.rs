@@ -1,8 +1,9 @@
 //! Functions of JavaScript on the stack of the current thread: see [`tracer_ebpf::v8`].
 
 use tracer_ebpf::frame;
+use tracer_ebpf::java::WINDOW_WORDS;
 use tracer_ebpf::thread::Thread;
-use tracer_ebpf::v8::Key;
+use tracer_ebpf::v8::{Key, Met};
 
 use crate::hotspot::User;
 use crate::inflight;
@@ -39,14 +40,21 @@ pub(crate) extern "C" fn script_frame(met: u64) -> u64 {
         return met;
     };
     let word = function.identity.word(maps::setting!(hash_seed));
-    thread.script.function = function;
-    thread.script.key = Key {
+    // SAFETY: as many bytes as there are, and whole words.
+    let met = unsafe { &mut *(&raw mut thread.scratch).cast::<Met>() };
+    met.function = function;
+    met.key = Key {
         image: thread.image,
         word,
     };
-    keep(thread);
+    keep(met);
     word
 }
+
+const _: () = assert!(
+    size_of::<Met>() <= 8 * WINDOW_WORDS,
+    "it is kept in the thread's record, since there is little room on the kernel's stack"
+);
 
 /// The number of the file that has the V8 of a place.
 #[inline(always)]
@@ -61,8 +69,7 @@ fn file(thread: &Thread, met: u64) -> u32 {
 
 /// Notes where the function that was met is now.
 #[inline(always)]
-fn keep(thread: &Thread) {
-    let met = &thread.script;
+fn keep(met: &Met) {
     if let Some(known) = SCRIPTS.get_ptr_mut(&met.key) {
         // SAFETY: a live map value; a word is written whole.
         unsafe { (&raw mut (*known).shared).write_volatile(met.function.shared) };

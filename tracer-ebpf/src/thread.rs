@@ -3,12 +3,12 @@
 use crate::block::{Block, BlockKey};
 use crate::call::{self, Call, Function, is_trampoline};
 use crate::hits::{Counter, KINDS, Timing};
+use crate::java::WINDOW_WORDS;
 use crate::kinship::{Ancestor, MAX_ANCESTORS};
 use crate::limits::{MAX_FRAMES, WINDOW_BYTES};
 use crate::python;
 use crate::site::NO_SITE;
 use crate::stack::{Walk, WalkState};
-use crate::v8;
 use crate::volatile::Volatile;
 
 /// A traced process, keyed by its id (tgid).
@@ -130,8 +130,8 @@ pub struct Thread {
     pub mapping: Mapping,
     /// Where the walk is in Python's frames.
     pub python: python::Walk,
-    /// The function of JavaScript that the walk met last.
-    pub script: v8::Met,
+    /// What one frame of a script language takes meanwhile: nothing in it lasts.
+    pub scratch: [u64; WINDOW_WORDS],
     /// Address of the stack memory that was read last.
     pub window_start: Volatile,
     /// How many bytes of it there are.

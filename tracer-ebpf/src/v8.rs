@@ -106,8 +106,7 @@ pub struct Key {
 // SAFETY: repr(C), two u64, any bit pattern is valid.
 unsafe impl crate::Record for Key {}
 
-/// The function that a walk met last: kept in the thread's record, since there is little
-/// room on the kernel's stack.
+/// The function that a walk met last.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct Met {

@@ -114,7 +114,7 @@ fn walk(layout: &Layout, memory: &mut Words, stack: &[u64]) -> Vec<Vec<u64>> {
         walk.enter(at, rule, own());
         let mut words = Vec::new();
         while walk.is_pending.get() != 0 {
-            words.push(walk.next(layout, || THREAD, memory));
+            words.push(walk.next(layout, || THREAD, &mut [0; WINDOW_WORDS], memory));
             assert!(words.len() < 100);
         }
         words.retain(|word| *word != 0);
@@ -232,7 +232,10 @@ fn a_loop_of_frames_ends_with_the_room() {
     walk.enter(at, rule, frame::in_file(7, EVAL, 0));
     // One word a call: the caller has room for so many.
     for _ in 0..1000 {
-        assert_eq!(walk.next(&layout, || THREAD, &mut memory), word(1));
+        assert_eq!(
+            walk.next(&layout, || THREAD, &mut [0; WINDOW_WORDS], &mut memory),
+            word(1)
+        );
     }
 }
 
