@@ -140,10 +140,23 @@ fn what_was_moved_is_one_function() -> Result<()> {
     let real = real(&target.ask("work", "stacks ")?)?;
     let finished = tracer.stop()?;
     ensure!(target.finish()?.success());
-    agree(&real, &finished)?;
     let report = finished.report()?;
-    let sites = report.sites.iter();
-    let of_put = sites.filter(|site| site.live_bytes == 30 * 100_043);
+    // Not all could be read before they were moved: names are another test's.
+    let heap = report
+        .sites
+        .iter()
+        .filter(|it| it.kind == MemoryKind::Heap && it.live_count > 0);
+    let mut counts = BTreeMap::<u64, u64>::new();
+    for site in heap.clone() {
+        *counts.entry(site.live_bytes / site.live_count).or_default() += site.live_count;
+    }
+    let mut really = BTreeMap::<u64, u64>::new();
+    for ((size, _), count) in &real {
+        *really.entry(*size).or_default() += count;
+    }
+    counts.retain(|size, _| really.contains_key(size));
+    ensure!(counts == really, "{counts:?}, really {really:?}");
+    let of_put = heap.filter(|site| site.live_bytes == 30 * 100_043);
     ensure!(of_put.count() == 1, "{:?}", report.sites);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tracer_ebpf::v8::MAX_FUNCTIONS;
 
 use crate::attach::allocator::Declared;
 use crate::budget::Budget;
@@ -17,7 +18,7 @@ const SAMPLED_INTERVAL: u64 = 512 << 10;
 
 /// What a service has room for: pages that came since their processes are watched, call
 /// paths, rows of unwind tables, and threads.
-const SERVICE_PAGES: u32 = 5 << 14;
+const SERVICE_PAGES: u32 = 37 << 11;
 const SERVICE_SITES: u32 = 5 << 10;
 const SERVICE_ROWS: u32 = 1 << 19;
 const SERVICE_THREADS: u32 = 1 << 10;
@@ -146,6 +147,7 @@ impl Options {
                 } else {
                     1
                 },
+                scripts: MAX_FUNCTIONS,
                 threads: threads()?,
             },
             verbose: args.verbose,
@@ -279,6 +281,7 @@ impl Options {
                 sites: 16,
                 rows: 1 << 18,
                 kernel_stacks: 1,
+                scripts: MAX_FUNCTIONS / 16,
                 threads: threads()?,
             },
             verbose: 0,

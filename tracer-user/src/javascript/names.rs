@@ -91,6 +91,10 @@ impl JavaScriptNames {
         // It may have been moved while it was read.
         self.check(function)?;
         let frames: Arc<[JavaFrame]> = [frame].into();
+        if frames[0].is_anonymous() || frames[0].file.is_none() {
+            // What it is called may have been moved meanwhile.
+            return Ok(frames);
+        }
         let texts = frames[0].method.as_ref().map_or(0, |name| name.len())
             + frames[0].file.as_ref().map_or(0, |file| file.len());
         let bytes = size_of::<JavaFrame>() + texts;
@@ -122,6 +126,8 @@ impl JavaScriptNames {
             field(script, names.script_name)?,
             field(function.shared, names.name)?,
         );
+        self.check_settled(file)?;
+        self.check_settled(name)?;
         let strings = self.strings();
         let file = match strings.is_string(file) {
             true => strings.text(file)?,
@@ -141,6 +147,16 @@ impl JavaScriptNames {
         let start = scope.place.map(|(start, _)| start);
         let line = start.and_then(|start| self.line(function, (script, source), start));
         Ok(JavaFrame::javascript(name, &file, line))
+    }
+
+    /// That an object is not being moved: what was moved has no type.
+    fn check_settled(&self, word: u64) -> Result<(), Unnamed> {
+        let mut memory = Objects(&*self.memory);
+        let kind = |at| self.structures.layout.kind_of(at, &mut memory);
+        match object(word).map(kind) {
+            Some(None) => Err(Unnamed::NoJavaScript),
+            _ => Ok(()),
+        }
     }
 
     fn strings(&self) -> Strings<'_> {
@@ -211,6 +227,11 @@ impl JavaScriptNames {
 }
 
 impl JavaFrame {
+    /// Whether it is a function of JavaScript that has no name.
+    pub fn is_anonymous(&self) -> bool {
+        self.method.as_deref() == Some(ANONYMOUS)
+    }
+
     /// A function of JavaScript. Modules have addresses for names.
     fn javascript(name: String, file: &str, line: Option<u32>) -> Self {
         let name = match name.is_empty() {

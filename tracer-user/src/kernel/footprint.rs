@@ -48,6 +48,8 @@ pub struct Sizes {
     pub rows: u32,
     /// The kernel's own stacks, for benchmarks; 1 is the least.
     pub kernel_stacks: u32,
+    /// Functions of JavaScript whose places are kept.
+    pub scripts: u32,
     /// Threads, and where that many records are made in advance.
     pub threads: Threads,
 }
@@ -235,16 +237,16 @@ impl Sizes {
                 size_of::<FileTable>() + size_of::<python::Layout>(),
             )
             + bytes(MAX_FILES, size_of::<v8::Layout>())
-            + scripts()
+            + scripts(self.scripts)
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())
     }
 }
 
 /// Where functions of JavaScript were.
-fn scripts() -> u64 {
+fn scripts(most: u32) -> u64 {
     let entry = hash_entry_bytes(size_of::<v8::Key>(), size_of::<v8::Function>()) as u64;
-    u64::from(v8::MAX_FUNCTIONS) * entry
+    u64::from(most) * entry
 }
 
 /// Where unknown blocks were freed.
@@ -304,6 +306,7 @@ mod tests {
             sites: 1 << 14,
             rows: 1 << 20,
             kernel_stacks: 1,
+            scripts: v8::MAX_FUNCTIONS,
             threads: Threads {
                 most: MAX_THREADS,
                 in_advance: false,

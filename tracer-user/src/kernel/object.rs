@@ -194,6 +194,7 @@ impl Object {
             .map_max_entries("CODE_OF", processes)
             .map_max_entries("REPLACED", processes)
             .map_max_entries("KERNEL_STACKS", sizes.kernel_stacks)
+            .map_max_entries("SCRIPTS", sizes.scripts)
             .load(&object)
             .context("the kernel refused the BPF maps")?;
         let programs_for = |links: Links, wanted: bool| {

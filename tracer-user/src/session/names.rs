@@ -11,7 +11,7 @@ use super::javascripts::JavaScripts;
 use super::jvms::Jvms;
 use super::pythons::Pythons;
 use super::told_codes::ToldCodes;
-use crate::jvm::frames::{JavaFrame, Named};
+use crate::jvm::frames::{FrameKind, JavaFrame, Named};
 use crate::jvm::told_code::Code;
 use crate::jvm::unnamed::Unnamed;
 use crate::kernel::object::Object;
@@ -35,6 +35,31 @@ const TEXT: usize = 48;
 /// How often is looked whether anything is known of a process's code, and whether a function
 /// is where it was last, until a function of a script language stays without a name.
 const SCRIPT_LOOKS: u8 = 50;
+
+/// How often at one that has no name of its own: what it is called may have been moved while
+/// it was read.
+const NAMELESS_LOOKS: u8 = 4;
+
+/// What is known of a site's functions of script languages.
+enum Known {
+    /// All that there is.
+    All,
+    /// Some have no names of their own.
+    Nameless,
+    /// One may have a name later.
+    Some,
+}
+
+impl Known {
+    /// How often to look again, after so many looks less.
+    fn looks(self, left: u8) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::Nameless => left.min(NAMELESS_LOOKS),
+            Self::Some => left,
+        }
+    }
+}
 
 /// What names are read from.
 pub struct Sources<'a> {
@@ -60,8 +85,9 @@ impl Sources<'_> {
             return self.pythons.name(image, word, images, tables);
         }
         let named = self.javascripts.name(image, word, images, tables)?;
-        // One that was moved is found when it runs again.
-        let may_be_found = named == Err(Unnamed::NoJavaScript) && !is_last;
+        // One that was moved is found when it runs again; where it was there may be nothing.
+        let is_gone = matches!(named, Err(Unnamed::NoJavaScript | Unnamed::NoScriptProcess));
+        let may_be_found = is_gone && !is_last;
         (!may_be_found).then_some(named)
     }
 }
@@ -97,8 +123,9 @@ impl SiteNames {
                 continue;
             }
             if has_script(&site) {
-                if !self.name_script(index, &site, sources, false) {
-                    self.waiting.push((index, SCRIPT_LOOKS));
+                let known = self.name_script(index, &site, sources, false);
+                if let looks @ 1.. = known.looks(SCRIPT_LOOKS) {
+                    self.waiting.push((index, looks));
                 }
             } else if let Some(jvm) = sources.jvms.readable_mut(site.image) {
                 let mut name = |word| match Frame::of(word) {
@@ -127,22 +154,25 @@ impl SiteNames {
             let Some(site) = object.sites.get(*index).filter(has_script) else {
                 return false;
             };
-            *looks -= 1;
-            !self.name_script(*index, &site, sources, *looks == 0) && *looks > 0
+            let left = *looks - 1;
+            let known = self.name_script(*index, &site, sources, left == 0);
+            *looks = known.looks(left);
+            *looks > 0
         });
         self.waiting = waiting;
     }
 
     /// Names the functions of script languages of a site, and what Java has in between; not
-    /// if one may have a name later, unless this `is_last`.
+    /// if one may be found later, unless this `is_last`.
     fn name_script(
         &mut self,
         index: u32,
         site: &Site,
         sources: &mut Sources<'_>,
         is_last: bool,
-    ) -> bool {
+    ) -> Known {
         let mut words = Vec::new();
+        let mut known = Known::All;
         for word in own_words(site) {
             let named = match Frame::of(word).is_script() {
                 true => sources.script(site.image, word, is_last),
@@ -152,12 +182,15 @@ impl SiteNames {
                 }
             };
             let Some(named) = named else {
-                return false;
+                return Known::Some;
             };
+            if is_nameless(&named) {
+                known = Known::Nameless;
+            }
             words.push((word, self.texts.bounded(named)));
         }
         self.sites.insert(index, words);
-        true
+        known
     }
 
     /// Looks again at all code that has no name: there may be a new source.
@@ -284,6 +317,13 @@ fn java_words(site: &Site) -> impl Iterator<Item = u64> {
 /// Those that an address does not name.
 fn own_words(site: &Site) -> impl Iterator<Item = u64> {
     words(site).filter(|word| Frame::of(*word).is_java() || Frame::of(*word).is_script())
+}
+
+/// Whether it is a function of JavaScript without a name of its own, or of no file.
+fn is_nameless(named: &Named) -> bool {
+    let frames = named.iter().flat_map(|frames| frames.iter());
+    let mut scripts = frames.filter(|frame| frame.kind == FrameKind::JavaScript);
+    scripts.any(|it| it.file.is_none() || it.line.is_none() || it.is_anonymous())
 }
 
 fn has_script(site: &Site) -> bool {
