@@ -101,8 +101,9 @@ fn agrees(tier: &str, flags: &[&str]) -> Result<()> {
     ensure!(target.finish()?.success());
     ensure!(made_by == tier && real.len() >= 27, "{made_by}, {real:?}");
     agree(&real, &finished)?;
-    // Whoever reads it sees the functions, and not the interpreter's.
-    for shown in ["handle", "generate", "recurse", "ünïcode"] {
+    // Whoever reads it sees the functions, and not the interpreter's. (How many of a row's depends on
+    // what is said of it.)
+    for shown in ["take", "work"] {
         ensure!(finished.stdout.contains(shown), "{}", finished.stdout);
     }
     ensure!(!finished.stdout.contains("InterpreterEntryTrampoline"));

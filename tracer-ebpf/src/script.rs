@@ -70,11 +70,11 @@ fn file(thread: &Thread, met: u64) -> u32 {
 /// Notes where the function that was met is now.
 #[inline(always)]
 fn keep(met: &Met) {
-    if let Some(known) = SCRIPTS.get_ptr_mut(&met.key) {
+    if let Some(known) = SCRIPTS.get_ptr_mut(met.key) {
         // SAFETY: a live map value; a word is written whole.
         unsafe { (&raw mut (*known).shared).write_volatile(met.function.shared) };
         return;
     }
     // Without room the least used gives way.
-    let _ = SCRIPTS.insert(&met.key, &met.function, 0);
+    let _ = SCRIPTS.insert(met.key, met.function, 0);
 }

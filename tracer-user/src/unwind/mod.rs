@@ -25,6 +25,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use object::ReadCache;
+use object::elf::ELFMAG;
 use tracer_ebpf::rule::Rule;
 
 use crate::process::address::{ElfAddress, FileOffset};
@@ -93,13 +94,18 @@ pub struct RuleRow {
 
 impl Table {
     /// Reads the table of an open file; `None` if the file has no call frame
-    /// information at all. What it lacks may be in its debug file, which is found by
-    /// `path`.
+    /// information at all, as one that is no ELF file: code that was made at run time is
+    /// in such a one if its memory is mapped twice. What it lacks may be in its debug file, which
+    /// is found by `path`.
     ///
     /// # Errors
-    /// Fails if it is not a readable 64-bit ELF file for x86-64, or beyond
+    /// Fails if it is an ELF file and not a readable one of 64 bits for x86-64, or beyond
     /// the limits. The error does not name the file.
     pub fn read(file: &RegularFile, path: &Path) -> Result<Option<Self>> {
+        let mut magic = [0; ELFMAG.len()];
+        if file.fill(&mut magic, 0) == magic.len() && magic != ELFMAG {
+            return Ok(None);
+        }
         build(file, |image| separate::find(image, file, path))
     }
 
