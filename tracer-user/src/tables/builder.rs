@@ -15,7 +15,7 @@ use crate::privilege::capability::Phase;
 use crate::process::code::CodeMapping;
 use crate::process::file::ModuleFile;
 use crate::process::maps::FileId;
-use crate::unwind::Table;
+use crate::unwind::{Table, is_no_elf};
 
 /// Threads, at most: tables are built while probes are placed.
 const MAX_THREADS: usize = 4;
@@ -160,6 +160,7 @@ fn work(queue: &Mutex<Receiver<Job>>, finished: &SyncSender<Built>, news: &Owned
         let begin = Instant::now();
         let table = match &refused {
             Some(error) => Err(format!("cannot give up capabilities: {error}")),
+            None if is_no_elf(&file.content) => Ok(None),
             None => Table::read(&file.content, &path).map_err(|error| format!("{error:#}")),
         };
         let built = Built {

@@ -92,20 +92,22 @@ pub struct RuleRow {
     pub rule: Rule,
 }
 
+/// Whether a file is something else than an ELF file: code that is made at run time may be
+/// in such a one, whose memory is mapped twice.
+pub fn is_no_elf(file: &RegularFile) -> bool {
+    let mut magic = [0; ELFMAG.len()];
+    file.fill(&mut magic, 0) == magic.len() && magic != ELFMAG
+}
+
 impl Table {
     /// Reads the table of an open file; `None` if the file has no call frame
-    /// information at all, as one that is no ELF file: code that was made at run time is
-    /// in such a one if its memory is mapped twice. What it lacks may be in its debug file, which
-    /// is found by `path`.
+    /// information at all. What it lacks may be in its debug file, which is found by
+    /// `path`.
     ///
     /// # Errors
-    /// Fails if it is an ELF file and not a readable one of 64 bits for x86-64, or beyond
+    /// Fails if it is not a readable 64-bit ELF file for x86-64, or beyond
     /// the limits. The error does not name the file.
     pub fn read(file: &RegularFile, path: &Path) -> Result<Option<Self>> {
-        let mut magic = [0; ELFMAG.len()];
-        if file.fill(&mut magic, 0) == magic.len() && magic != ELFMAG {
-            return Ok(None);
-        }
         build(file, |image| separate::find(image, file, path))
     }
 
