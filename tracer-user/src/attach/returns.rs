@@ -566,8 +566,6 @@ mod tests {
         }
     }
 
-    /// glibc's `calloc` ends in a jump to `memset`, which everybody calls: its
-    /// returns are no places for probes.
     /// A door that returns at once for no bytes, and otherwise jumps to code at 32.
     #[test]
     fn a_way_out_on_which_nothing_is_done_passes() {
@@ -593,6 +591,8 @@ mod tests {
         }
     }
 
+    /// glibc's `calloc` ends in a jump to `memset`, which everybody calls: its
+    /// returns are no places for probes.
     #[test]
     fn a_jump_to_memset_is_an_end() {
         for path in [

@@ -234,9 +234,8 @@ impl Sizes {
             + bytes(cached::ENTRIES, size_of::<cached::Entry>())
             + bytes(
                 MAX_FILES,
-                size_of::<FileTable>() + size_of::<python::Layout>(),
+                size_of::<FileTable>() + size_of::<python::Layout>() + size_of::<v8::Layout>(),
             )
-            + bytes(MAX_FILES, size_of::<v8::Layout>())
             + scripts(self.scripts)
             + bytes(java::MAX_VMS, size_of::<Vm>() + size_of::<Freed>())
             + bytes(java::cached::ENTRIES, size_of::<u64>())

@@ -28,7 +28,6 @@ mod java_holders;
 mod java_native;
 mod java_objects;
 pub mod java_samples;
-mod javascripts;
 mod jvm_probes;
 mod jvm_report;
 pub mod jvms;
@@ -44,10 +43,10 @@ mod part;
 mod perf_maps;
 pub mod preload;
 pub mod progress;
-mod pythons;
 mod recycle;
 pub mod returns;
 mod samplers;
+mod script_names;
 pub mod seccomp;
 pub mod shadow_stack;
 pub mod snapshot;
@@ -77,7 +76,6 @@ use self::guard::Guard;
 use self::held::Held;
 use self::holders::HoldersState;
 use self::java_native::NativeViews;
-use self::javascripts::JavaScripts;
 use self::jvm_probes::Machines;
 use self::jvms::Jvms;
 use self::left_alone::Notice;
@@ -85,9 +83,9 @@ use self::mappings::Looks;
 use self::names::SiteNames;
 use self::origins::OriginsState;
 use self::perf_maps::PerfMaps;
-use self::pythons::Pythons;
 use self::returns::ReturnsState;
 use self::samplers::Samplers;
+use self::script_names::ScriptNames;
 use self::target::Target;
 use self::threads::ThreadNames;
 use self::timeline::Timeline;
@@ -95,12 +93,14 @@ use self::told_codes::ToldCodes;
 use self::unseen_blocks::UnseenBlocks;
 use self::usage::Usage;
 use crate::engine::{Engine, Options};
+use crate::javascript::JavaScriptNames;
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
 use crate::kernel::object::SystemCalls;
 use crate::model::{LeftAlone, Searched, Untraced};
 use crate::process::clock::monotonic_ns;
+use crate::python::PythonNames;
 use crate::tables::Builder;
 use crate::targets::images::Images;
 use crate::window::curves::Curves;
@@ -174,8 +174,8 @@ pub struct Session {
 struct Java {
     jvms: Jvms,
     names: SiteNames,
-    pythons: Pythons,
-    javascripts: JavaScripts,
+    pythons: ScriptNames<PythonNames>,
+    javascripts: ScriptNames<JavaScriptNames>,
     codes: ToldCodes,
     perf_maps: PerfMaps,
     machines: Machines,
@@ -190,8 +190,8 @@ impl Java {
         Self {
             jvms,
             names: SiteNames::default(),
-            pythons: Pythons::default(),
-            javascripts: JavaScripts::default(),
+            pythons: ScriptNames::default(),
+            javascripts: ScriptNames::default(),
             codes: ToldCodes::default(),
             perf_maps: PerfMaps::default(),
             machines: Machines::default(),

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::Site;
 
-use super::javascripts::JavaScripts;
 use super::jvms::Jvms;
-use super::pythons::Pythons;
+use super::script_names::ScriptNames;
 use super::told_codes::ToldCodes;
+use crate::javascript::JavaScriptNames;
 use crate::jvm::frames::{FrameKind, JavaFrame, Named};
 use crate::jvm::told_code::Code;
 use crate::jvm::unnamed::Unnamed;
 use crate::kernel::object::Object;
+use crate::python::PythonNames;
 use crate::tables::Tables;
 use crate::targets::images::Images;
 
@@ -68,9 +69,9 @@ pub struct Sources<'a> {
     /// What they told of their code.
     pub codes: &'a ToldCodes,
     /// Interpreters of Python.
-    pub pythons: &'a mut Pythons,
+    pub pythons: &'a mut ScriptNames<PythonNames>,
     /// V8.
-    pub javascripts: &'a mut JavaScripts,
+    pub javascripts: &'a mut ScriptNames<JavaScriptNames>,
     /// The processes.
     pub images: &'a Images,
     /// What is known of their code's files.
