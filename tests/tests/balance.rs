@@ -370,7 +370,7 @@ fn a_mapping_that_fills_is_a_finding() -> Result<()> {
     let traced = Traced::of(&["fill_mapping"], None, &[])?;
     traced.says("GROWING")?;
     traced.says("fill_mapping maps memory that is not unmapped")?;
-    traced.says("what is mapped fills: more of it was in memory at")
+    traced.says("MiB of it are in memory, and more at")
 }
 
 #[test]

@@ -213,3 +213,48 @@ fn a_saved_report_has_the_same_findings() -> Result<()> {
     assert_eq!(again.stdout.trim_end(), first.trim_end());
     Ok(())
 }
+
+/// Of what came once, and large, nobody knows whether more will come; but what fills grows, and what
+/// is not in memory is nothing yet.
+#[test]
+fn single_large_blocks_are_told_by_what_of_them_is_in_memory() -> Result<()> {
+    const MIB: u64 = 1 << 20;
+    let mut target = Target::start("chunks")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let truth = target.command("work")?;
+    let finished = tracer.stop()?;
+    let report = finished.report()?;
+    report.agrees_with(&truth)?;
+    let about = |function: &str| {
+        let mut findings = report.findings.iter().filter(|it| !it.kind.is_harmless());
+        findings.find(|it| is_about(it, function))
+    };
+    let site = |function| report.sites_with(function).next().context("no site");
+
+    let chunk = about("takes_a_chunk").context("the chunk is in no finding")?;
+    assert_eq!(chunk.kind, FindingKind::Undecided, "{chunk:?}");
+    assert_eq!(site("takes_a_chunk")?.verdict, None);
+    ensure!(
+        finished.stdout.contains("TOO EARLY TO SAY 16.0 MiB"),
+        "{}",
+        finished.stdout
+    );
+
+    let pool = about("takes_a_pool").context("the pool is in no finding")?;
+    assert_eq!(pool.kind, FindingKind::Growing, "{pool:?}");
+    // 1 MiB each 0.3 s.
+    let rate = pool.bytes_per_second / (1 << 20) as f64;
+    ensure!((2.0..4.5).contains(&rate), "{pool:?}");
+    let filled = site("takes_a_pool")?
+        .resident_bytes
+        .context("nobody looked")?;
+    ensure!((25 * MIB..=33 * MIB).contains(&filled), "{filled}");
+
+    ensure!(about("reserves").is_none(), "{:?}", report.findings);
+    let empty = site("reserves")?;
+    ensure!(
+        empty.live_bytes > 64 * MIB && empty.resident_bytes == Some(4096),
+        "{empty:?}"
+    );
+    Ok(())
+}

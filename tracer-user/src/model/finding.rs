@@ -143,6 +143,8 @@ pub enum FindingKind {
     Descriptors,
     /// Files in memory that a process has open grow: tmpfs, memfd.
     FilesInMemory,
+    /// A large part of a growth came in so few blocks that nobody can say whether others will.
+    Undecided,
     /// An allocator keeps what was freed.
     Retention,
     /// Most of what is in memory is older than the run.
@@ -165,6 +167,7 @@ impl FindingKind {
             Self::OutsideAllocations => "OUTSIDE ALLOCATIONS",
             Self::Descriptors => "DESCRIPTORS",
             Self::FilesInMemory => "FILES IN MEMORY",
+            Self::Undecided => "TOO EARLY TO SAY",
             Self::Retention => "RETENTION",
             Self::BeforeTheRun => "BEFORE THE RUN",
             Self::Plateau => "PLATEAU",

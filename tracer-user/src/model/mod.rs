@@ -225,6 +225,9 @@ pub struct Process {
     pub suspicion: Option<Suspicion>,
     /// When tracing of this image began.
     pub began: f64,
+    /// How long its process had run then, seconds; 0 if it began during the run.
+    #[serde(default)]
+    pub age: f64,
     /// When it ended (the end of the run if it did not).
     pub ended: f64,
     /// The probes placed in it.
@@ -402,7 +405,8 @@ pub struct Site {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
     /// The part of a mapping's `live_bytes` that was in memory when it was looked at
-    /// last; absent if nobody has looked, and for blocks.
+    /// last; absent if nobody has looked. Of an allocator's blocks, that part of those of 1 MiB and
+    /// more, if there are few; absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
     /// The most of it that any look found. Between two looks it may have been more.
@@ -540,10 +544,13 @@ pub struct Share {
 }
 
 impl Site {
-    /// Bytes of memory that it holds: what is in memory, if that is known, and else
-    /// all that is live.
+    /// Bytes of memory that it holds: of what is mapped what is in memory, if that is known, and
+    /// else all that is live.
     pub fn held_bytes(&self) -> u64 {
-        self.resident_bytes.unwrap_or(self.live_bytes)
+        match self.kind {
+            MemoryKind::Heap => self.live_bytes,
+            _ => self.resident_bytes.unwrap_or(self.live_bytes),
+        }
     }
 
     /// Whether it is hardly more than one block: a table may be made larger again and again.

@@ -8,6 +8,12 @@ pub fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
+/// The time since the machine's start, nanoseconds, also while it slept: the clock of a
+/// process's start in `/proc/PID/stat`.
+pub fn boot_ns() -> u64 {
+    nanoseconds(ClockId::Boottime)
+}
+
 /// The processor time of the current thread, nanoseconds: others that run meanwhile do
 /// not count.
 pub fn thread_cpu_ns() -> u64 {

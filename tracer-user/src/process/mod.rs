@@ -33,6 +33,7 @@ pub mod room;
 mod segments;
 pub mod short_name;
 pub mod stack;
+pub mod stat;
 pub mod status;
 pub mod symtab;
 pub mod translator;

@@ -4,7 +4,7 @@
 use crate::model::balance::{GrownMapping, PartName};
 use crate::model::{MemoryKind, Report, Site};
 use crate::report::names;
-use crate::report::own::is_basic;
+use crate::report::own::{is_basic, owner};
 
 /// Who takes memory in large pieces.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,6 +108,11 @@ const NIM: Pool = heap(
     true,
     "getOccupiedMem() tells what of it is in use",
 );
+const NETTY: Pool = heap(
+    "Netty's pool of buffers",
+    false,
+    "buffers that are not released keep its chunks: -Dio.netty.leakDetection.level=paranoid has Netty log where such a buffer was used last",
+);
 const JAVA_TABLES: Pool = heap(
     "what the JVM keeps for its Java heap",
     true,
@@ -116,7 +121,7 @@ const JAVA_TABLES: Pool = heap(
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &Pool); 56] = [
+const REFILLS: [(&str, &Pool); 58] = [
     ("AllocSetAlloc", &POSTGRESQL),
     ("GenerationAlloc", &POSTGRESQL),
     ("SlabAlloc", &POSTGRESQL),
@@ -173,6 +178,8 @@ const REFILLS: [(&str, &Pool); 56] = [
     ("osGetMBlocks", &HASKELL),
     ("requestOsChunks__*", &NIM),
     ("osTryAllocPages__*", &NIM),
+    ("io.netty.buffer.PoolArena*newChunk", &NETTY),
+    ("io.netty.buffer.AdaptivePoolingAllocator*newChunk*", &NETTY),
     // ZGC's pages, and what it keeps of each.
     ("ZPage::*", &JAVA_TABLES),
     ("ZPageAllocator::*", &JAVA_TABLES),
@@ -198,8 +205,10 @@ const LOOKED_INTO: [(&str, &str); 2] = [
     ("carriers of Erlang", "erts_alcu_alloc_thr_pref"),
 ];
 
-/// Callers of the allocator among which a pool's function is looked for.
+/// Callers of the allocator among which a pool's function is looked for, without those of a Java
+/// virtual machine and its library, which are many for one call.
 const NEAR: usize = 6;
+const JAVA: [&str; 2] = ["the JDK", "the JVM"];
 
 /// What there is to say of a path by which a pool takes more memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,7 +255,12 @@ pub fn refilled(site: &Site) -> Option<&'static Pool> {
     if site.kind == MemoryKind::Heap && counted.is_some_and(|function| is_pools(function)) {
         return None;
     }
-    let callers = site.frames.iter().rev().skip(1).take(NEAR);
+    let mut counted = 0;
+    let callers = site.frames.iter().rev().skip(1).take_while(|frame| {
+        let is_near = counted < NEAR;
+        counted += usize::from(!JAVA.contains(&owner(frame).as_ref()));
+        is_near
+    });
     let mut functions = callers.filter_map(|frame| frame.function.as_ref());
     let named = functions.find_map(|function| pool_of(function));
     named.or_else(|| nameless(site))
@@ -397,6 +411,33 @@ mod tests {
         report.processes[process].probes.push(probe);
         let note = note(&report, &report.sites[0]).unwrap();
         assert!(!note.text.contains(hint), "{note:?}");
+    }
+
+    /// Between Netty's pool and `malloc` there are more frames of the JVM and the JDK than callers are
+    /// looked at.
+    #[test]
+    fn frames_of_java_are_no_distance() {
+        let java = |name: &str| sample::program(name, "", 1, 1);
+        let allocator = [
+            "jdk.internal.misc.Unsafe.allocateMemory",
+            "jdk.internal.misc.Unsafe.allocateMemory0",
+            "java.nio.DirectByteBuffer.<init>",
+            "java.nio.ByteBuffer.allocateDirect",
+            "sun.misc.Unsafe.allocateMemory",
+            "java.lang.Reflect.call",
+        ];
+        let found = |function: &str, between: &[&str]| {
+            let outer = ["App.encode", function, "io.netty.buffer.allocateDirect"];
+            let names = outer.iter().chain(between).chain(&["malloc"]);
+            let frames = names.map(|name| java(name)).collect();
+            refilled(&sample::site(1, (16 << 20, 1), (0, 0), frames))
+        };
+        let chunk = "io.netty.buffer.PoolArena$DirectArena.newChunk";
+        assert_eq!(found(chunk, &allocator), Some(&NETTY));
+        // A buffer that is in no pool; and what is far away.
+        let huge = "io.netty.buffer.PoolArena$DirectArena.newUnpooledChunk";
+        assert_eq!(found(huge, &allocator), None);
+        assert_eq!(found(chunk, &["a", "b", "c", "d", "e", "f"]), None);
     }
 
     /// As distributions have them, these programs have no names for what maps memory.

@@ -209,6 +209,7 @@ pub fn report() -> Report {
             outcome: None,
             suspicion: None,
             began: 0.0,
+            age: 0.0,
             ended: 60.0,
             probes: vec![],
             sampler: None,

@@ -9,8 +9,8 @@ use super::container::{Container, Names};
 use crate::attach::inspect::all_processes;
 use crate::jvm::attach::is_jvm;
 use crate::process::handle::ProcessHandle;
+use crate::process::stat::Stat;
 use crate::process::vitals::resident;
-use crate::session::target::Stat;
 
 /// Of arguments so many bytes are compared.
 const MAX_COMMAND: usize = 4096;

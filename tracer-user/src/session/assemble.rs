@@ -280,6 +280,7 @@ impl Session {
             outcome: self.outcome(image),
             suspicion: image.suspicion.clone(),
             began: self.since_start(image.began),
+            age: image.age.as_secs_f64(),
             ended: self.since_start(ended),
             probes: self.probes_of(image.pid, is_mapped),
             sampler: self.sampler_of(image),

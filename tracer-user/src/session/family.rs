@@ -10,9 +10,10 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 
 use super::Session;
-use super::target::{Stat, Target};
+use super::target::Target;
 use crate::attach::inspect::all_processes;
 use crate::process::clock::monotonic_ns;
+use crate::process::stat::Stat;
 
 /// Looks at all processes, at most. Each goes one generation further, at
 /// least, and living generations are few.

@@ -1,5 +1,6 @@
 //! What mappings are of, and what of them is in memory.
 
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,10 +10,11 @@ use tracer_ebpf::frame::Frame;
 use tracer_ebpf::site::NO_SITE;
 
 use super::Session;
+use super::large_blocks::LargeSites;
 use crate::model::Mappings;
 use crate::process::address::{CodeAddress, FileOffset};
 use crate::process::handle::ProcessHandle;
-use crate::process::pagemap::PageMap;
+use crate::process::pagemap::{Kept, PageMap};
 use crate::process::regions;
 use crate::targets::images::Image;
 
@@ -36,6 +38,7 @@ pub(super) struct Looks {
     next: Option<Instant>,
     /// When names of files may be looked for again.
     names: Option<Instant>,
+    pub(super) large: LargeSites,
 }
 
 impl Session {
@@ -124,9 +127,12 @@ impl Session {
         let limit = std::fs::read_to_string(LIMIT).ok();
         let limit = limit.and_then(|text| text.trim().parse().ok());
         let patience = if at_once { LAST_PATIENCE } else { PATIENCE };
+        if looks {
+            self.find_large_blocks();
+        }
         for index in self.images.running().collect::<Vec<_>>() {
             if let Some(image) = self.images.get_mut(index)
-                && (image.ledger.wants_regions() || (looks && image.ledger.live().next().is_some()))
+                && (image.ledger.wants_regions() || (looks && has_memory(image)))
             {
                 // One that is gone has no more to tell.
                 let _ = look(image, limit, looks.then_some(patience));
@@ -138,6 +144,11 @@ impl Session {
             self.looks.next = Some(now + pause.max(PAUSE));
         }
     }
+}
+
+/// Whether there is something of which it matters how much is in memory.
+fn has_memory(image: &Image) -> bool {
+    image.ledger.live().next().is_some() || !image.large.is_empty()
 }
 
 /// Looks at one process: at what is in memory only with patience for it.
@@ -153,16 +164,18 @@ fn look(image: &mut Image, limit: Option<u64>, patience: Option<Duration>) -> an
     };
     let deadline = Instant::now() + patience;
     let map = PageMap::open(&process)?;
-    image.ledger.look(|range| {
+    let of = |range: &Range<u64>| {
         let mut bytes = 0;
-        let mut add = |run: std::ops::Range<u64>, kept| {
-            if kept != crate::process::pagemap::Kept::Swapped {
+        let mut add = |run: Range<u64>, kept| {
+            if kept != Kept::Swapped {
                 bytes += run.end - run.start;
             }
         };
         let whole = map.each(range, Some(deadline), &mut add).ok()?;
         whole.then_some(bytes)
-    });
+    };
+    image.ledger.look(of);
+    image.large.look(of);
     let ended = image.ledger.ended_stacks();
     if ended.is_empty() {
         return Ok(());

@@ -31,6 +31,7 @@ pub mod java_samples;
 mod jvm_probes;
 mod jvm_report;
 pub mod jvms;
+mod large_blocks;
 pub mod launch;
 mod left_alone;
 mod mappings;

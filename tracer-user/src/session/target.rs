@@ -7,10 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::handle::ProcessHandle;
 use crate::process::life::Life;
+use crate::process::stat::Stat;
 use crate::process::translator;
-
-/// A kernel thread's flag in `/proc/PID/stat` (`PF_KTHREAD`).
-const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// A living process that can be traced.
 #[derive(Debug, Clone)]
@@ -31,10 +29,10 @@ impl Target {
     pub fn find(pid: u32) -> Result<Self> {
         let nobody = || format!("there is no process {pid}; `pgrep -a NAME` finds one by name");
         let stat = Stat::read(pid).with_context(nobody)?;
-        if stat.flags & PF_KTHREAD != 0 {
+        if stat.is_kernel_thread() {
             bail!("process {pid} is a kernel thread; unfreed traces the memory of programs");
         }
-        if stat.state == 'Z' || stat.state == 'X' {
+        if stat.is_zombie() {
             bail!("process {pid} has exited already (it is a zombie until its parent asks for it)");
         }
         let leader = thread_group(pid)?;
@@ -91,62 +89,7 @@ impl Target {
     /// Whether its main thread has ended before others.
     pub fn has_outlived_its_main_thread(&self) -> bool {
         let stat = Stat::read(self.pid);
-        stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X') && stat.threads > 1)
-            && self.is_alive()
-    }
-}
-
-/// The fields of `/proc/PID/stat` that we use (`man 5 proc_pid_stat`).
-pub struct Stat {
-    /// What the kernel calls it.
-    pub name: String,
-    state: char,
-    /// The process that made it, or has taken it over.
-    pub parent: u32,
-    flags: u64,
-    threads: u64,
-    /// When it started, clock ticks since the machine's start.
-    pub started: u64,
-}
-
-impl Stat {
-    /// Whether any of its threads has yet to end.
-    fn is_living(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X') || self.threads > 1
-    }
-
-    /// Whether it is one of the kernel's threads.
-    pub fn is_kernel_thread(&self) -> bool {
-        self.flags & PF_KTHREAD != 0
-    }
-
-    /// Reads them.
-    ///
-    /// # Errors
-    /// Fails if there is no such process.
-    pub fn read(pid: u32) -> Result<Self> {
-        let text = std::fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&String::from_utf8_lossy(&text)).context("/proc/PID/stat has an unknown form")
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        // The name stands in parentheses and may contain anything.
-        let (name, fields) = text.rsplit_once(')')?;
-        let (_, name) = name.split_once('(')?;
-        let mut fields = fields.split_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let flags = fields.nth(4)?.parse().ok()?;
-        let threads = fields.nth(10)?.parse().ok()?;
-        let started = fields.nth(1)?.parse().ok()?;
-        Some(Self {
-            name: name.to_owned(),
-            state,
-            parent,
-            flags,
-            threads,
-            started,
-        })
+        stat.is_ok_and(|stat| stat.is_zombie() && stat.threads > 1) && self.is_alive()
     }
 }
 
@@ -171,17 +114,6 @@ fn elf_class(pid: u32) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_may_contain_parentheses_and_spaces() {
-        let text = "12 (a) b (c) S 1 12 12 0 -1 2097152 1 2 3 4 5 6 7 8 20 0 1 0 777 9";
-        let stat = Stat::parse(text).unwrap();
-        assert_eq!(stat.name, "a) b (c");
-        assert_eq!(
-            (stat.state, stat.flags, stat.threads, stat.started),
-            ('S', PF_KTHREAD, 1, 777)
-        );
-    }
 
     #[test]
     fn kernel_threads_are_refused() {

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 
 use super::images::Image;
-use super::ledger::{Account, MappingSums, Resident};
+use super::ledger::{Account, MappingSums};
+use super::resident::Resident;
 use super::share::{Ages, LiveSums, Shares};
 
 /// A group of processes.

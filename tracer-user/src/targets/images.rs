@@ -7,12 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::Result;
 use tracer_ebpf::event::{Event, EventKind};
 use tracer_ebpf::thread::image_pid;
 
 use super::groups::Group;
+use super::large_blocks::LargeBlocks;
 use super::ledger::{Account, Ledger, MappingSums};
 use super::share::Ages;
 use super::status::Status;
@@ -21,6 +23,7 @@ use crate::process::code::{CodeMapping, CodeSpace};
 use crate::process::file::ModuleFiles;
 use crate::process::maps::FileId;
 use crate::process::short_name::short_name;
+use crate::process::stat::Stat;
 use crate::process::watch::CodeEvent;
 
 /// One process image.
@@ -33,6 +36,8 @@ pub struct Image {
     pub parent: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub began: u64,
+    /// How long its process had run then; nothing if it began during the run.
+    pub age: Duration,
     /// Whether it began during the run, with nothing allocated.
     pub from_start: bool,
     /// When it ended, if it did, and how.
@@ -43,6 +48,8 @@ pub struct Image {
     pub suspicion: Option<Suspicion>,
     /// Its mappings' ledger.
     pub ledger: Ledger,
+    /// Its allocators' large blocks.
+    pub large: LargeBlocks,
     /// How many mappings it has, if that was looked at.
     pub mappings: Option<Mappings>,
     /// Where its JVM keeps the Java heap, if it has one.
@@ -135,11 +142,16 @@ impl Images {
     pub fn attach(&mut self, pid: u32, id: u64, at_ns: u64) -> Result<()> {
         let code = CodeSpace::attach(pid, at_ns, &mut self.files)?;
         let name = short_name(pid).unwrap_or_default();
+        let age = Stat::read(pid)?.age();
         self.begin_life(pid, Space { name, code }, true);
         if let Some(life) = self.current_life(pid) {
             life.attached = at_ns;
         }
         self.begin_image(id, at_ns);
+        let index = self.index_of(id);
+        if let Some(image) = index.and_then(|index| self.images.get_mut(&index)) {
+            image.age = age;
+        }
         Ok(())
     }
 
@@ -214,6 +226,7 @@ impl Images {
         }
         for image in self.images.values_mut() {
             image.ledger.forget_sites(|site| sites.contains_key(&site));
+            image.large.forget_sites(|site| sites.contains_key(&site));
         }
     }
 
@@ -235,6 +248,7 @@ impl Images {
         }
         image.has_left = true;
         image.ledger = Ledger::default();
+        image.large = LargeBlocks::default();
     }
 
     /// Forgets an image that has ended and left what it held to its group,
@@ -642,11 +656,13 @@ impl Images {
             pid,
             parent: 0,
             began: at_ns,
+            age: Duration::ZERO,
             from_start: false,
             ended: None,
             status: None,
             suspicion: None,
             ledger: Ledger::default(),
+            large: LargeBlocks::default(),
             mappings: None,
             java_heap: None,
             group: None,

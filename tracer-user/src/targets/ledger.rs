@@ -15,6 +15,7 @@ use tracer_ebpf::site::NO_SITE;
 
 use super::mapped_files::MappedFiles;
 use super::pieces::{Piece, Pieces};
+use super::resident::Resident;
 use super::thread_stacks::ThreadStacks;
 use super::uncharged::Uncharged;
 use crate::process::regions::Region;
@@ -79,30 +80,6 @@ impl MappingSums {
         for (sum, count) in self.lifetimes.iter_mut().zip(other.lifetimes) {
             *sum += count;
         }
-    }
-}
-
-/// What of an account's mappings was in memory, bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resident {
-    /// At the last look.
-    pub now: u64,
-    /// At the look at which it was most.
-    pub peak: u64,
-    /// Looks that found some of it, of the image that has most.
-    pub looks: u32,
-    /// ... and those that found more than any before.
-    pub rises: u32,
-}
-
-impl Resident {
-    /// Adds that of another image. The peaks need not have been at one moment.
-    pub fn add(&mut self, other: Self) {
-        if other.now > self.now {
-            (self.looks, self.rises) = (other.looks, other.rises);
-        }
-        self.now += other.now;
-        self.peak += other.peak;
     }
 }
 
@@ -266,18 +243,7 @@ impl Ledger {
             };
             *found.entry(mapping.account()).or_default() += bytes;
         }
-        for (account, resident) in &mut self.resident {
-            if !found.contains_key(account) {
-                resident.now = 0;
-            }
-        }
-        for (account, bytes) in found {
-            let resident = self.resident.entry(account).or_default();
-            resident.now = bytes;
-            resident.looks += 1;
-            resident.rises += u32::from(bytes > resident.peak);
-            resident.peak = resident.peak.max(bytes);
-        }
+        Resident::enter(&mut self.resident, &found);
     }
 
     /// Whether the process's mappings have to be read to know what is mapped.

@@ -196,7 +196,7 @@ fn confidence(sites: &[&Site]) -> f64 {
 
 /// The deepest of the program's own functions that all sites have in common; any, if it
 /// has none.
-fn culprit(site: &Site, depth: usize) -> String {
+pub fn culprit(site: &Site, depth: usize) -> String {
     let frames = names::drawn_frames(site);
     let common = &frames[..depth.min(frames.len())];
     match down_to_own(common) {
@@ -261,11 +261,13 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
             units::seconds(growth.since)
         ));
     }
-    let fills = site.kind == MemoryKind::Mapping && curve.rises() < 2 && site.resident_rises > 1;
+    let fills = curve.rises() < 2 && site.resident_rises > 1;
     if fills {
         said.push(format!(
-            "what is mapped fills: more of it was in memory at {} of {} looks",
-            site.resident_rises, site.resident_looks
+            "{} of it are in memory, and more at {} of {} looks",
+            units::bytes(site.resident_bytes.unwrap_or(0)),
+            site.resident_rises,
+            site.resident_looks
         ));
     } else if curve.tells() {
         let looks = site.curve.len() - 1;
@@ -299,11 +301,14 @@ fn evidence(report: &Report, paths: usize, growth: &Growth<'_>) -> Vec<String> {
 fn advice(report: &Report, verdict: Verdict) -> String {
     match verdict {
         Verdict::Leak => String::new(),
-        _ => {
-            let longer = (report.duration * 10.0).clamp(60.0, 600.0).round();
-            format!("trace longer, with the same options and --duration {longer}s")
-        }
+        _ => trace_longer(report),
     }
+}
+
+/// What to do where time will tell.
+pub fn trace_longer(report: &Report) -> String {
+    let longer = (report.duration * 10.0).clamp(60.0, 600.0).round();
+    format!("trace longer, with the same options and --duration {longer}s")
 }
 
 #[cfg(test)]

@@ -208,8 +208,8 @@ impl Facts<'_> {
         }
     }
 
-    /// Mappings of which ever more comes into memory, whenever they were made: a heap of a
-    /// language or a pool fills what it has mapped.
+    /// Mappings and large blocks of which ever more comes into memory, whenever they were made: a
+    /// heap of a language or a pool fills what it has taken.
     fn fills(&self) -> Option<Judgement> {
         let site = self.site;
         let (looks, rises) = (
@@ -217,7 +217,8 @@ impl Facts<'_> {
             f64::from(site.resident_rises),
         );
         let is_much = site.resident_bytes.is_some_and(|bytes| bytes >= MUCH);
-        let fills = site.kind == MemoryKind::Mapping && is_much;
+        let is_kind = matches!(site.kind, MemoryKind::Heap | MemoryKind::Mapping);
+        let fills = is_kind && is_much;
         (fills && looks >= LOOKS && rises >= RISING * looks)
             .then(|| judgement(Verdict::Growing, of_odds(rises.sqrt())))
     }

@@ -26,6 +26,7 @@ mod step;
 mod together;
 mod tree;
 mod uncollected;
+mod undecided;
 
 use std::collections::HashSet;
 
@@ -60,11 +61,13 @@ pub fn conclude(report: &mut Report) {
     report.sites.iter_mut().for_each(held::raise);
     stacks::take_back(report);
     uncollected::take_back(report);
+    undecided::take_back(report, &ends);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
     findings.extend(descriptors::findings(report));
     findings.extend(retention::findings(report));
+    findings.extend(undecided::findings(report, &ends));
     held::enter(report, &mut findings);
     stacks::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));

@@ -24,6 +24,8 @@ const HUGE: i64 = 4 << 20;
 const OVERHEAD: (u64, f64) = (64, 0.25);
 /// A mapping has most of a growth from this part of it on.
 const MOST: f64 = 0.9;
+/// With less room than this part of it a mapping is full.
+const FULL: f64 = 0.01;
 /// How sure it is of copies: they come to an end when all is copied.
 const COPIES: f64 = 0.7;
 /// How sure it is of pages of files: to read a file grows a process until it is read.
@@ -139,9 +141,14 @@ fn full(report: &Report, process: usize, most: &GrownMapping, growth: i64) -> Op
     if !most.is_older || most.resident == 0 || room >= left || !is_most || rate <= 0.0 {
         return None;
     }
+    let size = units::bytes(most.end - most.start);
+    if (room as f64) < FULL * (most.end - most.start) as f64 {
+        return Some(format!(
+            "that mapping is from before the run, and all of its {size} are in memory now: it grows no more unless the program makes it larger or maps another"
+        ));
+    }
     Some(format!(
-        "that mapping is from before the run, and of its {} there are {} in memory: at this rate it is full in {}, and grows no more unless the program makes it larger or maps another",
-        units::bytes(most.end - most.start),
+        "that mapping is from before the run, and of its {size} there are {} in memory: at this rate it is full in {}, and grows no more unless the program makes it larger or maps another",
         units::bytes(most.resident),
         units::seconds(room as f64 / rate)
     ))
@@ -524,6 +531,11 @@ mod tests {
                 said.contains("of its 30.0 MiB there are 20.0 MiB"),
                 "{said}"
             );
+            // It is full.
+            let finding = found(name, part, 20 << 20, 0);
+            assert_eq!(finding.forecast, None);
+            let said = finding.evidence.join("; ");
+            assert!(said.contains("all of its 20.0 MiB are in memory"), "{said}");
             // The machine's memory ends before the mapping does.
             let finding = found(name, part, 1 << 30, 0);
             assert!(finding.forecast.is_some() && !finding.evidence.join("; ").contains("full in"));

@@ -2,6 +2,7 @@
 //! there before a collection has run may be of garbage.
 
 use crate::model::{Report, Site, Verdict};
+use crate::report::pool;
 
 /// Methods that allocate such memory begin so. The JDK frees it by a `Cleaner` (in 8, that of
 /// `java.util.zip` by a finalizer) once the object was found to be garbage.
@@ -26,7 +27,10 @@ pub fn advice(pid: u32) -> String {
 pub fn may_be_garbage(site: &Site) -> bool {
     let names = site.frames.iter().filter_map(|it| it.function.as_deref());
     let is_owned = |name: &str| OWNERS.iter().any(|owner| name.starts_with(owner));
-    site.oldest_survived == Some(0) && names.into_iter().any(is_owned)
+    // A pool gives back what it has taken when it needs it no more.
+    site.oldest_survived == Some(0)
+        && names.into_iter().any(is_owned)
+        && pool::refilled(site).is_none()
 }
 
 /// What may be garbage is no leak.

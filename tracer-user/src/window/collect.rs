@@ -20,7 +20,8 @@ use crate::model::{
 use crate::targets::estimate::{Estimate, Estimates};
 use crate::targets::groups::EndedMappings;
 use crate::targets::images::{Image, Images};
-use crate::targets::ledger::{Account, MappingKind, MappingSums, Resident};
+use crate::targets::ledger::{Account, MappingKind, MappingSums};
+use crate::targets::resident::Resident;
 use crate::targets::share::{Ages, LiveSums, Shares};
 use crate::targets::touched::TouchedSums;
 
@@ -323,6 +324,7 @@ pub fn collect(
     let mut touched = touched(images, pages, now);
     let mut blocks = held_blocks(object, images, cutoffs, now)?;
     let mut mapped = mapped(images, cutoffs, now);
+    let large = large(images);
     let asked = cutoffs.values().any(|cutoff| cutoff.asked);
     let mut sites = Vec::new();
     for (index, site) in object.followed_sites() {
@@ -335,7 +337,10 @@ pub fn collect(
         } else if site.allocated_count > 0 {
             let mut held = blocks.remove(&index).unwrap_or_default();
             held.shares.merge(&group.held(index));
-            sites.push(block_site(object, index, &site, held, asked));
+            sites.push(CollectedSite {
+                resident: large.get(&index).copied(),
+                ..block_site(object, index, &site, held, asked)
+            });
         }
         for kind in MAPPING_KINDS {
             if let Some(mapped) = mapped.remove(&(index, kind)) {
@@ -413,6 +418,15 @@ fn held_blocks(
         }
     }
     Ok(held)
+}
+
+/// What is in memory of large blocks, by site.
+fn large(images: &Images) -> HashMap<u32, Resident> {
+    let mut all: HashMap<u32, Resident> = HashMap::new();
+    for (site, resident) in images.iter().flat_map(|image| image.large.resident()) {
+        all.entry(site).or_default().add(resident);
+    }
+    all
 }
 
 /// What images that run have brought into memory, by site.

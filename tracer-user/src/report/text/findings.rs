@@ -82,10 +82,13 @@ const fn style(finding: &Finding, layout: &Layout) -> Style {
 }
 
 fn head(number: usize, finding: &Finding) -> String {
+    let sure = match finding.kind {
+        FindingKind::Undecided => String::new(),
+        _ => format!(" ({:.0} % sure)", 100.0 * finding.confidence),
+    };
     format!(
-        "{number}. {} ({:.0} % sure) {}",
+        "{number}. {}{sure} {}",
         finding.kind.text(),
-        100.0 * finding.confidence,
         names::clean(&finding.title)
     )
 }

@@ -259,9 +259,13 @@ fn notes(report: &Report, site: &Site) -> Vec<String> {
             words.live
         ),
         Some(resident) => format!(
-            "{} bytes in memory of {about}{} mapped",
+            "{} bytes in memory of {about}{} {}",
             units::grouped(resident),
-            units::grouped(site.live_bytes)
+            units::grouped(site.live_bytes),
+            match site.kind {
+                MemoryKind::Heap => words.live,
+                _ => "mapped",
+            }
         ),
     });
     notes.push(came(site, words, at_least));
