@@ -229,6 +229,11 @@ fn rusts_snmalloc() -> Result<()> {
     agrees_both(env!("CARGO_BIN_EXE_rust_snmalloc"), None, &["leak_vectors"])
 }
 
+#[test]
+fn rusts_scudo() -> Result<()> {
+    agrees_both(env!("CARGO_BIN_EXE_rust_scudo"), None, &["leak_vectors"])
+}
+
 /// What only the compiler's own door shows.
 #[test]
 fn a_global_allocator_of_a_rust_program() -> Result<()> {
