@@ -13,7 +13,7 @@ use crate::grouping::{Asked as Group, Rules};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
-use crate::report::{pool, text};
+use crate::report::{owned, pool, text};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::top::feed::Feed;
@@ -159,6 +159,7 @@ fn work(
 /// A report with all that follows from what it has.
 fn concluded(mut report: Report) -> Report {
     pool::tell_apart(&mut report);
+    owned::tell_apart(&mut report);
     verdict::conclude(&mut report);
     report
 }

@@ -264,6 +264,10 @@ pub struct CgroupBalance {
     pub page_cache: i64,
     /// The kernel's own memory: sockets, page tables, slabs, stacks.
     pub kernel: i64,
+    /// Its processes at the end that are not traced, to which its growth may be due as well: the
+    /// tracer is one of them if it is in it.
+    #[serde(default)]
+    pub untraced: u64,
 }
 
 impl CgroupBalance {

@@ -149,7 +149,8 @@ impl Cgroup {
         })
     }
 
-    fn pids(&self) -> Vec<u32> {
+    /// Its processes; of very many not all.
+    pub fn pids(&self) -> Vec<u32> {
         let text = fs::File::open(self.folder.join("cgroup.procs"));
         let text = text.ok().and_then(read).unwrap_or_default();
         let pids = text.lines().filter_map(|line| line.parse().ok());

@@ -1,8 +1,8 @@
 //! Which allocator keeps memory, what of it is free by its own books, and what makes it
 //! give that back.
 
-use crate::model::Report;
 use crate::model::balance::{AllocatorBooks, Balance, KeptSource};
+use crate::model::{MemoryKind, Report};
 use crate::report::units;
 
 /// An allocator whose remedy is known.
@@ -68,11 +68,13 @@ fn keeper(report: &Report, balance: &Balance) -> Option<Keeper> {
     let process = report.processes.get(balance.process);
     let probes = process.map(|it| it.probes.as_slice()).unwrap_or_default();
     let has = |name: &str| probes.iter().any(|probe| probe.module.contains(name));
+    let busiest = busiest(report, balance.process);
     let is = |name: &str| match books_of(balance) {
         Some(books) => books.allocator == name,
         None => has(name),
     };
     match () {
+        () if busiest.is_some_and(|it| it.starts_with("mi_")) => Some(Keeper::Mimalloc),
         () if is("jemalloc") => Some(Keeper::Jemalloc),
         () if is("tcmalloc") => Some(Keeper::Tcmalloc),
         () if is("mimalloc") => Some(Keeper::Mimalloc),
@@ -80,6 +82,14 @@ fn keeper(report: &Report, balance: &Balance) -> Option<Keeper> {
         () if has("libc.so") || has("libc-") => Some(Keeper::Glibc),
         () => None,
     }
+}
+
+/// The function by which most was allocated of what was freed.
+fn busiest(report: &Report, process: usize) -> Option<&str> {
+    let sites = report.sites.iter();
+    let own = sites.filter(|it| it.process == process && it.kind == MemoryKind::Heap);
+    let most = own.max_by_key(|site| site.freed_bytes)?;
+    most.frames.last()?.function.as_deref()
 }
 
 /// The arenas of one that is not glibc, and what is free by its books.

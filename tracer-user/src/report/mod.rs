@@ -18,6 +18,7 @@ pub mod names;
 pub mod numbers;
 pub mod output;
 pub mod own;
+pub mod owned;
 pub mod pool;
 pub mod pprof;
 pub mod profile;

@@ -2,12 +2,15 @@
 
 use crate::model::balance::{Balance, PartName, change};
 use crate::model::{MemoryKind, Report, Site};
+use crate::report::names;
 
 /// Retention below this is not worth a sentence, bytes.
 pub const MUCH: u64 = 1 << 20;
 /// What an allocator adds to each block, for its header and to round it up, bytes at
 /// most; more than that is memory that nobody uses.
 const HEADER: u64 = 48;
+/// What allocators with classes of sizes round up by besides, at most one part in so many.
+const CLASSES: u64 = 4;
 /// Processes with less in memory need no advice, bytes.
 const LARGE: u64 = 16 << 20;
 
@@ -21,9 +24,8 @@ pub fn kept(report: &Report, balance: &Balance) -> Option<u64> {
         let heap = |site: &&Site| site.process == balance.process && site.kind == MemoryKind::Heap;
         sites.filter(heap).map(of).fold(0, u64::saturating_add)
     };
-    let with_headers = |bytes: u64, count: u64| bytes.saturating_add(count.saturating_mul(HEADER));
-    let freed = with_headers(sum(|site| site.freed_bytes), sum(|site| site.freed_count));
-    let free = kept.saturating_sub(with_headers(0, sum(|site| site.live_count)));
+    let freed = sum(freed_at_most);
+    let free = kept.saturating_sub(sum(|site| site.live_count).saturating_mul(HEADER));
     let settings = &report.settings;
     let is_whole = settings.min_size == 0 && !settings.is_by_caller() && !report.is_sampled();
     let is_known = report.lost_events() == 0 && is_whole;
@@ -36,6 +38,27 @@ pub fn kept(report: &Report, balance: &Balance) -> Option<u64> {
         true => Some(kept),
         false => Some(by_books).filter(|free| is_why(*free)),
     }
+}
+
+/// What a site's freed blocks have taken, bytes at most.
+pub fn freed_at_most(site: &Site) -> u64 {
+    let headers = site.freed_count.saturating_mul(HEADER);
+    let allocator = site.frames.last().and_then(|frame| frame.module.as_deref());
+    let rounded = match allocator {
+        Some(file) if !is_of_libc(file) => site.freed_bytes / CLASSES,
+        _ => 0,
+    };
+    site.freed_bytes
+        .saturating_add(rounded)
+        .saturating_add(headers)
+}
+
+/// Whether a file is a C library: its heaps are known by what is in them.
+pub fn is_of_libc(file: &str) -> bool {
+    let name = names::base(file);
+    ["libc.", "libc-", "ld-"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 /// Bytes in memory of a process that are older than the run, if those are most of it and

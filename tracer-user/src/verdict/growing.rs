@@ -213,12 +213,13 @@ fn runtimes(frames: &[Frame]) -> String {
         return names::UNKNOWN.to_owned();
     };
     match &frame.module {
-        Some(module) => format!(
+        // Code that is in no file has its place for a name.
+        Some(module) if !module.starts_with('[') => format!(
             "{} ({})",
             names::label(frame),
             names::clean(names::base(module))
         ),
-        None => names::label(frame).into_owned(),
+        _ => names::label(frame).into_owned(),
     }
 }
 

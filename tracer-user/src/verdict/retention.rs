@@ -19,6 +19,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 }
 
 fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
+    let told = balance.books.iter().filter(|books| books.free > 0);
     Finding {
         title: format!(
             "the allocator of {} keeps {} that was freed: no leak",
@@ -28,7 +29,7 @@ fn retention(report: &Report, balance: &Balance, kept: u64) -> Finding {
         evidence: std::iter::once(
             "all blocks were seen, and as much was freed during the run".to_owned(),
         )
-        .chain(balance.books.iter().map(by_books))
+        .chain(told.map(by_books))
         .collect(),
         advice: kept_by::remedy(report, balance),
         live_bytes: kept,

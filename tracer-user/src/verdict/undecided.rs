@@ -132,7 +132,6 @@ mod tests {
         let frames = vec![
             sample::program("handle", "a.c", 5, 1),
             sample::program("new_chunk", "b.c", 7, 2),
-            sample::library("malloc", 3),
         ];
         let site = Site {
             verdict: Some(verdict),

@@ -211,8 +211,9 @@ fn cgroup(group: &CgroupBalance) -> Option<String> {
     let growth = u64::try_from(group.growth).ok()?;
     (outside >= MUCH && outside >= growth / 4).then(|| {
         format!(
-            "Its control group {} grew by {}, of which {} is in no process's own memory: shared memory and tmpfs {}, page cache {}, the kernel's {}.",
+            "Its control group {}{} grew by {}, of which {} is in no process's own memory: shared memory and tmpfs {}, page cache {}, the kernel's {}.",
             names::clean(&group.path),
+            others(group),
             units::bytes(growth),
             units::bytes(outside),
             signed(group.shared),
@@ -220,6 +221,18 @@ fn cgroup(group: &CgroupBalance) -> Option<String> {
             signed(group.kernel),
         )
     })
+}
+
+/// That others are in a control group, who may have made it grow.
+fn others(group: &CgroupBalance) -> String {
+    match group.untraced {
+        0 => String::new(),
+        1 => " (with 1 process that is not traced)".to_owned(),
+        count => {
+            let count = units::grouped(count);
+            format!(" (with {count} processes that are not traced)")
+        }
+    }
 }
 
 /// What to add where it is said that no leak was seen: that the processes' control group keeps
@@ -236,8 +249,9 @@ pub fn group_note(group: &CgroupBalance) -> Option<String> {
     let grown: Vec<_> = grown.collect();
     (!grown.is_empty()).then(|| {
         format!(
-            "their control group {} got {} more, which may be theirs and is in no process",
+            "their control group {}{} got {} more, which may be theirs and is in no process",
             names::clean(&group.path),
+            others(group),
             grown.join(" and ")
         )
     })
@@ -445,6 +459,7 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
             shared: 50 * MIB as i64,
             page_cache: 0,
             kernel: 2 * MIB as i64,
+            untraced: 0,
         };
         report.cgroups = vec![group];
         let found = text(&report);
@@ -454,6 +469,13 @@ Resident set: 300 MiB at the start, 311 MiB at the end: +11.0 MiB, namely
         let parts =
             "50.0 MiB of files in memory and shared memory and 2.00 MiB of memory of the kernel's";
         assert!(note.contains(parts), "{note}");
+        // Others may be to blame for it.
+        report.cgroups[0].untraced = 3;
+        let note = group_note(&report.cgroups[0]).unwrap();
+        assert!(
+            note.contains("/a (with 3 processes that are not traced) got"),
+            "{note}"
+        );
         report.cgroups[0].processes = 60 * MIB as i64;
         assert_eq!(text(&report), "");
         // Page cache goes when somebody needs the memory.

@@ -5,7 +5,7 @@ pub(super) mod opened;
 pub(super) mod settle;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -164,7 +164,9 @@ impl Session {
 
     /// The accounts of control groups.
     pub(super) fn cgroup_balances(&self) -> Vec<CgroupBalance> {
+        let traced: HashSet<u32> = self.running_images().map(|image| image.pid).collect();
         let balance = |(group, start, end): &(Cgroup, Charged, Option<Charged>)| {
+            let others = group.pids().into_iter().filter(|pid| !traced.contains(pid));
             let end = (*end).or_else(|| group.charged())?;
             Some(CgroupBalance {
                 path: group.path.clone(),
@@ -175,6 +177,7 @@ impl Session {
                 shared: change(start.shared, end.shared),
                 page_cache: change(start.page_cache, end.page_cache),
                 kernel: change(start.kernel, end.kernel),
+                untraced: others.count() as u64,
             })
         };
         self.balance.cgroups.values().filter_map(balance).collect()
