@@ -84,12 +84,6 @@ fn a_static_program_with_musl() -> Result<()> {
     compare("paths_musl", &["recursion_5", "recursion_60"])?.is_whole(61)
 }
 
-/// In musl's own code gdb guesses on, and we stop.
-#[test]
-fn a_callback_through_musl() -> Result<()> {
-    compare("paths_musl", &["sort"])?.is_honest(3)
-}
-
 #[test]
 fn coroutines_and_assembly() -> Result<()> {
     let commands = ["coroutines", "assembly", "fault_at_an_entry"];

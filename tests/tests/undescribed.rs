@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use unfreed_tests::model::StackEnd;
 use unfreed_tests::{Target, Tracer, View, target_path};
 
 /// Runs commands of a target.
@@ -47,17 +48,50 @@ fn a_function_that_keeps_a_frame_pointer_is_passed() -> Result<()> {
     check(&report, 2003, &built_in, "start_by_frame_pointers")
 }
 
+/// Code that nothing describes gives back what it takes of the stack, which tells its frame.
 #[test]
-fn a_stack_ends_in_a_function_without_one() -> Result<()> {
+fn functions_without_one_are_passed_by_what_they_give_back() -> Result<()> {
     let mut target = Target::start("framed")?;
     let report = trace(&mut target, &["others"])?;
-    check(
-        &report,
-        3001,
-        &["take_frameless", "asm_frameless"],
-        "no_row",
-    )?;
-    check(&report, 4001, &["take_busy", "asm_busy"], "no_row")
+    let frameless = ["take_frameless", "asm_frameless", "others"];
+    check(&report, 3001, &frameless, "start")?;
+    check(&report, 4001, &["take_busy", "asm_busy", "others"], "start")
+}
+
+/// One that jumps to nobody knows where does not tell.
+#[test]
+fn a_stack_ends_in_a_function_that_tells_nothing() -> Result<()> {
+    let mut target = Target::start("framed")?;
+    let report = trace(&mut target, &["hidden"])?;
+    check(&report, 5003, &["take_hidden", "asm_hidden"], "no_row")
+}
+
+/// musl has no tables: a path leads through its `qsort` and on to where it starts the program.
+#[test]
+fn a_callback_through_musl_has_a_whole_path() -> Result<()> {
+    let mut target = Target::start("paths_musl")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("sort")?;
+    let report = tracer.stop()?.report()?;
+    let paths: Vec<_> = report.sites_with("compare").collect();
+    ensure!(paths.len() > 2, "{paths:?}");
+    for site in paths {
+        assert_eq!(site.stack_end, StackEnd::Start, "{site:?}");
+        let names = site.frames.iter().filter_map(|it| it.function.as_deref());
+        let names: Vec<_> = names.collect();
+        let mut rest = names.iter();
+        for wanted in [
+            "serve",
+            "run_command",
+            "sort",
+            "qsort_r",
+            "compare",
+            "malloc",
+        ] {
+            ensure!(rest.any(|name| *name == wanted), "{wanted}: {names:?}");
+        }
+    }
+    Ok(())
 }
 
 /// What a compiler made at run time is passed by frame pointers, and named by its perf map.
@@ -142,5 +176,6 @@ fn a_debug_file_tells_what_the_program_does_not() -> Result<()> {
     let mut target = Target::start_at(&program)?;
     let tracer = Tracer::record(target.pid, &[])?;
     target.command("nested")?;
-    check(&tracer.stop()?.report()?, 1009, &["take"], "no_row")
+    // What it gives back tells as much.
+    check(&tracer.stop()?.report()?, 1009, &NESTED, "start")
 }

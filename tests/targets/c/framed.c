@@ -13,11 +13,13 @@ TAKES(take_framed, 1009)
 TAKES(take_built_in, 2003)
 TAKES(take_frameless, 3001)
 TAKES(take_busy, 4001)
+TAKES(take_hidden, 5003)
 
 void asm_framed(void);
 void Builtins_Entry(void);
 void asm_frameless(void);
 void asm_busy(void);
+void asm_hidden(void);
 
 __asm__(".text\n"
         ".type asm_framed, @function\n"
@@ -61,7 +63,17 @@ __asm__(".text\n"
         "    call take_busy\n"
         "    pop %rbp\n"
         "    ret\n"
-        ".size asm_busy, . - asm_busy\n");
+        ".size asm_busy, . - asm_busy\n"
+        /* Where it goes on is in a register. */
+        ".type asm_hidden, @function\n"
+        "asm_hidden:\n"
+        "    sub $24, %rsp\n"
+        "    call take_hidden\n"
+        "    lea 1f(%rip), %rax\n"
+        "    jmp *%rax\n"
+        "1:  add $24, %rsp\n"
+        "    ret\n"
+        ".size asm_hidden, . - asm_hidden\n");
 
 SITE static void framed(void) {
     asm_framed();
@@ -73,7 +85,7 @@ SITE static void built_in(void) {
     truth("built_in", 2003, 1, 0);
 }
 
-/* What the stack ends in is not what called it. */
+/* By what they give back. */
 SITE static void others(void) {
     asm_frameless();
     asm_busy();
@@ -81,10 +93,17 @@ SITE static void others(void) {
     truth("take_busy", 4001, 1, 0);
 }
 
+/* What the stack ends in is not what called it. */
+SITE static void hidden(void) {
+    asm_hidden();
+    truth("take_hidden", 5003, 1, 0);
+}
+
 static const Command commands[] = {
     COMMAND(framed),
     COMMAND(built_in),
     COMMAND(others),
+    COMMAND(hidden),
     {NULL, NULL},
 };
 

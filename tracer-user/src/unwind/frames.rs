@@ -167,6 +167,27 @@ impl<'a> Frames<'a> {
         last.is_none_or(|frame| frame.end <= start)
     }
 
+    /// The code between all entries, and where these begin.
+    pub fn between(&self, segments: &[Segment]) -> (Vec<Range<u64>>, Vec<u64>) {
+        let mut regions = Vec::new();
+        let mut frames = self.frames.iter().peekable();
+        for segment in segments {
+            let mut at = segment.address.0;
+            while let Some(frame) = frames.next_if(|frame| frame.start < segment.end()) {
+                if frame.start > at {
+                    regions.push(at..frame.start);
+                }
+                at = at.max(frame.end);
+            }
+            if at < segment.end() {
+                regions.push(at..segment.end());
+            }
+        }
+        let mut starts: Vec<u64> = self.frames.iter().map(|frame| frame.start).collect();
+        starts.dedup();
+        (regions, starts)
+    }
+
     /// The code of the entry that describes an address.
     pub fn around(&self, address: u64) -> Option<Range<u64>> {
         let after = self.frames.partition_point(|frame| frame.start <= address);

@@ -21,6 +21,17 @@ const CLONE: [u8; 14] = [
     0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1, 0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05,
 ];
 
+/// `xor %rbp,%rbp; mov %rsp,%rdi`: how programs with musl begin.
+const START: [u8; 6] = [0x48, 0x31, 0xed, 0x48, 0x89, 0xe7];
+
+/// `mov %eax,%edi; call` and `mov %rax,%rdi; call` behind a call by register: in musl's code what
+/// `main` returns goes to `exit`, and what a thread's function returns to `pthread_exit`. Neither
+/// returns, so that nothing tells of their callers' frames, which are a start.
+const HANDS_ON: [&[u8]; 2] = [&[0x89, 0xc7, 0xe8], &[0x48, 0x89, 0xc7, 0xe8]];
+
+/// The bytes of a call by register, but for a prefix: `ff /2` with a register.
+const BY_REGISTER: (u8, Range<u8>) = (0xff, 0xd0..0xd8);
+
 /// Where the call in it is.
 const CLONE_CALL: Range<u64> = 3..6;
 
@@ -50,8 +61,20 @@ pub struct Landmark {
     pub rule: Rule,
 }
 
-/// The known pieces of a gap, in order. `entry` is where the program begins.
-pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
+/// Whether musl's way to start a thread is in some code.
+pub fn has_musls_clone(code: &mut Code, region: Range<u64>) -> bool {
+    !code.find(region, &CLONE).is_empty()
+}
+
+/// Whether a program begins as musl has it.
+pub fn is_musls_start(code: &mut Code, entry: u64) -> bool {
+    let end = entry.saturating_add(START.len() as u64);
+    code.bytes(entry..end).is_some_and(|bytes| bytes == START)
+}
+
+/// The known pieces of a gap, in order. `entry` is where the program begins; `is_musl` if the file
+/// has musl in it.
+pub fn find(code: &mut Code, gap: Range<u64>, entry: u64, is_musl: bool) -> Vec<Landmark> {
     let mut found = Vec::new();
     if gap.end - gap.start >= SIGRETURN.len() as u64 {
         let length = SIGRETURN.len() as u64;
@@ -67,6 +90,11 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
             Landmark { range, rule }
         }));
     }
+    if is_musl {
+        let rule = Rule::END;
+        let starts = starts(code, &gap).into_iter();
+        found.extend(starts.map(|range| Landmark { range, rule }));
+    }
     if gap.contains(&entry)
         && let Some(range) = entry_calls(code, entry..gap.end.min(entry + MAX_ENTRY))
     {
@@ -75,6 +103,24 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
     }
     found.sort_by_key(|landmark| landmark.range.start);
     found
+}
+
+/// The calls of musl that start a program or a thread.
+fn starts(code: &mut Code, gap: &Range<u64>) -> Vec<Range<u64>> {
+    let mut starts = Vec::new();
+    for hands_on in HANDS_ON {
+        for at in code.find(gap.clone(), hands_on) {
+            let call = at.saturating_sub(2)..at;
+            let bytes = code.bytes(call.clone());
+            let (opcode, registers) = BY_REGISTER;
+            if call.start >= gap.start
+                && bytes.is_some_and(|it| it[0] == opcode && registers.contains(&it[1]))
+            {
+                starts.push(call);
+            }
+        }
+    }
+    starts
 }
 
 /// The code from a program's entry to the end of its calls: nobody called it.

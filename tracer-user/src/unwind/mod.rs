@@ -4,7 +4,9 @@
 //! The files may belong to anybody: whatever they hold costs bounded time and
 //! memory, and gives rows, omissions or an error, never a panic.
 
+mod balanced;
 mod code;
+mod effect;
 mod expression;
 mod framed;
 mod frames;
@@ -18,6 +20,7 @@ mod rows;
 mod section;
 mod separate;
 mod thrown;
+mod undescribed;
 mod v8;
 
 use std::ops::Range;
@@ -40,6 +43,7 @@ pub use omitted::Omitted;
 pub use python::Interpreter;
 use rows::Rows;
 use section::Section;
+use undescribed::Undescribed;
 pub use v8::{StringLayout, Structures, V8};
 
 /// A module's unwind table.
@@ -143,9 +147,13 @@ fn build(
             frames.add_section(section, segments, &mut omitted)?;
         }
     }
-    if frames.is_empty() {
-        return Ok(None);
-    }
+    let is_bare = frames.is_empty();
+    let (regions, starts) = frames.between(segments);
+    let otherwise = match is_bare {
+        true => Rule::FRAME_POINTER,
+        false => Rule::NONE,
+    };
+    let undescribed = Undescribed::new(regions, starts, otherwise);
     let v8 = v8::find(bytes, &image);
     let builtins = match v8 {
         Some(V8::Known(_)) => Rule::SCRIPT,
@@ -157,8 +165,11 @@ fn build(
     let code = Code::new(bytes, segments.clone(), image.has_text_relocations());
     let python = python::find(bytes, &image);
     let parts = python.as_ref().map(|found| found.parts(&image, &frames));
-    let mut rows = Rows::new(code, base.0);
+    let mut rows = Rows::new(code, base.0).with_undescribed(undescribed, image.entry);
     frames.emit(&image, &mut rows, &mut omitted)?;
+    if is_bare && rows.told() == 0 {
+        return Ok(None);
+    }
     let (mut returns, mut full) = rows.finish();
     if let Some(parts) = parts {
         python::mark(&mut returns, &mut full, parts, base.0);

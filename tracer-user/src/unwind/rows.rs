@@ -10,6 +10,7 @@ use super::code::Code;
 use super::landmarks::{self, Landmark};
 use super::omitted::Omitted;
 use super::program::{Common, State};
+use super::undescribed::Undescribed;
 
 /// A table with more rows is refused: 256 MiB. `librustc_driver`, the largest
 /// library at hand, has 1.2 million.
@@ -31,6 +32,9 @@ pub struct Rows<'a> {
     /// Whether the last row for return addresses stands for code in which no
     /// call ends: its rule may be any.
     is_open: bool,
+    undescribed: Undescribed,
+    /// Whether the file has musl in it.
+    is_musl: bool,
 }
 
 impl<'a> Rows<'a> {
@@ -46,7 +50,29 @@ impl<'a> Rows<'a> {
             full: vec![first],
             returns: vec![first],
             is_open: true,
+            undescribed: Undescribed::default(),
+            is_musl: false,
         }
+    }
+
+    /// Has the code that nothing describes told by what it does.
+    pub fn with_undescribed(self, undescribed: Undescribed, entry: u64) -> Self {
+        let mut code = self.code;
+        let is_musl = landmarks::is_musls_start(&mut code, entry)
+            || undescribed
+                .regions()
+                .any(|region| landmarks::has_musls_clone(&mut code, region));
+        Self {
+            code,
+            is_musl,
+            undescribed,
+            ..self
+        }
+    }
+
+    /// Bytes of code that nothing describes, and of which something is known by what it does.
+    pub fn told(&self) -> u64 {
+        self.undescribed.told()
     }
 
     /// All rows: for return addresses, and for any instruction.
@@ -128,12 +154,25 @@ impl<'a> Rows<'a> {
     /// See [`row`](Self::row).
     pub fn gap(&mut self, start: u64, end: u64, entry: u64) -> Result<()> {
         let mut at = start;
-        for Landmark { range, rule } in landmarks::find(&mut self.code, start..end, entry) {
-            self.row(at, range.start, Rule::NONE)?;
+        for Landmark { range, rule } in
+            landmarks::find(&mut self.code, start..end, entry, self.is_musl)
+        {
+            self.balanced(at, range.start)?;
             self.row(range.start.max(at), range.end, rule)?;
             at = at.max(range.end);
         }
-        self.row(at, end, Rule::NONE)
+        self.balanced(at, end)
+    }
+
+    /// The same between landmarks.
+    fn balanced(&mut self, start: u64, end: u64) -> Result<()> {
+        if start >= end {
+            return Ok(());
+        }
+        for (range, rule) in self.undescribed.rules(&mut self.code, start..end) {
+            self.row(range.start, range.end, rule)?;
+        }
+        Ok(())
     }
 
     /// Whether code is where the functions of `makecontext` return to.

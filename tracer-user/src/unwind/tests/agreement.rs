@@ -143,7 +143,8 @@ fn rows_agree_with_gimli_at_random_addresses() {
                 match theirs {
                     // glibc's `__start_context`: see landmarks.rs.
                     _ if ours == Rule::END => {}
-                    None => assert_eq!(ours, Rule::NONE, "{path} {address:x}"),
+                    // What nothing describes is told by what it does, or not at all.
+                    None => {}
                     Some(Rule::UNSUPPORTED) => assert!(!is_plain(ours), "{path} {address:x}"),
                     Some(theirs) => {
                         assert_eq!(ours, theirs, "{path} {address:x}");

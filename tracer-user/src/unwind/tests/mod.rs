@@ -1,6 +1,7 @@
 //! Tables against gimli's own reading of the same files, and hostile files.
 
 mod agreement;
+mod balanced;
 mod hostile;
 mod landmarks;
 mod replay;
