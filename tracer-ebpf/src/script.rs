@@ -10,20 +10,17 @@ use crate::inflight;
 use crate::maps::{self, SCRIPTS, SPACES, V8S};
 
 /// The word of the JavaScript function that the frame runs which the walk in the current
-/// thread's record is at; of other code of V8 the word of its place, `met`, and 0 if it is
-/// no code of V8. Verified once, on its own.
+/// thread's record is at; of other code of V8 the word of its place, `met`. Verified once, on
+/// its own.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn script_frame(met: u64) -> u64 {
     let Some(thread) = inflight::record() else {
-        return 0;
+        return met;
     };
     // SAFETY: only this thread touches its record.
     let thread = unsafe { &mut *thread };
     let at = thread.walk.at();
-    if !at.rule.is_frame_pointer() {
-        return 0;
-    }
     // What a signal interrupted may not have its frame yet.
     if thread.walk.is_exact() {
         return met;
