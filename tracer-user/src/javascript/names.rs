@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tracer_ebpf::java::Anywhere;
-use tracer_ebpf::v8::{Function, Identity, object, small};
+use tracer_ebpf::java::{Anywhere, WINDOW_WORDS};
+use tracer_ebpf::v8::{self, Function, Identity, object, small};
 
 use super::lines::Lines;
 use super::scope::{Scope, TAIL};
@@ -46,6 +46,8 @@ impl Anywhere for Objects<'_> {
         self.0.u64(address).ok()
     }
 }
+
+impl v8::Objects for Objects<'_> {}
 
 /// The names of a process's functions.
 pub struct JavaScriptNames {
@@ -105,7 +107,8 @@ impl JavaScriptNames {
     /// Whether the function is where it was.
     fn check(&self, function: Function) -> Result<(), Unnamed> {
         let layout = &self.structures.layout;
-        let found = layout.identity(function.shared, &mut Objects(&*self.memory));
+        let (mut window, mut memory) = ([0; WINDOW_WORDS], Objects(&*self.memory));
+        let found = layout.identity(function.shared, &mut window, &mut memory);
         match found == Some(function.identity) {
             true => Ok(()),
             // A process that is gone has nothing.
