@@ -191,7 +191,16 @@ impl JavaScriptNames {
             return None;
         }
         let locals = u64::from(locals);
-        let first = names.scope.first;
+        let place = |at| Some((small(read(at)?)?, small(read(at + 1)?)?));
+        let before = match names.scope.has_place {
+            true => place(names.scope.locals + 1),
+            false => None,
+        };
+        let mut first = names.scope.first;
+        if locals != 0 && small(read(first)?).is_some() {
+            // Of a module how many variables others can have.
+            first += 1;
+        }
         // Many have their names in a table.
         let named = match locals {
             0 => 0,
@@ -200,7 +209,8 @@ impl JavaScriptNames {
         };
         let tail = (0..TAIL as u64).map_while(|index| read(first + named + locals + index));
         let words: Vec<u64> = tail.collect();
-        Some(Scope::of(&words, length, |word| strings.is_string(word)))
+        let is_string = |word| strings.is_string(word);
+        Some(Scope::of(&words, before, length, is_string))
     }
 
     /// The line of a place in a function's script.
