@@ -221,6 +221,10 @@ pub(crate) static PYTHONS: Array<Layout> = Array::with_max_entries(MAX_FILES, BP
 #[map]
 pub(crate) static V8S: Array<v8::Layout> = Array::with_max_entries(MAX_FILES, BPF_F_MMAPABLE);
 
+/// Which of V8's maps are those that a walk looks for: see [`v8::types_key`].
+#[map]
+pub(crate) static V8_TYPES: Array<u64> = Array::with_max_entries(v8::MAX_TYPES, BPF_F_MMAPABLE);
+
 /// The functions of JavaScript that were on a stack of late, by process image and word: where
 /// each was last. The loader sets the size.
 #[map]

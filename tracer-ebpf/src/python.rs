@@ -12,10 +12,10 @@
 //! `frameobject.h`, `Include/internal/pycore_frame.h` and `pycore_runtime.h`.
 
 use crate::frame;
-use crate::java::{Anywhere, WINDOW_WORDS};
+use crate::java::{Anywhere, WINDOW_WORDS, read};
 use crate::rule::{BX, Base, Rule};
 use crate::step::Registers;
-use crate::volatile::{Volatile, opaque};
+use crate::volatile::Volatile;
 
 /// Code objects of lower addresses stand for why there is none: a [`Gap`] times 8.
 pub const GAPS: u64 = 4096;
@@ -316,16 +316,6 @@ impl Layout {
     const fn has_shim(&self) -> bool {
         self.shape == Shape::Shim as u32 || self.shape == Shape::ShimAndCFrame as u32
     }
-}
-
-/// The word of the window that has this byte, which is its lowest then.
-#[inline(always)]
-fn read(window: &[u64; WINDOW_WORDS], offset: u32) -> u64 {
-    let index = opaque((offset >> 3) as usize);
-    if index >= WINDOW_WORDS {
-        return 0;
-    }
-    window[index] >> (8 * (offset & 7))
 }
 
 /// What tells code objects apart that had the same address one after the other: 16 bits of

@@ -359,9 +359,12 @@ impl Target for Current {
     #[inline(always)]
     fn enter_script(&mut self, met: u64) -> u64 {
         self.give_up();
-        match script_frame(met) {
-            0 => python_frame(met),
-            word => word,
+        // SAFETY: only this thread touches its record.
+        let at = unsafe { (*self.thread).walk.at() };
+        // V8's code is walked by rbp, the interpreter of Python by its table.
+        match at.rule.is_frame_pointer() {
+            true => script_frame(met),
+            false => python_frame(met),
         }
     }
 

@@ -14,7 +14,7 @@
 //! script: they are what a stack has.
 
 use crate::frame;
-use crate::java::Anywhere;
+use crate::java::{Anywhere, WINDOW_WORDS, read};
 
 /// Functions that are kept, of all processes together: where each was last.
 pub const MAX_FUNCTIONS: u32 = 1 << 14;
@@ -93,6 +93,28 @@ pub struct Function {
 // SAFETY: repr(C), fields fill all 24 bytes, any bit pattern is valid.
 unsafe impl crate::Record for Function {}
 
+/// Memory of a target, of which something is remembered.
+pub trait Objects: Anywhere {
+    /// Whether two maps are those of what closures share and of scripts: `look` says so, if it
+    /// is not remembered.
+    #[inline(always)]
+    fn has_types(&mut self, _maps: [u64; 2], look: impl FnOnce(&mut Self) -> bool) -> bool {
+        look(self)
+    }
+}
+
+/// Processes of which is remembered which maps those are. V8 never moves them, nor frees them.
+pub const MAX_TYPES: u32 = 1 << 8;
+
+/// What stands for the two maps of a process image.
+#[inline(always)]
+pub const fn types_key(image: u64, maps: [u64; 2]) -> u64 {
+    let mixed = (image ^ maps[0].rotate_left(20)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 32 ^ maps[1]).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    // An entry that is empty stands for none.
+    mixed ^ mixed >> 29 | 1
+}
+
 /// A function of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -134,6 +156,24 @@ pub const fn small(word: u64) -> Option<u32> {
     }
 }
 
+/// How many bytes have the words of two offsets, whole words.
+#[inline(always)]
+const fn behind(one: u32, other: u32) -> u32 {
+    (greater(one, other) | 7) + 1
+}
+
+#[inline(always)]
+const fn greater(one: u32, other: u32) -> u32 {
+    if one > other { one } else { other }
+}
+
+/// The lower half of a word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
 impl Layout {
     /// Whether there is V8.
     #[inline(always)]
@@ -141,40 +181,107 @@ impl Layout {
         self.shared_kind != 0
     }
 
-    /// The function of the frame whose rbp is `bp`; `None` if it runs none that a script has.
+    /// Whether all that a walk reads of an object is in a window.
+    pub const fn is_near(&self) -> bool {
+        let most = greater(
+            self.below(),
+            greater(self.shared_bytes(), self.script_bytes()),
+        );
+        most as usize <= 8 * WINDOW_WORDS
+    }
+
+    /// How much is read below rbp.
     #[inline(always)]
-    pub fn function(&self, bp: u64, memory: &mut impl Anywhere) -> Option<Function> {
-        object(memory.long(bp.wrapping_sub(self.context_below.into()))?)?;
-        let closure = object(memory.long(bp.wrapping_sub(self.function_below.into()))?)?;
-        let shared = object(memory.long(closure.wrapping_add(self.shared.into()))?)?;
-        let identity = self.identity(shared, memory)?;
+    const fn below(&self) -> u32 {
+        greater(self.context_below, self.function_below)
+    }
+
+    /// How much is read of what closures share.
+    #[inline(always)]
+    const fn shared_bytes(&self) -> u32 {
+        behind(self.script, self.literal)
+    }
+
+    /// How much of a script.
+    #[inline(always)]
+    const fn script_bytes(&self) -> u32 {
+        behind(self.source, self.id)
+    }
+
+    /// The function of the frame whose rbp is `bp`; `None` if it runs none that a script has.
+    /// A window is for what is read meanwhile.
+    #[inline(always)]
+    pub fn function(
+        &self,
+        bp: u64,
+        window: &mut [u64; WINDOW_WORDS],
+        memory: &mut impl Objects,
+    ) -> Option<Function> {
+        let below = self.below();
+        if !memory.fill(window, bp.wrapping_sub(below.into()), below.into()) {
+            return None;
+        }
+        object(read(window, below - self.context_below))?;
+        let closure = object(read(window, below - self.function_below))?;
+        if !memory.fill(window, closure.wrapping_add(self.shared.into()), 8) {
+            return None;
+        }
+        let shared = object(read(window, 0))?;
+        let identity = self.identity(shared, window, memory)?;
         Some(Function { shared, identity })
     }
 
     /// What a function is by what its closures share; `None` if that is something else.
     #[inline(always)]
-    pub fn identity(&self, shared: u64, memory: &mut impl Anywhere) -> Option<Identity> {
-        if self.kind_of(shared, memory)? != self.shared_kind {
+    pub fn identity(
+        &self,
+        shared: u64,
+        window: &mut [u64; WINDOW_WORDS],
+        memory: &mut impl Objects,
+    ) -> Option<Identity> {
+        if !memory.fill(window, shared, self.shared_bytes().into()) {
             return None;
         }
-        let script = object(memory.long(shared.wrapping_add(self.script.into()))?)?;
+        let (map, literal) = (read(window, 0), low(read(window, self.literal)));
+        let script = object(read(window, self.script))?;
+        if !memory.fill(window, script, self.script_bytes().into()) {
+            return None;
+        }
         // Of V8's own functions there is no script.
-        if self.kind_of(script, memory)? != self.script_kind {
+        let maps = [map, read(window, 0)];
+        if !memory.has_types(maps, |memory| self.has_types(maps, memory)) {
             return None;
         }
-        let source = object(memory.long(script.wrapping_add(self.source.into()))?)?;
+        let source = object(read(window, self.source))?;
+        let script = small(read(window, self.id))?;
+        let word = u64::from(self.length & !7);
+        if !memory.fill(window, source.wrapping_add(word), 8) {
+            return None;
+        }
         Some(Identity {
-            script: small(memory.long(script.wrapping_add(self.id.into()))?)?,
-            literal: memory.int(shared.wrapping_add(self.literal.into()))?,
-            length: memory.int(source.wrapping_add(self.length.into()))?,
+            script,
+            literal,
+            length: low(read(window, self.length & 7)),
             padding: 0,
         })
+    }
+
+    #[inline(always)]
+    fn has_types(&self, [shared, script]: [u64; 2], memory: &mut impl Anywhere) -> bool {
+        self.kind(shared, memory) == Some(self.shared_kind)
+            && self.kind(script, memory) == Some(self.script_kind)
     }
 
     /// The type of an object.
     #[inline(always)]
     pub fn kind_of(&self, address: u64, memory: &mut impl Anywhere) -> Option<u32> {
-        let map = object(memory.long(address)?)?;
+        self.kind(memory.long(address)?, memory)
+    }
+
+    /// The type of a map's objects.
+    #[inline(always)]
+    fn kind(&self, map: u64, memory: &mut impl Anywhere) -> Option<u32> {
+        let map = object(map)?;
         Some(memory.int(map.wrapping_add(self.kind.into()))? & 0xffff)
     }
 }

@@ -23,7 +23,7 @@ function say(size) {
     (site.getFunctionName() || '').replace(/^(\[.*|eval$)/, '') || '(anonymous)';
   const path = sites.map((site) => [
     name(site),
-    site.getFileName() || '',
+    (site.getFileName() || '').replace(/^file:\/\//, ''),
     site.getEnclosingLineNumber(),
   ]);
   const key = JSON.stringify([size, path]);
@@ -134,6 +134,8 @@ async function work() {
   for (const _ of generate());
   new (class extends Cache { constructor() { super(); take(100343); } })();
   Reflect.apply(handle, null, []);
+  globalThis.take = take;
+  (await import('./module.mjs')).exported();
   await outer();
   await later();
 }

@@ -3,6 +3,7 @@
 use super::code::{Code, MAX_WORDS};
 use super::{MAX_HEAPS, Vm};
 use crate::stack::StackEnd;
+use crate::volatile::opaque;
 
 /// Steps back in a segment map. One leads at most 254 segments back, and what
 /// was freed and joined may take more steps than its size asks for.
@@ -37,6 +38,16 @@ pub trait Anywhere {
 
 /// Words that are read at once, at most.
 pub const WINDOW_WORDS: usize = 10;
+
+/// The word of a window that has this byte, which is its lowest then; 0 behind its end.
+#[inline(always)]
+pub fn read(window: &[u64; WINDOW_WORDS], offset: u32) -> u64 {
+    let index = opaque((offset >> 3) as usize);
+    if index >= WINDOW_WORDS {
+        return 0;
+    }
+    window[index] >> (8 * (offset & 7))
+}
 
 impl Vm {
     /// Whether the interpreter's code has an address.

@@ -9,7 +9,7 @@ mod blob;
 pub mod cached;
 mod code;
 
-pub use self::blob::{Anywhere, WINDOW_WORDS};
+pub use self::blob::{Anywhere, WINDOW_WORDS, read};
 pub use self::code::Code;
 
 /// JVMs that are traced at the same time; 0 is none.

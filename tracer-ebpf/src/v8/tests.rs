@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::frame::{Frame, is_shared};
@@ -50,9 +50,44 @@ impl Anywhere for Words {
     }
 }
 
+impl Objects for Words {}
+
+/// The same, of which the maps of types are remembered.
+struct Remembered(Words, HashSet<[u64; 2]>);
+
+impl Anywhere for Remembered {
+    fn byte(&mut self, address: u64) -> Option<u8> {
+        self.0.byte(address)
+    }
+
+    fn int(&mut self, address: u64) -> Option<u32> {
+        self.0.int(address)
+    }
+
+    fn long(&mut self, address: u64) -> Option<u64> {
+        self.0.long(address)
+    }
+}
+
+impl Objects for Remembered {
+    fn has_types(&mut self, maps: [u64; 2], look: impl FnOnce(&mut Self) -> bool) -> bool {
+        let has = self.1.contains(&maps) || look(self);
+        if has {
+            self.1.insert(maps);
+        }
+        has
+    }
+}
+
 /// A frame of function 7 of script 5, whose source has 1000 characters.
 fn frame() -> Words {
     let mut words = Words(HashMap::new());
+    for at in (0..56).step_by(8) {
+        words.set(SHARED + at, at);
+    }
+    for at in (0..72).step_by(8) {
+        words.set(SCRIPT + at, at);
+    }
     words.set(BP - 8, CONTEXT + 1);
     words.set(BP - 16, CLOSURE + 1);
     words.set(CLOSURE + 24, SHARED + 1);
@@ -76,9 +111,13 @@ const IDENTITY: Identity = Identity {
     padding: 0,
 };
 
+fn function(words: &mut Words) -> Option<Function> {
+    LAYOUT.function(BP, &mut [0; WINDOW_WORDS], words)
+}
+
 #[test]
 fn a_frame_says_which_function_it_runs() {
-    let found = LAYOUT.function(BP, &mut frame()).unwrap();
+    let found = function(&mut frame()).unwrap();
     assert_eq!(found.shared, SHARED);
     assert_eq!(found.identity, IDENTITY);
 }
@@ -98,14 +137,49 @@ fn other_frames_have_no_function() {
     ] {
         let mut words = frame();
         words.set(address, word);
-        assert_eq!(LAYOUT.function(BP, &mut words), None, "{address:x}");
+        assert_eq!(function(&mut words), None, "{address:x}");
     }
     let places: Vec<u64> = frame().0.into_keys().collect();
     for unreadable in places {
         let mut words = frame();
         words.0.remove(&unreadable);
-        assert_eq!(LAYOUT.function(BP, &mut words), None, "{unreadable:x}");
+        assert_eq!(function(&mut words), None, "{unreadable:x}");
     }
+}
+
+#[test]
+fn types_are_read_once() {
+    let mut memory = Remembered(frame(), HashSet::new());
+    let mut window = [0; WINDOW_WORDS];
+    for kept in [true, false] {
+        let found = LAYOUT.identity(SHARED, &mut window, &mut memory);
+        assert_eq!(found, Some(IDENTITY), "{kept}");
+        memory.0.0.retain(|at, _| *at < MAPS);
+    }
+    // A map that is another one is not known.
+    memory.0.set(SCRIPT, MAPS + 1);
+    let found = LAYOUT.identity(SHARED, &mut window, &mut memory);
+    assert_eq!(found, None);
+    let keys = [
+        (1, [2, 3]),
+        (2, [2, 3]),
+        (1, [3, 3]),
+        (1, [2, 4]),
+        (1, [3, 2]),
+    ];
+    let keys: HashSet<u64> = keys.map(|(image, maps)| types_key(image, maps)).into();
+    assert!(keys.len() == 5 && !keys.contains(&0));
+}
+
+#[test]
+fn a_layout_is_near_if_a_window_has_what_is_read() {
+    assert!(LAYOUT.is_near());
+    let far = |change: fn(&mut Layout)| {
+        let mut layout = LAYOUT;
+        change(&mut layout);
+        !layout.is_near()
+    };
+    assert!(far(|it| it.literal = 80) && far(|it| it.id = 80) && !far(|it| it.id = 72));
 }
 
 #[test]
@@ -122,7 +196,7 @@ fn each_function_has_a_word_of_its_own() {
         with(|it| it.length = 1001),
         with(|it| (it.script, it.literal) = (7, 5)),
     ];
-    let words: std::collections::HashSet<u64> = others.iter().map(|it| it.word(77)).collect();
+    let words: HashSet<u64> = others.iter().map(|it| it.word(77)).collect();
     assert_eq!(words.len(), others.len());
     assert_ne!(IDENTITY.word(1), IDENTITY.word(2));
     for word in words {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tracer_ebpf::java::Anywhere;
-use tracer_ebpf::v8::{Function, Identity, object, small};
+use tracer_ebpf::java::{Anywhere, WINDOW_WORDS};
+use tracer_ebpf::v8::{self, Function, Identity, object, small};
 
 use super::lines::Lines;
 use super::scope::{Scope, TAIL};
@@ -46,6 +46,8 @@ impl Anywhere for Objects<'_> {
         self.0.u64(address).ok()
     }
 }
+
+impl v8::Objects for Objects<'_> {}
 
 /// The names of a process's functions.
 pub struct JavaScriptNames {
@@ -105,7 +107,8 @@ impl JavaScriptNames {
     /// Whether the function is where it was.
     fn check(&self, function: Function) -> Result<(), Unnamed> {
         let layout = &self.structures.layout;
-        let found = layout.identity(function.shared, &mut Objects(&*self.memory));
+        let (mut window, mut memory) = ([0; WINDOW_WORDS], Objects(&*self.memory));
+        let found = layout.identity(function.shared, &mut window, &mut memory);
         match found == Some(function.identity) {
             true => Ok(()),
             // A process that is gone has nothing.
@@ -188,7 +191,16 @@ impl JavaScriptNames {
             return None;
         }
         let locals = u64::from(locals);
-        let first = names.scope.first;
+        let place = |at| Some((small(read(at)?)?, small(read(at + 1)?)?));
+        let before = match names.scope.has_place {
+            true => place(names.scope.locals + 1),
+            false => None,
+        };
+        let mut first = names.scope.first;
+        if locals != 0 && small(read(first)?).is_some() {
+            // Of a module how many variables others can have.
+            first += 1;
+        }
         // Many have their names in a table.
         let named = match locals {
             0 => 0,
@@ -197,7 +209,8 @@ impl JavaScriptNames {
         };
         let tail = (0..TAIL as u64).map_while(|index| read(first + named + locals + index));
         let words: Vec<u64> = tail.collect();
-        Some(Scope::of(&words, length, |word| strings.is_string(word)))
+        let is_string = |word| strings.is_string(word);
+        Some(Scope::of(&words, before, length, is_string))
     }
 
     /// The line of a place in a function's script.

@@ -19,12 +19,18 @@ pub struct Scope {
 impl Scope {
     /// Of the words behind local variables (V8's `scope-info.tq`): the name and a number, if
     /// it has a name; what it was assigned to, or undefined, if that is kept; two numbers for
-    /// its place. Which of them there are is told by what they are. `length` is the source's.
-    pub fn of(words: &[u64], length: u32, is_string: impl Fn(u64) -> bool) -> Self {
+    /// its place, if that is not known from before them. Which of them there are is told by
+    /// what they are. `length` is the source's.
+    pub fn of(
+        words: &[u64],
+        before: Option<(u32, u32)>,
+        length: u32,
+        is_string: impl Fn(u64) -> bool,
+    ) -> Self {
         let place = |at: usize| {
             let number = |at: usize| small(*words.get(at)?);
-            let (start, end) = (number(at)?, number(at + 1)?);
-            (start <= end && end <= length && end > 0).then_some((start, end))
+            let found = before.or_else(|| number(at).zip(number(at + 1)));
+            found.filter(|(start, end)| start <= end && *end <= length && *end > 0)
         };
         let text = |at: usize| words.get(at).copied().filter(|word| is_string(*word));
         let is_number = |at: usize| words.get(at).is_some_and(|word| small(*word).is_some());
@@ -49,8 +55,9 @@ impl Scope {
                 place: place(1),
             }
         } else {
+            // Of a module's code a number stands before it.
             Scope {
-                place: place(0),
+                place: place(0).or_else(|| place(1)),
                 ..Scope::default()
             }
         }

@@ -153,7 +153,7 @@ fn a_scope_has_what_its_words_are() {
     const INFERRED: u64 = 0x21;
     const OUTER: u64 = 0x31;
     let small = |number: u64| number << 32;
-    let of = |words: &[u64]| Scope::of(words, 100, |word| matches!(word, NAME | INFERRED));
+    let of = |words: &[u64]| Scope::of(words, None, 100, |word| matches!(word, NAME | INFERRED));
     let scope = |name, inferred| Scope {
         name,
         inferred,
@@ -172,7 +172,30 @@ fn a_scope_has_what_its_words_are() {
         scope(None, Some(INFERRED))
     );
     assert_eq!(of(&[start, end, OUTER]), scope(None, None));
+    // Of a module without variables.
+    let module = Scope {
+        place: Some((0, 90)),
+        ..Scope::default()
+    };
+    for count in [0, 3] {
+        assert_eq!(of(&[small(count), small(0), end, OUTER]), module);
+    }
     // A place that is not in the source is none.
     assert_eq!(of(&[start, small(101), OUTER]), Scope::default());
     assert_eq!(of(&[]), Scope::default());
+    // The same where its place is known.
+    let of = |words: &[u64]| {
+        Scope::of(words, Some((10, 90)), 100, |word| {
+            matches!(word, NAME | INFERRED)
+        })
+    };
+    assert_eq!(
+        of(&[NAME, small(0), INFERRED, OUTER]),
+        scope(Some(NAME), Some(INFERRED))
+    );
+    assert_eq!(of(&[NAME, small(4), OUTER]), scope(Some(NAME), None));
+    assert_eq!(of(&[INFERRED, OUTER]), scope(None, Some(INFERRED)));
+    assert_eq!(of(&[OUTER, 0, 0]), scope(None, None));
+    let outside = Scope::of(&[NAME, small(4)], Some((10, 101)), 100, |_| true);
+    assert_eq!(outside, Scope::default());
 }

@@ -49,6 +49,8 @@ pub struct Structures {
 pub enum Problem {
     /// Objects have compressed pointers.
     Compressed,
+    /// What is needed of an object is far from where it begins.
+    Large,
     /// A symbol is missing.
     Missing(&'static str),
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Problem::Compressed => out.write_str("its pointers are compressed"),
+            Problem::Large => out.write_str("its objects are larger than is read of them"),
             Problem::Missing(symbol) => write!(out, "it has no {symbol}"),
         }
     }
@@ -84,6 +87,8 @@ pub struct ScopeLayout {
     pub locals: u64,
     /// The first of them.
     pub first: u64,
+    /// Whether where the function begins and ends stands before them, and not behind.
+    pub has_place: bool,
 }
 
 /// How strings are kept.
@@ -157,11 +162,15 @@ impl Numbers {
         number.ok_or(Problem::Missing(name))
     }
 
-    /// The first that there is of several names, which versions of V8 have.
-    fn any(&self, names: &[&'static str]) -> Result<u32, Problem> {
-        let mut found = names.iter().map(|name| self.get(name));
-        let missing = Problem::Missing(names.first().copied().unwrap_or_default());
-        found.find_map(Result::ok).ok_or(missing)
+    /// The one whose name begins like this: how V8 calls a field's type differs from version
+    /// to version. Fields of two types may have one name, if both are at one place.
+    fn field(&self, begin: &'static str) -> Result<u32, Problem> {
+        let all = self.0.iter();
+        let mut found =
+            all.filter_map(|(name, at)| name.starts_with(begin.as_bytes()).then_some(at));
+        let first = found.next().filter(|first| found.all(|at| at == *first));
+        let at = first.and_then(|at| u32::try_from(*at).ok());
+        at.ok_or(Problem::Missing(begin))
     }
 
     /// How far below the frame pointer something is.
@@ -207,23 +216,28 @@ fn structures(numbers: &Numbers) -> Result<Structures, Problem> {
     let layout = Layout {
         context_below: numbers.below("off_fp_context_or_frame_type")?,
         function_below: numbers.below("off_fp_function")?,
-        shared: numbers.get("class_JSFunction__shared__SharedFunctionInfo")?,
-        script: numbers.any(&[
-            "class_SharedFunctionInfo__script_or_debug_info__HeapObject",
-            "class_SharedFunctionInfo__script__HeapObject",
-            "class_SharedFunctionInfo__script__Object",
-        ])?,
+        shared: numbers.field("class_JSFunction__shared__")?,
+        // Once it may have been the debugger's, which has no script's type.
+        script: numbers
+            .field("class_SharedFunctionInfo__script__")
+            .or_else(|missing| {
+                let older = numbers.field("class_SharedFunctionInfo__script_or_debug_info__");
+                older.map_err(|_| missing)
+            })?,
         // Not named, but right behind (`shared-function-info.tq`).
-        literal: numbers.get("class_SharedFunctionInfo__flags__int")? + 4,
-        kind: numbers.get("class_Map__instance_type__uint16_t")?,
-        source: numbers.get("class_Script__source__Object")?,
+        literal: numbers.field("class_SharedFunctionInfo__flags__")? + 4,
+        kind: numbers.field("class_Map__instance_type__")?,
+        source: numbers.field("class_Script__source__")?,
         // Not named, but right behind (`script.tq`).
-        id: numbers.get("class_Script__line_ends__Object")? + 8,
-        length: numbers.get("class_String__length__int32_t")?,
+        id: numbers.field("class_Script__line_ends__")? + 8,
+        length: numbers.field("class_String__length__")?,
         shared_kind: numbers.get("type_SharedFunctionInfo__SHARED_FUNCTION_INFO_TYPE")?,
         script_kind: numbers.get("type_Script__SCRIPT_TYPE")?,
         padding: 0,
     };
+    if !layout.is_near() {
+        return Err(Problem::Large);
+    }
     Ok(Structures {
         layout,
         names: names(numbers)?,
@@ -232,36 +246,43 @@ fn structures(numbers: &Numbers) -> Result<Structures, Problem> {
 
 fn names(numbers: &Numbers) -> Result<NameLayout, Problem> {
     let at = |name| numbers.get(name).map(u64::from);
+    let field = |name| numbers.field(name).map(u64::from);
+    let (locals, first) = (
+        at("scopeinfo_idx_ncontextlocals")?,
+        at("scopeinfo_idx_first_vars")?,
+    );
     Ok(NameLayout {
-        name: at("class_SharedFunctionInfo__name_or_scope_info__Object")?,
-        script_name: at("class_Script__name__Object")?,
+        name: field("class_SharedFunctionInfo__name_or_scope_info__")?,
+        script_name: field("class_Script__name__")?,
         scope_kind: numbers.get("type_ScopeInfo__SCOPE_INFO_TYPE")?,
         scope: ScopeLayout {
-            locals: at("scopeinfo_idx_ncontextlocals")?,
-            first: at("scopeinfo_idx_first_vars")?,
+            locals,
+            first,
+            // Two words that are not named (`scope-info.tq`).
+            has_place: first == locals + 3,
         },
         strings: StringLayout {
-            length: at("class_String__length__int32_t")?,
+            length: field("class_String__length__")?,
             not_string: numbers.bits("IsNotStringMask")? & 0xffff,
             representation: numbers.get("StringRepresentationMask")?,
-            sequential: numbers.get("type_SeqOneByteString__ONE_BYTE_STRING_TYPE")?
+            sequential: numbers.field("type_SeqOneByteString__")?
                 & numbers.get("StringRepresentationMask")?,
             cons: numbers.get("ConsStringTag")?,
             sliced: numbers.get("SlicedStringTag")?,
             thin: numbers.get("ThinStringTag")?,
             external: numbers.get("ExternalStringTag")?,
             one_byte: numbers.get("OneByteStringTag")?,
-            characters: at("class_SeqOneByteString__chars__char")?,
+            characters: field("class_SeqOneByteString__chars__")?,
             halves: (
-                at("class_ConsString__first__String")?,
-                at("class_ConsString__second__String")?,
+                field("class_ConsString__first__")?,
+                field("class_ConsString__second__")?,
             ),
             parent: (
-                at("class_SlicedString__parent__String")?,
-                at("class_SlicedString__offset__SMI")?,
+                field("class_SlicedString__parent__")?,
+                field("class_SlicedString__offset__")?,
             ),
-            actual: at("class_ThinString__actual__String")?,
-            resource: at("class_ExternalString__resource__Object")?,
+            actual: field("class_ThinString__actual__")?,
+            resource: field("class_ExternalString__resource__")?,
         },
     })
 }
