@@ -18,7 +18,7 @@ const MAX_BLOCKS: usize = 1 << 18;
 /// How often a store is read that changes meanwhile.
 const TRIES: u32 = 5;
 /// Words of a store among which the one that leads to its array is.
-const STORE_WORDS: u64 = 16;
+const STORE_WORDS: usize = 16;
 /// Words of a store's block: handles, a bit for each, and then what it says of itself.
 const STORE_BLOCK: usize = 68;
 /// Handles of a store's block.
@@ -187,7 +187,7 @@ impl List {
 /// The handles of a store, with their objects; none if it is of another form, or changed while it
 /// was read.
 fn store(memory: &dyn TargetMemory, store: u64) -> Option<Vec<(Handle, u64)>> {
-    let words = (store..).step_by(8).take(STORE_WORDS as usize);
+    let words = (store..).step_by(8).take(STORE_WORDS);
     let arrays = words.filter_map(|at| memory.u64(at).ok().and_then(aligned));
     arrays
         .into_iter()
