@@ -161,6 +161,14 @@ impl Service {
         ask(&self.address, path, Some(&self.token))
     }
 
+    /// Has something done, with the token.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn order(&self, path: &str) -> Result<Answer> {
+        exchange("POST", &self.address, path, Some(&self.token))
+    }
+
     /// Asks with another token, or none.
     ///
     /// # Errors
@@ -257,6 +265,10 @@ impl Drop for Service {
 /// # Errors
 /// Nobody answers.
 pub fn ask(address: &str, path: &str, token: Option<&str>) -> Result<Answer> {
+    exchange("GET", address, path, token)
+}
+
+fn exchange(method: &str, address: &str, path: &str, token: Option<&str>) -> Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let authorization = token.map_or(String::new(), |token| {
@@ -264,7 +276,7 @@ pub fn ask(address: &str, path: &str, token: Option<&str>) -> Result<Answer> {
     });
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Connection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{authorization}Content-Length: 0\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -68,6 +68,22 @@ fn holders_of_cpp() -> Result<()> {
     Ok(())
 }
 
+/// Members have their names also where classes have units of their own in the debug information
+/// (`-fdebug-types-section`), in DWARF 4 and 5, and where that is compressed by zstd.
+#[test]
+fn members_have_names_in_units_of_their_own_and_compressed() -> Result<()> {
+    for target in ["holders_types", "holders_packed"] {
+        let (report, _) = searched(target, "work")?;
+        let listeners = holders_of(&report.sites, "by_base_class")?;
+        let text = format!("{listeners:?}");
+        ensure!(
+            text.contains("Registry::listeners, allocated at"),
+            "{target}: {text}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn holders_of_c() -> Result<()> {
     let (report, _) = searched("holders_c", "work")?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use unfreed_tests::model::{Chain, Holders, JavaHeap, Link, LinkKind};
-use unfreed_tests::{Jdk, Target, Tracer, View};
+use unfreed_tests::{Jdk, Target, Tracer, View, targets};
 
 /// Objects of each class that a step makes.
 const GROWN: u64 = 2003;
@@ -59,7 +59,11 @@ const HELD: [(&str, LinkKind, &str, &str); 7] = [
 ];
 
 fn of<'a>(heap: &'a JavaHeap, class: &str) -> Result<&'a Holders> {
-    let name = format!("Holders${class}");
+    in_program(heap, "Holders", class)
+}
+
+fn in_program<'a>(heap: &'a JavaHeap, program: &str, class: &str) -> Result<&'a Holders> {
+    let name = format!("{program}${class}");
     let found = heap.classes.iter().find(|found| found.class == name);
     let found = found.with_context(|| format!("{name} is not in the report"))?;
     found
@@ -248,6 +252,109 @@ fn repeated_searches_give_the_same_first_root() -> Result<()> {
             let first = holders.chains.first().and_then(|chain| chain.links.first());
             let first = first.map(|link| (link.kind, link.name.as_str()));
             ensure!(first == Some((kind, root)), "{class}: {holders:#?}");
+        }
+    }
+    Ok(())
+}
+
+/// A class of whose objects native code has handles, and the links of their chain, root first.
+type Handled<'a> = (&'a str, &'a [(LinkKind, &'a str)]);
+
+const GLOBAL: (LinkKind, &str) = (LinkKind::JniHandle, "JNI global handle");
+
+/// What handles hold, and who has these: a variable, a list, a Java object's native peer, nobody,
+/// a thread that does not come back from native code.
+const HANDLED: [Handled<'_>; 5] = [
+    (
+        "Kept",
+        &[(LinkKind::Global, "kept (libjni_handles.so)"), GLOBAL],
+    ),
+    (
+        "InList",
+        &[
+            (LinkKind::Global, "first (libjni_handles.so)"),
+            (LinkKind::Block, "allocated at node_of"),
+            GLOBAL,
+        ],
+    ),
+    (
+        "OfPeer",
+        &[
+            (LinkKind::JavaStatic, "Handles.peers"),
+            (LinkKind::JavaObject, "java.util.ArrayList.elementData"),
+            (LinkKind::JavaObject, "java.lang.Object[]"),
+            (LinkKind::JavaObject, "Handles$Peer.block"),
+            (LinkKind::Block, "allocated at node_of"),
+            GLOBAL,
+        ],
+    ),
+    (
+        "Forgotten",
+        &[(
+            LinkKind::JniHandle,
+            "JNI global handle that no pointer leads to",
+        )],
+    ),
+    (
+        "Local",
+        &[(
+            LinkKind::JniHandle,
+            "JNI local handle of thread \"in-native-1\"",
+        )],
+    ),
+];
+
+fn handled(jdk: &Jdk, options: &[&str]) -> Result<()> {
+    let libraries = format!("-Djava.library.path={}", targets().display());
+    let small = ["-Xmx96m", "-Xmn48m", libraries.as_str()].into_iter();
+    let options: Vec<_> = small.chain(options.iter().copied()).collect();
+    let mut target = jdk.start(&options, "Handles", &[])?;
+    let tracer = Tracer::record(target.pid, &["--java-heap", "--holders"])?;
+    for command in ["keep", "list", "peer", "forget", "local"] {
+        target.ask(&format!("{command} {GROWN}"), "done ")?;
+    }
+    let finished = tracer.stop()?;
+    // It lives on, and so do its handles.
+    target.ask("drop 1", "done ")?;
+    let report = finished.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    for (class, links) in HANDLED {
+        let holders = in_program(heap, "Handles", class)?;
+        let first = holders.chains.first();
+        let first = first.with_context(|| format!("{class}: {holders:#?}"))?;
+        let found = first.links.iter().map(|it| (it.kind, it.name.as_str()));
+        ensure!(found.eq(links.iter().copied()), "{class}: {holders:#?}");
+        // To the first word of a block of handles, of 32 or 64, the VM has pointers itself.
+        ensure!(
+            holders.sampled == 64 && holders.undecided == 0 && first.blocks >= 52,
+            "{class}: {holders:#?}"
+        );
+    }
+    let text = finished
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    ensure!(
+        text.contains("held by kept (libjni_handles.so) -> JNI global handle: "),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_native_code_has_handles_of_is_held_by_these_on_every_version() -> Result<()> {
+    for jdk in Jdk::versions()? {
+        handled(&jdk, &[G1]).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn handles_hold_with_other_collectors() -> Result<()> {
+    for jdk in [Jdk::stripped()?, Jdk::newest()?] {
+        for options in [SERIAL, PARALLEL] {
+            handled(&jdk, &[options]).with_context(|| format!("{}, {options}", jdk.name))?;
         }
     }
     Ok(())

@@ -198,6 +198,78 @@ fn what_a_running_serve_knows_is_shown() -> Result<()> {
     Ok(())
 }
 
+/// While a closer look goes on, a key has its `serve` search the service's memory: never by
+/// itself, since no finding is as sure as an alert wants.
+#[test]
+fn a_key_has_a_serve_search_for_who_holds_what() -> Result<()> {
+    let mut target = Target::start("paced")?;
+    let state = tempdir()?;
+    let rules = state.path().join("serve.toml");
+    fs::write(
+        &rules,
+        format!(
+            "window = \"1s\"\nlook = \"5m\"\nbudget = \"900ms/s\"\n\
+             [[service]]\nname = \"shop\"\npids = [{}]\nmode = \"overhead\"\nbudget = \"400ms/s\"\n\
+             [[alert]]\nurl = \"http://127.0.0.1:9/hook\"\nconfidence = 1.0\n",
+            target.pid
+        ),
+    )?;
+    let service = Service::start(state.path(), &["--config", &rules.display().to_string()])?;
+    let early = service.order("/api/services/shop/holders")?;
+    ensure!(early.status == 404, "{}", early.text());
+    target.tell(LOAD)?;
+    let looked = service.wait_for("/api/services/shop/look", |it| {
+        let findings = it["found"]["findings"].as_array();
+        findings.is_some_and(|all| !all.is_empty())
+    })?;
+    ensure!(looked["look"]["searches"] == 0, "{looked}");
+    let tmux = Tmux::start(
+        &format!(
+            "top --service shop --url http://{} --token-file {}",
+            service.address(),
+            state.path().join("token").display()
+        ),
+        (140, 60),
+    )?;
+    tmux.wait(&["unfreed top  service shop"])?;
+    tmux.press(&["h"])?;
+    tmux.wait(&["searched: shown is what the closer look has seen"])?;
+    tmux.press(&["/", "cache", "Enter", "End", "Enter"])?;
+    let shown = tmux.wait(&["Who holds its blocks", "cached (paced)"])?;
+    ensure!(shown.contains("after the run's start"), "{shown}");
+    let looked = service.ask("/api/services/shop/look")?.json()?;
+    ensure!(looked["look"]["searches"] == 1, "{looked}");
+    let report = service.ask("/api/services/shop/report?of=look")?.json()?;
+    let sites = report["sites"].as_array().context("no sites")?;
+    ensure!(sites.iter().any(|site| !site["holders"].is_null()));
+    tmux.press(&["q"])?;
+    tmux.has_ended_with(0)?;
+    service.stop()?;
+    is_unharmed(&mut target)
+}
+
+/// Where the configuration keeps searches away, nobody can ask for one.
+#[test]
+fn a_service_that_is_not_to_be_searched_is_not() -> Result<()> {
+    let target = Target::start("paced")?;
+    let state = tempdir()?;
+    let rule = format!(
+        "name = \"shop\"\npids = [{}]\nmode = \"overhead\"\nholders = false\n",
+        target.pid
+    );
+    let service = Service::of_rule(state.path(), &rule)?;
+    service.wait_for("/api/services/shop/look", |it| !it["found"].is_null())?;
+    let refused = service.order("/api/services/shop/holders")?;
+    ensure!(
+        refused.status == 409 && refused.text().contains("holders = false"),
+        "{}",
+        refused.text()
+    );
+    let without = service.ask_with("/api/services/shop/look", None)?;
+    ensure!(without.status == 401, "{}", without.text());
+    service.stop()
+}
+
 #[test]
 fn without_a_terminal_it_says_what_does() -> Result<()> {
     let target = Target::start("paced")?;

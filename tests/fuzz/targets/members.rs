@@ -1,7 +1,7 @@
 //! ELF files with debug information, and the members of their classes and variables.
 //!
-//! The seeds are one source by two versions of DWARF, the second one compressed: `store::Base`, a class
-//! in a namespace without a name that inherits it, and variables within [`VARIABLES`].
+//! Two seeds are one source by two versions of DWARF, the second one compressed: `store::Base`, a class
+//! in a namespace without a name that inherits it, and variables within [`VARIABLES`]. The other two have types in units of their own, the second one compressed by zstd.
 
 #![no_main]
 
@@ -14,13 +14,14 @@ use unfreed_fuzz::holders::budget::Budget;
 use unfreed_fuzz::holders::members::Members;
 
 /// Classes that seeds have.
-const CLASSES: [&str; 3] = [
+const CLASSES: [&str; 4] = [
     "store::Base",
     "store::(anonymous namespace)::Registry",
+    "store::Registry",
     "Own",
 ];
 /// Where seeds have variables.
-const VARIABLES: Range<u64> = 0x17c0..0x1820;
+const VARIABLES: [Range<u64>; 2] = [0x17c0..0x1820, 0x4000..0x4090];
 /// Where in a class or variable a member is asked for.
 const OFFSETS: [u64; 8] = [0, 8, 16, 31, 32, 40, 48, u64::MAX];
 
@@ -33,7 +34,7 @@ fuzz_target!(|file: &[u8]| {
         for class in CLASSES {
             check(members.of_class(class, offset));
         }
-        for address in VARIABLES.step_by(8) {
+        for address in VARIABLES.into_iter().flat_map(|it| it.step_by(8)) {
             check(members.of_variable(address, offset));
         }
     }

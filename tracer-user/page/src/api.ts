@@ -50,6 +50,8 @@ export interface Look {
   began: number;
   ended: number | null;
   failure: string | null;
+  /** Searches for who holds what that have ended; null if it does not search. */
+  searches: number | null;
   cost: { duty: number; bursts: number };
   losses: Lost[];
 }
@@ -184,6 +186,9 @@ export const services = () => ask<Services>("/api/services");
 export const curves = () => ask<{ services: Outline[] }>("/api/curves");
 export const curve = (service: string) => ask<Curve>(`${of(service)}/curve`);
 export const look = (service: string) => ask<Looked>(`${of(service)}/look`);
+
+/** Has the memory of a service searched for who holds what; how many searches had ended before. */
+export const search = (service: string) => ask<{ searches: number }>(`${of(service)}/holders`, {});
 
 export function findings(service: string, window?: number): Promise<Finding[]> {
   const which = window === undefined ? "" : `?window=${window}`;

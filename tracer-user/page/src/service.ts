@@ -17,6 +17,8 @@ const PRESETS: [string, number][] = [["5 min", 300], ["1 h", 3600], ["6 h", 2160
 const LEGEND =
   "Dashed: a process began. Grey: nobody watched. Green edge: a closer look was kept. Drag to choose a range, with shift the one to compare with.";
 
+const SEARCHING = "Its memory is searched as soon as the searches before are paid for; the findings will say who holds what.";
+
 type Go = (change: Partial<State>) => void;
 
 export class ServiceView {
@@ -25,6 +27,8 @@ export class ServiceView {
   private readonly bound = el("p", { class: "dim", hidden: true });
   private readonly found = el("div");
   private readonly closer = el("div");
+  /** A search that was asked for, and how many had ended before. */
+  private wanted: { service: string; searches: number } | null = null;
   private readonly controls = el("div", { class: "controls" });
   private readonly said = el("p", { class: "said range-said" });
   private readonly chart: CurveChart;
@@ -202,6 +206,22 @@ export class ServiceView {
     this.said.textContent = sentences.join(" ");
   }
 
+  /** Has the service's memory searched for who holds what; a later answer of the look has what was found. */
+  private searchButton(service: string, searches: number): HTMLElement {
+    const { wanted } = this;
+    const waits = wanted?.service === service && searches <= wanted.searches;
+    const said = el("span", { class: "dim", role: "status" }, waits && SEARCHING);
+    const search = async () => {
+      try {
+        this.wanted = { service, searches: (await api.search(service)).searches };
+        said.textContent = SEARCHING;
+      } catch (error) {
+        said.textContent = error instanceof Error ? error.message : String(error);
+      }
+    };
+    return el("p", {}, button("Who holds it?", () => void search()), " ", said);
+  }
+
   private async showCloser(service: string): Promise<void> {
     try {
       const { look, found } = await api.look(service);
@@ -215,6 +235,7 @@ export class ServiceView {
       this.closer.replaceChildren(
         findingList(title, found?.findings ?? [], show),
         el("p", { class: "dim" }, said.join(" ")),
+        ...(look.ended === null && look.searches !== null ? [this.searchButton(service, look.searches)] : []),
       );
     } catch (error) {
       if (!(error instanceof api.Refused) || error.status !== 404) throw error;

@@ -12,11 +12,9 @@ use crate::holders::Job;
 use crate::process::processor_time::Work;
 use crate::session::Session;
 use crate::session::hold::Holder;
-use crate::session::holders::{Asked, Looks};
+use crate::session::holders::{Asked, BETWEEN, Looks};
 use crate::session::stop::Signals;
 
-/// How far two looks are apart: what was on its way has arrived by then.
-const BETWEEN: Duration = Duration::from_millis(200);
 /// How often events of the kernel are read meanwhile.
 const GAP: Duration = Duration::from_millis(20);
 

@@ -56,9 +56,18 @@ pub struct Order {
     pub quiet: bool,
 }
 
+/// What is asked of a look.
+enum Request {
+    /// To tell what was seen until now: a window ended at this time, milliseconds since 1970.
+    Tell(u64),
+    /// To search for who holds what holds most.
+    Search,
+}
+
 /// A look that goes on.
 pub struct Looker {
-    requests: UnboundedSender<u64>,
+    service: String,
+    requests: UnboundedSender<Request>,
     thread: JoinHandle<f64>,
     spent: Arc<AtomicU64>,
     charged: u64,
@@ -73,11 +82,13 @@ impl Looker {
         let (requests, received) = unbounded_channel();
         let spent = Arc::new(AtomicU64::new(0));
         let told = Arc::clone(&spent);
+        let service = order.look.service.clone();
         let thread = std::thread::Builder::new()
             .name("closer".to_owned())
             .spawn(move || work(order, received, &told))
             .context("cannot start the thread of a closer look")?;
         Ok(Self {
+            service,
             requests,
             thread,
             spent,
@@ -89,7 +100,14 @@ impl Looker {
     /// kept with it.
     pub fn window_ended(&self, at: u64) {
         // A look that has ended has told all.
-        let _ = self.requests.send(at);
+        let _ = self.requests.send(Request::Tell(at));
+    }
+
+    /// Somebody wants a service's memory searched, if it is this one's.
+    pub fn search(&self, service: &str) {
+        if self.service == service {
+            let _ = self.requests.send(Request::Search);
+        }
     }
 
     /// Whether it has ended by itself.
@@ -122,7 +140,7 @@ fn new_seconds(spent: &AtomicU64, charged: u64) -> (u64, f64) {
 }
 
 /// Looks until it is told to end. What the start and searches took, seconds.
-fn work(mut order: Order, requests: UnboundedReceiver<u64>, spent: &AtomicU64) -> f64 {
+fn work(mut order: Order, requests: UnboundedReceiver<Request>, spent: &AtomicU64) -> f64 {
     let (searches, asker) = Searches::new(order.searching);
     let ended = begin(&mut order).and_then(|mut session| {
         order.asker = asker;
@@ -163,6 +181,7 @@ fn begin(order: &mut Order) -> Result<Session> {
     })
     .start()?;
     let look = &mut order.look;
+    look.searches = order.searching.map(|_| 0);
     look.began = look.after(order.ordered.elapsed().as_secs_f64());
     look.processes = session.watched_pids();
     look.left_out = order.pids.len().saturating_sub(look.processes.len()) as u64;
@@ -198,7 +217,7 @@ fn largest(pids: &[u32]) -> Vec<u32> {
 async fn follow(
     session: &mut Session,
     order: &mut Order,
-    mut requests: UnboundedReceiver<u64>,
+    mut requests: UnboundedReceiver<Request>,
     (mut searches, spent): (Searches, &AtomicU64),
 ) -> Result<()> {
     // SAFETY: an `OwnedFd` has one descriptor, open as long as it lives.
@@ -211,11 +230,14 @@ async fn follow(
         tokio::select! {
             biased;
             request = requests.recv() => {
-                let Some(at) = request else {
-                    return Ok(());
-                };
-                session.poll()?;
-                order.tell(Some(session), at);
+                match request {
+                    None => return Ok(()),
+                    Some(Request::Search) => searches.want(),
+                    Some(Request::Tell(at)) => {
+                        session.poll()?;
+                        order.tell(Some(session), at);
+                    }
+                }
             }
             () = sleep_until(budget_due(session, begin)), if session.budget_due().is_some() => {
                 session.step_budget()?;
@@ -224,8 +246,7 @@ async fn follow(
                 if let Some(time) = searches.go_on(session, step) {
                     order.note_search(time);
                     session.poll()?;
-                    let at = order.look.after(session.elapsed());
-                    order.tell(Some(session), at);
+                    tell_now(session, order);
                 }
             }
             ready = news_after(&news, next_look) => {
@@ -237,12 +258,22 @@ async fn follow(
                 session.poll()?;
                 say(session, order);
                 note_cost(session, spent);
+                if let Some(time) = searches.begin_wanted(session) {
+                    order.note_search(time);
+                    tell_now(session, order);
+                }
                 if session.is_over() {
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// Tells what was seen until now.
+fn tell_now(session: &mut Session, order: &Order) {
+    let at = order.look.after(session.elapsed());
+    order.tell(Some(session), at);
 }
 
 /// Notes what it has cost its processes until now, nanoseconds.
@@ -311,6 +342,7 @@ impl Order {
     fn note_search(&mut self, time: Duration) {
         let seconds = time.as_secs_f64();
         self.look.cost.search_seconds += seconds;
+        self.look.searches = self.look.searches.map(|it| it + 1);
         self.remark(&format!(
             "who holds what leaks at {} was searched for: it took {seconds:.1} s of processor time",
             self.look.service

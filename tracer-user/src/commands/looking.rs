@@ -87,6 +87,13 @@ impl Looking {
         }
     }
 
+    /// Somebody wants a service's memory searched. Without a look at it nothing is.
+    pub fn search(&self, service: &str) {
+        if let Some(current) = &self.current {
+            current.search(service);
+        }
+    }
+
     /// What looks took of processes' time since the last call, seconds: an estimate.
     pub fn new_cost(&mut self) -> f64 {
         let new = self.current.as_mut().map_or(0.0, Looker::new_cost);

@@ -20,3 +20,4 @@ mod searching;
 pub mod serve;
 pub mod tables;
 pub mod top;
+mod top_service;

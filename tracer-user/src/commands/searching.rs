@@ -23,6 +23,8 @@ pub struct Searches {
     /// What was found; nobody tells it if nothing is to be searched for.
     found: Option<UnboundedReceiver<Vec<Suspect>>>,
     current: Option<Search>,
+    /// Whether somebody wants one.
+    is_wanted: bool,
 }
 
 /// What happened.
@@ -43,6 +45,7 @@ impl Searches {
             due: searches::Searches::default(),
             found: searching.map(|_| found),
             current: None,
+            is_wanted: false,
         };
         let asker = searching.map(|Searching { confidence, .. }| Asker { confidence, tell });
         (searches, asker)
@@ -63,6 +66,34 @@ impl Searches {
         }
     }
 
+    /// Somebody wants to know who holds what holds most: one search more, as soon as those before
+    /// are paid for.
+    pub const fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Begins what is wanted, if it is time. If it cannot be, what it took: nothing.
+    pub fn begin_wanted(&mut self, session: &mut Session) -> Option<Duration> {
+        let is_due = self.is_wanted && self.found.is_some() && self.current.is_none();
+        if !is_due || !self.due.are_paid(self.begin.elapsed()) {
+            return None;
+        }
+        self.is_wanted = false;
+        let begun = session
+            .poll()
+            .and_then(|()| Search::begin(session, Asked::Now(Vec::new())));
+        match begun {
+            Ok(search) => {
+                self.current = Some(search);
+                None
+            }
+            Err(error) => {
+                warn(&error);
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
     /// Goes on with that. If a search has ended, what it took of processor time.
     pub fn go_on(&mut self, session: &mut Session, step: Step) -> Option<Duration> {
         let gone_on = match step {
@@ -70,7 +101,7 @@ impl Searches {
             Step::Seen(looks) => self.proceed(session, looks),
         };
         let is_over = gone_on.unwrap_or_else(|error| {
-            eprintln!("unfreed: warning: who holds what leaks is not searched for: {error:#}");
+            warn(&error);
             true
         });
         let search = self.current.take_if(|_| is_over)?;
@@ -94,4 +125,8 @@ impl Searches {
             None => Ok(true),
         }
     }
+}
+
+fn warn(error: &anyhow::Error) {
+    eprintln!("unfreed: warning: who holds what leaks is not searched for: {error:#}");
 }

@@ -28,6 +28,7 @@ use crate::serve::push::{Destinations, Pushing};
 use crate::serve::services::Services;
 use crate::serve::status::{Status, Tracer};
 use crate::serve::store::Store;
+use crate::serve::wanted::Wanted;
 use crate::session::Session;
 use crate::session::target::Target;
 use crate::tables::Builder;
@@ -64,6 +65,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         store: Arc::new(store),
         auth: RwLock::new(auth(&config, &config.state)?),
         is_ready: AtomicBool::new(false),
+        wanted: Wanted::default(),
     });
     // Before there are other threads.
     let duties = Duties {
@@ -320,7 +322,11 @@ impl Watcher {
             config: &self.config,
             quiet: self.said.quiet,
         };
-        self.looking.step(&scene, || self.keeper.looks())
+        self.looking.step(&scene, || self.keeper.looks())?;
+        for service in self.answers.wanted.take() {
+            self.looking.search(&service);
+        }
+        Ok(())
     }
 
     /// Ends the closer look that goes on.

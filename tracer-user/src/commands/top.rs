@@ -2,18 +2,17 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::record::{End, Plan, announce, attached, find_targets, runtime, signalled, trace};
+use super::top_service;
 use crate::cli::args::OutputArgs;
 use crate::cli::top::TopArgs;
 use crate::engine::{Options, preflight};
 use crate::privilege::capability::{Duties, Phase};
 use crate::process::short_name::short_name;
-use crate::serve::client::Client;
 use crate::session::Session;
 use crate::session::stop::Signals;
 use crate::session::target::Target;
@@ -21,7 +20,7 @@ use crate::top::Model;
 use crate::top::feed::Feed;
 use crate::top::screen::{self, Screen};
 
-/// Reports are made, and a `serve` is asked, this often.
+/// Reports are made this often.
 const EACH: Duration = Duration::from_secs(1);
 
 /// Runs the verb.
@@ -31,52 +30,10 @@ const EACH: Duration = Duration::from_secs(1);
 pub fn run(mut args: TopArgs) -> Result<ExitCode> {
     screen::check()?;
     if let Some(service) = args.service.take() {
-        return show_service(&args, &service);
+        return top_service::run(&args, &service);
     }
     args.trace.interval.get_or_insert(EACH);
     show_processes(args)
-}
-
-/// Shows what is known of a service until somebody quits.
-fn show_service(args: &TopArgs, service: &str) -> Result<ExitCode> {
-    Phase::Reporting.start()?;
-    let client = args.server.client()?;
-    let ended = client.services()?.ended;
-    let feed = Arc::new(Feed::default());
-    feed.put(client.report(service, false)?);
-    runtime()?.block_on(async {
-        let mut signals = Signals::catch()?;
-        let model = Model::new(&format!("service {service}"));
-        let screen = Screen::open(Arc::clone(&feed), model, signals.ender())?;
-        ask_on(client, service.to_owned(), ended, Arc::clone(&feed))?;
-        let number = signals.next().await;
-        screen.close()?;
-        Ok(code_of(End::Signal(number)))
-    })
-}
-
-/// Asks for what is new, on a thread of its own, until the screen is closed.
-fn ask_on(client: Client, service: String, mut shown: u64, feed: Arc<Feed>) -> Result<()> {
-    let ask = move || {
-        while !feed.is_closed() {
-            sleep(EACH);
-            let asked = client.services().and_then(|all| {
-                if all.ended != shown {
-                    feed.put(client.report(&service, false)?);
-                    shown = all.ended;
-                }
-                Ok(())
-            });
-            if let Err(error) = asked {
-                feed.say(format!("{error:#}"));
-            }
-        }
-    };
-    let thread = std::thread::Builder::new().name("asking".to_owned());
-    thread
-        .spawn(ask)
-        .context("cannot start the thread that asks")?;
-    Ok(())
 }
 
 /// Traces processes, and shows that until somebody quits.
@@ -155,7 +112,7 @@ async fn show(
 }
 
 /// Success if somebody at the screen ended it, which counts as SIGINT.
-fn code_of(end: End) -> ExitCode {
+pub fn code_of(end: End) -> ExitCode {
     match end {
         End::Done | End::Signal(libc::SIGINT) => ExitCode::SUCCESS,
         End::Signal(number) => signalled(number),

@@ -4,18 +4,23 @@
 //! looked for where a class or a variable is asked for. The file may be anybody's: what is read of it
 //! is bounded in bytes, in time and in depth, and what is broken has no names.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::rc::Rc;
 
 use flate2::read::ZlibDecoder;
 use gimli::{
-    AttributeValue, DebugInfoOffset, DwAt, Dwarf, DwarfSections, EndianSlice, EntriesTreeNode,
-    LittleEndian, Operation, SectionId, Unit, UnitOffset, constants,
+    AttributeValue, DebugInfoOffset, DebugTypes, DebuggingInformationEntry, DwAt, Dwarf,
+    DwarfSections, EndianSlice, EntriesTreeNode, LittleEndian, Operation, Section, SectionId, Unit,
+    UnitHeader, UnitOffset, UnitType, constants,
 };
 use object::Endianness;
-use object::elf::{ELFCOMPRESS_ZLIB, SHF_COMPRESSED, SectionHeader64};
+use object::elf::{ELFCOMPRESS_ZLIB, ELFCOMPRESS_ZSTD, SHF_COMPRESSED, SectionHeader64};
 use object::read::ReadCache;
 use object::read::elf::{FileHeader, SectionHeader};
+use ruzstd::decoding::StreamingDecoder;
 
 use super::budget::Budget;
 use super::segments::{ENDIAN, header};
@@ -36,8 +41,17 @@ const NAMELESS: &str = "(anonymous namespace)";
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
+/// Where a unit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct UnitPlace {
+    /// Whether that is in `.debug_types`, where DWARF 4 has types that several units share.
+    is_of_types: bool,
+    /// Where in its section.
+    offset: usize,
+}
+
 /// Where an entry is: its unit, and the place in that.
-type Place = (usize, usize);
+type Place = (UnitPlace, UnitOffset);
 
 /// What a file's debug information says of classes and variables.
 pub struct Members {
@@ -46,6 +60,8 @@ pub struct Members {
     classes: HashMap<u64, Place>,
     /// By the address as linked.
     variables: HashMap<u64, Place>,
+    /// Types with a unit of their own, by their signatures.
+    signed: HashMap<u64, Place>,
 }
 
 impl Members {
@@ -59,35 +75,42 @@ impl Members {
             sections,
             classes: HashMap::new(),
             variables: HashMap::new(),
+            signed: HashMap::new(),
         };
         let mut index = Index {
             budget,
             classes: HashMap::new(),
             variables: HashMap::new(),
+            signed: HashMap::new(),
+            declared: HashMap::new(),
         };
         index.read(&members.dwarf());
         let Index {
-            classes, variables, ..
+            classes,
+            variables,
+            signed,
+            ..
         } = index;
         members.classes = classes;
         members.variables = variables;
+        members.signed = signed;
         members
     }
 
     /// The member of a class, by its name with namespaces, that has an offset.
     pub fn of_class(&self, class: &str, offset: u64) -> Option<String> {
-        let (unit, entry) = *self.classes.get(&hash(class))?;
         let dwarf = self.dwarf();
-        let types = Types::of(&dwarf, unit)?;
-        types.member(UnitOffset(entry), offset, 0)
+        let types = Types::of(&dwarf, &self.signed);
+        let class = types.at(*self.classes.get(&hash(class))?)?;
+        types.member(&class, offset, 0)
     }
 
     /// The member of the variable at an address as linked that has an offset in it.
     pub fn of_variable(&self, address: u64, offset: u64) -> Option<String> {
-        let (unit, entry) = *self.variables.get(&address)?;
         let dwarf = self.dwarf();
-        let types = Types::of(&dwarf, unit)?;
-        types.member(types.of_variable(UnitOffset(entry))?, offset, 0)
+        let types = Types::of(&dwarf, &self.signed);
+        let variable = types.at(*self.variables.get(&address)?)?;
+        types.member(&types.of_variable(&variable)?, offset, 0)
     }
 
     fn dwarf(&self) -> Dwarf<Slice<'_>> {
@@ -128,6 +151,7 @@ const fn is_used(id: SectionId) -> bool {
             | SectionId::DebugLineStr
             | SectionId::DebugStr
             | SectionId::DebugStrOffsets
+            | SectionId::DebugTypes
     )
 }
 
@@ -151,12 +175,20 @@ fn content(
     let (header, packed) = bytes.split_at_checked(CHDR)?;
     let kind = u32::from_le_bytes(*header.first_chunk()?);
     let size = u64::from_le_bytes(*header.get(8..)?.first_chunk()?);
-    *left = left
-        .checked_sub(size)
-        .filter(|_| kind == ELFCOMPRESS_ZLIB.0)?;
+    *left = left.checked_sub(size)?;
+    if kind == ELFCOMPRESS_ZLIB.0 {
+        unpacked(ZlibDecoder::new(packed), size)
+    } else if kind == ELFCOMPRESS_ZSTD.0 {
+        unpacked(StreamingDecoder::new(packed).ok()?, size)
+    } else {
+        None
+    }
+}
+
+/// What comes out of a decoder, as far as it was said to.
+fn unpacked(content: impl Read, size: u64) -> Option<Vec<u8>> {
     let mut unpacked = Vec::new();
-    let mut content = std::io::Read::take(ZlibDecoder::new(packed), size);
-    std::io::Read::read_to_end(&mut content, &mut unpacked).ok()?;
+    content.take(size).read_to_end(&mut unpacked).ok()?;
     Some(unpacked)
 }
 
@@ -165,24 +197,57 @@ struct Index<'b> {
     budget: &'b mut Budget,
     classes: HashMap<u64, Place>,
     variables: HashMap<u64, Place>,
+    signed: HashMap<u64, Place>,
+    /// Classes that the unit declares, with their namespaces: it defines them elsewhere.
+    declared: HashMap<UnitOffset, String>,
 }
 
 impl Index<'_> {
     fn read(&mut self, dwarf: &Dwarf<Slice<'_>>) {
-        let mut headers = dwarf.units();
-        while let Ok(Some(header)) = headers.next() {
-            let place = header.debug_info_offset();
-            let Some((place, unit)) = place.zip(dwarf.unit(header).ok()) else {
-                continue;
-            };
+        let (mut units, mut of_types) = (dwarf.units(), dwarf.type_units());
+        while let Ok(Some(header)) = units.next() {
+            self.read_header(dwarf, header);
+        }
+        while let Ok(Some(header)) = of_types.next() {
+            self.read_header(dwarf, header);
+        }
+    }
+
+    fn read_header<'a>(&mut self, dwarf: &Dwarf<Slice<'a>>, header: UnitHeader<Slice<'a>>) {
+        let in_info = header.debug_info_offset().map(|it| (false, it.0));
+        let in_types = || header.debug_types_offset().map(|it| (true, it.0));
+        let Some((is_of_types, offset)) = in_info.or_else(in_types) else {
+            return;
+        };
+        let place = UnitPlace {
+            is_of_types,
+            offset,
+        };
+        if let UnitType::Type {
+            type_signature,
+            type_offset,
+        } = header.type_()
+            && !self.is_full()
+        {
+            self.signed
+                .entry(type_signature.0)
+                .or_insert((place, type_offset));
+        }
+        if let Ok(unit) = dwarf.unit(header) {
             let scope = Scope {
                 dwarf,
                 unit: &unit,
-                place: place.0,
+                place,
             };
+            self.declared.clear();
             // One that is broken has what was found until then.
             let _broken = self.read_unit(&scope);
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let kept = self.classes.len() + self.variables.len() + self.signed.len();
+        kept + self.declared.len() >= MAX_KEPT
     }
 
     fn read_unit(&mut self, scope: &Scope<'_, '_>) -> gimli::Result<()> {
@@ -199,11 +264,11 @@ impl Index<'_> {
     ) -> gimli::Result<()> {
         let mut children = node.children();
         while let Some(child) = children.next()? {
-            if self.budget.is_over() || self.classes.len() + self.variables.len() >= MAX_KEPT {
+            if self.budget.is_over() || self.is_full() {
                 return Ok(());
             }
             let entry = child.entry();
-            let place = (scope.place, entry.offset().0);
+            let place = (scope.place, entry.offset());
             let tag = entry.tag();
             match tag {
                 constants::DW_TAG_variable => {
@@ -215,15 +280,15 @@ impl Index<'_> {
                 constants::DW_TAG_namespace
                 | constants::DW_TAG_class_type
                 | constants::DW_TAG_structure_type => {
-                    let name = scope.name(entry.attr_value(constants::DW_AT_name));
                     let is_namespace = tag == constants::DW_TAG_namespace;
-                    let name = name.or(is_namespace.then(|| NAMELESS.to_owned()));
-                    let Some(name) = name else { continue };
-                    let name = match prefix {
-                        "" => name,
-                        prefix => format!("{prefix}::{name}"),
+                    let Some(name) = self.name(entry, scope, prefix) else {
+                        continue;
                     };
-                    if !is_namespace && !entry.has_attr(constants::DW_AT_declaration) {
+                    if entry.has_attr(constants::DW_AT_declaration) {
+                        if !is_namespace {
+                            self.declared.insert(entry.offset(), name.clone());
+                        }
+                    } else if !is_namespace {
                         self.classes.entry(hash(&name)).or_insert(place);
                     }
                     if depth < MAX_DEPTH {
@@ -235,6 +300,29 @@ impl Index<'_> {
         }
         Ok(())
     }
+
+    /// The name of a namespace or class, with those that it is in: of a class that was declared, as it
+    /// was there.
+    fn name<'a>(
+        &self,
+        entry: &DebuggingInformationEntry<Slice<'a>>,
+        scope: &Scope<'_, 'a>,
+        prefix: &str,
+    ) -> Option<String> {
+        if let Some(declared) = entry.attr_value(constants::DW_AT_specification) {
+            return match declared {
+                AttributeValue::UnitRef(at) => self.declared.get(&at).cloned(),
+                _ => None,
+            };
+        }
+        let is_namespace = entry.tag() == constants::DW_TAG_namespace;
+        let name = scope.name(entry.attr_value(constants::DW_AT_name));
+        let name = name.or(is_namespace.then(|| NAMELESS.to_owned()))?;
+        Some(match prefix {
+            "" => name,
+            prefix => format!("{prefix}::{name}"),
+        })
+    }
 }
 
 /// A unit, and what its entries refer to.
@@ -242,7 +330,7 @@ struct Scope<'d, 'a> {
     dwarf: &'d Dwarf<Slice<'a>>,
     unit: &'d Unit<Slice<'a>>,
     /// Where it is.
-    place: usize,
+    place: UnitPlace,
 }
 
 impl<'a> Scope<'_, 'a> {
@@ -264,49 +352,114 @@ impl<'a> Scope<'_, 'a> {
     }
 }
 
-/// The types of a unit.
+/// Types, and the units that were met on the way to them.
 struct Types<'d, 'a> {
     dwarf: &'d Dwarf<Slice<'a>>,
-    unit: Unit<Slice<'a>>,
+    signed: &'d HashMap<u64, Place>,
+    units: RefCell<HashMap<UnitPlace, Rc<Unit<Slice<'a>>>>>,
+}
+
+/// An entry, with its unit.
+#[derive(Clone)]
+struct Entry<'a> {
+    unit: Rc<Unit<Slice<'a>>>,
+    place: UnitPlace,
+    at: UnitOffset,
+}
+
+impl Entry<'_> {
+    fn udata(&self, name: DwAt) -> Option<u64> {
+        let entry = self.unit.entry(self.at).ok()?;
+        entry.attr_value(name)?.udata_value()
+    }
+
+    fn tag(&self) -> Option<constants::DwTag> {
+        Some(self.unit.entry(self.at).ok()?.tag())
+    }
 }
 
 impl<'d, 'a> Types<'d, 'a> {
-    fn of(dwarf: &'d Dwarf<Slice<'a>>, place: usize) -> Option<Self> {
-        let header = dwarf.debug_info.header_from_offset(DebugInfoOffset(place));
-        let unit = dwarf.unit(header.ok()?).ok()?;
-        Some(Self { dwarf, unit })
-    }
-
-    /// What an entry refers to, if that is in the same unit.
-    fn referred(&self, entry: UnitOffset, by: DwAt) -> Option<UnitOffset> {
-        match self.unit.entry(entry).ok()?.attr_value(by)? {
-            AttributeValue::UnitRef(offset) => Some(offset),
-            _ => None,
+    fn of(dwarf: &'d Dwarf<Slice<'a>>, signed: &'d HashMap<u64, Place>) -> Self {
+        Self {
+            dwarf,
+            signed,
+            units: RefCell::default(),
         }
     }
 
+    /// The entry at a place.
+    fn at(&self, (place, at): Place) -> Option<Entry<'a>> {
+        let known = self.units.borrow().get(&place).cloned();
+        let unit = match known {
+            Some(unit) => unit,
+            None => {
+                let unit = Rc::new(self.dwarf.unit(self.header(place)?).ok()?);
+                self.units.borrow_mut().insert(place, Rc::clone(&unit));
+                unit
+            }
+        };
+        Some(Entry { unit, place, at })
+    }
+
+    fn header(&self, place: UnitPlace) -> Option<UnitHeader<Slice<'a>>> {
+        if !place.is_of_types {
+            let offset = DebugInfoOffset(place.offset);
+            return self.dwarf.debug_info.header_from_offset(offset).ok();
+        }
+        let section = self.dwarf.debug_types.reader().slice();
+        let rest = DebugTypes::new(section.get(place.offset..)?, LittleEndian);
+        rest.units().next().ok()?
+    }
+
+    /// What an entry refers to, in the same unit or in one of a type's own.
+    fn referred(&self, entry: &Entry<'a>, by: DwAt) -> Option<Entry<'a>> {
+        let to = match entry.unit.entry(entry.at).ok()?.attr_value(by)? {
+            AttributeValue::UnitRef(at) => Entry {
+                at,
+                ..entry.clone()
+            },
+            AttributeValue::DebugTypesRef(signature) => self.signed(signature.0)?,
+            _ => return None,
+        };
+        // A unit has a declaration of what is whole in the type's own.
+        let declared = to.unit.entry(to.at).ok()?;
+        match declared.attr_value(constants::DW_AT_signature) {
+            Some(AttributeValue::DebugTypesRef(signature)) => {
+                drop(declared);
+                self.signed(signature.0).or(Some(to))
+            }
+            _ => {
+                drop(declared);
+                Some(to)
+            }
+        }
+    }
+
+    fn signed(&self, signature: u64) -> Option<Entry<'a>> {
+        self.at(*self.signed.get(&signature)?)
+    }
+
     /// The type of a variable: its own, or that of its declaration.
-    fn of_variable(&self, variable: UnitOffset) -> Option<UnitOffset> {
+    fn of_variable(&self, variable: &Entry<'a>) -> Option<Entry<'a>> {
         let own = self.referred(variable, constants::DW_AT_type);
         own.or_else(|| {
             let declared = self.referred(variable, constants::DW_AT_specification)?;
-            self.referred(declared, constants::DW_AT_type)
+            self.referred(&declared, constants::DW_AT_type)
         })
     }
 
     /// The member of a type that has an offset. Names that begin with an underscore are a
     /// library's own, and tell nothing.
-    fn member(&self, of: UnitOffset, at: u64, depth: usize) -> Option<String> {
+    fn member(&self, of: &Entry<'a>, at: u64, depth: usize) -> Option<String> {
         if depth > MAX_DEPTH {
             return None;
         }
-        let entry = self.unit.entry(of).ok()?;
-        match entry.tag() {
+        match of.tag()? {
             constants::DW_TAG_typedef
             | constants::DW_TAG_const_type
             | constants::DW_TAG_volatile_type => {
                 let named = self.referred(of, constants::DW_AT_type)?;
-                return self.member(named, at, depth + 1);
+                return self.member(&named, at, depth + 1);
             }
             constants::DW_TAG_class_type | constants::DW_TAG_structure_type => {}
             _ => return None,
@@ -316,27 +469,27 @@ impl<'d, 'a> Types<'d, 'a> {
         }
         let part = self.part(of, at)?;
         let into = at - part.at;
-        let size = part.of.and_then(|it| self.size(it, 0));
+        let size = part.of.as_ref().and_then(|it| self.size(it, 0));
         if size.is_some_and(|size| into >= size) {
             return None;
         }
         match part.name {
             // Of a base class, or of a member without a name.
-            None => self.member(part.of?, into, depth + 1),
+            None => self.member(&part.of?, into, depth + 1),
             Some(name) => (!name.is_empty() && !name.starts_with('_')).then_some(name),
         }
     }
 
     /// The last part of a class that does not begin after an offset.
-    fn part(&self, of: UnitOffset, at: u64) -> Option<Part> {
+    fn part(&self, of: &Entry<'a>, at: u64) -> Option<Part<'a>> {
         let scope = Scope {
             dwarf: self.dwarf,
-            unit: &self.unit,
-            place: 0,
+            unit: &of.unit,
+            place: of.place,
         };
-        let mut tree = self.unit.entries_tree(Some(of)).ok()?;
+        let mut tree = of.unit.entries_tree(Some(of.at)).ok()?;
         let mut children = tree.root().ok()?.children();
-        let mut found: Option<Part> = None;
+        let mut found: Option<Part<'a>> = None;
         for _ in 0..MAX_MEMBERS {
             let Ok(Some(child)) = children.next() else {
                 break;
@@ -353,10 +506,14 @@ impl<'d, 'a> Types<'d, 'a> {
             // An empty base is where the first member is.
             if place <= at && found.as_ref().is_none_or(|part| part.at <= place) {
                 let name = scope.name(entry.attr_value(constants::DW_AT_name));
+                let member = Entry {
+                    at: entry.offset(),
+                    ..of.clone()
+                };
                 found = Some(Part {
                     at: place,
                     name: name.filter(|_| !is_base),
-                    of: self.referred(entry.offset(), constants::DW_AT_type),
+                    of: self.referred(&member, constants::DW_AT_type),
                 });
             }
         }
@@ -364,19 +521,17 @@ impl<'d, 'a> Types<'d, 'a> {
     }
 
     /// Bytes of a type, if that is known.
-    fn size(&self, of: UnitOffset, depth: usize) -> Option<u64> {
-        let entry = self.unit.entry(of).ok()?;
-        let size = entry.attr_value(constants::DW_AT_byte_size);
-        if let Some(size) = size.and_then(|size| size.udata_value()) {
+    fn size(&self, of: &Entry<'a>, depth: usize) -> Option<u64> {
+        if let Some(size) = of.udata(constants::DW_AT_byte_size) {
             return Some(size);
         }
-        match entry.tag() {
+        match of.tag()? {
             constants::DW_TAG_typedef
             | constants::DW_TAG_const_type
             | constants::DW_TAG_volatile_type
                 if depth < MAX_DEPTH =>
             {
-                self.size(self.referred(of, constants::DW_AT_type)?, depth + 1)
+                self.size(&self.referred(of, constants::DW_AT_type)?, depth + 1)
             }
             _ => None,
         }
@@ -384,11 +539,11 @@ impl<'d, 'a> Types<'d, 'a> {
 }
 
 /// A member of a class, or a base class.
-struct Part {
+struct Part<'a> {
     /// Its offset.
     at: u64,
     name: Option<String>,
-    of: Option<UnitOffset>,
+    of: Option<Entry<'a>>,
 }
 
 #[cfg(test)]
@@ -503,6 +658,42 @@ mod tests {
         let variable = members.of_variable(0x4000, 24);
         assert_eq!(variable.as_deref(), Some("byId"));
         assert_eq!(members.of_variable(0x4008, 16), None, "none begins there");
+    }
+
+    /// Files whose classes have units of their own: in DWARF 4, and in DWARF 5 with all of it
+    /// compressed by zstd. Their source: `own` is `{count, {first, second}}`, `kept` the same by a
+    /// name for `const volatile`, and `registry` a `store::Registry` with a base.
+    #[test]
+    fn types_in_units_of_their_own_have_members() {
+        let files = [
+            &include_bytes!("../../../tests/fuzz/corpus/members/cpp_types")[..],
+            include_bytes!("../../../tests/fuzz/corpus/members/cpp_types_packed"),
+        ];
+        for file in files {
+            let mut budget = Budget::new(Duration::MAX, Arc::default());
+            let members = Members::read(&file, &mut budget).unwrap();
+            assert!(!members.signed.is_empty(), "the compiler did not do so");
+            let class = |name, at| members.of_class(name, at);
+            assert_eq!(class("store::Registry", 8).as_deref(), Some("owner"));
+            assert_eq!(class("store::Registry", 24).as_deref(), Some("byId"));
+            assert_eq!(class("store::Registry", 32).as_deref(), Some("last"));
+            assert_eq!(class("store::Registry", 40), None, "behind it");
+            assert_eq!(class("Own", 16).as_deref(), Some("next"));
+            let variable = |address, at| members.of_variable(address, at);
+            assert_eq!(variable(0x4040, 0).as_deref(), Some("count"));
+            assert_eq!(
+                variable(0x4010, 8).as_deref(),
+                Some("next"),
+                "by its type's name"
+            );
+            assert_eq!(variable(0x4060, 8).as_deref(), Some("owner"));
+            // Cut or broken anywhere there is an end, and no panic.
+            for length in (0..file.len()).step_by(61) {
+                let mut budget = Budget::new(Duration::MAX, Arc::default());
+                let cut = Members::read(&&file[..length], &mut budget);
+                assert!(cut.is_none_or(|it| it.of_class("Own", 99).is_none()));
+            }
+        }
     }
 
     #[test]

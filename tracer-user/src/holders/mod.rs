@@ -33,3 +33,4 @@ pub use budget::Allowance;
 pub use look::{Job, Key, Look, Traced};
 pub use naming::Namer;
 pub use settle::{ByJava, Found, OfSite, Outcome, settle};
+pub use way::RawLink;

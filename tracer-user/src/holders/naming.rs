@@ -86,10 +86,8 @@ impl Namer {
                         }
                     };
                     let named = found.named.get_or_init(|| {
-                        let is_native = |it: &&(RawLink, u64)| !matches!(it.0, RawLink::Java(_));
-                        let links = links.iter().filter(is_native);
-                        let named = links.map(|(it, count)| self.link(&found.code, it, *count));
-                        named.collect()
+                        let by_java = usize::from(found.in_java().is_some());
+                        self.links(&found.code, links.get(by_java..).unwrap_or_default())
                     });
                     let links = by_java.iter().chain(named).cloned().collect();
                     holders.add_chain(Chain { links, blocks: 1 });
@@ -98,6 +96,12 @@ impl Namer {
         }
         holders.arrange(MAX_CHAINS);
         Some(holders)
+    }
+
+    /// The names of links in a process with this code. Of traced blocks as [`Self::holders`] says.
+    pub fn links(&mut self, code: &CodeSpace, links: &[(RawLink, u64)]) -> Vec<Link> {
+        let named = links.iter().map(|(it, count)| self.link(code, it, *count));
+        named.collect()
     }
 
     fn link(&mut self, code: &CodeSpace, link: &RawLink, repeated: u64) -> Link {

@@ -123,14 +123,19 @@ fn outcome(before: &Seen, now: Option<&Seen>, is_kept: bool) -> Outcome {
 }
 
 /// Whether the same root holds, by traced blocks of the same sites. A list of these may be longer
-/// now, and what was put before it since the look began is not traced yet.
+/// now, and what was put before it since the look began is not traced yet; or it was put there while
+/// a budget left out some, which are between traced ones then.
 fn is_same(before: &Way, now: &Way) -> bool {
-    fn traced(way: &Way) -> impl Iterator<Item = &RawLink> {
+    fn traced(way: &Way) -> Vec<&RawLink> {
         let links = way.links.iter().map(|(link, _)| link);
-        links.filter(|link| matches!(link, RawLink::Block(..)))
+        let mut traced: Vec<_> = links
+            .filter(|link| matches!(link, RawLink::Block(..)))
+            .collect();
+        traced.dedup();
+        traced
     }
     let root = |way: &Way| way.links.first().map(|(link, _)| link.clone());
-    root(before) == root(now) && traced(before).eq(traced(now))
+    root(before) == root(now) && traced(before) == traced(now)
 }
 
 #[cfg(test)]
@@ -148,6 +153,11 @@ mod tests {
         for (links, is_held) in [
             (vec![root("list"), traced(5)], true),
             (vec![root("list"), new.clone(), traced(5)], true),
+            (vec![root("list"), traced(1), new.clone(), traced(4)], true),
+            (
+                vec![root("list"), (RawLink::Block(8, None), 1), traced(4)],
+                false,
+            ),
             (vec![root("other"), traced(3)], false),
             (vec![root("list"), new], false),
         ] {

@@ -101,7 +101,8 @@ pub enum LinkKind {
     JavaStatic,
     /// A Java thread: a root.
     JavaThread,
-    /// A handle that native code has of a Java object: a root.
+    /// A handle that native code has of a Java object: a root, or held by what comes before if it is
+    /// known who has it.
     JniHandle,
     /// A class loader: a root.
     ClassLoader,

@@ -29,6 +29,9 @@ pub struct Look {
     pub processes: Vec<u32>,
     /// Processes of the service that are not: there are too many, or they cannot be traced.
     pub left_out: u64,
+    /// Searches for who holds what that have ended. Nothing where `holders = false` keeps them away.
+    #[serde(default)]
+    pub searches: Option<u64>,
     /// What it costs.
     pub cost: Cost,
     /// What was lost of these processes, by cause.

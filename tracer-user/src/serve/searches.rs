@@ -30,6 +30,8 @@ pub struct Searches {
     searched: HashMap<String, u64>,
     /// Since the look's begin.
     not_before: Duration,
+    /// The same of those that somebody asks for: they need no rest.
+    paid: Duration,
 }
 
 impl Searches {
@@ -60,7 +62,14 @@ impl Searches {
     /// `rate` seconds in each second: the next one waits until that is paid.
     pub fn ended(&mut self, now: Duration, took: Duration, rate: f64) {
         let paid = Duration::try_from_secs_f64(took.as_secs_f64() / rate.max(1e-6));
-        self.not_before = now + paid.unwrap_or(Duration::MAX / 2).max(REST);
+        let paid = paid.unwrap_or(Duration::MAX / 2);
+        self.paid = now + paid;
+        self.not_before = now + paid.max(REST);
+    }
+
+    /// Whether all that has ended is paid for.
+    pub fn are_paid(&self, now: Duration) -> bool {
+        now >= self.paid
     }
 }
 
@@ -122,6 +131,9 @@ mod tests {
         let paid = 1501 * SECOND;
         assert!(searches.due(paid - SECOND, &new).is_empty());
         assert_eq!(searches.due(paid, &new), [1]);
+        assert!(!searches.are_paid(paid - SECOND) && searches.are_paid(paid));
+        searches.ended(paid, SECOND, 1.0);
+        assert!(searches.are_paid(paid + SECOND), "no rest for who asks");
         searches.ended(paid, Duration::MAX, 0.0);
         assert!(searches.due(1000 * paid, &new).is_empty());
     }

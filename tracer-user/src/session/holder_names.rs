@@ -10,7 +10,14 @@ type Known = HashMap<u64, (u64, String)>;
 
 /// Gives links of traced blocks their names and their sites' ids.
 pub fn name_blocks(report: &mut Report) {
-    if report.sites.iter().all(|site| site.holders.is_none()) {
+    let classes = report.java_heap.iter().flat_map(|heap| &heap.classes);
+    let of_classes = classes.map(|class| &class.holders);
+    let mut holders = report
+        .sites
+        .iter()
+        .map(|site| &site.holders)
+        .chain(of_classes);
+    if holders.all(Option::is_none) {
         return;
     }
     let mut known = Known::new();
@@ -19,7 +26,13 @@ pub fn name_blocks(report: &mut Report) {
         let indices = site.indices.iter();
         known.extend(indices.map(|index| (u64::from(*index), name.clone())));
     }
-    for holders in report.sites.iter_mut().filter_map(|it| it.holders.as_mut()) {
+    let classes = report
+        .java_heap
+        .iter_mut()
+        .flat_map(|heap| &mut heap.classes);
+    let of_classes = classes.map(|class| &mut class.holders);
+    let of_sites = report.sites.iter_mut().map(|site| &mut site.holders);
+    for holders in of_sites.chain(of_classes).flatten() {
         name_links(holders, &known);
     }
 }

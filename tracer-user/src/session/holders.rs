@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Result;
 use tracer_ebpf::block::{Block, BlockKey, OTHERS};
@@ -18,6 +19,9 @@ use crate::window::collect::CollectedSite;
 const MAX_SITES: usize = 64;
 /// Blocks of each that are looked for: the oldest.
 const MAX_BLOCKS: usize = 64;
+
+/// How far two looks are apart: what was on its way has arrived by then.
+pub const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Said where frees are missed.
 const MISSED_FREES: &str = "whether what nothing leads to is lost, or was freed: within a budget \
@@ -94,7 +98,7 @@ impl Session {
     }
 
     /// The traced live blocks of each image.
-    fn live_blocks(&self) -> Result<HashMap<u64, Vec<Traced>>> {
+    pub(super) fn live_blocks(&self) -> Result<HashMap<u64, Vec<Traced>>> {
         let mut live: HashMap<u64, Vec<Traced>> = HashMap::new();
         self.engine.object.for_each_live(|key, block| {
             if key.address < OTHERS {

@@ -50,7 +50,9 @@ impl Session {
         let image = self.last_image(pid).map(|(image, _)| image.id);
         let mut machines = self.java.jvms.readable();
         match machines.find(|(of, _)| Some(*of) == image) {
-            Some((_, jvm)) => search(jvm, classes),
+            Some((image, jvm)) => search(jvm, classes, &|handles| {
+                self.whose_handles((image, jvm), handles)
+            }),
             None => vec![
                 Holders {
                     unsearched: vec!["its Java VM cannot be read, or has ended".to_owned()],

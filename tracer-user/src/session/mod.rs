@@ -16,6 +16,7 @@ mod follow;
 pub mod giving_up;
 mod growth;
 mod guard;
+mod handle_holders;
 mod held;
 pub mod hold;
 mod holder_names;

@@ -81,6 +81,11 @@ impl Feed {
         }
     }
 
+    /// Whether that is asked, and was not before.
+    pub fn is_asked(&self) -> bool {
+        self.take_asked().is_some()
+    }
+
     fn take_asked(&self) -> Option<Vec<u32>> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.take()

@@ -51,6 +51,8 @@ pub enum Item<'a> {
 pub struct Model {
     /// What is watched.
     source: String,
+    /// Whether a `serve` says what is known, and searches for who holds what when asked.
+    is_of_serve: bool,
     /// The report that is shown.
     report: Option<Arc<Report>>,
     /// The newest, while another one is shown.
@@ -80,6 +82,7 @@ impl Model {
     pub fn new(source: &str) -> Self {
         Self {
             source: clean(source).into_owned(),
+            is_of_serve: false,
             report: None,
             newest: None,
             history: History::default(),
@@ -96,6 +99,14 @@ impl Model {
             position: 0,
             said: String::new(),
             ended: None,
+        }
+    }
+
+    /// What a `serve` knows is shown.
+    pub fn of_service(name: &str) -> Self {
+        Self {
+            is_of_serve: true,
+            ..Self::new(&format!("service {name}"))
         }
     }
 
@@ -285,6 +296,10 @@ impl Model {
         if self.ended.is_some() {
             self.say("the run has ended: nothing is searched any more");
             return Effect::None;
+        }
+        if self.is_of_serve {
+            self.say("asking the serve to search the service's memory…");
+            return Effect::Holders(Vec::new());
         }
         let sites = self.picked_sites();
         let indices = sites.iter().flat_map(|site| &site.indices).copied();

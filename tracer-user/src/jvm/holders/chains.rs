@@ -5,11 +5,24 @@ use std::collections::hash_map::Entry;
 
 use super::classes::Classes;
 use super::graph::{Edge, Graph, Root};
+use super::handles::{Handle, Scope};
 use super::walk::Place;
 use crate::model::{Chain, Link, LinkKind};
 
 /// Longer chains are cut in the middle.
 const MAX_LINKS: usize = 64;
+
+/// What a handle is called that is nobody's in particular.
+pub const GLOBAL: &str = "JNI global handle";
+
+/// A way from a root to an object, in names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// What holds what, root first.
+    pub links: Vec<Link>,
+    /// The handle that is its root, if native code may have that anywhere.
+    pub handle: Option<Handle>,
+}
 
 /// What names of roots come from.
 pub struct Names<'a> {
@@ -20,8 +33,8 @@ pub struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The links of a way from a root; `node` is what it leads to.
-    pub fn links(&self, graph: &Graph, way: &[Edge], node: usize) -> Vec<Link> {
+    /// The names of a way from a root; `node` is what it leads to.
+    pub fn way(&self, graph: &Graph, way: &[Edge], node: usize) -> Way {
         let first = way.first().map_or(node, |edge| edge.from as usize);
         let root = graph.nodes.get(first).and_then(|node| node.root);
         let mut links: Vec<Link> = root.map(|root| self.root(root)).into_iter().collect();
@@ -30,7 +43,13 @@ impl Names<'_> {
                 push(&mut links, link(LinkKind::JavaObject, name));
             }
         }
-        cut(links)
+        Way {
+            links: cut(links),
+            handle: match root {
+                Some(Root::Handle(Scope::Global(handle))) => Some(handle),
+                _ => None,
+            },
+        }
     }
 
     fn root(&self, root: Root) -> Link {
@@ -44,6 +63,11 @@ impl Names<'_> {
             Root::Thread(index) => link(LinkKind::JavaThread, thread(index)),
             Root::Loader(index) => link(LinkKind::ClassLoader, class(index)),
             Root::Mirror(index) => link(LinkKind::JavaStatic, format!("{}.class", class(index))),
+            Root::Handle(Scope::Global(_)) => link(LinkKind::JniHandle, GLOBAL.to_owned()),
+            Root::Handle(Scope::Local(index)) => {
+                let name = format!("JNI local handle of thread \"{}\"", thread(index));
+                link(LinkKind::JniHandle, name)
+            }
             Root::Stack(index) => link(LinkKind::Stack, thread(index)),
         }
     }
@@ -128,7 +152,9 @@ fn add_up(
     let mut sums: HashMap<Key, (Vec<Link>, u64)> = HashMap::new();
     for (links, count) in chains {
         let key = links.iter().map(|link| match link.kind {
-            LinkKind::JavaThread | LinkKind::Stack => (link.kind, name(&link.name)),
+            LinkKind::JavaThread | LinkKind::Stack | LinkKind::JniHandle => {
+                (link.kind, name(&link.name))
+            }
             kind => (kind, link.name.clone()),
         });
         match sums.entry(key.collect()) {

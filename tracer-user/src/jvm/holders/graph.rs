@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::classes::ClassId;
+use super::handles::Scope;
 use super::walk::Place;
 
 /// More objects are not kept.
@@ -26,6 +27,8 @@ pub enum Root {
     Loader(usize),
     /// A class, as an object.
     Mirror(usize),
+    /// A handle that native code has.
+    Handle(Scope),
     /// The stack of a thread, by its index.
     Stack(usize),
 }

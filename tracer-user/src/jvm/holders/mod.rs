@@ -12,6 +12,7 @@
 mod chains;
 mod classes;
 mod graph;
+mod handles;
 mod natives;
 mod roots;
 mod sample;
@@ -19,14 +20,16 @@ mod spaces;
 mod walk;
 mod window;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use self::chains::{Names, merge};
+use self::chains::{Names, Way, merge};
 use self::classes::{Classes, Form, Role, Sizes};
 use self::graph::{Graph, Root};
+use self::handles::Handles;
 use self::natives::Pointers;
 use self::roots::Threads;
 use self::sample::Samples;
@@ -40,6 +43,9 @@ use super::klass::well_known;
 use crate::model::{Holders, Link};
 use crate::process::clock::thread_cpu_ns;
 use crate::process::pagemap::PageMap;
+
+pub use self::chains::GLOBAL;
+pub use self::handles::Handle;
 
 /// More classes are not searched for at once.
 pub const MAX_CLASSES: usize = 16;
@@ -55,15 +61,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 const WAITS: u32 = 1000;
 
 /// What is said where objects were found that no root leads to.
-const NOT_LOOKED_AT: &str = "handles that native code has of Java objects, stacks of virtual threads and of threads \
-     that run, and narrow pointers on stacks are not looked at; weak, soft and phantom references \
-     hold nothing; an object that is garbage already has no holder";
+const NOT_LOOKED_AT: &str = "stacks of virtual threads and of threads that run, narrow pointers on stacks, and local \
+     handles of native code that has called Java are not looked at; weak, soft and phantom \
+     references and weak handles hold nothing; an object that is garbage already has no holder";
 
 /// Who holds the objects of classes, by names as [`class_name`](super::klass::class_name)
-/// writes them; in their order. If it cannot be told, all say why.
-pub fn search(jvm: &Jvm, classes: &[String]) -> Vec<Holders> {
+/// writes them; in their order. If it cannot be told, all say why. `whose` tells who has
+/// handles, root first, and what these are called then.
+pub fn search(jvm: &Jvm, classes: &[String], whose: &Whose<'_>) -> Vec<Holders> {
     match tries(jvm, &|search| search.run(classes)) {
-        Ok(holders) => holders,
+        Ok(found) => told(found, whose),
         Err(problem) => vec![
             Holders {
                 unsearched: vec![format!("{problem:#}")],
@@ -72,6 +79,39 @@ pub fn search(jvm: &Jvm, classes: &[String]) -> Vec<Holders> {
             classes.len()
         ],
     }
+}
+
+/// The links of those that have handles, by handle.
+pub type Whose<'a> = dyn Fn(&[Handle]) -> HashMap<Handle, Vec<Link>> + 'a;
+
+/// What was found of a class: the ways to its objects, and what else is said.
+struct Found {
+    ways: Vec<Way>,
+    /// Without chains.
+    holders: Holders,
+}
+
+/// Adds who has the handles that ways begin with.
+fn told(found: Vec<Found>, whose: &Whose<'_>) -> Vec<Holders> {
+    let ways = found.iter().flat_map(|it| &it.ways);
+    let mut handles: Vec<Handle> = ways.filter_map(|way| way.handle).collect();
+    handles.sort_unstable();
+    handles.dedup();
+    let known = match handles.is_empty() {
+        true => HashMap::new(),
+        false => whose(&handles),
+    };
+    let links = |way: Way| {
+        let by = way.handle.and_then(|handle| known.get(&handle));
+        // They end with the handle itself.
+        let rest = way.links.into_iter().skip(usize::from(by.is_some()));
+        by.cloned().into_iter().flatten().chain(rest).collect()
+    };
+    let all = found.into_iter().map(|found| Holders {
+        chains: merge(found.ways.into_iter().map(links).collect()),
+        ..found.holders
+    });
+    all.collect()
 }
 
 /// The links from a root to the `long` field that has an address in each of these pieces of native
@@ -123,7 +163,10 @@ struct Search<'a> {
     walker: Walker<'a>,
     spaces: Vec<spaces::Space>,
     threads: Threads,
+    handles: Handles,
     graph: Graph,
+    /// Nodes of it whose handles were looked up.
+    looked_up: usize,
     /// Processor time of this thread when the first try began, nanoseconds.
     begin: u64,
     limit: Duration,
@@ -138,6 +181,7 @@ impl<'a> Search<'a> {
         let (fields, memory) = (Fields(&jvm.structs), &jvm.memory);
         let spaces = spaces::read(fields, memory)?;
         let threads = Threads::of(jvm)?;
+        let handles = Handles::read(fields, memory, threads.addresses());
         let unused = spaces::unused(fields, memory, threads.addresses())?;
         let class = well_known(fields, memory, "Class")?;
         let mirror = roots::mirror_of(fields, memory, class)?;
@@ -154,14 +198,16 @@ impl<'a> Search<'a> {
             walker: Walker::new(window, Classes::of(fields, memory)?, sizes, narrow, unused),
             spaces,
             threads,
+            handles,
             graph: Graph::new(),
+            looked_up: 0,
             begin,
             is_late: false,
             is_valid,
         })
     }
 
-    fn run(&mut self, classes: &[String]) -> Result<Vec<Holders>> {
+    fn run(&mut self, classes: &[String]) -> Result<Vec<Found>> {
         let mut samples = Samples::new(classes);
         let (is_valid, begin, limit) = (self.is_valid, self.begin, self.limit);
         let blocks = self
@@ -177,11 +223,11 @@ impl<'a> Search<'a> {
             let index = self.graph.add(object.address, Some(object.class), root);
             sought.extend(index.map(|index| index as usize));
         }
-        let (links, is_complete) = self.links_to(&blocks, &sought)?;
-        let mut links = links.into_iter();
+        let (ways, is_complete) = self.ways_to(&blocks, &sought)?;
+        let mut ways = ways.into_iter();
         let of = |sample: &Vec<Object>| {
-            let chains: Vec<_> = links.by_ref().take(sample.len()).collect();
-            self.holders(chains, is_complete)
+            let ways: Vec<_> = ways.by_ref().take(sample.len()).collect();
+            self.found(ways, is_complete)
         };
         Ok(samples.iter().map(of).collect())
     }
@@ -214,32 +260,40 @@ impl<'a> Search<'a> {
             }
         }
         let mut all = vec![None; pieces.len()];
-        let (links, _) = self.links_to(&blocks, &sought)?;
-        for (place, links) in places.into_iter().zip(links) {
+        let (ways, _) = self.ways_to(&blocks, &sought)?;
+        for (place, way) in places.into_iter().zip(ways) {
             if let Some(known) = all.get_mut(place) {
-                *known = links;
+                *known = way.map(|way| way.links);
             }
         }
         Ok(all)
     }
 
-    /// The links from a root to each of the sought, and whether all were looked for that hold
+    /// The way from a root to each of the sought, and whether all were looked for that hold
     /// them.
-    fn links_to(
-        &mut self,
-        blocks: &[Block],
-        sought: &[usize],
-    ) -> Result<(Vec<Option<Vec<Link>>>, bool)> {
+    fn ways_to(&mut self, blocks: &[Block], sought: &[usize]) -> Result<(Vec<Option<Way>>, bool)> {
         let is_complete = self.climb(blocks, sought);
-        let mut links = self.links(&self.graph.ways(), sought);
-        if links.iter().any(Option::is_none) {
+        let mut ways = self.ways(&self.graph.ways(), sought);
+        if ways.iter().any(Option::is_none) {
             self.threads.add_stacks(self.jvm, &mut self.graph)?;
-            let more = self.links(&self.graph.ways(), sought);
-            for (known, found) in links.iter_mut().zip(more) {
+            let more = self.ways(&self.graph.ways(), sought);
+            for (known, found) in ways.iter_mut().zip(more) {
                 *known = known.take().or(found);
             }
         }
-        Ok((links, is_complete))
+        Ok((ways, is_complete))
+    }
+
+    /// Adds the handles of what has come to be sought.
+    fn add_handles(&mut self) {
+        while let Some(node) = self.graph.nodes.get(self.looked_up).copied() {
+            self.looked_up += 1;
+            let handle = self.handles.of(node.address);
+            if let Some((slot, scope)) = handle.filter(|_| node.root.is_none()) {
+                let root = (slot, None, Some(Root::Handle(scope)));
+                self.graph.hold(root, walk::Place::Element, node.address);
+            }
+        }
     }
 
     /// Looks for holders until each of the sought has a root, or nothing more is found;
@@ -248,6 +302,7 @@ impl<'a> Search<'a> {
         let mut downwards = true;
         loop {
             let is_news = self.pass(blocks, downwards);
+            self.add_handles();
             let ways = self.graph.ways();
             let has_root = |node: &usize| self.graph.way(&ways, *node).is_some();
             if sought.iter().all(has_root) {
@@ -322,28 +377,29 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn links(&self, ways: &[Option<usize>], sought: &[usize]) -> Vec<Option<Vec<Link>>> {
+    fn ways(&self, ways: &[Option<usize>], sought: &[usize]) -> Vec<Option<Way>> {
         let names = Names {
             classes: &self.walker.classes,
             threads: self.threads.names(),
         };
         let of = |node: &usize| {
             let way = self.graph.way(ways, *node)?;
-            Some(names.links(&self.graph, &way, *node))
+            Some(names.way(&self.graph, &way, *node))
         };
         sought.iter().map(of).collect()
     }
 
-    fn holders(&self, chains: Vec<Option<Vec<Link>>>, is_complete: bool) -> Holders {
-        let sampled = chains.len() as u64;
-        let known: Vec<_> = chains.into_iter().flatten().collect();
-        let undecided = sampled - known.len() as u64;
+    fn found(&self, ways: Vec<Option<Way>>, is_complete: bool) -> Found {
+        let sampled = ways.len() as u64;
+        let ways: Vec<_> = ways.into_iter().flatten().collect();
+        let undecided = sampled - ways.len() as u64;
         let mut unsearched = Vec::new();
         if sampled == 0 {
             unsearched.push("none of its objects was found in the heap".to_owned());
         }
         if undecided > 0 {
             unsearched.push(NOT_LOOKED_AT.to_owned());
+            unsearched.extend(self.handles.problem.clone());
             if !is_complete {
                 unsearched.push(self.bound());
             }
@@ -354,14 +410,13 @@ impl<'a> Search<'a> {
                 ));
             }
         }
-        Holders {
+        let holders = Holders {
             sampled,
-            lost: 0,
             undecided,
-            chains: merge(known),
             unsearched,
-            all_lost: None,
-        }
+            ..Holders::default()
+        };
+        Found { ways, holders }
     }
 
     /// What bound the search has come to.

@@ -16,6 +16,8 @@ pub use self::place::Place;
 use self::transport::{Answer, Token, Transport};
 use crate::model::Report;
 use crate::report::json;
+use crate::serve::http::WantedSearch;
+use crate::serve::look::Look;
 use crate::visible::clean;
 
 /// Names of services that a message has at most.
@@ -47,6 +49,12 @@ struct Named {
 #[derive(Debug, Deserialize)]
 struct Looked {
     service: String,
+}
+
+/// What is told of a closer look, as far as it is read.
+#[derive(Debug, Deserialize)]
+struct About {
+    look: Look,
 }
 
 /// Which profile.
@@ -107,6 +115,29 @@ impl Client {
             }
         }
         self.of_service(service, &path)
+    }
+
+    /// Has a service's memory searched for who holds what, in the closer look that goes on; how
+    /// many searches of it had ended before.
+    ///
+    /// # Errors
+    /// Says why it is not.
+    pub fn search(&self, service: &str) -> Result<u64> {
+        let path = format!("/api/services/{}/holders", encoded(service));
+        let body = self.success(self.transport.order(&path)?)?;
+        let wanted: WantedSearch = serde_json::from_slice(&body).with_context(|| self.strange())?;
+        Ok(wanted.searches)
+    }
+
+    /// How many searches have ended in the last closer look at a service, and whether it goes on.
+    ///
+    /// # Errors
+    /// Says why there is no answer.
+    pub fn searches(&self, service: &str) -> Result<(u64, bool)> {
+        let path = format!("/api/services/{}/look", encoded(service));
+        let about: About = self.json(&path)?;
+        let look = about.look;
+        Ok((look.searches.unwrap_or(0), look.ended.is_none()))
     }
 
     fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

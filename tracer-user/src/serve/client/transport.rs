@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use axum::http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HOST};
-use axum::http::{HeaderValue, Request, StatusCode};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -148,7 +148,20 @@ impl Transport {
     /// # Errors
     /// Nobody answers, too late, or too much.
     pub fn ask(&self, path: &str) -> Result<Answer> {
-        let asked = async { timeout(PATIENCE, self.exchange(path)).await };
+        self.answer(&Method::GET, path)
+    }
+
+    /// Has something done that a path stands for.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn order(&self, path: &str) -> Result<Answer> {
+        self.answer(&Method::POST, path)
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Result<Answer> {
+        let request = self.request(method, path)?;
+        let asked = async { timeout(PATIENCE, self.exchange(request)).await };
         match self.runtime.block_on(asked) {
             Ok(answer) => answer,
             Err(_) => bail!(
@@ -159,20 +172,20 @@ impl Transport {
         }
     }
 
-    async fn exchange(&self, path: &str) -> Result<Answer> {
+    async fn exchange(&self, request: Request<Empty<Bytes>>) -> Result<Answer> {
         match &self.place {
             Place::Http(address) => {
                 let stream = TcpStream::connect(address).await;
-                self.over(stream.map_err(|error| self.nobody(error))?, path)
+                self.over(stream.map_err(|error| self.nobody(error))?, request)
                     .await
             }
             Place::Https(host, port) => {
                 let stream = self.encrypted(host, *port).await?;
-                self.over(stream, path).await
+                self.over(stream, request).await
             }
             Place::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
-                self.over(stream.map_err(|error| self.nobody(error))?, path)
+                self.over(stream.map_err(|error| self.nobody(error))?, request)
                     .await
             }
         }
@@ -191,7 +204,7 @@ impl Transport {
         })
     }
 
-    async fn over<S>(&self, stream: S, path: &str) -> Result<Answer>
+    async fn over<S>(&self, stream: S, request: Request<Empty<Bytes>>) -> Result<Answer>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -200,7 +213,7 @@ impl Transport {
             handshake(TokioIo::new(stream)).await.with_context(broken)?;
         // It ends with the answer, which tells of its failures.
         let connection = tokio::spawn(connection);
-        let answer = sender.send_request(self.request(path)?).await;
+        let answer = sender.send_request(request).await;
         let answer = answer.with_context(broken)?;
         let status = answer.status();
         let is_packed = answer
@@ -220,13 +233,15 @@ impl Transport {
         Ok(Answer { status, body })
     }
 
-    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>> {
+    fn request(&self, method: &Method, path: &str) -> Result<Request<Empty<Bytes>>> {
         let place = self.place.to_string();
         let host = match (&self.place, place.split_once("://")) {
             (Place::Http(_) | Place::Https(..), Some((_, host))) => host,
             _ => "localhost",
         };
-        let mut request = Request::get(path)
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(HOST, host)
             .header(ACCEPT_ENCODING, "gzip")
             .body(Empty::new())?;

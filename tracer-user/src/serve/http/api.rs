@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use super::{Refusal, Shared, curves, metrics, profiles, reports, trees};
+use super::{Refusal, Shared, curves, holders, metrics, profiles, reports, trees};
 use crate::model::Finding;
 use crate::serve::look::Look;
 use crate::serve::status::{Summary, Tracer};
@@ -28,6 +28,7 @@ const MOST_WINDOWS: usize = 10_000;
         windows,
         findings,
         look,
+        holders::search,
         curves::curves,
         curves::curve,
         trees::tree,

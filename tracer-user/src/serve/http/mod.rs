@@ -6,6 +6,7 @@ mod auth;
 mod blocking;
 #[expect(unused_qualifications, reason = "utoipa's macros name types so")]
 mod curves;
+mod holders;
 mod limit;
 mod metrics;
 mod page;
@@ -31,6 +32,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use self::auth::Peer;
 pub use self::auth::{Auth, token};
+pub use self::holders::WantedSearch;
 use self::limit::{LONGEST, Limited, MOST_CONNECTIONS};
 use self::tls::Encrypted;
 pub use self::tls::{Certificate, Identity};
@@ -38,6 +40,7 @@ use super::listen::Listener;
 use super::powerless;
 use super::status::{Host, Status};
 use super::store::Store;
+use super::wanted::Wanted;
 
 /// What answers are made of.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub struct Answers {
     pub auth: RwLock<Auth>,
     /// Whether tracing has begun.
     pub is_ready: AtomicBool,
+    /// Services whose memory is to be searched.
+    pub wanted: Wanted,
 }
 
 /// Answers that take longer are made on so many threads at once; further ones wait.
@@ -117,6 +122,7 @@ fn router(answers: Arc<Answers>) -> Router {
         .route("/api/services/{service}/windows", get(api::windows))
         .route("/api/services/{service}/findings", get(api::findings))
         .route("/api/services/{service}/look", get(api::look))
+        .route("/api/services/{service}/holders", post(holders::search))
         .route("/api/services/{service}/curve", get(curves::curve))
         .route("/api/services/{service}/tree", get(trees::tree))
         .route("/api/services/{service}/path", post(trees::path))
