@@ -4,14 +4,15 @@
 //! A function gives back the stack that it has taken: when it returns, its return address is where
 //! rsp points. So from any instruction the way to a return tells how far away that is, and where the
 //! caller's rbp and rbx are taken from. This is a data flow against the direction of the code, over all
-//! of its ways, that begins at returns. What is known then holds
+//! of its ways, that begins at returns. Calls are taken to keep rsp, rbp and rbx, as the psABI has it.
+//! Nothing is known
 //!
-//! - if all ways that lead to a return say the same;
-//! - at a call besides if the stack is aligned there as the psABI asks for (16 bytes): behind a call
-//!   that does not return stands the beginning of another function, at which it is not.
-//!
-//! A way that ends at a jump through a register tells nothing. Calls are taken to keep rsp, rbp and
-//! rbx, as the psABI has it.
+//! - where ways that lead to a return differ;
+//! - where a way ends at a jump through a register, unless the frame was given back right before: then
+//!   it goes to another function, which returns for this one;
+//! - behind a call that does not return, since another function's code stands there: a call behind
+//!   which a function begins that others call or take the address of, or where padding may have one
+//!   begin, and all calls of a function from which no way comes to a return.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -261,6 +262,7 @@ impl Balanced {
                 _ if effect.is_call() && self.is_last(index) => Known::Nothing,
                 // Another function may begin there, which nobody has named.
                 Known::It(State::RETURN) if effect.is_call() => Known::Hidden,
+                Known::It(_) if self.padded.contains_key(&index) => Known::Hidden,
                 Known::It(state) => state.before(effect).map_or(Known::Hidden, Known::It),
                 other => other,
             },
