@@ -69,7 +69,12 @@ fn a_stack_ends_in_a_function_that_tells_nothing() -> Result<()> {
 /// musl has no tables: a path leads through its `qsort` and on to where it starts the program.
 #[test]
 fn a_callback_through_musl_has_a_whole_path() -> Result<()> {
-    let mut target = Target::start("paths_musl")?;
+    is_whole_through_qsort("paths_musl")?;
+    is_whole_through_qsort("paths_musl_shared")
+}
+
+fn is_whole_through_qsort(program: &str) -> Result<()> {
+    let mut target = Target::start(program)?;
     let tracer = Tracer::record(target.pid, &[])?;
     target.command("sort")?;
     let report = tracer.stop()?.report()?;

@@ -24,13 +24,23 @@ const CLONE: [u8; 14] = [
 /// `xor %rbp,%rbp; mov %rsp,%rdi`: how programs with musl begin.
 const START: [u8; 6] = [0x48, 0x31, 0xed, 0x48, 0x89, 0xe7];
 
-/// `mov %eax,%edi; call` and `mov %rax,%rdi; call` behind a call by register: in musl's code what
-/// `main` returns goes to `exit`, and what a thread's function returns to `pthread_exit`. Neither
-/// returns, so that nothing tells of their callers' frames, which are a start.
-const HANDS_ON: [&[u8]; 2] = [&[0x89, 0xc7, 0xe8], &[0x48, 0x89, 0xc7, 0xe8]];
+/// `mov %eax,%edi; call`, `mov %rax,%rdi; call` and `movslq %eax,%rdi; call` behind a call by
+/// register: in musl's code what `main` returns goes to `exit`, and what a thread's function returns
+/// to `pthread_exit`. Neither returns, so that nothing tells of their callers' frames, which are a
+/// start.
+const HANDS_ON: [&[u8]; 3] = [
+    &[0x89, 0xc7, 0xe8],
+    &[0x48, 0x89, 0xc7, 0xe8],
+    &[0x48, 0x63, 0xf8, 0xe8],
+];
 
-/// The bytes of a call by register, but for a prefix: `ff /2` with a register.
-const BY_REGISTER: (u8, Range<u8>) = (0xff, 0xd0..0xd8);
+/// The bytes of a call by a register, or by where one points to, but for a prefix: `ff /2`.
+const CALLS: (u8, [u8; 14]) = (
+    0xff,
+    [
+        0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0x10, 0x11, 0x12, 0x13, 0x16, 0x17,
+    ],
+);
 
 /// Where the call in it is.
 const CLONE_CALL: Range<u64> = 3..6;
@@ -72,9 +82,8 @@ pub fn is_musls_start(code: &mut Code, entry: u64) -> bool {
     code.bytes(entry..end).is_some_and(|bytes| bytes == START)
 }
 
-/// The known pieces of a gap, in order. `entry` is where the program begins; `is_musl` if the file
-/// has musl in it.
-pub fn find(code: &mut Code, gap: Range<u64>, entry: u64, is_musl: bool) -> Vec<Landmark> {
+/// The known pieces of a gap, in order. `entry` is where the program begins.
+pub fn find(code: &mut Code, gap: Range<u64>, entry: u64) -> Vec<Landmark> {
     let mut found = Vec::new();
     if gap.end - gap.start >= SIGRETURN.len() as u64 {
         let length = SIGRETURN.len() as u64;
@@ -90,11 +99,6 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64, is_musl: bool) -> Vec<
             Landmark { range, rule }
         }));
     }
-    if is_musl {
-        let rule = Rule::END;
-        let starts = starts(code, &gap).into_iter();
-        found.extend(starts.map(|range| Landmark { range, rule }));
-    }
     if gap.contains(&entry)
         && let Some(range) = entry_calls(code, entry..gap.end.min(entry + MAX_ENTRY))
     {
@@ -105,21 +109,21 @@ pub fn find(code: &mut Code, gap: Range<u64>, entry: u64, is_musl: bool) -> Vec<
     found
 }
 
-/// The calls of musl that start a program or a thread.
-fn starts(code: &mut Code, gap: &Range<u64>) -> Vec<Range<u64>> {
+/// The calls of musl that start a program or a thread, in order. Other code may look the same: it is
+/// for code in which a way to a return says nothing.
+pub fn musls_starts(code: &mut Code, gap: &Range<u64>) -> Vec<Range<u64>> {
     let mut starts = Vec::new();
     for hands_on in HANDS_ON {
         for at in code.find(gap.clone(), hands_on) {
             let call = at.saturating_sub(2)..at;
             let bytes = code.bytes(call.clone());
-            let (opcode, registers) = BY_REGISTER;
-            if call.start >= gap.start
-                && bytes.is_some_and(|it| it[0] == opcode && registers.contains(&it[1]))
-            {
+            let is_call = bytes.is_some_and(|it| it[0] == CALLS.0 && CALLS.1.contains(&it[1]));
+            if call.start >= gap.start && is_call {
                 starts.push(call);
             }
         }
     }
+    starts.sort_by_key(|call| call.start);
     starts
 }
 

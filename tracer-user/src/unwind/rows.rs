@@ -154,9 +154,7 @@ impl<'a> Rows<'a> {
     /// See [`row`](Self::row).
     pub fn gap(&mut self, start: u64, end: u64, entry: u64) -> Result<()> {
         let mut at = start;
-        for Landmark { range, rule } in
-            landmarks::find(&mut self.code, start..end, entry, self.is_musl)
-        {
+        for Landmark { range, rule } in landmarks::find(&mut self.code, start..end, entry) {
             self.balanced(at, range.start)?;
             self.row(range.start.max(at), range.end, rule)?;
             at = at.max(range.end);
@@ -170,9 +168,26 @@ impl<'a> Rows<'a> {
             return Ok(());
         }
         for (range, rule) in self.undescribed.rules(&mut self.code, start..end) {
-            self.row(range.start, range.end, rule)?;
+            match rule {
+                Some(rule) => self.row(range.start, range.end, rule)?,
+                None => self.unknown(&range)?,
+            }
         }
         Ok(())
+    }
+
+    /// Code of which nothing is known but that musl starts a program or a thread there.
+    fn unknown(&mut self, range: &Range<u64>) -> Result<()> {
+        let otherwise = self.undescribed.otherwise();
+        let mut at = range.start;
+        if self.is_musl {
+            for start in landmarks::musls_starts(&mut self.code, range) {
+                self.row(at, start.start, otherwise)?;
+                self.row(start.start.max(at), start.end, Rule::END)?;
+                at = at.max(start.end);
+            }
+        }
+        self.row(at, range.end, otherwise)
     }
 
     /// Whether code is where the functions of `makecontext` return to.

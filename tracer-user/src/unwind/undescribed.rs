@@ -57,8 +57,13 @@ impl Undescribed {
         self.told
     }
 
-    /// A rule for each stretch of a part, in order.
-    pub fn rules(&mut self, code: &mut Code, part: Range<u64>) -> Vec<Stretch> {
+    /// What holds where nothing is known.
+    pub const fn otherwise(&self) -> Rule {
+        self.otherwise
+    }
+
+    /// The stretches of a part in order, each with its rule if one is known.
+    pub fn rules(&mut self, code: &mut Code, part: Range<u64>) -> Vec<(Range<u64>, Option<Rule>)> {
         let mut rules = Vec::new();
         let mut at = part.start;
         for (range, rule) in self.known(code, &part) {
@@ -67,14 +72,14 @@ impl Undescribed {
                 continue;
             }
             if at < start {
-                rules.push((at..start, self.otherwise));
+                rules.push((at..start, None));
             }
             self.told += end - start;
-            rules.push((start..end, rule));
+            rules.push((start..end, Some(rule)));
             at = end;
         }
         if at < part.end {
-            rules.push((at..part.end, self.otherwise));
+            rules.push((at..part.end, None));
         }
         rules
     }
