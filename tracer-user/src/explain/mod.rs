@@ -84,9 +84,8 @@ fn section(text: &mut String, heading: &str, layout: &Layout) {
 fn heading(text: &mut String, number: RowNumber, found: &Numbered<'_>, layout: &Layout) {
     let what = match (found.finding, found.site) {
         (Some(finding), _) => format!(
-            "{} ({:.0} % sure) {}",
-            finding.kind.text(),
-            100.0 * finding.confidence,
+            "{} {}",
+            finding.kind_and_confidence(),
             names::clean(&finding.title)
         ),
         (None, Some(site)) => of_no_finding(site),

@@ -31,10 +31,23 @@ impl Reasons {
         let end = report.ended(site.process);
         let mut reasons = Self::default();
         reasons.of_lifetimes(site);
+        reasons.of_pages(site);
         reasons.of_curve(site, end);
         reasons.of_births(site, end);
         reasons.of_what_was_seen(report, site);
         reasons
+    }
+
+    /// What is mapped, or a large block, that fills.
+    fn of_pages(&mut self, site: &Site) {
+        if let Some(bytes) = site.resident_bytes.filter(|_| site.resident_rises > 1) {
+            self.grows.push(format!(
+                "{} of it are in memory, more than at any look before at {} of {} looks",
+                units::bytes(bytes),
+                site.resident_rises,
+                site.resident_looks
+            ));
+        }
     }
 
     fn of_lifetimes(&mut self, site: &Site) {

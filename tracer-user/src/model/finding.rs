@@ -263,6 +263,15 @@ impl Finding {
         }
     }
 
+    /// What it is, and how sure that is: what nobody knows yet is as sure as not.
+    pub fn kind_and_confidence(&self) -> String {
+        let kind = self.kind.text();
+        match self.kind {
+            FindingKind::Undecided => kind.to_owned(),
+            _ => format!("{kind} ({:.0} % sure)", 100.0 * self.confidence),
+        }
+    }
+
     /// One without numbers yet, of a process.
     pub const fn new(kind: FindingKind, process: usize, confidence: f64) -> Self {
         Self {

@@ -82,13 +82,9 @@ const fn style(finding: &Finding, layout: &Layout) -> Style {
 }
 
 fn head(number: usize, finding: &Finding) -> String {
-    let sure = match finding.kind {
-        FindingKind::Undecided => String::new(),
-        _ => format!(" ({:.0} % sure)", 100.0 * finding.confidence),
-    };
     format!(
-        "{number}. {}{sure} {}",
-        finding.kind.text(),
+        "{number}. {} {}",
+        finding.kind_and_confidence(),
         names::clean(&finding.title)
     )
 }
