@@ -13,7 +13,7 @@ use crate::grouping::{Asked as Group, Rules};
 use crate::model::Report;
 use crate::privilege::capability::Phase;
 use crate::report::output::{self, Output};
-use crate::report::{owned, pool, text};
+use crate::report::text;
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::top::feed::Feed;
@@ -133,7 +133,7 @@ fn work(
         match job {
             Job::Window(snapshot) => {
                 let report = snapshot.report(&mut symbolizer, Some(&mut windows), rules);
-                let mut report = concluded(report);
+                let mut report = verdict::concluded(report);
                 since.enter(&mut report);
                 match &destination.screen {
                     Some(screen) => screen.put(report),
@@ -141,11 +141,11 @@ fn work(
                 }
             }
             Job::Answer(snapshot, asked) => {
-                let report = concluded(snapshot.report(&mut symbolizer, None, rules));
+                let report = verdict::concluded(snapshot.report(&mut symbolizer, None, rules));
                 asked.answer(Answer::Report(Box::new(report)));
             }
             Job::Last(snapshot) => {
-                return Ok(Some(concluded(snapshot.report(
+                return Ok(Some(verdict::concluded(snapshot.report(
                     &mut symbolizer,
                     None,
                     rules,
@@ -154,12 +154,4 @@ fn work(
         }
     }
     Ok(None)
-}
-
-/// A report with all that follows from what it has.
-fn concluded(mut report: Report) -> Report {
-    pool::tell_apart(&mut report);
-    owned::tell_apart(&mut report);
-    verdict::conclude(&mut report);
-    report
 }

@@ -21,7 +21,6 @@ use super::store::{Kept, Store};
 use crate::grouping::Rules;
 use crate::model::{FindingKind, Report};
 use crate::privilege::capability::Phase;
-use crate::report::{owned, pool};
 use crate::session::snapshot::Snapshot;
 use crate::symbolize::Symbolizer;
 use crate::verdict;
@@ -323,11 +322,7 @@ impl Names {
     }
 
     fn closer(&mut self, snapshot: Snapshot) -> Report {
-        let mut report = snapshot.report(&mut self.symbolizer, None, &self.rules);
-        pool::tell_apart(&mut report);
-        owned::tell_apart(&mut report);
-        verdict::conclude(&mut report);
-        report
+        verdict::concluded(snapshot.report(&mut self.symbolizer, None, &self.rules))
     }
 
     fn report(&mut self, snapshot: Snapshot, windows: &mut Windows) -> Report {

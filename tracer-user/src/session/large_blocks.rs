@@ -28,10 +28,11 @@ pub(super) struct LargeSites {
 
 impl Session {
     /// Finds the large blocks of all processes, if some may have come or gone. Where calls are
-    /// not followed one by one nothing is known of single blocks.
+    /// not followed, or not one by one, nothing is known of single blocks.
     pub(super) fn find_large_blocks(&mut self) {
         let begin = Instant::now();
-        let is_partial = self.budget.is_some() || self.engine.object.sampling.is_on();
+        let is_partial =
+            self.budget.is_some() || self.options.growth || self.engine.object.sampling.is_on();
         if is_partial || self.looks.large.next.is_some_and(|next| begin < next) {
             return;
         }

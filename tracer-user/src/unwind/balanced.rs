@@ -108,6 +108,7 @@ impl Balanced {
         };
         balanced.decode(code, &range)?;
         balanced.follow_leaving(code, is_start);
+        balanced.resolve();
         for _ in 0..MAX_ROUNDS {
             balanced.known = vec![Known::Nothing; balanced.effects.len()];
             let mut passes = 0..MAX_PASSES;
@@ -117,6 +118,29 @@ impl Balanced {
             }
         }
         Some(balanced)
+    }
+
+    /// Branches and jumps have the place of the instruction that they go to from now on, of which
+    /// none is behind the last one.
+    fn resolve(&mut self) {
+        for index in 0..self.effects.len() {
+            let resolved = match self.effects[index] {
+                Effect::Branch(target) => Effect::Branch(self.place_of(target)),
+                Effect::Jump(target) => Effect::Jump(self.place_of(target)),
+                _ => continue,
+            };
+            self.effects[index] = resolved;
+        }
+    }
+
+    /// The first instruction that does something from an address on; none if no instruction begins
+    /// there.
+    fn place_of(&self, target: u32) -> u32 {
+        let first = self.ends.partition_point(|end| *end <= target);
+        match u32::try_from(first) {
+            Ok(first) if self.begins_at(target) => first,
+            _ => u32::MAX,
+        }
     }
 
     /// A jump to where another function begins is its return.
@@ -137,7 +161,9 @@ impl Balanced {
             };
             let leads_nowhere = || {
                 let target = u32::try_from(*target).ok();
-                target.is_some_and(|it| self.begins_at(it) && self.at(it) == Known::Nothing)
+                target.is_some_and(|it| {
+                    self.begins_at(it) && self.at(self.place_of(it)) == Known::Nothing
+                })
             };
             if self.is_last(index) || leads_nowhere() {
                 self.endless.insert(*target);
@@ -274,13 +300,10 @@ impl Balanced {
         word >> (target % 64) & 1 == 1
     }
 
-    /// What is known at an address, if an instruction begins there.
-    fn at(&self, target: u32) -> Known {
-        if !self.begins_at(target) {
-            return Known::Nothing;
-        }
-        let first = self.ends.partition_point(|end| *end <= target);
-        self.known.get(first).copied().unwrap_or(Known::Nothing)
+    /// What is known before an instruction.
+    fn at(&self, place: u32) -> Known {
+        let known = self.known.get(place as usize);
+        known.copied().unwrap_or(Known::Nothing)
     }
 }
 

@@ -39,7 +39,7 @@ pub enum Effect {
     /// Of what, bytes from the start of the code; `None` if that is not in the code.
     Call(Option<i32>),
     Return,
-    /// The address that it may go to.
+    /// Where it may go to: bytes from the start of the code, until that is resolved.
     Branch(u32),
     Jump(u32),
     /// It goes on nobody knows where.

@@ -38,10 +38,19 @@ pub use since::Since;
 
 use crate::model::{Finding, FindingKind, Report};
 use crate::report::text::MAX_FINDINGS;
+use crate::report::{owned, pool};
 
 /// Curves of more sites than these, and those of findings, are in no report: the ones
 /// that hold most.
 const MAX_CURVES: usize = 20;
+
+/// A run's report, with all that follows from what it has: whose memory is which, and the findings.
+pub fn concluded(mut report: Report) -> Report {
+    pool::tell_apart(&mut report);
+    owned::tell_apart(&mut report);
+    conclude(&mut report);
+    report
+}
 
 /// Judges all sites of a report, and enters its findings.
 pub fn conclude(report: &mut Report) {
@@ -61,13 +70,13 @@ pub fn conclude(report: &mut Report) {
     report.sites.iter_mut().for_each(held::raise);
     stacks::take_back(report);
     uncollected::take_back(report);
-    undecided::take_back(report, &ends);
+    let undecided = undecided::take_back(report, &ends);
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
     findings.extend(descriptors::findings(report));
     findings.extend(retention::findings(report));
-    findings.extend(undecided::findings(report, &ends));
+    findings.extend(undecided::findings(report, &undecided));
     held::enter(report, &mut findings);
     stacks::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));

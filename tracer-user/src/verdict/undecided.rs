@@ -7,6 +7,8 @@
 //! is a next one at all: so a rest of three ages says that there is none with 75 %, and less of one
 //! says nothing.
 
+use std::collections::HashSet;
+
 use super::ends::Ends;
 use super::engine;
 use super::growing;
@@ -27,18 +29,20 @@ const PART: f64 = 0.1;
 /// As likely a leak as not.
 const EVEN: f64 = 0.5;
 
-/// What such blocks are is not known.
-pub fn take_back(report: &mut Report, ends: &Ends) {
-    for index in few(report, ends) {
-        let site = &mut report.sites[index];
+/// What such blocks are is not known: the sites that have no verdict, by their indices.
+pub fn take_back(report: &mut Report, ends: &Ends) -> Vec<usize> {
+    let few = few(report, ends);
+    for index in &few {
+        let site = &mut report.sites[*index];
         (site.verdict, site.confidence) = (None, None);
     }
+    few
 }
 
 /// A finding for each call path that was taken back.
-pub fn findings(report: &Report, ends: &Ends) -> Vec<Finding> {
-    let sites = few(report, ends).into_iter();
-    sites.map(|at| finding(report, &report.sites[at])).collect()
+pub fn findings(report: &Report, few: &[usize]) -> Vec<Finding> {
+    let sites = few.iter().map(|at| &report.sites[*at]);
+    sites.map(|site| finding(report, site)).collect()
 }
 
 /// The sites of so few and so large blocks, by their indices.
@@ -46,11 +50,16 @@ fn few(report: &Report, ends: &Ends) -> Vec<usize> {
     if report.duration < SHORTEST || report.is_sampled() {
         return Vec::new();
     }
-    let heaps = engine::heaps(report);
-    let of_many = heaps.iter().filter(|heap| heap.sites.len() > 1);
-    let of_many: Vec<usize> = of_many.flat_map(|heap| heap.sites.clone()).collect();
-    let is_it = |at: &usize| !of_many.contains(at) && is_few(report, &report.sites[*at], ends);
-    (0..report.sites.len()).filter(is_it).collect()
+    let is_it = |at: &usize| is_few(report, &report.sites[*at], ends);
+    let mut few: Vec<usize> = (0..report.sites.len()).filter(is_it).collect();
+    if !few.is_empty() {
+        // A heap of several call paths is judged as one.
+        let heaps = engine::heaps(report).into_iter();
+        let of_many = heaps.filter(|heap| heap.sites.len() > 1);
+        let of_many: HashSet<usize> = of_many.flat_map(|heap| heap.sites).collect();
+        few.retain(|at| !of_many.contains(at));
+    }
+    few
 }
 
 fn is_few(report: &Report, site: &Site, ends: &Ends) -> bool {
@@ -150,8 +159,8 @@ mod tests {
             ..sample::report()
         };
         report.processes[0].age = age;
-        take_back(&mut report, &Ends::at(60.0));
-        let findings = findings(&report, &Ends::at(60.0));
+        let few = take_back(&mut report, &Ends::at(60.0));
+        let findings = findings(&report, &few);
         let judged = report.sites[0].verdict;
         assert_eq!(judged.is_none(), !findings.is_empty());
         findings
