@@ -1,6 +1,7 @@
 //! Who holds growing Java classes, against a program that knows.
 
 use anyhow::{Context, Result, ensure};
+use unfreed_tests::model::java_native::LoaderKind;
 use unfreed_tests::model::{Chain, Holders, JavaHeap, Link, LinkKind};
 use unfreed_tests::{Jdk, Target, Tracer, View, targets};
 
@@ -356,6 +357,156 @@ fn handles_hold_with_other_collectors() -> Result<()> {
         for options in [SERIAL, PARALLEL] {
             handled(&jdk, &[options]).with_context(|| format!("{}, {options}", jdk.name))?;
         }
+    }
+    Ok(())
+}
+
+/// A class of class loaders, its root, and links of the chain from there to its loaders.
+type Loaded<'a> = (&'a str, (LinkKind, &'a str), &'a [&'a str]);
+
+const LOADED: [Loaded<'_>; 3] = [
+    (
+        "Listed",
+        (LinkKind::JavaStatic, "Loaders.listed"),
+        &[
+            "java.util.ArrayList.elementData",
+            "java.lang.Object[]",
+            "Loaders$Plugin.getClass()",
+            "java.lang.Class.classLoader",
+        ],
+    ),
+    (
+        "Local",
+        (LinkKind::JavaThread, "plugins-1"),
+        &[
+            "java.lang.ThreadLocal$ThreadLocalMap$Entry.value",
+            "java.util.ArrayList.elementData",
+            "Loaders$Plugin.getClass()",
+            "java.lang.Class.classLoader",
+        ],
+    ),
+    (
+        "OfClass",
+        (LinkKind::JavaStatic, "Loaders.classes"),
+        &[
+            "java.util.ArrayList.elementData",
+            "java.lang.Object[]",
+            "java.lang.Class.classLoader",
+        ],
+    ),
+];
+
+fn loaded(jdk: &Jdk, options: &[&str]) -> Result<()> {
+    let small = ["-Xmx96m", "-Xmn48m"].iter().chain(options).copied();
+    let options: Vec<_> = small.collect();
+    let mut target = jdk.start(&options, "Loaders", &[])?;
+    let tracer = Tracer::record(target.pid, &["--java-heap", "--holders"])?;
+    for command in ["listed", "local", "classes", "dropped"] {
+        target.command(&format!("{command} 211"))?;
+    }
+    let finished = tracer.stop()?;
+    // It lives on.
+    target.command("listed 1")?;
+    let report = finished.report()?;
+    let heap = report.java_heap.first().context("no Java heap")?;
+    for (class, root, links) in LOADED {
+        let holders = in_program(heap, "Loaders", class)?;
+        let first = holders.chains.first();
+        let first = first.with_context(|| format!("{class}: {holders:#?}"))?;
+        let mut found = first.links.iter();
+        let by = found.next().map(|it| (it.kind, it.name.as_str()));
+        ensure!(
+            by == Some(root) && first.blocks >= 60 && holders.sampled == 64,
+            "{class}: {holders:#?}"
+        );
+        for link in links {
+            let has_it = found.any(|found| found.name == *link);
+            ensure!(has_it, "{class}, {link}: {holders:#?}");
+        }
+    }
+    // Its own classes and their static fields do not hold a class loader.
+    let dropped = in_program(heap, "Loaders", "Dropped")?;
+    ensure!(
+        dropped.chains.iter().map(|it| it.blocks).sum::<u64>() <= 4,
+        "{dropped:#?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn class_loaders_are_held_by_who_has_objects_of_their_classes() -> Result<()> {
+    for jdk in Jdk::versions()? {
+        loaded(&jdk, &[G1]).with_context(|| jdk.name.clone())?;
+    }
+    Ok(())
+}
+
+/// Class loaders and hidden classes are counted by the machine's own list, and who holds them is told
+/// without a class histogram.
+fn counted(jdk: &Jdk) -> Result<()> {
+    let mut target = jdk.start(&["-Xmx96m", G1], "Loaders", &[])?;
+    let tracer = Tracer::record(target.pid, &["--holders"])?;
+    target.command("listed 211")?;
+    target.command("hidden 307")?;
+    let finished = tracer.stop()?;
+    // It lives on.
+    target.command("listed 1")?;
+    let report = finished.report()?;
+    let native = report.java_native.first().context("no JVM")?;
+    let last = native
+        .last
+        .as_ref()
+        .and_then(|it| it.class_loaders.as_ref());
+    ensure!(
+        last.is_some_and(|it| it.count > 211 + 307),
+        "{:?}",
+        native.last
+    );
+    let of = |kind: LoaderKind, class: &str| {
+        let mut grown = native.grown_loaders.iter();
+        let found = grown.find(|it| it.kind == kind && it.class == class);
+        found.with_context(|| format!("{:#?}", native.grown_loaders))
+    };
+    let listed = of(LoaderKind::ClassLoader, "Loaders$Listed")?;
+    ensure!((listed.before, listed.after) == (1, 212), "{listed:?}");
+    let holders = listed.holders.as_ref().context("no holders")?;
+    let first = holders.chains.first().context("no chain")?;
+    let by = first.links.first().map(|it| it.name.as_str());
+    ensure!(
+        by == Some("Loaders.listed") && first.blocks >= 50,
+        "{holders:#?}"
+    );
+    // JDK 8 tells neither their names nor where they are.
+    if jdk.name.ends_with(" 8") {
+        let loader = "(of sun.misc.Launcher$AppClassLoader)";
+        let hidden = of(LoaderKind::HiddenClass, loader)?;
+        return ensure_grown(hidden.before, hidden.after);
+    }
+    let hidden = of(LoaderKind::HiddenClass, "Loaders$Plugin")?;
+    ensure_grown(hidden.before, hidden.after)?;
+    let holders = hidden.holders.as_ref().context("no holders")?;
+    let first = holders.chains.first().context("no chain")?;
+    let by = first.links.first().map(|it| it.name.as_str());
+    let has_class = first
+        .links
+        .iter()
+        .any(|it| it.name == "Loaders$Plugin.getClass()");
+    ensure!(
+        by == Some("Loaders.hidden") && has_class && first.blocks >= 50,
+        "{holders:#?}"
+    );
+    Ok(())
+}
+
+fn ensure_grown(before: u64, after: u64) -> Result<()> {
+    ensure!(after == before + 307, "{before} before, {after} after");
+    Ok(())
+}
+
+#[test]
+fn class_loaders_and_hidden_classes_are_counted_on_every_version() -> Result<()> {
+    for jdk in Jdk::versions()? {
+        counted(&jdk).with_context(|| jdk.name.clone())?;
     }
     Ok(())
 }

@@ -84,11 +84,11 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
         // Somebody may ask for them while it goes on.
         let search = |options: &mut Options| options.holders = Some(allowed);
         let mut session = attached(targets, untraced, &mut args.trace, search)?;
+        if args.trace.holders {
+            session.search_java_holders();
+        }
         if args.java.java_heap {
             session.watch_java_heaps(args.java.live, args.trace.duration);
-            if args.trace.holders {
-                session.search_java_holders();
-            }
             while !session.java_heaps_have_begun() {
                 tokio::select! {
                     number = signals.next() => return Ok(signalled(number)),

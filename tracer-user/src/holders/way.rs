@@ -26,9 +26,19 @@ pub struct Way {
     pub words: Vec<(u64, Range<u64>)>,
 }
 
-#[cfg(test)]
 impl Way {
+    /// Whether its root may be a word that nobody uses any more: one on a stack, or in what could
+    /// not be told from free memory.
+    pub fn is_passing(&self) -> bool {
+        match self.links.first() {
+            Some((RawLink::Thread { place, .. }, _)) => *place == InThread::Stack,
+            Some((RawLink::Heap, _)) | None => true,
+            Some(_) => false,
+        }
+    }
+
     /// Without words.
+    #[cfg(test)]
     pub fn of(links: Vec<(RawLink, u64)>) -> Self {
         let words = Vec::new();
         Self { links, words }

@@ -7,6 +7,7 @@ pub mod attach;
 mod boot_classes;
 mod buffers;
 pub mod cache;
+pub mod class_loaders;
 pub mod code_cache;
 mod collections;
 pub mod counters;
@@ -157,10 +158,16 @@ impl Jvm {
             Ok(stacks) => (Some(stacks), None),
             Err(problem) => (None, Some(format!("{problem:#}"))),
         };
+        let (loaders, loaders_problem) = match class_loaders::count(self) {
+            Ok(loaders) => (Some(loaders), None),
+            Err(problem) => (None, Some(format!("{problem:#}"))),
+        };
         Some(NativeView {
             at: 0.0,
             buffers,
             buffers_problem,
+            class_loaders: loaders,
+            class_loaders_problem: loaders_problem,
             stacks,
             stacks_problem,
         })

@@ -12,6 +12,27 @@ pub struct JavaNative {
     pub first: NativeView,
     /// At the end of the run; `null` if it had ended before.
     pub last: Option<NativeView>,
+    /// Class loaders and hidden classes of which there are more at the end than at the start, most
+    /// first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grown_loaders: Vec<GrownLoaders>,
+}
+
+/// Class loaders of one class, or hidden classes of one name, of which there are more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrownLoaders {
+    /// What they are.
+    pub kind: LoaderKind,
+    /// The loaders' class, or the classes' name without what differs from one to the next.
+    pub class: String,
+    /// How many there were at the start.
+    pub before: u64,
+    /// How many there are at the end.
+    pub after: u64,
+    /// Who holds them (`--holders`): of those that came during the run, some that are as far apart
+    /// as can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<super::Holders>,
 }
 
 /// One virtual machine at one moment.
@@ -24,11 +45,48 @@ pub struct NativeView {
     /// Why they cannot be told, if they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buffers_problem: Option<String>,
+    /// Class loaders, and hidden classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_loaders: Option<ClassLoaders>,
+    /// Why they cannot be told, if they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_loaders_problem: Option<String>,
     /// The stacks of all threads.
     pub stacks: Option<ThreadStacks>,
     /// Why they cannot be told, if they cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stacks_problem: Option<String>,
+}
+
+/// Class loaders whose classes are loaded. They go with a collection of the old generation, once
+/// nothing holds them; until then they count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassLoaders {
+    /// All of them, but for the VM's own first one; and hidden classes that go by themselves.
+    pub count: u64,
+    /// By class, most first: at most 1,000 rows.
+    pub by_class: Vec<LoaderCount>,
+}
+
+/// How many there are of one class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoaderCount {
+    /// What they are.
+    pub kind: LoaderKind,
+    /// The loaders' class, or the classes' name without what differs from one to the next.
+    pub class: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What goes with all that it has loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoaderKind {
+    /// A class loader.
+    ClassLoader,
+    /// A class that no loader keeps, as of lambdas (`defineHiddenClass`, `defineAnonymousClass`).
+    HiddenClass,
 }
 
 /// Buffers (`java.nio`), as `BufferPoolMXBean` has them. What libraries take by

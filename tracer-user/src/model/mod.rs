@@ -132,7 +132,7 @@ pub struct Report {
     /// JVM that answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub java_memory: Vec<JavaMemory>,
-    /// Buffers and stacks of JVMs, as their memory tells them, one entry for
+    /// Buffers, class loaders and stacks of JVMs, as their memory tells them, one entry for
     /// each JVM.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub java_native: Vec<JavaNative>,

@@ -1,6 +1,7 @@
 //! Reports: the model, and one exporter a file.
 
 pub mod brief;
+pub mod class_loading;
 pub mod destination;
 pub mod diff;
 pub mod flamegraph;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::holders::ByJava;
-use crate::jvm::holders::{MAX_CLASSES, search, search_natives};
+use crate::jvm::holders::{search_classes, search_natives};
 use crate::model::{Holders, JavaHeap, Link};
 use crate::process::clock::thread_cpu_ns;
 use crate::report::java_growth::suspects;
@@ -24,20 +24,11 @@ impl Session {
         }
         for heap in heaps {
             let names: Vec<_> = suspects(heap).1.map(|class| class.class.clone()).collect();
-            let (searched, left_out) = names.split_at(names.len().min(MAX_CLASSES));
-            let found = self.holders_of(heap.pid, searched);
-            let not_asked = left_out.iter().map(|_| Holders {
-                unsearched: vec![format!(
-                    "it is not among the first {MAX_CLASSES} classes that grow"
-                )],
-                ..Holders::default()
-            });
-            let mut found = found.into_iter().chain(not_asked);
-            for name in &names {
-                let classes = heap.classes.iter_mut();
-                let mut of_name = classes.filter(|class| class.class == *name);
-                if let Some(class) = of_name.next() {
-                    class.holders = found.next();
+            let found = self.holders_of(heap.pid, &names);
+            for (name, found) in names.iter().zip(found) {
+                let mut classes = heap.classes.iter_mut();
+                if let Some(class) = classes.find(|class| class.class == *name) {
+                    class.holders = Some(found);
                 }
             }
         }
@@ -50,7 +41,7 @@ impl Session {
         let image = self.last_image(pid).map(|(image, _)| image.id);
         let mut machines = self.java.jvms.readable();
         match machines.find(|(of, _)| Some(*of) == image) {
-            Some((image, jvm)) => search(jvm, classes, &|handles| {
+            Some((image, jvm)) => search_classes(jvm, classes, &|handles| {
                 self.whose_handles((image, jvm), handles)
             }),
             None => vec![

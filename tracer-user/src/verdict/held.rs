@@ -1,7 +1,7 @@
 //! What holders say of findings and of sites: what nobody has a pointer to is a leak.
 
 use crate::model::{Finding, Holders, Report, Site, Verdict};
-use crate::report::{held_by, units};
+use crate::report::{class_loading, held_by, units};
 
 /// How sure it is at most that blocks are lost which no pointer leads to: some may be in a
 /// register, or encoded.
@@ -35,6 +35,7 @@ pub fn enter(report: &Report, findings: &mut [Finding]) {
         for holders in sites.filter_map(|site| site.holders.clone()) {
             finding.holders.get_or_insert_default().add(holders);
         }
+        class_loading::enter(report, finding);
         let Some(holders) = &mut finding.holders else {
             continue;
         };

@@ -39,8 +39,8 @@ impl Names<'_> {
         let root = graph.nodes.get(first).and_then(|node| node.root);
         let mut links: Vec<Link> = root.map(|root| self.root(root)).into_iter().collect();
         for edge in way {
-            if let Some(name) = self.holder(graph, edge) {
-                push(&mut links, link(LinkKind::JavaObject, name));
+            if let Some((kind, name)) = self.holder(graph, edge) {
+                push(&mut links, link(kind, name));
             }
         }
         Way {
@@ -73,25 +73,31 @@ impl Names<'_> {
     }
 
     /// The field or array by which something points; none of a root that is the pointer.
-    fn holder(&self, graph: &Graph, edge: &Edge) -> Option<String> {
-        let class = self
-            .classes
-            .get(graph.nodes.get(edge.from as usize)?.class?)?;
-        match edge.place {
-            Place::Static(..) => None,
-            Place::Element => Some(class.name.clone()),
-            Place::Field(index) => Some(class.slots.get(index as usize)?.name.clone()),
+    fn holder(&self, graph: &Graph, edge: &Edge) -> Option<(LinkKind, String)> {
+        let node = graph.nodes.get(edge.from as usize)?;
+        let class = self.classes.get(node.class?)?;
+        let name = match edge.place {
+            Place::Static(..) if node.root.is_some() => return None,
+            Place::Static(of, index) => {
+                let name = self.classes.static_name(of.index(), index);
+                return Some((LinkKind::JavaStatic, name.to_owned()));
+            }
+            Place::Class => format!("{}.getClass()", class.name),
+            Place::Element => class.name.clone(),
+            Place::Field(index) => class.slots.get(index as usize)?.name.clone(),
             // Which buffer it is tells more than that all buffers have the field.
             Place::Long(index) => {
                 let field = &class.longs.get(index as usize)?.name;
                 let (_, name) = field.rsplit_once('.')?;
-                Some(format!("{}.{name}", class.name))
+                format!("{}.{name}", class.name)
             }
-        }
+        };
+        Some((LinkKind::JavaObject, name))
     }
 }
 
-fn link(kind: LinkKind, name: String) -> Link {
+/// One holder, once.
+pub fn link(kind: LinkKind, name: String) -> Link {
     Link {
         kind,
         name,

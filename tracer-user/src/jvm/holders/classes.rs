@@ -72,6 +72,8 @@ pub enum Role {
 pub struct Class {
     /// As programmers write it.
     pub name: String,
+    /// Where the VM keeps it.
+    pub address: u64,
     /// What its objects are.
     pub form: Form,
     /// Their fields, with those of superclasses.
@@ -164,6 +166,7 @@ impl<'a> Classes<'a> {
                 _ => form,
             },
             name,
+            address: klass,
             slots: Vec::new(),
             longs: Vec::new(),
             statics: Vec::new(),

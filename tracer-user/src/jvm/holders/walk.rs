@@ -40,6 +40,8 @@ pub enum Place {
     Element,
     /// In a field that is a `long`: an index into its class's.
     Long(u32),
+    /// In its header: its class.
+    Class,
 }
 
 /// A part of a space: the objects that begin within.
@@ -160,7 +162,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The object at an address, if there can be one.
-    fn object(&mut self, address: u64) -> Option<Object> {
+    pub fn object(&mut self, address: u64) -> Option<Object> {
         let first: [u8; 16] = *self.window.at(address, 16)?.first_chunk()?;
         if first[0] & MOVED == MOVED {
             return None;
@@ -257,6 +259,13 @@ impl<'a> Walker<'a> {
             let word = self.window.u64(object.address + u64::from(offset));
             found.extend(word.map(|word| (index, word)));
         }
+    }
+
+    /// What a field of an object points to, by the field's name; 0 if to nothing.
+    pub fn field(&mut self, object: &Object, name: &str) -> Option<u64> {
+        let slots = &self.classes.get(object.class)?.slots;
+        let offset = slots.iter().find(|slot| slot.name == name)?.offset;
+        Some(self.pointer(object.address + u64::from(offset)))
     }
 
     /// The class that a mirror stands for; none of one of `int` and its like.

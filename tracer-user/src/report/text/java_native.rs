@@ -1,15 +1,21 @@
-//! Buffers and thread stacks of JVMs: a few lines for each.
+//! Buffers, class loaders and thread stacks of JVMs: a few lines for each.
+
+use std::iter;
 
 use super::layout::{Layout, PLAIN};
 use crate::model::java_native::{
-    BufferPool, Buffers, JavaNative, NativeView, StackMemory, ThreadStacks,
+    BufferPool, Buffers, ClassLoaders, GrownLoaders, JavaNative, NativeView, StackMemory,
+    ThreadStacks,
 };
 use crate::model::{Frame, MemoryKind, Report};
-use crate::report::{names, units};
+use crate::report::{class_loading, held_by, names, units};
 
 /// The method that takes a direct buffer's memory, and the end of the name of
 /// the one by which it does. Others that it calls load classes, for example.
 const DIRECT: [&str; 2] = ["java.nio.DirectByteBuffer.<init>", ".Unsafe.allocateMemory"];
+
+/// Kinds of class loaders that grew, of which that is told.
+const MAX_GROWN: usize = 3;
 
 /// The kinds of threads, one and several.
 const KINDS: [[&str; 2]; 3] = [
@@ -29,7 +35,7 @@ pub fn render(text: &mut String, report: &Report, layout: &Layout) {
         let name = process.map_or_else(String::new, names::process);
         let (first, last) = (&native.first, native.last.as_ref());
         let heading = format!(
-            "Buffers and stacks of {name}, from its memory at {}",
+            "Buffers, class loaders and stacks of {name}, from its memory at {}",
             units::seconds(last.unwrap_or(first).at)
         );
         layout.prose(text, layout.strong, 0, &heading);
@@ -59,6 +65,11 @@ fn lines(report: &Report, native: &JavaNative) -> Vec<String> {
         if buffers.mapped.count > 0 || mapped.is_some_and(|mapped| mapped.count > 0) {
             lines.push(format!("Mapped buffers: {}", pool(mapped, buffers.mapped)));
         }
+    }
+    if let Some(loaders) = &last.class_loaders {
+        let before = first.and_then(|first| first.class_loaders.as_ref());
+        lines.push(class_loaders(native, before, loaders));
+        lines.extend(native.grown_loaders.iter().filter_map(held));
     }
     if let Some(stacks) = &last.stacks {
         let all = |stacks: ThreadStacks| [stacks.java, stacks.vm, stacks.other];
@@ -121,6 +132,27 @@ fn is_direct(frames: &[Frame]) -> bool {
     pairs.any(|(outer, inner)| name(outer) == buffer && name(inner).ends_with(memory))
 }
 
+/// `Class loaders: 912 (+900); class loaders of shop.Plugins: 905 (+900)`
+fn class_loaders(
+    native: &JavaNative,
+    before: Option<&ClassLoaders>,
+    after: &ClassLoaders,
+) -> String {
+    let before = before.map(|it| it.count);
+    let changed = changed(before, after.count, units::grouped_change);
+    let all = format!("Class loaders: {}{changed}", units::grouped(after.count));
+    let grown = native.grown_loaders.iter().take(MAX_GROWN);
+    let rows = grown.map(|it| names::clean(&class_loading::change(it)).into_owned());
+    iter::once(all).chain(rows).collect::<Vec<_>>().join("; ")
+}
+
+/// `shop.Plugins: held by …`
+fn held(grown: &GrownLoaders) -> Option<String> {
+    let holders = grown.holders.as_ref()?;
+    let class = names::clean(&grown.class);
+    Some(format!("{class}: {}", held_by::sentence(holders)))
+}
+
 /// `8 (+7) of 684 KiB (+684 KiB)`
 fn pool(before: Option<BufferPool>, after: BufferPool) -> String {
     let count = |pool: &BufferPool| pool.count;
@@ -177,6 +209,7 @@ fn problems(view: &NativeView) -> Vec<String> {
     };
     let problems = [
         say("Its buffers", &view.buffers_problem),
+        say("Its class loaders", &view.class_loaders_problem),
         say("Its stacks", &view.stacks_problem),
     ];
     problems.into_iter().flatten().collect()
@@ -228,6 +261,7 @@ mod tests {
             process: 0,
             first,
             last,
+            grown_loaders: vec![],
         }];
         let mut text = String::new();
         render(&mut text, &report, &Layout::new(10, Some(100), false));
@@ -237,7 +271,7 @@ mod tests {
     #[test]
     fn changes_and_our_own_blocks_stand_beside() {
         let expected = "
-Buffers and stacks of leaky (1234), from its memory at 3.0 s
+Buffers, class loaders and stacks of leaky (1234), from its memory at 3.0 s
   Direct buffers: 3 (+2) of 3.00 KiB (+2.00 KiB), at most 64.0 MiB; by ours 2.00 KiB in 2 blocks of
   the run is live
   Stacks of 3 Java threads (+2): 3.00 MiB (+2.00 MiB) reserved, 12.0 KiB (+8.00 KiB) resident
