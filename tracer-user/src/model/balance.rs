@@ -239,6 +239,9 @@ pub struct GrownMapping {
     pub name: String,
     /// Whether it was there when the run began.
     pub is_older: bool,
+    /// Whether it was seen to be mapped during the run: sites have the call paths.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_traced: bool,
     /// The file whose data has most pointers into it: most likely its allocator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,

@@ -24,6 +24,9 @@ const FUNCTIONS: [&str; 14] = [
     "sun.misc.Unsafe.defineClass",
 ];
 
+/// Any program has a few more, of its start-up.
+pub const MANY: u64 = 4;
+
 /// Whether a call path allocates memory for classes.
 fn is_for_classes(frames: &[Frame]) -> bool {
     let mut names = frames.iter().filter_map(|it| it.function.as_deref());
@@ -49,8 +52,16 @@ fn grown<'a>(report: &'a Report, finding: &Finding) -> &'a [GrownLoaders] {
 
 /// Enters into a finding about memory for classes which class loaders grew, and who holds these.
 pub fn enter(report: &Report, finding: &mut Finding) {
+    // What no pointer leads to is not the class loaders'.
+    let native = finding.holders.as_ref();
+    if native.is_some_and(|it| 2 * it.lost > it.sampled) {
+        return;
+    }
     let grown = grown(report, finding);
-    let Some(most) = grown.first() else { return };
+    let many = |it: &&GrownLoaders| it.after.saturating_sub(it.before) >= MANY;
+    let Some(most) = grown.first().filter(many) else {
+        return;
+    };
     finding.evidence.insert(0, change(most));
     let mut held = Holders::default();
     for holders in grown.iter().filter_map(|it| it.holders.clone()) {
@@ -132,6 +143,20 @@ mod tests {
         );
         let held = finding.holders.unwrap();
         assert_eq!(held.chains[0].links[0].name, "shop.Plugins.all");
+    }
+
+    #[test]
+    fn what_nothing_leads_to_is_lost_whoever_loads_classes() {
+        let (report, mut finding) =
+            report(["shop.Plugins.load", "java.lang.ClassLoader.defineClass1"]);
+        finding.holders = Some(Holders {
+            sampled: 64,
+            lost: 60,
+            ..Holders::default()
+        });
+        enter(&report, &mut finding);
+        assert_eq!(finding.holders.map(|it| it.lost), Some(60));
+        assert!(finding.evidence.is_empty());
     }
 
     #[test]

@@ -12,12 +12,11 @@ use crate::jvm::holders::{Loaders, search_loaders};
 use crate::model::JavaNative;
 use crate::model::java_native::{GrownLoaders, LoaderCount, NativeView};
 use crate::process::clock::monotonic_ns;
+use crate::report::class_loading;
 
 /// More kinds of class loaders that grew are not told, nor searched for.
 const MAX_GROWN: usize = 16;
 const MAX_SEARCHED: usize = 4;
-/// Of so many more it is looked who holds them.
-const SEARCHED: u64 = 4;
 
 /// A view, and when it was taken: nanoseconds of `CLOCK_MONOTONIC`.
 type Taken = (u64, NativeView);
@@ -86,7 +85,7 @@ impl Session {
         let Some((_, jvm)) = machines.find(|(of, _)| *of == image) else {
             return;
         };
-        let is_asked = |it: &&mut GrownLoaders| it.after - it.before >= SEARCHED;
+        let is_asked = |it: &&mut GrownLoaders| it.after - it.before >= class_loading::MANY;
         let mut asked: Vec<_> = grown
             .iter_mut()
             .filter(is_asked)

@@ -38,6 +38,7 @@ impl Grown {
             name: name_of(mapping, last),
             // A mapping of the run may lie where an older one did.
             is_older: self.is_older && self.name != PartName::Mappings,
+            is_traced: self.name == PartName::Mappings,
             owner: None,
         })
     }
