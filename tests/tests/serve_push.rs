@@ -206,10 +206,17 @@ fn who_holds_a_leak_is_told() -> Result<()> {
     target.tell(GROWS)?;
     service.hear("looking closer at shop")?;
     service.hear("who holds what leaks at shop was searched for")?;
-    let it = receiver.wait(|it| {
+    let alert = receiver.wait(|it| {
         let body = &it["body"];
         it["via"] == "alert" && body["reason"] == "held" && is_held(&body["finding"])
-    })?;
+    });
+    let it = match alert {
+        Ok(it) => it,
+        Err(error) => {
+            let looked = service.ask("/api/services/shop/look")?.json()?;
+            return Err(error.context(looked.to_string()));
+        }
+    };
     let body = &it["body"];
     ensure!(
         body["service"] == "shop" && body["pid"] == target.pid,
