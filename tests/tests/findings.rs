@@ -258,3 +258,20 @@ fn single_large_blocks_are_told_by_what_of_them_is_in_memory() -> Result<()> {
     );
     Ok(())
 }
+
+/// What takes the place of as many blocks from before the run does not grow.
+#[test]
+fn a_cache_that_was_full_before_is_no_leak() -> Result<()> {
+    let mut target = Target::start("renewed")?;
+    target.command("fill")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    let truth = target.command("renew")?;
+    let report = tracer.stop()?.report()?;
+    report.agrees_with(&truth)?;
+    let site = report.sites_with("entry").next().context("no site")?;
+    assert_eq!(site.verdict, Some(Verdict::Churn), "{site:?}");
+    let mut findings = report.findings.iter().filter(|it| !it.kind.is_harmless());
+    let about = findings.find(|it| is_about(it, "entry"));
+    ensure!(about.is_none(), "{about:?}");
+    Ok(())
+}

@@ -58,6 +58,20 @@ fn functions_without_one_are_passed_by_what_they_give_back() -> Result<()> {
     check(&report, 4001, &["take_busy", "asm_busy", "others"], "start")
 }
 
+/// Where there is too much of such code to look through, samples of it tell that it keeps frame pointers.
+#[test]
+fn vast_code_is_passed_by_the_frame_pointers_that_it_keeps() -> Result<()> {
+    let mut target = Target::start("vast")?;
+    let tracer = Tracer::record(target.pid, &[])?;
+    target.command("nested")?;
+    let (names, end) = tracer.stop()?.report()?.own_path(1009)?;
+    assert_eq!(end, "start_by_frame_pointers", "{names:?}");
+    // It has no names: those of `take`, four times `inner`, `nested` and whoever runs a command.
+    ensure!(names.len() > NESTED.len(), "{names:?}");
+    ensure!(names.iter().all(|name| name == "?"), "{names:?}");
+    Ok(())
+}
+
 /// One that jumps to nobody knows where does not tell.
 #[test]
 fn a_stack_ends_in_a_function_that_tells_nothing() -> Result<()> {

@@ -1,7 +1,7 @@
 //! Facts of a call path, as sentences, by what they speak for.
 
 use crate::model::life_table::{FAR, LifeTable, MOST};
-use crate::model::{MemoryKind, Report, Site};
+use crate::model::{MemoryKind, Report, Site, Verdict};
 use crate::report::text::young_blocks;
 use crate::report::units;
 use crate::verdict::Curve;
@@ -157,6 +157,14 @@ impl Reasons {
     }
 
     fn of_what_was_seen(&mut self, report: &Report, site: &Site) {
+        let older = report.totals.untraced_frees;
+        let replaces = site.verdict == Some(Verdict::Churn) && site.live_count > site.freed_count;
+        if replaces && older > 0 {
+            self.calm.push(format!(
+                "{} from before the run were freed meanwhile, whose place these take",
+                units::counted(older, "block")
+            ));
+        }
         if let Some(errors) = &site.errors {
             self.calm.push(format!(
                 "all of this is estimated by {}",

@@ -114,6 +114,9 @@ pub struct Report {
     pub growth: Option<Growth>,
     /// Totals at each `--interval`, oldest first.
     pub timeline: Vec<TimelinePoint>,
+    /// How many blocks from before the run had been freed, at the moments of sites' curves, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older_frees: Vec<OlderFrees>,
     /// What is new since the report before, in reports of `--interval` while a run
     /// goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -885,6 +888,15 @@ pub struct TimelinePoint {
     pub at: f64,
     /// The sums at that moment.
     pub totals: Totals,
+}
+
+/// Blocks from before the run that had been freed at one moment of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OlderFrees {
+    /// When, seconds from the run's start.
+    pub at: f64,
+    /// How many, with those below `--min-size`.
+    pub count: u64,
 }
 
 /// One cause of lost events.

@@ -253,12 +253,24 @@ pub fn down_to_own(frames: &[Frame]) -> Option<usize> {
     Some(nameless_below(frames, named).unwrap_or(named) + 1)
 }
 
-/// The last frame without a name of the program's own file, if that is below one of a library: a
-/// library that has names and calls a stripped program back is not who asks.
+/// So many frames without names below one that has one are far from it: of a stripped program little
+/// more than `main` may have a name.
+const FAR: usize = 4;
+
+/// The last frame without a name of the program's own file, if that is below one of a library (a
+/// library that has names and calls a stripped program back is not who asks), or far below one of the
+/// program.
 fn nameless_below(frames: &[Frame], named: usize) -> Option<usize> {
     let is_librarys = frames.get(named)?.origin == Origin::Library;
     let last = frames.iter().rposition(is_nameless_own)?;
-    (is_librarys && last > named).then_some(last)
+    let is_below = last > named && (is_librarys || is_far(frames, named));
+    is_below.then_some(last)
+}
+
+/// Whether many frames without names are below one of the program that has a name.
+fn is_far(frames: &[Frame], named: usize) -> bool {
+    let below = frames.get(named + 1..).unwrap_or_default();
+    below.iter().filter(|frame| is_nameless_own(frame)).count() >= FAR
 }
 
 /// Whether a frame is of the program's own file, which is stripped.
@@ -274,7 +286,7 @@ pub fn down_to_caller(frames: &[Frame]) -> usize {
     let is_callers = |frame: &Frame| is_own(frame) && !hands_on(frame) && !is_of_system(frame);
     let named = frames.iter().rposition(is_callers);
     let nameless = frames.iter().rposition(is_nameless_own);
-    let Some(caller) = named.or(nameless) else {
+    let Some(caller) = named.filter(|it| !is_far(frames, *it)).or(nameless) else {
         return 0;
     };
     let name = frames[caller].function.as_deref().unwrap_or_default();
@@ -399,6 +411,26 @@ mod tests {
         assert_eq!(down_to_caller(&named), 3);
         // Where nothing has a name, all of the path is told.
         assert_eq!(down_to_own(&[program(None), program(None)]), None);
+    }
+
+    /// As Chromium is: of all its functions `ChromeMain` alone has a name.
+    #[test]
+    fn a_name_far_above_says_nothing_of_who_asks() {
+        let frame = |function: Option<&str>| Frame {
+            function: function.map(Into::into),
+            module: Some("/usr/lib/chromium/chromium".into()),
+            origin: Origin::Program,
+            ..Frame::default()
+        };
+        let below = |count: usize| {
+            let mut path = vec![frame(Some("ChromeMain"))];
+            path.extend(vec![frame(None); count]);
+            path
+        };
+        assert_eq!(down_to_own(&below(4)), Some(5));
+        assert_eq!(down_to_caller(&below(4)), 5);
+        assert_eq!(down_to_own(&below(3)), Some(1));
+        assert_eq!(down_to_caller(&below(3)), 1);
     }
 
     #[test]

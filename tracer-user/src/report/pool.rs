@@ -121,7 +121,7 @@ const JAVA_TABLES: Pool = heap(
 
 /// Functions by which pools take more memory, and whose pool that is. A name that
 /// ends in `*` is the beginning of one.
-const REFILLS: [(&str, &Pool); 58] = [
+const REFILLS: [(&str, &Pool); 60] = [
     ("AllocSetAlloc", &POSTGRESQL),
     ("GenerationAlloc", &POSTGRESQL),
     ("SlabAlloc", &POSTGRESQL),
@@ -181,6 +181,8 @@ const REFILLS: [(&str, &Pool); 58] = [
     ("io.netty.buffer.PoolArena*newChunk", &NETTY),
     ("io.netty.buffer.AdaptivePoolingAllocator*newChunk*", &NETTY),
     // ZGC's pages, and what it keeps of each.
+    ("ShenandoahHeap::*", &JAVA_TABLES),
+    ("ShenandoahHeapRegion::*", &JAVA_TABLES),
     ("ZPage::*", &JAVA_TABLES),
     ("ZPageAllocator::*", &JAVA_TABLES),
     ("xmlDictAddString", &pool("a dictionary of libxml2")),
@@ -500,6 +502,10 @@ mod tests {
             (
                 "_D4core8internal2gc4impl12conservativeQw4Pool10initializeMFNbmbZv",
                 Some("D's heap"),
+            ),
+            (
+                "ShenandoahHeap::commit_bitmap_slice(ShenandoahHeapRegion*)",
+                Some("what the JVM keeps for its Java heap"),
             ),
             (
                 "ZPage::split(unsigned char, unsigned long)",

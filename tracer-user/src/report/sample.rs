@@ -249,6 +249,7 @@ pub fn report() -> Report {
         budget: None,
         growth: None,
         timeline: vec![],
+        older_frees: vec![],
         window: None,
         losses: vec![Loss {
             cause: "live_map_full".into(),

@@ -78,6 +78,7 @@ impl Session {
             budget: self.budget_report(),
             growth,
             timeline: self.timeline.points().to_vec(),
+            older_frees: self.curves.older_frees(),
             window: None,
             losses: self.losses(),
             shortened: Shortened::default(),

@@ -37,7 +37,9 @@ impl Session {
             // What cannot be looked at now can be later.
             now.extend(self.levels_of_pages().unwrap_or_default());
         }
+        let older = self.untraced_frees();
         self.curves.enter(self.elapsed(), now);
+        self.curves.enter_older_frees(older);
     }
 
     /// What is in memory of what was touched at each site.

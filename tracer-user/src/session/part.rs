@@ -61,6 +61,7 @@ impl Report {
                 .cloned()
                 .collect(),
             timeline: Vec::new(),
+            older_frees: Vec::new(),
             window: None,
             findings: Vec::new(),
             changes: Vec::new(),
@@ -91,6 +92,7 @@ impl Report {
             budget: self.budget.clone(),
             growth: None,
             timeline: Vec::new(),
+            older_frees: Vec::new(),
             window: None,
             losses: self.losses.clone(),
             shortened: self.shortened,

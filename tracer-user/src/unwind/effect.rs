@@ -235,7 +235,7 @@ fn immediate(instruction: &Instruction) -> Option<i64> {
         .then(|| instruction.immediate(1).cast_signed())
 }
 
-fn writes(
+pub fn writes(
     info: &mut InstructionInfoFactory,
     instruction: &Instruction,
     register: Register,

@@ -12,6 +12,7 @@ mod framed;
 mod frames;
 mod go;
 mod image;
+mod keeping;
 mod landmarks;
 mod omitted;
 mod program;

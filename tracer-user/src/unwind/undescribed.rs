@@ -6,6 +6,7 @@ use tracer_ebpf::rule::Rule;
 
 use super::balanced::{Balanced, MAX_CODE};
 use super::code::Code;
+use super::keeping::keeps_frames;
 
 /// Shorter code is what is put between functions.
 const SHORTEST: u64 = 16;
@@ -106,8 +107,14 @@ impl Undescribed {
 
     fn look(&mut self, code: &mut Code, region: &Range<u64>) -> Vec<Stretch> {
         let length = region.end - region.start;
-        if length < SHORTEST || length > self.left {
+        if length < SHORTEST {
             return Vec::new();
+        }
+        if length > self.left {
+            return match keeps_frames(code, region) {
+                true => vec![(region.clone(), Rule::FRAME_POINTER)],
+                false => Vec::new(),
+            };
         }
         self.left -= length;
         let is_start = |address: u64| self.starts.binary_search(&address).is_ok();

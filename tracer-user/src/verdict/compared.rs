@@ -35,6 +35,7 @@ pub fn compared(diff: &Diff) -> Vec<DiffFinding> {
         let branches = changes.iter().zip(&paths).enumerate();
         let branches = branches.map(|(site, (change, path))| Branch {
             own: 0,
+            cut: 0,
             path: path.iter().map(String::as_str).collect(),
             weight: by_how_much(change),
             site,

@@ -82,6 +82,39 @@ impl Curve {
         pairs.filter(|pair| pair[1].1 > pair[0].1).count()
     }
 
+    /// In how many lots it came: rises at looks one after the other are one.
+    pub fn lots(&self) -> usize {
+        let mut rose = false;
+        let mut lots = 0;
+        for pair in self.points.windows(2) {
+            let rises = pair[1].1 > pair[0].1;
+            lots += usize::from(rises && !rose);
+            rose = rises;
+        }
+        lots
+    }
+
+    /// What was left after each fall that is no small one, in order.
+    pub fn floors(&self) -> Vec<f64> {
+        let small = FLAT * self.peak();
+        let mut floors = Vec::new();
+        let mut falling: Option<f64> = None;
+        for pair in self.points.windows(2) {
+            let (before, after) = (pair[0].1, pair[1].1);
+            falling = match falling {
+                Some(top) if after <= before => Some(top),
+                Some(top) => {
+                    if top - before > small {
+                        floors.push(before);
+                    }
+                    None
+                }
+                None => (after < before).then_some(before),
+            };
+        }
+        floors
+    }
+
     /// When it first came close to what is live at the end; from then on it grew no more.
     pub fn full_at(&self) -> f64 {
         let close = self.last() * (1.0 - FLAT);

@@ -2,7 +2,7 @@
 //! not closed, and files in memory that grow.
 
 use super::{forecast, per_second};
-use crate::model::balance::{Balance, change};
+use crate::model::balance::{Balance, PartName, change};
 use crate::model::descriptors::{DescriptorBalance, GrownFile};
 use crate::model::{Finding, FindingKind, Report};
 use crate::report::{names, units};
@@ -90,12 +90,15 @@ fn open(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option<
 /// Files in memory that grow.
 fn files(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option<Finding> {
     let growth = change(held.file_bytes_start, held.file_bytes_end);
+    let is_heap = |file: &&GrownFile| is_java_heap(balance, file);
+    let heap: u64 = held.files.iter().filter(is_heap).map(|it| it.growth).sum();
+    let growth = growth.saturating_sub(change(0, heap));
     if growth < LITTLE {
         return None;
     }
     let bytes_per_second = per_second(report, balance.process, growth as f64);
     let process = names::process_of(report, balance.process);
-    let most = held.files.first().map(|file| {
+    let most = held.files.iter().find(|file| !is_heap(file)).map(|file| {
         format!(
             "most of it, {}, is {}",
             units::bytes(file.growth),
@@ -103,9 +106,13 @@ fn files(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option
         )
     });
     let mut evidence = vec![format!(
-        "those that it has open have {}, {} more than at the start, which is in its resident set only where it is mapped",
+        "those that it has open have {}, {} more than at the start{}, which is in its resident set only where it is mapped",
         units::bytes(held.file_bytes_end),
-        units::bytes(u64::try_from(growth).unwrap_or(0))
+        units::bytes(u64::try_from(growth).unwrap_or(0)),
+        match heap {
+            0 => "",
+            _ => " without its Java heap",
+        }
     )];
     evidence.extend(most);
     Some(Finding {
@@ -122,6 +129,12 @@ fn files(report: &Report, balance: &Balance, held: &DescriptorBalance) -> Option
     })
 }
 
+/// Whether it is the file in memory that a JVM has its Java heap in, as ZGC does: how that grows is told
+/// with the heap.
+fn is_java_heap(balance: &Balance, file: &GrownFile) -> bool {
+    file.name.starts_with("/memfd:java_heap") && balance.part(PartName::JavaHeap) != 0
+}
+
 fn named(file: &GrownFile) -> String {
     let name = names::clean(&file.name);
     match file.count {
@@ -133,6 +146,7 @@ fn named(file: &GrownFile) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::balance::Part;
     use crate::model::descriptors::GrownDescriptors;
     use crate::report::sample;
 
@@ -207,6 +221,51 @@ mod tests {
         for held in [full, burst, few, seldom] {
             assert_eq!(found(held.clone()), [], "{held:?}");
         }
+    }
+
+    #[test]
+    fn a_java_heap_in_a_file_in_memory_is_the_heap() {
+        let file = |name: &str, growth: u64| GrownFile {
+            name: name.into(),
+            count: 1,
+            growth,
+        };
+        let found = |files: Vec<GrownFile>, heap: i64| {
+            let all: u64 = files.iter().map(|it| it.growth).sum();
+            let mut balance = Balance {
+                growth: heap,
+                descriptors: Some(DescriptorBalance {
+                    file_bytes_end: all,
+                    files,
+                    ..DescriptorBalance::default()
+                }),
+                ..Balance::default()
+            };
+            balance.explain([Part {
+                name: PartName::JavaHeap,
+                bytes: heap,
+            }]);
+            let mut report = sample::report();
+            report.balance = vec![balance];
+            findings(&report)
+        };
+        let heap = || file("/memfd:java_heap (deleted)", 94 << 20);
+        assert_eq!(found(vec![heap()], 98 << 20), []);
+        // It is no JVM's.
+        assert_eq!(found(vec![heap()], 0).len(), 1);
+        let both = found(
+            vec![heap(), file("/memfd:frame (deleted)", 9 << 20)],
+            98 << 20,
+        );
+        let said = both[0].evidence.join("; ");
+        assert!(
+            said.contains("9.00 MiB more than at the start without its Java heap"),
+            "{said}"
+        );
+        assert!(
+            said.contains("most of it, 9.00 MiB, is /memfd:frame"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::report::{names, pool, units};
 /// Sites that a finding lists at most.
 pub const MAX_SITES: usize = 100;
 
+/// What paths have in common of which nothing but the end is the same.
+const UNKNOWN_CALLERS: &str = "code whose callers are not known";
+
 /// A finding for each node of the call tree that grows, those that grow most first.
 pub fn findings(report: &Report) -> Vec<Finding> {
     let mut trees: BTreeMap<(Verdict, usize, MemoryKind), Vec<usize>> = BTreeMap::new();
@@ -49,6 +52,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
         let branches = sites.iter().zip(&labels).map(|(site, (path, own))| Branch {
             path: path.iter().map(String::as_str).collect(),
             own: *own,
+            cut: usize::from(report.sites[*site].stack_end.meaning().is_some()),
             weight: Growth::of(Cow::Borrowed(&report.sites[*site])).rate(report.duration),
             site: *site,
         });
@@ -198,6 +202,9 @@ fn confidence(sites: &[&Site]) -> f64 {
 /// has none.
 pub fn culprit(site: &Site, depth: usize) -> String {
     let frames = names::drawn_frames(site);
+    if depth <= 1 && site.stack_end.meaning().is_some() {
+        return UNKNOWN_CALLERS.to_owned();
+    }
     let common = &frames[..depth.min(frames.len())];
     match down_to_own(common) {
         Some(length) => names::label(&common[length - 1]).into_owned(),

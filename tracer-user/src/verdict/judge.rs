@@ -69,6 +69,11 @@ const POWER: f64 = 0.8;
 const MUCH: u64 = 1 << 20;
 const LOOKS: f64 = 6.0;
 const RISING: f64 = 0.7;
+/// Collections that tell, the part of the last floor that each leaves more, and the part of a site's time
+/// that its oldest block has lived.
+const FLOORS: usize = 3;
+const FLOOR: f64 = 0.1;
+const OLD: f64 = 0.9;
 /// What comes in ever larger blocks has these larger by this in the last half.
 const LARGER: f64 = 1.5;
 
@@ -343,7 +348,9 @@ impl Facts<'_> {
         let seen = self.site.errors.map_or(u64::MAX, |it| it.live_samples) as f64;
         let rises = (rises as f64).min(seen);
         let grew_late = came_late(self.site, self.end);
-        let sigmas = self.sigmas(rises)?;
+        let Some(sigmas) = self.sigmas(rises) else {
+            return self.floors_rise();
+        };
         if rises < FEW || !grew_late || self.span() < SHORTEST {
             return None;
         }
@@ -373,6 +380,18 @@ impl Facts<'_> {
         let (first, last, scatter) = self.blocks.halves(self.site.first_seen);
         let lots = ((first + last) / scatter.max(1.0)).powi(2);
         lots.min(self.site.live_count as f64)
+    }
+
+    /// What is collected from time to time grows if each collection leaves more than the one before,
+    /// and what came first is still there: chance has three floors rise by as much with less than
+    /// one in six.
+    fn floors_rise(&self) -> Option<Judgement> {
+        let floors = self.blocks.floors();
+        let least = FLOOR * floors.last().copied().unwrap_or(0.0);
+        let rise = floors.windows(2).all(|pair| pair[1] - pair[0] >= least);
+        let is_old = self.oldest() > OLD * self.span();
+        let is_it = floors.len() >= FLOORS && rise && is_old && !self.site.may_be_table();
+        is_it.then(|| judgement(Verdict::Growing, of_odds((floors.len() as f64).sqrt())))
     }
 
     /// By how many standard deviations of chance it grew; `None` if it did not.

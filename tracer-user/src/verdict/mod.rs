@@ -3,6 +3,7 @@
 mod change;
 mod compared;
 mod curve;
+mod deep;
 mod descriptors;
 mod ends;
 mod engine;
@@ -16,6 +17,7 @@ mod judge;
 mod large;
 mod outside;
 mod path;
+mod renewed;
 mod replaced;
 mod retention;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod together;
 mod tree;
 mod uncollected;
 mod undecided;
+mod unjudged;
 
 use std::collections::HashSet;
 
@@ -67,6 +70,7 @@ pub fn conclude(report: &mut Report) {
     together::judge_together(report, &ends);
     engine::judge_heaps(report, &ends);
     replaced::take_back(report, &ends);
+    renewed::take_back(report);
     report.sites.iter_mut().for_each(held::raise);
     stacks::take_back(report);
     uncollected::take_back(report);
@@ -74,9 +78,11 @@ pub fn conclude(report: &mut Report) {
     let mut findings = growing::findings(report);
     findings.extend(heap::findings(report));
     findings.extend(outside::findings(report));
+    findings.extend(deep::findings(report));
     findings.extend(descriptors::findings(report));
     findings.extend(retention::findings(report));
     findings.extend(undecided::findings(report, &undecided));
+    findings.extend(unjudged::findings(report, &undecided));
     held::enter(report, &mut findings);
     stacks::enter(report, &mut findings);
     findings.sort_by(|a, b| b.weight().total_cmp(&a.weight()));

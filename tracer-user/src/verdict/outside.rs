@@ -9,12 +9,12 @@ use crate::model::{Finding, FindingKind, MemoryKind, Process, Report, UnseenFunc
 use crate::report::{names, units};
 
 /// Growth below this is not told, bytes: reading a line grows a program.
-const LITTLE: i64 = 1 << 20;
+pub const LITTLE: i64 = 1 << 20;
 /// ... nor less than this of files in memory that no process has: their control group's other
 /// processes write some, too.
 const MANY_FILES: u64 = 4 << 20;
 /// ... nor what is less than this part of a process's growth.
-const PART: f64 = 0.3;
+pub const PART: f64 = 0.3;
 /// How sure it is that what no part explains came from outside of what was followed: the
 /// kernel's accounts are exact, but what is in memory of a block is not known to the page.
 const SURE: f64 = 0.8;
@@ -30,8 +30,8 @@ const FULL: f64 = 0.01;
 const COPIES: f64 = 0.7;
 /// How sure it is of pages of files: to read a file grows a process until it is read.
 const FILES: f64 = 0.6;
-/// How sure it is that files in memory are a traced process's if no process has them: others of
-/// its control group may have written them.
+/// How sure it is that files in memory are a traced process's if no process has them, at most: others
+/// of its control group may have written them, each as likely.
 const THEIRS: f64 = 0.5;
 /// How sure it is that children grow: those are the accounts of the kernel.
 const CERTAIN: f64 = 0.95;
@@ -53,7 +53,7 @@ pub fn findings(report: &Report) -> Vec<Finding> {
 
 impl Finding {
     /// The same with a rate, and with what that will come to unless something else ends it.
-    fn growing_up_to(self, is_bounded: bool, bytes: f64, report: &Report) -> Self {
+    pub(super) fn growing_up_to(self, is_bounded: bool, bytes: f64, report: &Report) -> Self {
         let growing = self.growing(bytes, report);
         Self {
             forecast: growing.forecast.filter(|_| !is_bounded),
@@ -133,7 +133,7 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
 
 /// That a mapping from before the run has most of a growth, and less room than any limit leaves: it
 /// ends where the mapping does.
-fn full(report: &Report, process: usize, most: &GrownMapping, growth: i64) -> Option<String> {
+pub fn full(report: &Report, process: usize, most: &GrownMapping, growth: i64) -> Option<String> {
     let left = report.limits.iter().map(|limit| limit.left).min()?;
     let room = (most.end - most.start).checked_sub(most.resident)?;
     let is_most = most.growth as f64 >= MOST * growth as f64;
@@ -315,16 +315,22 @@ fn files_of_group(report: &Report, group: &CgroupBalance) -> Option<Finding> {
     let left = u64::try_from(left)
         .ok()
         .filter(|left| *left >= MANY_FILES)?;
+    let sure = THEIRS.min(1.0 / (1.0 + group.untraced as f64));
     let finding = Finding {
         title: "files in memory grow that no traced process has mapped or open".to_owned(),
         live_bytes: left,
         evidence: vec![format!(
-            "their control group {} was charged with {} of tmpfs and shared memory more; others in it may have written that",
+            "their control group {} was charged with {} of tmpfs and shared memory more; others in it{} may have written that",
             names::clean(&group.path),
-            units::bytes(left)
+            units::bytes(left),
+            match group.untraced {
+                0 => String::new(),
+                1 => " (one process that is not traced)".to_owned(),
+                count => format!(" ({} processes that are not traced)", units::grouped(count)),
+            }
         )],
         advice: "df -t tmpfs shows which file systems grow; ls -la /dev/shm, ipcs -m".to_owned(),
-        ..Finding::new(FindingKind::FilesInMemory, 0, THEIRS)
+        ..Finding::new(FindingKind::FilesInMemory, 0, sure)
     };
     Some(finding.growing(left as f64, report))
 }
@@ -439,7 +445,7 @@ mod tests {
 
     #[test]
     fn files_that_were_written_and_closed_are_the_groups() {
-        let found = |shared: i64, open: u64| {
+        let found = |shared: i64, open: u64, untraced: u64| {
             let mut report = sample::report();
             report.balance = vec![Balance {
                 descriptors: Some(DescriptorBalance {
@@ -451,20 +457,23 @@ mod tests {
             report.cgroups = vec![CgroupBalance {
                 path: "/shop".into(),
                 shared,
+                untraced,
                 ..CgroupBalance::default()
             }];
             findings(&report)
         };
-        let closed = found(90 * MIB, 20 << 20);
+        let closed = found(90 * MIB, 20 << 20, 0);
         let [finding] = &closed[..] else {
             panic!("{closed:?}");
         };
         assert_eq!(finding.kind, FindingKind::FilesInMemory);
         assert_eq!(finding.live_bytes, 70 << 20);
         assert!(finding.evidence[0].contains("/shop was charged with 70.0 MiB"));
+        assert!((finding.confidence - 0.5).abs() < 1e-9);
+        assert!((found(90 * MIB, 20 << 20, 19)[0].confidence - 0.05).abs() < 1e-9);
         // Those that are open are another finding.
-        assert_eq!(found(90 * MIB, 90 << 20), []);
-        assert_eq!(found(-90 * MIB, 0), []);
+        assert_eq!(found(90 * MIB, 90 << 20, 0), []);
+        assert_eq!(found(-90 * MIB, 0, 0), []);
     }
 
     #[test]

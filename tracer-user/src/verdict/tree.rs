@@ -13,6 +13,8 @@ pub struct Branch<'a> {
     /// library's: what a library does for one call of it is one thing, in as many functions of
     /// its own as it likes. 0 if that says nothing.
     pub own: usize,
+    /// How many of the names, from the root on, are of no function: why the stack ends there.
+    pub cut: usize,
     /// By how much it grows, in any unit.
     pub weight: f64,
     /// The site.
@@ -68,6 +70,20 @@ pub fn nodes(mut branches: Vec<Branch<'_>>) -> Vec<Node> {
             }));
             continue;
         }
+        // That their stacks end for one reason is nothing that they have in common.
+        if depth > 0 && branches.iter().all(|it| depth <= it.cut) {
+            let mut rest: Vec<Branch> = Vec::new();
+            for (child, goes_on) in children {
+                match goes_on && sum(child) >= WORTH * all {
+                    true => open.push((child, depth + 1)),
+                    false => rest.extend(child.iter().cloned()),
+                }
+            }
+            if !rest.is_empty() {
+                found.push(node(&rest, depth, sum(&rest)));
+            }
+            continue;
+        }
         found.push(node(branches, depth, weight));
     }
     found.sort_by(|a, b| b.weight.total_cmp(&a.weight));
@@ -117,6 +133,7 @@ mod tests {
         let branches = branches.map(|(site, (path, weight))| Branch {
             path: path.split(' ').collect(),
             own: 0,
+            cut: 0,
             weight: *weight,
             site,
         });
@@ -148,6 +165,7 @@ mod tests {
         let branches = names.iter().enumerate().map(|(site, name)| Branch {
             path: name.split(' ').collect(),
             own: 0,
+            cut: 0,
             weight: 1.0,
             site,
         });
@@ -166,6 +184,7 @@ mod tests {
         let branch = |(site, path): (usize, &&'static str)| Branch {
             path: path.split(' ').collect(),
             own: 2,
+            cut: 0,
             weight: 10.0,
             site,
         };
@@ -182,10 +201,32 @@ mod tests {
         let found = of_one(&[Branch {
             path: vec!["main", "poll", "new"],
             own: 2,
+            cut: 0,
             weight: 10.0,
             site: 3,
         }]);
         assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn stacks_that_end_for_one_reason_have_nothing_in_common() {
+        let names: Vec<String> = (0..20).map(|leaf| format!("[no] f{leaf}")).collect();
+        let branches = |cut: usize| {
+            let branches = names.iter().enumerate().map(|(site, name)| Branch {
+                path: name.split(' ').collect(),
+                own: 0,
+                cut,
+                // The last ones are little.
+                weight: if site < 15 { 10.0 } else { 0.1 },
+                site,
+            });
+            nodes(branches.collect())
+        };
+        assert_eq!(branches(0).len(), 1);
+        let found = branches(1);
+        let sizes: Vec<usize> = found.iter().map(|it| it.sites.len()).collect();
+        assert_eq!(sizes, [vec![1; 15], vec![5]].concat());
+        assert_eq!((found[0].depth, found[15].depth), (2, 1));
     }
 
     #[test]

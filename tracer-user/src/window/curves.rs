@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracer_ebpf::site::SiteKey;
 
-use crate::model::{CurvePoint, Level, MemoryKind};
+use crate::model::{CurvePoint, Level, MemoryKind, OlderFrees};
 
 /// Moments that are kept at most.
 const MAX_MOMENTS: usize = 64;
@@ -24,6 +24,8 @@ pub struct Curves {
     moments: Vec<f64>,
     /// What there was at the last moments, as many as there are since the site had anything.
     levels: HashMap<Key, Vec<Level>>,
+    /// Blocks from before the run that had been freed, at the first moments.
+    older: Vec<u64>,
     gap: Duration,
     due: Option<Instant>,
 }
@@ -33,6 +35,7 @@ impl Default for Curves {
         Self {
             moments: Vec::new(),
             levels: HashMap::new(),
+            older: Vec::new(),
             gap: FIRST_GAP,
             due: None,
         }
@@ -69,12 +72,34 @@ impl Curves {
         }
     }
 
+    /// Enters how many blocks from before the run had been freed by the last moment.
+    pub fn enter_older_frees(&mut self, count: u64) {
+        if self.older.len() < self.moments.len() {
+            self.older.push(count);
+        }
+    }
+
+    /// The moments that this was entered at.
+    pub fn older_frees(&self) -> Vec<OlderFrees> {
+        let moments = self.moments.iter().zip(&self.older);
+        let points = moments.map(|(at, count)| OlderFrees {
+            at: *at,
+            count: *count,
+        });
+        points.collect()
+    }
+
     /// Forgets every second moment, and sites that had nothing at the others.
     fn thin(&mut self) {
         let all = self.moments.len();
         let stays = |at: usize| at % 2 == 1;
         let mut at = 0;
         self.moments.retain(|_| {
+            at += 1;
+            stays(at)
+        });
+        let mut at = 0;
+        self.older.retain(|_| {
             at += 1;
             stays(at)
         });

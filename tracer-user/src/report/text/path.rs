@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::model::{Finding, Frame, Origin, Report};
 use crate::report::brief::brief;
 use crate::report::names;
-use crate::report::own::is_own;
+use crate::report::own::{down_to_own, is_own};
 
 /// Names of a path that are shown, the deepest.
 const MAX_NAMES: usize = 6;
@@ -54,6 +54,9 @@ fn own_words(frames: &[Frame]) -> Option<String> {
     let programs = own(is_programs, MAX_NAMES).filter(|at| !shown.contains(at));
     let programs: Vec<usize> = programs.take(PROGRAMS).collect();
     shown.extend(programs);
+    // Of a stripped program who asks has no name.
+    let asks = down_to_own(frames).and_then(|length| length.checked_sub(1));
+    shown.extend(asks.filter(|at| frames[*at].function.is_none()));
     shown.sort_unstable();
     let first = *shown.first()?;
     let mut words: Vec<Cow<'_, str>> = Vec::new();
@@ -91,6 +94,22 @@ mod tests {
 
     fn words(frames: &[Frame]) -> Option<String> {
         own_words(frames)
+    }
+
+    #[test]
+    fn who_asks_in_a_stripped_program_is_shown_without_a_name() {
+        let frame = |function: Option<&str>, address: u64| Frame {
+            function: function.map(Into::into),
+            module: Some("/usr/lib/chromium/chromium".into()),
+            module_offset: Some(address),
+            origin: Origin::Program,
+            address,
+            ..Frame::default()
+        };
+        let mut frames = vec![frame(Some("ChromeMain"), 1)];
+        frames.extend((2..9).map(|at| frame(None, at)));
+        let said = words(&frames).unwrap_or_default();
+        assert_eq!(said, "ChromeMain > … > chromium+0x8");
     }
 
     #[test]

@@ -161,6 +161,54 @@ fn an_arena_that_takes_ever_larger_blocks_grows() {
     );
 }
 
+/// Half of what comes is collected at these looks, of 50 in 15 s; `stays` of the rest stays after the
+/// next time.
+fn collected(looks: &[u64], stays: bool) -> Site {
+    let live = |look: u64| {
+        let last = looks.iter().rfind(|it| **it <= look).copied().unwrap_or(0);
+        let kept = if stays { 70 * last } else { 70 };
+        kept + 140 * (look - last)
+    };
+    let curve = (0..=50).map(|look| {
+        let level = Level {
+            live_bytes: 2000 * live(look),
+            live_count: live(look),
+            allocated_count: 140 * look,
+        };
+        CurvePoint::new(look as f64 * 0.3, level)
+    });
+    let bucket = |below: f64, count: u64| LifetimeBucket {
+        below: Some(below),
+        count,
+    };
+    let freed = 7000 - live(50);
+    Site {
+        live_bytes: 2000 * live(50),
+        live_count: live(50),
+        allocated_bytes: 2000 * 7000,
+        allocated_count: 7000,
+        freed_count: freed,
+        freed_bytes: 2000 * freed,
+        oldest_age: Some(if stays { 15.0 } else { 3.0 }),
+        first_seen: 0.0,
+        last_seen: 15.0,
+        lifetimes: vec![bucket(8.6, freed)],
+        ages: vec![bucket(17.2, live(50))],
+        curve: curve.collect(),
+        ..sample::report().sites[1].clone()
+    }
+}
+
+#[test]
+fn what_collections_leave_grows_however_uneven_it_is() {
+    let said = |looks: &[u64], stays| judge(&collected(looks, stays), 15.0).map(|it| it.verdict);
+    let three = [7, 27, 45];
+    assert_eq!(said(&three, true), Some(Verdict::Growing));
+    let grows = |verdict: Option<Verdict>| verdict.is_some_and(Verdict::grows);
+    assert!(!grows(said(&three, false)), "all of it is collected");
+    assert!(!grows(said(&[7, 45], true)), "two say nothing");
+}
+
 /// A path that was seen in bursts: so many blocks from one time to another, none of which
 /// died.
 fn seen_in_bursts(blocks: u64, (first, last): (f64, f64)) -> Site {
