@@ -1,6 +1,7 @@
 //! One look at who holds the blocks of a process.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use super::budget::{Allowance, Budget};
 use super::heaps::Heaps;
 use super::jemalloc;
 use super::mark::{Holder, Marks};
-use super::memory::{ProcessMemory, Words, word};
+use super::memory::{Memory, ProcessMemory, Words, word};
 use super::nodes::{Node, Nodes, What};
 use super::nptl::Layout;
 use super::segments::ends_of;
 use super::threads::Threads;
 use super::way::{Class, RawLink, Seen, Way};
+use super::young::Young;
 use crate::process::clock::thread_cpu_ns;
 use crate::process::code::CodeSpace;
 use crate::process::handle::ProcessHandle;
@@ -28,6 +30,8 @@ use crate::process::resident::{MAX_CHUNKS, PageSet, Residents};
 
 /// What asking the kernel for pages may take; 1 GiB takes 20 to 60 ms.
 const PAGES: Duration = Duration::from_secs(3);
+/// How often words are looked at again that led to nothing that was known.
+const AGAIN: usize = 8;
 /// Links of a way that are kept, words of it that are looked at again, and nodes that all
 /// ways of a look go through.
 const MAX_LINKS: usize = 8;
@@ -125,6 +129,7 @@ impl Job {
         heaps.add(jemalloc::read(&memory, scene, &threads.ranges(), room));
         let is_full = heaps.is_full;
         let nodes = Nodes::new(self.blocks.iter().map(node).collect(), heaps.chunks);
+        let nodes = nodes.within(&heaps.known);
         let mut known = self.known(&nodes, &heaps.known, &threads);
         let unknown = heaps.unknown.into_iter();
         known.extend(unknown.map(|range| Area::new(range, Kind::Heap)));
@@ -137,7 +142,8 @@ impl Job {
             nodes: &nodes,
             areas: &areas,
         };
-        let marks = scene.mark(self.allowed, &mut budget);
+        let mut marks = scene.mark(self.allowed, &mut budget);
+        self.look_again(&scene, &file, &map, &mut marks, &mut budget)?;
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
@@ -162,6 +168,42 @@ impl Job {
         Ok(look)
     }
 
+    /// Where nothing leads to a block, what was allocated meanwhile may.
+    fn look_again(
+        &self,
+        scene: &Scene<'_>,
+        file: &File,
+        map: &PageMap,
+        marks: &mut Marks,
+        budget: &mut Budget,
+    ) -> io::Result<()> {
+        for _ in 0..AGAIN {
+            let mut nodes = self
+                .blocks
+                .iter()
+                .filter_map(|it| scene.nodes.find(it.start));
+            if !marks.is_whole || nodes.all(|node| marks.of(node).is_some()) {
+                break;
+            }
+            let mappings = mappings::read(&self.process)?;
+            let deadline = Instant::now() + PAGES;
+            let pages = Residents::read(map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
+            let seen = (&mappings[..], &pages.present);
+            let most = self.allowed.blocks;
+            let mut heaps = Heaps::read(scene.memory, file, seen, most);
+            let room = most.saturating_sub(heaps.chunks.len());
+            let ranges = scene.threads.ranges();
+            heaps.add(jemalloc::read(scene.memory, seen, &ranges, room));
+            let now = (scene.memory as &dyn Memory, &pages.present);
+            let mut young = Young::new(scene.nodes, &heaps.chunks, now);
+            let then = (scene.memory as &dyn Memory, scene.present);
+            if !marks.look_again(scene.nodes, &mut young, then, budget) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// What is known of memory beside mappings.
     fn known(&self, nodes: &Nodes, heaps: &[Range<u64>], threads: &Threads) -> Vec<Area> {
         // Chunks are in what is known of heaps.
@@ -181,7 +223,7 @@ impl Job {
             node.is_some_and(|node| marks.of(node).is_none())
         };
         let lost = self.blocks.iter().filter(is_lost);
-        marks.is_whole.then(|| lost.map(key).collect())
+        (marks.is_whole && !marks.has_more_astray).then(|| lost.map(key).collect())
     }
 
     fn unsearched(&self, marks: &Marks, pages: &Residents, is_full: bool) -> Vec<String> {
@@ -192,6 +234,9 @@ impl Job {
                 "{} of {} bytes: the processor time of --holders-budget was used up",
                 marks.left, all
             ));
+        }
+        if marks.has_more_astray {
+            said.push("all words that lead to free memory: there are too many".to_owned());
         }
         if !pages.is_whole {
             said.push("some pages: there are too many".to_owned());
@@ -273,7 +318,7 @@ impl Scene<'_> {
                 Some(node) if marks.of(node).is_some() => self
                     .way(marks, node, &mut words, &mut steps)
                     .map_or(Seen::Unknown, Seen::Reached),
-                Some(_) if marks.is_whole => Seen::Unreached,
+                Some(_) if marks.is_whole && !marks.has_more_astray => Seen::Unreached,
                 _ => Seen::Unknown,
             };
             ((block.start, block.time), seen)

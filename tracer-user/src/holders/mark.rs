@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use super::budget::Budget;
 use super::ends::{Beside, is_end};
-use super::memory::{Memory, length};
+use super::memory::{Memory, Words, length};
 use super::nodes::Nodes;
 use super::reader::Reader;
+use super::young::Young;
 use crate::process::pagemap::PAGE;
 use crate::process::resident::PageSet;
 
@@ -40,6 +41,17 @@ struct Candidate {
     mark: Mark,
 }
 
+/// More words that lead astray are not kept, 24 bytes each.
+const MAX_ASTRAY: usize = 1 << 20;
+
+/// A word into a heap that led to no block when it was read: to one that is free, or to one that was
+/// allocated meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Astray {
+    word: u64,
+    mark: Mark,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Marks {
@@ -49,6 +61,9 @@ pub struct Marks {
     queue: Vec<u32>,
     /// Words that are to be looked up.
     candidates: Vec<Candidate>,
+    /// Words that lead astray, and whether there are more than are kept.
+    astray: Vec<Astray>,
+    pub has_more_astray: bool,
     /// Words that lead to nodes, but rather are ends of the blocks before: the first of each node.
     ends: HashMap<u32, Mark>,
     /// Nodes that have such a mark, since nothing else leads to them.
@@ -94,8 +109,9 @@ impl Marks {
         let marked = found.iter().flatten().map(|node| self.of(*node).is_some());
         std::hint::black_box(marked.fold(false, |sum, it| sum ^ it));
         for (node, candidate) in found.into_iter().zip(candidates.drain(..)) {
-            if let Some(node) = node {
-                self.take(nodes, node, candidate);
+            match node {
+                Some(node) => self.take(nodes, node, candidate),
+                None => self.stray(nodes, candidate.word, candidate.mark),
             }
         }
         self.candidates = candidates;
@@ -120,6 +136,61 @@ impl Marks {
         }
         *known = Some(mark);
         self.queue.push(number);
+    }
+
+    /// Keeps a word that leads to no node, if it may lead to what is younger.
+    fn stray(&mut self, nodes: &Nodes, word: u64, mark: Mark) {
+        if !nodes.is_in_heaps(word) {
+            return;
+        }
+        self.has_more_astray |= self.astray.len() >= MAX_ASTRAY;
+        if !self.has_more_astray {
+            self.astray.push(Astray { word, mark });
+        }
+    }
+
+    /// Looks again at the words that led astray: where they led to a block that is `young`, and where
+    /// they lead by now; and reads all that this leads to. Whether any has changed, or led on.
+    pub fn look_again(
+        &mut self,
+        nodes: &Nodes,
+        young: &mut Young<'_>,
+        (memory, present): (&dyn Memory, &PageSet),
+        budget: &mut Budget,
+    ) -> bool {
+        let mut astray = std::mem::take(&mut self.astray);
+        astray.sort_unstable_by_key(|it| it.mark.word);
+        let mut words = Words::new(memory, present);
+        let mut has_news = false;
+        for it in &mut astray {
+            if budget.is_over() {
+                self.is_whole = false;
+                break;
+            }
+            let before = it.word;
+            // Of a register nothing newer is known.
+            it.word = words
+                .get(it.mark.word)
+                .filter(|_| it.mark.word > 0)
+                .unwrap_or(before);
+            let mut led = young.lead(nodes, before);
+            if it.word != before {
+                has_news = true;
+                led.extend(nodes.find(it.word));
+                led.extend(young.lead(nodes, it.word));
+            }
+            for node in led {
+                if let Some(known @ None) = self.marks.get_mut(node) {
+                    *known = Some(it.mark);
+                    self.queue.extend(u32::try_from(node));
+                    has_news = true;
+                }
+            }
+        }
+        self.astray = astray;
+        let mut reader = Reader::new(memory);
+        self.follow(&mut reader, nodes, present, budget);
+        has_news
     }
 
     /// Gives nodes that nothing else leads to the marks that may be ends.
@@ -223,6 +294,11 @@ impl Marks {
         for ((at, bytes), place) in words.iter().enumerate().zip((start..).step_by(8)) {
             let word = u64::from_le_bytes(*bytes);
             if !nodes.may_have(word) {
+                let mark = Mark {
+                    holder,
+                    word: place,
+                };
+                self.stray(nodes, word, mark);
                 continue;
             }
             self.candidates.push(Candidate {
@@ -325,6 +401,42 @@ mod tests {
         assert_eq!(holders(&marks, 6), expected);
         assert_eq!(marks.of(0).unwrap().word, BASE + 8);
         assert!(marks.is_whole && marks.left == 0);
+    }
+
+    /// A list whose first element came after the nodes were listed, and one whose first element
+    /// was taken off meanwhile.
+    #[test]
+    fn what_came_meanwhile_leads_on() {
+        let mut memory = Written::new(BASE..BASE + PAGE);
+        let at = |node: u64| BASE + node * 32;
+        memory.put(BASE, at(8));
+        memory.put(at(8), at(1));
+        memory.put(at(1), at(2));
+        memory.put(BASE + 8, at(9));
+        memory.put(at(3), at(4));
+        let nodes = nodes(4).within(&[BASE..BASE + PAGE]);
+        let mut marks = marked(&memory, &nodes, Duration::MAX);
+        assert_eq!(holders(&marks, 4), [None; 4]);
+        memory.put(BASE + 8, at(3));
+        let young = Node {
+            start: at(8),
+            end: at(8) + 24,
+            what: What::Chunk,
+        };
+        let present = memory.present();
+        let mut young = Young::new(&nodes, &[young], (&memory, &present));
+        let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
+        let seen = (&memory as &dyn Memory, &present);
+        assert!(marks.look_again(&nodes, &mut young, seen, &mut budget));
+        let expected = [
+            Some(Holder::Area(0)),
+            Some(Holder::Node(0)),
+            Some(Holder::Area(0)),
+            Some(Holder::Node(2)),
+        ];
+        assert_eq!(holders(&marks, 4), expected);
+        assert_eq!(marks.of(0).unwrap().word, BASE);
+        assert!(!marks.look_again(&nodes, &mut young, seen, &mut budget));
     }
 
     #[test]

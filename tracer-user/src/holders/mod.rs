@@ -28,6 +28,7 @@ mod settle;
 mod threads;
 mod variables;
 mod way;
+mod young;
 
 pub use budget::Allowance;
 pub use look::{Job, Key, Look, Traced};

@@ -29,6 +29,9 @@ const PAGE_BITS: u32 = 12;
 /// Bits of the filter, as a power of two: 1 MiB.
 const FILTER_BITS: u32 = 23;
 
+/// What a heap may grow by while it is searched, bytes.
+const GROWTH: u64 = 16 << 20;
+
 /// All nodes of a process, by address; none overlaps another.
 #[derive(Debug, Default)]
 pub struct Nodes {
@@ -38,6 +41,9 @@ pub struct Nodes {
     /// within.
     span: Range<u64>,
     filter: Vec<u64>,
+    /// Where allocators have theirs, in order; and from the first one's start to the last one's end.
+    heaps: Vec<Range<u64>>,
+    around: Range<u64>,
 }
 
 impl Nodes {
@@ -69,7 +75,39 @@ impl Nodes {
             nodes,
             span: starts.first().copied().unwrap_or_default()..end,
             filter,
+            heaps: Vec::new(),
+            around: 0..0,
         }
+    }
+
+    /// The same where allocators whose blocks are all listed have memory: more may have been
+    /// allocated since, there and a little behind.
+    #[must_use]
+    pub fn within(mut self, heaps: &[Range<u64>]) -> Self {
+        let grown = |heap: &Range<u64>| heap.start..heap.end.saturating_add(GROWTH);
+        let mut all: Vec<_> = heaps.iter().map(grown).collect();
+        all.sort_unstable_by_key(|heap| heap.start);
+        let mut heaps: Vec<Range<u64>> = Vec::new();
+        for heap in all {
+            match heaps.last_mut() {
+                Some(last) if heap.start <= last.end => last.end = last.end.max(heap.end),
+                _ => heaps.push(heap),
+            }
+        }
+        let first = heaps.first().map_or(0, |heap| heap.start);
+        let last = heaps.last().map_or(0, |heap| heap.end);
+        (self.heaps, self.around) = (heaps, first..last);
+        self
+    }
+
+    /// Whether an address is where such an allocator may have a block by now.
+    pub fn is_in_heaps(&self, address: u64) -> bool {
+        if !self.around.contains(&address) {
+            return false;
+        }
+        let after = self.heaps.partition_point(|heap| heap.start <= address);
+        let heap = after.checked_sub(1).and_then(|at| self.heaps.get(at));
+        heap.is_some_and(|heap| heap.contains(&address))
     }
 
     /// All of them.
@@ -185,6 +223,28 @@ mod tests {
         let nodes = Nodes::new(traced, chunks);
         let all: Vec<_> = nodes.all().iter().map(|it| (it.start, it.what)).collect();
         assert_eq!(all, [(0x1010, What::Traced(7)), (0x1030, What::Chunk)]);
+    }
+
+    #[test]
+    fn where_allocators_have_memory_more_may_come() {
+        let nodes = Nodes::new(Vec::new(), Vec::new());
+        assert!(!nodes.is_in_heaps(0) && !nodes.is_in_heaps(0x5000));
+        let heaps = [
+            0x7000_0000..0x7100_0000,
+            0x5000..0x6000,
+            0x7050_0000..0x7060_0000,
+        ];
+        let nodes = nodes.within(&heaps);
+        for (address, is_in) in [
+            (0x4fff, false),
+            (0x5000, true),
+            (0x6000 + GROWTH - 1, true),
+            (0x6000 + GROWTH, false),
+            (0x70f0_0000, true),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(nodes.is_in_heaps(address), is_in, "{address:x}");
+        }
     }
 
     #[test]
