@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use self::chains::{Names, Way, merge};
+use self::chains::{Names, Way};
 use self::classes::{Classes, Form, Role, Sizes};
 use self::graph::{Graph, Root};
 use self::handles::Handles;
@@ -44,7 +44,7 @@ use crate::model::{Holders, Link};
 use crate::process::clock::thread_cpu_ns;
 use crate::process::pagemap::PageMap;
 
-pub use self::chains::GLOBAL;
+pub use self::chains::{GLOBAL, cut, link, merge, push};
 pub use self::handles::Handle;
 
 /// More classes are not searched for at once.
