@@ -163,7 +163,6 @@ fn recorded(jdk: &Jdk, options: &[&str]) -> Result<()> {
     let text = text.join(" ");
     for part in [
         "held by Holders.pages -> ArrayList.elementData -> Holders$Page.content: ",
-        " sampled by JFR",
         "asked of the JVM's flight recording. For that, all Java threads stood still for ",
     ] {
         ensure!(text.contains(part), "{part}: {}", finished.stdout);
