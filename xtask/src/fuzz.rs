@@ -84,6 +84,8 @@ pub(crate) enum Target {
     Holders,
     /// ELF files with debug information, for the members of classes and variables
     Members,
+    /// A JVM's flight recordings
+    Flights,
 }
 
 impl Target {

@@ -6,6 +6,8 @@
 
 pub mod allocator;
 pub mod attach;
+#[path = "../../../tracer-user/src/jvm/flight/reader/mod.rs"]
+pub mod flight;
 pub mod holders;
 pub mod kernel;
 pub mod privilege;

@@ -17,8 +17,9 @@ import sun.misc.Unsafe;
 
 /**
  * Keeps objects of classes of its own, each in another way: `grow N` keeps N more of each,
- * `collect` collects all garbage, `natives N` allocates N blocks of native memory in each of three
- * functions, of which the last forgets them.
+ * `collect` collects all garbage, `churn N` makes N KiB of it, `pages N` keeps N arrays of 8 KiB,
+ * `natives N` allocates N blocks of native memory in each of three functions, of which the last
+ * forgets them.
  */
 class Holders {
     static class Kept {
@@ -60,6 +61,10 @@ class Holders {
         public void run() {}
     }
 
+    static final class Page {
+        final byte[] content = new byte[8192];
+    }
+
     /** All that it has points back to it. */
     static final class Service {
         final List<OfService> sessions = new ArrayList<>();
@@ -78,6 +83,8 @@ class Holders {
         }
     }
 
+    static final List<Page> pages = new ArrayList<>();
+    static volatile int[] passing;
     static final Unsafe UNSAFE = unsafe();
     static final List<ByteBuffer> buffers = new ArrayList<>();
     static final Map<String, Peer> peers = new ConcurrentHashMap<>();
@@ -116,6 +123,16 @@ class Holders {
                 break;
             case "collect":
                 System.gc();
+                break;
+            case "churn":
+                for (int i = 0; i < count; i++) {
+                    passing = new int[250];
+                }
+                break;
+            case "pages":
+                for (int i = 0; i < count; i++) {
+                    pages.add(new Page());
+                }
                 break;
             case "natives":
                 for (int i = 0; i < count; i++) {

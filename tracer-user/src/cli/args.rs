@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ask::HoldersArgs;
 pub use super::diff::DiffArgs;
-use super::holders::{CHECK_LOST, HOLDERS};
+use super::holders::{CHECK_LOST, HOLDERS, JFR};
 pub use super::output::OutputArgs;
 use super::serve::ServeArgs;
 use super::server::AttachArgs;
@@ -138,6 +138,10 @@ pub struct JavaArgs {
     /// Count after a full collection each time: no garbage, but a longer stop
     #[arg(long, requires = "java_heap")]
     pub live: bool,
+    /// With --holders, have the JVM's flight recorder tell who holds what cannot be found from
+    /// outside (stops the JVM while it searches its heap)
+    #[arg(long, long_help = JFR, requires_all = ["java_heap", "holders"])]
+    pub jfr: bool,
 }
 
 /// `unfreed run`

@@ -1,4 +1,4 @@
-//! What `--holders` and `--check-lost` do.
+//! What `--holders`, `--jfr` and `--check-lost` do.
 
 /// The long help of `--holders`.
 pub(super) const HOLDERS: &str = "\
@@ -18,6 +18,23 @@ Pointers to the middle of a block count, as do those in memory that a live block
 use. Pointers that are xored or compressed are not seen.
 
     sudo unfreed record -p 1234 --duration 60s --holders";
+
+/// The long help of `--jfr`.
+pub(super) const JFR: &str = "\
+With --holders, have a JVM's own flight recorder (JFR) tell who holds growing classes of which that \
+cannot be found from outside: where ZGC moves objects at any time, for example. JDK 8 (from \
+8u262 on), 11 and later have one.
+
+During the run it notes some of the objects that are allocated, 256 at most, and more likely large ones; \
+it tells of those that lived through a collection. Of objects from before the run it knows nothing. At the end, and only if something that grows has no holder yet, \
+THE JVM STOPS ALL ITS THREADS and searches its heap for the ways to them: fractions of a second in small \
+heaps, many seconds in large ones. The report says how long that was. It is not asked where its heap has \
+more than 1.7 million objects for each GiB of -Xmx: then HotSpot's search may end the JVM.
+
+A recording of yours goes on as it is, with these events in it. Afterwards the recorder stays ready in \
+the JVM until that ends: 30 to 50 MiB of its memory and three threads.
+
+    sudo unfreed record -p 1234 --duration 10m --java-heap --holders --jfr";
 
 /// The long help of `--check-lost`.
 pub(super) const CHECK_LOST: &str = "\

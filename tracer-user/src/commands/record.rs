@@ -18,6 +18,7 @@ use crate::asking::Listener;
 use crate::cli::args::{OutputArgs, RecordArgs, TraceArgs};
 use crate::engine::{Options, preflight};
 use crate::explain;
+use crate::jvm::flight::Flight;
 use crate::kernel::program::Programs;
 use crate::model::{Report, RowNumber, Untraced};
 use crate::privilege::capability::{Duties, Phase};
@@ -83,11 +84,20 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
         let allowed = args.trace.allowance();
         // Somebody may ask for them while it goes on.
         let search = |options: &mut Options| options.holders = Some(allowed);
+        // Before anything is counted: a JVM takes memory for that.
+        let mut flights = flights(&targets, &args);
+        while !flights.iter_mut().all(Flight::has_begun) {
+            tokio::select! {
+                number = signals.next() => return Ok(signalled(number)),
+                () = sleep(GAP) => {}
+            }
+        }
         let mut session = attached(targets, untraced, &mut args.trace, search)?;
         if args.trace.holders {
             session.search_java_holders();
         }
         if args.java.java_heap {
+            session.ask_flights(flights);
             session.watch_java_heaps(args.java.live, args.trace.duration);
             while !session.java_heaps_have_begun() {
                 tokio::select! {
@@ -115,6 +125,14 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
         signals.leave_on_second(matches!(end, End::Signal(_)));
         finish(session, publisher, &plan)
     })
+}
+
+/// The JVMs' own recordings, if they are to be asked who holds what.
+fn flights(targets: &[Target], args: &RecordArgs) -> Vec<Flight> {
+    let asked = targets.iter().filter(|_| args.java.jfr);
+    asked
+        .map(|target| Flight::start(target.pid, args.trace.duration))
+        .collect()
 }
 
 /// Where others may ask who holds what, if the run follows allocations. Where it cannot listen, as

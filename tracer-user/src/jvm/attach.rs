@@ -14,6 +14,7 @@
 mod connect;
 mod disabled;
 mod error;
+mod folder;
 mod perf_map;
 mod reply;
 mod status;
@@ -29,6 +30,7 @@ use rustix::process::Signal;
 use socket2::Socket;
 
 pub use self::error::AttachError;
+pub use self::folder::Folder;
 use self::status::Status;
 use self::trigger::Trigger;
 use super::counters::{CounterFile, Counters};

@@ -119,6 +119,7 @@ impl HeapWatch {
             omitted,
             sampled: HeapSampling::default(),
             problem: samples.problem.clone(),
+            flight_recording: None,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod events;
 pub mod fields;
 mod fillers;
 pub mod flags;
+pub mod flight;
 pub mod frames;
 pub mod growth;
 pub mod heap_samples;

@@ -18,6 +18,10 @@ pub struct Holders {
     pub chains: Vec<Chain>,
     /// What was not searched, and why: a sentence each.
     pub unsearched: Vec<String>,
+    /// Whether the JVM's own flight recording told this (`--jfr`): of objects that were allocated
+    /// while it went on and lived through a collection. The JVM chose them, in proportion to bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recorded: bool,
     /// Of all live blocks, not of the sample alone, those that no root reaches; `None` if that
     /// is not known: of Java's objects, and where the search was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,32 @@ pub struct JavaHeap {
     pub sampled: HeapSampling,
     /// Why there are no histograms, or none after the last.
     pub problem: Option<String>,
+    /// The VM's flight recording, if there was to be one (`--jfr`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flight_recording: Option<FlightRecording>,
+}
+
+/// Whether a VM's flight recording was asked who holds what grows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum FlightRecording {
+    /// It was not: the heap was read from outside, and each class that grows has a holder.
+    Unneeded,
+    /// It was.
+    Asked {
+        /// Objects of all classes that the VM had sampled and that lived through a collection.
+        objects: u64,
+        /// How long the VM took to answer, seconds.
+        answered_in: f64,
+        /// How long all Java threads stood still for that, seconds, as the VM counts it; `null` if it
+        /// does not.
+        pause: Option<f64>,
+    },
+    /// There is no answer.
+    Failed {
+        /// Why, and what mends it.
+        problem: String,
+    },
 }
 
 /// One class histogram.

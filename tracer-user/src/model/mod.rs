@@ -43,7 +43,7 @@ pub use finding::{
 pub use growth::Growth;
 pub use holders::{Chain, Holders, Link, LinkKind, Lost, Searched};
 pub use java_heap::{
-    AllocationPath, ClassGrowth, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
+    AllocationPath, ClassGrowth, FlightRecording, GrowthVerdict, HeapSample, HeapSampling, JavaHeap,
 };
 pub use java_memory::{JavaMemory, JvmAccount, MemoryCategory, NativeMemory, Tracking};
 pub use java_native::JavaNative;

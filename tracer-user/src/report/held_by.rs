@@ -34,9 +34,13 @@ pub fn sentence(holders: &Holders) -> String {
 
 fn of_all(part: u64, holders: &Holders) -> String {
     format!(
-        "{} of {} sampled",
+        "{} of {} sampled{}",
         units::grouped(part),
-        units::grouped(holders.sampled)
+        units::grouped(holders.sampled),
+        match holders.recorded {
+            true => " by JFR",
+            false => "",
+        }
     )
 }
 
@@ -271,6 +275,18 @@ mod tests {
         let links = vec![named(LinkKind::JavaStatic, "a\u{1b}.B.c", 1)];
         let text = sentence(&holders(vec![Chain { links, blocks: 1 }]));
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn what_a_flight_recording_told_says_so() {
+        let mut found = holders(vec![Chain {
+            links: vec![named(LinkKind::JavaStatic, "shop.Cart.all", 1)],
+            blocks: 9,
+        }]);
+        (found.sampled, found.recorded) = (10, true);
+        found.undecided = 1;
+        let expected = "held by Cart.all: 9 of 10 sampled by JFR; 1 whose holder was not found";
+        assert_eq!(sentence(&found), expected);
     }
 
     #[test]

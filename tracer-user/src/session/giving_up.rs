@@ -66,6 +66,7 @@ impl Session {
             self.java.codes.forget_process(pid);
         }
         self.java.heaps.retain(|watch| watch.pid() != pid);
+        self.java.flights.retain(|flight| flight.pid() != pid);
         self.guard_no_more(pid);
         if !self.engine.object.is_active() {
             // It has never been traced.

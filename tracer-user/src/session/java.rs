@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Session;
 use super::java_samples::NamelessSamples;
+use crate::jvm::flight::Flight;
 use crate::jvm::heap_watch::HeapWatch;
 use crate::model::{JavaHeap, JavaMemory};
 use crate::targets::images::Image;
@@ -34,11 +35,23 @@ impl Session {
             Some(format!("no Java heap of {}: {problem}", watch.pid()))
         };
         let heaps = self.java.heaps.iter().filter_map(problem);
+        let not_flown = |flight: &Flight| {
+            let problem = flight.problem()?;
+            let problem = clean(&problem).into_owned();
+            Some(format!(
+                "no flight recording of {}: {problem}",
+                flight.pid()
+            ))
+        };
+        let flights = self.java.flights.iter().filter_map(not_flown);
         let no_map = |image: &Image| {
             let problem = self.java.perf_maps.problem(image.id)?;
             Some(format!("no perf map of {}: {}", image.pid, clean(&problem)))
         };
-        heaps.chain(self.images.iter().filter_map(no_map)).collect()
+        heaps
+            .chain(flights)
+            .chain(self.images.iter().filter_map(no_map))
+            .collect()
     }
 
     /// Asks for the last histograms, without waiting for them.

@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::holders::ByJava;
-use crate::jvm::holders::{search_classes, search_natives};
-use crate::model::{Holders, JavaHeap, Link};
+use crate::jvm::flight::Flight;
+use crate::jvm::holders::{MAX_CLASSES, search_classes, search_natives};
+use crate::model::{FlightRecording, Holders, JavaHeap, Link};
 use crate::process::clock::thread_cpu_ns;
 use crate::report::java_growth::suspects;
+
+/// Said where a JVM was not asked.
+const NAMED_FLAG: &str = "--jfr has the JVM's own flight recorder tell it, where it has one";
 
 impl Session {
     /// Has the heaps' growing classes searched for holders from now on, when the run ends.
@@ -17,14 +21,31 @@ impl Session {
         self.java.searches_holders = true;
     }
 
+    /// Has JVMs asked who holds what cannot be found from outside; they record already.
+    pub fn ask_flights(&mut self, flights: Vec<Flight>) {
+        self.java.flights = flights;
+    }
+
     /// Adds to the classes that grow who holds them, once the run has ended.
-    pub(super) fn add_java_holders(&self, heaps: &mut [JavaHeap]) {
+    pub(super) fn add_java_holders(&mut self, heaps: &mut [JavaHeap]) {
         if !self.java.searches_holders || self.ended.is_none() {
             return;
         }
+        // They end here.
+        let flights = std::mem::take(&mut self.java.flights);
         for heap in heaps {
             let names: Vec<_> = suspects(heap).1.map(|class| class.class.clone()).collect();
-            let found = self.holders_of(heap.pid, &names);
+            let mut found = self.holders_of(heap.pid, &names);
+            let searched = names.len().min(found.len()).min(MAX_CLASSES);
+            let (first, _) = found.split_at_mut(searched);
+            match flights.iter().find(|flight| flight.pid() == heap.pid) {
+                Some(flight) => {
+                    let objects = heap.samples.last().map_or(0, |sample| sample.instances);
+                    let told = flown(flight, objects, &names[..searched], first);
+                    heap.flight_recording = Some(told);
+                }
+                None => first.iter_mut().for_each(name_the_flag),
+            }
             for (name, found) in names.iter().zip(found) {
                 let mut classes = heap.classes.iter_mut();
                 if let Some(class) = classes.find(|class| class.class == *name) {
@@ -98,5 +119,101 @@ impl Session {
             searched.seconds += begin.0.elapsed().as_secs_f64();
             searched.processor_seconds += time.as_secs_f64();
         }
+    }
+}
+
+/// Asks a JVM, in whose heap there are so many objects, who holds what has no holder yet.
+fn flown(
+    flight: &Flight,
+    objects: u64,
+    classes: &[String],
+    found: &mut [Holders],
+) -> FlightRecording {
+    let without = classes.iter().zip(&*found);
+    let without = without.filter(|(_, holders)| holders.chains.is_empty());
+    let wanted: Vec<String> = without.map(|(class, _)| class.clone()).collect();
+    if wanted.is_empty() {
+        return FlightRecording::Unneeded;
+    }
+    let mut told = flight.ask(&wanted, objects);
+    for (class, holders) in classes.iter().zip(found) {
+        if let Some(recorded) = told.holders.remove(class) {
+            add_recorded(holders, recorded);
+        } else if let FlightRecording::Failed { problem } = &told.recording
+            && holders.chains.is_empty()
+        {
+            holders.unsearched.push(format!("with --jfr: {problem}"));
+        }
+    }
+    told.recording
+}
+
+/// Puts what a recording told in the place of what was not found; of both it is said what is not known.
+fn add_recorded(holders: &mut Holders, mut recorded: Holders) {
+    let said = |prefix: &str, sentences: &[String]| -> Vec<String> {
+        let sentences = sentences.iter();
+        sentences.map(|it| format!("{prefix}: {it}")).collect()
+    };
+    let outside = said("from outside", &holders.unsearched);
+    let inside = said("with --jfr", &recorded.unsearched);
+    let all = outside.into_iter().chain(inside).collect();
+    if recorded.chains.is_empty() {
+        holders.unsearched = all;
+    } else {
+        recorded.unsearched = all;
+        *holders = recorded;
+    }
+}
+
+/// Says of what was not found how the JVM itself can be asked.
+fn name_the_flag(holders: &mut Holders) {
+    if holders.chains.is_empty() {
+        holders.unsearched.push(NAMED_FLAG.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Chain;
+
+    fn found(chains: Vec<Chain>, said: &str, recorded: bool) -> Holders {
+        Holders {
+            sampled: 3,
+            chains,
+            unsearched: vec![said.to_owned()],
+            recorded,
+            ..Holders::default()
+        }
+    }
+
+    #[test]
+    fn a_recording_answers_what_was_not_found_and_both_reasons_stay() {
+        let chain = Chain {
+            links: vec![],
+            blocks: 2,
+        };
+        let mut holders = found(vec![], "it moves", false);
+        add_recorded(&mut holders, found(vec![], "no way", true));
+        assert!(!holders.recorded, "{holders:?}");
+        assert_eq!(
+            holders.unsearched,
+            ["from outside: it moves", "with --jfr: no way"]
+        );
+        let mut holders = found(vec![], "it moves", false);
+        add_recorded(&mut holders, found(vec![chain.clone()], "no way", true));
+        assert!(holders.recorded && holders.chains == [chain.clone()]);
+        assert_eq!(holders.unsearched.len(), 2);
+        let mut known = found(vec![chain], "it moves", false);
+        name_the_flag(&mut known);
+        assert_eq!(known.unsearched, ["it moves"]);
+        name_the_flag(&mut holders);
+        assert_eq!(holders.unsearched.len(), 2);
+        holders.chains.clear();
+        name_the_flag(&mut holders);
+        assert_eq!(
+            holders.unsearched.last().map(String::as_str),
+            Some(NAMED_FLAG)
+        );
     }
 }

@@ -96,6 +96,7 @@ use self::unseen_blocks::UnseenBlocks;
 use self::usage::Usage;
 use crate::engine::{Engine, Options};
 use crate::javascript::JavaScriptNames;
+use crate::jvm::flight::Flight;
 use crate::jvm::heap_watch::HeapWatch;
 use crate::kernel::footprint::Footprint;
 use crate::kernel::link::Road;
@@ -184,6 +185,8 @@ struct Java {
     heaps: Vec<HeapWatch>,
     /// Whether who holds what grows is searched for.
     searches_holders: bool,
+    /// The JVMs' own recordings (`--jfr`).
+    flights: Vec<Flight>,
     native: NativeViews,
 }
 
@@ -199,6 +202,7 @@ impl Java {
             machines: Machines::default(),
             heaps: Vec::new(),
             searches_holders: false,
+            flights: Vec::new(),
             native: NativeViews::default(),
         }
     }

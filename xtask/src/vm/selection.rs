@@ -133,6 +133,7 @@ pub(super) const CHOSEN: &[(&str, Choice)] = &[
         Choice::Only(&["each_object_of_one_jvm_is_counted"]),
     ),
     // Other programs' memory is read alike everywhere.
+    ("java_flights", Choice::Only(&[])),
     ("java_holders", Choice::Only(&[])),
     ("java_memory", Choice::Only(&[])),
     ("java_native", Choice::Only(&[])),

@@ -106,7 +106,7 @@ fn foreign(name: &str, what: &'static str) -> AttachError {
 
 /// A number that nobody can prepare a file for: the hash of nothing under
 /// std's random keys.
-fn unpredictable() -> u64 {
+pub(super) fn unpredictable() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 

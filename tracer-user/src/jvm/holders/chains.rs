@@ -107,7 +107,7 @@ pub fn link(kind: LinkKind, name: String) -> Link {
 }
 
 /// Adds a link; one more of the same name makes the last longer.
-fn push(links: &mut Vec<Link>, link: Link) {
+pub fn push(links: &mut Vec<Link>, link: Link) {
     match links.last_mut() {
         Some(last) if last.name == link.name && last.kind == link.kind => {
             last.repeated += link.repeated;
@@ -116,7 +116,8 @@ fn push(links: &mut Vec<Link>, link: Link) {
     }
 }
 
-fn cut(mut links: Vec<Link>) -> Vec<Link> {
+/// A chain whose middle is left out, if it is long.
+pub fn cut(mut links: Vec<Link>) -> Vec<Link> {
     if links.len() > MAX_LINKS {
         let half = MAX_LINKS / 2;
         let left_out = links.len() - 2 * half;

@@ -28,18 +28,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use self::chains::{Way, merge};
+use self::chains::Way;
 use self::search::{Found, LEAST, Search, spent};
-
-pub use self::search::Loaders;
 use super::Jvm;
 use super::collections::Collections;
 use super::fields::Fields;
 use crate::model::{Holders, Link};
 use crate::process::clock::thread_cpu_ns;
 
-pub use self::chains::GLOBAL;
+pub use self::chains::{GLOBAL, cut, link, merge, push};
 pub use self::handles::Handle;
+pub use self::search::{Loaders, MAX_CLASSES};
 
 /// How often it is begun again after a collection.
 const TRIES: u32 = 20;

@@ -27,7 +27,7 @@ use crate::process::clock::thread_cpu_ns;
 use crate::process::pagemap::PageMap;
 
 /// More classes are not searched for at once.
-const MAX_CLASSES: usize = 16;
+pub const MAX_CLASSES: usize = 16;
 /// The time for a GiB of heap, all tries together, on one core; and that for the smallest.
 const PER_GIB: Duration = Duration::from_secs(2);
 pub const LEAST: Duration = Duration::from_secs(5);

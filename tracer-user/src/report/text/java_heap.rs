@@ -3,7 +3,7 @@
 use super::layout::{Layout, PLAIN, fit_middle};
 use super::stack::Stack;
 use super::table::{Cell, Row, Table};
-use crate::model::{ClassGrowth, GrowthVerdict, JavaHeap, Report, RowNumber};
+use crate::model::{ClassGrowth, FlightRecording, GrowthVerdict, JavaHeap, Report, RowNumber};
 use crate::report::numbers::Numbers;
 use crate::report::{held_by, names, units};
 
@@ -36,6 +36,10 @@ pub fn render(text: &mut String, report: &Report, numbers: &Numbers<'_>, layout:
             let line =
                 "Where objects are allocated is exact: the JVM tells of each (object__alloc).";
             layout.prose(text, PLAIN, 0, line);
+        }
+        if let Some((line, is_bad)) = heap.flight_recording.as_ref().map(flight) {
+            let style = if is_bad { layout.warning } else { PLAIN };
+            layout.prose(text, style, 0, &line);
         }
         let number = |class: &ClassGrowth| numbers.of_class(report, heap.pid, &class.class);
         table(text, heap, &number, layout);
@@ -84,6 +88,40 @@ fn cost(heap: &JavaHeap) -> String {
         units::seconds(pauses().sum()),
         units::seconds(longest)
     )
+}
+
+/// Whether the JVM's flight recording was asked, what that cost, and what its sample is; and
+/// whether it failed.
+fn flight(recording: &FlightRecording) -> (String, bool) {
+    let line = match recording {
+        FlightRecording::Unneeded => {
+            "Who holds what grows was found from outside: the JVM's flight recording was not asked."
+                .to_owned()
+        }
+        FlightRecording::Asked {
+            objects,
+            answered_in,
+            pause,
+        } => {
+            let cost = match pause {
+                Some(pause) => format!(
+                    "For that, all Java threads stood still for {}",
+                    units::seconds(*pause)
+                ),
+                None => format!("The JVM took {} for that", units::seconds(*answered_in)),
+            };
+            format!(
+                "Who holds what was not found from outside was asked of the JVM's flight recording. {cost}. It \
+                 knows {} that were allocated while it went on and lived through a collection: it \
+                 chose them, more likely large ones.",
+                units::counted(*objects, "object"),
+            )
+        }
+        FlightRecording::Failed { problem } => {
+            format!("No flight recording: {}.", names::clean(problem))
+        }
+    };
+    (line, matches!(recording, FlightRecording::Failed { .. }))
 }
 
 /// Seconds from the first histogram to the last.
@@ -246,6 +284,40 @@ mod tests {
             }],
             ..sample::report()
         }
+    }
+
+    #[test]
+    fn it_is_said_whether_the_recorder_was_asked_and_what_that_took() {
+        let mut report = report(vec![]);
+        let mut told = |recording| {
+            report.java_heap[0].flight_recording = Some(recording);
+            let text = text(&report, 100);
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let asked = |pause| FlightRecording::Asked {
+            objects: 250,
+            answered_in: 0.5,
+            pause,
+        };
+        let text = told(asked(Some(0.25)));
+        assert!(
+            text.contains("stood still for 250 ms. It knows 250 objects"),
+            "{text}"
+        );
+        let text = told(asked(None));
+        assert!(
+            text.contains("The JVM took 500 ms for that. It knows"),
+            "{text}"
+        );
+        let text = told(FlightRecording::Unneeded);
+        assert!(
+            text.contains("the JVM's flight recording was not asked"),
+            "{text}"
+        );
+        let problem = "it is \u{1b}off".to_owned();
+        let text = told(FlightRecording::Failed { problem });
+        assert!(text.contains("No flight recording: it is"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
     }
 
     fn text(report: &Report, width: usize) -> String {
