@@ -414,7 +414,8 @@ mod tests {
         memory.put(at(1), at(2));
         memory.put(BASE + 8, at(9));
         memory.put(at(3), at(4));
-        let nodes = nodes(4).within(&[BASE..BASE + PAGE]);
+        let heap = BASE..BASE + PAGE;
+        let nodes = nodes(4).within(std::slice::from_ref(&heap));
         let mut marks = marked(&memory, &nodes, Duration::MAX);
         assert_eq!(holders(&marks, 4), [None; 4]);
         memory.put(BASE + 8, at(3));
