@@ -321,6 +321,30 @@ fn a_process_that_changes_is_searched_within_bounds() -> Result<()> {
     Ok(())
 }
 
+/// A list whose first element is pushed and popped while memory is read is held, and what is
+/// lost beside it is lost.
+#[test]
+fn what_comes_and_goes_meanwhile_holds() -> Result<()> {
+    let mut target = Target::start("stacked")?;
+    let tracer = Tracer::record(target.pid, &["--holders"])?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let report = tracer.stop()?.report()?;
+    ensure!(target.finish()?.success());
+    let pushed = holders_of(&report.sites, "push")?;
+    let lost = pushed.all_lost.context("it is not known what is lost")?;
+    // Its last elements were taken off since, or freed between two looks.
+    ensure!(pushed.lost == 0 && lost.blocks <= 2, "{pushed:?}");
+    let held = held_by(&pushed, LinkKind::Global, "top (stacked)");
+    let by_stack = held_by(&pushed, LinkKind::Stack, "stacked");
+    ensure!(
+        pushed.sampled == 64 && held + by_stack >= 60,
+        "{held} by its root, {by_stack} by a stack: {pushed:?}"
+    );
+    let lost = holders_of(&report.sites, "lose")?;
+    ensure!(lost.sampled == 64 && lost.lost >= 62, "{lost:?}");
+    Ok(())
+}
+
 /// CPython's small objects are in arenas that it maps: these are roots that nobody has a name for, also
 /// where the kernel made one mapping of them and a library's variables. What module-level lists
 /// and dicts keep is held by way of these; what only a Python number has the address of is held by

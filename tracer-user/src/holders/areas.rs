@@ -15,12 +15,21 @@ pub enum Kind {
     Data(usize),
     /// A thread's stack and thread-locals, by its number.
     Thread(u32),
-    /// A part of a heap that could not be gone through.
-    Heap,
     /// Another mapping, by its place in the list of mappings.
     Mapping(usize),
     /// Where a JVM keeps its objects.
     Java,
+    /// The stack of a thread that runs, by its number: what of it is in use is not known.
+    Running(u32),
+    /// A part of a heap that could not be gone through.
+    Heap,
+}
+
+impl Kind {
+    /// Whether all of it is in use: else it may have pointers that nobody uses any more.
+    pub const fn is_in_use(&self) -> bool {
+        !matches!(self, Self::Running(_) | Self::Heap)
+    }
 }
 
 /// Memory of one kind.
@@ -78,9 +87,10 @@ const fn order(kind: &Kind) -> u8 {
     match kind {
         Kind::Data(_) => 0,
         Kind::Thread(_) => 1,
-        Kind::Heap => 2,
-        Kind::Mapping(_) => 3,
-        Kind::Java => 4,
+        Kind::Mapping(_) => 2,
+        Kind::Java => 3,
+        Kind::Running(_) => 4,
+        Kind::Heap => 5,
     }
 }
 

@@ -302,7 +302,13 @@ impl Scene<'_> {
         let bytes = areas.chain(nodes).fold(0, u64::saturating_add);
         budget.set(allowed.of_look(bytes));
         let mut marks = Marks::new(self.nodes);
-        marks.spread(self.nodes, &ranges, (self.memory, self.present), budget);
+        let in_use = self
+            .areas
+            .iter()
+            .take_while(|(_, it)| it.is_in_use())
+            .count();
+        let areas = (&ranges[..], in_use);
+        marks.spread(self.nodes, areas, (self.memory, self.present), budget);
         marks
     }
 
@@ -415,7 +421,7 @@ impl Scene<'_> {
                 Some(file) => RawLink::Data(file, place),
                 None => RawLink::Mapping(String::new()),
             },
-            Kind::Thread(number) => {
+            Kind::Thread(number) | Kind::Running(number) => {
                 let link = self.threads.link(*number, place);
                 link.unwrap_or_else(|| RawLink::Mapping(String::new()))
             }

@@ -205,23 +205,28 @@ impl Marks {
     }
 
     /// Reads areas, in this order, and then all that they lead to, as far as pages are in
-    /// memory.
+    /// memory: first of those that are all `in_use`, so many, and then of the others. What
+    /// may be left over holds only what nothing else does.
     pub fn spread(
         &mut self,
         nodes: &Nodes,
-        areas: &[Range<u64>],
+        (areas, in_use): (&[Range<u64>], usize),
         (memory, present): (&dyn Memory, &PageSet),
         budget: &mut Budget,
     ) {
         let mut reader = Reader::new(memory);
-        for (number, area) in (0..).zip(areas) {
-            for run in present.runs(area) {
-                let run = run.start.max(area.start)..run.end.min(area.end);
-                self.add(&mut reader, nodes, run, Holder::Area(number), budget);
+        let numbered: Vec<(u32, &Range<u64>)> = (0..).zip(areas).collect();
+        let (first, others) = numbered.split_at(in_use.min(areas.len()));
+        for part in [first, others] {
+            for (number, area) in part {
+                for run in present.runs(area) {
+                    let run = run.start.max(area.start)..run.end.min(area.end);
+                    self.add(&mut reader, nodes, run, Holder::Area(*number), budget);
+                }
             }
+            self.read_all(&mut reader, nodes);
+            self.follow(&mut reader, nodes, present, budget);
         }
-        self.read_all(&mut reader, nodes);
-        self.follow(&mut reader, nodes, present, budget);
         // What was not read may have better pointers.
         while self.is_whole && !self.ends.is_empty() {
             self.take_ends();
@@ -366,7 +371,7 @@ mod tests {
         let present = memory.present();
         let mut budget = Budget::new(time, std::sync::Arc::default());
         let area = BASE..BASE + 32;
-        marks.spread(nodes, &[area], (memory, &present), &mut budget);
+        marks.spread(nodes, (&[area], 1), (memory, &present), &mut budget);
         marks
     }
 
@@ -405,6 +410,29 @@ mod tests {
 
     /// A list whose first element came after the nodes were listed, and one whose first element
     /// was taken off meanwhile.
+    #[test]
+    fn what_may_be_left_over_holds_what_nothing_else_does() {
+        let mut memory = Written::new(BASE..BASE + PAGE);
+        let at = |node: u64| BASE + node * 32;
+        // The list of the first area, whose third element a word of the second leads to, too.
+        memory.put(BASE, at(1));
+        memory.put(at(1), at(2));
+        memory.put(at(2), at(3));
+        memory.put(BASE + 16, at(3));
+        memory.put(BASE + 24, at(4));
+        let nodes = nodes(4);
+        let areas = [BASE..BASE + 16, BASE + 16..BASE + 32];
+        let present = memory.present();
+        let found = |in_use| {
+            let mut marks = Marks::new(&nodes);
+            let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
+            marks.spread(&nodes, (&areas, in_use), (&memory, &present), &mut budget);
+            [marks.of(2), marks.of(3)].map(|mark| mark.unwrap().holder)
+        };
+        assert_eq!(found(1), [Holder::Node(1), Holder::Area(1)]);
+        assert_eq!(found(2), [Holder::Area(1), Holder::Area(1)]);
+    }
+
     #[test]
     fn what_came_meanwhile_leads_on() {
         let mut memory = Written::new(BASE..BASE + PAGE);
@@ -474,7 +502,7 @@ mod tests {
         let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
         let area = BASE..at(1);
         let present = memory.present();
-        marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
+        marks.spread(&nodes, (&[area], 1), (&memory, &present), &mut budget);
         let expected = [
             Some(Holder::Area(0)),
             Some(Holder::Area(0)),
@@ -517,7 +545,7 @@ mod tests {
         let mut marks = Marks::new(&nodes);
         let mut budget = Budget::new(Duration::MAX, std::sync::Arc::default());
         let area = BASE..BASE + 32;
-        marks.spread(&nodes, &[area], (&memory, &present), &mut budget);
+        marks.spread(&nodes, (&[area], 1), (&memory, &present), &mut budget);
         assert!(marks.of(2).is_some() && marks.of(1).is_some());
         assert_eq!(marks.left, 64);
     }

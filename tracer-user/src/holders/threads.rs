@@ -45,6 +45,8 @@ struct Thread {
     descriptor: Option<u64>,
     /// What of its stack is in use, if it told; of a thread that runs all of it may be.
     stack: Option<Range<u64>>,
+    /// Whether it runs.
+    is_running: bool,
     /// What of its stack is dead.
     dead: Range<u64>,
     /// The mapping that its stack is in.
@@ -92,7 +94,9 @@ impl Threads {
         let modules = layout.map(|layout| layout.modules(words, mappings));
         let size = layout.map_or(DESCRIPTOR, |layout| layout.descriptor);
         match known.is_empty() {
-            false => all.iter_mut().for_each(|it| it.take(&known, size)),
+            false => all
+                .iter_mut()
+                .for_each(|it| it.take(&known, size, mappings)),
             true => search_all(process.pid(), &mut all, mappings, words, present),
         }
         Self {
@@ -125,7 +129,11 @@ impl Threads {
         let kind = Kind::Thread(number);
         let mut areas = Vec::new();
         if let Some(stack) = &thread.stack {
-            areas.push(Area::new(stack.clone(), kind.clone()));
+            let kind = match thread.is_running {
+                true => Kind::Running(number),
+                false => kind.clone(),
+            };
+            areas.push(Area::new(stack.clone(), kind));
         }
         if let Some(at) = thread.descriptor
             && !thread.stack.iter().any(|stack| stack.contains(&at))
@@ -172,15 +180,22 @@ impl Threads {
 impl Thread {
     fn read(process: &ProcessHandle, mappings: &[Mapping], id: u32) -> Self {
         let pointer = stack::pointer(process, id);
-        let holds = |mapping: &&Mapping| pointer.is_some_and(|it| mapping.range.contains(&it));
+        // Of one that runs it is not known: all of its stack may be in use.
+        let is_first = pointer.is_none() && id == process.pid();
+        let holds = |mapping: &&Mapping| match pointer {
+            Some(pointer) => mapping.range.contains(&pointer),
+            None => is_first && mapping.kind == MappingKind::Stack,
+        };
         let mapping = mappings.iter().find(holds);
         let range = mapping.map(|it| it.range.clone());
+        let start = pointer.or_else(|| range.as_ref().map(|all| all.start));
         let mut thread = Self {
             id,
             inner: inner_id(process, id),
             name: name(process, id),
             descriptor: None,
-            stack: pointer.zip(range.clone()).map(|(it, all)| it..all.end),
+            stack: start.zip(range.clone()).map(|(it, all)| it..all.end),
+            is_running: pointer.is_none(),
             dead: 0..0,
             mapping: range,
         };
@@ -199,8 +214,14 @@ impl Thread {
     }
 
     /// Takes what libc knows of it.
-    fn take(&mut self, known: &HashMap<u32, Known>, size: u64) {
+    fn take(&mut self, known: &HashMap<u32, Known>, size: u64, mappings: &[Mapping]) {
         if let Some(known) = known.get(&self.inner) {
+            if self.stack.is_none() && known.has_own_stack {
+                let mut mappings = mappings.iter();
+                let mapping = mappings.find(|it| it.range.contains(&known.descriptor));
+                self.mapping = mapping.map(|it| it.range.clone());
+                self.stack.clone_from(&self.mapping);
+            }
             self.put(known.descriptor, size, known.has_own_stack);
         }
     }
@@ -310,6 +331,7 @@ mod tests {
             inner: 7,
             name: String::new(),
             descriptor: None,
+            is_running: stack.is_none(),
             stack,
             dead: 0..0,
             mapping: Some(0x1000..0x9000),
