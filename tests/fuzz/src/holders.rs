@@ -28,6 +28,8 @@ mod reader;
 mod segments;
 #[path = "../../../tracer-user/src/holders/variables.rs"]
 mod variables;
+#[path = "../../../tracer-user/src/holders/young.rs"]
+pub mod young;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -14,8 +14,9 @@ use libfuzzer_sys::fuzz_target;
 use unfreed_fuzz::holders::budget::Budget;
 use unfreed_fuzz::holders::glibc::{self, Chunks};
 use unfreed_fuzz::holders::mark::Marks;
-use unfreed_fuzz::holders::memory::Words;
+use unfreed_fuzz::holders::memory::{Memory, Words};
 use unfreed_fuzz::holders::nodes::{Node, Nodes, What};
+use unfreed_fuzz::holders::young::Young;
 use unfreed_fuzz::holders::{Sparse, jemalloc, layout};
 use unfreed_fuzz::process::mappings::{Mapping, MappingKind};
 use unfreed_fuzz::process::maps::{Device, FileId};
@@ -72,12 +73,18 @@ fuzz_target!(|input: &[u8]| {
         end: HEAP.start + 128,
         what: What::Traced(1),
     }];
-    let nodes = Nodes::new(traced, nodes);
+    // Every second one came while memory was searched.
+    let known = nodes.iter().copied().step_by(2).collect();
+    let chunks = nodes;
+    let nodes = Nodes::new(traced, known).within(&[BLOCKS, HEAP]);
     let is_apart = |pair: &[Node]| pair[0].end <= pair[1].start;
     assert!(nodes.all().windows(2).all(is_apart));
     let mut budget = Budget::new(Duration::from_millis(500), Arc::default());
     let mut marks = Marks::new(&nodes);
-    marks.spread(&nodes, &[FILE, THREAD], (&memory, &present), &mut budget);
+    let seen = (&memory as &dyn Memory, &present);
+    marks.spread(&nodes, (&[FILE, THREAD], 1), seen, &mut budget);
+    let mut young = Young::new(&nodes, &chunks, seen);
+    while marks.look_again(&nodes, &mut young, seen, &mut budget) {}
     let traced = nodes.find(HEAP.start + 64).unwrap();
     let _mark = marks.of(traced);
 });

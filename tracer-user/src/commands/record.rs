@@ -112,13 +112,15 @@ pub fn run(mut args: RecordArgs) -> Result<ExitCode> {
             ..duties
         })
         .start()?;
+        // Who hears that it traces may ask at once.
+        let listener = listener(&args.trace);
         announce(&mut session, &args.trace);
         let plan = Plan {
             trace: &args.trace,
             output: &args.output,
             outputs: Arc::new(outputs),
             screen: None,
-            listener: listener(&args.trace),
+            listener,
             check_lost: false,
         };
         let (end, publisher) = trace(&mut session, &mut None, &plan, &mut signals).await?;

@@ -30,8 +30,10 @@ use crate::process::resident::{MAX_CHUNKS, PageSet, Residents};
 
 /// What asking the kernel for pages may take; 1 GiB takes 20 to 60 ms.
 const PAGES: Duration = Duration::from_secs(3);
-/// How often words are looked at again that led to nothing that was known.
-const AGAIN: usize = 8;
+/// How often an allocator's blocks are listed again, and how often after each time words are looked
+/// at again that led to nothing that was known.
+const LISTED: usize = 4;
+const AGAIN: usize = 4;
 /// Links of a way that are kept, words of it that are looked at again, and nodes that all
 /// ways of a look go through.
 const MAX_LINKS: usize = 8;
@@ -143,7 +145,7 @@ impl Job {
             areas: &areas,
         };
         let mut marks = scene.mark(self.allowed, &mut budget);
-        self.look_again(&scene, &file, &map, &mut marks, &mut budget)?;
+        self.look_again(&scene, (&file, &map), &mut marks, &mut budget)?;
         let mut look = Look {
             unreached: self.unreached(&nodes, &marks),
             seen: scene.ways(&marks, &self),
@@ -172,36 +174,54 @@ impl Job {
     fn look_again(
         &self,
         scene: &Scene<'_>,
-        file: &File,
-        map: &PageMap,
+        (file, map): (&File, &PageMap),
         marks: &mut Marks,
         budget: &mut Budget,
     ) -> io::Result<()> {
-        for _ in 0..AGAIN {
-            let mut nodes = self
-                .blocks
-                .iter()
-                .filter_map(|it| scene.nodes.find(it.start));
-            if !marks.is_whole || nodes.all(|node| marks.of(node).is_some()) {
+        for _ in 0..LISTED {
+            if !marks.is_whole || self.all_are_reached(scene, marks) {
                 break;
             }
-            let mappings = mappings::read(&self.process)?;
-            let deadline = Instant::now() + PAGES;
-            let pages = Residents::read(map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
-            let seen = (&mappings[..], &pages.present);
-            let most = self.allowed.blocks;
-            let mut heaps = Heaps::read(scene.memory, file, seen, most);
-            let room = most.saturating_sub(heaps.chunks.len());
-            let ranges = scene.threads.ranges();
-            heaps.add(jemalloc::read(scene.memory, seen, &ranges, room));
-            let now = (scene.memory as &dyn Memory, &pages.present);
-            let mut young = Young::new(scene.nodes, &heaps.chunks, now);
+            let (chunks, present) = self.chunks_now(scene, file, map)?;
+            let now = (scene.memory as &dyn Memory, &present);
             let then = (scene.memory as &dyn Memory, scene.present);
+            let mut young = Young::new(scene.nodes, &chunks, now);
             if !marks.look_again(scene.nodes, &mut young, then, budget) {
                 break;
             }
+            for _ in 1..AGAIN {
+                let is_done = self.all_are_reached(scene, marks);
+                if is_done || !marks.look_again(scene.nodes, &mut young, then, budget) {
+                    break;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn all_are_reached(&self, scene: &Scene<'_>, marks: &Marks) -> bool {
+        let blocks = self.blocks.iter();
+        let mut nodes = blocks.filter_map(|block| scene.nodes.find(block.start));
+        nodes.all(|node| marks.of(node).is_some())
+    }
+
+    /// The allocators' blocks by now, and what is in memory.
+    fn chunks_now(
+        &self,
+        scene: &Scene<'_>,
+        file: &File,
+        map: &PageMap,
+    ) -> io::Result<(Vec<Node>, PageSet)> {
+        let mappings = mappings::read(&self.process)?;
+        let deadline = Instant::now() + PAGES;
+        let pages = Residents::read(map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
+        let seen = (&mappings[..], &pages.present);
+        let most = self.allowed.blocks;
+        let mut heaps = Heaps::read(scene.memory, file, seen, most);
+        let room = most.saturating_sub(heaps.chunks.len());
+        let threads = scene.threads.ranges();
+        heaps.add(jemalloc::read(scene.memory, seen, &threads, room));
+        Ok((heaps.chunks, pages.present))
     }
 
     /// What is known of memory beside mappings.

@@ -1,6 +1,6 @@
 //! What holders say of findings and of sites: what nobody has a pointer to is a leak.
 
-use crate::model::{Finding, Holders, Report, Site, Verdict};
+use crate::model::{Finding, FindingKind, Holders, Report, Site, Verdict};
 use crate::report::{class_loading, held_by, units};
 
 /// How sure it is at most that blocks are lost which no pointer leads to: some may be in a
@@ -29,7 +29,8 @@ fn lost(holders: &Holders) -> Option<f64> {
 
 /// Enters what is known of the holders of each finding's sites.
 pub fn enter(report: &Report, findings: &mut [Finding]) {
-    for finding in findings.iter_mut().filter(|it| it.kind.is_growth()) {
+    let is_held = |kind: FindingKind| kind.is_growth() || kind == FindingKind::Undecided;
+    for finding in findings.iter_mut().filter(|it| is_held(it.kind)) {
         let sites = report.sites.iter();
         let sites = sites.filter(|site| finding.sites.contains(&site.id));
         for holders in sites.filter_map(|site| site.holders.clone()) {
