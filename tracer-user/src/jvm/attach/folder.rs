@@ -6,7 +6,8 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError, TryLockError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, mkdirat, openat, statat, unlinkat};
 
@@ -15,6 +16,11 @@ use super::status::Status;
 use super::{AttachError, Listener};
 use crate::privilege::file_identity::FileIdentity;
 use crate::process::file::RegularFile;
+
+/// How long we wait at exit for a thread that makes or removes one, and how often. Better a folder
+/// left than no exit.
+const PAUSE: Duration = Duration::from_millis(5);
+const WAITS: u32 = 400;
 
 /// The folders that are there now.
 static PRESENT: Mutex<Vec<Arc<Placed>>> = Mutex::new(Vec::new());
@@ -53,6 +59,8 @@ impl Folder {
         remove_at_exit();
         let name = format!(".unfreed-{:016x}", unpredictable());
         let owner = status.identity();
+        // Who leaves meanwhile waits until it is known.
+        let mut present = present();
         let made = owner.act(|| {
             mkdirat(&within, &name, Mode::RWXU)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -72,7 +80,7 @@ impl Folder {
             owner,
             files,
         });
-        present().push(Arc::clone(&placed));
+        present.push(Arc::clone(&placed));
         Ok(Self(placed))
     }
 
@@ -146,8 +154,9 @@ impl Listener {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        present().retain(|other| !Arc::ptr_eq(other, &self.0));
+        let mut present = present();
         self.0.remove();
+        present.retain(|other| !Arc::ptr_eq(other, &self.0));
     }
 }
 
@@ -178,10 +187,20 @@ fn present() -> std::sync::MutexGuard<'static, Vec<Arc<Placed>>> {
 /// A second Ctrl-C leaves by `exit`, which drops nothing.
 fn remove_at_exit() {
     extern "C" fn remove_all() {
-        // A thread that is in there now does not come back: better a folder
-        // left than no exit.
-        if let Ok(present) = PRESENT.try_lock() {
+        for _ in 0..WAITS {
+            let present = match PRESENT.try_lock() {
+                Ok(present) => present,
+                Err(TryLockError::Poisoned(present)) => present.into_inner(),
+                // Another thread makes or removes one.
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+            };
             present.iter().for_each(|placed| placed.remove());
+            // Nobody makes another.
+            std::mem::forget(present);
+            return;
         }
     }
     static REGISTER: Once = Once::new();
