@@ -433,7 +433,6 @@ fn nothing_is_lost_where_frees_are_missed() -> Result<()> {
     Ok(())
 }
 
-/// A finding says who holds what it is about, on the first screen too.
 /// A run is asked from elsewhere who holds what, says so by all its blocks until then, and goes on. Its
 /// socket is its user's alone, and goes with it.
 #[test]
@@ -478,6 +477,7 @@ fn a_run_that_goes_on_says_who_holds_what() -> Result<()> {
     Ok(())
 }
 
+/// A finding says who holds what it is about, on the first screen too.
 #[test]
 fn findings_say_who_holds_what_grows() -> Result<()> {
     let (report, table) = searched("behaviours", "work")?;
