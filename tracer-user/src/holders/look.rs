@@ -115,8 +115,6 @@ impl Job {
         let pages = Residents::read(&map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
         let memory = ProcessMemory::new(self.process.pid());
         let file = self.process.open_proc("mem")?;
-        let most = self.allowed.blocks;
-        let mut heaps = Heaps::read(&memory, &file, (&mappings, &pages.present), most);
         let mut words = Words::new(&memory, &pages.present);
         let layout = Layout::of(&self.code);
         let threads = Threads::read(
@@ -126,9 +124,7 @@ impl Job {
             &pages.present,
             layout.as_ref(),
         );
-        let room = most.saturating_sub(heaps.chunks.len());
-        let scene = (&mappings[..], &pages.present);
-        heaps.add(jemalloc::read(&memory, scene, &threads.ranges(), room));
+        let heaps = self.heaps(&memory, &file, (&mappings, &pages.present), &threads);
         let is_full = heaps.is_full;
         let nodes = Nodes::new(self.blocks.iter().map(node).collect(), heaps.chunks);
         let nodes = nodes.within(&heaps.known);
@@ -216,12 +212,23 @@ impl Job {
         let deadline = Instant::now() + PAGES;
         let pages = Residents::read(map, &mappings, deadline, &mut MAX_CHUNKS.clone())?;
         let seen = (&mappings[..], &pages.present);
-        let most = self.allowed.blocks;
-        let mut heaps = Heaps::read(scene.memory, file, seen, most);
-        let room = most.saturating_sub(heaps.chunks.len());
-        let threads = scene.threads.ranges();
-        heaps.add(jemalloc::read(scene.memory, seen, &threads, room));
+        let heaps = self.heaps(scene.memory, file, seen, scene.threads);
         Ok((heaps.chunks, pages.present))
+    }
+
+    /// What is known of all allocators' heaps.
+    fn heaps(
+        &self,
+        memory: &ProcessMemory,
+        file: &File,
+        seen: (&[Mapping], &PageSet),
+        threads: &Threads,
+    ) -> Heaps {
+        let most = self.allowed.blocks;
+        let mut heaps = Heaps::read(memory, file, seen, most);
+        let room = most.saturating_sub(heaps.chunks.len());
+        heaps.add(jemalloc::read(memory, seen, &threads.ranges(), room));
+        heaps
     }
 
     /// What is known of memory beside mappings.

@@ -13,7 +13,7 @@ use super::Jvm;
 use super::collections::Collections;
 use super::fields::{Fields, UnknownLayout};
 use super::flags;
-use super::klass::{KlassLayout, well_known};
+use super::klass::{KlassLayout, mirror_of, well_known};
 use super::memory::{CachedMemory, TargetMemory};
 use super::objects::{Header, Objects};
 use super::pool::aligned;
@@ -56,31 +56,25 @@ struct Layout {
     of_one_class: Option<u32>,
     /// The first class of an entry; JDK 8 does not tell.
     classes: Option<u32>,
-    mirror: u32,
-    mirror_by_handle: bool,
 }
 
 impl Layout {
     fn of(fields: Fields<'_>) -> Result<Self, UnknownLayout> {
-        let by_handle = |kind, name| {
-            let field = fields.0.field(kind, name);
-            field.is_some_and(|field| field.type_string == "OopHandle")
-        };
+        let loader = fields.0.field("ClassLoaderData", "_class_loader");
         Ok(Self {
             head: fields.address(&[("ClassLoaderDataGraph", "_head")])?,
             next: fields.offset(&[("ClassLoaderData", "_next")])?,
             loader: fields.offset(&[("ClassLoaderData", "_class_loader")])?,
-            by_handle: by_handle("ClassLoaderData", "_class_loader"),
+            by_handle: loader.is_some_and(|field| field.type_string == "OopHandle"),
             of_one_class: fields.find_offset(&OF_ONE_CLASS),
             classes: fields.find_offset(&[("ClassLoaderData", "_klasses")]),
-            mirror: fields.offset(&[("Klass", "_java_mirror")])?,
-            mirror_by_handle: by_handle("Klass", "_java_mirror"),
         })
     }
 }
 
 /// Reads the entries of one list.
 struct Reader<'a> {
+    fields: Fields<'a>,
     memory: CachedMemory<'a>,
     layout: Layout,
     names: KlassLayout,
@@ -160,17 +154,15 @@ fn counted(entries: &[Entry]) -> ClassLoaders {
 }
 
 impl<'a> Reader<'a> {
-    fn of(structs: &VmStructs, memory: &'a dyn TargetMemory) -> Result<Self> {
+    fn of(structs: &'a VmStructs, memory: &'a dyn TargetMemory) -> Result<Self> {
         let fields = Fields(structs);
         let layout = Layout::of(fields)?;
         let objects = Objects::of(fields, memory)?;
         let class = well_known(fields, memory, "Class")?;
-        let mut mirror = memory.u64(class.wrapping_add(layout.mirror.into()))?;
-        if layout.mirror_by_handle {
-            mirror = memory.u64(mirror)?;
-        }
+        let mirror = mirror_of(fields, memory, class)?;
         let header = objects.header(memory, mirror, class);
         Ok(Self {
+            fields,
             memory: CachedMemory::new(memory),
             layout,
             names: KlassLayout::of(fields)?,
@@ -201,9 +193,9 @@ impl<'a> Reader<'a> {
         self.memory.u64(address.checked_add(offset.into())?).ok()
     }
 
-    fn object(&self, address: u64, offset: u32, by_handle: bool) -> Option<u64> {
-        let word = self.word(address, offset)?;
-        match by_handle {
+    fn loader(&self, data: u64) -> Option<u64> {
+        let word = self.word(data, self.layout.loader)?;
+        match self.layout.by_handle {
             true => self.memory.u64(aligned(word)?).ok(),
             false => Some(word),
         }
@@ -218,14 +210,14 @@ impl<'a> Reader<'a> {
         });
         if flag.unwrap_or(false) {
             let class = aligned(self.word(data, layout.classes?)?)?;
-            let object = self.object(class, layout.mirror, layout.mirror_by_handle)?;
+            let object = mirror_of(self.fields, &self.memory, class).ok()?;
             return Some(Entry {
                 kind: LoaderKind::HiddenClass,
                 class: self.name(class)?,
                 object,
             });
         }
-        let object = self.object(data, layout.loader, layout.by_handle)?;
+        let object = self.loader(data)?;
         let mut first = [0; 16];
         self.memory.read(object, &mut first).ok()?;
         let class = self.objects.class(self.header, &first);

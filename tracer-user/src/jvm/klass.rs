@@ -1,7 +1,10 @@
 //! Classes (`Klass`) and how their names are written.
 
+use anyhow::{Context, Result};
+
 use super::fields::{Fields, UnknownLayout};
 use super::memory::TargetMemory;
+use super::pool::aligned;
 use super::symbol::SymbolLayout;
 
 /// Arrays have at most so many dimensions.
@@ -75,6 +78,21 @@ pub fn well_known(
         what: format!("vmClasses::{class}_klass_knum"),
     })?;
     Ok(memory.u64(place).unwrap_or(0))
+}
+
+/// The object of class `Class` that stands for a class.
+///
+/// # Errors
+/// Fails if the VM does not tell, or has not made it yet.
+pub fn mirror_of(fields: Fields<'_>, memory: &dyn TargetMemory, class: u64) -> Result<u64> {
+    let name = ("Klass", "_java_mirror");
+    let place = class.wrapping_add(fields.offset(&[name])?.into());
+    let mut mirror = memory.u64(place)?;
+    let kind = fields.0.field(name.0, name.1);
+    if kind.is_some_and(|field| field.type_string == "OopHandle") {
+        mirror = memory.u64(mirror)?;
+    }
+    aligned(mirror).context("its classes have no objects yet")
 }
 
 /// A class's name as programmers write it, from the VM's (`java/lang/String`,

@@ -1,9 +1,9 @@
 //! Stacks that get deeper: a thread that calls ever on without returning, as a recursion without an
 //! end or an interpreter that keeps a frame for each of its program's tail calls.
 
-use super::outside::{LITTLE, PART, full};
+use super::outside::{LITTLE, PART, beyond_allocations, full};
 use crate::model::balance::{Balance, PartName};
-use crate::model::{Finding, FindingKind, MemoryKind, Report, Verdict};
+use crate::model::{Finding, MemoryKind, Report, Verdict};
 use crate::report::{names, units};
 
 /// How sure it is: threads of before the run may reach a depth once that they had not been at.
@@ -33,13 +33,8 @@ fn deeper(report: &Report, balance: &Balance) -> Option<Finding> {
     let process = names::process_of(report, balance.process);
     let finding = Finding {
         title: format!("{process} grows by its threads' stacks, which get deeper"),
-        live_bytes: u64::try_from(grown).unwrap_or(0),
         evidence,
-        advice: format!(
-            "see what calls so deep: sudo unfreed record -p {} --growth",
-            balance.pid
-        ),
-        ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
+        ..beyond_allocations(balance, grown, SURE, "see what calls so deep")
     };
     Some(finding.growing_up_to(is_bounded, grown as f64, report))
 }
@@ -56,6 +51,7 @@ fn starts_threads(report: &Report, process: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::FindingKind;
     use crate::model::balance::Part;
     use crate::report::sample;
 

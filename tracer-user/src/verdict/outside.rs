@@ -120,15 +120,20 @@ fn outside(report: &Report, balance: &Balance) -> Option<Finding> {
     }
     let finding = Finding {
         title: format!("{process} grows by memory whose allocation was not seen"),
-        live_bytes: u64::try_from(unseen).unwrap_or(0),
         evidence,
-        advice: format!(
-            "see where it is touched: sudo unfreed record -p {} --growth",
-            balance.pid
-        ),
-        ..Finding::new(FindingKind::OutsideAllocations, balance.process, SURE)
+        ..beyond_allocations(balance, unseen, SURE, "see where it is touched")
     };
     Some(finding.growing_up_to(is_bounded, unseen as f64, report))
+}
+
+/// A finding of so many bytes of a process's growth that are in no allocation, and what `--growth`
+/// would tell of them.
+pub fn beyond_allocations(balance: &Balance, bytes: i64, sure: f64, told: &str) -> Finding {
+    Finding {
+        live_bytes: u64::try_from(bytes).unwrap_or(0),
+        advice: format!("{told}: sudo unfreed record -p {} --growth", balance.pid),
+        ..Finding::new(FindingKind::OutsideAllocations, balance.process, sure)
+    }
 }
 
 /// That a mapping from before the run has most of a growth, and less room than any limit leaves: it

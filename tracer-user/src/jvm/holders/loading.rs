@@ -5,11 +5,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::classes::ClassId;
-use super::roots::mirror_of;
 use super::walk::{Object, Walker};
 use crate::jvm::Jvm;
 use crate::jvm::class_loaders::Entry;
 use crate::jvm::fields::Fields;
+use crate::jvm::klass::mirror_of;
 use crate::model::java_native::LoaderKind;
 
 /// The class loaders that a VM has as long as it runs.

@@ -6,9 +6,6 @@ use super::graph::{Graph, Root};
 use super::walk::Place;
 use super::window::{Window, resident};
 use crate::jvm::Jvm;
-use crate::jvm::fields::Fields;
-use crate::jvm::memory::TargetMemory;
-use crate::jvm::pool::aligned;
 use crate::jvm::stacks;
 use crate::jvm::thread_name::ThreadNames;
 use crate::process::pagemap::PageMap;
@@ -99,19 +96,4 @@ impl Threads {
         }
         Ok(())
     }
-}
-
-/// The object of class `Class` that stands for a class.
-///
-/// # Errors
-/// Fails if the VM does not tell, or has not made it yet.
-pub fn mirror_of(fields: Fields<'_>, memory: &dyn TargetMemory, class: u64) -> Result<u64> {
-    let name = ("Klass", "_java_mirror");
-    let place = class.wrapping_add(fields.offset(&[name])?.into());
-    let mut mirror = memory.u64(place)?;
-    let kind = fields.0.field(name.0, name.1);
-    if kind.is_some_and(|field| field.type_string == "OopHandle") {
-        mirror = memory.u64(mirror)?;
-    }
-    aligned(mirror).context("its classes have no objects yet")
 }
